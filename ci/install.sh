@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages.
+# Nothing happens if one is there. What cannot be installed is a note, never a failure: the tests say what they skip.
+# VMSTROBE_NO_INSTALL=1 leaves the machine as it is.
+set -euo pipefail
+
+wanted=10
+package=qemu-system-x86
+list=/etc/apt/sources.list.d/vmstrobe-backports.sources
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+note() { echo "install: $*"; }
+
+# The major version of the QEMU that is installed, or that apt would install; 0 if there is none.
+installed_major() {
+  { qemu-system-x86_64 --version 2>/dev/null || true; } | sed -n '1s/.* version \([0-9]*\).*/\1/p' | grep . || echo 0
+}
+candidate_major() {
+  apt-cache policy "$package" 2>/dev/null | sed -n 's/^ *Candidate: \([0-9]*:\)\{0,1\}\([0-9]*\)\..*/\2/p' | grep . || echo 0
+}
+
+# apt, in silence and not for ever; its last words only if it fails.
+apt() {
+  DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -y -o DPkg::Lock::Timeout=60 \
+    -o Acquire::Retries=1 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 "$@" >"$log" 2>&1 </dev/null && return
+  note "apt-get $* fails: $(grep '^E:' "$log" | tail -n 1)"
+  return 1
+}
+
+# The first value of a field, or the first mirror of a `deb` line, in the sources that are there.
+source_field() { # FIELD
+  cat /etc/apt/sources.list.d/debian.sources 2>/dev/null | sed -n "s/^$1: *\([^ ]*\).*/\1/p" | grep -v security | head -n 1 || true
+}
+mirror() {
+  local uri
+  uri=$(source_field URIs)
+  [ -n "$uri" ] || uri=$(sed -n 's/^deb  *\(\[[^]]*\]  *\)\{0,1\}\([^ ]*\).*/\2/p' /etc/apt/sources.list 2>/dev/null |
+    grep -v security | head -n 1 || true)
+  echo "$uri"
+}
+
+# Adds the release's backports, from the mirror that is in use.
+add_backports() { # SUITE
+  local uri key
+  uri=$(mirror)
+  key=$(source_field Signed-By)
+  [ -n "$uri" ] || { note "no Debian mirror in apt's sources"; return 1; }
+  printf 'Types: deb\nURIs: %s\nSuites: %s\nComponents: main\n' "$uri" "$1" >"$list"
+  [ -z "$key" ] || echo "Signed-By: $key" >>"$list"
+  apt update
+}
+
+install_qemu() {
+  local suite
+  apt update || true
+  if [ "$(candidate_major)" -lt "$wanted" ] && [ "$ID" = debian ]; then
+    suite="$VERSION_CODENAME-backports"
+    # A package of the backports may want others of them: -t lets it.
+    if add_backports "$suite" && apt install --no-install-recommends -t "$suite" "$package"; then return; fi
+    # Sources that do not answer would fail every later update of this machine.
+    rm -f "$list"
+    apt update || true
+  fi
+  apt install --no-install-recommends "$package"
+}
+
+if [ "$(installed_major)" -ge "$wanted" ]; then
+  note "QEMU $(installed_major) is there"
+elif [ -n "${VMSTROBE_NO_INSTALL:-}" ]; then
+  note "VMSTROBE_NO_INSTALL is set: nothing is installed"
+elif [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  note "QEMU $wanted or later is wanted; only root on a system with apt-get gets it from here"
+else
+  # ID and VERSION_CODENAME.
+  . /etc/os-release
+  if install_qemu; then note "QEMU $(installed_major) is there now"; else note "nothing is installed"; fi
+fi

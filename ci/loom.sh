@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The models of the lock-free protocols under loom, which runs every interleaving that the memory model allows.
+# Models are unit tests named loom_*.
+#
+#   ci/loom.sh            all models pass
+#   ci/loom.sh --weaken   each model fails once its protocol is weakened: what it proves, it can see
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+export RUSTFLAGS="--cfg loom"
+export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
+
+# Weakenings, one a line; no `|` within a field. The file's first folder names the crate.
+weakenings() {
+  cat <<'TABLE'
+# file|sed expression|model|what
+TABLE
+}
+
+models() { # NAME [CARGO-ARGUMENTS]
+  local name=$1
+  shift
+  timeout 900 cargo test --quiet -p vmstrobe-core -p vmstrobe-sampler --release --lib "$@" -- "$name" </dev/null
+}
+
+# Weakens one place of the copy, and holds that the model fails: not that it does not compile, not that it hangs.
+weaken() { # FILE EXPRESSION MODEL WHAT
+  local file=$1 expression=$2 model=$3 what=$4 status=0
+  sed -i -e "$expression" "$tree/$file" || return 1
+  if cmp -s "$file" "$tree/$file"; then
+    echo "not weakened $what: the expression changes nothing in $file"
+    return 1
+  fi
+  if ! (cd "$tree" && models "$model" --no-run) >"$log" 2>&1; then
+    tail -n 30 "$log"
+    echo "weakened $what: does not compile"
+    return 1
+  fi
+  (cd "$tree" && models "$model") >"$log" 2>&1 || status=$?
+  case $status in
+    0) echo "weakened $what: model $model passes all the same, or is not there"; return 1 ;;
+    124) echo "weakened $what: model $model does not end"; return 1 ;;
+    *) echo "weakened $what: model $model fails, as it must" ;;
+  esac
+}
+
+case "${1:-}" in
+  "")
+    export CARGO_TARGET_DIR="$PWD/target/loom"
+    mkdir -p "$CARGO_TARGET_DIR"
+    log=$CARGO_TARGET_DIR/log
+    models loom_ 2>&1 | tee "$log"
+    count=$(awk '/^test result: ok/ { count += $4 } END { print count + 0 }' "$log")
+    echo "loom: $count models pass"
+    # None at all: then they are not found, which proves nothing.
+    [ "$count" -gt 0 ]
+    ;;
+  --weaken)
+    export CARGO_TARGET_DIR="$PWD/target/loom-weaken"
+    # In one place, not in a new one each time: cargo would compile our crates anew and keep what it made.
+    tree=$CARGO_TARGET_DIR/tree log=$CARGO_TARGET_DIR/log
+    rm -rf "$tree" && mkdir -p "$tree"
+    tar -c --exclude=./.git --exclude=./target --exclude=./fuzz . | tar -x -C "$tree"
+    count=0 survived=0
+    while IFS='|' read -r file expression model what; do
+      case $file in "#"* | "") continue ;; esac
+      count=$((count + 1))
+      weaken "$file" "$expression" "$model" "$what" || survived=$((survived + 1))
+      [ ! -f "$file" ] || cp "$file" "$tree/$file"
+    done < <(weakenings)
+    echo "$count weakenings, $survived survived"
+    [ "$survived" = 0 ]
+    ;;
+  *)
+    echo "usage: ci/loom.sh [--weaken]" >&2
+    exit 2
+    ;;
+esac

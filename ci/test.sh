@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# All tests, as a developer runs them: unit, integration and documentation tests, that the benches compile, and the
+# memory-model checks. What a test could not do on this machine is repeated at the end.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+failed=()
+
+# Runs a step to its end and keeps its words; a step that fails does not hide the others.
+step() {
+  echo "== $*"
+  "$@" 2>&1 | tee -a "$log" || failed+=("$*")
+}
+
+ci/install.sh
+# Cargo runs one test binary after the other: what is timed has a binary of its own.
+step cargo test --workspace --no-fail-fast
+# The benches are built, not run: `cargo test --all-targets` would run them for minutes.
+step cargo build --workspace --all-targets
+step ci/loom.sh
+
+echo
+# The line may begin behind libtest's own words.
+grep -o 'skipped: .*' "$log" || true
+echo "$(grep -c 'skipped: ' "$log" || true) skipped"
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo "all passed"

@@ -1,0 +1,224 @@
+//! What the user asked for: QAPI's `StatsFilter`, compiled once per schema into a [`Mask`].
+//!
+//! Invariant: what is left out wants everything, what is an empty list wants nothing, and a name
+//! or path that nobody knows is no error here; it is reported to whoever asks.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::mask::Mask;
+use crate::names::Names;
+use crate::schema::{Object, Schema, Target};
+
+/// What the user asked for: QAPI `StatsFilter`.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// Which kind of object.
+    pub target: Target,
+    /// Of which providers, and which names of each; `None` for all of all.
+    pub providers: Option<Vec<Request>>,
+    /// Which vCPUs; `None` for all. Means nothing for other targets.
+    pub vcpus: Option<Vec<VcpuRef>>,
+}
+
+/// One provider's part of a filter: QAPI `StatsRequest`.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The provider's name; `None` for whichever has these names.
+    pub provider: Option<String>,
+    /// Which of its statistics; `None` for all.
+    pub names: Option<Names>,
+}
+
+/// One vCPU as a user names it: QAPI knows paths, people also count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VcpuRef {
+    /// The object's whole path.
+    Path(String),
+    /// The vCPU's number.
+    Index(u32),
+}
+
+impl VcpuRef {
+    /// A number is an index, anything else a path.
+    pub fn parse(text: &str) -> Self {
+        text.parse().map_or_else(|_| Self::Path(text.to_owned()), Self::Index)
+    }
+
+    fn is(&self, object: &Object) -> bool {
+        match self {
+            Self::Path(path) => **path == *object.path,
+            Self::Index(index) => Some(*index) == object.index,
+        }
+    }
+}
+
+impl Filter {
+    /// Everything of one target.
+    pub fn all(target: Target) -> Self {
+        Self { target, providers: None, vcpus: None }
+    }
+
+    /// The statistics of a schema that are wanted; an empty mask if the schema is of another target
+    /// or a provider that was not asked for.
+    pub fn compile(&self, schema: &Schema) -> Mask {
+        let mut mask = Mask::none(schema.descs().len());
+        if self.target != *schema.target() {
+            return mask;
+        }
+        let Some(requests) = &self.providers else {
+            return Mask::all(schema);
+        };
+        for request in requests.iter().filter(|request| request.is_for(schema)) {
+            for (index, desc) in schema.descs().iter().enumerate() {
+                if request.names.as_ref().is_none_or(|names| names.wants(&desc.name)) {
+                    mask.set(index);
+                }
+            }
+        }
+        mask
+    }
+
+    /// Is this object one of those asked for, by its target and, for a vCPU, by its path or number?
+    pub fn wants(&self, object: &Object) -> bool {
+        if self.target != *object.schema.target() {
+            return false;
+        }
+        match &self.vcpus {
+            Some(vcpus) if self.target == Target::Vcpu => vcpus.iter().any(|v| v.is(object)),
+            _ => true,
+        }
+    }
+
+    /// The names, as typed, that no statistic of these schemas has. QMP ignores them; people want
+    /// to be told.
+    pub fn unmatched_names<'a>(&'a self, schemas: &[Arc<Schema>]) -> Vec<&'a str> {
+        let requests = self.providers.iter().flatten();
+        requests
+            .filter_map(|request| request.names.as_ref().map(|names| (request, names)))
+            .flat_map(|(request, names)| {
+                let known = schemas.iter().filter(|s| self.target == *s.target());
+                let known = known.filter(|schema| request.is_for(schema));
+                let known: Vec<&str> =
+                    known.flat_map(|s| s.descs().iter().map(|d| &*d.name)).collect();
+                names.unmatched(&known)
+            })
+            .collect()
+    }
+
+    /// The vCPUs asked for that none of these objects is.
+    pub fn unmatched_vcpus<'a>(&'a self, objects: &[Object]) -> Vec<&'a VcpuRef> {
+        let asked = self.vcpus.iter().flatten();
+        asked.filter(|vcpu| !objects.iter().any(|object| vcpu.is(object))).collect()
+    }
+}
+
+impl Request {
+    fn is_for(&self, schema: &Schema) -> bool {
+        self.provider.as_deref().is_none_or(|provider| provider == schema.provider())
+    }
+}
+
+impl FromStr for Filter {
+    type Err = Error;
+
+    /// `TARGET` or `TARGET: NAMES`, with [`Names::parse`]'s list.
+    fn from_str(text: &str) -> Result<Self> {
+        let (target, names) = match text.split_once(':') {
+            Some((target, names)) => (target, Some(Names::parse(names)?)),
+            None => (text, None),
+        };
+        let target = target.trim();
+        if target.is_empty() {
+            let what = "a filter starts with its target: `vcpu` or `vcpu: exits,halt_*`";
+            return Err(Error::new(ErrorKind::Filter, what));
+        }
+        let providers = names.map(|names| vec![Request { provider: None, names: Some(names) }]);
+        Ok(Self { target: Target::from_name(target), providers, vcpus: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Desc;
+
+    fn schema(provider: &str, names: &[&str]) -> Arc<Schema> {
+        let descs = names.iter().zip(0..).map(|(name, i)| Desc::counter(name, 8 * i)).collect();
+        Schema::new(provider, Target::Vcpu, descs)
+    }
+
+    fn compiled(filter: &Filter, schema: &Schema) -> Vec<usize> {
+        filter.compile(schema).iter().collect()
+    }
+
+    fn request(provider: &str, names: Option<&[&str]>) -> Request {
+        let names = names.map(|names| Names::exact(names.iter().copied()));
+        Request { provider: Some(provider.into()), names }
+    }
+
+    #[test]
+    fn absent_wants_everything_and_empty_nothing() {
+        let kvm = schema("kvm", &["exits", "halt_exits"]);
+        let mut filter = Filter::all(Target::Vcpu);
+        assert_eq!(compiled(&filter, &kvm), [0, 1]);
+        filter.providers = Some(vec![]);
+        assert_eq!(compiled(&filter, &kvm), []);
+        filter.providers = Some(vec![request("kvm", None)]);
+        assert_eq!(compiled(&filter, &kvm), [0, 1]);
+        filter.providers = Some(vec![request("kvm", Some(&[]))]);
+        assert_eq!(compiled(&filter, &kvm), []);
+    }
+
+    #[test]
+    fn requests_of_one_provider_add_up() {
+        let kvm = schema("kvm", &["exits", "halt_exits", "blocking"]);
+        let mut filter = Filter::all(Target::Vcpu);
+        filter.providers = Some(vec![
+            request("kvm", Some(&["blocking", "nope"])),
+            request("other", Some(&["exits"])),
+            request("kvm", Some(&["exits"])),
+        ]);
+        assert_eq!(compiled(&filter, &kvm), [0, 2]);
+        assert_eq!(filter.unmatched_names(&[kvm]), ["nope", "exits"]);
+    }
+
+    #[test]
+    fn another_target_gets_nothing() {
+        let kvm = schema("kvm", &["exits"]);
+        assert_eq!(compiled(&Filter::all(Target::Vm), &kvm), []);
+    }
+
+    #[test]
+    fn vcpus_go_by_path_or_number() {
+        let kvm = schema("kvm", &["exits"]);
+        let object = |path: &str, index| Object {
+            path: path.into(),
+            index: Some(index),
+            schema: Arc::clone(&kvm),
+            key: 0,
+        };
+        let objects = [object("/vm/a/vcpu[0]", 0), object("/vm/a/vcpu[1]", 1)];
+        let mut filter = Filter::all(Target::Vcpu);
+        let wanted = |filter: &Filter| objects.iter().filter(|o| filter.wants(o)).count();
+        assert_eq!(wanted(&filter), 2);
+        filter.vcpus = Some(vec![VcpuRef::parse("/vm/a/vcpu[1]"), VcpuRef::parse("7")]);
+        assert_eq!(wanted(&filter), 1);
+        assert_eq!(filter.unmatched_vcpus(&objects), [&VcpuRef::Index(7)]);
+        filter.vcpus = Some(vec![]);
+        assert_eq!(wanted(&filter), 0);
+    }
+
+    #[test]
+    fn a_filter_can_be_typed() {
+        let kvm = schema("kvm", &["exits", "halt_exits", "halt_wait_ns"]);
+        let filter: Filter = "vcpu: halt_*, -*_ns".parse().expect("it is well formed");
+        assert_eq!(compiled(&filter, &kvm), [1]);
+        let filter: Filter = "vcpu".parse().expect("it is well formed");
+        assert_eq!(compiled(&filter, &kvm), [0, 1, 2]);
+        for bad in ["", ": exits", "vcpu:", "vcpu: /("] {
+            assert!(Filter::from_str(bad).is_err(), "{bad}");
+        }
+    }
+}

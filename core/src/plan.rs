@@ -1,0 +1,205 @@
+//! The mask compiled: which bytes to fetch, which words of them to keep, and where each statistic
+//! then lies in its row.
+//!
+//! A row keeps the words in the order of their data, so that neighbours stay one run and a plan
+//! that keeps everything is a single copy, or none at all.
+//!
+//! Invariant: every run lies inside the span and every column inside the row.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::mask::Mask;
+use crate::schema::{Schema, WORD_BYTES};
+
+/// Words copied together, from the span to the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    span_word: usize,
+    row_word: usize,
+    words: usize,
+}
+
+/// Where a kept statistic lies in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its descriptor in the schema.
+    pub desc: usize,
+    /// Its words in the row.
+    pub words: Range<usize>,
+}
+
+/// How to read one kind of object: built once from a schema and a mask, then only followed.
+///
+/// ```
+/// use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
+/// let descs = (0..8).map(|i| Desc::counter(&format!("n{i}"), 8 * i)).collect();
+/// let schema = Schema::new("xyz", Target::Vcpu, descs);
+/// let mut mask = Mask::none(8);
+/// mask.set(2);
+/// mask.set(5);
+/// let plan = ReadPlan::new(&schema, &mask);
+/// assert_eq!(plan.span_bytes(), 16..48);
+/// let mut row = [0; 2];
+/// plan.keep(&[20, 30, 40, 50], &mut row);
+/// assert_eq!(row, [20, 50]);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadPlan {
+    schema: Arc<Schema>,
+    columns: Box<[Column]>,
+    runs: Box<[Run]>,
+    span_words: Range<usize>,
+    row_words: usize,
+}
+
+impl ReadPlan {
+    /// The plan that keeps what the mask wants of the schema.
+    pub fn new(schema: &Arc<Schema>, mask: &Mask) -> Arc<Self> {
+        let wanted: Vec<usize> = mask.iter().filter(|&i| i < schema.descs().len()).collect();
+        let pieces = merge(wanted.iter().map(|&i| schema.descs()[i].words()).collect());
+        let first = pieces.first().map_or(0, |piece| piece.start);
+        let end = pieces.last().map_or(0, |piece| piece.end);
+        let mut row_words = 0;
+        let mut runs = Vec::with_capacity(pieces.len());
+        for piece in &pieces {
+            let run =
+                Run { span_word: piece.start - first, row_word: row_words, words: piece.len() };
+            row_words += run.words;
+            runs.push(run);
+        }
+        let columns = wanted.into_iter().map(|desc| {
+            let words = schema.descs()[desc].words();
+            // Pieces are sorted and disjoint, and each statistic lies in exactly one of them.
+            let at = pieces.partition_point(|piece| piece.end <= words.start);
+            let start = runs[at].row_word + (words.start - pieces[at].start);
+            Column { desc, words: start..start + words.len() }
+        });
+        Arc::new(Self {
+            schema: Arc::clone(schema),
+            columns: columns.collect(),
+            runs: runs.into(),
+            span_words: first..end,
+            row_words,
+        })
+    }
+
+    /// The schema it was made for.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The kept statistics, in schema order.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The column of the first kept statistic of that name.
+    pub fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| *self.schema.descs()[column.desc].name == *name)
+    }
+
+    /// Words in a row.
+    pub fn row_words(&self) -> usize {
+        self.row_words
+    }
+
+    /// The bytes to fetch, from the start of the data block. Both ends are multiples of 8.
+    pub fn span_bytes(&self) -> Range<usize> {
+        self.span_words.start * WORD_BYTES..self.span_words.end * WORD_BYTES
+    }
+
+    /// True if the row is the span, word for word: then a source may fetch straight into the row.
+    pub fn row_is_span(&self) -> bool {
+        self.row_words == self.span_words.len()
+    }
+
+    /// Copies the kept words of a fetched span into a row.
+    ///
+    /// # Panics
+    /// If `span` or `row` is shorter than the plan says, which is a bug of the source.
+    #[inline]
+    pub fn keep(&self, span: &[u64], row: &mut [u64]) {
+        for run in &self.runs {
+            // A scalar is by far the most frequent run, and a copy of one word is not worth a call.
+            if run.words == 1 {
+                row[run.row_word] = span[run.span_word];
+            } else {
+                row[run.row_word..run.row_word + run.words]
+                    .copy_from_slice(&span[run.span_word..run.span_word + run.words]);
+            }
+        }
+    }
+}
+
+/// Sorts the ranges and joins those that touch or overlap.
+fn merge(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Desc, Target};
+
+    /// Reads a block whose word `i` is `i` by the plan for `names` and checks each column by hand.
+    fn check(descs: Vec<Desc>, wanted: &[usize], span: Range<usize>, row_words: usize) {
+        let schema = Schema::new("xyz", Target::Vcpu, descs);
+        let mut mask = Mask::none(schema.descs().len());
+        wanted.iter().for_each(|&i| mask.set(i));
+        let plan = ReadPlan::new(&schema, &mask);
+        assert_eq!(plan.span_bytes(), span.start * 8..span.end * 8);
+        assert_eq!(plan.row_words(), row_words);
+        let block: Vec<u64> = (0..schema.data_bytes() as u64 / 8).collect();
+        let mut row = vec![u64::MAX; row_words];
+        plan.keep(&block[span], &mut row);
+        assert_eq!(plan.columns().len(), wanted.len());
+        for column in plan.columns() {
+            let words = schema.descs()[column.desc].words();
+            assert_eq!(row[column.words.clone()], block[words]);
+        }
+    }
+
+    fn histogram(name: &str, offset: u32, size: u16) -> Desc {
+        Desc { size, ..Desc::counter(name, offset) }
+    }
+
+    #[test]
+    fn scattered_scalars_are_runs_of_one() {
+        let descs: Vec<Desc> = (0..10).map(|i| Desc::counter("n", 8 * i)).collect();
+        check(descs, &[1, 4, 8], 1..9, 3);
+    }
+
+    #[test]
+    fn neighbours_are_one_run_and_everything_is_the_span() {
+        let descs: Vec<Desc> = (0..10).map(|i| Desc::counter("n", 8 * i)).collect();
+        check(descs.clone(), &[3, 4, 5], 3..6, 3);
+        check(descs, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 0..10, 10);
+    }
+
+    #[test]
+    fn data_order_need_not_be_schema_order() {
+        let descs = vec![Desc::counter("b", 24), histogram("h", 0, 3), Desc::counter("a", 40)];
+        check(descs.clone(), &[0, 1, 2], 0..6, 5);
+        check(descs, &[0, 2], 3..6, 2);
+    }
+
+    #[test]
+    fn overlapping_statistics_share_their_words() {
+        let descs = vec![histogram("h", 0, 4), Desc::counter("second", 8), histogram("t", 16, 4)];
+        check(descs, &[0, 1, 2], 0..6, 6);
+    }
+
+    #[test]
+    fn an_empty_mask_reads_nothing() {
+        check(vec![Desc::counter("a", 0)], &[], 0..0, 0);
+    }
+}

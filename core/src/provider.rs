@@ -1,0 +1,159 @@
+//! The seam: a [`Provider`] says what there is and opens it, a [`Source`] reads it on the tick.
+//!
+//! A provider is the control half and may block and allocate. A source is the data half: bounded
+//! reads into rows that the sampler hands it, and nothing else. They meet the sampler only here, so
+//! a kernel, a table in shared memory, a QMP socket and a recording are all the same to it.
+//!
+//! Invariant: a source reads one object or many, always the same ones in the same order. An object
+//! that is gone is a row marked so, never a shorter answer.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::plan::ReadPlan;
+use crate::schema::{Object, Schema};
+use crate::snapshot::RowState;
+
+/// The control half of a source of statistics: QAPI `StatsProvider`, `add_stats_callbacks`.
+pub trait Provider: Send + Sync + fmt::Debug {
+    /// The name by which users ask for it: "kvm", "cryptodev", anyone's own.
+    fn name(&self) -> &str;
+
+    /// What its objects can have, one schema for each target. Needs no object to be there, where
+    /// that can be.
+    ///
+    /// # Errors
+    /// If the schemas cannot be had at all.
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>>;
+
+    /// Everything that has statistics now, in the order in which users shall see it. Asked again
+    /// whenever the roster is refreshed.
+    ///
+    /// # Errors
+    /// If nothing can be said. One object that cannot be reached is no error: it is left out.
+    fn objects(&self) -> Result<Vec<Object>>;
+
+    /// Opens objects for reading by `plan`; all have the plan's schema. The sources' rows, one
+    /// after the other, are the objects in their order.
+    ///
+    /// # Errors
+    /// If nothing can be opened. An object that has gone since is no error: its row is marked.
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>>;
+}
+
+/// The data half: read on every tick. It allocates nothing, takes no lock, waits for nobody.
+pub trait Source: Send {
+    /// How many rows it fills, always the same number.
+    fn rows(&self) -> usize;
+
+    /// Fills or marks each of its rows. A row it does not touch stays [`RowState::Missing`].
+    fn read(&mut self, rows: Rows<'_>);
+}
+
+/// The rows of one source in the snapshot being filled.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    words: &'a mut [u64],
+    states: &'a mut [RowState],
+    row_words: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows of `row_words` words each, as many as there are states.
+    ///
+    /// # Panics
+    /// If the number of words does not fit, which is a bug of the caller.
+    pub fn new(words: &'a mut [u64], states: &'a mut [RowState], row_words: usize) -> Self {
+        assert_eq!(words.len(), states.len() * row_words, "rows are all of one length");
+        Self { words, states, row_words }
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
+
+    /// Lets `read` fill row `index` and notes what it says of it. What it leaves in a row that it
+    /// does not call good, nobody will see.
+    ///
+    /// # Panics
+    /// If there is no such row, which is a bug of the source.
+    #[inline]
+    pub fn fill(&mut self, index: usize, read: impl FnOnce(&mut [u64]) -> RowState) {
+        let first = index * self.row_words;
+        self.states[index] = read(&mut self.words[first..first + self.row_words]);
+    }
+}
+
+/// The providers of one program, in the order in which users see them. A value, nothing global.
+///
+/// ```
+/// use vmstrobe_core::Registry;
+/// let registry = Registry::default();
+/// assert_eq!(registry.providers().count(), 0);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Registry {
+    providers: Vec<Arc<dyn Provider>>,
+}
+
+impl Registry {
+    /// Adds a provider behind the others. Two may bear one name: their objects are shown together.
+    pub fn add(&mut self, provider: Arc<dyn Provider>) {
+        self.providers.push(provider);
+    }
+
+    /// All providers.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
+        self.providers.iter()
+    }
+
+    /// The schemas of all providers, each once.
+    ///
+    /// # Errors
+    /// The first provider's that cannot give its schemas.
+    pub fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        let mut all: Vec<Arc<Schema>> = Vec::new();
+        for provider in &self.providers {
+            for schema in provider.schemas()? {
+                if !all.contains(&schema) {
+                    all.push(schema);
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_filled_one_by_one() {
+        let (mut words, mut states) = ([0; 6], [RowState::Missing; 3]);
+        let mut rows = Rows::new(&mut words, &mut states, 2);
+        assert_eq!(rows.len(), 3);
+        rows.fill(2, |row| {
+            row.copy_from_slice(&[5, 6]);
+            RowState::Good
+        });
+        rows.fill(0, |_| RowState::Gone);
+        assert_eq!(words, [0, 0, 0, 0, 5, 6]);
+        assert_eq!(states, [RowState::Gone, RowState::Missing, RowState::Good]);
+    }
+
+    #[test]
+    fn rows_of_nothing_are_still_rows() {
+        let mut states = [RowState::Missing; 2];
+        let mut rows = Rows::new(&mut [], &mut states, 0);
+        rows.fill(1, |row| if row.is_empty() { RowState::Good } else { RowState::Torn });
+        assert_eq!(states, [RowState::Missing, RowState::Good]);
+    }
+}

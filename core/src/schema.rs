@@ -1,0 +1,213 @@
+//! What a provider offers: statistics by name, one schema for each of its targets, and the objects
+//! that have them.
+//!
+//! Invariant: a [`Schema`] is immutable, and each of its descriptors lies inside its data block,
+//! aligned to a word. Whoever holds one may index words by it without another check.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::stat::{Scale, StatType, Unit};
+
+/// Bytes in a word; every statistic is made of words.
+pub const WORD_BYTES: usize = 8;
+
+/// What kind of object has statistics: QAPI `StatsTarget`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// A virtual machine as a whole.
+    Vm,
+    /// One virtual CPU.
+    Vcpu,
+    /// A crypto device's backend (QEMU 8.0).
+    Cryptodev,
+    /// Anyone's own, by name.
+    Other(Box<str>),
+}
+
+impl Target {
+    /// The target of that name; a name that QAPI does not know is someone's own.
+    pub fn from_name(name: &str) -> Self {
+        match name {
+            "vm" => Self::Vm,
+            "vcpu" => Self::Vcpu,
+            "cryptodev" => Self::Cryptodev,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// QAPI's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Vm => "vm",
+            Self::Vcpu => "vcpu",
+            Self::Cryptodev => "cryptodev",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// One statistic: `struct kvm_stats_desc`, QAPI `StatsSchemaValue`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Desc {
+    /// The kernel's name for it. Not unique by any promise, and not an enum: kernels have their own.
+    pub name: Box<str>,
+    /// How it moves.
+    pub stat_type: StatType,
+    /// What it counts.
+    pub unit: Unit,
+    /// What a stored number is multiplied by.
+    pub scale: Scale,
+    /// Flag bits 12 to 31, which no kernel uses yet.
+    pub other_flags: u32,
+    /// Words: 1 for a scalar, the number of buckets for a histogram. Never 0.
+    pub size: u16,
+    /// Where its first word is, in bytes from the start of the data block. A multiple of 8.
+    pub offset: u32,
+    /// Width of a linear histogram's buckets in stored units; otherwise 0.
+    pub bucket_size: u32,
+}
+
+impl Desc {
+    /// A cumulative count without a unit, one word at `offset`: the plainest statistic, to be
+    /// changed by struct update.
+    ///
+    /// ```
+    /// use vmstrobe_core::{Desc, Scale, StatType, Unit};
+    /// let waited = Desc { unit: Unit::Seconds, scale: Scale::NANO, ..Desc::counter("wait_ns", 8) };
+    /// assert_eq!(waited.stat_type, StatType::Cumulative);
+    /// assert_eq!(waited.words(), 1..2);
+    /// ```
+    pub fn counter(name: &str, offset: u32) -> Self {
+        Self {
+            name: name.into(),
+            stat_type: StatType::Cumulative,
+            unit: Unit::None,
+            scale: Scale::ONE,
+            other_flags: 0,
+            size: 1,
+            offset,
+            bucket_size: 0,
+        }
+    }
+
+    /// Its words in the data block.
+    pub fn words(&self) -> std::ops::Range<usize> {
+        let first = self.offset as usize / WORD_BYTES;
+        first..first + usize::from(self.size)
+    }
+
+    /// One past its last byte in the data block.
+    pub(crate) fn end_bytes(&self) -> usize {
+        self.offset as usize + usize::from(self.size) * WORD_BYTES
+    }
+
+    /// True where QAPI gives a boolean: whatever the size or type, the unit decides.
+    pub fn is_boolean(&self) -> bool {
+        self.unit == Unit::Boolean
+    }
+}
+
+/// All statistics of one provider's target: QAPI `StatsSchema`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Schema {
+    provider: Box<str>,
+    target: Target,
+    descs: Box<[Desc]>,
+    data_bytes: usize,
+}
+
+impl Schema {
+    /// A schema of these statistics.
+    ///
+    /// Descriptors that no reader could follow are left out, as [`crate::wire`] does for a
+    /// kernel's: size 0, or an offset that is not a multiple of 8.
+    ///
+    /// ```
+    /// use vmstrobe_core::{Desc, Schema, Target};
+    /// let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
+    /// assert_eq!(schema.data_bytes(), 8);
+    /// assert_eq!(schema.find("exits"), Some(0));
+    /// ```
+    pub fn new(provider: &str, target: Target, mut descs: Vec<Desc>) -> Arc<Self> {
+        descs.retain(|d| d.size > 0 && (d.offset as usize).is_multiple_of(WORD_BYTES));
+        let data_bytes = descs.iter().map(Desc::end_bytes).max().unwrap_or(0);
+        Arc::new(Self { provider: provider.into(), target, descs: descs.into(), data_bytes })
+    }
+
+    /// Whose statistics these are.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// What kind of object has them.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The statistics in the provider's order, which is not the order of their data.
+    pub fn descs(&self) -> &[Desc] {
+        &self.descs
+    }
+
+    /// Size of the data block in bytes: the largest end of any statistic.
+    pub fn data_bytes(&self) -> usize {
+        self.data_bytes
+    }
+
+    /// The index of the first statistic of that name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.descs.iter().position(|d| &*d.name == name)
+    }
+}
+
+/// One thing that has statistics: QAPI's `qom-path` with what a sampler needs to know of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// What it is called: the QOM path where known, else `/vm/<name>` or `/vm/<name>/vcpu[<n>]`.
+    pub path: Box<str>,
+    /// The vCPU's number, for a vCPU.
+    pub index: Option<u32>,
+    /// Its statistics. Objects with the same statistics share the schema.
+    pub schema: Arc<Schema>,
+    /// Its provider's own handle for it. Never used again for another object.
+    pub key: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_bytes_is_the_largest_end_not_the_last() {
+        let schema = Schema::new(
+            "kvm",
+            Target::Vm,
+            vec![Desc::counter("last", 112), Desc { size: 4, ..Desc::counter("first", 8) }],
+        );
+        assert_eq!(schema.data_bytes(), 120);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_left_out() {
+        let bad = [Desc { size: 0, ..Desc::counter("none", 0) }, Desc::counter("crooked", 4)];
+        let schema = Schema::new("xyz", Target::from_name("disk"), bad.into());
+        assert!(schema.descs().is_empty());
+        assert_eq!(schema.data_bytes(), 0);
+        assert_eq!(schema.target().name(), "disk");
+    }
+
+    #[test]
+    fn target_names_are_qapis() {
+        for name in ["vm", "vcpu", "cryptodev", "xyz"] {
+            assert_eq!(Target::from_name(name).to_string(), name);
+        }
+        assert_eq!(Target::from_name("vcpu"), Target::Vcpu);
+    }
+}

@@ -1,0 +1,166 @@
+//! The sequence lock: a group of words that one writer changes together, read whole or not at all.
+//!
+//! ```text
+//! writer                              reader
+//!   seq := odd      (relaxed)           before := seq   (relaxed)   odd: try again
+//!   fence Release   ── W1               fence Acquire   ── R1
+//!   words           (relaxed)           words           (relaxed)
+//!   seq := even     (release) ── W2     fence Acquire   ── R2
+//!                                       after := seq    (relaxed)   differs: try again
+//! ```
+//!
+//! W2 pairs with R1: a reader that sees the even number sees all words written before it. W1 pairs
+//! with R2: a reader that saw any word of a later change also sees that change's odd number. All
+//! words are atomics, so a torn group is only discarded, never undefined behaviour; and the reader
+//! only loads, and only relaxed, so the words may lie in memory it cannot write.
+//!
+//! Invariant: one writer at a time. A reader never waits: its tries are bounded.
+
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// The group kept changing, or a writer stopped in the middle of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Torn;
+
+/// Changes a group of words; `change` stores them, relaxed. Only one writer may do so at a time.
+#[inline]
+pub fn write(seq: &AtomicU64, change: impl FnOnce()) {
+    // Only the writer stores `seq`, so its own relaxed load is the newest value. An odd value is
+    // left by a writer that died half-way: the group is rewritten from there.
+    let odd = seq.load(Ordering::Relaxed) | 1;
+    seq.store(odd, Ordering::Relaxed);
+    fence(Ordering::Release); // W1, pairs with R2
+    change();
+    seq.store(odd.wrapping_add(1), Ordering::Release); // W2, pairs with R1
+}
+
+/// Copies a group of words as one writer left it, in at most `tries` attempts.
+///
+/// On success all of `out` belongs to one change. On [`Torn`] its contents mean nothing.
+///
+/// # Errors
+/// [`Torn`] if every attempt met a writer.
+///
+/// # Panics
+/// If `words` and `out` differ in length.
+#[inline]
+pub fn read(seq: &AtomicU64, words: &[AtomicU64], out: &mut [u64], tries: u32) -> Result<(), Torn> {
+    assert_eq!(words.len(), out.len(), "a group is read whole");
+    for _ in 0..tries {
+        let before = seq.load(Ordering::Relaxed);
+        if before & 1 == 1 {
+            std::hint::spin_loop();
+            continue;
+        }
+        fence(Ordering::Acquire); // R1, pairs with W2
+        for (out, word) in out.iter_mut().zip(words) {
+            *out = word.load(Ordering::Relaxed);
+        }
+        fence(Ordering::Acquire); // R2, pairs with W1
+        if seq.load(Ordering::Relaxed) == before {
+            return Ok(());
+        }
+    }
+    Err(Torn)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_gives_up_when_a_writer_died() {
+        let seq = AtomicU64::new(7);
+        let words = [AtomicU64::new(1)];
+        assert_eq!(read(&seq, &words, &mut [0], 100), Err(Torn));
+        write(&seq, || words[0].store(2, Ordering::Relaxed));
+        let mut out = [0];
+        assert_eq!(read(&seq, &words, &mut out, 1), Ok(()));
+        assert_eq!(out, [2]);
+        assert_eq!(seq.load(Ordering::Relaxed), 8);
+    }
+
+    #[test]
+    fn the_number_wraps_around() {
+        let seq = AtomicU64::new(u64::MAX - 1);
+        write(&seq, || ());
+        assert_eq!(seq.load(Ordering::Relaxed), 0);
+    }
+
+    /// Four words always hold the same number; two million changes against a reader.
+    #[test]
+    fn a_group_is_never_seen_torn() {
+        let seq = AtomicU64::new(0);
+        let words = [const { AtomicU64::new(0) }; 4];
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 1..=2_000_000 {
+                    write(&seq, || words.iter().for_each(|w| w.store(n, Ordering::Relaxed)));
+                }
+                done.store(true, Ordering::Release);
+            });
+            let mut last = 0;
+            while !done.load(Ordering::Acquire) {
+                let mut out = [0; 4];
+                if read(&seq, &words, &mut out, 16).is_ok() {
+                    assert!(out.iter().all(|&n| n == out[0]), "torn: {out:?}");
+                    assert!(out[0] >= last, "went back from {last} to {}", out[0]);
+                    last = out[0];
+                }
+            }
+        });
+    }
+}
+
+#[cfg(all(test, loom))]
+mod loom_models {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    /// Every interleaving and every allowed reordering of two changes against one reading.
+    #[test]
+    fn loom_seq_is_whole_or_torn() {
+        loom::model(|| {
+            let seq = Arc::new(AtomicU64::new(0));
+            let words = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
+            let writer = {
+                let (seq, words) = (Arc::clone(&seq), Arc::clone(&words));
+                thread::spawn(move || {
+                    for n in 1..=2 {
+                        write(&seq, || {
+                            words[0].store(n, Ordering::Relaxed);
+                            words[1].store(n, Ordering::Relaxed);
+                        });
+                    }
+                })
+            };
+            let mut out = [0; 2];
+            if read(&seq, &words[..], &mut out, 1).is_ok() {
+                assert_eq!(out[0], out[1], "torn");
+                // The number was even and its words were seen: `seq / 2` changes were made.
+            }
+            writer.join().expect("the writer does not panic");
+        });
+    }
+
+    /// Whoever sees the second even number sees the second change: what W2 and R1 are for.
+    #[test]
+    fn loom_seq_number_brings_its_words() {
+        loom::model(|| {
+            let seq = Arc::new(AtomicU64::new(0));
+            let word = Arc::new([AtomicU64::new(0)]);
+            let writer = {
+                let (seq, word) = (Arc::clone(&seq), Arc::clone(&word));
+                thread::spawn(move || write(&seq, || word[0].store(1, Ordering::Relaxed)))
+            };
+            let seen = seq.load(Ordering::Relaxed);
+            let mut out = [0];
+            if read(&seq, &word[..], &mut out, 1).is_ok() && seen == 2 {
+                assert_eq!(out[0], 1, "the number came without its word");
+            }
+            writer.join().expect("the writer does not panic");
+        });
+    }
+}

@@ -1,0 +1,261 @@
+//! The kernel's binary-statistics block: bytes to a schema, and a schema to bytes.
+//!
+//! ```text
+//! header (24 bytes) | id string | descriptors (16 bytes + name, each) | data words
+//! ```
+//!
+//! All native-endian; every offset is a multiple of 8 and the parts do not overlap
+//! (`include/uapi/linux/kvm.h`, `struct kvm_stats_header`, `struct kvm_stats_desc`). The rules are
+//! those that the kernel's own selftest asserts (`kvm_binary_stats_test.c`, Linux 6.12). A block
+//! that breaks a hard one is refused; a descriptor that breaks one is left out with a [`Note`];
+//! what breaks a soft one is kept, with a note, because a newer kernel may mean it.
+//!
+//! Invariant: nothing a block contains can make this panic, loop, or allocate more than
+//! [`MAX_PARSED_BYTES`]. The format is both the kernel's and that of our own tables.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::{Desc, Schema, Target, WORD_BYTES};
+use crate::stat::{Base, Scale, StatType, Unit};
+
+mod check;
+
+pub use check::{Note, Rule};
+
+/// The most descriptors of one block. The largest kernel has about 90 (s390).
+pub const MAX_DESCS: u32 = 4096;
+/// The most bytes of an id or name with its NUL. Every kernel so far has 48.
+pub const MAX_NAME_BYTES: u32 = 256;
+/// The most bytes of a data block. A vCPU of Linux 6.18 has 1120.
+pub const MAX_DATA_BYTES: usize = 1 << 20;
+/// What parsing one block may allocate: a descriptor with its name, its note and its place in the
+/// check for overlaps take under 1 KiB, also where the name is no UTF-8 and grows threefold.
+pub const MAX_PARSED_BYTES: usize = MAX_DESCS as usize * 2048;
+
+/// Bytes of a descriptor before its name.
+const DESC_BYTES: usize = 16;
+
+/// The head of a block: `struct kvm_stats_header`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Zero so far.
+    pub flags: u32,
+    /// Bytes of the id string and of each name, NUL included.
+    pub name_size: u32,
+    /// The number of descriptors.
+    pub num_desc: u32,
+    /// Where the id string starts.
+    pub id_offset: u32,
+    /// Where the descriptors start.
+    pub desc_offset: u32,
+    /// Where the data words start.
+    pub data_offset: u32,
+}
+
+impl Header {
+    /// Bytes of a header.
+    pub const BYTES: usize = 24;
+
+    /// Reads a header and checks all that can be checked without the rest.
+    ///
+    /// # Errors
+    /// `Malformed` if the parts overlap or are not aligned, `TooLarge` if a count is over its
+    /// limit.
+    pub fn parse(bytes: &[u8; Self::BYTES]) -> Result<Self> {
+        let word = |at: usize| u32_at(bytes, at * 4);
+        let header = Self {
+            flags: word(0),
+            name_size: word(1),
+            num_desc: word(2),
+            id_offset: word(3),
+            desc_offset: word(4),
+            data_offset: word(5),
+        };
+        check::header(&header)?;
+        Ok(header)
+    }
+
+    /// The header's bytes.
+    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
+        let words = [
+            self.flags,
+            self.name_size,
+            self.num_desc,
+            self.id_offset,
+            self.desc_offset,
+            self.data_offset,
+        ];
+        let mut bytes = [0; Self::BYTES];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// Where the id string is, in bytes of the file.
+    pub fn id_range(&self) -> Range<u64> {
+        let start = u64::from(self.id_offset);
+        start..start + u64::from(self.name_size)
+    }
+
+    /// Where the descriptors are, in bytes of the file.
+    pub fn desc_range(&self) -> Range<u64> {
+        let start = u64::from(self.desc_offset);
+        start..start + u64::from(self.num_desc) * self.desc_bytes() as u64
+    }
+
+    fn desc_bytes(&self) -> usize {
+        DESC_BYTES + self.name_size as usize
+    }
+}
+
+/// A parsed block: what it says of itself, and what in it was odd.
+#[derive(Clone, Debug)]
+pub struct Block {
+    /// The head.
+    pub header: Header,
+    /// `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`: who created it. Not unique.
+    pub id: String,
+    /// The statistics that can be read.
+    pub schema: Arc<Schema>,
+    /// What was left out, and what is kept although it breaks a soft rule.
+    pub notes: Vec<Note>,
+}
+
+/// Makes a schema of a block's immutable parts.
+///
+/// `id` and `descs` are the bytes at [`Header::id_range`] and [`Header::desc_range`].
+///
+/// # Errors
+/// `Malformed` if either is short, the id has no NUL, or the data reaches into the descriptors;
+/// `TooLarge` if the data is over [`MAX_DATA_BYTES`].
+pub fn parse(
+    header: &Header,
+    id: &[u8],
+    descs: &[u8],
+    provider: &str,
+    target: Target,
+) -> Result<Block> {
+    check::header(header)?;
+    if id.len() != header.name_size as usize {
+        return Err(short("id string", header.name_size as usize, id.len()));
+    }
+    let want = header.num_desc as usize * header.desc_bytes();
+    if descs.len() != want {
+        return Err(short("descriptor block", want, descs.len()));
+    }
+    let id = until_nul(id).ok_or_else(|| malformed("the id string has no NUL"))?;
+    let mut notes = Vec::new();
+    let mut kept = Vec::with_capacity(header.num_desc as usize);
+    for (index, bytes) in descs.chunks_exact(header.desc_bytes()).enumerate() {
+        let mut note = |rule| notes.push(Note { desc: Some(index as u32), rule });
+        match parse_desc(bytes) {
+            Ok(desc) => {
+                if let Some(rule) = check::unreadable(&desc) {
+                    note(rule);
+                } else {
+                    check::oddities(&desc).for_each(&mut note);
+                    kept.push(desc);
+                }
+            }
+            Err(rule) => note(rule),
+        }
+    }
+    check::data(header, &kept)?;
+    notes.extend(check::block(header, &id, &kept));
+    Ok(Block { header: *header, id, schema: Schema::new(provider, target, kept), notes })
+}
+
+fn parse_desc(bytes: &[u8]) -> std::result::Result<Desc, Rule> {
+    let flags = u32_at(bytes, 0);
+    Ok(Desc {
+        name: until_nul(&bytes[DESC_BYTES..]).ok_or(Rule::NameWithoutNul)?.into(),
+        stat_type: StatType::from_bits(flags),
+        unit: Unit::from_bits(flags),
+        scale: Scale {
+            base: Base::from_bits(flags),
+            exponent: i16::from_ne_bytes([bytes[4], bytes[5]]),
+        },
+        other_flags: flags >> 12 << 12,
+        size: u16::from_ne_bytes([bytes[6], bytes[7]]),
+        offset: u32_at(bytes, 8),
+        bucket_size: u32_at(bytes, 12),
+    })
+}
+
+/// The immutable parts of a block with these statistics, header to descriptors; the data words
+/// follow at once. `name_size` is the smallest multiple of 8 that holds every name, at least 48 as
+/// the kernel's.
+///
+/// # Errors
+/// `TooLarge` if there are more than [`MAX_DESCS`] statistics, or a name or the id is over
+/// [`MAX_NAME_BYTES`]; `Malformed` if one contains a NUL.
+pub fn write(id: &str, schema: &Schema) -> Result<Vec<u8>> {
+    let descs = schema.descs();
+    let longest = descs.iter().map(|d| d.name.len()).chain([id.len()]).max().unwrap_or(0);
+    let name_size = (longest + 1).next_multiple_of(WORD_BYTES).max(48);
+    if name_size > MAX_NAME_BYTES as usize || descs.len() > MAX_DESCS as usize {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "{} statistics with names of up to {longest} bytes do not fit a block; \
+                 the limits are {MAX_DESCS} and {}",
+                descs.len(),
+                MAX_NAME_BYTES - 1
+            ),
+        ));
+    }
+    if descs.iter().any(|d| d.name.contains('\0')) || id.contains('\0') {
+        return Err(malformed("a name contains a NUL"));
+    }
+    let desc_offset = Header::BYTES + name_size;
+    let header = Header {
+        flags: 0,
+        name_size: name_size as u32,
+        num_desc: descs.len() as u32,
+        id_offset: Header::BYTES as u32,
+        desc_offset: desc_offset as u32,
+        data_offset: (desc_offset + descs.len() * (DESC_BYTES + name_size)) as u32,
+    };
+    let mut bytes = Vec::with_capacity(header.data_offset as usize);
+    bytes.extend(header.to_bytes());
+    push_padded(&mut bytes, id, name_size);
+    for desc in descs {
+        let flags = desc.stat_type.bits() | desc.unit.bits() | desc.scale.base.bits();
+        bytes.extend((flags | desc.other_flags).to_ne_bytes());
+        bytes.extend(desc.scale.exponent.to_ne_bytes());
+        bytes.extend(desc.size.to_ne_bytes());
+        bytes.extend(desc.offset.to_ne_bytes());
+        bytes.extend(desc.bucket_size.to_ne_bytes());
+        push_padded(&mut bytes, &desc.name, name_size);
+    }
+    Ok(bytes)
+}
+
+fn push_padded(bytes: &mut Vec<u8>, text: &str, size: usize) {
+    let end = bytes.len() + size;
+    bytes.extend(text.as_bytes());
+    bytes.resize(end, 0);
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn until_nul(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|&byte| byte == 0)?;
+    Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
+}
+
+fn short(what: &str, want: usize, got: usize) -> Error {
+    malformed(format!("the {what} should be {want} bytes and is {got}"))
+}
+
+fn malformed(what: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Malformed, format!("not a binary-statistics block: {what}"))
+}
+
+#[cfg(test)]
+mod tests;

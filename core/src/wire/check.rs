@@ -1,0 +1,222 @@
+//! The rules of a binary-statistics block, each in one place.
+//!
+//! Invariant: whatever passes here can be read without another check: its parts are disjoint, its
+//! counts within their limits, and every kept statistic is a whole number of aligned words inside
+//! the data block.
+
+use std::fmt;
+
+use super::{DESC_BYTES, Header, MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES, malformed};
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::{Desc, WORD_BYTES};
+use crate::stat::{Base, StatType, Unit};
+
+/// Something odd in a block that could be used all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// Which descriptor, by its number in the block; `None` for the block.
+    pub desc: Option<u32>,
+    /// What about it.
+    pub rule: Rule,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.desc {
+            Some(index) => write!(f, "descriptor {index} {}", self.rule),
+            None => write!(f, "the block {}", self.rule),
+        }
+    }
+}
+
+/// A rule of the format that a block or descriptor breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Header flags are not 0.
+    HeaderFlags,
+    /// The id does not start with `kvm`.
+    IdNotKvm,
+    /// The id lies over the header, the descriptors or the data.
+    IdOverlaps,
+    /// The data is smaller than a word a descriptor.
+    DataTooSmall,
+    /// Statistics share words.
+    StatsOverlap,
+    /// Two statistics have one name.
+    NameTwice,
+    /// Left out: the name has no NUL.
+    NameWithoutNul,
+    /// Left out: size 0.
+    SizeZero,
+    /// Left out: the offset is no multiple of 8.
+    OffsetUnaligned,
+    /// Left out: a linear histogram without a bucket width.
+    BucketSizeZero,
+    /// A bucket width where none belongs.
+    BucketSizeSet,
+    /// A type that we do not know.
+    UnknownType,
+    /// A unit that we do not know.
+    UnknownUnit,
+    /// A base that we do not know.
+    UnknownBase,
+    /// Flag bits that we do not know.
+    UnknownFlags,
+    /// An exponent of a sign that no kernel gives that unit.
+    UnusualExponent,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::HeaderFlags => "has header flags that we do not know",
+            Self::IdNotKvm => "has an id that does not start with `kvm`",
+            Self::IdOverlaps => "has an id that overlaps another part",
+            Self::DataTooSmall => "has less data than a word a descriptor",
+            Self::StatsOverlap => "has statistics that share words",
+            Self::NameTwice => "has two statistics of one name",
+            Self::NameWithoutNul => "is left out: its name has no NUL",
+            Self::SizeZero => "is left out: its size is 0",
+            Self::OffsetUnaligned => "is left out: its offset is no multiple of 8",
+            Self::BucketSizeZero => "is left out: a linear histogram needs a bucket size",
+            Self::BucketSizeSet => "has a bucket size where none belongs",
+            Self::UnknownType => "has a type that we do not know",
+            Self::UnknownUnit => "has a unit that we do not know",
+            Self::UnknownBase => "has a base that we do not know",
+            Self::UnknownFlags => "has flags that we do not know",
+            Self::UnusualExponent => "has an exponent unusual for its unit",
+        })
+    }
+}
+
+/// The hard rules of a header alone.
+pub(super) fn header(header: &Header) -> Result<()> {
+    let limit = |what: &str, count: u32, max: u32| {
+        if count <= max {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("a statistics block with {count} {what}; the limit is {max}"),
+        ))
+    };
+    limit("descriptors", header.num_desc, MAX_DESCS)?;
+    limit("bytes a name", header.name_size, MAX_NAME_BYTES)?;
+    if header.name_size == 0 {
+        return Err(malformed("names have no room for a NUL"));
+    }
+    // Without descriptors there is nothing to find, wherever the parts are said to be.
+    if header.num_desc == 0 {
+        return Ok(());
+    }
+    let head = Header::BYTES as u32;
+    if header.desc_offset < head || header.data_offset < head {
+        return Err(malformed("descriptors or data lie over the header"));
+    }
+    if !header.data_offset.is_multiple_of(WORD_BYTES as u32) {
+        return Err(malformed("the data does not start at a multiple of 8"));
+    }
+    let descs = header.desc_range();
+    if descs.start <= u64::from(header.data_offset) && descs.end > u64::from(header.data_offset) {
+        return Err(malformed("the descriptors reach into the data"));
+    }
+    Ok(())
+}
+
+/// The hard rules of a descriptor: why it has to be left out.
+pub(super) fn unreadable(desc: &Desc) -> Option<Rule> {
+    if desc.size == 0 {
+        Some(Rule::SizeZero)
+    } else if !(desc.offset as usize).is_multiple_of(WORD_BYTES) {
+        Some(Rule::OffsetUnaligned)
+    } else if desc.stat_type == StatType::LinearHistogram && desc.bucket_size == 0 {
+        Some(Rule::BucketSizeZero)
+    } else {
+        None
+    }
+}
+
+/// The soft rules of a descriptor.
+pub(super) fn oddities(desc: &Desc) -> impl Iterator<Item = Rule> + use<> {
+    let exponent = desc.scale.exponent;
+    let usual = match desc.unit {
+        Unit::None | Unit::Bytes | Unit::Cycles => exponent >= 0,
+        Unit::Seconds => exponent <= 0,
+        Unit::Boolean => exponent == 0,
+        Unit::Unknown(_) => true,
+    };
+    let bucketed = desc.stat_type == StatType::LinearHistogram;
+    let odd = [
+        (matches!(desc.stat_type, StatType::Unknown(_)), Rule::UnknownType),
+        (matches!(desc.unit, Unit::Unknown(_)), Rule::UnknownUnit),
+        (matches!(desc.scale.base, Base::Unknown(_)), Rule::UnknownBase),
+        (desc.other_flags != 0, Rule::UnknownFlags),
+        (!usual, Rule::UnusualExponent),
+        (!bucketed && desc.bucket_size != 0, Rule::BucketSizeSet),
+    ];
+    odd.into_iter().filter_map(|(is_odd, rule)| is_odd.then_some(rule))
+}
+
+/// The hard rules of the data block, which need every descriptor.
+pub(super) fn data(header: &Header, descs: &[Desc]) -> Result<()> {
+    let data_bytes = data_bytes(descs);
+    if data_bytes > MAX_DATA_BYTES {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "a statistics block with {data_bytes} bytes of data; the limit is {MAX_DATA_BYTES}"
+            ),
+        ));
+    }
+    let data_end = u64::from(header.data_offset) + data_bytes as u64;
+    if header.data_offset < header.desc_offset && data_end > u64::from(header.desc_offset) {
+        return Err(malformed("the data reaches into the descriptors"));
+    }
+    Ok(())
+}
+
+/// The soft rules of the block as a whole.
+pub(super) fn block(
+    header: &Header,
+    id: &str,
+    descs: &[Desc],
+) -> impl Iterator<Item = Note> + use<> {
+    let odd = [
+        (header.flags != 0, Rule::HeaderFlags),
+        (!id.starts_with("kvm"), Rule::IdNotKvm),
+        (id_overlaps(header, descs), Rule::IdOverlaps),
+        (data_bytes(descs) < descs.len() * WORD_BYTES, Rule::DataTooSmall),
+        (stats_overlap(descs), Rule::StatsOverlap),
+        (name_twice(descs), Rule::NameTwice),
+    ];
+    odd.into_iter().filter_map(|(is_odd, rule)| is_odd.then_some(Note { desc: None, rule }))
+}
+
+fn data_bytes(descs: &[Desc]) -> usize {
+    descs.iter().map(Desc::end_bytes).max().unwrap_or(0)
+}
+
+fn id_overlaps(header: &Header, descs: &[Desc]) -> bool {
+    let id = header.id_range();
+    let data_start = u64::from(header.data_offset);
+    let parts = [
+        0..Header::BYTES as u64,
+        header.desc_range(),
+        data_start..data_start + data_bytes(descs) as u64,
+    ];
+    parts.iter().any(|part| id.start < part.end && part.start < id.end)
+}
+
+fn stats_overlap(descs: &[Desc]) -> bool {
+    let mut words: Vec<_> = descs.iter().map(Desc::words).collect();
+    words.sort_by_key(|range| range.start);
+    words.windows(2).any(|pair| pair[1].start < pair[0].end)
+}
+
+fn name_twice(descs: &[Desc]) -> bool {
+    let mut names: Vec<_> = descs.iter().map(|desc| &desc.name).collect();
+    names.sort();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+const _: () = assert!(DESC_BYTES.is_multiple_of(WORD_BYTES));

@@ -1,0 +1,120 @@
+//! A guest with a known answer: so many `out`s, so many `hlt`s, each an exit to user space.
+//!
+//! Invariant: between two runs the vCPU is at rest with no I/O half done, so a run adds exactly
+//! its own `out`s and `hlt`s. The kernel's `halt_exits` then moves by exactly the halts; `exits`
+//! by at least all of them, because the host's own interrupts and page faults also count there.
+
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use crate::code::{KNOWN_ENTRY, PORT_WORK, stack_top};
+use crate::host::{EINTR, Error, refused};
+use crate::machine::{self, Irqchip, Vcpu, Vm};
+
+/// A VM without interrupt controllers and with one vCPU, which counts aloud.
+#[derive(Debug)]
+pub struct KnownGuest {
+    vm: Vm,
+    vcpu: Vcpu,
+}
+
+/// The exits to user space that one run made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// Port writes.
+    pub outs: u64,
+    /// Halts.
+    pub halts: u64,
+}
+
+impl KnownGuest {
+    /// Builds the guest; nothing runs yet.
+    ///
+    /// # Errors
+    /// Where KVM is unusable or refuses a step.
+    pub fn new() -> Result<KnownGuest, Error> {
+        let vm = Vm::new(Irqchip::None)?;
+        Ok(KnownGuest { vcpu: vm.vcpu(0)?, vm })
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &Vm {
+        &self.vm
+    }
+
+    /// The only vCPU.
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.vcpu
+    }
+
+    /// Makes the guest execute `outs` port writes and then `halts` halts, on the calling thread.
+    ///
+    /// May be called again and again. Returns what came out of the guest, which is what was
+    /// asked for unless the guest or the kernel is wrong.
+    ///
+    /// # Errors
+    /// Where KVM refuses to run it, or the vCPU exits for another reason.
+    pub fn run(&self, outs: u32, halts: u32) -> Result<Exits, Error> {
+        let mut vcpu = self.vcpu.hold();
+        machine::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
+        let mut seen = Exits::default();
+        while seen.outs + seen.halts < u64::from(outs) + u64::from(halts) {
+            match vcpu.run() {
+                Ok(VcpuExit::IoOut(PORT_WORK, _)) => seen.outs += 1,
+                Ok(VcpuExit::Hlt) => seen.halts += 1,
+                Ok(exit) => return Err(Error::Stray { vcpu: 0, reason: format!("{exit:?}") }),
+                Err(errno) if errno.errno() == EINTR => {}
+                Err(errno) => return Err(refused("run a vCPU")(errno)),
+            }
+        }
+        settle(&mut vcpu)?;
+        Ok(seen)
+    }
+}
+
+/// Lets KVM finish the last `out`: it does so at the start of the next run, not at the exit.
+fn settle(vcpu: &mut VcpuFd) -> Result<(), Error> {
+    vcpu.set_kvm_immediate_exit(1);
+    let outcome = vcpu.run().map(|exit| format!("{exit:?}"));
+    vcpu.set_kvm_immediate_exit(0);
+    match outcome {
+        Err(errno) if errno.errno() == EINTR => Ok(()),
+        Err(errno) => Err(refused("settle a vCPU")(errno)),
+        Ok(reason) => Err(Error::Stray { vcpu: 0, reason }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::host;
+
+    fn check(guest: &KnownGuest, outs: u32, halts: u32) {
+        let want = Exits { outs: outs.into(), halts: halts.into() };
+        assert_eq!(guest.run(outs, halts).unwrap(), want);
+    }
+
+    #[test]
+    fn a_run_makes_the_exits_it_was_asked_for() {
+        if host::skipped() {
+            return;
+        }
+        let guest = KnownGuest::new().unwrap();
+        for (outs, halts) in [(4, 1), (1, 0), (0, 1), (0, 0), (1, 0), (1000, 500), (70_000, 3)] {
+            check(&guest, outs, halts);
+        }
+    }
+
+    #[test]
+    fn another_thread_may_run_it() {
+        if host::skipped() {
+            return;
+        }
+        let guest = KnownGuest::new().unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| check(&guest, 10, 10));
+        });
+        check(&guest, 5, 5);
+    }
+}

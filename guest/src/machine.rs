@@ -1,0 +1,204 @@
+//! VMs and vCPUs, and all the unsafe code of this crate: giving memory to a guest, lending fds.
+//!
+//! Invariant: guest memory is shared by reference count between the VM and its vCPUs, so it stays
+//! mapped as long as anything can run the guest; and once a guest has it, this process never makes
+//! a Rust reference into it ([`MmapRaw`] offers none).
+//!
+//! Every VM gets the same memory image (`code.rs`); a vCPU's registers choose the program.
+#![allow(
+    unsafe_code,
+    reason = "KVM needs the address of guest memory, and kvm-ioctls lends no fds"
+)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{VcpuFd, VmFd};
+use memmap2::{MmapMut, MmapRaw};
+
+use crate::code::{self, MEMORY_BYTES};
+use crate::host::{self, Error, refused};
+
+/// Three pages that KVM on old Intel CPUs needs to emulate real mode; where QEMU has them.
+const TSS_ADDRESS: usize = 0xfffb_d000;
+
+/// Where the interrupt controllers of a VM are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Irqchip {
+    /// Nowhere: every `hlt` leaves to user space.
+    None,
+    /// In the kernel: a halted vCPU waits there until its local APIC wakes it.
+    InKernel,
+}
+
+/// A virtual machine with a few KiB of memory and no devices.
+#[derive(Debug)]
+pub struct Vm {
+    // Before `memory`: fields drop in this order.
+    vm: VmFd,
+    memory: Arc<MmapRaw>,
+}
+
+impl Vm {
+    /// Creates a VM that holds the programs of this crate and has no vCPU yet.
+    ///
+    /// # Errors
+    /// Where KVM is unusable or refuses a step.
+    pub fn new(irqchip: Irqchip) -> Result<Vm, Error> {
+        let vm = host::open()?.create_vm().map_err(refused("create a VM"))?;
+        vm.set_tss_address(TSS_ADDRESS).map_err(refused("set the TSS address"))?;
+        if irqchip == Irqchip::InKernel {
+            vm.create_irq_chip().map_err(refused("create interrupt controllers"))?;
+        }
+        let vm = Vm { vm, memory: Arc::new(guest_memory()?) };
+        vm.give_memory()?;
+        Ok(vm)
+    }
+
+    /// Creates vCPU `id`, which is 0 for the first.
+    ///
+    /// # Errors
+    /// Where the id exists or is too large, or fds or memory run out.
+    pub fn vcpu(&self, id: u32) -> Result<Vcpu, Error> {
+        let vcpu = self.vm.create_vcpu(id.into()).map_err(refused("create a vCPU"))?;
+        Ok(Vcpu {
+            id,
+            number: vcpu.as_raw_fd(),
+            vcpu: Mutex::new(vcpu),
+            _memory: Arc::clone(&self.memory),
+        })
+    }
+
+    /// The VM's fd, lent.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number must stay open for the lifetime of `&self`, and must not be -1.
+        // `self.vm` owns the open file behind it and closes it only when dropped, which the
+        // borrow of `self` excludes.
+        unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) }
+    }
+
+    fn give_memory(&self) -> Result<(), Error> {
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: MEMORY_BYTES as u64,
+            userspace_addr: self.memory.as_mut_ptr() as u64,
+        };
+        // SAFETY: KVM asks that the range be mapped and writable, that it stay so while the guest
+        // can run, that no other slot overlap it, and that the guest's writes surprise nobody.
+        // - `guest_memory` mapped exactly MEMORY_BYTES, readable and writable.
+        // - Only KVM_RUN touches it, and KVM_RUN is reached only through a `Vcpu`; each holds a
+        //   count on the mapping, and drops it after its own fd. KVM keeps the address after that
+        //   (a stats fd keeps the VM), but no longer has anyone to run.
+        // - It is this VM's only slot: 0 to 32 KiB, far below the TSS pages at TSS_ADDRESS.
+        // - The mapping is private and anonymous, and a `MmapRaw` gives out no references, so
+        //   Rust assumes nothing of its contents.
+        unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("give memory to a VM"))
+    }
+}
+
+/// One virtual CPU. It does nothing until the guest that owns it runs it.
+#[derive(Debug)]
+pub struct Vcpu {
+    id: u32,
+    number: RawFd,
+    // Before `_memory`: fields drop in this order.
+    vcpu: Mutex<VcpuFd>,
+    _memory: Arc<MmapRaw>,
+}
+
+impl Vcpu {
+    /// The vCPU's id in its VM.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// The vCPU's fd, lent; also while another thread runs the vCPU.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number must stay open for the lifetime of `&self`, and must not be -1.
+        // It was read from the `VcpuFd` in `self.vcpu`, which owns the open file and closes it
+        // only when dropped. That takes dropping `self`, which the borrow excludes, or putting
+        // another `VcpuFd` into the mutex, which nobody in this crate does: `Vm::vcpu` is the
+        // only source of them and wraps each at once. Holding the mutex does not move the file.
+        unsafe { BorrowedFd::borrow_raw(self.number) }
+    }
+
+    /// The right to run the vCPU or change its registers; `vcpu->mutex` of the kernel, in Rust.
+    pub(crate) fn hold(&self) -> MutexGuard<'_, VcpuFd> {
+        // A panic while holding it leaves the vCPU between two exits, a state like any other.
+        self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Points `vcpu` at a program, in real mode with flat segments at 0 and interrupts off.
+pub(crate) fn enter(vcpu: &VcpuFd, entry: u16, stack: u16, ecx: u32) -> Result<(), Error> {
+    let step = refused("set a vCPU's registers");
+    let mut sregs = vcpu.get_sregs().map_err(&step)?;
+    // After reset cs points at a BIOS, which these guests do not have.
+    sregs.cs.base = 0;
+    sregs.cs.selector = 0;
+    vcpu.set_sregs(&sregs).map_err(&step)?;
+
+    let mut regs = vcpu.get_regs().map_err(&step)?;
+    regs.rip = entry.into();
+    regs.rsp = stack.into();
+    regs.rcx = ecx.into();
+    regs.rflags = 1 << 1; // always set
+    vcpu.set_regs(&regs).map_err(&step)
+}
+
+fn guest_memory() -> Result<MmapRaw, Error> {
+    let mut memory = MmapMut::map_anon(MEMORY_BYTES)
+        .map_err(|errno| Error::Refused { step: "map guest memory", errno })?;
+    code::lay_out(&mut memory);
+    Ok(memory.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn fds_are_lent_while_another_thread_holds_the_vcpu() {
+        if host::skipped() {
+            return;
+        }
+        let vm = Vm::new(Irqchip::None).unwrap();
+        let vcpu = vm.vcpu(3).unwrap();
+        let held = vcpu.hold();
+        thread::scope(|scope| {
+            scope.spawn(|| assert_eq!(vcpu.fd().as_raw_fd(), held.as_raw_fd()));
+        });
+        assert_eq!(vcpu.id(), 3);
+        assert_ne!(vm.fd().as_raw_fd(), vcpu.fd().as_raw_fd());
+    }
+
+    #[test]
+    fn memory_lives_until_the_last_vcpu_is_gone() {
+        if host::skipped() {
+            return;
+        }
+        let vm = Vm::new(Irqchip::InKernel).unwrap();
+        let memory = Arc::downgrade(&vm.memory);
+        let vcpu = vm.vcpu(0).unwrap();
+        drop(vm);
+        assert!(memory.upgrade().is_some());
+        drop(vcpu);
+        assert!(memory.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_vcpu_id_twice_is_refused() {
+        if host::skipped() {
+            return;
+        }
+        let vm = Vm::new(Irqchip::None).unwrap();
+        let _first = vm.vcpu(0).unwrap();
+        let error = vm.vcpu(0).unwrap_err().to_string();
+        assert!(error.starts_with("The kernel refused to create a vCPU: "), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Runs the real `vmstrobe`, as a shell would.
+//!
+//! The command is built before its first use in a test process, in the same profile as the tests:
+//! a binary that lay there already could be an older one. Each run has a limit.
+
+use std::env;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::process::Reaped;
+
+/// How long [`vmstrobe`] lets the command run.
+pub const RUN_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a finished run left.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The exit status; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// All of standard output.
+    pub stdout: String,
+    /// All of standard error.
+    pub stderr: String,
+}
+
+/// Runs `vmstrobe` with these arguments to its end, for at most [`RUN_LIMIT`].
+///
+/// # Panics
+///
+/// If it cannot be built or started, or does not end in time.
+pub fn vmstrobe(args: &[&str]) -> Output {
+    vmstrobe_within(RUN_LIMIT, args)
+}
+
+/// [`vmstrobe`] with a limit of one's own.
+///
+/// # Panics
+///
+/// As [`vmstrobe`] does.
+pub fn vmstrobe_within(limit: Duration, args: &[&str]) -> Output {
+    // Files, not pipes: nobody has to read while it runs, and a grandchild that keeps them open
+    // does not keep us waiting.
+    let mut stdout = tempfile::tempfile().expect("a temporary file");
+    let mut stderr = tempfile::tempfile().expect("a temporary file");
+    let mut child = start(args, sink(&stdout), sink(&stderr));
+    let status = child.wait_within(limit);
+    let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));
+    let Some(status) = status else {
+        panic!("vmstrobe {args:?} runs longer than {limit:?}; it said: {stdout}{stderr}");
+    };
+    Output { code: status.code(), stdout, stderr }
+}
+
+/// Starts `vmstrobe` with pipes for standard output and error, and leaves it running.
+///
+/// # Panics
+///
+/// If it cannot be built or started.
+pub fn spawn(args: &[&str]) -> Reaped {
+    start(args, Stdio::piped(), Stdio::piped())
+}
+
+/// The command's path. The first call builds it.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(build)
+}
+
+fn start(args: &[&str], stdout: Stdio, stderr: Stdio) -> Reaped {
+    let child = Command::new(binary())
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(stderr)
+        .spawn()
+        .unwrap_or_else(|error| panic!("vmstrobe does not start: {error}"));
+    Reaped(child)
+}
+
+fn sink(file: &File) -> Stdio {
+    file.try_clone().expect("a second handle of a temporary file").into()
+}
+
+fn read(file: &mut File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().expect("a temporary file rewinds");
+    file.read_to_end(&mut bytes).expect("a temporary file reads");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Builds the command beside the tests: they are target/<profile>/deps/NAME, it is
+/// target/<profile>/vmstrobe. Cargo takes its own lock, so test processes may do so at once.
+fn build() -> PathBuf {
+    let test = env::current_exe().expect("a test knows its own path");
+    let out = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let target = out.parent().expect("a profile's directory lies in target");
+    let name = out.file_name().and_then(|name| name.to_str()).expect("a profile's name is text");
+    let profile = if name == "debug" { "dev" } else { name };
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "vmstrobe", "--profile", profile, "--target-dir"])
+        .arg(target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null())
+        .status()
+        .expect("cargo starts");
+    assert!(status.success(), "cargo cannot build vmstrobe: {status}");
+    out.join("vmstrobe")
+}

@@ -1,0 +1,11 @@
+//! Helpers of the integration tests: what they need of the machine, a real QEMU, the real command.
+//!
+//! A helper that cannot do its work panics with a text that says why: in a test, that is the
+//! report. Every wait has a limit, and every process that is started here ends with its handle.
+
+pub mod require;
+
+pub mod command;
+pub mod process;
+pub mod qemu;
+pub mod qmp;

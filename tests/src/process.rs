@@ -1,0 +1,48 @@
+//! A child process that ends with its handle.
+
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+/// How often a wait looks again.
+pub const POLL: Duration = Duration::from_millis(2);
+
+/// A [`Child`] that is killed and reaped when this is dropped, if it still runs.
+#[derive(Debug)]
+pub struct Reaped(pub Child);
+
+impl Reaped {
+    /// Waits for the end, at most this long; `None` if the process still runs then.
+    pub fn wait_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.0.try_wait().expect("waiting for a child of our own works");
+            if status.is_some() || Instant::now() >= deadline {
+                return status;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl Deref for Reaped {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Reaped {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // Both fail only when it has ended and was reaped already. A drop must not panic.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,164 @@
+//! A real QEMU with KVM: started, spoken to by QMP, and ended with its handle.
+//!
+//! The guest has no disk and no OS: its firmware finds nothing to boot, and idles. That is enough
+//! to have vCPUs whose counters move. When QEMU does not come up, what it said on its standard
+//! error is part of the report.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{POLL, Reaped};
+use crate::qmp::Qmp;
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// How long QEMU may take until it greets.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Config<'a> {
+    /// The guest's name (`-name`).
+    pub name: &'a str,
+    /// How many vCPUs it has.
+    pub vcpus: u32,
+    /// Start with the vCPUs stopped (`-S`): no counter moves until `cont`.
+    pub paused: bool,
+    /// Further arguments, at the end of the command line.
+    pub extra: &'a [&'a str],
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Config { name: "vmstrobe-test", vcpus: 1, paused: false, extra: &[] }
+    }
+}
+
+/// A running QEMU. Dropping it kills the process and removes its socket.
+#[derive(Debug)]
+pub struct Qemu {
+    // In this order: the process ends before its directory is removed.
+    child: Reaped,
+    qmp: Qmp,
+    dir: TempDir,
+}
+
+impl Qemu {
+    /// Starts QEMU and waits until it has greeted on its QMP socket.
+    ///
+    /// # Panics
+    ///
+    /// Where [`Qemu::try_start`] fails.
+    pub fn start(config: &Config<'_>) -> Qemu {
+        Qemu::try_start(config).unwrap_or_else(|why| panic!("{PROGRAM} {why}"))
+    }
+
+    /// As [`Qemu::start`]; says why if QEMU does not start, ends early or does not greet in time.
+    pub fn try_start(config: &Config<'_>) -> Result<Qemu, String> {
+        let dir = TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory");
+        let socket = socket_in(&dir);
+        let messages = dir.path().join("stderr");
+        let child = Command::new(PROGRAM)
+            .args(["-accel", "kvm", "-machine", "q35", "-m", "64", "-nodefaults"])
+            .args(["-no-user-config", "-display", "none", "-name", config.name])
+            .args(["-smp", &config.vcpus.to_string()])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
+            .args(config.paused.then_some("-S"))
+            .args(config.extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&messages).expect("a file for QEMU's messages"))
+            .spawn()
+            .map_err(|error| format!("does not start: {error}"))?;
+        let mut child = Reaped(child);
+        match greeted(&mut child, &socket) {
+            Ok(qmp) => Ok(Qemu { child, qmp, dir }),
+            Err(why) => {
+                let said = fs::read_to_string(&messages).unwrap_or_default();
+                Err(format!("{why}; it said: {said}"))
+            }
+        }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The QMP socket. QEMU serves one client at a time: while this handle lives, it is taken.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.dir)
+    }
+
+    /// The connection, for all that [`Qemu::execute`] does not do.
+    pub fn qmp(&mut self) -> &mut Qmp {
+        &mut self.qmp
+    }
+
+    /// Runs a QMP command and returns its `return` value; panics where [`Qmp::execute`] does.
+    pub fn execute(&mut self, command: &str, arguments: Value) -> Value {
+        self.qmp.execute(command, arguments)
+    }
+}
+
+/// Major and minor version of the QEMU on the path; else why there is none.
+pub fn version() -> Result<(u32, u32), String> {
+    let output = Command::new(PROGRAM)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{PROGRAM}: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    parse_version(&text).ok_or_else(|| format!("{PROGRAM} --version says {text:?}"))
+}
+
+/// `QEMU emulator version 10.0.2 (Debian ...)` gives (10, 0).
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let (_, version) = text.lines().next()?.split_once(" version ")?;
+    let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn socket_in(dir: &TempDir) -> PathBuf {
+    dir.path().join("qmp")
+}
+
+/// Connects as soon as the socket is there; else says what went wrong.
+fn greeted(child: &mut Reaped, socket: &Path) -> Result<Qmp, String> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let error = match Qmp::connect(socket) {
+            Ok(qmp) => return Ok(qmp),
+            Err(error) => error,
+        };
+        if let Some(status) = child.wait_within(POLL) {
+            return Err(format!("ended early, {status}"));
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("does not greet within {START_LIMIT:?}: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, version) in [
+            ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", Some((10, 0))),
+            ("QEMU emulator version 7.2.22\n", Some((7, 2))),
+            ("QEMU emulator version 11", None),
+            ("QEMU emulator\nversion 7.2", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_version(text), version, "{text}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The measurable part of the house rules, held against the whole tree.
+//!
+//! Each rule is shown first that it can fail: on samples that break it, and not on samples that
+//! keep it. A failing rule prints all offenders as `file:line: text`. The limits and the lists
+//! (which files may hold `unsafe`, who may depend on whom) are constants beside the rules.
+
+mod tidy {
+    pub(crate) mod code;
+    pub(crate) mod manifest;
+    pub(crate) mod text;
+    pub(crate) mod tree;
+}
+
+use tidy::tree::{self, File, each};
+use tidy::{code, manifest, text};
+
+/// A file made up: its path and its text.
+type Sample<'a> = (&'a str, &'a str);
+
+/// The rule tells the bad samples from the good ones, and finds nothing in the tree.
+#[track_caller]
+fn check(rule: impl Fn(&[File]) -> Vec<String>, bad: &[Sample<'_>], good: &[Sample<'_>]) {
+    discerns(&rule, bad, good);
+    holds(rule);
+}
+
+/// The rule finds something in each bad sample, and nothing in the good ones.
+#[track_caller]
+fn discerns(rule: impl Fn(&[File]) -> Vec<String>, bad: &[Sample<'_>], good: &[Sample<'_>]) {
+    let on = |(path, text): &Sample<'_>| rule(&[File::new(path, text)]);
+    for sample in bad {
+        assert!(!on(sample).is_empty(), "the rule does not see what is wrong: {sample:?}");
+    }
+    for sample in good {
+        assert_eq!(on(sample), Vec::<String>::new(), "the rule sees ghosts: {sample:?}");
+    }
+}
+
+/// The rule finds nothing in the tree.
+#[track_caller]
+fn holds(rule: impl Fn(&[File]) -> Vec<String>) {
+    let found = rule(&tree::read());
+    assert!(found.is_empty(), "{} findings:\n{}", found.len(), found.join("\n"));
+}
+
+#[test]
+fn files_open_with_their_purpose() {
+    check(
+        each(text::opens_with_its_purpose),
+        &[("core/src/a.rs", ""), ("core/src/a.rs", "#![no_std]\n//! Late.\n")],
+        &[("core/src/a.rs", "//! Here.\n"), ("ci/test.sh", "#!/usr/bin/env bash\n")],
+    );
+}
+
+#[test]
+fn files_have_80_to_350_lines_above_their_tests() {
+    let tests = concat!("#[cfg(", "test)]\n");
+    let (long, tested) = ("\n".repeat(351), "\n".repeat(350) + tests + "\n\n");
+    let (short, enough) = ("\n".repeat(79) + tests + "\n\n", "\n".repeat(80));
+    check(
+        each(text::size),
+        &[("core/src/a.rs", &long), ("tests/tests/a.rs", &long), ("core/src/a.rs", &short)],
+        &[
+            ("core/src/a.rs", &tested),
+            ("core/src/a.rs", &enough),
+            ("core/src/lib.rs", &short),
+            ("tests/tests/a.rs", &short),
+            ("README.md", &long),
+        ],
+    );
+}
+
+#[test]
+fn files_listed_as_short_are_there_and_short() {
+    let enough = "\n".repeat(80);
+    discerns(
+        |tree| text::listed_as_short(&[("core/src/a.rs", "tiny")], tree),
+        &[("core/src/a.rs", &enough), ("core/src/b.rs", "")],
+        &[("core/src/a.rs", "")],
+    );
+    holds(|tree| text::listed_as_short(text::SHORT, tree));
+}
+
+#[test]
+fn lines_have_at_most_100_columns() {
+    let (fits, wide) = ("ä".repeat(100), "ä".repeat(101));
+    check(each(text::columns), &[("a.rs", &wide)], &[("a.rs", &fits), ("a.md", &wide)]);
+}
+
+#[test]
+fn functions_have_at_most_70_lines() {
+    let of = |lines: usize| format!("fn f() {{{}}}", "\n".repeat(lines - 1));
+    let within = |head: &str| format!("{head} {{ {} }}", of(71));
+    check(
+        each(code::function_length),
+        &[
+            ("a.rs", &of(71)),
+            ("a.rs", &within("impl A")),
+            ("a.rs", &within("trait A")),
+            ("a.rs", &within("mod a")),
+            ("a.rs", &within("fn g()")),
+            ("a.rs", "fn does not parse"),
+        ],
+        &[("a.rs", &of(70)), ("a.rs", &format!("/*{}*/", of(71))), ("a.md", "no Rust")],
+    );
+}
+
+#[test]
+fn the_product_does_not_unwrap() {
+    let tested = concat!("//! f().unwrap()\n#[cfg(", "test)]\nfn f() { g().unwrap() }\n");
+    check(
+        each(text::unwraps),
+        &[("core/src/a.rs", "g().unwrap();"), ("cli/src/a/b.rs", "  .unwrap()?\n")],
+        &[
+            ("core/src/a.rs", tested),
+            ("core/src/a.rs", "g().unwrap_or(0)"),
+            ("tests/src/a.rs", "g().unwrap()"),
+        ],
+    );
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    check(
+        each(text::leftovers),
+        &[
+            ("a.rs", concat!("to", "do!()")),
+            ("a.rs", concat!("x.map(|x| db", "g!(x))")),
+            ("a.rs", concat!("// (FIX", "ME later)")),
+        ],
+        &[("a.rs", concat!("MASTO", "DON, to", "do, hack")), ("a.sh", concat!("mktemp a.XX", "X"))],
+    );
+}
+
+#[test]
+fn no_test_is_ignored() {
+    check(each(text::ignored_tests), &[("a.rs", concat!("  #[ig", "nore = \"slow\"]\n"))], &[]);
+}
+
+#[test]
+fn unsafe_stands_in_named_files_only() {
+    check(
+        each(code::unsafe_places),
+        &[
+            ("core/src/a.rs", "fn f() { unsafe { g() } }"),
+            ("cli/src/a.rs", "unsafe impl Send for A {}"),
+            ("cli/src/a.rs", "m! { unsafe }"),
+        ],
+        &[
+            ("core/src/a.rs", "//! unsafe\n#![forbid(unsafe_code)] const A: &str = \"unsafe\";"),
+            ("providers/src/sys.rs", "unsafe fn f() {}"),
+        ],
+    );
+    check(
+        code::unsafe_files_are_needed,
+        &[("providers/Cargo.toml", ""), ("providers/src/sys.rs", "// unsafe")],
+        &[("providers/src/sys.rs", "unsafe fn f() {}"), ("core/src/lib.rs", "")],
+    );
+}
+
+#[test]
+fn unsafe_states_its_conditions() {
+    let far = format!("// SAFETY: far away.{}unsafe impl A for B {{}}", "\n".repeat(11));
+    let near = format!("// SAFETY: near.{}unsafe impl A for B {{}}", "\n".repeat(10));
+    check(
+        each(code::safety_comments),
+        &[("a.rs", "fn f() { unsafe { g() } }"), ("a.rs", &far)],
+        &[("a.rs", &near), ("a.rs", "/// # Safety\n///\n/// None.\nunsafe fn f() {}")],
+    );
+}
+
+#[test]
+fn who_allows_says_why() {
+    check(
+        each(code::allow_reasons),
+        &[
+            ("a.rs", "#![allow(dead_code)]"),
+            ("a.rs", "fn f() { #[expect(clippy::x, // reason\n)] let x = 1; }"),
+            ("a.rs", "#[cfg_attr(test, allow(dead_code))] fn f() {}"),
+        ],
+        &[
+            ("a.rs", "#[allow(\ndead_code,\nreason = \"for once\"\n)] fn f() {}"),
+            ("a.rs", "#[cfg_attr(test, derive(Debug))] #[derive(Clone)] struct A;"),
+        ],
+    );
+}
+
+#[test]
+fn crates_know_only_whom_they_may() {
+    check(
+        each(manifest::arrows),
+        &[
+            ("core/Cargo.toml", "[dependencies]\nvmstrobe-sampler.workspace = true"),
+            ("guest/Cargo.toml", "[dependencies]\na = { package = \"vmstrobe-core\" }"),
+            ("sampler/Cargo.toml", "[target.'cfg(loom)'.dependencies]\nvmstrobe-guest = \"1\""),
+            ("providers/Cargo.toml", "[build-dependencies]\nkvm-ioctls = \"1\""),
+            ("core/Cargo.toml", "[dependencies"),
+        ],
+        &[
+            ("providers/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
+            ("providers/Cargo.toml", "[dev-dependencies]\nkvm-ioctls = \"1\""),
+            ("guest/Cargo.toml", "[dependencies]\nkvm-ioctls = \"1\""),
+            ("cli/Cargo.toml", "[dependencies]\nvmstrobe-guest = \"1\""),
+        ],
+    );
+}
+
+#[test]
+fn a_dependency_has_one_file() {
+    check(
+        each(code::dependency_places),
+        &[
+            ("sampler/src/pool.rs", "use arc_swap::ArcSwap;"),
+            ("cli/src/a.rs", "rayon::join(f, g);"),
+        ],
+        &[
+            ("sampler/src/publish.rs", "use arc_swap::ArcSwap;"),
+            ("sampler/src/pool.rs", "//! Unlike arc_swap.\nconst A: &str = \"rayon\";"),
+        ],
+    );
+}
+
+#[test]
+fn nothing_names_this_machine() {
+    check(
+        each(text::machine_paths),
+        &[("a.sh", concat!("cd /wo", "rk/x")), ("a.md", concat!("(/ho", "me/me)"))],
+        &[("a.rs", concat!("target/wo", "rk/x"))],
+    );
+}
+
+#[test]
+fn nothing_names_a_registry() {
+    let locked = concat!("source = \"registry+https://example/crates", ".io-index\"");
+    check(
+        each(text::registry_hosts),
+        &[("a.sh", concat!("URIs: http://deb.debian", ".org/debian")), ("a.toml", locked)],
+        &[("Cargo.lock", locked), ("fuzz/Cargo.lock", locked)],
+    );
+}
+
+#[test]
+fn the_two_commands_are_shown() {
+    check(text::shown_commands, &[("README.md", "nothing")], &[]);
+}

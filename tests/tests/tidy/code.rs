@@ -1,0 +1,175 @@
+//! The rules that read Rust as tokens or as syntax, so that comments and strings do not count.
+//!
+//! Syntax within a macro's braces is tokens only: what stands there is no function to measure.
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+use syn::{Attribute, Block, File as Syntax, ImplItemFn, ItemFn, Meta, Signature, TraitItemFn};
+
+use super::tree::File;
+
+const MAX_FUNCTION_LINES: usize = 70;
+
+/// How far above an `unsafe` its conditions may stand.
+const SAFETY_REACH: usize = 10;
+
+/// The only files with `unsafe` in them.
+const UNSAFE_FILES: &[&str] =
+    &["providers/src/sys.rs", "guest/src/machine.rs", "tests/tests/alloc.rs"];
+
+/// One dependency, one place: (crate, where alone the product may name it).
+const DEPENDENCY_FILES: &[(&str, &[&str])] = &[
+    ("arc_swap", &["sampler/src/publish.rs"]),
+    ("hdrhistogram", &["sampler/src/health.rs"]),
+    ("rayon", &["sampler/src/fanout.rs"]),
+    ("crossbeam", &["sampler/src/subscribe.rs", "sampler/src/control.rs"]),
+];
+
+/// A function fits a screen: from its `fn` to its closing brace.
+pub(crate) fn function_length(file: &File) -> Vec<String> {
+    with_syntax(file, |syntax| {
+        let mut lengths = Lengths { file, found: Vec::new() };
+        lengths.visit_file(syntax);
+        lengths.found
+    })
+}
+
+/// Who allows what a lint forbids says why.
+pub(crate) fn allow_reasons(file: &File) -> Vec<String> {
+    with_syntax(file, |syntax| {
+        let mut allows = Allows { file, found: Vec::new() };
+        allows.visit_file(syntax);
+        allows.found
+    })
+}
+
+/// `unsafe` stands only in the files that are named for it.
+pub(crate) fn unsafe_places(file: &File) -> Vec<String> {
+    if UNSAFE_FILES.contains(&file.path.as_str()) {
+        return Vec::new();
+    }
+    named(file, "unsafe").into_iter().map(|line| file.at(line, "unsafe")).collect()
+}
+
+/// Each file that is named for `unsafe` is there and has some, if its crate is there.
+pub(crate) fn unsafe_files_are_needed(tree: &[File]) -> Vec<String> {
+    let stale = |path: &str| {
+        let package = path.split_inclusive('/').next().unwrap_or_default();
+        let listed = tree.iter().find(|file| file.path == path);
+        tree.iter().any(|file| file.path.starts_with(package))
+            && listed.is_none_or(|file| named(file, "unsafe").is_empty())
+    };
+    let listed = UNSAFE_FILES.iter().filter(|path| stale(path));
+    listed.map(|path| format!("{path}:1: not there, or without unsafe")).collect()
+}
+
+/// Each `unsafe` has its conditions right above it.
+pub(crate) fn safety_comments(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let stated = |line: usize| {
+        let above = &lines[line.saturating_sub(SAFETY_REACH + 1)..line];
+        above.iter().any(|text| text.contains("SAFETY:") || text.contains("# Safety"))
+    };
+    let bare = named(file, "unsafe").into_iter().filter(|&line| !stated(line));
+    bare.map(|line| file.at(line, lines[line - 1].trim())).collect()
+}
+
+/// A dependency is named only in its own file, so that another takes its place by one edit.
+pub(crate) fn dependency_places(file: &File) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, places) in DEPENDENCY_FILES {
+        if file.path.contains("/src/") && !places.contains(&file.path.as_str()) {
+            let lines = named(file, name).into_iter();
+            found.extend(lines.map(|line| file.at(line, format!("{name}, not in {places:?}"))));
+        }
+    }
+    found
+}
+
+struct Lengths<'a> {
+    file: &'a File,
+    found: Vec<String>,
+}
+
+impl Lengths<'_> {
+    fn measure(&mut self, signature: &Signature, block: &Block) {
+        let first = signature.fn_token.span.start().line;
+        let lines = block.brace_token.span.close().end().line - first + 1;
+        if lines > MAX_FUNCTION_LINES {
+            let text = format!("{} has {lines} lines", signature.ident);
+            self.found.push(self.file.at(first, text));
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Lengths<'_> {
+    fn visit_item_fn(&mut self, node: &'ast ItemFn) {
+        self.measure(&node.sig, &node.block);
+        visit::visit_item_fn(self, node);
+    }
+
+    fn visit_impl_item_fn(&mut self, node: &'ast ImplItemFn) {
+        self.measure(&node.sig, &node.block);
+        visit::visit_impl_item_fn(self, node);
+    }
+
+    fn visit_trait_item_fn(&mut self, node: &'ast TraitItemFn) {
+        if let Some(block) = &node.default {
+            self.measure(&node.sig, block);
+        }
+        visit::visit_trait_item_fn(self, node);
+    }
+}
+
+struct Allows<'a> {
+    file: &'a File,
+    found: Vec<String>,
+}
+
+impl<'ast> Visit<'ast> for Allows<'_> {
+    fn visit_attribute(&mut self, node: &'ast Attribute) {
+        let Meta::List(list) = &node.meta else { return };
+        let inner = identifiers(list.tokens.clone());
+        let has = |word: &str| inner.iter().any(|(name, _)| name == word);
+        let allows = list.path.is_ident("allow")
+            || list.path.is_ident("expect")
+            || list.path.is_ident("cfg_attr") && (has("allow") || has("expect"));
+        if allows && !has("reason") {
+            let line = node.pound_token.span.start().line;
+            self.found.push(self.file.at(line, list.tokens.to_string()));
+        }
+    }
+}
+
+/// Runs a rule on a Rust file's syntax. A file that does not parse is a finding.
+fn with_syntax(file: &File, rule: impl Fn(&Syntax) -> Vec<String>) -> Vec<String> {
+    if !file.is_rust() {
+        return Vec::new();
+    }
+    match syn::parse_file(&file.text) {
+        Ok(syntax) => rule(&syntax),
+        Err(error) => vec![file.at(error.span().start().line, error)],
+    }
+}
+
+/// The lines on which a Rust file names this identifier or keyword, in order.
+fn named(file: &File, word: &str) -> Vec<usize> {
+    // What is no token stream is a finding of the rules that parse.
+    let tokens =
+        if file.is_rust() { file.text.parse().unwrap_or_default() } else { TokenStream::new() };
+    let names = identifiers(tokens).into_iter().filter(|(name, _)| name == word);
+    names.map(|(_, line)| line).collect()
+}
+
+/// All identifiers and keywords with their lines, those within brackets too.
+fn identifiers(tokens: TokenStream) -> Vec<(String, usize)> {
+    let mut found = Vec::new();
+    for token in tokens {
+        match token {
+            TokenTree::Group(group) => found.extend(identifiers(group.stream())),
+            TokenTree::Ident(name) => found.push((name.to_string(), name.span().start().line)),
+            TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,63 @@
+//! The rules that read the manifests: which crate may depend on which.
+
+use toml::{Table, Value};
+
+use super::tree::File;
+
+/// The arrows of the house: (crate, the only crates of ours that it may depend on).
+const ARROWS: &[(&str, &[&str])] = &[
+    ("core", &[]),
+    ("guest", &[]),
+    ("providers", &["vmstrobe-core"]),
+    ("sampler", &["vmstrobe-core"]),
+    ("export", &["vmstrobe-core"]),
+    ("server", &["vmstrobe-core", "vmstrobe-sampler", "vmstrobe-export"]),
+];
+
+/// What never stands behind a crate: (crate, the packages).
+const BARRED: &[(&str, &[&str])] =
+    &[("core", &["kvm-ioctls"]), ("providers", &["kvm-ioctls"]), ("sampler", &["kvm-ioctls"])];
+
+/// A crate depends on those of ours that it may know, and on no package that is barred to it.
+/// What only its tests use is its own business.
+pub(crate) fn arrows(file: &File) -> Vec<String> {
+    let Some(package) = file.path.strip_suffix("/Cargo.toml") else { return Vec::new() };
+    let manifest: Table = match file.text.parse() {
+        Ok(manifest) => manifest,
+        Err(error) => return vec![file.at(1, error)],
+    };
+    let ours = |name: &str| name == "vmstrobe" || name.starts_with("vmstrobe-");
+    let wrong = |name: &str| {
+        row(ARROWS, package).is_some_and(|known| ours(name) && !known.contains(&name))
+            || row(BARRED, package).is_some_and(|barred| barred.contains(&name))
+    };
+    let found = dependencies(&manifest).into_iter().filter(|name| wrong(name));
+    found.map(|name| file.at(line_of(file, &name), format!("{package} on {name}"))).collect()
+}
+
+fn row<'a>(table: &'a [(&str, &[&'a str])], package: &str) -> Option<&'a [&'a str]> {
+    table.iter().find(|(name, _)| *name == package).map(|(_, row)| *row)
+}
+
+/// The packages behind a crate: for all machines, for some, and for its build script.
+fn dependencies(manifest: &Table) -> Vec<String> {
+    let targets = manifest.get("target").and_then(Value::as_table).into_iter();
+    let targets = targets.flat_map(Table::values).filter_map(Value::as_table);
+    let mut found = Vec::new();
+    for place in targets.chain([manifest]) {
+        for section in ["dependencies", "build-dependencies"] {
+            let entries = place.get(section).and_then(Value::as_table).into_iter().flatten();
+            found.extend(entries.map(|(name, entry)| package_name(name, entry)));
+        }
+    }
+    found
+}
+
+/// A dependency may be renamed: then its package stands in the entry.
+fn package_name(name: &str, entry: &Value) -> String {
+    entry.get("package").and_then(Value::as_str).unwrap_or(name).to_owned()
+}
+
+fn line_of(file: &File, name: &str) -> usize {
+    file.lines().find(|(_, line)| line.contains(name)).map_or(1, |(number, _)| number)
+}

@@ -1,0 +1,152 @@
+//! The rules that need no more than a file's lines.
+
+use super::tree::File;
+
+const MAX_LINES: usize = 350;
+const MIN_LINES: usize = 80;
+const MAX_COLUMNS: usize = 100;
+
+/// Files that hold a crate or a module together, or one short thing, by their nature.
+const GLUE: &[&str] = &["lib.rs", "mod.rs", "main.rs", "sync.rs", "sys.rs", "error.rs", "tests.rs"];
+
+/// Places where a file is as long as its one test, example or target.
+const GLUE_PLACES: &[&str] = &["tests/", "examples/", "benches/", "fuzz/"];
+
+/// Files that are short for a reason: (file, reason).
+pub(crate) const SHORT: &[(&str, &str)] = &[];
+
+/// The crates whose users must not see a panic.
+const PRODUCT: &[&str] = &["core", "providers", "sampler", "export", "server", "guest", "cli"];
+
+/// What a user must find: (file, what it shows).
+const SHOWN: &[(&str, &str)] = &[
+    ("README.md", "cargo run --release -- demo"),
+    ("README.md", "ci/test.sh"),
+    (".ci/run", "ci/test.sh"),
+];
+
+// The rules below search for words that must not stand in the tree, so not in here either: they
+// are written in two pieces.
+
+const LEFTOVERS: &[&str] = &[
+    concat!("to", "do!"),
+    concat!("unimple", "mented!"),
+    concat!("db", "g!"),
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+    concat!("HA", "CK"),
+];
+
+const IGNORED: &str = concat!("#[ig", "nore");
+
+const MACHINE_PATHS: &[&str] =
+    &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+
+const REGISTRIES: &[&str] = &[
+    concat!("crates", ".io"),
+    concat!("debian", ".org"),
+    concat!("ubuntu", ".com"),
+    concat!("pypi", ".org"),
+    concat!("npmjs", ".org"),
+    concat!("golang", ".org"),
+];
+
+/// A Rust file opens with what it is for.
+pub(crate) fn opens_with_its_purpose(file: &File) -> Vec<String> {
+    let opening = file.text.lines().next().unwrap_or_default();
+    if !file.is_rust() || opening.starts_with("//!") {
+        return Vec::new();
+    }
+    vec![file.at(1, opening)]
+}
+
+/// A Rust file above its tests is neither a heap nor a crumb.
+pub(crate) fn size(file: &File) -> Vec<String> {
+    let lines = file.lines_above_tests().count();
+    let may_be_short = GLUE.contains(&file.name())
+        || GLUE_PLACES.iter().any(|place| file.path.starts_with(place))
+        || SHORT.iter().any(|(path, _)| *path == file.path);
+    let text = match lines {
+        _ if !file.is_rust() => return Vec::new(),
+        ..MIN_LINES if !may_be_short => format!("{lines} lines, less than {MIN_LINES}"),
+        ..=MAX_LINES => return Vec::new(),
+        _ => format!("{lines} lines above the tests, more than {MAX_LINES}"),
+    };
+    vec![file.at(lines, text)]
+}
+
+/// Each file of a list such as [`SHORT`] is there, and is short.
+pub(crate) fn listed_as_short(list: &[(&str, &str)], tree: &[File]) -> Vec<String> {
+    let is_short = |path: &str| {
+        let mut files = tree.iter().filter(|file| file.path == path);
+        files.any(|file| file.lines_above_tests().count() < MIN_LINES)
+    };
+    let stale = list.iter().filter(|(path, _)| !is_short(path));
+    stale
+        .map(|(path, why)| format!("{path}:1: not there or not short, but listed: {why}"))
+        .collect()
+}
+
+/// A line of Rust fits a screen.
+pub(crate) fn columns(file: &File) -> Vec<String> {
+    let wide = |line: &str| line.chars().count() > MAX_COLUMNS;
+    find(file, file.is_rust(), file.lines(), wide)
+}
+
+/// No panic by `unwrap` in what users run.
+pub(crate) fn unwraps(file: &File) -> Vec<String> {
+    let product = file.path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name));
+    let hit = |line: &str| line.contains(".unwrap()") && !line.trim_start().starts_with("//");
+    find(file, file.is_rust() && product, file.lines_above_tests(), hit)
+}
+
+/// Nothing unfinished, no debugging aid.
+pub(crate) fn leftovers(file: &File) -> Vec<String> {
+    find(file, file.is_rust(), file.lines(), |line| has_any(line, LEFTOVERS))
+}
+
+/// A test runs, or says at run time why not.
+pub(crate) fn ignored_tests(file: &File) -> Vec<String> {
+    find(file, file.is_rust(), file.lines(), |line| line.contains(IGNORED))
+}
+
+/// Nothing that is true on one machine only.
+pub(crate) fn machine_paths(file: &File) -> Vec<String> {
+    find(file, true, file.lines(), |line| has_any(line, MACHINE_PATHS))
+}
+
+/// No host of a package registry: where packages come from is the machine's matter.
+pub(crate) fn registry_hosts(file: &File) -> Vec<String> {
+    let locked = |line: &str| file.name() == "Cargo.lock" && line.starts_with("source = ");
+    find(file, true, file.lines(), |line| has_any(line, REGISTRIES) && !locked(line))
+}
+
+/// The commands of [`SHOWN`] stand where a user looks for them.
+pub(crate) fn shown_commands(tree: &[File]) -> Vec<String> {
+    let missing = |path: &str, text: &str| {
+        !tree.iter().any(|file| file.path == path && file.text.contains(text))
+    };
+    let shown = SHOWN.iter().filter(|(path, text)| missing(path, text));
+    shown.map(|(path, text)| format!("{path}:1: does not show: {text}")).collect()
+}
+
+/// If the rule is for this file: the lines that it hits.
+fn find<'a>(
+    file: &File,
+    applies: bool,
+    lines: impl Iterator<Item = (usize, &'a str)>,
+    hit: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let lines = lines.filter(|(_, line)| applies && hit(line));
+    lines.map(|(number, line)| file.at(number, line.trim())).collect()
+}
+
+/// Whether one of the words begins somewhere in the line, and is not the end of a longer one.
+fn has_any(line: &str, words: &[&str]) -> bool {
+    let begins = |at: usize| {
+        let before = line[..at].chars().next_back();
+        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
+    };
+    words.iter().any(|word| line.match_indices(word).any(|(at, _)| begins(at)))
+}
