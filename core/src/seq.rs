@@ -64,7 +64,8 @@ pub fn read(seq: &AtomicU64, words: &[AtomicU64], out: &mut [u64], tries: u32) -
     Err(Torn)
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -113,7 +114,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_models {
     use super::*;
     use loom::sync::Arc;

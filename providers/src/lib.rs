@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Where statistics come from: KVM's binary statistics, of one's own VM or borrowed from a running
+//! VMM.
+//!
+//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`Borrowed`] for someone beside it who
+//! knows its process id; [`scan_all`] finds those. Both are `vmstrobe_core::Provider`s: a sampler
+//! knows neither.
+//!
+//! Invariant: all that blocks, allocates or parses happens when something is opened. On the tick
+//! there is one `pread` an object, and no close: the last close of a stats fd may tear down a whole
+//! VM, so a [`Reaper`] does it.
+
+#![deny(unsafe_code)]
+
+mod sys;
+
+mod reaper;
+mod fd;
+mod kvm;
+
+#[cfg(test)]
+mod testing;
+
+pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
+pub use reaper::Reaper;
+pub use sys::kvm_get_stats_fd;

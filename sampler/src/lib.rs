@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The tick: read every source on time, publish an immutable snapshot, never allocate, lock or
+//! wait.
+//!
+//! A [`Roster`] opens what a filter wants of a registry's providers as a [`Sweep`]; a [`Sampler`]
+//! reads it at the rate of a [`Timing`]; [`Latest`] gives the newest snapshot, a [`Subscriber`]
+//! every one; [`Control`] changes a running sampler from outside; [`Health`] tells how well it does.
+//!
+//! It knows the model and no provider: they meet as `dyn Source`.
+
+#![forbid(unsafe_code)]
+
+mod sync;
+
+mod clock;
+mod sweep;
+mod roster;
+mod fanout;
+mod pool;
+mod publish;
+mod subscribe;
+mod control;
+mod health;
+mod ticker;
+mod sampler;
+
+pub use control::{Control, MAX_SUBSCRIBERS};
+pub use fanout::Fanout;
+pub use health::{Counts, Health, PROVIDER, Recorder, TARGET, TimeQuantiles};
+pub use publish::{Latest, Newest};
+pub use roster::{Roster, Watch};
+pub use sampler::{Running, Sampler, Tick};
+pub use subscribe::{MAX_QUEUE_SAMPLES, Subscriber};
+pub use sweep::{MAX_OBJECTS, Sweep};
+pub use ticker::{MAX_RATE_HZ, MIN_RATE_HZ, Timing};

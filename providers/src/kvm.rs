@@ -1,0 +1,57 @@
+//! KVM's statistics: of a VM of this process ([`OwnKvm`]) and of VMs of others ([`Borrowed`]).
+//!
+//! Invariant: an object's key is given out once, so that no source can read another vCPU than the
+//! one it was opened for. The two providers differ only in how they come by their stats fds.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{Object, Schema};
+
+use crate::fd::StatsFd;
+
+mod proc;
+mod scan;
+mod process;
+
+mod own;
+mod attach;
+
+pub use attach::Borrowed;
+pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
+pub use scan::{Access, Scan, Vm, scan, scan_all};
+
+/// An object with its open stats fd.
+#[derive(Debug)]
+struct Opened {
+    object: Object,
+    stats: Arc<StatsFd>,
+}
+
+impl Opened {
+    fn new(path: &str, index: Option<u32>, key: u64, stats: StatsFd) -> Self {
+        let schema = Arc::clone(stats.schema());
+        Self { object: Object { path: path.into(), index, schema, key }, stats: Arc::new(stats) }
+    }
+}
+
+/// The schemas of these objects, each once, the VMs' before the vCPUs'.
+fn schemas_of<'a>(opened: impl Iterator<Item = &'a Opened>) -> Vec<Arc<Schema>> {
+    let mut schemas: Vec<Arc<Schema>> = Vec::new();
+    for schema in opened.map(|opened| &opened.object.schema) {
+        // They were interned: equal ones are one.
+        if !schemas.iter().any(|known| Arc::ptr_eq(known, schema)) {
+            schemas.push(Arc::clone(schema));
+        }
+    }
+    schemas.sort_by(|a, b| a.target().cmp(b.target()));
+    schemas
+}
+
+/// The path of a VM of that name, in which a name is one component.
+fn vm_path(name: &str) -> String {
+    format!("/vm/{}", name.replace('/', "_"))
+}
+
+fn vcpu_path(vm_path: &str, index: u32) -> String {
+    format!("{vm_path}/vcpu[{index}]")
+}

@@ -1,0 +1,249 @@
+//! The statistics of VMs of other processes, by stats fds that their VMMs keep open.
+//!
+//! Invariant: what is borrowed is a stats fd, of the process that was meant: its link is read again
+//! after it is ours, and the process is found living after all was read. The VMM is never stopped
+//! nor asked, and notices nothing. An object whose fd the VMM has closed, or whose process has
+//! ended, is gone: from `objects` and from every open row.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
+
+use super::proc::KvmLink;
+use super::process::{DeathWatch, Process};
+use super::scan::{self, VmFds};
+use super::{Opened, schemas_of, vcpu_path, vm_path};
+use crate::fd::{Opener, sources};
+use crate::reaper::Reaper;
+
+/// The statistics of VMs of other processes, attached by process id.
+///
+/// It needs the right to trace the process (the same user, or `CAP_SYS_PTRACE`), and stats fds that
+/// the VMM keeps open: QEMU 8.1 and later keep the vCPUs', a VMM that embeds
+/// [`OwnKvm`](crate::OwnKvm) the VM's as well. A VM's object is `/vm/<name>`, by the VMM's command
+/// line or else its pid; a vCPU's is `/vm/<name>/vcpu[<n>]` with the kernel's vCPU id, which for
+/// some CPU topologies is not QEMU's `cpu-index`.
+///
+/// vCPUs that come and go are noticed whenever [`Provider::objects`] is called. Two limits: a VMM
+/// that replaces a stats fd by another under the same number and vCPU id between two calls is not
+/// seen to do so; and fds of several VMs in one process are told apart by the order of their
+/// numbers.
+///
+/// ```no_run
+/// use vmstrobe_core::Provider;
+/// use vmstrobe_providers::{Borrowed, Reaper, scan_all};
+///
+/// let kvm = Borrowed::new(Reaper::new()?)?;
+/// for vm in scan_all()?.vms {
+///     kvm.attach(vm.pid)?;
+/// }
+/// for object in kvm.objects()? {
+///     println!("{}", object.path);
+/// }
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Borrowed {
+    opener: Opener,
+    watch: DeathWatch,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    attached: Vec<Attached>,
+    next_key: u64,
+}
+
+/// A process with what was borrowed from it.
+#[derive(Debug)]
+struct Attached {
+    process: Arc<Process>,
+    /// What its first VM is called in paths, unlike any other process's.
+    name: String,
+    /// By the number in the process and the link; VM by VM, each vCPU by id.
+    lent: Vec<((RawFd, KvmLink), Opened)>,
+}
+
+impl Borrowed {
+    /// Attached to nothing yet. The reaper will close what was borrowed.
+    ///
+    /// # Errors
+    /// `Io` if the system has no thread or fd for the watcher.
+    pub fn new(reaper: Reaper) -> Result<Self> {
+        let watch = DeathWatch::new()?;
+        Ok(Self { opener: Opener::new(reaper), watch, state: Mutex::default() })
+    }
+
+    /// Borrows the stats fds of all VMs of a process. Does nothing if it is attached already.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such process or it has no VM, `Denied` if we may not look into
+    /// it, `Unsupported` if its VMM keeps no stats fds open, `Io` if we have no room for them. Then
+    /// it is not attached.
+    pub fn attach(&self, pid: u32) -> Result<()> {
+        let mut state = self.state();
+        state.drop_dead(&self.watch);
+        if state.attached.iter().any(|attached| attached.process.pid() == pid) {
+            return Ok(());
+        }
+        let process = Arc::new(Process::open(pid)?);
+        let name = state.free_name(pid);
+        let mut attached = Attached { process, name, lent: Vec::new() };
+        self.refresh(&mut attached, &mut state.next_key)?;
+        if attached.lent.is_empty() {
+            let text = format!(
+                "the VMM of pid {pid} keeps no stats fds open: QEMU does from 8.1 on, and any VMM \
+                 that embeds vmstrobe"
+            );
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        self.watch.add(&attached.process);
+        state.attached.push(attached);
+        Ok(())
+    }
+
+    /// Gives everything of a process back: its objects are no more, and open rows say so. False if
+    /// it was not attached.
+    pub fn detach(&self, pid: u32) -> bool {
+        let mut state = self.state();
+        let at = state.attached.iter().position(|attached| attached.process.pid() == pid);
+        let Some(at) = at else { return false };
+        let Attached { process, .. } = state.attached.remove(at);
+        process.give_up();
+        self.watch.remove(&process);
+        true
+    }
+
+    /// Looks again at what stats fds the process has, and borrows those that are new.
+    ///
+    /// # Errors
+    /// If it cannot be seen, nothing changes. If one fd cannot be borrowed, the first such error;
+    /// the others are.
+    fn refresh(&self, attached: &mut Attached, next_key: &mut u64) -> Result<()> {
+        let pid = attached.process.pid();
+        let vms = scan::vm_fds(pid);
+        // Only now is it certain that this was the process, and not a later one of its number.
+        if !attached.process.lives() {
+            return Err(scan::no_process(pid));
+        }
+        let vms = match vms {
+            // The VMM has closed its VM, and lives on.
+            Err(error) if error.kind() == ErrorKind::NotFound && !attached.lent.is_empty() => {
+                Vec::new()
+            }
+            vms => vms?,
+        };
+        let mut known: HashMap<_, _> = attached.lent.drain(..).collect();
+        let mut outcome = Ok(());
+        for (fd, link, path) in wanted(&vms, &attached.name) {
+            let lent = match known.remove(&(fd, link)) {
+                Some(opened) if *opened.object.path == *path => Ok(Some(opened)),
+                _ => self.borrow(&attached.process, fd, link, &path, next_key),
+            };
+            match lent {
+                Ok(lent) => attached.lent.extend(lent.map(|opened| ((fd, link), opened))),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
+        }
+        known.values().for_each(|opened| opened.stats.retire());
+        outcome
+    }
+
+    fn borrow(
+        &self,
+        process: &Process,
+        fd: RawFd,
+        link: KvmLink,
+        path: &str,
+        next_key: &mut u64,
+    ) -> Result<Option<Opened>> {
+        let Some(borrowed) = process.borrow(fd, link)? else { return Ok(None) };
+        let (target, index) = match link {
+            KvmLink::VcpuStats(id) => (Target::Vcpu, Some(id)),
+            _ => (Target::Vm, None),
+        };
+        let stats = self.opener.open(borrowed, target, Some(Arc::clone(process.alive())))?;
+        let key = *next_key;
+        *next_key += 1;
+        Ok(Some(Opened::new(path, index, key, stats)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A refresh cut short by a panic has lost objects, which the next one finds again.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The stats fds of a process's VMs, each with its link and its object's path.
+fn wanted(vms: &[VmFds], name: &str) -> Vec<(RawFd, KvmLink, String)> {
+    let mut wanted = Vec::new();
+    for (at, vm) in vms.iter().enumerate() {
+        let vm_path = vm_path(&scan::numbered(name, at));
+        wanted.extend(vm.stats().map(|(fd, link)| match link {
+            KvmLink::VcpuStats(id) => (fd, link, vcpu_path(&vm_path, id)),
+            _ => (fd, link, vm_path.clone()),
+        }));
+    }
+    wanted
+}
+
+impl State {
+    /// The VM's name, or the process's number; with the number too if the name is taken.
+    fn free_name(&self, pid: u32) -> String {
+        let mut name = scan::vm_name(pid).unwrap_or_else(|| pid.to_string());
+        while self.attached.iter().any(|attached| attached.name == name) {
+            name = format!("{name}.{pid}");
+        }
+        name
+    }
+
+    fn drop_dead(&mut self, watch: &DeathWatch) {
+        self.attached.retain(|attached| {
+            let lives = attached.process.lives();
+            if !lives {
+                watch.remove(&attached.process);
+            }
+            lives
+        });
+    }
+
+    fn opened(&self) -> impl Iterator<Item = &Opened> {
+        self.attached.iter().flat_map(|attached| &attached.lent).map(|(_, opened)| opened)
+    }
+}
+
+impl Provider for Borrowed {
+    fn name(&self) -> &str {
+        "kvm"
+    }
+
+    /// Those of what is attached.
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(schemas_of(self.state().opened()))
+    }
+
+    /// Looks again at every attached process; one that has ended is attached no more.
+    fn objects(&self) -> Result<Vec<Object>> {
+        let mut state = self.state();
+        let State { attached, next_key } = &mut *state;
+        for attached in attached {
+            // What could not be borrowed is left out, and tried again next time.
+            let _ = self.refresh(attached, next_key);
+        }
+        state.drop_dead(&self.watch);
+        Ok(state.opened().map(|opened| opened.object.clone()).collect())
+    }
+
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        let state = self.state();
+        let by_key: HashMap<_, _> =
+            state.opened().map(|opened| (opened.object.key, &opened.stats)).collect();
+        sources(objects, plan, |key| by_key.get(&key).map(|&stats| Arc::clone(stats)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Other processes to borrow from: a real QEMU, and a VMM of ours that does as it is told.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use vmstrobe_core::RowState;
+use vmstrobe_guest::{Irqchip, Vm};
+
+use super::*;
+use crate::kvm::scan::Access;
+use crate::OwnKvm;
+use crate::testing::{has_kvm, has_qemu, open_all, soon, states};
+
+/// A QEMU with two paused vCPUs; ended when dropped.
+struct Qemu(Child);
+
+impl Qemu {
+    /// With that name; `None` where there is no QEMU.
+    fn start(name: &str) -> Option<Self> {
+        if !has_qemu() {
+            return None;
+        }
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-accel", "kvm", "-display", "none", "-nodefaults", "-machine", "q35"])
+            .args(["-m", "64", "-smp", "2", "-S", "-name", name])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let qemu = Self(child);
+        let up = Access::StatsFds { vcpus: 2, vm: false };
+        let is_up = || scan::scan(qemu.pid()).is_ok_and(|vms| vms[0].access == up);
+        assert!(soon(Duration::from_secs(30), is_up), "{:?}", scan::scan(qemu.pid()));
+        Some(qemu)
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn end(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const VMM: &str = "kvm::attach::tests::a_vmm_that_does_as_it_is_told";
+
+/// The VMM below, in a process of its own; ended when dropped.
+struct Vmm(Child);
+
+impl Vmm {
+    fn start() -> Option<Self> {
+        let program = env::current_exe().unwrap();
+        has_kvm().then(|| {
+            let child = Command::new(program)
+                .args(["--exact", VMM, "--ignored", "--nocapture"])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            Self(child)
+        })
+    }
+
+    /// Has a command carried out, and waits until the process has that many VMs and vCPU stats.
+    fn tell(&mut self, command: &str, vms: usize, vcpu_stats: usize) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
+        let so = || {
+            let found = scan::scan(self.0.id()).unwrap_or_default();
+            let count = |vm: &scan::Vm| match vm.access {
+                Access::StatsFds { vcpus, .. } => vcpus,
+                Access::NoStatsFds => 0,
+            };
+            found.len() == vms && found.iter().map(count).sum::<usize>() == vcpu_stats
+        };
+        assert!(soon(Duration::from_secs(10), so), "{command}: {:?}", scan::scan(self.0.id()));
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// No test, but what [`Vmm`] runs: takes `bare`, `vm`, `vcpu ID`, `add ID`, `remove ID` and `close` from
+/// its input; all act on the newest VM.
+#[test]
+#[ignore = "a child process of other tests"]
+fn a_vmm_that_does_as_it_is_told() {
+    let (mut vms, mut kvms, mut vcpus) = (Vec::new(), Vec::new(), Vec::new());
+    for line in io::stdin().lines() {
+        let line = line.unwrap();
+        let (command, id) = line.split_once(' ').unwrap_or((&line, "0"));
+        let id: u32 = id.parse().unwrap();
+        match command {
+            "bare" => vms.push(Vm::new(Irqchip::None).unwrap()),
+            "vm" => {
+                vms.push(Vm::new(Irqchip::None).unwrap());
+                kvms.push(OwnKvm::new("x", vms.last().unwrap().fd()).unwrap());
+                vcpus.clear();
+            }
+            "vcpu" => vcpus.push(vms.last().unwrap().vcpu(id).unwrap()),
+            "add" => {
+                let vcpu = vcpus.iter().find(|vcpu| vcpu.id() == id).unwrap();
+                kvms.last().unwrap().add_vcpu(id, vcpu.fd()).unwrap();
+            }
+            "remove" => assert!(kvms.last().unwrap().remove_vcpu(id)),
+            "close" => {
+                kvms.clear();
+                vcpus.clear();
+                vms.clear();
+            }
+            _ => panic!("{line}"),
+        }
+    }
+}
+
+fn borrowed() -> Borrowed {
+    Borrowed::new(Reaper::new().unwrap()).unwrap()
+}
+
+fn paths(kvm: &Borrowed) -> Vec<String> {
+    kvm.objects().unwrap().into_iter().map(|object| object.path.into()).collect()
+}
+
+#[test]
+fn vcpus_of_a_qemu_are_borrowed() {
+    let Some(qemu) = Qemu::start("web") else { return };
+    let kvm = borrowed();
+    assert_eq!(kvm.schemas().unwrap().len(), 0);
+    kvm.attach(qemu.pid()).unwrap();
+    kvm.attach(qemu.pid()).unwrap();
+    assert_eq!(paths(&kvm), ["/vm/web/vcpu[0]", "/vm/web/vcpu[1]"]);
+    let schemas = kvm.schemas().unwrap();
+    assert_eq!(schemas.len(), 1);
+    assert!(["exits", "halt_exits"].iter().all(|name| schemas[0].find(name).is_some()));
+
+    let objects = kvm.objects().unwrap();
+    assert_eq!(objects, kvm.objects().unwrap(), "a second look borrows nothing again");
+    let mut source = open_all(&kvm, &objects).remove(0);
+    assert_eq!(states(&mut *source, &objects[0]), [RowState::Good; 2]);
+
+    assert!(kvm.detach(qemu.pid()));
+    assert!(!kvm.detach(qemu.pid()));
+    assert_eq!(paths(&kvm).len(), 0);
+    assert_eq!(states(&mut *source, &objects[0]), [RowState::Gone; 2]);
+
+    kvm.attach(qemu.pid()).unwrap();
+    assert!(kvm.objects().unwrap().iter().all(|new| objects.iter().all(|old| old.key != new.key)));
+    let [vm] = &scan::scan(qemu.pid()).unwrap()[..] else { panic!("one VM") };
+    assert_eq!((vm.name.as_deref(), vm.vcpus), (Some("web"), 2));
+    assert!(vm.start_time_ticks > 0);
+    assert!(scan::scan_all().unwrap().vms.contains(vm));
+}
+
+#[test]
+fn the_end_of_a_qemu_is_noticed() {
+    let Some(mut qemu) = Qemu::start("mortal") else { return };
+    let (reaper, closed) = Reaper::held();
+    let kvm = Borrowed::new(reaper).unwrap();
+    kvm.attach(qemu.pid()).unwrap();
+    let objects = kvm.objects().unwrap();
+    let mut source = open_all(&kvm, &objects).remove(0);
+    let mut now = || states(&mut *source, &objects[0]);
+    assert_eq!(now(), [RowState::Good; 2]);
+
+    qemu.end();
+    let ended = Instant::now();
+    assert!(soon(Duration::from_millis(100), || now() == [RowState::Gone; 2]), "{:?}", now());
+    let noticed = ended.elapsed();
+    assert_eq!(paths(&kvm).len(), 0);
+    assert_eq!(kvm.schemas().unwrap().len(), 0);
+    let error = kvm.attach(qemu.pid()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+
+    // The source holds the last fds of the dead VM, whose close destroys it: not here.
+    let before = Instant::now();
+    drop(source);
+    let dropped = before.elapsed();
+    drop(kvm);
+    let fds: Vec<_> = closed.into_iter().collect();
+    for (id, fd) in fds.iter().enumerate() {
+        let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        assert_eq!(link.to_str(), Some(&*format!("anon_inode:kvm-vcpu-stats:{id}")));
+    }
+    assert_eq!(fds.len(), 2);
+    let before = Instant::now();
+    drop(fds);
+    println!("noticed in {noticed:?}, dropped in {dropped:?}, closed in {:?}", before.elapsed());
+}
+
+#[test]
+fn two_vms_of_one_name_are_told_apart() {
+    let Some(first) = Qemu::start("twin") else { return };
+    let second = Qemu::start("twin").unwrap();
+    let kvm = borrowed();
+    kvm.attach(first.pid()).unwrap();
+    kvm.attach(second.pid()).unwrap();
+    let other = format!("/vm/twin.{}", second.pid());
+    assert_eq!(
+        paths(&kvm),
+        [
+            "/vm/twin/vcpu[0]".to_owned(),
+            "/vm/twin/vcpu[1]".to_owned(),
+            format!("{other}/vcpu[0]"),
+            format!("{other}/vcpu[1]"),
+        ]
+    );
+    assert_eq!(kvm.schemas().unwrap().len(), 1, "one kernel, one schema");
+    drop(first);
+    // It keeps its name: whoever watches it has that.
+    assert!(paths(&kvm).iter().all(|path| path.starts_with(&other)));
+}
+
+#[test]
+fn fds_that_come_and_go_are_followed() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    let pid = vmm.0.id();
+    for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("vcpu 1", 0), ("add 0", 1)] {
+        vmm.tell(command, 1, vcpu_stats);
+    }
+    let kvm = borrowed();
+    kvm.attach(pid).unwrap();
+    let vcpu = |id: u32| format!("/vm/{pid}/vcpu[{id}]");
+    assert_eq!(paths(&kvm), [format!("/vm/{pid}"), vcpu(0)]);
+    let targets: Vec<_> = kvm.schemas().unwrap().iter().map(|s| s.target().clone()).collect();
+    assert_eq!(targets, [Target::Vm, Target::Vcpu]);
+
+    vmm.tell("add 1", 1, 2);
+    let objects = kvm.objects().unwrap();
+    assert_eq!(paths(&kvm), [format!("/vm/{pid}"), vcpu(0), vcpu(1)]);
+    let mut source = open_all(&kvm, &objects[1..]).remove(0);
+    assert_eq!(states(&mut *source, &objects[1]), [RowState::Good; 2]);
+
+    vmm.tell("remove 0", 1, 1);
+    assert_eq!(paths(&kvm), [format!("/vm/{pid}"), vcpu(1)]);
+    assert_eq!(states(&mut *source, &objects[1]), [RowState::Gone, RowState::Good]);
+    assert_eq!(kvm.objects().unwrap()[1].key, objects[2].key, "the same as before");
+
+    // The VMM closes its VM, and makes a new one later.
+    vmm.tell("close", 0, 0);
+    assert_eq!(paths(&kvm).len(), 0);
+    assert_eq!(states(&mut *source, &objects[1]), [RowState::Gone; 2]);
+    for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
+        vmm.tell(command, 1, vcpu_stats);
+    }
+    assert_eq!(paths(&kvm), [format!("/vm/{pid}"), vcpu(0)]);
+}
+
+#[test]
+fn several_vms_of_one_process_are_told_apart() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    let pid = vmm.0.id();
+    for (command, vms, vcpu_stats) in
+        [("vm", 1, 0), ("vcpu 0", 1, 0), ("add 0", 1, 1), ("vm", 2, 1), ("vcpu 0", 2, 1)]
+    {
+        vmm.tell(command, vms, vcpu_stats);
+    }
+    vmm.tell("add 0", 2, 2);
+    let kvm = borrowed();
+    kvm.attach(pid).unwrap();
+    let (first, second) = (format!("/vm/{pid}"), format!("/vm/{pid}#2"));
+    let vcpu = |vm: &str| format!("{vm}/vcpu[0]");
+    assert_eq!(paths(&kvm), [first.clone(), vcpu(&first), second.clone(), vcpu(&second)]);
+    let names: Vec<_> = scan::scan(pid).unwrap().into_iter().map(|vm| vm.name).collect();
+    assert_eq!(names, [None, Some(format!("{pid}#2"))]);
+}
+
+#[test]
+fn a_vmm_without_stats_fds_is_said_to_have_none() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    let pid = vmm.0.id();
+    vmm.tell("bare", 1, 0);
+    let kvm = borrowed();
+    let error = kvm.attach(pid).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("QEMU does from 8.1 on"), "{error}");
+    assert_eq!(paths(&kvm).len(), 0);
+    assert!(!kvm.detach(pid));
+}
+
+#[test]
+fn what_is_no_vmm_is_not_attached() {
+    let kvm = borrowed();
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+    let error = kvm.attach(child.id()).unwrap_err();
+    assert!(error.to_string().contains("(sleep) has no KVM virtual machine open"), "{error}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(kvm.attach(child.id()).unwrap_err().kind(), ErrorKind::NotFound);
+}

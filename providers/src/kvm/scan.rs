@@ -1,0 +1,313 @@
+//! Finds VMs: the processes that hold a KVM VM's fd, and whose VM each of their KVM fds is.
+//!
+//! Invariant: looks only; nothing is opened in another process, nothing there notices. What /proc
+//! shows may be the past a moment later: whoever acts on it checks again.
+//!
+//! The kernel does not say which VM an fd belongs to. With several VMs in a process we go by the
+//! order in which fds were made ([`group`]), which can be wrong for a VMM that re-opens some.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::RawFd;
+
+use vmstrobe_core::{Error, ErrorKind, Result};
+
+use super::proc::{self, KvmLink};
+
+/// The most fds of one process that are looked at. A VM of 1024 vCPUs has some 3000.
+const FDS_MAX: usize = 1 << 16;
+
+/// The most of a command line that is searched for a name.
+const CMDLINE_BYTES_MAX: u64 = 1 << 18;
+
+/// A VM of some process on this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vm {
+    /// The VMM's process id.
+    pub pid: u32,
+    /// What the VMM's command line calls it. Of several VMs in one process the second gets `#2`.
+    pub name: Option<String>,
+    /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
+    pub start_time_ticks: u64,
+    /// How many vCPUs it has.
+    pub vcpus: usize,
+    /// How its statistics can be read from outside.
+    pub access: Access,
+}
+
+/// How a VM's statistics can be read from outside; in words by `Display`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its VMM keeps stats fds open, which can be borrowed.
+    StatsFds {
+        /// How many vCPUs have one.
+        vcpus: usize,
+        /// Whether the VM as a whole has one.
+        vm: bool,
+    },
+    /// Its VMM keeps none open: QEMU before 8.1, and VMMs that know nothing of statistics.
+    NoStatsFds,
+}
+
+impl fmt::Display for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StatsFds { vcpus: 1.., vm: true } => "stats fds of the VM and its vCPUs",
+            Self::StatsFds { vcpus: 1.., vm: false } => "stats fds of its vCPUs",
+            Self::StatsFds { vcpus: 0, .. } => "stats fd of the VM alone",
+            Self::NoStatsFds => "keeps no stats fds open (QEMU 8.1 and later do)",
+        })
+    }
+}
+
+/// What [`scan_all`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scan {
+    /// The VMs, by process id.
+    pub vms: Vec<Vm>,
+    /// Processes of others, of which we may not see whether they have a VM. As root there is none.
+    pub hidden: usize,
+}
+
+/// Finds all VMs on this host that we may see.
+///
+/// # Errors
+/// `Io` if /proc cannot be read.
+pub fn scan_all() -> Result<Scan> {
+    let unreadable = |error| Error::caused(ErrorKind::Io, "cannot read /proc", error);
+    let mut pids: Vec<u32> = Vec::new();
+    for entry in fs::read_dir("/proc").map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    pids.sort_unstable();
+    let mut found = Scan::default();
+    for pid in pids {
+        match links(pid) {
+            Ok(links) => found.vms.extend(vms(pid, &group(&links))),
+            // The kernel's own threads have no command line, and no VM.
+            Err(error) if is_denied(&error) => {
+                found.hidden += usize::from(!cmdline(pid).is_empty());
+            }
+            // Ended meanwhile.
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Finds the VMs of one process: one, with most VMMs.
+///
+/// # Errors
+/// `NotFound` if there is no such process or it has no VM, `Denied` if we may not see its fds.
+pub fn scan(pid: u32) -> Result<Vec<Vm>> {
+    vm_fds(pid).map(|fds| vms(pid, &fds))
+}
+
+/// The KVM fds of a process, by VM; at least one VM.
+///
+/// # Errors
+/// As [`scan`].
+pub(super) fn vm_fds(pid: u32) -> Result<Vec<VmFds>> {
+    let links = links(pid).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => no_process(pid),
+        _ if is_denied(&error) => denied(pid),
+        _ => Error::caused(ErrorKind::Io, format!("cannot see the fds of pid {pid}"), error),
+    })?;
+    let vms = group(&links);
+    if vms.is_empty() {
+        let text = format!(
+            "pid {pid} ({}) has no KVM virtual machine open: give the pid of a VMM; \
+             `vmstrobe list` shows them",
+            comm(pid)
+        );
+        return Err(Error::new(ErrorKind::NotFound, text));
+    }
+    Ok(vms)
+}
+
+/// What the command line of a process calls its VM.
+pub(super) fn vm_name(pid: u32) -> Option<String> {
+    proc::vm_name(&cmdline(pid))
+}
+
+/// There is no process of that id.
+pub(super) fn no_process(pid: u32) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no process {pid}"))
+}
+
+/// We may not look into that process, or not take its fds.
+pub(super) fn denied(pid: u32) -> Error {
+    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    Error::new(ErrorKind::Denied, denied_text(pid, yama.trim()))
+}
+
+fn denied_text(pid: u32, yama_scope: &str) -> String {
+    let advice = "run as root, or give vmstrobe CAP_SYS_PTRACE";
+    match yama_scope {
+        "" | "0" => format!("pid {pid} belongs to another user: {advice}"),
+        "3" => format!(
+            "pid {pid} cannot be looked into: kernel.yama.ptrace_scope is 3, which forbids it to \
+             everyone until the next boot"
+        ),
+        scope => format!(
+            "pid {pid} belongs to another user, or kernel.yama.ptrace_scope={scope} forbids it: \
+             {advice}"
+        ),
+    }
+}
+
+fn vms(pid: u32, fds: &[VmFds]) -> Vec<Vm> {
+    if fds.is_empty() {
+        return Vec::new();
+    }
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Without one it ended just now.
+    let Some(start_time_ticks) = proc::start_time_ticks(&stat) else { return Vec::new() };
+    let name = vm_name(pid);
+    let vm = |(at, fds): (usize, &VmFds)| Vm {
+        pid,
+        name: match (&name, at) {
+            (name, 0) => name.clone(),
+            (Some(name), at) => Some(numbered(name, at)),
+            (None, at) => Some(numbered(&pid.to_string(), at)),
+        },
+        start_time_ticks,
+        vcpus: fds.vcpus.len(),
+        access: fds.access(),
+    };
+    fds.iter().enumerate().map(vm).collect()
+}
+
+/// The name of the VM at that place in its process.
+pub(super) fn numbered(name: &str, at: usize) -> String {
+    if at == 0 { name.to_owned() } else { format!("{name}#{}", at + 1) }
+}
+
+/// The links to KVM among a process's fds.
+fn links(pid: u32) -> io::Result<Vec<(RawFd, KvmLink)>> {
+    let mut links = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.take(FDS_MAX) {
+        let entry = entry?;
+        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        match fs::read_link(entry.path()) {
+            Ok(link) => links.extend(link.to_str().and_then(KvmLink::parse).map(|l| (fd, l))),
+            Err(error) if is_denied(&error) => return Err(error),
+            // Closed meanwhile.
+            Err(_) => {}
+        }
+    }
+    links.sort_unstable_by_key(|&(fd, _)| fd);
+    Ok(links)
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
+fn cmdline(pid: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
+        // What could be read is good enough for a name.
+        let _ = file.take(CMDLINE_BYTES_MAX).read_to_end(&mut bytes);
+    }
+    bytes
+}
+
+fn comm(pid: u32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    comm.trim_end().escape_debug().to_string()
+}
+
+/// The KVM fds of one VM, by their numbers in its process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct VmFds {
+    /// Of vCPUs, by id.
+    vcpus: BTreeMap<u32, RawFd>,
+    /// Of vCPUs' statistics, by vCPU id.
+    vcpu_stats: BTreeMap<u32, RawFd>,
+    /// Of the VM's statistics.
+    vm_stats: Option<RawFd>,
+}
+
+impl VmFds {
+    /// The stats fds with what their links must be: the VM's, then the vCPUs' by id.
+    pub(super) fn stats(&self) -> impl Iterator<Item = (RawFd, KvmLink)> {
+        let vm = self.vm_stats.iter().map(|&fd| (fd, KvmLink::VmStats));
+        vm.chain(self.vcpu_stats.iter().map(|(&id, &fd)| (fd, KvmLink::VcpuStats(id))))
+    }
+
+    fn access(&self) -> Access {
+        if self.stats().next().is_none() {
+            return Access::NoStatsFds;
+        }
+        Access::StatsFds { vcpus: self.vcpu_stats.len(), vm: self.vm_stats.is_some() }
+    }
+}
+
+/// Divides a process's KVM fds among its VMs; `links` ascending by fd.
+///
+/// An fd belongs to the VM whose own fd is the greatest below it. Where that leaves one VM without
+/// an fd that another has twice, the VMs were made first, and fds of one id go to them in turn. Of
+/// two fds of one id in one VM the higher counts: QEMU leaves one behind when a vCPU is unplugged
+/// and plugged again.
+fn group(links: &[(RawFd, KvmLink)]) -> Vec<VmFds> {
+    let of = |pick: fn(KvmLink) -> Option<u32>| -> Vec<(RawFd, u32)> {
+        links.iter().filter_map(|&(fd, link)| Some((fd, pick(link)?))).collect()
+    };
+    let vms = of(|link| (link == KvmLink::Vm).then_some(0));
+    let vcpus = of(|link| if let KvmLink::Vcpu(id) = link { Some(id) } else { None });
+    let vcpu_stats = of(|link| if let KvmLink::VcpuStats(id) = link { Some(id) } else { None });
+    let vm_stats = of(|link| (link == KvmLink::VmStats).then_some(0));
+
+    let vcpus = share_out(&vms, &vcpus, |_, _| true);
+    let vcpu_stats = share_out(&vms, &vcpu_stats, |vm, id| vcpus[vm].contains_key(&id));
+    let vm_stats = share_out(&vms, &vm_stats, |_, _| true);
+    let all = vcpus.into_iter().zip(vcpu_stats).zip(vm_stats);
+    all.map(|((vcpus, vcpu_stats), vm_stats)| VmFds {
+        vcpus,
+        vcpu_stats,
+        vm_stats: vm_stats.get(&0).copied(),
+    })
+    .collect()
+}
+
+/// Divides fds of one kind, each with its id, among VMs of which `may_own` says who can have one.
+fn share_out(
+    vms: &[(RawFd, u32)],
+    fds: &[(RawFd, u32)],
+    may_own: impl Fn(usize, u32) -> bool,
+) -> Vec<BTreeMap<u32, RawFd>> {
+    let mut by_order = vec![BTreeMap::new(); vms.len()];
+    let mut in_turn = by_order.clone();
+    let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
+    if vms.is_empty() {
+        return in_turn;
+    }
+    // If nobody can, an owner is not known: then anybody can.
+    let owners = |id| -> Vec<usize> {
+        let owners: Vec<usize> = (0..vms.len()).filter(|&vm| may_own(vm, id)).collect();
+        if owners.is_empty() { (0..vms.len()).collect() } else { owners }
+    };
+    for &(fd, id) in fds {
+        let nearest = vms.partition_point(|&(vm, _)| vm < fd).saturating_sub(1);
+        by_order[nearest].insert(id, fd);
+        let (turn, owners) = (seen.entry(id).or_default(), owners(id));
+        in_turn[owners[(*turn).min(owners.len() - 1)]].insert(id, fd);
+        *turn += 1;
+    }
+    let fits = seen.iter().all(|(&id, &count)| {
+        let holds = |&vm: &usize| by_order[vm].contains_key(&id);
+        let (owners, holders) = (owners(id), (0..vms.len()).filter(holds).collect::<Vec<_>>());
+        let all_may = holders.iter().all(|vm| owners.contains(vm));
+        all_may && holders.len() == count.min(owners.len())
+    });
+    if fits { by_order } else { in_turn }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,22 @@
+//! The two clocks. Time is `CLOCK_MONOTONIC` in ns throughout; the wall clock is an offset to it.
+
+use rustix::time::{ClockId, clock_gettime};
+
+const NS_PER_S: i64 = 1_000_000_000;
+
+/// Now, in ns of `CLOCK_MONOTONIC`.
+#[inline]
+pub(crate) fn now_ns() -> u64 {
+    // The monotonic clock starts at 0 with the machine, so it is never negative.
+    read_ns(ClockId::Monotonic) as u64
+}
+
+/// What to add to a monotonic time for ns since 1970.
+pub(crate) fn wall_offset_ns() -> i64 {
+    read_ns(ClockId::Realtime) - read_ns(ClockId::Monotonic)
+}
+
+fn read_ns(clock: ClockId) -> i64 {
+    let now = clock_gettime(clock);
+    now.tv_sec * NS_PER_S + now.tv_nsec
+}

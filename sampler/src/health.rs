@@ -1,0 +1,350 @@
+//! How well the sampler itself does: how late it wakes, what a tick costs, what was lost. The only
+//! file that knows hdrhistogram.
+//!
+//! The sampler's thread records into two fixed histograms (no allocation, a few ns) and keeps a
+//! group of words under a sequence lock, from which the [`Health`] provider's sources read, in this
+//! or any other sampler. Counts and the log2 histograms are renewed with every tick, the quantiles
+//! about once a second, since they cost µs.
+//!
+//! Invariant: one writer, the sampler that owns the [`Recorder`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdrhistogram::Histogram;
+use vmstrobe_core::{
+    Desc, Object, Provider, ReadPlan, Result, RowState, Rows, Scale, Schema, Source, StatType,
+    Target, Unit, WORD_BYTES, seq,
+};
+
+/// The provider's name.
+pub const PROVIDER: &str = "vmstrobe";
+/// The name of its one target.
+pub const TARGET: &str = "sampler";
+
+/// Buckets of the log2 histograms, as in KVM's: the last is from 2^30 ns.
+const BUCKETS: usize = 32;
+/// The longest time that is told apart from longer ones.
+const TIME_NS_MAX: u64 = 60_000_000_000;
+/// Two digits: a quantile is right to 1 %.
+const DIGITS: u8 = 2;
+const QUANTILES_PERIOD_NS: u64 = 1_000_000_000;
+/// Attempts at a consistent reading; the writer changes a few dozen words in some ten ns.
+const READ_TRIES: u32 = 64;
+
+const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
+const COUNTS: [(&str, StatType); 7] = [
+    ("ticks", StatType::Cumulative),
+    ("missed_ticks", StatType::Cumulative),
+    ("starved_ticks", StatType::Cumulative),
+    ("lost_samples", StatType::Cumulative),
+    ("unread_rows", StatType::Cumulative),
+    ("rows", StatType::Instant),
+    ("subscribers", StatType::Instant),
+];
+const TIMES: [&str; 8] = [
+    "lateness_ns_p50",
+    "lateness_ns_p99",
+    "lateness_ns_p999",
+    "lateness_ns_max",
+    "tick_ns_p50",
+    "tick_ns_p99",
+    "tick_ns_p999",
+    "tick_ns_max",
+];
+const HISTOGRAMS: [&str; 2] = ["lateness_ns_hist", "tick_ns_hist"];
+const WORDS: usize = COUNTS.len() + TIMES.len() + HISTOGRAMS.len() * BUCKETS;
+
+/// The counts of a sampler since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ticks that published a snapshot.
+    pub ticks: u64,
+    /// Deadlines that passed while an earlier tick ran or the thread slept on.
+    pub missed_ticks: u64,
+    /// Ticks that found every snapshot held by a reader.
+    pub starved_ticks: u64,
+    /// Samples that found no room in a subscriber's queue, over all subscribers.
+    pub lost_samples: u64,
+    /// Rows of published snapshots that could not be read.
+    pub unread_rows: u64,
+    /// Rows of a snapshot, now.
+    pub rows: u64,
+    /// Subscribers, now.
+    pub subscribers: u64,
+}
+
+/// Quantiles of a time over all ticks, in ns, right to 1 %.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TimeQuantiles {
+    /// How many were recorded.
+    pub count: u64,
+    /// Half of them were at most this.
+    pub p50_ns: u64,
+    /// 99 % were.
+    pub p99_ns: u64,
+    /// 99.9 % were.
+    pub p999_ns: u64,
+    /// All were.
+    pub max_ns: u64,
+}
+
+/// The sampler's own statistics as a provider: target `sampler`, one object, `/sampler`.
+///
+/// ```
+/// use vmstrobe_core::Provider;
+/// use vmstrobe_sampler::Health;
+/// let (health, _recorder) = Health::new();
+/// assert_eq!(health.name(), "vmstrobe");
+/// assert!(health.schemas()?[0].find("missed_ticks").is_some());
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    schema: Arc<Schema>,
+    seq: AtomicU64,
+    words: Box<[AtomicU64]>,
+}
+
+/// The sampler's end: goes into [`crate::Sampler::new`].
+#[derive(Debug)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+    counts: Counts,
+    lateness: Time,
+    tick: Time,
+    quantiles_ns: u64,
+}
+
+#[derive(Debug)]
+struct Time {
+    exact: Histogram<u64>,
+    log2: [u64; BUCKETS],
+}
+
+impl Health {
+    /// A provider, and the recorder for the sampler whose health it shall tell.
+    pub fn new() -> (Self, Recorder) {
+        let shared = Arc::new(Shared {
+            schema: schema(),
+            seq: AtomicU64::new(0),
+            words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
+        });
+        let recorder = Recorder {
+            shared: Arc::clone(&shared),
+            counts: Counts::default(),
+            lateness: Time::new(),
+            tick: Time::new(),
+            quantiles_ns: 0,
+        };
+        (Self { shared }, recorder)
+    }
+}
+
+fn schema() -> Arc<Schema> {
+    let counts = COUNTS.map(|(name, stat_type)| (name, stat_type, Unit::None, 1));
+    let times = TIMES.map(|name| {
+        let peak = name.ends_with("_max");
+        let stat_type = if peak { StatType::Peak } else { StatType::Instant };
+        (name, stat_type, Unit::Seconds, 1)
+    });
+    let histograms =
+        HISTOGRAMS.map(|name| (name, StatType::Log2Histogram, Unit::Seconds, BUCKETS as u16));
+    let mut offset = 0;
+    let descs =
+        counts.into_iter().chain(times).chain(histograms).map(|(name, stat_type, unit, size)| {
+            let scale = if unit == Unit::Seconds { Scale::NANO } else { Scale::ONE };
+            let desc = Desc { stat_type, unit, scale, size, ..Desc::counter(name, offset) };
+            offset += u32::from(size) * WORD_BYTES as u32;
+            desc
+        });
+    Schema::new(PROVIDER, Target::from_name(TARGET), descs.collect())
+}
+
+impl Provider for Health {
+    fn name(&self) -> &str {
+        PROVIDER
+    }
+
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(vec![Arc::clone(&self.shared.schema)])
+    }
+
+    fn objects(&self) -> Result<Vec<Object>> {
+        let schema = Arc::clone(&self.shared.schema);
+        Ok(vec![Object { path: "/sampler".into(), index: None, schema, key: 0 }])
+    }
+
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        let source = |_| -> Box<dyn Source> {
+            Box::new(HealthSource {
+                shared: Arc::clone(&self.shared),
+                plan: Arc::clone(plan),
+                span: vec![0; plan.span_bytes().len() / WORD_BYTES],
+            })
+        };
+        Ok(objects.iter().map(source).collect())
+    }
+}
+
+struct HealthSource {
+    shared: Arc<Shared>,
+    plan: Arc<ReadPlan>,
+    span: Vec<u64>,
+}
+
+impl Source for HealthSource {
+    fn rows(&self) -> usize {
+        1
+    }
+
+    fn read(&mut self, mut rows: Rows<'_>) {
+        let Self { shared, plan, span } = self;
+        let bytes = plan.span_bytes();
+        let words = &shared.words[bytes.start / WORD_BYTES..bytes.end / WORD_BYTES];
+        rows.fill(0, |row| match seq::read(&shared.seq, words, span, READ_TRIES) {
+            Ok(()) => {
+                plan.keep(span, row);
+                RowState::Good
+            }
+            Err(seq::Torn) => RowState::Torn,
+        });
+    }
+}
+
+impl Time {
+    fn new() -> Self {
+        let exact = Histogram::new_with_bounds(1, TIME_NS_MAX, DIGITS)
+            .expect("1 to a minute with two digits is a range that hdrhistogram takes");
+        Self { exact, log2: [0; BUCKETS] }
+    }
+
+    fn record(&mut self, time_ns: u64) {
+        self.exact.saturating_record(time_ns);
+        let bits = (u64::BITS - time_ns.leading_zeros()) as usize;
+        self.log2[bits.min(BUCKETS - 1)] += 1;
+    }
+
+    fn quantiles(&self) -> TimeQuantiles {
+        let [p50_ns, p99_ns, p999_ns] = QUANTILES.map(|q| self.exact.value_at_quantile(q));
+        TimeQuantiles { count: self.exact.len(), p50_ns, p99_ns, p999_ns, max_ns: self.exact.max() }
+    }
+}
+
+impl Recorder {
+    pub(crate) fn counts_mut(&mut self) -> &mut Counts {
+        &mut self.counts
+    }
+
+    /// Notes one tick's times and shows all words. `lateness_ns` is `None` for a tick that nobody
+    /// timed.
+    pub(crate) fn record(&mut self, lateness_ns: Option<u64>, begin_ns: u64, end_ns: u64) {
+        if let Some(lateness_ns) = lateness_ns {
+            self.lateness.record(lateness_ns);
+        }
+        self.tick.record(end_ns.saturating_sub(begin_ns));
+        let renew = end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS;
+        if renew {
+            self.quantiles_ns = end_ns;
+        }
+        let Self { shared, counts, lateness, tick, .. } = self;
+        let (words, times) = (&shared.words, COUNTS.len());
+        let hists = times + TIMES.len();
+        let times = renew.then(|| (times, [lateness.quantiles(), tick.quantiles()]));
+        seq::write(&shared.seq, || {
+            show(&words[..], 0, &counts.in_order());
+            for (time, at) in [lateness, tick].into_iter().zip([hists, hists + BUCKETS]) {
+                show(words, at, &time.log2);
+            }
+            if let Some((at, [late, tick])) = times {
+                show(words, at, &late.in_order());
+                show(words, at + TIMES.len() / 2, &tick.in_order());
+            }
+        });
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How late ticks began, after their deadlines.
+    pub fn lateness(&self) -> TimeQuantiles {
+        self.lateness.quantiles()
+    }
+
+    /// What ticks cost, from their begin until their snapshot was published.
+    pub fn tick_cost(&self) -> TimeQuantiles {
+        self.tick.quantiles()
+    }
+}
+
+fn show(words: &[AtomicU64], at: usize, values: &[u64]) {
+    for (word, value) in words[at..].iter().zip(values) {
+        word.store(*value, Ordering::Relaxed);
+    }
+}
+
+impl Counts {
+    /// In the order of [`COUNTS`].
+    fn in_order(&self) -> [u64; COUNTS.len()] {
+        let Self {
+            ticks,
+            missed_ticks,
+            starved_ticks,
+            lost_samples,
+            unread_rows,
+            rows,
+            subscribers,
+        } = *self;
+        [ticks, missed_ticks, starved_ticks, lost_samples, unread_rows, rows, subscribers]
+    }
+}
+
+impl TimeQuantiles {
+    /// In the order of half of [`TIMES`].
+    fn in_order(&self) -> [u64; TIMES.len() / 2] {
+        [self.p50_ns, self.p99_ns, self.p999_ns, self.max_ns]
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use vmstrobe_core::{Layout, Mask, Snapshot};
+
+    #[test]
+    fn what_was_recorded_is_read_as_a_provider() {
+        let (health, mut recorder) = Health::new();
+        recorder.counts_mut().ticks = 1000;
+        recorder.counts_mut().missed_ticks = 3;
+        for i in 1..=1000_u64 {
+            recorder.record(Some(i * 1000), 0, 2000);
+        }
+        // The first call showed quantiles of itself alone; a second later they are of all.
+        recorder.record(Some(1000), QUANTILES_PERIOD_NS * 2, QUANTILES_PERIOD_NS * 2 + 500);
+
+        let objects = health.objects().expect("it has one");
+        let plan = ReadPlan::new(&objects[0].schema, &Mask::all(&objects[0].schema));
+        let mut sources = health.open(&objects, &plan).expect("it opens");
+        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), objects)]));
+        let (words, states) = snapshot.begin(1);
+        sources[0].read(Rows::new(words, states, plan.row_words()));
+
+        let view = snapshot.object("/sampler").expect("it was laid out");
+        let number = |name| view.get(name).and_then(|v| v.number()).expect("it is a number");
+        assert_eq!([number("ticks"), number("missed_ticks")], [1000, 3]);
+        let p50 = number("lateness_ns_p50");
+        assert!((495_000..=506_000).contains(&p50), "{p50}");
+        assert!(number("lateness_ns_max") >= 990_000);
+        let hist = view.get("tick_ns_hist").and_then(|v| v.buckets()).expect("it is one");
+        assert_eq!((hist[11], hist[9]), (1000, 1));
+        assert_eq!(recorder.tick_cost().count, 1001);
+    }
+}

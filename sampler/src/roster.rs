@@ -1,0 +1,163 @@
+//! Who is sampled: objects come and go, and the sampler gets a new [`Sweep`] ready to use.
+//!
+//! Invariant: all that looks, opens, allocates or closes happens here, off the tick. A provider
+//! that cannot answer keeps the others going.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use vmstrobe_core::{Error, ErrorKind, Filter, Object, Registry, Result, Schema};
+
+use crate::control::Control;
+use crate::sweep::{Holdings, Sweep};
+
+/// The objects of all providers that some filters want, watched for change.
+#[derive(Debug)]
+pub struct Roster {
+    registry: Registry,
+    filters: Vec<Filter>,
+    generation: u64,
+    /// What the last sweep was made of: provider, key and path of each object.
+    known: Vec<(usize, u64, Box<str>)>,
+}
+
+impl Roster {
+    /// The roster of what these filters want of these providers. Each target's first filter counts.
+    pub fn new(registry: Registry, filters: Vec<Filter>) -> Self {
+        Self { registry, filters, generation: 0, known: Vec::new() }
+    }
+
+    /// The schemas of all providers.
+    ///
+    /// # Errors
+    /// A provider's that cannot give its schemas.
+    pub fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        self.registry.schemas()
+    }
+
+    /// The objects that the filters want now, in the order of providers.
+    ///
+    /// # Errors
+    /// The first provider's that cannot say what it has.
+    pub fn objects(&self) -> Result<Vec<Object>> {
+        let (objects, mut errors) = self.look();
+        if !errors.is_empty() {
+            return Err(errors.swap_remove(0));
+        }
+        Ok(objects.into_iter().flat_map(|(_, objects)| objects).collect())
+    }
+
+    /// Opens what there is now, be it nothing.
+    ///
+    /// # Errors
+    /// The first provider's that cannot say what it has, or open it.
+    pub fn open(&mut self) -> Result<Sweep> {
+        let (objects, mut errors) = self.look();
+        if !errors.is_empty() {
+            return Err(errors.swap_remove(0));
+        }
+        self.sweep(objects)
+    }
+
+    /// Looks again: a new sweep if anything has changed, and what went wrong with whom. The objects
+    /// of a provider that failed are missing from the sweep.
+    pub fn refresh(&mut self) -> (Option<Sweep>, Vec<Error>) {
+        let (objects, mut errors) = self.look();
+        if keys(&objects) == self.known {
+            return (None, errors);
+        }
+        match self.sweep(objects) {
+            Ok(sweep) => (Some(sweep), errors),
+            Err(error) => {
+                errors.push(error);
+                (None, errors)
+            }
+        }
+    }
+
+    /// Refreshes every `interval` on a thread of its own, until the watch is dropped, and hands
+    /// changes to the sampler behind `control`. Errors go to `complain`, each text once in a row.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn watch(
+        mut self,
+        control: Control,
+        interval: Duration,
+        mut complain: impl FnMut(&Error) + Send + 'static,
+    ) -> Result<Watch> {
+        let (stop, stopped) = channel::<()>();
+        let watcher = move || {
+            let mut last = String::new();
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                let (sweep, mut errors) = self.refresh();
+                if let Some(error) = sweep.and_then(|sweep| control.replace(sweep).err()) {
+                    // It was not taken: look for the difference again next time.
+                    self.known.clear();
+                    errors.push(error);
+                }
+                control.collect();
+                let text: String = errors.iter().map(Error::to_string).collect();
+                if text != last {
+                    errors.iter().for_each(&mut complain);
+                    last = text;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
+        let thread = thread.map_err(|error| {
+            Error::caused(ErrorKind::Io, "cannot start the roster's thread", error)
+        })?;
+        Ok(Watch { stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn look(&self) -> (Holdings, Vec<Error>) {
+        let (mut all, mut errors) = (Holdings::new(), Vec::new());
+        for provider in self.registry.providers() {
+            match provider.objects() {
+                Ok(mut objects) => {
+                    objects.retain(|object| self.filters.iter().any(|f| f.wants(object)));
+                    all.push((Arc::clone(provider), objects));
+                }
+                Err(error) => {
+                    all.push((Arc::clone(provider), Vec::new()));
+                    errors.push(error);
+                }
+            }
+        }
+        (all, errors)
+    }
+
+    fn sweep(&mut self, objects: Holdings) -> Result<Sweep> {
+        let known = keys(&objects);
+        let sweep = Sweep::open(self.generation + 1, &self.filters, objects)?;
+        self.generation += 1;
+        self.known = known;
+        Ok(sweep)
+    }
+}
+
+fn keys(objects: &Holdings) -> Vec<(usize, u64, Box<str>)> {
+    let each = objects.iter().enumerate();
+    each.flat_map(|(at, (_, objects))| objects.iter().map(move |o| (at, o.key, o.path.clone())))
+        .collect()
+}
+
+/// A roster being watched; see [`Roster::watch`]. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It only fails if the watcher panicked, which it has then said itself.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The tick, and the loop around it.
+//!
+//! ```text
+//! take a change, if one waits · a free snapshot from the pool (none: starved) · read every source
+//! into its rows · stamp the window · push to the queues, swap the newest · note what it cost
+//! ```
+//!
+//! Invariant: after start a tick allocates nothing, waits for nobody and does bounded work; what it
+//! replaces it hands to the control plane to be dropped there.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use vmstrobe_core::{Error, ErrorKind, Layout, Result, RowState, Snapshot, Window};
+
+use crate::clock;
+use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
+use crate::fanout::{Fanout, Reader};
+use crate::health::Recorder;
+use crate::pool::Pool;
+use crate::publish::Latest;
+use crate::subscribe::Outlet;
+use crate::sweep::Sweep;
+use crate::ticker::{Ticker, Timing};
+
+/// Snapshots beyond those in queues: one newest, one being filled, the rest for readers that hold
+/// on to one for a while.
+const SPARES: usize = 8;
+/// How often the wall clock is compared with the monotonic one.
+const WALL_PERIOD_NS: u64 = 1_000_000_000;
+
+/// What became of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// A snapshot was published.
+    Published,
+    /// Readers hold every snapshot: nothing was read. Counted.
+    Starved,
+}
+
+/// Reads all sources on every tick and publishes what it read.
+///
+/// It can be driven by hand with [`Sampler::tick`], or run at a rate by [`Sampler::run`] on this
+/// thread or [`Sampler::start`] on one of its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vmstrobe_core::{Filter, Registry, Target};
+/// use vmstrobe_sampler::{Fanout, Health, Roster, Sampler, Tick};
+///
+/// let (health, recorder) = Health::new();
+/// let mut registry = Registry::default();
+/// registry.add(Arc::new(health));
+/// let mut roster = Roster::new(registry, vec!["sampler: ticks".parse()?]);
+/// let (mut sampler, control) = Sampler::new(roster.open()?, recorder, Fanout::Auto)?;
+/// assert_eq!(sampler.tick(), Tick::Published);
+/// assert_eq!(sampler.tick(), Tick::Published);
+/// let newest = control.latest().load_full();
+/// let (_, ticks) = newest.stat("ticks").next().expect("it has just been read");
+/// assert_eq!(ticks.number(), Some(1)); // the second tick saw that there had been one
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sampler {
+    sweep: Sweep,
+    reader: Reader,
+    pool: Pool<Snapshot>,
+    latest: Latest,
+    outlets: Vec<Outlet>,
+    mailbox: Arc<Mailbox>,
+    retired: Vec<Retired>,
+    recorder: Recorder,
+    /// The number of the last tick, missed ones included.
+    ticks: u64,
+    wall_offset_ns: i64,
+    wall_read_ns: u64,
+    /// When the last tick was done.
+    done_ns: u64,
+}
+
+impl Sampler {
+    /// A sampler of that sweep, and the control plane's handle to it.
+    ///
+    /// # Errors
+    /// If the threads to read with cannot be started.
+    pub fn new(mut sweep: Sweep, recorder: Recorder, fanout: Fanout) -> Result<(Self, Control)> {
+        let reader = Reader::new(fanout, &mut sweep.slots)?;
+        let latest = Latest::new(Arc::new(Snapshot::new(&sweep.layout)));
+        let mailbox = Mailbox::new(&sweep.layout, SPARES);
+        let control = Control::new(Arc::clone(&mailbox), latest.clone());
+        let mut sampler = Self {
+            pool: Pool::new(buffers(&sweep.layout, SPARES)),
+            sweep,
+            reader,
+            latest,
+            outlets: Vec::with_capacity(MAX_SUBSCRIBERS),
+            mailbox,
+            retired: Vec::with_capacity(MAX_RETIRED),
+            recorder,
+            ticks: 0,
+            wall_offset_ns: clock::wall_offset_ns(),
+            wall_read_ns: clock::now_ns(),
+            done_ns: 0,
+        };
+        sampler.count_rows();
+        Ok((sampler, control))
+    }
+
+    /// Reads everything once and publishes it, now.
+    ///
+    /// It spreads the reading over CPUs only inside [`Sampler::inside`].
+    #[inline]
+    pub fn tick(&mut self) -> Tick {
+        self.tick_at(clock::now_ns(), None, 0)
+    }
+
+    /// A tick that begins now, `late_ns` after its deadline, `missed` deadlines after the last.
+    fn tick_at(&mut self, begin_ns: u64, late_ns: Option<u64>, missed: u64) -> Tick {
+        self.take_change();
+        self.ticks += 1 + missed;
+        self.recorder.counts_mut().missed_ticks += missed;
+        let Some(at) = self.pool.free() else {
+            self.recorder.counts_mut().starved_ticks += 1;
+            self.done_ns = begin_ns;
+            return Tick::Starved;
+        };
+        let snapshot = self.pool.fill(at);
+        let (words, states) = snapshot.begin(self.ticks);
+        self.reader.read(&mut self.sweep.slots, words, states);
+        let unread = states.iter().filter(|state| **state != RowState::Good).count();
+        let end_ns = clock::now_ns();
+        snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns: self.wall_offset_ns });
+        self.publish(at);
+        self.done_ns = clock::now_ns();
+        let counts = self.recorder.counts_mut();
+        counts.ticks += 1;
+        counts.unread_rows += unread as u64;
+        self.recorder.record(late_ns, begin_ns, self.done_ns);
+        if begin_ns.saturating_sub(self.wall_read_ns) >= WALL_PERIOD_NS {
+            (self.wall_offset_ns, self.wall_read_ns) = (clock::wall_offset_ns(), begin_ns);
+        }
+        Tick::Published
+    }
+
+    /// Publishes the buffer at `at` to the queues and as the newest.
+    #[inline]
+    fn publish(&mut self, at: usize) {
+        let snapshot = self.pool.share(at);
+        for outlet in &self.outlets {
+            if !outlet.push(&snapshot) {
+                self.recorder.counts_mut().lost_samples += 1;
+            }
+        }
+        let before = self.latest.swap(snapshot);
+        if Arc::ptr_eq(before.layout(), &self.sweep.layout) {
+            // Only a count goes down: readers of the newest, or `latest`, still hold it.
+            drop(self.pool.put_back(at, before));
+        } else {
+            self.pool.forget(at);
+            self.retired.push(Retired::Snapshot(before));
+        }
+    }
+
+    /// Takes up what the control plane has prepared, and hands over what is retired.
+    #[inline]
+    fn take_change(&mut self) {
+        if let Some(left) = self.outlets.iter().position(Outlet::has_left)
+            && self.retired.is_empty()
+        {
+            self.retired.push(Retired::Outlet(self.outlets.swap_remove(left)));
+            self.recorder.counts_mut().subscribers -= 1;
+        }
+        match self.mailbox.exchange(&mut self.retired) {
+            None => {}
+            Some(Change::Sweep(sweep, pool)) => {
+                let sweep = std::mem::replace(&mut self.sweep, sweep);
+                let pool = std::mem::replace(&mut self.pool, pool);
+                self.retired.push(Retired::Sweep(sweep, pool));
+                self.count_rows();
+            }
+            Some(Change::Subscribe(outlet, mut pool)) => {
+                pool.absorb(&mut self.pool);
+                let emptied = std::mem::replace(&mut self.pool, pool);
+                self.retired.push(Retired::Pool(emptied));
+                self.outlets.push(outlet);
+                self.recorder.counts_mut().subscribers += 1;
+            }
+        }
+    }
+
+    fn count_rows(&mut self) {
+        self.recorder.counts_mut().rows = self.sweep.layout.rows() as u64;
+    }
+
+    /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick, on this thread or,
+    /// if reading is spread, on one of the reading threads.
+    ///
+    /// # Errors
+    /// If the thread cannot be made what `timing` asks for.
+    pub fn run(&mut self, timing: &Timing) -> Result<()> {
+        let timing = *timing;
+        self.inside(move |sampler| {
+            timing.prepare_thread()?;
+            sampler.run_here(&timing);
+            Ok(())
+        })
+    }
+
+    fn run_here(&mut self, timing: &Timing) {
+        let mut ticker = Ticker::new(timing, clock::now_ns());
+        let mailbox = Arc::clone(&self.mailbox);
+        let mut left = timing.ticks_max.unwrap_or(u64::MAX);
+        let mut missed = 0;
+        while left > 0 {
+            let Some(now_ns) = ticker.wait(|| mailbox.stopped()) else { break };
+            self.tick_at(now_ns, Some(now_ns - ticker.deadline_ns()), missed);
+            left -= 1;
+            missed = ticker.advance(self.done_ns).min(left);
+            left -= missed;
+        }
+        self.recorder.counts_mut().missed_ticks += missed;
+    }
+
+    /// Calls `work` where [`Sampler::tick`] can spread its reading: on a reading thread, if there
+    /// are any.
+    pub fn inside<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> T + Send) -> T {
+        let reader = self.reader.clone();
+        reader.inside(|| work(self))
+    }
+
+    /// Runs on a thread of its own.
+    ///
+    /// # Errors
+    /// If the thread cannot be started, or made what `timing` asks for.
+    pub fn start(mut self, timing: Timing) -> Result<Running> {
+        let mailbox = Arc::clone(&self.mailbox);
+        let body = move || self.run(&timing).map(|()| self);
+        let thread = std::thread::Builder::new().name("vmstrobe-tick".into()).spawn(body);
+        let thread = thread.map_err(|error| {
+            Error::caused(ErrorKind::Io, "cannot start the sampler's thread", error)
+        })?;
+        Ok(Running { thread: Some(thread), mailbox })
+    }
+
+    /// What is sampled now.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.sweep.layout
+    }
+
+    /// How many threads read.
+    pub fn threads(&self) -> usize {
+        self.reader.threads()
+    }
+
+    /// How well it does.
+    pub fn health(&self) -> &Recorder {
+        &self.recorder
+    }
+}
+
+/// A sampler that runs on a thread of its own; see [`Sampler::start`]. Dropping it stops it.
+#[derive(Debug)]
+pub struct Running {
+    thread: Option<JoinHandle<Result<Sampler>>>,
+    mailbox: Arc<Mailbox>,
+}
+
+impl Running {
+    /// True once the sampler has come to its end by itself.
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Stops the sampler, within 50 ms or a tick, and gives it back with its health.
+    ///
+    /// # Errors
+    /// What made [`Sampler::run`] fail.
+    pub fn stop(mut self) -> Result<Sampler> {
+        self.mailbox.request_stop();
+        let thread = self.thread.take().expect("it is taken only here and in drop");
+        thread.join().unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Io, "the sampler's thread panicked: please report it"))
+        })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.mailbox.request_stop();
+        if let Some(thread) = self.thread.take() {
+            // Whoever drops it does not want to know how it ended.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

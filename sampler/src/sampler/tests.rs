@@ -1,0 +1,309 @@
+//! The tick's bookkeeping, on a provider whose words can be told apart: who gets what, who loses
+//! what, and where replaced things are dropped.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::{Health, Roster, Subscriber};
+use vmstrobe_core::{
+    Desc, Filter, Object, Provider, ReadPlan, Registry, Rows, Schema, Source, Target,
+};
+
+/// A provider of as many objects as it is told, each word the number of times it was read.
+#[derive(Debug)]
+struct Numbers {
+    schema: Arc<Schema>,
+    objects: AtomicUsize,
+    reads: Arc<AtomicU64>,
+    dropped_on: Arc<Mutex<Vec<ThreadId>>>,
+    fails: std::sync::atomic::AtomicBool,
+}
+
+struct NumbersSource {
+    rows: usize,
+    reads: Arc<AtomicU64>,
+    dropped_on: Arc<Mutex<Vec<ThreadId>>>,
+}
+
+impl Numbers {
+    fn new(objects: usize) -> Arc<Self> {
+        Arc::new(Self {
+            schema: Schema::new("numbers", Target::Vcpu, vec![Desc::counter("reads", 0)]),
+            objects: AtomicUsize::new(objects),
+            reads: Arc::default(),
+            dropped_on: Arc::default(),
+            fails: false.into(),
+        })
+    }
+
+    fn dropped_on(&self) -> MutexGuard<'_, Vec<ThreadId>> {
+        self.dropped_on.lock().expect("no test panics with it")
+    }
+
+    fn roster(self: &Arc<Self>) -> Roster {
+        let mut registry = Registry::default();
+        registry.add(Arc::clone(self) as Arc<dyn Provider>);
+        Roster::new(registry, vec![Filter::all(Target::Vcpu)])
+    }
+
+    fn sampler(self: &Arc<Self>) -> (Roster, Sampler, Control) {
+        let mut roster = self.roster();
+        let sweep = roster.open().expect("it opens");
+        let (sampler, control) =
+            Sampler::new(sweep, Health::new().1, Fanout::Inline).expect("it needs no threads");
+        (roster, sampler, control)
+    }
+}
+
+impl Provider for Numbers {
+    fn name(&self) -> &str {
+        "numbers"
+    }
+
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(vec![Arc::clone(&self.schema)])
+    }
+
+    fn objects(&self) -> Result<Vec<Object>> {
+        if self.fails.load(SeqCst) {
+            return Err(Error::new(ErrorKind::Io, "told to fail"));
+        }
+        let object = |key| Object {
+            path: format!("/n[{key}]").into(),
+            index: Some(key as u32),
+            schema: Arc::clone(&self.schema),
+            key,
+        };
+        Ok((0..self.objects.load(SeqCst) as u64).map(object).collect())
+    }
+
+    fn open(&self, objects: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        let (reads, dropped_on) = (Arc::clone(&self.reads), Arc::clone(&self.dropped_on));
+        Ok(vec![Box::new(NumbersSource { rows: objects.len(), reads, dropped_on })])
+    }
+}
+
+impl Source for NumbersSource {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn read(&mut self, mut rows: Rows<'_>) {
+        let n = self.reads.fetch_add(1, SeqCst) + 1;
+        for row in 0..self.rows {
+            rows.fill(row, |words| {
+                words[0] = n;
+                if n % 10 == 9 { RowState::Torn } else { RowState::Good }
+            });
+        }
+    }
+}
+
+impl Drop for NumbersSource {
+    fn drop(&mut self) {
+        self.dropped_on.lock().expect("no test panics with it").push(thread::current().id());
+    }
+}
+
+#[test]
+fn every_tick_is_a_new_snapshot_with_a_window() {
+    let (_, mut sampler, control) = Numbers::new(3).sampler();
+    let mut last = Window::default();
+    for tick in 1..=8 {
+        assert_eq!(sampler.tick(), Tick::Published);
+        let newest = control.latest().load_full();
+        assert_eq!(newest.tick(), tick);
+        let values: Vec<u64> = newest.stat("reads").map(|(_, v)| v.words()[0]).collect();
+        assert_eq!(values, [tick; 3]);
+        let window = newest.window();
+        assert!(last.end_ns <= window.begin_ns && window.begin_ns <= window.end_ns);
+        last = window;
+    }
+}
+
+#[test]
+fn rows_that_could_not_be_read_are_counted_and_have_no_value() {
+    let (_, mut sampler, control) = Numbers::new(3).sampler();
+    (0..9).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
+    assert_eq!(control.latest().load().stat("reads").count(), 0);
+    assert_eq!(sampler.health().counts().unread_rows, 3);
+    assert_eq!(sampler.health().counts().rows, 3);
+}
+
+#[test]
+fn readers_that_hold_everything_starve_the_tick_and_nothing_else() {
+    let (_, mut sampler, control) = Numbers::new(1).sampler();
+    // The pool's, and the one that was the newest at start.
+    const ALL: usize = SPARES + 1;
+    let mut held = Vec::new();
+    while sampler.tick() == Tick::Published {
+        held.push(control.latest().load_full());
+        assert!(held.len() <= ALL, "there are no more snapshots than that");
+    }
+    assert_eq!(held.len(), ALL);
+    assert_eq!(sampler.health().counts().starved_ticks, 1);
+    let ticks: Vec<u64> = held.iter().map(|s| s.tick()).collect();
+    assert_eq!(ticks, (1..=ALL as u64).collect::<Vec<_>>());
+    held.clear();
+    assert_eq!(sampler.tick(), Tick::Published);
+    let gap = ALL as u64 + 2;
+    assert_eq!(control.latest().load().tick(), gap, "the starved tick has a number too");
+}
+
+#[test]
+fn subscribers_get_every_sample_or_count_it() {
+    let (_, mut sampler, control) = Numbers::new(1).sampler();
+    let quick = control.subscribe(100).expect("there is room");
+    let slow = control.subscribe(4).expect("there is room");
+    sampler.tick();
+    sampler.tick(); // one change a tick: both are in now
+    while quick.try_recv().is_some() || slow.try_recv().is_some() {}
+    (0..50).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
+    let all: Vec<u64> = std::iter::from_fn(|| quick.try_recv()).map(|s| s.tick()).collect();
+    assert_eq!(all, (3..=52).collect::<Vec<_>>());
+    let some: Vec<u64> = std::iter::from_fn(|| slow.try_recv()).map(|s| s.tick()).collect();
+    assert_eq!(some, [3, 4, 5, 6]);
+    assert_eq!((quick.lost_samples(), slow.lost_samples()), (0, 46));
+    let counts = sampler.health().counts();
+    assert_eq!((counts.lost_samples, counts.subscribers, counts.starved_ticks), (46, 2, 0));
+}
+
+#[test]
+fn a_subscriber_may_leave_and_another_come() {
+    let (_, mut sampler, control) = Numbers::new(1).sampler();
+    for _ in 0..MAX_SUBSCRIBERS * 3 {
+        let subscriber = control.subscribe(2).expect("the one before has left");
+        (0..4).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
+        assert!(subscriber.try_recv().is_some());
+        drop(subscriber);
+        (0..2).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
+    }
+    assert_eq!(sampler.health().counts().subscribers, 0);
+    let held: Vec<_> = (0..MAX_SUBSCRIBERS)
+        .map(|_| {
+            let subscriber = control.subscribe(1);
+            sampler.tick();
+            subscriber.expect("there is room")
+        })
+        .collect();
+    let error = control.subscribe(1).expect_err("there is no more room");
+    assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    drop((sampler, control));
+    assert!(held.iter().all(Subscriber::has_ended));
+}
+
+#[test]
+fn changes_pile_up_only_so_far_when_nothing_ticks() {
+    let (_, _sampler, control) = Numbers::new(1).sampler();
+    let mut subscribers = Vec::new();
+    let error = loop {
+        match control.subscribe(1) {
+            Ok(subscriber) => subscribers.push(subscriber),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+    assert!(subscribers.len() < MAX_SUBSCRIBERS);
+}
+
+#[test]
+fn the_roster_changes_between_two_ticks() {
+    let numbers = Numbers::new(2);
+    let (mut roster, mut sampler, control) = numbers.sampler();
+    let subscriber = control.subscribe(1000).expect("there is room");
+    sampler.tick();
+    assert!(roster.refresh().0.is_none(), "nothing has changed");
+    for objects in [3, 1, 0, 4] {
+        numbers.objects.store(objects, SeqCst);
+        let sweep = roster.refresh().0.expect("it has changed");
+        control.replace(sweep).expect("the sampler ticks");
+        (0..5).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
+        let newest = control.latest().load_full();
+        assert_eq!(newest.layout().rows(), objects);
+    }
+    let rows: Vec<usize> =
+        std::iter::from_fn(|| subscriber.try_recv()).map(|s| s.layout().rows()).collect();
+    let want: Vec<usize> =
+        [2; 1].into_iter().chain([3, 1, 0, 4].into_iter().flat_map(|n| [n; 5])).collect();
+    assert_eq!(rows, want);
+    assert_eq!(sampler.health().counts().starved_ticks, 0);
+}
+
+#[test]
+fn replaced_sources_are_dropped_by_the_control_plane() {
+    let numbers = Numbers::new(2);
+    let (mut roster, sampler, control) = numbers.sampler();
+    let running =
+        sampler.start(Timing::hz(2000.0).expect("it is a rate")).expect("a thread can be started");
+    for objects in [3, 4, 5] {
+        numbers.objects.store(objects, SeqCst);
+        control.replace(roster.refresh().0.expect("it has changed")).expect("it ticks");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while control.latest().load().layout().rows() != objects {
+            assert!(Instant::now() < deadline, "the change was not taken");
+            thread::sleep(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(5));
+        control.collect();
+    }
+    let here = thread::current().id();
+    assert_eq!(*numbers.dropped_on(), [here, here, here]);
+    drop(running);
+}
+
+#[test]
+fn a_watched_roster_keeps_the_sampler_up_to_date_and_complains_once() {
+    let numbers = Numbers::new(1);
+    let (roster, sampler, control) = numbers.sampler();
+    let running =
+        sampler.start(Timing::hz(1000.0).expect("it is a rate")).expect("a thread can be started");
+    let complaints = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&complaints);
+    let complain =
+        move |error: &Error| heard.lock().expect("nobody panics with it").push(error.to_string());
+    let watch = roster.watch(control.clone(), Duration::from_millis(2), complain);
+    let watch = watch.expect("a thread can be started");
+    let wait_for = |rows| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while control.latest().load().layout().rows() != rows {
+            assert!(Instant::now() < deadline, "never saw {rows} rows");
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    numbers.objects.store(7, SeqCst);
+    wait_for(7);
+    numbers.fails.store(true, SeqCst);
+    wait_for(0);
+    thread::sleep(Duration::from_millis(20));
+    numbers.fails.store(false, SeqCst);
+    wait_for(7);
+    drop(watch);
+    assert_eq!(*complaints.lock().expect("nobody panics with it"), ["told to fail"]);
+    drop(running);
+}
+
+#[test]
+fn a_run_takes_as_many_deadlines_as_it_is_told() {
+    let (_, sampler, _control) = Numbers::new(1).sampler();
+    let timing = Timing { ticks_max: Some(200), ..Timing::hz(4000.0).expect("it is a rate") };
+    let running = sampler.start(timing).expect("a thread can be started");
+    while !running.is_finished() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    let sampler = running.stop().expect("it ran");
+    let counts = sampler.health().counts();
+    assert_eq!(counts.ticks + counts.missed_ticks, 200);
+    assert_eq!(sampler.health().lateness().count, counts.ticks);
+}
+
+#[test]
+fn a_thread_that_cannot_be_had_is_an_error() {
+    let (_, sampler, _control) = Numbers::new(1).sampler();
+    let timing = Timing { cpu: Some(9999), ..Timing::hz(1000.0).expect("it is a rate") };
+    let running = sampler.start(timing).expect("a thread can be started");
+    let error = running.stop().map(drop).expect_err("there is no such CPU");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+}

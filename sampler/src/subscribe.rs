@@ -1,0 +1,218 @@
+//! Every snapshot, for those who must not miss one: bounded queues, one a subscriber.
+//!
+//! The tick pushes and goes on; it wakes nobody, because waking costs a system call. A subscriber
+//! looks into its queue when it likes: one that drains it every few ms sees every sample of a
+//! 10 kHz sampler. What does not fit its queue is lost to it, and counted.
+//!
+//! Invariant: one producer (the tick) and one consumer a queue; a sample is received, or counted as
+//! lost, or still in the queue. The ring has one place more than is ever filled, so that the
+//! producer never meets the place from which the consumer is just taking: there it would have to
+//! spin until the consumer is done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use vmstrobe_core::Snapshot;
+
+/// The deepest queue: a minute at 1 kHz, or six seconds at 10 kHz.
+pub const MAX_QUEUE_SAMPLES: usize = 65_536;
+
+/// How long a waiting subscriber sleeps between two looks.
+const LOOK_NS: Duration = Duration::from_micros(500);
+
+#[derive(Debug)]
+struct Queue {
+    ring: ArrayQueue<Arc<Snapshot>>,
+    lost: AtomicU64,
+    /// Set by the subscriber when it goes.
+    left: AtomicBool,
+    /// Set by the sampler when it goes.
+    ended: AtomicBool,
+}
+
+/// The receiving end: every sample since it subscribed, oldest first.
+#[derive(Debug)]
+pub struct Subscriber {
+    queue: Arc<Queue>,
+}
+
+/// The tick's end of one queue.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    queue: Arc<Queue>,
+}
+
+/// A queue for at most `samples` snapshots.
+pub(crate) fn queue(samples: usize) -> (Outlet, Subscriber) {
+    let queue = Arc::new(Queue {
+        ring: ArrayQueue::new(samples.clamp(1, MAX_QUEUE_SAMPLES) + 1),
+        lost: AtomicU64::new(0),
+        left: AtomicBool::new(false),
+        ended: AtomicBool::new(false),
+    });
+    (Outlet { queue: Arc::clone(&queue) }, Subscriber { queue })
+}
+
+impl Outlet {
+    /// Pushes a sample; false if there was no room, and the subscriber has lost it.
+    #[inline]
+    pub(crate) fn push(&self, snapshot: &Arc<Snapshot>) -> bool {
+        let ring = &self.queue.ring;
+        if ring.len() < self.depth() && ring.push(Arc::clone(snapshot)).is_ok() {
+            return true;
+        }
+        // Relaxed: a count, read for its own sake.
+        self.queue.lost.fetch_add(1, Ordering::Relaxed);
+        false
+    }
+
+    /// How many samples it can hold.
+    pub(crate) fn depth(&self) -> usize {
+        self.queue.ring.capacity() - 1
+    }
+
+    /// True once the subscriber has gone.
+    pub(crate) fn has_left(&self) -> bool {
+        // Relaxed: nothing is read on its strength, and one more push does no harm.
+        self.queue.left.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Outlet {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire in `has_ended`: who sees the end also sees every push.
+        self.queue.ended.store(true, Ordering::Release);
+    }
+}
+
+impl Subscriber {
+    /// The oldest sample not yet received, if there is one.
+    pub fn try_recv(&self) -> Option<Arc<Snapshot>> {
+        self.queue.ring.pop()
+    }
+
+    /// The oldest sample not yet received; waits for one by looking again every half ms. `None` if
+    /// none came in time, or the sampler has ended and the queue is empty.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let ended = self.has_ended();
+            if let Some(snapshot) = self.try_recv() {
+                return Some(snapshot);
+            }
+            let now = Instant::now();
+            if ended || now >= deadline {
+                return None;
+            }
+            std::thread::sleep(LOOK_NS.min(deadline - now));
+        }
+    }
+
+    /// True once the sampler has gone. What is in the queue can still be received.
+    pub fn has_ended(&self) -> bool {
+        self.queue.ended.load(Ordering::Acquire)
+    }
+
+    /// Samples that found no room since it subscribed.
+    pub fn lost_samples(&self) -> u64 {
+        self.queue.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.queue.left.store(true, Ordering::Relaxed);
+        // What it did not receive goes back to the sampler's pool at once.
+        while self.queue.ring.pop().is_some() {}
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+    use vmstrobe_core::Layout;
+
+    fn snapshot(tick: u64) -> Arc<Snapshot> {
+        let mut snapshot = Snapshot::new(&Layout::new(0, Vec::new()));
+        snapshot.begin(tick);
+        Arc::new(snapshot)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let (outlet, subscriber) = queue(3);
+        let pushed: Vec<bool> = (1..=5).map(|tick| outlet.push(&snapshot(tick))).collect();
+        assert_eq!(pushed, [true, true, true, false, false]);
+        assert_eq!(subscriber.lost_samples(), 2);
+        assert_eq!(subscriber.try_recv().map(|s| s.tick()), Some(1));
+        assert!(outlet.push(&snapshot(6)));
+        let rest: Vec<u64> =
+            std::iter::from_fn(|| subscriber.try_recv()).map(|s| s.tick()).collect();
+        assert_eq!(rest, [2, 3, 6]);
+    }
+
+    #[test]
+    fn the_end_is_seen_after_the_last_sample() {
+        let (outlet, subscriber) = queue(3);
+        outlet.push(&snapshot(1));
+        drop(outlet);
+        assert!(subscriber.has_ended());
+        assert!(subscriber.recv_timeout(Duration::from_secs(60)).is_some());
+        assert!(subscriber.recv_timeout(Duration::from_secs(60)).is_none());
+    }
+
+    #[test]
+    fn a_subscriber_that_leaves_gives_back_what_it_had() {
+        let (outlet, subscriber) = queue(3);
+        let sample = snapshot(1);
+        outlet.push(&sample);
+        assert_eq!(Arc::strong_count(&sample), 2);
+        drop(subscriber);
+        assert!(outlet.has_left());
+        assert_eq!(Arc::strong_count(&sample), 1);
+    }
+
+    /// A million pushes against a consumer that dawdles: in order, none twice, and received, lost
+    /// and pushed add up.
+    #[test]
+    fn received_and_lost_are_all_there_were() {
+        const TICKS: u64 = 1_000_000;
+        let (outlet, subscriber) = queue(16);
+        let samples: Vec<Arc<Snapshot>> = (0..64).map(snapshot).collect();
+        let consumer = std::thread::spawn(move || {
+            let (mut received, mut last) = (0_u64, None);
+            loop {
+                let ended = subscriber.has_ended();
+                while let Some(sample) = subscriber.try_recv() {
+                    received += 1;
+                    // 64 samples go round, at most 16 are queued: the same one twice in a row
+                    // would be a copy of a place that was not pushed again.
+                    assert_ne!(last, Some(sample.tick()));
+                    last = Some(sample.tick());
+                    if received % 1000 == 0 {
+                        std::thread::sleep(Duration::from_micros(50));
+                    }
+                }
+                if ended {
+                    return (received, subscriber.lost_samples());
+                }
+                std::thread::yield_now();
+            }
+        });
+        let mut pushed = 0;
+        for tick in 0..TICKS {
+            // Advance only what was pushed, so that a repeat is the queue's fault.
+            pushed += u64::from(outlet.push(&samples[(pushed % 64) as usize]));
+            if tick % 64 == 0 {
+                std::thread::yield_now();
+            }
+        }
+        drop(outlet);
+        let (received, lost) = consumer.join().expect("the consumer does not panic");
+        assert_eq!(received, pushed);
+        assert_eq!(received + lost, TICKS);
+    }
+}

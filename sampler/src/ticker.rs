@@ -1,0 +1,234 @@
+//! When to tick: absolute deadlines, a period apart.
+//!
+//! Sleeping to an absolute time does not drift. A deadline that has passed before its tick could
+//! begin is missed: it is counted and skipped, never caught up in a burst.
+//!
+//! Invariant: ticks begin at most once a period, and never before their deadline.
+
+use std::num::NonZeroU64;
+
+use rustix::io::Errno;
+use rustix::thread::{
+    ClockId, CpuSet, Timespec, clock_nanosleep_absolute, sched_setaffinity, set_current_timer_slack,
+};
+use thread_priority::unix::{RealtimeThreadSchedulePolicy, set_thread_priority_and_policy};
+use thread_priority::unix::{ThreadSchedulePolicy, thread_native_id};
+use thread_priority::{ThreadPriority, ThreadPriorityValue};
+use vmstrobe_core::{Error, ErrorKind, Result};
+
+use crate::clock;
+
+/// The highest rate: a bare read of one statistic takes a third of a µs.
+pub const MAX_RATE_HZ: f64 = 1_000_000.0;
+/// The lowest rate: a tick in a quarter of an hour.
+pub const MIN_RATE_HZ: f64 = 0.001;
+
+const NS_PER_S: u64 = 1_000_000_000;
+/// The longest sleep without a look whether to stop.
+const SLEEP_NS_MAX: u64 = 50_000_000;
+
+/// How often to sample, and by what kind of thread.
+///
+/// ```
+/// use vmstrobe_sampler::Timing;
+/// let timing = Timing { cpu: Some(1), spin_ns: 60_000, ..Timing::hz(1000.0)? };
+/// assert_eq!(timing.period_ns, 1_000_000);
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From one deadline to the next.
+    pub period_ns: u64,
+    /// End after so many deadlines, ticked or missed.
+    pub ticks_max: Option<u64>,
+    /// Sleep until so long before the deadline, then spin: less jitter for more CPU.
+    pub spin_ns: u64,
+    /// Run on this CPU only.
+    pub cpu: Option<usize>,
+    /// Run under `SCHED_FIFO` at this priority (1 to 99). Needs CAP_SYS_NICE.
+    pub fifo_priority: Option<u8>,
+}
+
+impl Timing {
+    /// So many ticks a second, on an ordinary thread, without end.
+    ///
+    /// # Errors
+    /// `TooLarge` if the rate is not from [`MIN_RATE_HZ`] to [`MAX_RATE_HZ`].
+    pub fn hz(rate_hz: f64) -> Result<Self> {
+        if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate_hz) {
+            let context = format!(
+                "a rate of {rate_hz} Hz cannot be sampled: choose one from {MIN_RATE_HZ} Hz to \
+                 {} MHz",
+                MAX_RATE_HZ / 1e6
+            );
+            return Err(Error::new(ErrorKind::TooLarge, context));
+        }
+        let period_ns = (NS_PER_S as f64 / rate_hz).round() as u64;
+        Ok(Self { period_ns, ticks_max: None, spin_ns: 0, cpu: None, fifo_priority: None })
+    }
+
+    /// Makes the calling thread one that wakes on time: timer slack of 1 ns, and what was asked of
+    /// CPU and priority.
+    pub(crate) fn prepare_thread(&self) -> Result<()> {
+        // The kernel's default lets a wake-up be 50 µs late to save power.
+        set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| {
+            Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error)
+        })?;
+        if let Some(cpu) = self.cpu {
+            pin(cpu)?;
+        }
+        self.fifo_priority.map_or(Ok(()), real_time)
+    }
+}
+
+fn pin(cpu: usize) -> Result<()> {
+    let refused = |error: Errno| {
+        let context = format!("cannot run on CPU {cpu}: is there one, and is it allowed?");
+        Error::caused(ErrorKind::Denied, context, error)
+    };
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(refused(Errno::INVAL));
+    }
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    sched_setaffinity(None, &cpus).map_err(refused)
+}
+
+fn real_time(priority: u8) -> Result<()> {
+    let refused = |cause: String| {
+        let context = format!(
+            "cannot run under SCHED_FIFO at priority {priority}: it takes 1 to 99, and root or \
+             CAP_SYS_NICE"
+        );
+        Error::caused(ErrorKind::Denied, context, cause)
+    };
+    let value = ThreadPriorityValue::try_from(priority).map_err(refused)?;
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    let priority = ThreadPriority::Crossplatform(value);
+    set_thread_priority_and_policy(thread_native_id(), priority, policy)
+        .map_err(|error| refused(format!("{error:?}")))
+}
+
+/// The deadlines of one run.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    period_ns: u64,
+    spin_ns: u64,
+    deadline_ns: u64,
+}
+
+impl Ticker {
+    /// The first deadline is a period from now.
+    pub(crate) fn new(timing: &Timing, now_ns: u64) -> Self {
+        let period_ns = timing.period_ns.max(1);
+        Self { period_ns, spin_ns: timing.spin_ns, deadline_ns: now_ns + period_ns }
+    }
+
+    /// Waits for the deadline and gives the time, which is at or after it; `None` if `stopped`.
+    pub(crate) fn wait(&self, stopped: impl Fn() -> bool) -> Option<u64> {
+        let sleep_until_ns = self.deadline_ns.saturating_sub(self.spin_ns);
+        loop {
+            if stopped() {
+                return None;
+            }
+            let now_ns = clock::now_ns();
+            if now_ns >= self.deadline_ns {
+                return Some(now_ns);
+            }
+            if now_ns < sleep_until_ns {
+                sleep_until(sleep_until_ns.min(now_ns + SLEEP_NS_MAX));
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// The deadline now waited for.
+    pub(crate) fn deadline_ns(&self) -> u64 {
+        self.deadline_ns
+    }
+
+    /// Goes on to the first deadline that has not passed; gives the number of those that have.
+    pub(crate) fn advance(&mut self, now_ns: u64) -> u64 {
+        let next_ns = self.deadline_ns + self.period_ns;
+        let missed = if now_ns < next_ns { 0 } else { (now_ns - next_ns) / self.period_ns + 1 };
+        self.deadline_ns = next_ns + missed * self.period_ns;
+        missed
+    }
+}
+
+fn sleep_until(time_ns: u64) {
+    let time = Timespec {
+        tv_sec: (time_ns / NS_PER_S) as i64,
+        // Below 10^9, so it fits whatever the platform calls it.
+        tv_nsec: (time_ns % NS_PER_S) as _,
+    };
+    // A signal ends the sleep early; whoever waits looks at the clock again.
+    let _ = clock_nanosleep_absolute(ClockId::Monotonic, &time);
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_passed_is_missed_and_not_caught_up() {
+        let timing = Timing::hz(1000.0).expect("it is a rate");
+        let mut ticker = Ticker::new(&timing, 0);
+        assert_eq!(ticker.deadline_ns(), 1_000_000);
+        assert_eq!(ticker.advance(1_000_100), 0);
+        assert_eq!(ticker.deadline_ns(), 2_000_000);
+        assert_eq!(ticker.advance(2_999_999), 0);
+        assert_eq!(ticker.advance(4_000_000), 1, "the deadline at 4 ms is here already");
+        assert_eq!(ticker.deadline_ns(), 5_000_000);
+        assert_eq!(ticker.advance(15_500_000), 10);
+        assert_eq!(ticker.deadline_ns(), 16_000_000);
+    }
+
+    #[test]
+    fn ticks_and_misses_are_all_deadlines() {
+        let mut ticker = Ticker { period_ns: 7, spin_ns: 0, deadline_ns: 7 };
+        let (mut now_ns, mut ticks, mut missed) = (7, 0, 0);
+        for step in (1..50).cycle().take(1000) {
+            now_ns = ticker.deadline_ns().max(now_ns + step % 23);
+            ticks += 1;
+            missed += ticker.advance(now_ns);
+        }
+        assert_eq!((ticks + missed) * 7 + 7, ticker.deadline_ns());
+        assert!(ticker.deadline_ns() > now_ns);
+    }
+
+    #[test]
+    fn it_wakes_at_or_after_the_deadline() {
+        for spin_ns in [0, 60_000, 5_000_000] {
+            let timing = Timing { spin_ns, ..Timing::hz(500.0).expect("it is a rate") };
+            let ticker = Ticker::new(&timing, clock::now_ns());
+            let now_ns = ticker.wait(|| false).expect("nobody stops it");
+            assert!(now_ns >= ticker.deadline_ns());
+        }
+    }
+
+    #[test]
+    fn a_long_sleep_is_stopped_soon() {
+        let ticker = Ticker::new(&Timing::hz(0.001).expect("it is a rate"), clock::now_ns());
+        let start_ns = clock::now_ns();
+        assert_eq!(ticker.wait(|| clock::now_ns() - start_ns > 10_000_000), None);
+        assert!(clock::now_ns() - start_ns < 5_000_000_000);
+    }
+
+    #[test]
+    fn rates_that_make_no_sense_are_refused() {
+        for rate_hz in [0.0, -1.0, 1e12, 0.0009, f64::NAN, f64::INFINITY] {
+            let error = Timing::hz(rate_hz).expect_err("it is no rate");
+            assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+        }
+        assert!(Timing::hz(MAX_RATE_HZ).is_ok() && Timing::hz(MIN_RATE_HZ).is_ok());
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_refused() {
+        assert!(pin(CpuSet::MAX_CPU).is_err());
+        assert!(real_time(200).is_err());
+    }
+}
