@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The models of the lock-free protocols under loom, which runs every interleaving that the memory model allows.
-# Models are unit tests named loom_*.
+# Models are tests named loom_*.
 #
 #   ci/loom.sh            all models pass
 #   ci/loom.sh --weaken   each model fails once its protocol is weakened: what it proves, it can see
@@ -14,13 +14,21 @@ export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
 weakenings() {
   cat <<'TABLE'
 # file|sed expression|model|what
+core/src/seq.rs|/W1, pairs with R2/d|loom_seq_is_whole|the fence W1 of the sequence lock: removed
+core/src/seq.rs|s/fence(Ordering::Release);/fence(Ordering::Acquire);/|loom_seq_is_whole|the fence W1: acquire for release
+core/src/seq.rs|/R2, pairs with W1/d|loom_seq_is_whole|the fence R2: removed
+core/src/seq.rs|/R1, pairs with W2/d|loom_seq_number|the fence R1: removed
+core/src/seq.rs|s/wrapping_add(1), Ordering::Release/wrapping_add(1), Ordering::Relaxed/|loom_seq_number|the store W2: relaxed for release
+core/src/seq.rs|s/if before & 1 == 1/if false/|loom_seq_is_whole|the odd number: not looked at
+core/src/seq.rs|s/if seq.load(Ordering::Relaxed) == before/if true/|loom_seq_is_whole|the number behind the words: not looked at
+sampler/src/pool.rs|s/is_some_and(.buffer. Arc::get_mut(buffer).is_some())/is_some()/|loom_pool|the pool: a buffer taken without asking who holds it
 TABLE
 }
 
 models() { # NAME [CARGO-ARGUMENTS]
   local name=$1
   shift
-  timeout 900 cargo test --quiet -p vmstrobe-core -p vmstrobe-sampler --release --lib "$@" -- "$name" </dev/null
+  timeout 900 cargo test --quiet -p vmstrobe-core -p vmstrobe-sampler --release --lib --test loom "$@" -- "$name" </dev/null
 }
 
 # Weakens one place of the copy, and holds that the model fails: not that it does not compile, not that it hangs.

@@ -1,2 +1,188 @@
-//! Placeholder.
-fn main() {}
+//! A minimal VMM that serves its own statistics: what the author of a VMM copies.
+//!
+//! The VMM is one VM with two vCPUs; the guest writes to a port in a loop and halts now and then.
+//! What vmstrobe needs stands between the marker comments, 30 lines in all:
+//!
+//! * before a vCPU runs, its statistics are opened: later, the kernel would make that wait;
+//! * while the vCPUs run, one thread samples them 1000 times a second, without stopping them;
+//!   another gives the newest sample to whoever connects to a Unix socket, as `info stats`;
+//! * at the end, it prints by how much they have grown.
+//!
+//! ```text
+//! cargo run --release --example minimal_vmm -- [--seconds N] [SOCKET]
+//! nc -U SOCKET
+//! ```
+
+use std::error::Error;
+use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{env, fs, io, process, thread};
+
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use memmap2::{MmapMut, MmapRaw};
+// vmstrobe: from here
+use vmstrobe_core::{Change, Interval, Registry, change, hmp::InfoStats};
+use vmstrobe_providers::OwnKvm;
+use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler, Timing};
+// vmstrobe: to here
+
+const VCPUS: u64 = 2;
+const MEMORY_BYTES: usize = 0x2000;
+const GUEST_START: usize = 0x1000;
+
+/// The guest, in 16-bit real mode.
+#[rustfmt::skip] // one instruction to a line
+const GUEST: &[u8] = &[
+    0xb9, 0xe8, 0x03, // work:  mov cx, 1000
+    0xe6, 0xe0,       // again: out 0xe0, al
+    0xe2, 0xfc,       //        loop again
+    0xf4,             //        hlt
+    0xeb, 0xf6,       //        jmp work
+];
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> Result<()> {
+    let (run_time, socket) = arguments()?;
+    let mut machine = Machine::new()?;
+    let listener = UnixListener::bind(&socket)?;
+
+    // vmstrobe: from here
+    let kvm = OwnKvm::new("minimal", fd(&machine.vm))?;
+    for (index, vcpu) in (0..).zip(&machine.vcpus) {
+        kvm.add_vcpu(index, fd(vcpu))?;
+    }
+    let mut registry = Registry::default();
+    registry.add(Arc::new(kvm));
+    let sweep = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
+    let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;
+    sampler.tick();
+    let (before, latest) = (control.latest().load_full(), control.latest());
+    let sampling = sampler.start(Timing::hz(1000.0)?)?;
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let snapshot = &latest.load_full();
+            let text = InfoStats { snapshot, with_provider: false, with_path: true }.to_string();
+            let _ = client.write_all(text.as_bytes()); // who has left needs none
+        }
+    });
+    // vmstrobe: to here
+
+    println!("{VCPUS} vCPUs run for {run_time:?}; info stats: nc -U {}", socket.display());
+    machine.run(run_time)?;
+    fs::remove_file(socket)?;
+
+    // vmstrobe: from here
+    sampling.stop()?.tick();
+    let after = control.latest().load_full();
+    let time = Interval::between(before.window(), after.window()).ok_or("no time has passed")?;
+    for (old, new) in before.objects().zip(after.objects()) {
+        for (was, is) in old.stats().zip(new.stats()) {
+            let Change::Delta { delta: n @ 1.., .. } = change(was, is, time) else { continue };
+            println!("{} {}: +{n}", new.object().path, is.desc().name);
+        }
+    }
+    // vmstrobe: to here
+    Ok(())
+}
+
+/// A VM with vCPUs that nobody runs yet.
+struct Machine {
+    vcpus: Vec<VcpuFd>,
+    vm: VmFd,
+    // Last: fields drop in this order, and what can run the guest goes before its memory.
+    _memory: MmapRaw,
+}
+
+impl Machine {
+    fn new() -> Result<Machine> {
+        let kvm = Kvm::new().map_err(|error| format!("cannot open /dev/kvm: {error}"))?;
+        let vm = kvm.create_vm()?;
+        // Old Intel CPUs cannot run real mode: KVM emulates it and needs three pages for that.
+        vm.set_tss_address(0xfffb_d000)?;
+
+        let mut image = MmapMut::map_anon(MEMORY_BYTES)?;
+        image[GUEST_START..][..GUEST.len()].copy_from_slice(GUEST);
+        let memory = MmapRaw::from(image);
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: MEMORY_BYTES as u64,
+            userspace_addr: memory.as_mut_ptr() as u64,
+        };
+        // SAFETY: the range must be mapped, overlap no other slot, and outlive whatever can run
+        // the guest, whose writes must surprise nobody. It is the whole of `memory`, in the only
+        // slot; `Machine` drops it after its vCPUs; and a `MmapRaw` gives out no references.
+        unsafe { vm.set_user_memory_region(region)? };
+
+        let vcpus = (0..VCPUS).map(|id| vcpu(&vm, id)).collect::<Result<_>>()?;
+        Ok(Machine { vcpus, vm, _memory: memory })
+    }
+
+    /// Runs every vCPU on a thread of its own for so long.
+    fn run(&mut self, time: Duration) -> Result<()> {
+        let stop = &AtomicBool::new(false);
+        thread::scope(|scope| {
+            let start = |vcpu| scope.spawn(move || run(vcpu, stop));
+            let threads: Vec<_> = self.vcpus.iter_mut().map(start).collect();
+            thread::sleep(time);
+            stop.store(true, Ordering::Relaxed);
+            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+        })
+    }
+}
+
+/// A vCPU about to start the guest, in real mode with flat segments.
+fn vcpu(vm: &VmFd, id: u64) -> Result<VcpuFd> {
+    let vcpu = vm.create_vcpu(id)?;
+    let mut sregs = vcpu.get_sregs()?;
+    (sregs.cs.base, sregs.cs.selector) = (0, 0);
+    vcpu.set_sregs(&sregs)?;
+    let mut regs = vcpu.get_regs()?;
+    (regs.rip, regs.rflags) = (GUEST_START as u64, 1 << 1); // a bit that is always set
+    vcpu.set_regs(&regs)?;
+    Ok(vcpu)
+}
+
+/// Runs a vCPU until it halts and shall stop. It halts every few ms.
+fn run(vcpu: &mut VcpuFd, stop: &AtomicBool) -> Result<()> {
+    loop {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(..)) => {} // there is no device at that port
+            Ok(VcpuExit::Hlt) if stop.load(Ordering::Relaxed) => return Ok(()),
+            Ok(VcpuExit::Hlt) => thread::sleep(Duration::from_millis(1)),
+            Ok(exit) => return Err(format!("the guest left with {exit:?}").into()),
+            Err(error) => match io::Error::from(error) {
+                signal if signal.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error.into()),
+            },
+        }
+    }
+}
+
+/// The fd of a VM or vCPU, lent: kvm-ioctls knows raw ones only.
+fn fd(owner: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the fd must stay open as long as it is lent. Only `VmFd`s and `VcpuFd`s come here;
+    // each owns its fd and closes it only when dropped, which the borrow excludes.
+    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
+}
+
+fn arguments() -> Result<(Duration, PathBuf)> {
+    let (mut seconds, mut socket) = (3.0, None);
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match &*argument {
+            "--seconds" => seconds = arguments.next().ok_or("--seconds needs a number")?.parse()?,
+            path => socket = Some(PathBuf::from(path)),
+        }
+    }
+    let default = || env::temp_dir().join(format!("minimal_vmm-{}.sock", process::id()));
+    Ok((Duration::try_from_secs_f64(seconds)?, socket.unwrap_or_else(default)))
+}

@@ -16,8 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_NAMES: usize = 1024;
 /// The most bytes of one list for people.
 const MAX_LIST_BYTES: usize = 16 * 1024;
+/// The most globs and regular expressions of one list: together they take a MiB.
+const MAX_PATTERNS: usize = 64;
 /// The most bytes that one compiled pattern may take.
-const MAX_PATTERN_BYTES: usize = 256 * 1024;
+const MAX_PATTERN_BYTES: usize = 16 * 1024;
 /// The deepest nesting of one pattern's groups.
 const MAX_PATTERN_DEPTH: u32 = 32;
 
@@ -79,12 +81,20 @@ impl Names {
             let what = format!("a list of names of {} bytes", list.len());
             return Err(too_large(&what, &format!("{MAX_LIST_BYTES} bytes")));
         }
+        let parts = split(list)?;
+        let patterns = parts.iter().filter(|part| part.contains(['*', '?', '/'])).count();
+        if patterns > MAX_PATTERNS {
+            return Err(too_large(&format!("{patterns} patterns"), &MAX_PATTERNS.to_string()));
+        }
         let mut names = Self::default();
-        for typed in split(list)? {
+        for typed in parts {
             let (bare, excluded) = match typed.strip_prefix('-') {
                 Some(rest) => (rest.trim_start(), true),
                 None => (typed, false),
             };
+            if bare.is_empty() {
+                return Err(filter_error("a '-' that excludes nothing: write -NAME"));
+            }
             let item = Item { matcher: matcher(bare)?, typed: bare.to_owned() };
             if excluded { &mut names.excludes } else { &mut names.includes }.push(item);
         }
@@ -160,8 +170,12 @@ fn pattern_end(pattern: &str) -> Option<usize> {
 
 fn matcher(typed: &str) -> Result<Matcher> {
     if let Some(inner) = typed.strip_prefix('/') {
-        let Some(inner) = inner.strip_suffix('/') else {
-            return Err(filter_error(format!("'{typed}' goes on behind its closing '/'")));
+        let inner = match inner.strip_suffix('/') {
+            Some(pattern) if pattern_end(inner) == Some(inner.len()) => pattern,
+            _ => {
+                let what = format!("'{typed}' goes on behind its closing '/': write \\/ for a '/'");
+                return Err(filter_error(what));
+            }
         };
         return regex(typed, &inner.replace("\\/", "/")).map(Matcher::Pattern);
     }
@@ -241,6 +255,9 @@ mod tests {
     fn a_slash_in_a_pattern_is_escaped() {
         let names = Names::parse(r"/a\/b/, c").expect("it is well formed");
         assert!(names.wants("xa/by") && names.wants("c") && !names.wants("a"));
+        // An escaped backslash does not escape the slash behind it.
+        let names = Names::parse(r"/a\\/,b").expect("it is well formed");
+        assert!(names.wants(r"a\") && names.wants("b") && !names.wants("a"));
     }
 
     #[test]
@@ -251,6 +268,9 @@ mod tests {
             ("/abc", "no closing"),
             ("/a(/", "not a pattern"),
             ("/a/b", "goes on"),
+            ("/a/b/", "goes on"),
+            ("exits,-", "excludes nothing"),
+            ("/x{1001}{1001}/", "not a"),
             (
                 "/(((((((((((((((((((((((((((((((((((((a)))))))))))))))))))))))))))))))))))))/",
                 "not a",
@@ -262,6 +282,8 @@ mod tests {
         }
         let long = "a,".repeat(MAX_NAMES + 1);
         assert_eq!(Names::parse(&long).map_err(|e| e.kind()).err(), Some(ErrorKind::TooLarge));
+        let patterns = "a*,".repeat(MAX_PATTERNS + 1);
+        assert_eq!(Names::parse(&patterns).map_err(|e| e.kind()).err(), Some(ErrorKind::TooLarge));
         let longer = "a".repeat(MAX_LIST_BYTES + 1);
         assert_eq!(Names::parse(&longer).map_err(|e| e.kind()).err(), Some(ErrorKind::TooLarge));
     }

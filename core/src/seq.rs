@@ -16,7 +16,8 @@
 //!
 //! Invariant: one writer at a time. A reader never waits: its tries are bounded.
 
-use crate::sync::{AtomicU64, Ordering, fence};
+pub use crate::sync::AtomicU64;
+use crate::sync::{Ordering, fence};
 
 /// The group kept changing, or a writer stopped in the middle of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,48 +122,44 @@ mod loom_models {
     use loom::sync::Arc;
     use loom::thread;
 
-    /// Every interleaving and every allowed reordering of two changes against one reading.
-    #[test]
-    fn loom_seq_is_whole_or_torn() {
-        loom::model(|| {
-            let seq = Arc::new(AtomicU64::new(0));
-            let words = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
-            let writer = {
-                let (seq, words) = (Arc::clone(&seq), Arc::clone(&words));
-                thread::spawn(move || {
-                    for n in 1..=2 {
-                        write(&seq, || {
-                            words[0].store(n, Ordering::Relaxed);
-                            words[1].store(n, Ordering::Relaxed);
-                        });
-                    }
-                })
-            };
-            let mut out = [0; 2];
-            if read(&seq, &words[..], &mut out, 1).is_ok() {
-                assert_eq!(out[0], out[1], "torn");
-                // The number was even and its words were seen: `seq / 2` changes were made.
-            }
+    /// Two words under one number. Loom does not let a thread that spawned another fall behind its
+    /// own first load, so both sides get threads of their own.
+    fn model(changes: u64, reader: fn(&AtomicU64, &[AtomicU64; 2])) {
+        loom::model(move || {
+            let group = Arc::new((AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)]));
+            let theirs = Arc::clone(&group);
+            let writer = thread::spawn(move || {
+                let (seq, words) = &*theirs;
+                for n in 1..=changes {
+                    write(seq, || words.iter().for_each(|word| word.store(n, Ordering::Relaxed)));
+                }
+            });
+            let reader = thread::spawn(move || reader(&group.0, &group.1));
             writer.join().expect("the writer does not panic");
+            reader.join().expect("the reader does not panic");
         });
     }
 
-    /// Whoever sees the second even number sees the second change: what W2 and R1 are for.
+    /// Every interleaving and every allowed reordering of a change and a reading.
+    #[test]
+    fn loom_seq_is_whole_or_torn() {
+        model(2, |seq, words| {
+            let mut out = [0; 2];
+            if read(seq, words, &mut out, 1).is_ok() {
+                assert_eq!(out[0], out[1], "torn");
+            }
+        });
+    }
+
+    /// Whoever sees the even number behind a change sees the change: what W2 and R1 are for.
     #[test]
     fn loom_seq_number_brings_its_words() {
-        loom::model(|| {
-            let seq = Arc::new(AtomicU64::new(0));
-            let word = Arc::new([AtomicU64::new(0)]);
-            let writer = {
-                let (seq, word) = (Arc::clone(&seq), Arc::clone(&word));
-                thread::spawn(move || write(&seq, || word[0].store(1, Ordering::Relaxed)))
-            };
+        model(1, |seq, words| {
             let seen = seq.load(Ordering::Relaxed);
-            let mut out = [0];
-            if read(&seq, &word[..], &mut out, 1).is_ok() && seen == 2 {
-                assert_eq!(out[0], 1, "the number came without its word");
+            let mut out = [0; 2];
+            if read(seq, words, &mut out, 1).is_ok() && seen == 2 {
+                assert_eq!(out, [1, 1], "the number came without its words");
             }
-            writer.join().expect("the writer does not panic");
         });
     }
 }

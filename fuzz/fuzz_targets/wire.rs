@@ -9,6 +9,7 @@
 
 #![no_main]
 
+use std::fmt::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -20,9 +21,14 @@ use vmstrobe_core::{
     WORD_BYTES, bucket, quantile,
 };
 
+/// How much of a text is looked at: all of an ordinary block's. A histogram of 65,535 buckets would
+/// only take time.
+const PAGE_BYTES: usize = 16 * 1024;
+
 fuzz_target!(|input: &[u8]| {
     let Some(Ok(block)) = read(input) else { return };
     is_sound(&block);
+    says_what_the_file_says(&block, input);
     comes_back_as_it_was_written(&block);
     let schema = &block.schema;
     let mut some = Mask::none(schema.descs().len());
@@ -46,6 +52,8 @@ fn read(file: &[u8]) -> Option<Result<Block>> {
         Err(error) => return Some(Err(error)),
     };
     assert_eq!(header.to_bytes(), file[..Header::BYTES]);
+    assert!((1..=wire::MAX_NAME_BYTES).contains(&header.name_size));
+    assert!(header.num_desc <= wire::MAX_DESCS);
     let (id, descs) = (part(file, header.id_range()), part(file, header.desc_range()));
     Some(wire::parse(&header, id, descs, "kvm", Target::Vcpu))
 }
@@ -65,12 +73,35 @@ fn is_sound(block: &Block) {
         assert!(end <= schema.data_bytes(), "{desc:?}");
         assert!(!desc.name.contains('\0'), "{desc:?}");
     }
-    let left_out = block.notes.iter().filter(|note| leaves_out(note)).count();
-    assert_eq!(schema.descs().len() + left_out, block.header.num_desc as usize);
     let names: usize = schema.descs().iter().map(|desc| desc.name.len()).sum();
     let parsed = names + size_of_val(schema.descs()) + size_of_val(&*block.notes);
     assert!(parsed <= wire::MAX_PARSED_BYTES);
     assert!(block.notes.iter().all(|note| !note.to_string().is_empty()));
+}
+
+/// The statistics are the file's, one by one, but for those that a note leaves out.
+fn says_what_the_file_says(block: &Block, file: &[u8]) {
+    let header = &block.header;
+    assert!(header.id_range().end <= file.len() as u64, "there is no such id");
+    let descs = part(file, header.desc_range()).chunks_exact(16 + header.name_size as usize);
+    assert_eq!(descs.len(), header.num_desc as usize);
+    let mut left_out = block.notes.iter().filter(|note| leaves_out(note)).peekable();
+    let mut kept = block.schema.descs().iter();
+    for (index, bytes) in (0..).zip(descs) {
+        if left_out.next_if(|note| note.desc == Some(index)).is_some() {
+            continue;
+        }
+        let desc = kept.next().expect("what no note leaves out is kept");
+        let flags = desc.stat_type.bits() | desc.unit.bits() | desc.scale.base.bits();
+        assert_eq!((flags | desc.other_flags).to_ne_bytes(), bytes[..4], "{desc:?}");
+        assert_eq!(desc.scale.exponent.to_ne_bytes(), bytes[4..6], "{desc:?}");
+        assert_eq!(desc.size.to_ne_bytes(), bytes[6..8], "{desc:?}");
+        assert_eq!(desc.offset.to_ne_bytes(), bytes[8..12], "{desc:?}");
+        assert_eq!(desc.bucket_size.to_ne_bytes(), bytes[12..16], "{desc:?}");
+        let name = bytes[16..].split(|&byte| byte == 0).next().unwrap_or_default();
+        assert_eq!(*desc.name, *String::from_utf8_lossy(name));
+    }
+    assert!(kept.next().is_none() && left_out.next().is_none());
 }
 
 fn leaves_out(note: &Note) -> bool {
@@ -124,8 +155,23 @@ fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     plan.keep(&fetched, row);
     states[0] = RowState::Good;
     snapshot.objects().flat_map(|view| view.stats()).for_each(has_a_meaning);
-    let text = InfoStats { snapshot: &snapshot, with_provider: true, with_path: true }.to_string();
-    assert_eq!(text.is_empty(), plan.columns().is_empty());
+    let mut page = Page { bytes: 0 };
+    let text = InfoStats { snapshot: &snapshot, with_provider: true, with_path: true };
+    let whole = write!(page, "{text}").is_ok();
+    assert_eq!(page.bytes == 0, plan.columns().is_empty());
+    assert!(whole || page.bytes > PAGE_BYTES);
+}
+
+/// Takes the first bytes of a text, and refuses the rest.
+struct Page {
+    bytes: usize,
+}
+
+impl fmt::Write for Page {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.bytes += text.len();
+        if self.bytes > PAGE_BYTES { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 fn has_a_meaning(value: Value<'_>) {

@@ -115,9 +115,11 @@ fn read_exactly(fd: &OwnedFd, bytes: &mut [u8], offset: u64, what: &str) -> Resu
             ErrorKind::Malformed,
             format!("not a stats fd: its {what} should be {want} bytes and is {got}"),
         )),
-        Err(errno) => {
-            Err(Error::caused(ErrorKind::Io, format!("cannot read the {what} of a stats fd"), errno))
-        }
+        Err(errno) => Err(Error::caused(
+            ErrorKind::Io,
+            format!("cannot read the {what} of a stats fd"),
+            errno,
+        )),
     }
 }
 

@@ -18,7 +18,7 @@ mod fd;
 mod kvm;
 
 #[cfg(test)]
-mod testing;
+mod tests;
 
 pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
 pub use reaper::Reaper;

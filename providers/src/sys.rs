@@ -97,7 +97,7 @@ mod tests {
     use rustix::event::{EventfdFlags, eventfd};
 
     use super::*;
-    use crate::testing;
+    use crate::tests;
 
     #[test]
     fn requests_have_the_kernels_numbers() {
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_vm_has_the_capability_and_its_statistics() {
-        let Some(vm) = testing::vm() else { return };
+        let Some(vm) = tests::vm() else { return };
         assert!(kvm_check_extension(vm.fd(), CAP_BINARY_STATS_FD).unwrap() > 0);
         assert_eq!(kvm_check_extension(vm.fd(), 1 << 30).unwrap(), 0);
         kvm_get_stats_fd(vm.fd()).unwrap();

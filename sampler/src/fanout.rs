@@ -168,7 +168,6 @@ fn middle(mut measure: impl FnMut() -> u64) -> u64 {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
     use vmstrobe_core::Source;

@@ -9,9 +9,10 @@
 //! Invariant: one writer, the sampler that owns the [`Recorder`].
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use hdrhistogram::Histogram;
+use vmstrobe_core::seq::AtomicU64;
 use vmstrobe_core::{
     Desc, Object, Provider, ReadPlan, Result, RowState, Rows, Scale, Schema, Source, StatType,
     Target, Unit, WORD_BYTES, seq,
@@ -125,6 +126,13 @@ pub struct Recorder {
 struct Time {
     exact: Histogram<u64>,
     log2: [u64; BUCKETS],
+}
+
+impl Default for Recorder {
+    /// The recorder of a sampler whose health nobody samples.
+    fn default() -> Self {
+        Health::new().1
+    }
 }
 
 impl Health {
@@ -314,7 +322,6 @@ impl TimeQuantiles {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
     use vmstrobe_core::{Layout, Mask, Snapshot};

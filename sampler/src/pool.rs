@@ -79,7 +79,6 @@ impl<T> Pool<T> {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
 
@@ -123,47 +122,5 @@ mod tests {
         assert!(publish(&mut pool, &mut newest, 5));
         assert_eq!(held.iter().map(|n| **n).collect::<Vec<_>>(), [1, 3, 4]);
         assert_eq!(pool.len(), 3);
-    }
-}
-
-#[cfg(test)]
-#[cfg(loom)]
-mod loom_models {
-    use super::*;
-    use loom::sync::Mutex;
-    use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
-    use loom::thread;
-
-    /// Two publications against a reader that holds on to what it got: its two words stay as they
-    /// were. The mutex stands in for arc-swap.
-    #[test]
-    fn loom_pool_never_writes_what_a_reader_holds() {
-        loom::model(|| {
-            let buffer = |n: u64| Arc::new([AtomicU64::new(n), AtomicU64::new(n)]);
-            let newest = Arc::new(Mutex::new(buffer(0)));
-            let reader = {
-                let newest = Arc::clone(&newest);
-                thread::spawn(move || {
-                    let held = Arc::clone(&*newest.lock().expect("nobody panics with it"));
-                    let first = held[0].load(Relaxed);
-                    let second = held[1].load(Relaxed);
-                    assert_eq!(first, second, "written while a reader held it");
-                })
-            };
-            let mut pool = Pool::new(vec![buffer(100), buffer(101)]);
-            for n in 1..=2 {
-                let Some(at) = pool.free() else { continue };
-                for word in pool.fill(at).iter_mut() {
-                    word.store(n, Relaxed);
-                }
-                let shared = pool.share(at);
-                let before = {
-                    let mut newest = newest.lock().expect("nobody panics with it");
-                    std::mem::replace(&mut *newest, shared)
-                };
-                drop(pool.put_back(at, before));
-            }
-            reader.join().expect("the reader does not panic");
-        });
     }
 }

@@ -71,7 +71,6 @@ impl fmt::Debug for Newest {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
     use crate::pool::Pool;

@@ -295,5 +295,4 @@ impl Drop for Running {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests;

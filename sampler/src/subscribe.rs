@@ -130,7 +130,6 @@ impl Drop for Subscriber {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
     use vmstrobe_core::Layout;

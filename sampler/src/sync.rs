@@ -1,7 +1,4 @@
-//! The reference count of the crate: std's, or the model checker's under `--cfg loom`.
+//! The reference count of the pool, under a name of our own: `tests/loom.rs` puts the model
+//! checker's in its place.
 
-#[cfg(not(loom))]
 pub(crate) use std::sync::Arc;
-
-#[cfg(loom)]
-pub(crate) use loom::sync::Arc;

@@ -168,7 +168,6 @@ fn sleep_until(time_ns: u64) {
 }
 
 #[cfg(test)]
-#[cfg(not(loom))]
 mod tests {
     use super::*;
 

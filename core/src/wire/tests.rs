@@ -256,6 +256,15 @@ fn too_many_descriptors_or_too_much_data_is_refused() {
     refused(&[(desc(0, 8), &le(MAX_DATA_BYTES as u32))], ErrorKind::TooLarge);
 }
 
+/// Two claim half of what is allowed each, at one place: shown or summed they are more than it.
+#[test]
+fn words_that_many_statistics_share_count_each_time() {
+    let size = u16::MAX.to_ne_bytes();
+    let two: &[(usize, &[u8])] = &[(desc(0, 6), &size), (desc(1, 6), &size), (desc(1, 8), &le(0))];
+    refused(two, ErrorKind::TooLarge);
+    assert!(with(&two[..1]).is_ok());
+}
+
 #[test]
 fn an_id_over_another_part_is_noted() {
     let mut bytes = block();

@@ -26,10 +26,13 @@ use crate::reaper::Reaper;
 /// line or else its pid; a vCPU's is `/vm/<name>/vcpu[<n>]` with the kernel's vCPU id, which for
 /// some CPU topologies is not QEMU's `cpu-index`.
 ///
-/// vCPUs that come and go are noticed whenever [`Provider::objects`] is called. Two limits: a VMM
-/// that replaces a stats fd by another under the same number and vCPU id between two calls is not
-/// seen to do so; and fds of several VMs in one process are told apart by the order of their
-/// numbers.
+/// vCPUs that come and go are noticed whenever [`Provider::objects`] is called. Limits:
+///
+/// * A VMM that replaces a stats fd by another under the same number and vCPU id between two such
+///   calls is not seen to do so.
+/// * fds of several VMs in one process are told apart by the order of their numbers.
+/// * Kernels before 6.4.8 (and stable ones older than that) read freed memory through a stats fd
+///   that outlives its VM: do not attach there.
 ///
 /// ```no_run
 /// use vmstrobe_core::Provider;

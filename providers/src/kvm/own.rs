@@ -25,15 +25,16 @@ pub const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The statistics of a VM of this process: the provider for a VMM.
 ///
-/// Add each vCPU before its first `KVM_RUN`, which takes some 50 µs, or on its own thread
+/// Add each vCPU before its first `KVM_RUN`, which takes some 0.1 ms, or on its own thread
 /// ([`OwnKvm::add_vcpu_here`]). The VM's object is `/vm/<name>`, a vCPU's `/vm/<name>/vcpu[<n>]`.
 ///
 /// It keeps stats fds open, not the VM's and vCPUs' own. As long as they are, the kernel keeps what
 /// is left of a VM that is closed, and rows go on showing its last values: drop the provider, and
-/// the sampler's sources, with the VM. (Before Linux 6.4.8, 6.1.43 and 5.15.124 do so *before* the
-/// VM is closed: there a stats fd may not outlive its VM.)
+/// the sampler's sources, with the VM. (On kernels before 6.4.8, and stable ones older than that,
+/// do so *before* the VM is closed: there a stats fd must not outlive its VM.)
 ///
-/// A VMM with a seccomp filter has to allow its VM and vCPU threads ioctl 0xAECE and `pread64`.
+/// A VMM that confines itself with seccomp does all this first, or allows ioctl 0xAECE and what a
+/// new thread needs. Sampling needs `pread64`, and closing `close` and `futex`.
 ///
 /// ```no_run
 /// # use std::os::fd::{AsFd, OwnedFd};
@@ -86,10 +87,10 @@ impl OwnKvm {
     /// Adds a vCPU that is not in `KVM_RUN` now: best before its first run.
     ///
     /// # Errors
-    /// `Busy` if the vCPU does not leave `KVM_RUN` within [`VCPU_BUSY_LIMIT`]; a thread then goes on
-    /// waiting for it, and holds the vCPU open until it does. `Unsupported` if there is one of that
-    /// index, or the fd is no vCPU; `Denied` if it belongs to another process; `Io` if a thread or
-    /// an fd is not to be had.
+    /// `Busy` if the vCPU does not leave `KVM_RUN` within [`VCPU_BUSY_LIMIT`]; a thread then goes
+    /// on waiting for it, and holds the vCPU open until it does. `Unsupported` if there is one of
+    /// that index, or the fd is no vCPU; `Denied` if it belongs to another process; `Io` if a
+    /// thread or an fd is not to be had.
     pub fn add_vcpu(&self, index: u32, vcpu: BorrowedFd<'_>) -> Result<()> {
         self.add(index, None, || stats_fd_in_time(index, vcpu))
     }
@@ -154,9 +155,8 @@ impl OwnKvm {
 
 impl State {
     fn check_free(&self, index: u32, path: &str) -> Result<()> {
-        let taken = |opened: &&Opened| {
-            opened.object.index == Some(index) || *opened.object.path == *path
-        };
+        let taken =
+            |opened: &&Opened| opened.object.index == Some(index) || *opened.object.path == *path;
         match self.opened.iter().find(taken) {
             None => Ok(()),
             Some(Opened { object, .. }) => {

@@ -94,7 +94,8 @@ mod tests {
             let stat = format!("4711 ({comm}) {after}\n");
             assert_eq!(start_time_ticks(&stat), Some(8242), "{stat}");
         }
-        for garbage in ["", ")", "1 (a) S 1 2", "1 (a", ") a b c d e f g h i j k l m n o p q r s t"] {
+        for garbage in ["", ")", "1 (a) S 1 2", "1 (a", ") a b c d e f g h i j k l m n o p q r s t"]
+        {
             assert_eq!(start_time_ticks(garbage), None, "{garbage}");
         }
     }

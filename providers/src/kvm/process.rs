@@ -170,7 +170,8 @@ impl Shared {
                 thread::sleep(REFUSED_PAUSE);
             }
             let woken = !fds[watched.len()].revents().is_empty();
-            for (process, _) in watched.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()) {
+            for (process, _) in watched.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty())
+            {
                 process.give_up();
             }
             if woken {

@@ -67,7 +67,7 @@ impl fmt::Display for Access {
 pub struct Scan {
     /// The VMs, by process id.
     pub vms: Vec<Vm>,
-    /// Processes of others, of which we may not see whether they have a VM. As root there is none.
+    /// Processes of others, of which we may not see whether they have a VM. Seldom any, as root.
     pub hidden: usize,
 }
 
@@ -141,12 +141,17 @@ pub(super) fn no_process(pid: u32) -> Error {
 /// We may not look into that process, or not take its fds.
 pub(super) fn denied(pid: u32) -> Error {
     let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    Error::new(ErrorKind::Denied, denied_text(pid, yama.trim()))
+    let is_root = rustix::process::geteuid().is_root();
+    Error::new(ErrorKind::Denied, denied_text(pid, is_root, yama.trim()))
 }
 
-fn denied_text(pid: u32, yama_scope: &str) -> String {
+fn denied_text(pid: u32, is_root: bool, yama_scope: &str) -> String {
     let advice = "run as root, or give vmstrobe CAP_SYS_PTRACE";
     match yama_scope {
+        // Root in a container, or one that has laid its capabilities down.
+        "" | "0" if is_root => {
+            format!("pid {pid} has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE")
+        }
         "" | "0" => format!("pid {pid} belongs to another user: {advice}"),
         "3" => format!(
             "pid {pid} cannot be looked into: kernel.yama.ptrace_scope is 3, which forbids it to \
@@ -268,12 +273,18 @@ fn group(links: &[(RawFd, KvmLink)]) -> Vec<VmFds> {
     let vcpu_stats = share_out(&vms, &vcpu_stats, |vm, id| vcpus[vm].contains_key(&id));
     let vm_stats = share_out(&vms, &vm_stats, |_, _| true);
     let all = vcpus.into_iter().zip(vcpu_stats).zip(vm_stats);
-    all.map(|((vcpus, vcpu_stats), vm_stats)| VmFds {
+    let vm = |((vcpus, vcpu_stats), vm_stats): (_, BTreeMap<_, _>)| VmFds {
         vcpus,
         vcpu_stats,
         vm_stats: vm_stats.get(&0).copied(),
-    })
-    .collect()
+    };
+    let mut vms: Vec<VmFds> = all.map(vm).collect();
+    // A VMM may hold its VM by several fds (crosvm does): those that nothing belongs to are no VMs.
+    let is_bare = |vm: &VmFds| *vm == VmFds::default();
+    if !vms.iter().all(is_bare) {
+        vms.retain(|vm| !is_bare(vm));
+    }
+    vms
 }
 
 /// Divides fds of one kind, each with its id, among VMs of which `may_own` says who can have one.

@@ -7,7 +7,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::{Health, Roster, Subscriber};
+use crate::{Recorder, Roster, Subscriber};
 use vmstrobe_core::{
     Desc, Filter, Object, Provider, ReadPlan, Registry, Rows, Schema, Source, Target,
 };
@@ -53,7 +53,7 @@ impl Numbers {
         let mut roster = self.roster();
         let sweep = roster.open().expect("it opens");
         let (sampler, control) =
-            Sampler::new(sweep, Health::new().1, Fanout::Inline).expect("it needs no threads");
+            Sampler::new(sweep, Recorder::default(), Fanout::Inline).expect("it needs no threads");
         (roster, sampler, control)
     }
 }

@@ -1,9 +1,10 @@
-//! Other processes to borrow from: a real QEMU, and a VMM of ours that does as it is told.
+//! `#[cfg(test)]` of `attach`, with other processes to borrow from: a real QEMU, and a VMM of ours
+//! that does as it is told.
 
 use std::env;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ use vmstrobe_core::RowState;
 use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
-use crate::kvm::scan::Access;
 use crate::OwnKvm;
-use crate::testing::{has_kvm, has_qemu, open_all, soon, states};
+use crate::kvm::scan::Access;
+use crate::tests::{has_kvm, has_qemu, open_all, soon, states};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
 struct Qemu(Child);
@@ -28,6 +29,7 @@ impl Qemu {
             .args(["-accel", "kvm", "-display", "none", "-nodefaults", "-machine", "q35"])
             .args(["-m", "64", "-smp", "2", "-S", "-name", name])
             .stdin(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let qemu = Self(child);
@@ -64,7 +66,8 @@ impl Vmm {
         let program = env::current_exe().unwrap();
         has_kvm().then(|| {
             let child = Command::new(program)
-                .args(["--exact", VMM, "--ignored", "--nocapture"])
+                .args(["--exact", VMM, "--nocapture"])
+                .env(VMM, "")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .spawn()
@@ -95,11 +98,13 @@ impl Drop for Vmm {
     }
 }
 
-/// No test, but what [`Vmm`] runs: takes `bare`, `vm`, `vcpu ID`, `add ID`, `remove ID` and `close` from
-/// its input; all act on the newest VM.
+/// No test, but what [`Vmm`] runs: takes `bare`, `vm`, `vcpu ID`, `add ID`, `remove ID` and `close`
+/// from its input; all act on the newest VM.
 #[test]
-#[ignore = "a child process of other tests"]
 fn a_vmm_that_does_as_it_is_told() {
+    if env::var_os(VMM).is_none() {
+        return;
+    }
     let (mut vms, mut kvms, mut vcpus) = (Vec::new(), Vec::new(), Vec::new());
     for line in io::stdin().lines() {
         let line = line.unwrap();
@@ -110,11 +115,10 @@ fn a_vmm_that_does_as_it_is_told() {
             "vm" => {
                 vms.push(Vm::new(Irqchip::None).unwrap());
                 kvms.push(OwnKvm::new("x", vms.last().unwrap().fd()).unwrap());
-                vcpus.clear();
             }
             "vcpu" => vcpus.push(vms.last().unwrap().vcpu(id).unwrap()),
             "add" => {
-                let vcpu = vcpus.iter().find(|vcpu| vcpu.id() == id).unwrap();
+                let vcpu = vcpus.iter().rfind(|vcpu| vcpu.id() == id).unwrap();
                 kvms.last().unwrap().add_vcpu(id, vcpu.fd()).unwrap();
             }
             "remove" => assert!(kvms.last().unwrap().remove_vcpu(id)),
@@ -290,6 +294,17 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
     assert!(error.to_string().contains("QEMU does from 8.1 on"), "{error}");
     assert_eq!(paths(&kvm).len(), 0);
     assert!(!kvm.detach(pid));
+}
+
+#[test]
+fn a_vm_of_another_process_is_not_ones_own() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    vmm.tell("bare", 1, 0);
+    let process = Process::open(vmm.0.id()).unwrap();
+    let vm = (3..64).find_map(|fd| process.borrow(fd, KvmLink::Vm).unwrap()).unwrap();
+    let error = OwnKvm::new("x", vm.as_fd()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("belongs to another process"), "{error}");
 }
 
 #[test]

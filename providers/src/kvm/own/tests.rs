@@ -1,4 +1,4 @@
-//! A VMM's view: its vCPUs come, run, and go, while someone samples them.
+//! `#[cfg(test)]` of `own`, a VMM's view: its vCPUs come, run, and go, while someone samples them.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use vmstrobe_guest::{DemoGuest, Farm, Vm};
 use super::*;
 use crate::kvm::proc::KvmLink;
 use crate::kvm::process::Process;
-use crate::testing::{has_kvm, has_link, open_all, soon, states, tick, vm};
+use crate::tests::{has_kvm, has_link, open_all, soon, states, tick, vm};
 
 fn paths(kvm: &OwnKvm) -> Vec<String> {
     kvm.objects().unwrap().into_iter().map(|object| object.path.into()).collect()
@@ -46,7 +46,10 @@ fn objects_are_the_vm_and_its_vcpus_by_index() {
     );
     assert_eq!(kvm.name(), "kvm");
     let schemas = kvm.schemas().unwrap();
-    assert_eq!(schemas.iter().map(|s| s.target()).collect::<Vec<_>>(), [&Target::Vm, &Target::Vcpu]);
+    assert_eq!(
+        schemas.iter().map(|s| s.target()).collect::<Vec<_>>(),
+        [&Target::Vm, &Target::Vcpu]
+    );
     let vcpus = objects_of(&kvm, &Target::Vcpu);
     assert!(vcpus.iter().all(|vcpu| Arc::ptr_eq(&vcpu.schema, &schemas[1])));
     assert_eq!(vcpus.iter().map(|v| v.index).collect::<Vec<_>>(), [0, 1, 2, 3].map(Some));
@@ -183,6 +186,8 @@ fn a_vcpu_that_stays_in_kvm_run_is_busy() {
     let vm = Kvm::new().unwrap().create_vm().unwrap();
     vm.create_irq_chip().unwrap();
     let mut vcpu = vm.create_vcpu(ID.into()).unwrap();
+    // KVM finds a new vCPU's APIC by its id only after something was written to it.
+    vcpu.set_lapic(&vcpu.get_lapic().unwrap()).unwrap();
     let vcpu_fd = fd_of(&vcpu, KvmLink::Vcpu(ID));
     let kvm = OwnKvm::new("x", fd_of(&vm, KvmLink::Vm).as_fd()).unwrap();
     let runner = thread::spawn(move || {
@@ -202,7 +207,7 @@ fn a_vcpu_that_stays_in_kvm_run_is_busy() {
 
     // An INIT, level asserted: KVM_RUN returns EAGAIN, and the asker gets what it waited for.
     let init = kvm_msi { address_lo: 0xfee0_0000 | ID << 12, data: 0x4500, ..Default::default() };
-    vm.signal_msi(init).unwrap();
+    assert_eq!(vm.signal_msi(init).unwrap(), 1);
     let (vcpu, outcome) = runner.join().unwrap();
     assert_eq!(outcome, Err(Errno::AGAIN.raw_os_error()));
     kvm.add_vcpu(ID, vcpu_fd.as_fd()).unwrap();

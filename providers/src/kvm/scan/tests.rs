@@ -1,4 +1,5 @@
-//! How a process's fds are divided among its VMs, and what is said of processes that have none.
+//! `#[cfg(test)]` of `scan`: how a process's fds are divided among its VMs, and what is said of
+//! processes that have none.
 
 use super::*;
 
@@ -49,10 +50,7 @@ fn a_leaked_fd_gives_way_to_the_newest() {
 
 #[test]
 fn vms_one_after_the_other() {
-    check(
-        "v c0 s0 S v c0 c1 s0 s1 S",
-        &[("0:11", "0:12", "13"), ("0:15 1:16", "0:17 1:18", "19")],
-    );
+    check("v c0 s0 S v c0 c1 s0 s1 S", &[("0:11", "0:12", "13"), ("0:15 1:16", "0:17 1:18", "19")]);
     check("v c0 v c0", &[("0:11", "", ""), ("0:13", "", "")]);
     // The second's vCPU was plugged again.
     check("v c0 s0 v c0 s0 s0", &[("0:11", "0:12", ""), ("0:14", "0:16", "")]);
@@ -69,17 +67,18 @@ fn all_vms_first() {
 
 #[test]
 fn statistics_after_all_vcpus() {
-    check(
-        "v c0 v c0 c1 s0 s0 s1",
-        &[("0:11", "0:15", ""), ("0:13 1:14", "0:16 1:17", "")],
-    );
+    check("v c0 v c0 c1 s0 s0 s1", &[("0:11", "0:15", ""), ("0:13 1:14", "0:16 1:17", "")]);
     // The first is the one that has vCPU 1.
-    check(
-        "v c0 c1 v c0 s0 s1 s0",
-        &[("0:11 1:12", "0:15 1:16", ""), ("0:14", "0:17", "")],
-    );
+    check("v c0 c1 v c0 s0 s1 s0", &[("0:11 1:12", "0:15 1:16", ""), ("0:14", "0:17", "")]);
     check("v c0 c1 v c0 s1", &[("0:11 1:12", "1:15", ""), ("0:14", "", "")]);
     check("v c0 v c1 s0 s1", &[("0:11", "0:14", ""), ("1:13", "1:15", "")]);
+}
+
+#[test]
+fn a_vm_held_twice_is_one() {
+    check("v v c0 s0 c1 s1", &[("0:12 1:14", "0:13 1:15", "")]);
+    check("v S c0 s0 v", &[("0:12", "0:13", "11")]);
+    check("v", &[("", "", "")]);
 }
 
 #[test]
@@ -91,7 +90,11 @@ fn only_some_keep_statistics() {
 #[test]
 fn access_says_what_there_is() {
     for (links, want, text) in [
-        (vec![KvmLink::Vcpu(0)], Access::NoStatsFds, "keeps no stats fds open (QEMU 8.1 and later do)"),
+        (
+            vec![KvmLink::Vcpu(0)],
+            Access::NoStatsFds,
+            "keeps no stats fds open (QEMU 8.1 and later do)",
+        ),
         (
             vec![KvmLink::Vcpu(0), KvmLink::VcpuStats(0)],
             Access::StatsFds { vcpus: 1, vm: false },
@@ -137,14 +140,16 @@ fn a_process_without_a_vm_is_named() {
 fn a_refusal_says_what_to_do() {
     let plain = "pid 7 belongs to another user: run as root, or give vmstrobe CAP_SYS_PTRACE";
     for (scope, want) in [("", plain), ("0", plain)] {
-        assert_eq!(denied_text(7, scope), want);
+        assert_eq!(denied_text(7, false, scope), want);
     }
+    let root = "pid 7 has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE";
+    assert_eq!(denied_text(7, true, ""), root);
     for scope in ["1", "2"] {
-        let text = denied_text(7, scope);
+        let text = denied_text(7, false, scope);
         assert!(text.contains(&format!("kernel.yama.ptrace_scope={scope}")), "{text}");
         assert!(text.contains("CAP_SYS_PTRACE"), "{text}");
     }
-    assert!(denied_text(7, "3").contains("until the next boot"));
+    assert!(denied_text(7, true, "3").contains("until the next boot"));
 }
 
 #[test]

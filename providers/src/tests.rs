@@ -1,4 +1,5 @@
-//! What the tests of this crate share: whether the machine has what they need, and one way to read.
+//! What every `#[cfg(test)]` of this crate shares: whether the machine has what a test needs, and
+//! one way to read.
 //!
 //! Invariant: a test that cannot run says so on standard output, and fails instead where
 //! `VMSTROBE_REQUIRE` (a comma list) promises the thing.
@@ -18,7 +19,8 @@ fn require(what: &str, available: Result<(), String>) -> bool {
     assert!(!named, "VMSTROBE_REQUIRE promises {what}, but: {why}");
     let thread = std::thread::current();
     // Not println!, which is shown only if the test fails.
-    writeln!(std::io::stdout(), "skipped: {}: {what}: {why}", thread.name().unwrap_or("?")).unwrap();
+    writeln!(std::io::stdout(), "skipped: {}: {what}: {why}", thread.name().unwrap_or("?"))
+        .unwrap();
     false
 }
 

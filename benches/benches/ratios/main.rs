@@ -1,0 +1,121 @@
+//! The figures that the project promises, each beside its peer in one run.
+//!
+//! `cargo bench -p vmstrobe-benches --bench ratios` prints a table; `-- --json` an array of
+//! `{"name", "ours", "peer", "ratio", "goal", "unit"}`; `-- NAME` measures only names that contain
+//! NAME; `-- --quick` takes a few pairs only, to see that everything runs.
+//!
+//! Ours and the peer run in turn, A B B A, and the ratio is the median of the pairs' ratios: a
+//! machine that slows down slows both. What cannot be measured here is said on stderr, with why.
+
+use serde::Serialize;
+
+mod pairs;
+mod rig;
+mod latest;
+mod qemu;
+mod sleep;
+mod tick;
+
+use pairs::Effort;
+
+/// What a ratio has to be.
+#[derive(Clone, Copy, Debug)]
+enum Goal {
+    /// Ours over the peer's, at most.
+    RatioAtMost(f64),
+    /// The peer's over ours, at least.
+    SpeedupAtLeast(f64),
+    /// Ours alone, at most, in the unit.
+    OursAtMost(f64),
+}
+
+/// One line of the table.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    ours: f64,
+    peer: f64,
+    ratio: f64,
+    #[serde(serialize_with = "bound")]
+    goal: Goal,
+    unit: &'static str,
+}
+
+fn bound<S: serde::Serializer>(goal: &Goal, serializer: S) -> Result<S::Ok, S::Error> {
+    let (Goal::RatioAtMost(bound) | Goal::SpeedupAtLeast(bound) | Goal::OursAtMost(bound)) = goal;
+    serializer.serialize_f64(*bound)
+}
+
+impl Line {
+    fn is_met(&self) -> bool {
+        match self.goal {
+            Goal::RatioAtMost(most) => self.ratio <= most,
+            Goal::SpeedupAtLeast(least) => self.ratio >= least,
+            Goal::OursAtMost(most) => self.ours <= most,
+        }
+    }
+
+    fn goal_text(&self) -> String {
+        match self.goal {
+            Goal::RatioAtMost(most) => format!("ratio ≤ {most:.2}"),
+            Goal::SpeedupAtLeast(least) => format!("ratio ≥ {least:.0}"),
+            Goal::OursAtMost(most) => format!("ours ≤ {most} {}", self.unit),
+        }
+    }
+}
+
+/// A measurement: `None` if it is not one of the names asked for.
+type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
+
+const MEASURES: [(&str, Measure); 8] = [
+    ("tick/fd/4", tick::fd_4),
+    ("tick/fd/64", tick::fd_64),
+    ("tick/fd/256", tick::fd_256),
+    ("tick/all/64", tick::all_64),
+    ("tick/fanout/1024", tick::fanout_1024),
+    ("latest", latest::latest),
+    ("sleep/1khz", sleep::sleep_1khz),
+    ("qemu/query", qemu::query),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let json = arguments.iter().any(|a| a == "--json");
+    let effort =
+        if arguments.iter().any(|a| a == "--quick") { Effort::Quick } else { Effort::Full };
+    let asked: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let mut lines = Vec::new();
+    if !json {
+        println!("{:18} {:>12} {:>12} {:>8}  {:<16}", "name", "ours", "peer", "ratio", "goal");
+    }
+    for (name, measure) in MEASURES {
+        if !asked.is_empty() && !asked.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        match measure(name, effort) {
+            Ok(line) => {
+                if !json {
+                    print_line(&line);
+                }
+                lines.push(line);
+            }
+            Err(error) => eprintln!("{name}: skipped: {error}"),
+        }
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&lines).expect("lines are plain numbers"));
+    }
+}
+
+fn print_line(line: &Line) {
+    let met = if line.is_met() { "met" } else { "NOT MET" };
+    let number = |n: f64| format!("{n:.*} {}", if n < 100.0 { 2 } else { 0 }, line.unit);
+    println!(
+        "{:18} {:>12} {:>12} {:>8.3}  {:<16} {met}",
+        line.name,
+        number(line.ours),
+        number(line.peer),
+        line.ratio,
+        line.goal_text(),
+    );
+}

@@ -1,0 +1,72 @@
+//! Pairs: two things measured in turn, compared pair by pair.
+//!
+//! Invariant: neither side always goes first, and a ratio is of two neighbours in time.
+
+use std::time::{Duration, Instant};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// So few pairs that only their running counts.
+    Quick,
+    /// Enough for a median to stand.
+    Full,
+}
+
+/// The medians of a series of pairs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Medians {
+    /// Ours, in the measured unit.
+    pub(crate) ours: f64,
+    /// The peer's.
+    pub(crate) peer: f64,
+    /// Of ours over the peer's, pair by pair.
+    pub(crate) ratio: f64,
+}
+
+impl Effort {
+    /// Measures so many pairs, or a few; each side gives its figure.
+    pub(crate) fn pairs(
+        self,
+        pairs: usize,
+        mut ours: impl FnMut() -> f64,
+        mut peer: impl FnMut() -> f64,
+    ) -> Medians {
+        let pairs = if self == Self::Quick { 3 } else { pairs };
+        // Caches, branch predictors and clocks settle before it counts.
+        ours();
+        peer();
+        let (mut all_ours, mut all_peers, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for pair in 0..pairs {
+            let (its_ours, its_peer) = if pair % 2 == 0 {
+                let its_ours = ours();
+                (its_ours, peer())
+            } else {
+                let its_peer = peer();
+                (ours(), its_peer)
+            };
+            all_ours.push(its_ours);
+            all_peers.push(its_peer);
+            ratios.push(its_ours / its_peer);
+        }
+        Medians { ours: median(all_ours), peer: median(all_peers), ratio: median(ratios) }
+    }
+}
+
+/// The middle one.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// What one of `times` calls takes, in ns.
+pub(crate) fn ns_each(times: u32, mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    (0..times).for_each(|_| work());
+    ns(start.elapsed()) / f64::from(times)
+}
+
+/// A duration in ns.
+pub(crate) fn ns(duration: Duration) -> f64 {
+    duration.as_nanos() as f64
+}

@@ -1,0 +1,83 @@
+//! Real vCPUs with a sampler on them, and the bare loop over the same statistics fds.
+//!
+//! Invariant: the bare loop reads the very bytes that the sampler's plan spans, into one buffer
+//! that stays in the cache, by the same system call; it does nothing else.
+
+use std::error::Error;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::io::pread;
+use vmstrobe_core::wire::Header;
+use vmstrobe_core::{Filter, Registry, RowState};
+use vmstrobe_guest::Farm;
+use vmstrobe_providers::{OwnKvm, kvm_get_stats_fd};
+use vmstrobe_sampler::{Control, Fanout, Recorder, Roster, Sampler, Tick};
+
+/// Three statistics, as a plotting tool would ask for.
+pub(crate) const THREE: &str = "vcpu: exits, halt_exits, halt_wait_ns";
+/// Everything.
+pub(crate) const ALL: &str = "vcpu";
+
+/// vCPUs at rest, sampled.
+#[derive(Debug)]
+pub(crate) struct Rig {
+    pub(crate) sampler: Sampler,
+    pub(crate) control: Control,
+    pub(crate) bare: Bare,
+    /// Keeps the VMs.
+    _farm: Farm,
+}
+
+/// The peer: a loop of pread.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    fds: Vec<OwnedFd>,
+    offset: u64,
+    buffer: Vec<u64>,
+}
+
+impl Bare {
+    /// Reads every fd once.
+    #[inline]
+    pub(crate) fn read(&mut self) {
+        // Through bytes of the words, so that both ends are aligned as ours are.
+        let bytes = bytemuck::cast_slice_mut::<u64, u8>(&mut self.buffer);
+        for fd in &self.fds {
+            let got = pread(fd, &mut *bytes, self.offset);
+            assert_eq!(got, Ok(bytes.len()), "a statistics fd is read whole");
+        }
+        std::hint::black_box(&mut self.buffer);
+    }
+}
+
+/// So many vCPUs, and a sampler of what `filter` wants of them.
+pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box<dyn Error>> {
+    vmstrobe_guest::usable()?;
+    let farm = Farm::new(vcpus)?;
+    let mut registry = Registry::default();
+    let mut fds = Vec::new();
+    for (number, vm) in farm.vms().iter().enumerate() {
+        let kvm = OwnKvm::new(&format!("farm{number}"), vm.vm().fd())?;
+        for vcpu in vm.vcpus() {
+            // On this thread: a vCPU that never runs cannot keep it waiting.
+            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd())?;
+            fds.push(kvm_get_stats_fd(vcpu.fd())?);
+        }
+        registry.add(Arc::new(kvm));
+    }
+    let filter: Filter = filter.parse()?;
+    let mut roster = Roster::new(registry, vec![filter]);
+    let sweep = roster.open()?;
+    let span = sweep.layout().groups()[0].plan.span_bytes();
+    let mut header = [0; Header::BYTES];
+    pread(&fds[0], &mut header, 0)?;
+    let offset = u64::from(Header::parse(&header)?.data_offset) + span.start as u64;
+    let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), fanout)?;
+    assert_eq!(sampler.tick(), Tick::Published);
+    let newest = control.latest().load_full();
+    assert_eq!(newest.objects().count(), vcpus);
+    assert!(newest.objects().all(|view| view.state() == RowState::Good));
+    let bare = Bare { fds, offset, buffer: vec![0; span.len() / 8] };
+    Ok(Rig { sampler, control, bare, _farm: farm })
+}

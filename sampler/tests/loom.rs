@@ -1,0 +1,53 @@
+//! The pool's rule of reuse under the model checker: the pool's own file, with loom's reference
+//! count in the place of std's. `ci/loom.sh` runs it; an ordinary build has nothing of it.
+
+#![cfg(loom)]
+
+use loom::sync::Mutex;
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use loom::thread;
+
+use crate::pool::Pool;
+use crate::sync::Arc;
+
+mod sync {
+    //! Stands in for `sampler/src/sync.rs`.
+    pub(crate) use loom::sync::Arc;
+}
+
+#[allow(dead_code, reason = "the model does what a tick does, not what a change of roster does")]
+#[path = "../src/pool.rs"]
+mod pool;
+
+/// Two publications against a reader that holds on to what it got: its two words stay as they
+/// were. The mutex stands in for arc-swap.
+#[test]
+fn loom_pool_never_writes_what_a_reader_holds() {
+    loom::model(|| {
+        let buffer = |n: u64| Arc::new([AtomicU64::new(n), AtomicU64::new(n)]);
+        let newest = Arc::new(Mutex::new(buffer(0)));
+        let reader = {
+            let newest = Arc::clone(&newest);
+            thread::spawn(move || {
+                let held = Arc::clone(&*newest.lock().expect("nobody panics with it"));
+                let first = held[0].load(Relaxed);
+                let second = held[1].load(Relaxed);
+                assert_eq!(first, second, "written while a reader held it");
+            })
+        };
+        let mut pool = Pool::new(vec![buffer(100), buffer(101)]);
+        for n in 1..=2 {
+            let Some(at) = pool.free() else { continue };
+            for word in pool.fill(at).iter_mut() {
+                word.store(n, Relaxed);
+            }
+            let shared = pool.share(at);
+            let before = {
+                let mut newest = newest.lock().expect("nobody panics with it");
+                std::mem::replace(&mut *newest, shared)
+            };
+            drop(pool.put_back(at, before));
+        }
+        reader.join().expect("the reader does not panic");
+    });
+}
