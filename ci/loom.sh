@@ -21,7 +21,7 @@ core/src/seq.rs|/R1, pairs with W2/d|loom_seq_number|the fence R1: removed
 core/src/seq.rs|s/wrapping_add(1), Ordering::Release/wrapping_add(1), Ordering::Relaxed/|loom_seq_number|the store W2: relaxed for release
 core/src/seq.rs|s/if before & 1 == 1/if false/|loom_seq_is_whole|the odd number: not looked at
 core/src/seq.rs|s/if seq.load(Ordering::Relaxed) == before/if true/|loom_seq_is_whole|the number behind the words: not looked at
-sampler/src/pool.rs|s/is_some_and(.buffer. Arc::get_mut(buffer).is_some())/is_some()/|loom_pool|the pool: a buffer taken without asking who holds it
+sampler/src/pool.rs|s/if Arc::get_mut(&mut self.buffers.at.).is_some()/if true/|loom_pool|the pool: a buffer taken without asking who holds it
 TABLE
 }
 

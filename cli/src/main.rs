@@ -1,2 +1,48 @@
-//! Placeholder.
-fn main() {}
+//! The command `vmstrobe`: arguments in, exit status out. Everything else is in the modules.
+//!
+//! Invariant: data goes to standard output, talk to standard error; a closed pipe is success; the
+//! exit status is 0 for done, 1 for failed, 2 for bad usage.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod args;
+mod engine;
+
+mod out;
+mod text;
+mod table;
+mod json;
+mod terminal;
+
+mod list;
+mod schema;
+mod query;
+mod stat;
+mod demo;
+
+use std::process::ExitCode;
+
+use args::Command;
+use error::Result;
+use out::Out;
+
+fn main() -> ExitCode {
+    let mut out = Out::stdout();
+    let done = args::parse().and_then(|command| run(command, &mut out));
+    // What was written before an error still has to get out.
+    let flushed = out.flush();
+    let status = done.and_then(|status| flushed.map(|()| status));
+    ExitCode::from(status.unwrap_or_else(|error| error.show(&mut out)))
+}
+
+fn run(command: Command, out: &mut Out) -> Result<u8> {
+    match command {
+        Command::Demo(args) => demo::run(&args, out),
+        Command::List(args) => list::run(&args, out),
+        Command::Schema(args) => schema::run(&args, out),
+        Command::Query(args) => query::run(&args, out),
+        Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
+        Command::Stat(args) => stat::run(&args, out),
+    }
+}

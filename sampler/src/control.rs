@@ -128,7 +128,8 @@ impl Control {
         Self { mailbox, latest }
     }
 
-    /// A handle to the newest snapshot.
+    /// A reader's handle to the newest snapshot. Some 60 of them can hold one each; beyond that ticks
+    /// may starve, which is counted.
     pub fn latest(&self) -> Latest {
         self.latest.clone()
     }

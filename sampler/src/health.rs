@@ -54,7 +54,11 @@ const TIMES: [&str; 8] = [
     "tick_ns_max",
 ];
 const HISTOGRAMS: [&str; 2] = ["lateness_ns_hist", "tick_ns_hist"];
-const WORDS: usize = COUNTS.len() + TIMES.len() + HISTOGRAMS.len() * BUCKETS;
+/// Where the words of each are: counts, times, histograms.
+const FIRST_TIME: usize = COUNTS.len();
+const LATENESS_HIST: usize = FIRST_TIME + TIMES.len();
+const TICK_HIST: usize = LATENESS_HIST + BUCKETS;
+const WORDS: usize = TICK_HIST + BUCKETS;
 
 /// The counts of a sampler since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -232,10 +236,13 @@ impl Time {
         Self { exact, log2: [0; BUCKETS] }
     }
 
-    fn record(&mut self, time_ns: u64) {
+    /// Records a time and gives the log2 bucket that counted it.
+    fn record(&mut self, time_ns: u64) -> usize {
         self.exact.saturating_record(time_ns);
         let bits = (u64::BITS - time_ns.leading_zeros()) as usize;
-        self.log2[bits.min(BUCKETS - 1)] += 1;
+        let bucket = bits.min(BUCKETS - 1);
+        self.log2[bucket] += 1;
+        bucket
     }
 
     fn quantiles(&self) -> TimeQuantiles {
@@ -249,31 +256,29 @@ impl Recorder {
         &mut self.counts
     }
 
-    /// Notes one tick's times and shows all words. `lateness_ns` is `None` for a tick that nobody
-    /// timed.
+    /// Notes one tick's times and shows what has changed. `lateness_ns` is `None` for a tick that
+    /// nobody timed.
+    #[inline]
     pub(crate) fn record(&mut self, lateness_ns: Option<u64>, begin_ns: u64, end_ns: u64) {
-        if let Some(lateness_ns) = lateness_ns {
-            self.lateness.record(lateness_ns);
-        }
-        self.tick.record(end_ns.saturating_sub(begin_ns));
-        let renew = end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS;
-        if renew {
-            self.quantiles_ns = end_ns;
-        }
-        let Self { shared, counts, lateness, tick, .. } = self;
-        let (words, times) = (&shared.words, COUNTS.len());
-        let hists = times + TIMES.len();
-        let times = renew.then(|| (times, [lateness.quantiles(), tick.quantiles()]));
-        seq::write(&shared.seq, || {
-            show(&words[..], 0, &counts.in_order());
-            for (time, at) in [lateness, tick].into_iter().zip([hists, hists + BUCKETS]) {
-                show(words, at, &time.log2);
+        let late = lateness_ns.map(|lateness_ns| self.lateness.record(lateness_ns));
+        let cost = self.tick.record(end_ns.saturating_sub(begin_ns));
+        let words = &self.shared.words[..];
+        seq::write(&self.shared.seq, || {
+            show(words, 0, &self.counts.in_order());
+            if let Some(late) = late {
+                show(words, LATENESS_HIST + late, &[self.lateness.log2[late]]);
             }
-            if let Some((at, [late, tick])) = times {
-                show(words, at, &late.in_order());
-                show(words, at + TIMES.len() / 2, &tick.in_order());
-            }
+            show(words, TICK_HIST + cost, &[self.tick.log2[cost]]);
         });
+        if end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS {
+            self.quantiles_ns = end_ns;
+            self.show_quantiles();
+        }
+    }
+
+    fn show_quantiles(&self) {
+        let times = [self.lateness.quantiles(), self.tick.quantiles()].map(|t| t.in_order());
+        seq::write(&self.shared.seq, || show(&self.shared.words, FIRST_TIME, times.as_flattened()));
     }
 
     /// The counts so far.

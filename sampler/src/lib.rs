@@ -26,7 +26,7 @@ mod sampler;
 pub use control::{Control, MAX_SUBSCRIBERS};
 pub use fanout::Fanout;
 pub use health::{Counts, Health, PROVIDER, Recorder, TARGET, TimeQuantiles};
-pub use publish::{Latest, Newest};
+pub use publish::Latest;
 pub use roster::{Roster, Watch};
 pub use sampler::{Running, Sampler, Tick};
 pub use subscribe::{MAX_QUEUE_SAMPLES, Subscriber};

@@ -12,53 +12,49 @@ use crate::sync::Arc;
 /// Buffers that are published one by one and come back when the last reader lets go.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
+    /// The last one came back last: its words are still in the CPU's cache.
     buffers: Vec<Arc<T>>,
-    /// The buffer that was published last, whose words are still in the CPU's cache.
-    recent: usize,
-    /// Where the search goes on: the buffer that has rested longest.
+    /// Where the search goes on.
     next: usize,
 }
 
 impl<T> Pool<T> {
     /// A pool of these buffers.
     pub(crate) fn new(buffers: Vec<Arc<T>>) -> Self {
-        Self { buffers, recent: 0, next: 0 }
+        Self { buffers, next: 0 }
     }
 
-    /// The place of a buffer that nobody else holds, if there is one.
-    pub(crate) fn free(&mut self) -> Option<usize> {
-        if self.is_free(self.recent) {
-            return Some(self.recent);
+    /// Lets `fill` write a buffer that nobody else holds, and takes it out; `None` if there is none.
+    #[inline]
+    pub(crate) fn take(&mut self, fill: impl FnOnce(&mut T)) -> Option<Arc<T>> {
+        let mut buffer = self.buffers.pop()?;
+        if let Some(free) = Arc::get_mut(&mut buffer) {
+            fill(free);
+            return Some(buffer);
         }
+        self.buffers.push(buffer);
+        let mut buffer = self.search()?;
+        fill(Arc::get_mut(&mut buffer).expect("a free buffer stays free until it is published"));
+        Some(buffer)
+    }
+
+    /// The next buffer that nobody else holds. The search goes round, so that buffers that rest
+    /// longest in readers' hands are not asked for again and again.
+    fn search(&mut self) -> Option<Arc<T>> {
         for _ in 0..self.buffers.len() {
-            let at = self.next;
-            self.next = (at + 1) % self.buffers.len();
-            if self.is_free(at) {
-                return Some(at);
+            let at = self.next % self.buffers.len();
+            self.next = at + 1;
+            if Arc::get_mut(&mut self.buffers[at]).is_some() {
+                return Some(self.buffers.swap_remove(at));
             }
         }
         None
     }
 
-    fn is_free(&mut self, at: usize) -> bool {
-        self.buffers.get_mut(at).is_some_and(|buffer| Arc::get_mut(buffer).is_some())
-    }
-
-    /// The free buffer at `at`, to be filled.
-    pub(crate) fn fill(&mut self, at: usize) -> &mut T {
-        Arc::get_mut(&mut self.buffers[at]).expect("a free buffer stays free until it is published")
-    }
-
-    /// Another hold on the buffer at `at`, to be published.
-    pub(crate) fn share(&self, at: usize) -> Arc<T> {
-        Arc::clone(&self.buffers[at])
-    }
-
-    /// Puts the buffer that was published before in the place of the one that is published now,
-    /// and gives the pool's hold on that one back, so that its readers' are the only ones.
-    pub(crate) fn put_back(&mut self, at: usize, before: Arc<T>) -> Arc<T> {
-        self.recent = at;
-        std::mem::replace(&mut self.buffers[at], before)
+    /// Puts a buffer in the place of one that was taken.
+    #[inline]
+    pub(crate) fn put_back(&mut self, buffer: Arc<T>) {
+        self.buffers.push(buffer);
     }
 
     /// Moves the buffers of another pool into this one. It allocates unless there is room.
@@ -66,12 +62,7 @@ impl<T> Pool<T> {
         self.buffers.append(&mut other.buffers);
     }
 
-    /// Gives up the pool's hold on the buffer at `at`, which has been published for good.
-    pub(crate) fn forget(&mut self, at: usize) {
-        self.buffers.swap_remove(at);
-        self.next = 0;
-    }
-
+    /// How many buffers there are, held by readers or not.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.buffers.len()
@@ -87,10 +78,8 @@ mod tests {
     }
 
     fn publish(pool: &mut Pool<u64>, newest: &mut Arc<u64>, value: u64) -> bool {
-        let Some(at) = pool.free() else { return false };
-        *pool.fill(at) = value;
-        let before = std::mem::replace(newest, pool.share(at));
-        drop(pool.put_back(at, before));
+        let Some(fresh) = pool.take(|buffer| *buffer = value) else { return false };
+        pool.put_back(std::mem::replace(newest, fresh));
         true
     }
 

@@ -18,14 +18,14 @@ use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Ret
 use crate::fanout::{Fanout, Reader};
 use crate::health::Recorder;
 use crate::pool::Pool;
-use crate::publish::Latest;
+use crate::publish::Publisher;
 use crate::subscribe::Outlet;
 use crate::sweep::Sweep;
 use crate::ticker::{Ticker, Timing};
 
-/// Snapshots beyond those in queues: one newest, one being filled, the rest for readers that hold
-/// on to one for a while.
-const SPARES: usize = 8;
+/// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
+/// They cost address space; memory only once they are used.
+pub(crate) const SPARES: usize = 64;
 /// How often the wall clock is compared with the monotonic one.
 const WALL_PERIOD_NS: u64 = 1_000_000_000;
 
@@ -65,7 +65,7 @@ pub struct Sampler {
     sweep: Sweep,
     reader: Reader,
     pool: Pool<Snapshot>,
-    latest: Latest,
+    newest: Publisher,
     outlets: Vec<Outlet>,
     mailbox: Arc<Mailbox>,
     retired: Vec<Retired>,
@@ -74,8 +74,6 @@ pub struct Sampler {
     ticks: u64,
     wall_offset_ns: i64,
     wall_read_ns: u64,
-    /// When the last tick was done.
-    done_ns: u64,
 }
 
 impl Sampler {
@@ -85,14 +83,14 @@ impl Sampler {
     /// If the threads to read with cannot be started.
     pub fn new(mut sweep: Sweep, recorder: Recorder, fanout: Fanout) -> Result<(Self, Control)> {
         let reader = Reader::new(fanout, &mut sweep.slots)?;
-        let latest = Latest::new(Arc::new(Snapshot::new(&sweep.layout)));
+        let newest = Publisher::new(Arc::new(Snapshot::new(&sweep.layout)));
         let mailbox = Mailbox::new(&sweep.layout, SPARES);
-        let control = Control::new(Arc::clone(&mailbox), latest.clone());
+        let control = Control::new(Arc::clone(&mailbox), newest.latest());
         let mut sampler = Self {
             pool: Pool::new(buffers(&sweep.layout, SPARES)),
             sweep,
             reader,
-            latest,
+            newest,
             outlets: Vec::with_capacity(MAX_SUBSCRIBERS),
             mailbox,
             retired: Vec::with_capacity(MAX_RETIRED),
@@ -100,7 +98,6 @@ impl Sampler {
             ticks: 0,
             wall_offset_ns: clock::wall_offset_ns(),
             wall_read_ns: clock::now_ns(),
-            done_ns: 0,
         };
         sampler.count_rows();
         Ok((sampler, control))
@@ -108,55 +105,62 @@ impl Sampler {
 
     /// Reads everything once and publishes it, now.
     ///
-    /// It spreads the reading over CPUs only inside [`Sampler::inside`].
+    /// It spreads the reading over CPUs only inside [`Sampler::inside`]. What it cost is noted up to
+    /// the end of its window.
     #[inline]
     pub fn tick(&mut self) -> Tick {
-        self.tick_at(clock::now_ns(), None, 0)
+        let begin_ns = clock::now_ns();
+        match self.tick_at(begin_ns, 0) {
+            Some(end_ns) => {
+                self.recorder.record(None, begin_ns, end_ns);
+                Tick::Published
+            }
+            None => Tick::Starved,
+        }
     }
 
-    /// A tick that begins now, `late_ns` after its deadline, `missed` deadlines after the last.
-    fn tick_at(&mut self, begin_ns: u64, late_ns: Option<u64>, missed: u64) -> Tick {
+    /// A tick that begins now, `missed` deadlines after the last. The end of its window; `None` if
+    /// it starved.
+    #[inline]
+    fn tick_at(&mut self, begin_ns: u64, missed: u64) -> Option<u64> {
         self.take_change();
         self.ticks += 1 + missed;
         self.recorder.counts_mut().missed_ticks += missed;
-        let Some(at) = self.pool.free() else {
-            self.recorder.counts_mut().starved_ticks += 1;
-            self.done_ns = begin_ns;
-            return Tick::Starved;
-        };
-        let snapshot = self.pool.fill(at);
-        let (words, states) = snapshot.begin(self.ticks);
-        self.reader.read(&mut self.sweep.slots, words, states);
-        let unread = states.iter().filter(|state| **state != RowState::Good).count();
-        let end_ns = clock::now_ns();
-        snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns: self.wall_offset_ns });
-        self.publish(at);
-        self.done_ns = clock::now_ns();
-        let counts = self.recorder.counts_mut();
-        counts.ticks += 1;
-        counts.unread_rows += unread as u64;
-        self.recorder.record(late_ns, begin_ns, self.done_ns);
         if begin_ns.saturating_sub(self.wall_read_ns) >= WALL_PERIOD_NS {
             (self.wall_offset_ns, self.wall_read_ns) = (clock::wall_offset_ns(), begin_ns);
         }
-        Tick::Published
+        let (mut end_ns, mut unread) = (0, 0);
+        let fresh = self.pool.take(|snapshot| {
+            let (words, states) = snapshot.begin(self.ticks);
+            self.reader.read(&mut self.sweep.slots, words, states);
+            end_ns = clock::now_ns();
+            unread = states.iter().filter(|state| !matches!(state, RowState::Good)).count();
+            snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns: self.wall_offset_ns });
+        });
+        let Some(fresh) = fresh else {
+            self.recorder.counts_mut().starved_ticks += 1;
+            return None;
+        };
+        self.publish(fresh);
+        let counts = self.recorder.counts_mut();
+        counts.ticks += 1;
+        counts.unread_rows += unread as u64;
+        Some(end_ns)
     }
 
-    /// Publishes the buffer at `at` to the queues and as the newest.
+    /// Publishes a snapshot to the queues and as the newest.
     #[inline]
-    fn publish(&mut self, at: usize) {
-        let snapshot = self.pool.share(at);
+    fn publish(&mut self, fresh: Arc<Snapshot>) {
         for outlet in &self.outlets {
-            if !outlet.push(&snapshot) {
+            if !outlet.push(&fresh) {
                 self.recorder.counts_mut().lost_samples += 1;
             }
         }
-        let before = self.latest.swap(snapshot);
+        let before = self.newest.swap(fresh);
         if Arc::ptr_eq(before.layout(), &self.sweep.layout) {
-            // Only a count goes down: readers of the newest, or `latest`, still hold it.
-            drop(self.pool.put_back(at, before));
+            self.pool.put_back(before);
         } else {
-            self.pool.forget(at);
+            // Of a layout before the last change: no use any more, and not to be freed here.
             self.retired.push(Retired::Snapshot(before));
         }
     }
@@ -213,9 +217,13 @@ impl Sampler {
         let mut missed = 0;
         while left > 0 {
             let Some(now_ns) = ticker.wait(|| mailbox.stopped()) else { break };
-            self.tick_at(now_ns, Some(now_ns - ticker.deadline_ns()), missed);
+            let published = self.tick_at(now_ns, missed).is_some();
+            let done_ns = clock::now_ns();
+            if published {
+                self.recorder.record(Some(now_ns - ticker.deadline_ns()), now_ns, done_ns);
+            }
             left -= 1;
-            missed = ticker.advance(self.done_ns).min(left);
+            missed = ticker.advance(done_ns).min(left);
             left -= missed;
         }
         self.recorder.counts_mut().missed_ticks += missed;

@@ -37,16 +37,13 @@ fn loom_pool_never_writes_what_a_reader_holds() {
         };
         let mut pool = Pool::new(vec![buffer(100), buffer(101)]);
         for n in 1..=2 {
-            let Some(at) = pool.free() else { continue };
-            for word in pool.fill(at).iter_mut() {
-                word.store(n, Relaxed);
-            }
-            let shared = pool.share(at);
+            let fill = |words: &mut [AtomicU64; 2]| words.iter().for_each(|w| w.store(n, Relaxed));
+            let Some(fresh) = pool.take(fill) else { continue };
             let before = {
                 let mut newest = newest.lock().expect("nobody panics with it");
-                std::mem::replace(&mut *newest, shared)
+                std::mem::replace(&mut *newest, fresh)
             };
-            drop(pool.put_back(at, before));
+            pool.put_back(before);
         }
         reader.join().expect("the reader does not panic");
     });

@@ -14,7 +14,7 @@ const TIMES: u32 = 200_000;
 
 pub(crate) fn latest(name: &str, effort: Effort) -> Result<Line, Box<dyn Error>> {
     let rig = rig(4, THREE, Fanout::Inline)?;
-    let latest = rig.control.latest();
+    let mut latest = rig.control.latest();
     let cell = {
         let newest = latest.load_full();
         let path = &newest.layout().groups()[0].objects[2].path;

@@ -128,7 +128,7 @@ fn every_tick_is_a_new_snapshot_with_a_window() {
 fn rows_that_could_not_be_read_are_counted_and_have_no_value() {
     let (_, mut sampler, control) = Numbers::new(3).sampler();
     (0..9).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
-    assert_eq!(control.latest().load().stat("reads").count(), 0);
+    assert_eq!(control.latest().load_full().stat("reads").count(), 0);
     assert_eq!(sampler.health().counts().unread_rows, 3);
     assert_eq!(sampler.health().counts().rows, 3);
 }
@@ -150,7 +150,7 @@ fn readers_that_hold_everything_starve_the_tick_and_nothing_else() {
     held.clear();
     assert_eq!(sampler.tick(), Tick::Published);
     let gap = ALL as u64 + 2;
-    assert_eq!(control.latest().load().tick(), gap, "the starved tick has a number too");
+    assert_eq!(control.latest().load_full().tick(), gap, "the starved tick has a number too");
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn replaced_sources_are_dropped_by_the_control_plane() {
         numbers.objects.store(objects, SeqCst);
         control.replace(roster.refresh().0.expect("it has changed")).expect("it ticks");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while control.latest().load().layout().rows() != objects {
+        while control.latest().load_full().layout().rows() != objects {
             assert!(Instant::now() < deadline, "the change was not taken");
             thread::sleep(Duration::from_millis(1));
         }
@@ -268,7 +268,7 @@ fn a_watched_roster_keeps_the_sampler_up_to_date_and_complains_once() {
     let watch = watch.expect("a thread can be started");
     let wait_for = |rows| {
         let deadline = Instant::now() + Duration::from_secs(10);
-        while control.latest().load().layout().rows() != rows {
+        while control.latest().load_full().layout().rows() != rows {
             assert!(Instant::now() < deadline, "never saw {rows} rows");
             thread::sleep(Duration::from_millis(1));
         }

@@ -1,0 +1,329 @@
+//! The command line: what can be typed, and the texts that teach it.
+//!
+//! Invariant: whatever leaves here has been checked as far as the words themselves go; whether
+//! there is such a VM or such a statistic, the engine finds out. Help is data and goes to standard
+//! output; anything wrong is one line that begins with `vmstrobe: `.
+
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::StyledStr;
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+use vmstrobe_core::{Names, Target};
+use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
+
+use crate::error::{Error, Kind, Result, with_causes};
+
+mod quantity;
+mod examples;
+
+/// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
+///
+/// vmstrobe reads KVM's own statistics of running virtual machines (exits, halts, page faults, ...)
+/// from outside, without stopping a vCPU and without restarting a VMM. It names them as QEMU's
+/// query-stats does. It needs root, CAP_SYS_PTRACE, or VMMs of the same user.
+///
+/// Data goes to standard output, everything else to standard error. The exit status is 0 if it is
+/// done, 1 if it failed, 2 if the command line makes no sense.
+#[derive(Debug, Parser)]
+#[command(name = "vmstrobe", version, arg_required_else_help = true)]
+#[command(after_help = examples::TOP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Sample a small virtual machine of our own, live.
+    ///
+    /// Starts a KVM guest whose vCPUs have different loads that change over time, samples it 1000
+    /// times a second, and shows what each vCPU does: as a table that refreshes on a terminal, as
+    /// plain lines otherwise. It ends with how well the sampling went: ticks, missed ticks, how
+    /// late they began and what they cost. Without a usable /dev/kvm it says why, and samples
+    /// itself.
+    #[command(after_help = examples::DEMO)]
+    Demo(DemoArgs),
+
+    /// List the virtual machines on this host.
+    ///
+    /// Shows each with its process id, its name, how many vCPUs it has, and how its statistics can
+    /// be read, or why they cannot and what to do about it.
+    #[command(after_help = examples::LIST)]
+    List(ListArgs),
+
+    /// Show which statistics there are: query-stats-schemas.
+    ///
+    /// A statistic is cumulative (it only grows), an instant (it goes up and down), a peak, or a
+    /// histogram. Which ones there are is the kernel's choice, so look here before you filter.
+    #[command(after_help = examples::SCHEMA)]
+    Schema(SchemaArgs),
+
+    /// Read the statistics once: query-stats.
+    ///
+    /// Prints a table with a column for each vCPU. Statistics that are 0 everywhere are left out.
+    /// With --json it prints exactly what QEMU's query-stats returns, lists in ascending order.
+    #[command(after_help = examples::QUERY)]
+    Query(QueryArgs),
+
+    /// Print what a QEMU monitor prints: info stats.
+    ///
+    /// For those who know `info stats` of QEMU's monitor: the same words give the same text.
+    #[command(after_help = examples::INFO)]
+    Info {
+        #[command(subcommand)]
+        info: Info,
+    },
+
+    /// Measure over a time or over a command: deltas and rates, like perf stat.
+    ///
+    /// Counts what happens until Ctrl-C, for a time (-d), in intervals (-i), or while a command
+    /// runs (-- CMD). Counters show by how much they grew and how fast, with the error bar that
+    /// comes from reading them; times also as a share of the vCPUs' time; histograms show quantiles
+    /// of this interval as bounds, because a bucket is all that is known; booleans the share of
+    /// samples in which they were true; other levels the last value and the range.
+    ///
+    /// With a command the exit status is the command's: 128 and the signal's number if one killed
+    /// it, 127 if it was not found, 126 if it could not be run. If a virtual machine ends while it
+    /// is measured, what was measured until then is printed, and the exit status is 1 unless the
+    /// command's is another.
+    #[command(after_help = examples::STAT)]
+    Stat(StatArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Info {
+    /// Print the statistics as `info stats` of a QEMU monitor does.
+    ///
+    /// NAMES is an exact list, as QEMU takes it: no globs, no blanks, `*` for all. Without PROVIDER
+    /// each object's text begins with its provider. Where there is more than one object, its path
+    /// stands above it, which QEMU cannot do.
+    #[command(after_help = examples::INFO)]
+    Stats(InfoArgs),
+}
+
+/// Where statistics come from.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Where from (default: the one virtual machine on this host)")]
+pub(crate) struct Source {
+    /// The VMM of this process id; may be given more than once
+    #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
+    pub(crate) pids: Vec<u32>,
+
+    /// All virtual machines on this host that can be read
+    #[arg(long, conflicts_with = "pids")]
+    pub(crate) all: bool,
+
+    /// A demo guest that is started for this
+    #[arg(long, conflicts_with_all = ["pids", "all"])]
+    pub(crate) demo: bool,
+}
+
+/// Which statistics.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Which statistics (default: all)")]
+pub(crate) struct Wanted {
+    /// Of what kind of object: vm, vcpu, cryptodev, or sampler for vmstrobe itself
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+
+    /// Names, globs (halt_*) and /regexes/ with commas between; a leading - excludes
+    #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
+    pub(crate) names: Option<Names>,
+
+    /// Of one provider: kvm, or vmstrobe for its own
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+}
+
+impl Wanted {
+    /// Our own statistics need no virtual machine.
+    pub(crate) fn needs_vm(&self) -> bool {
+        self.target.as_deref() != Some(SAMPLER_TARGET)
+            && self.provider.as_deref() != Some(vmstrobe_sampler::PROVIDER)
+    }
+
+    /// What kind of object: vCPUs, if nothing else was said.
+    pub(crate) fn target(&self) -> Target {
+        let default = if self.needs_vm() { Target::Vcpu.name() } else { SAMPLER_TARGET }.to_owned();
+        Target::from_name(self.target.as_ref().unwrap_or(&default))
+    }
+}
+
+/// Which vCPUs.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Which statistics (default: all)")]
+pub(crate) struct Vcpus {
+    /// One vCPU, by its number or path; may be given more than once
+    #[arg(long = "vcpu", value_name = "PATH|INDEX")]
+    pub(crate) vcpus: Vec<String>,
+}
+
+/// How often and how long.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "How often, how long")]
+pub(crate) struct Pace {
+    /// Samples a second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
+    #[arg(short, long, value_name = "HZ", default_value = "1k", value_parser = quantity::rate)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) rate: f64,
+
+    /// End after this time: 10s, 500ms, 2m
+    #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) duration: Option<Duration>,
+
+    /// End after so many samples, missed ones included
+    #[arg(long, value_name = "N", value_parser = quantity::count, allow_negative_numbers = true)]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// How many vCPUs the guest has: 1 to 64
+    #[arg(long, value_name = "N", default_value = "4", value_parser = quantity::vcpus)]
+    pub(crate) vcpus: u32,
+
+    /// Print nothing but the summary, as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Print an array of objects: pid, name, vcpus, readable, how
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SchemaArgs {
+    /// Print what QEMU's query-stats-schemas returns
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    /// Print what QEMU's query-stats returns
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show statistics that are 0 everywhere too
+    #[arg(short = 'z', long)]
+    pub(crate) zeros: bool,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+
+    #[command(flatten)]
+    pub(crate) vcpus: Vcpus,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct InfoArgs {
+    /// vm, vcpu, cryptodev, or sampler for vmstrobe itself
+    pub(crate) target: String,
+
+    /// Exact names with commas between, or * for all
+    pub(crate) names: Option<String>,
+
+    /// Of one provider only
+    pub(crate) provider: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) vcpus: Vcpus,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatArgs {
+    /// Print what moved in every interval; in milliseconds if there is no unit
+    #[arg(short, long, value_name = "MS", value_parser = quantity::interval)]
+    #[arg(allow_negative_numbers = true)]
+    pub(crate) interval: Option<Duration>,
+
+    /// Show every object by itself instead of their sum
+    #[arg(long)]
+    pub(crate) per_vcpu: bool,
+
+    /// Show statistics that did not move too
+    #[arg(short = 'z', long)]
+    pub(crate) zeros: bool,
+
+    /// Write to a file, so that the command's output does not mix with it
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print one JSON object a line for each interval
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+
+    #[command(flatten)]
+    pub(crate) vcpus: Vcpus,
+
+    #[command(flatten)]
+    pub(crate) pace: Pace,
+
+    /// Measure while this command runs
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["duration", "count"])]
+    #[arg(help_heading = "Arguments")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What the user typed.
+///
+/// # Errors
+/// Help or the version, if that was asked for; otherwise what cannot be understood.
+pub(crate) fn parse() -> Result<Command> {
+    Cli::try_parse().map(|cli| cli.command).map_err(explain)
+}
+
+fn explain(error: clap::Error) -> Error {
+    let plain = |text: StyledStr| text.to_string();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let text = error.render();
+            Error::new(Kind::Help, if colours { text.ansi().to_string() } else { plain(text) })
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Error::usage(format!("name a command\n\n{}", plain(error.render()).trim_end()))
+        }
+        // Our own parsers' texts stand alone.
+        ErrorKind::ValueValidation => {
+            Error::usage(error.source().map_or_else(|| error.to_string(), with_causes))
+        }
+        _ => {
+            let text = plain(error.render());
+            Error::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! Quantities as people type them: rates, durations, counts, process ids.
+//!
+//! Invariant: what is taken is within its bounds; what is not is refused with a text that stands
+//! alone and says what would be taken.
+
+use std::time::Duration;
+
+use vmstrobe_sampler::Timing;
+
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A rate in Hz: `1000`, `1k`, `10kHz`, `0.5`.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
+    let what = format!("'{text}' is no rate: write 1000, 1k, 10kHz or 0.5");
+    let (number, unit) = number_and_unit(text).ok_or(&what)?;
+    let factor = match unit.to_ascii_lowercase().as_str() {
+        "" | "hz" => 1.0,
+        "k" | "khz" => 1e3,
+        "m" | "mhz" => 1e6,
+        _ => return Err(what),
+    };
+    let rate_hz = number * factor;
+    Timing::hz(rate_hz).map(|_| rate_hz).map_err(|error| error.to_string())
+}
+
+/// A time, in seconds if it has no unit: `10s`, `500ms`, `2m`, `1.5`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    time(text, 1.0)
+}
+
+/// A time, in milliseconds if it has no unit.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    time(text, 1e-3)
+}
+
+fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
+    let what = format!("'{text}' is no time: write 10s, 500ms, 2m or 1.5s");
+    let (number, unit) = number_and_unit(text).ok_or(&what)?;
+    let factor = match unit {
+        "" => default_unit,
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(what),
+    };
+    let time = Duration::try_from_secs_f64(number * factor).unwrap_or_default();
+    if time.is_zero() || time > DURATION_MAX {
+        return Err(format!("a time of {text} cannot be measured: choose one from 1us to a year"));
+    }
+    Ok(time)
+}
+
+/// How many, at least one.
+pub(super) fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count @ 1..) => Ok(count),
+        _ => Err(format!("'{text}' is no number of samples: write 1 or more")),
+    }
+}
+
+/// A process id.
+pub(super) fn pid(text: &str) -> Result<u32, String> {
+    let refused = || format!("'{text}' is no process id: `vmstrobe list` shows those of VMs");
+    text.parse().map_err(|_| refused())
+}
+
+/// vCPUs of the demo's guest.
+pub(super) fn vcpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(vcpus @ 1..=64) => Ok(vcpus),
+        _ => Err(format!("the demo's guest cannot have {text} vCPUs: choose 1 to 64")),
+    }
+}
+
+fn number_and_unit(text: &str) -> Option<(f64, &str)> {
+    // An `e` is the number's own only if a digit or sign follows, and no unit begins with one.
+    let end = text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c)));
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    Some((number.trim().parse().ok()?, unit.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates() {
+        for (text, want) in [
+            ("1000", 1000.0),
+            ("1k", 1000.0),
+            ("10kHz", 10_000.0),
+            ("2 KHz", 2000.0),
+            ("0.5", 0.5),
+            ("1MHz", 1e6),
+            ("1e3", 1000.0),
+            ("50Hz", 50.0),
+        ] {
+            assert_eq!(rate(text), Ok(want), "{text}");
+        }
+        let cannot = |hz: &str| {
+            format!("a rate of {hz} Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz")
+        };
+        for (text, hz) in [("0", "0"), ("1e12", "1000000000000"), ("-5", "-5"), ("2M", "2000000")] {
+            assert_eq!(rate(text), Err(cannot(hz)));
+        }
+        for text in ["", "fast", "1x", "k", "nan", "1 0", "1kk", "--"] {
+            assert!(rate(text).is_err_and(|error| error.contains("is no rate")), "{text}");
+        }
+    }
+
+    #[test]
+    fn times() {
+        for (text, want_ms) in [
+            ("10s", 10_000),
+            ("500ms", 500),
+            ("2m", 120_000),
+            ("1.5", 1500),
+            ("3 s", 3000),
+            ("1h", 3_600_000),
+            ("2500us", 2),
+        ] {
+            assert_eq!(duration(text).map(|time| time.as_millis()), Ok(want_ms), "{text}");
+        }
+        assert_eq!(interval("250"), Ok(Duration::from_millis(250)));
+        assert_eq!(interval("1s"), Ok(Duration::from_secs(1)));
+        for text in ["0", "-1s", "1e30", "400000h", "0.0000000001"] {
+            let error = duration(text).expect_err(text);
+            assert!(error.contains("cannot be measured"), "{error}");
+        }
+        for text in ["", "soon", "10 parsecs", "s", "inf"] {
+            let error = duration(text).expect_err(text);
+            assert!(error.contains("is no time"), "{error}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers() {
+        assert_eq!([count("1"), count("18446744073709551615")], [Ok(1), Ok(u64::MAX)]);
+        assert!(count("0").is_err() && count("-1").is_err() && count("1k").is_err());
+        assert_eq!(pid("4711"), Ok(4711));
+        assert!(pid("qemu").is_err() && pid("-1").is_err());
+        assert_eq!([vcpus("1"), vcpus("64")], [Ok(1), Ok(64)]);
+        assert!(vcpus("0").is_err() && vcpus("65").is_err());
+    }
+}

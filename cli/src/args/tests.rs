@@ -1,0 +1,87 @@
+//! Command lines and what becomes of them.
+
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> std::result::Result<Command, Error> {
+    let words = std::iter::once("vmstrobe").chain(line.split_whitespace());
+    Cli::try_parse_from(words).map(|cli| cli.command).map_err(explain)
+}
+
+fn stat(line: &str) -> StatArgs {
+    match parse(line) {
+        Ok(Command::Stat(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn check_refused(line: &str, part: &str) {
+    let error = parse(line).expect_err(line);
+    assert_eq!(error.kind, Kind::Usage, "{line}");
+    assert!(error.to_string().contains(part), "{line}: {error}");
+}
+
+#[test]
+fn clap_finds_no_fault_with_it() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn stat_takes_it_all() {
+    let args = stat(
+        "stat -p 1 --pid 2 --target vm --names -*_hist,exits --provider kvm -r 10kHz -i 100 -z \
+         --per-vcpu -o x --json --vcpu 0 --vcpu /vm/a/vcpu[1] -- ls -l --json",
+    );
+    assert_eq!(args.source.pids, [1, 2]);
+    assert_eq!(args.wanted.target(), Target::Vm);
+    assert!(args.wanted.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
+    assert_eq!(args.pace.rate, 10_000.0);
+    assert_eq!(args.interval, Some(Duration::from_millis(100)));
+    assert_eq!(args.vcpus.vcpus, ["0", "/vm/a/vcpu[1]"]);
+    assert_eq!(args.command, ["ls", "-l", "--json"]);
+}
+
+#[test]
+fn vcpus_are_meant_unless_said_otherwise() {
+    assert_eq!(stat("stat").wanted.target(), Target::Vcpu);
+    assert_eq!(stat("stat").pace.rate, 1000.0);
+    assert_eq!(stat("stat --target xyz").wanted.target(), Target::from_name("xyz"));
+    for own in ["stat --target sampler", "stat --provider vmstrobe"] {
+        assert!(!stat(own).wanted.needs_vm());
+        assert_eq!(stat(own).wanted.target(), Target::from_name("sampler"));
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_bad_usage() {
+    let rate = "a rate of 0 Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz";
+    assert_eq!(parse("stat -r 0").map_err(|e| e.to_string()).err(), Some(rate.to_owned()));
+    check_refused("stat -r 1e12", "a rate of 1000000000000 Hz cannot be sampled");
+    check_refused("stat -r -1", "a rate of -1 Hz cannot");
+    check_refused("demo --vcpus 0", "choose 1 to 64");
+    check_refused("demo -d 0", "cannot be measured");
+    check_refused("stat --count 0", "write 1 or more");
+    check_refused("query -p x", "`vmstrobe list`");
+    check_refused("query --names /a", "no closing");
+    check_refused("query --demo --all", "cannot be used with");
+    check_refused("stat -d 1s -- true", "cannot be used with");
+    check_refused("info", "name a command");
+    check_refused("info stats", "<TARGET>");
+    check_refused("frobnicate", "unrecognized subcommand");
+    check_refused("", "name a command\n\nA stroboscope");
+    let error = parse("query --nope").expect_err("there is no such option").to_string();
+    assert!(!error.starts_with("error"), "{error}");
+}
+
+#[test]
+fn help_teaches_by_example() {
+    for command in ["", "demo", "list", "schema", "query", "info", "info stats", "stat"] {
+        let error = parse(&format!("{command} --help")).expect_err("help is no command");
+        assert_eq!(error.kind, Kind::Help);
+        let text = error.to_string();
+        assert!(text.contains("EXAMPLES\n") && text.contains("vmstrobe "), "{text}");
+    }
+    assert!(parse("--version").expect_err("nor is the version").to_string().contains("vmstrobe 0"));
+}

@@ -1,0 +1,147 @@
+//! `vmstrobe demo`: a guest of our own, sampled live; without `/dev/kvm`, the sampler itself.
+//!
+//! Invariant: both are the same loop over the same samples, which differ only in what is in them.
+//! However it ends, the summary is of all ticks there were.
+
+use std::time::{Duration, Instant};
+
+use vmstrobe_core::{Filter, Names, Request, Target};
+use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
+
+use crate::args::DemoArgs;
+use crate::engine::{Engine, Session};
+use crate::error::Result;
+use crate::json;
+use crate::out::{Out, say};
+use crate::stat;
+use crate::terminal::{Screen, Stop, size};
+use summary::Summary;
+use view::View;
+
+mod view;
+mod summary;
+
+/// How long it runs if nobody watches and nobody said.
+const DURATION_UNWATCHED: Duration = Duration::from_secs(10);
+/// How often a terminal is drawn anew.
+const FRAME: Duration = Duration::from_millis(200);
+/// How often lines are printed where there is no terminal.
+const LINES: Duration = Duration::from_secs(1);
+/// How often to look for samples.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What the demo shows of a vCPU.
+pub(super) const NAMES: [&str; 4] = ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist"];
+
+/// Runs the demo.
+///
+/// # Errors
+/// If sampling fails, or the result cannot be written.
+pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
+    let timing = stat::timing(&args.pace)?;
+    let (engine, vcpus) = match Engine::demo(args.vcpus) {
+        Ok(engine) => (engine, args.vcpus),
+        Err(error) => {
+            say(format_args!("{error}"));
+            say("so there is no guest: vmstrobe samples its own sampler instead");
+            (Engine::health_alone(), 0)
+        }
+    };
+    let live = out.is_terminal() && !args.json;
+    let unwatched = (!live && args.pace.count.is_none()).then_some(DURATION_UNWATCHED);
+    let stop = Stop::listen(false)?;
+    let session = engine.start(filters(), timing)?;
+    let view = View::new(&session.first, vcpus, args.pace.rate);
+    let mut show = Show {
+        session,
+        view,
+        stop,
+        began: Instant::now(),
+        duration: args.pace.duration.or(unwatched),
+    };
+    let shown = match (args.json, live) {
+        (true, _) => show.silently(),
+        (false, true) => show.on_screen(out),
+        (false, false) => show.as_lines(out),
+    };
+    let seconds = show.began.elapsed().as_secs_f64();
+    let lost_samples = show.session.lost_samples();
+    let sampler = show.session.stop()?;
+    shown?;
+    let summary = Summary::new(sampler, vcpus, args.pace.rate, seconds, lost_samples);
+    if args.json {
+        out.lines([json::text(&summary)])?;
+    } else {
+        out.lines(summary.lines())?;
+    }
+    Ok(0)
+}
+
+/// What is shown of vCPUs, and the sampler's health.
+fn filters() -> Vec<Filter> {
+    let request = Request { provider: None, names: Some(Names::exact(NAMES)) };
+    let vcpus = Filter { providers: Some(vec![request]), ..Filter::all(Target::Vcpu) };
+    vec![vcpus, Filter::all(Target::from_name(SAMPLER_TARGET))]
+}
+
+/// A demo under way.
+struct Show {
+    session: Session,
+    view: View,
+    stop: Stop,
+    began: Instant,
+    duration: Option<Duration>,
+}
+
+impl Show {
+    /// A table that is drawn again and again; its last state remains.
+    fn on_screen(&mut self, out: &mut Out) -> Result<()> {
+        let mut screen = Screen::enter(out)?;
+        while !screen.is_closed() && self.go_on(FRAME) {
+            let size = size();
+            screen.draw(&self.view.screen(size), size)?;
+        }
+        drop(screen);
+        out.lines(self.view.remains(size()))
+    }
+
+    /// A block a second.
+    fn as_lines(&mut self, out: &mut Out) -> Result<()> {
+        out.lines(self.view.title())?;
+        while !out.is_closed() {
+            let more = self.go_on(LINES);
+            out.lines(self.view.lines(self.began.elapsed()))?;
+            out.flush()?;
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing but the sampling.
+    fn silently(&mut self) -> Result<()> {
+        while self.go_on(LINES) {}
+        Ok(())
+    }
+
+    /// Takes samples for so long; false once it is over.
+    fn go_on(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        loop {
+            let finished = self.session.is_finished();
+            let mut next = self.session.recv(LOOK);
+            while let Some(sample) = next {
+                self.view.add(&sample);
+                next = self.session.try_recv();
+            }
+            let over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
+            if over || finished || self.stop.is_asked() {
+                return false;
+            }
+            if Instant::now() >= until {
+                return true;
+            }
+        }
+    }
+}

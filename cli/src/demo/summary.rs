@@ -1,0 +1,170 @@
+//! How well the sampling went, at the end of a demo.
+//!
+//! Invariant: the figures are the sampler's own, of all its ticks; none is rounded in JSON.
+
+use serde::Serialize;
+use vmstrobe_sampler::{Sampler, TimeQuantiles};
+
+use crate::table::{Align, Table};
+use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
+
+/// What can be tried next.
+const NEXT: [(&str, &str); 4] = [
+    ("vmstrobe list", "the virtual machines on this host"),
+    ("vmstrobe stat --demo -d 3s", "everything a vCPU counts, as deltas and rates"),
+    ("vmstrobe stat -p PID -- CMD", "what a virtual machine does while a command runs"),
+    ("vmstrobe demo -r 10k", "this again, ten times as fast"),
+];
+
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    sampled: &'static str,
+    vcpus: u32,
+    rate_hz: f64,
+    seconds: f64,
+    way: String,
+    ticks: u64,
+    missed_ticks: u64,
+    starved_ticks: u64,
+    lost_samples: u64,
+    unread_rows: u64,
+    lateness_ns: Quantiles,
+    tick_ns: Quantiles,
+}
+
+#[derive(Debug, Serialize)]
+struct Quantiles {
+    p50: u64,
+    p99: u64,
+    p999: u64,
+    max: u64,
+}
+
+impl From<TimeQuantiles> for Quantiles {
+    fn from(of: TimeQuantiles) -> Self {
+        Self { p50: of.p50_ns, p99: of.p99_ns, p999: of.p999_ns, max: of.max_ns }
+    }
+}
+
+impl Summary {
+    pub(super) fn new(
+        sampler: &Sampler,
+        vcpus: u32,
+        rate_hz: f64,
+        seconds: f64,
+        lost_samples: u64,
+    ) -> Self {
+        let health = sampler.health();
+        let counts = health.counts();
+        let threads = sampler.threads();
+        let what = if vcpus > 0 { "one pread a vCPU and tick" } else { "no system call" };
+        let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
+        Self {
+            sampled: if vcpus > 0 { "vcpu" } else { vmstrobe_sampler::TARGET },
+            vcpus,
+            rate_hz,
+            seconds,
+            way: format!("{what}, {how}"),
+            ticks: counts.ticks,
+            missed_ticks: counts.missed_ticks,
+            starved_ticks: counts.starved_ticks,
+            lost_samples,
+            unread_rows: counts.unread_rows,
+            lateness_ns: health.lateness().into(),
+            tick_ns: health.tick_cost().into(),
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        let what = match self.vcpus {
+            0 => "its own sampler".to_owned(),
+            vcpus => counted(vcpus as usize, "vCPU"),
+        };
+        let (rate, time) = (hertz(self.rate_hz), seconds(self.seconds));
+        let title = format!("vmstrobe sampled {what} at {rate} for {time} ({}).", self.way);
+        let due = (self.ticks + self.missed_ticks + self.starved_ticks).max(1);
+        let mut counts =
+            Table::new().column("", Align::Left).column("", Align::Right).column("", Align::Left);
+        for (name, count, what) in [
+            ("  ticks", self.ticks, "samples taken".to_owned()),
+            ("  missed", self.missed_ticks, {
+                let share = percent(self.missed_ticks as f64 / due as f64);
+                format!("{share}: their time had passed before they could begin")
+            }),
+            ("  starved", self.starved_ticks, "every buffer was held by a reader".to_owned()),
+            ("  lost", self.lost_samples, "came faster than this table took them".to_owned()),
+            ("  unread", self.unread_rows, "readings that failed".to_owned()),
+        ] {
+            counts.row([name.to_owned(), thousands(count), what]);
+        }
+        let mut times = Table::new().column("", Align::Left);
+        for quantile in ["p50", "p99", "p99.9", "max"] {
+            times = times.column(quantile, Align::Right);
+        }
+        for (name, of) in [("  lateness", &self.lateness_ns), ("  tick cost", &self.tick_ns)] {
+            let cells = [of.p50, of.p99, of.p999, of.max].map(nanos);
+            times.row([name.to_owned()].into_iter().chain(cells));
+        }
+        let mut next = Table::new().column("", Align::Left).column("", Align::Left);
+        for (command, what) in NEXT {
+            next.row([format!("  {command}"), what.to_owned()]);
+        }
+        let blocks = [
+            vec![String::new(), title],
+            counts.lines(),
+            times.lines(),
+            [vec!["Try next:".to_owned()], next.lines()].concat(),
+        ];
+        blocks.join(&String::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+
+    fn summary(vcpus: u32) -> Summary {
+        let quantiles = || Quantiles { p50: 5000, p99: 85_000, p999: 200_000, max: 1_200_000 };
+        Summary {
+            sampled: "vcpu",
+            vcpus,
+            rate_hz: 1000.0,
+            seconds: 10.0,
+            way: "one pread a vCPU and tick, inline".to_owned(),
+            ticks: 9_997,
+            missed_ticks: 3,
+            starved_ticks: 0,
+            lost_samples: 0,
+            unread_rows: 0,
+            lateness_ns: quantiles(),
+            tick_ns: quantiles(),
+        }
+    }
+
+    #[test]
+    fn a_summary_says_it_all() {
+        let text = summary(4).lines().join("\n");
+        for part in [
+            "4 vCPUs at 1 kHz for 10.0 s (one pread a vCPU and tick, inline)",
+            "ticks    9,997  samples taken",
+            "missed       3  0.0 %",
+            "p50      p99   p99.9      max",
+            "lateness   5.00 µs  85.0 µs  200 µs  1.20 ms",
+            "vmstrobe list ",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(summary(0).lines().join("\n").contains("its own sampler"));
+    }
+
+    #[test]
+    fn json_has_the_same_figures() {
+        let text = json::text(&summary(4));
+        assert!(
+            text.starts_with(r#"{"sampled": "vcpu", "vcpus": 4, "rate_hz": 1000.0, "#),
+            "{text}"
+        );
+        assert!(text.contains(r#""lateness_ns": {"p50": 5000, "p99": 85000, "#), "{text}");
+    }
+}

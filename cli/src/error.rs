@@ -1,0 +1,87 @@
+//! The one error of the command: a kind that decides the exit status, and a text for people.
+//!
+//! Invariant: the text says what to do next, and includes its causes.
+
+use std::error::Error as StdError;
+
+use crate::out::{Out, say};
+
+/// Result of anything that a command does.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of thing went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// No error: the user asked for help or the version.
+    Help,
+    /// The command line cannot be understood, or makes no sense.
+    Usage,
+    /// It could not be done.
+    Failed,
+    /// The measured command is there but cannot be run.
+    CannotRun,
+    /// The measured command is not there.
+    NoCommand,
+}
+
+/// An error that ends the command.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Error {
+    pub(crate) kind: Kind,
+    text: String,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self::new(Kind::Failed, text)
+    }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, text)
+    }
+
+    /// Tells the user, help on standard output and an error on standard error, and gives the exit
+    /// status. 126 and 127 are what shells say of a command that they cannot run or find.
+    pub(crate) fn show(&self, out: &mut Out) -> u8 {
+        if self.kind == Kind::Help {
+            let shown = out.text(&self.text).and_then(|()| out.flush());
+            return shown.map_or_else(|error| error.show(out), |()| 0);
+        }
+        say(&self.text);
+        match self.kind {
+            Kind::Help => 0,
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+            Kind::CannotRun => 126,
+            Kind::NoCommand => 127,
+        }
+    }
+}
+
+/// An error with all its causes in one line.
+pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl From<vmstrobe_core::Error> for Error {
+    fn from(error: vmstrobe_core::Error) -> Self {
+        Self::failed(with_causes(&error))
+    }
+}
+
+impl From<vmstrobe_guest::Error> for Error {
+    fn from(error: vmstrobe_guest::Error) -> Self {
+        Self::failed(with_causes(&error))
+    }
+}

@@ -1,0 +1,235 @@
+//! `vmstrobe query` and `vmstrobe info stats`: the statistics, read once.
+//!
+//! Invariant: only what was read in this one tick is printed. An object that could not be read is
+//! named on standard error, and that none could be is a failure.
+
+use vmstrobe_core::hmp::InfoStats;
+use vmstrobe_core::{Desc, Names, ObjectView, RowState, Snapshot, Target, Value, quantile};
+
+use crate::args::{InfoArgs, QueryArgs};
+use crate::engine::{Ask, Engine};
+use crate::error::{Error, Result};
+use crate::json;
+use crate::out::{Out, say};
+use crate::table::{Align, Table};
+use crate::terminal;
+use crate::text::{bound, counted, thousands};
+
+/// Prints the return value of `query-stats`, for programs or for people.
+///
+/// # Errors
+/// If there is nothing to read, or it cannot be written.
+pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
+    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
+    let snapshot = engine.once(filter)?;
+    check_read(&snapshot)?;
+    if args.json {
+        let with_path = snapshot.layout().rows() > 1;
+        let results = good(&snapshot).map(|view| json::stats_result(view, with_path));
+        out.lines([json::text(&results.collect::<Vec<_>>())])?;
+    } else {
+        let width = if out.is_terminal() { terminal::size().width } else { usize::MAX };
+        out.lines(tables(&snapshot, args.zeros, width))?;
+    }
+    Ok(0)
+}
+
+/// Prints the text of a QEMU monitor's `info stats`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
+    let names = args.names.as_deref().filter(|names| *names != "*");
+    let ask = Ask {
+        target: Target::from_name(&args.target),
+        provider: args.provider.clone(),
+        names: names.map(|names| Names::exact(names.split(','))),
+        vcpus: args.vcpus.vcpus.clone(),
+    };
+    let needs_vm = ask.target.name() != vmstrobe_sampler::TARGET;
+    let engine = Engine::new(&args.source, needs_vm)?;
+    let filter = engine.filter(ask)?;
+    let snapshot = engine.once(filter)?;
+    check_read(&snapshot)?;
+    let with_path = snapshot.layout().rows() > 1;
+    let with_provider = args.provider.is_none();
+    out.text(&InfoStats { snapshot: &snapshot, with_provider, with_path }.to_string())?;
+    Ok(0)
+}
+
+fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
+    snapshot.objects().filter(|view| view.state() == RowState::Good)
+}
+
+/// Names what could not be read.
+fn check_read(snapshot: &Snapshot) -> Result<()> {
+    for view in snapshot.objects() {
+        let path = &view.object().path;
+        match view.state() {
+            RowState::Good => {}
+            RowState::Missing => say(format_args!("{path} was not read")),
+            RowState::Torn => say(format_args!("{path} changed while it was read")),
+            RowState::Gone => say(format_args!("{path} is gone")),
+            RowState::Io(errno) => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                say(format_args!("{path} could not be read: {error}"));
+            }
+        }
+    }
+    if good(snapshot).next().is_none() {
+        return Err(Error::failed("nothing could be read: has the virtual machine ended?"));
+    }
+    Ok(())
+}
+
+/// A table for each virtual machine: a row for each statistic, a column for each vCPU.
+fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
+    let views: Vec<ObjectView<'_>> = good(snapshot).collect();
+    let same = |a: &ObjectView<'_>, b: &ObjectView<'_>| {
+        parent(a) == parent(b) && a.object().schema == b.object().schema
+    };
+    let (mut lines, mut hidden) = (Vec::new(), 0);
+    for views in views.chunk_by(same) {
+        let (part, zero) = table(views, zeros);
+        lines.extend(part.lines_within(width, 2));
+        lines.push(String::new());
+        hidden += zero;
+    }
+    if hidden > 0 {
+        let hidden = counted(hidden, "statistic");
+        lines.push(format!("not shown: {hidden} at 0 everywhere (-z shows them)"));
+    } else {
+        lines.pop();
+    }
+    lines
+}
+
+/// The table of the objects of one virtual machine, and how many rows it leaves out.
+fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
+    let title = views.first().map(parent).unwrap_or_default();
+    let mut table = Table::new().column(title, Align::Left).column("", Align::Left);
+    for view in views {
+        table = table.column(leaf(view), Align::Right);
+    }
+    let mut hidden = 0;
+    let columns: Vec<Vec<Value<'_>>> = views.iter().map(|view| view.stats().collect()).collect();
+    for at in 0..columns.first().map_or(0, Vec::len) {
+        let row: Vec<Value<'_>> = columns.iter().map(|values| values[at]).collect();
+        let moved = row.iter().any(|value| value.words().iter().any(|&word| word != 0));
+        if moved || zeros {
+            row_of(&mut table, &row);
+        } else {
+            hidden += 1;
+        }
+    }
+    (table, hidden)
+}
+
+/// One row, or for a histogram one for each of its quantiles.
+fn row_of(table: &mut Table, row: &[Value<'_>]) {
+    let Some(desc) = row.first().map(Value::desc) else { return };
+    let mut add = |label: &str, unit: String, cell: &dyn Fn(&Value<'_>) -> String| {
+        let cells = row.iter().map(cell);
+        table.row([format!("{}{label}", desc.name), unit].into_iter().chain(cells));
+    };
+    if row.iter().all(|value| value.buckets().is_some()) {
+        let count = |value: &Value<'_>| thousands(value.words().iter().sum());
+        add("", "count".to_owned(), &count);
+        for (label, q) in [("p50", 0.5), ("p99", 0.99)] {
+            add("", label.to_owned(), &|value| quantile_text(desc, value.words(), q));
+        }
+    } else {
+        let unit = row.first().map(Value::unit_text).unwrap_or_default();
+        add("", if desc.is_boolean() { String::new() } else { unit }, &plain);
+    }
+}
+
+fn plain(value: &Value<'_>) -> String {
+    match value.boolean() {
+        Some(true) => "yes".to_owned(),
+        Some(false) => "no".to_owned(),
+        None => value.words().iter().map(|word| thousands(*word)).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// A quantile's bound; a dash if nothing was counted.
+pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
+    quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
+}
+
+/// The path without its last part: the virtual machine of a vCPU.
+fn parent(view: &ObjectView<'_>) -> String {
+    let path = &view.object().path;
+    path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned()
+}
+
+/// The last part of the path: the vCPU.
+fn leaf(view: &ObjectView<'_>) -> String {
+    let path = &view.object().path;
+    path.rsplit_once('/').map_or(&**path, |(_, leaf)| leaf).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use vmstrobe_core::{Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
+
+    /// Two vCPUs of one virtual machine; a row that is not good if there are no words for it.
+    fn snapshot(rows: [Option<[u64; 6]>; 2]) -> Snapshot {
+        let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
+        let hist = StatType::Log2Histogram;
+        let descs = vec![
+            Desc::counter("exits", 0),
+            ns(Desc::counter("halt_wait_ns", 8)),
+            ns(Desc { stat_type: hist, size: 2, ..Desc::counter("halt_wait_hist", 16) }),
+            Desc { unit: Unit::Boolean, ..Desc::counter("blocking", 32) },
+            Desc::counter("hypercalls", 40),
+        ];
+        let schema = Schema::new("kvm", Target::Vcpu, descs);
+        let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+        let objects = (0..2).map(|at| Object {
+            path: format!("/vm/web/vcpu[{at}]").into(),
+            index: Some(at),
+            schema: Arc::clone(&schema),
+            key: at.into(),
+        });
+        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(plan, objects.collect())]));
+        let (words, states) = snapshot.begin(1);
+        for ((words, state), row) in words.chunks_mut(6).zip(states).zip(rows) {
+            if let Some(row) = row {
+                words.copy_from_slice(&row);
+                *state = RowState::Good;
+            }
+        }
+        snapshot
+    }
+
+    #[test]
+    fn a_row_for_each_statistic_a_column_for_each_vcpu() {
+        let snapshot = snapshot([Some([1234, 5_000_000, 3, 1, 1, 0]), Some([0; 6])]);
+        let want = [
+            "/vm/web                vcpu[0]  vcpu[1]",
+            "exits                    1,234        0",
+            "halt_wait_ns    ns   5,000,000        0",
+            "halt_wait_hist  count        4        0",
+        ];
+        let lines = tables(&snapshot, false, 80);
+        let squeezed = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let got: Vec<String> = lines.iter().take(4).map(|line| squeezed(line)).collect();
+        assert_eq!(got, want.map(squeezed));
+        let last = "not shown: 1 statistic at 0 everywhere (-z shows them)";
+        assert_eq!(lines.last().map(String::as_str), Some(last));
+        assert!(tables(&snapshot, true, 80).iter().any(|line| line.starts_with("hypercalls")));
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_left_out() {
+        let one = snapshot([None, Some([1; 6])]);
+        assert!(check_read(&one).is_ok());
+        let lines = tables(&one, false, 80);
+        assert!(lines[0].contains("vcpu[1]") && !lines[0].contains("vcpu[0]"), "{}", lines[0]);
+        assert!(check_read(&snapshot([None, None])).is_err());
+    }
+}

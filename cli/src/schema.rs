@@ -1,0 +1,120 @@
+//! `vmstrobe schema`: which statistics there are.
+//!
+//! Invariant: statistics stand in the provider's own order, and those of a type, unit or base that
+//! we do not know stand among them.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{Desc, Names, Schema, StatType};
+
+use crate::args::SchemaArgs;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::json;
+use crate::out::Out;
+use crate::table::{Align, Table};
+use crate::text::{amount, counted};
+
+/// Prints the schemas.
+///
+/// # Errors
+/// If there is none, or it cannot be written.
+pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
+    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let names = args.wanted.names.as_ref();
+    let mut schemas = engine.wanted_schemas(&args.wanted)?;
+    schemas.retain(|schema| wanted(schema, names).next().is_some());
+    if args.json {
+        out.lines([for_programs(&schemas, names)])?;
+    } else {
+        out.lines(for_people(&schemas, names))?;
+    }
+    Ok(0)
+}
+
+/// What QEMU's `query-stats-schemas` returns.
+fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
+    let schemas = schemas.iter().map(|schema| json::stats_schema(schema, wanted(schema, names)));
+    json::text(&schemas.collect::<Vec<_>>())
+}
+
+/// A table for each schema, with an empty line between.
+fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>) -> Vec<String> {
+    let tables: Vec<_> = schemas.iter().map(|schema| lines(schema, names)).collect();
+    tables.join(&String::new())
+}
+
+/// The statistics of a schema that these names want, in its order.
+fn wanted<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
+    schema.descs().iter().filter(move |desc| names.is_none_or(|names| names.wants(&desc.name)))
+}
+
+fn lines(schema: &Schema, names: Option<&Names>) -> Vec<String> {
+    let mut table = Table::new()
+        .column("  NAME", Align::Left)
+        .column("TYPE", Align::Left)
+        .column("UNIT", Align::Left)
+        .column("BUCKETS", Align::Left);
+    for desc in wanted(schema, names) {
+        table.row([
+            format!("  {}", desc.name),
+            desc.stat_type.to_string(),
+            desc.scale.text(desc.unit),
+            buckets(desc),
+        ]);
+    }
+    let count = counted(wanted(schema, names).count(), "statistic");
+    let title = format!("{} {}: {count}", schema.provider(), schema.target());
+    std::iter::once(title).chain(table.lines()).collect()
+}
+
+/// What is worth knowing of more than one word.
+fn buckets(desc: &Desc) -> String {
+    match desc.stat_type {
+        StatType::Log2Histogram => format!("{}, each twice the one before", desc.size),
+        StatType::LinearHistogram => {
+            format!("{}, {} each", desc.size, amount(desc, desc.bucket_size.into()))
+        }
+        _ if desc.size > 1 => format!("{} words", desc.size),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmstrobe_core::{Scale, Target, Unit};
+
+    #[test]
+    fn a_schema_is_a_table() {
+        let ns = Desc { unit: Unit::Seconds, scale: Scale::NANO, ..Desc::counter("wait_hist", 8) };
+        let descs = vec![
+            Desc::counter("exits", 0),
+            Desc { stat_type: StatType::Log2Histogram, size: 32, ..ns.clone() },
+            Desc {
+                stat_type: StatType::LinearHistogram,
+                size: 4,
+                bucket_size: 1000,
+                name: "linear".into(),
+                ..ns
+            },
+            Desc { stat_type: StatType::Unknown(9), size: 2, ..Desc::counter("newer", 0) },
+        ];
+        let schema = Schema::new("kvm", Target::Vcpu, descs);
+        let want = [
+            "kvm vcpu: 4 statistics",
+            "  NAME       TYPE              UNIT  BUCKETS",
+            "  exits      cumulative",
+            "  wait_hist  log2-histogram    ns    32, each twice the one before",
+            "  linear     linear-histogram  ns    4, 1.00 µs each",
+            "  newer      type-9                  2 words",
+        ];
+        assert_eq!(lines(&schema, None), want);
+        let names = Names::parse("-*_hist,-linear,-newer").expect("it is well formed");
+        assert_eq!(lines(&schema, Some(&names)).len(), 3);
+        let two = [Arc::clone(&schema), schema];
+        assert_eq!(for_people(&two, Some(&names)).len(), 3 + 1 + 3);
+        let want = r#"{"name": "exits", "exponent": 0, "type": "cumulative"}"#;
+        assert!(for_programs(&two, Some(&names)).contains(&format!(r#""stats": [{want}]"#)));
+    }
+}

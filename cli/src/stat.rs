@@ -1,0 +1,272 @@
+//! `vmstrobe stat`: what happens over a time, in intervals, or while a command runs.
+//!
+//! Invariant: every interval lies between two samples, the first taken before the command starts
+//! and the last after it has ended. Whatever ends the measuring, what was measured until then is
+//! printed; a command that was started is waited for.
+
+use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ExitStatus};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use vmstrobe_core::Snapshot;
+use vmstrobe_sampler::Timing;
+
+use crate::args::{Pace, StatArgs};
+use crate::engine::{Ask, Engine, Session};
+use crate::error::{Error, Kind, Result};
+use crate::out::{Out, reason, say};
+use crate::terminal::Stop;
+use crate::text;
+use report::{Report, Style};
+use tally::Tally;
+
+mod line;
+mod tally;
+mod report;
+
+/// How often to look whether it is over, at least.
+const LOOK: Duration = Duration::from_millis(2);
+/// How many samples to take between two looks.
+const SAMPLES_PER_LOOK: usize = 4096;
+/// How long to wait for a sample behind the end before one is taken on purpose, if the next one is
+/// due by then.
+const PATIENCE_NS: u64 = 50_000_000;
+
+/// Measures.
+///
+/// # Errors
+/// If there is nothing to measure, the command cannot be run, or the result not be written.
+pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
+    let timing = timing(&args.pace)?;
+    check_interval(args, &timing)?;
+    let mut file = args.output.as_deref().map(Out::file).transpose()?;
+    let out = file.as_mut().unwrap_or(out);
+    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
+    let stop = Stop::listen(!args.command.is_empty())?;
+    let session = engine.start(vec![filter], timing)?;
+    let mut measuring = Measuring::new(args, timing.period_ns, session, out);
+    if args.interval.is_some() && !args.zeros && !args.json {
+        say("what does not move in an interval is left out of it (-z shows it)");
+    }
+    let mut command = start(args)?;
+    let measured = measuring.measure(&stop, command.as_mut());
+    let lost_vm = measuring.lost_vm;
+    let status = command.as_mut().map(Child::wait).transpose();
+    measured.and_then(|()| out.flush())?;
+    let status = status.map_err(|error| {
+        Error::failed(format!("cannot wait for the command: {}", reason(&error)))
+    })?;
+    Ok(exit_status(status, lost_vm))
+}
+
+/// When to tick.
+///
+/// # Errors
+/// If the rate is out of bounds.
+pub(crate) fn timing(pace: &Pace) -> Result<Timing> {
+    Ok(Timing { ticks_max: pace.count, ..Timing::hz(pace.rate)? })
+}
+
+/// An interval must have room for a sample.
+fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
+    match args.interval {
+        Some(interval) if interval.as_nanos() < timing.period_ns.into() => {
+            let (interval, rate) = (interval.as_secs_f64(), args.pace.rate);
+            let (interval, rate) = (text::seconds(interval), text::hertz(rate));
+            Err(Error::usage(format!(
+                "an interval of {interval} is shorter than the time between two samples at {rate}: \
+                 choose a higher rate (-r) or a longer interval (-i)"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts the command, if there is one.
+fn start(args: &StatArgs) -> Result<Option<Child>> {
+    let Some((program, arguments)) = args.command.split_first() else { return Ok(None) };
+    let child = std::process::Command::new(program).args(arguments).spawn();
+    child.map(Some).map_err(|error| {
+        let kind = match error.kind() {
+            ErrorKind::NotFound => Kind::NoCommand,
+            _ => Kind::CannotRun,
+        };
+        let program = program.to_string_lossy();
+        Error::new(kind, format!("cannot run '{program}': {}", reason(&error)))
+    })
+}
+
+/// The command's own, as a shell tells it, if there was one and it did not end well.
+fn exit_status(command: Option<ExitStatus>, lost_vm: bool) -> u8 {
+    let of_command = command.map_or(0, |status| {
+        let signal = status.signal().map(|signal| 128 + signal);
+        status.code().or(signal).unwrap_or(1) as u8
+    });
+    if of_command == 0 { u8::from(lost_vm) } else { of_command }
+}
+
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    // The monotonic clock starts at 0 with the machine, so it is never negative.
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// A measurement under way.
+struct Measuring<'a> {
+    session: Session,
+    out: &'a mut Out,
+    style: Style,
+    tally: Tally,
+    start_ns: u64,
+    /// The first sample that begins at or behind this is the last.
+    end_ns: u64,
+    /// The first sample that begins at or behind this ends the interval.
+    interval_end_ns: u64,
+    interval_ns: Option<u64>,
+    patience_ns: u64,
+    reported: u64,
+    /// Samples lost, as far as they were reported.
+    lost_samples: u64,
+    lost_vm: bool,
+}
+
+impl<'a> Measuring<'a> {
+    fn new(args: &StatArgs, period_ns: u64, session: Session, out: &'a mut Out) -> Self {
+        let tally = Tally::new(&session.first);
+        let start_ns = tally.begin().begin_ns;
+        let after = |time: Option<Duration>| {
+            let time_ns = time.map_or(u64::MAX, |time| time.as_nanos() as u64);
+            start_ns.saturating_add(time_ns)
+        };
+        let style = Style {
+            json: args.json,
+            per_object: args.per_vcpu,
+            zeros: args.zeros,
+            timed: args.interval.is_some(),
+        };
+        Self {
+            session,
+            out,
+            style,
+            tally,
+            start_ns,
+            end_ns: after(args.pace.duration),
+            interval_end_ns: after(args.interval),
+            interval_ns: args.interval.map(|interval| interval.as_nanos() as u64),
+            patience_ns: if period_ns < PATIENCE_NS / 2 { PATIENCE_NS } else { 0 },
+            reported: 0,
+            lost_samples: 0,
+            lost_vm: false,
+        }
+    }
+
+    /// Takes samples until it is over, and reports.
+    fn measure(&mut self, stop: &Stop, mut command: Option<&mut Child>) -> Result<()> {
+        loop {
+            // Asked before its samples are taken: what comes later is seen next time.
+            let finished = self.session.is_finished();
+            let (mut taken, mut next) = (0, self.session.recv(LOOK));
+            while let Some(sample) = next {
+                self.take(&sample)?;
+                if sample.window().begin_ns >= self.end_ns {
+                    return self.finish();
+                }
+                taken += 1;
+                next = if taken < SAMPLES_PER_LOOK { self.session.try_recv() } else { None };
+            }
+            self.name_the_dead();
+            let over = match &mut command {
+                // A Ctrl-C reaches the command as well, and it is waited for.
+                Some(command) => !matches!(command.try_wait(), Ok(None)),
+                None => {
+                    let deserted = self.lost_vm && self.session.is_deserted();
+                    stop.is_asked() || deserted || self.out.is_closed()
+                }
+            };
+            let now_ns = now_ns();
+            if over {
+                self.end_ns = self.end_ns.min(now_ns);
+            }
+            let drained = taken < SAMPLES_PER_LOOK;
+            if now_ns > self.end_ns.saturating_add(self.patience_ns) {
+                self.sample_once_more()?;
+                return self.finish();
+            }
+            if finished && drained {
+                // It may have failed.
+                self.session.stop()?;
+                return self.finish();
+            }
+        }
+    }
+
+    fn take(&mut self, sample: &Arc<Snapshot>) -> Result<()> {
+        self.tally.add(sample);
+        let begin_ns = sample.window().begin_ns;
+        let Some(interval_ns) = self.interval_ns.filter(|_| begin_ns >= self.interval_end_ns)
+        else {
+            return Ok(());
+        };
+        self.report()?;
+        self.out.flush()?;
+        self.tally = self.tally.next();
+        // An interval without a sample of its own is not made up.
+        let passed = (begin_ns - self.interval_end_ns) / interval_ns + 1;
+        self.interval_end_ns += passed * interval_ns;
+        Ok(())
+    }
+
+    /// The next sample would come too late: takes one now.
+    fn sample_once_more(&mut self) -> Result<()> {
+        self.session.stop()?.tick();
+        while let Some(sample) = self.session.try_recv() {
+            self.take(&sample)?;
+        }
+        Ok(())
+    }
+
+    /// Reports what there is behind the last interval.
+    fn finish(&mut self) -> Result<()> {
+        self.name_the_dead();
+        if self.tally.samples() > 0 { self.report() } else { Ok(()) }
+    }
+
+    fn report(&mut self) -> Result<()> {
+        let lost_samples = self.session.lost_samples();
+        let report = Report {
+            tally: &self.tally,
+            lost_samples: lost_samples - self.lost_samples,
+            start_ns: self.start_ns,
+            is_first: self.reported == 0,
+        };
+        (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
+        self.out.lines(report.lines(self.style))
+    }
+
+    fn name_the_dead(&mut self) {
+        for vm in self.session.newly_ended() {
+            say(format_args!("{} has ended", vm.title));
+            self.lost_vm = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_commands() {
+        let ended = |wait_status| Some(ExitStatus::from_raw(wait_status));
+        assert_eq!(exit_status(None, false), 0);
+        assert_eq!(exit_status(None, true), 1);
+        assert_eq!(exit_status(ended(0), false), 0);
+        assert_eq!(exit_status(ended(0), true), 1);
+        assert_eq!(exit_status(ended(3 << 8), true), 3);
+        assert_eq!(exit_status(ended(9), false), 137);
+    }
+}

@@ -1,0 +1,172 @@
+//! One statistic over one interval: how much, how fast, of how many objects.
+//!
+//! Invariant: what was counted is never lost in a sum: a sum that would overflow stays at the top.
+//! A rate stands only where every part of it has one.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{Desc, Rate, Schema};
+
+/// What the samples of a level were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Level {
+    pub(super) samples: u64,
+    /// Samples in which it was not 0.
+    pub(super) trues: u64,
+    pub(super) min: u64,
+    pub(super) max: u64,
+    pub(super) last: u64,
+}
+
+/// One statistic of one object, or of all together.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Line {
+    /// Whose it is; `None` for all together.
+    pub(super) path: Option<Box<str>>,
+    pub(super) schema: Arc<Schema>,
+    pub(super) desc: usize,
+    pub(super) amount: Amount,
+    /// None if someone reset it meanwhile.
+    pub(super) rate: Option<Rate>,
+    /// How many objects are in it.
+    pub(super) objects: usize,
+    /// How long they were there, added up.
+    pub(super) object_seconds: f64,
+}
+
+/// How much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Amount {
+    Count(u64),
+    Buckets(Vec<u64>),
+    Level(Level),
+}
+
+impl Level {
+    /// Adds a sample.
+    pub(super) fn note(&mut self, word: u64) {
+        (self.min, self.max) = match self.samples {
+            0 => (word, word),
+            _ => (self.min.min(word), self.max.max(word)),
+        };
+        self.samples += 1;
+        self.trues += u64::from(word != 0);
+        self.last = word;
+    }
+
+    /// Adds another object's: the range is that of any one, the last value the sum of all.
+    fn add(&mut self, other: Self) {
+        (self.min, self.max) = match (self.samples, other.samples) {
+            (_, 0) => (self.min, self.max),
+            (0, _) => (other.min, other.max),
+            _ => (self.min.min(other.min), self.max.max(other.max)),
+        };
+        self.samples += other.samples;
+        self.trues += other.trues;
+        self.last = self.last.saturating_add(other.last);
+    }
+}
+
+impl Line {
+    pub(super) fn desc(&self) -> &Desc {
+        &self.schema.descs()[self.desc]
+    }
+
+    /// True if someone set a counter back meanwhile: it has no rate then.
+    pub(super) fn was_reset(&self) -> bool {
+        self.rate.is_none() && !matches!(self.amount, Amount::Level(_))
+    }
+
+    /// Did nothing happen? A reset is something; a level of 0 all the time is nothing.
+    pub(super) fn is_at_rest(&self) -> bool {
+        match &self.amount {
+            Amount::Level(level) => level.max == 0,
+            amount => amount.total() == 0 && !self.was_reset(),
+        }
+    }
+
+    /// Adds the same statistic of another object.
+    pub(super) fn add(&mut self, other: Self) {
+        self.objects += other.objects;
+        self.object_seconds += other.object_seconds;
+        // One that was reset takes the rate from all.
+        self.rate = self.rate.and(other.rate);
+        match (&mut self.amount, other.amount) {
+            (Amount::Count(sum), Amount::Count(count)) => *sum = sum.saturating_add(count),
+            (Amount::Buckets(sums), Amount::Buckets(counts)) => {
+                for (sum, count) in sums.iter_mut().zip(counts) {
+                    *sum = sum.saturating_add(count);
+                }
+            }
+            (Amount::Level(sum), Amount::Level(level)) => sum.add(level),
+            // One statistic is of one kind.
+            _ => {}
+        }
+    }
+}
+
+impl Amount {
+    /// How much was counted.
+    pub(super) fn total(&self) -> u64 {
+        match self {
+            Self::Count(count) => *count,
+            Self::Buckets(counts) => counts.iter().fold(0, |sum, n| sum.saturating_add(*n)),
+            Self::Level(level) => level.last,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmstrobe_core::{Interval, Target};
+
+    fn line(amount: Amount, rate: Option<Rate>) -> Line {
+        let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
+        Line { path: None, schema, desc: 0, amount, rate, objects: 1, object_seconds: 2.0 }
+    }
+
+    fn level(words: &[u64]) -> Level {
+        let mut level = Level::default();
+        words.iter().for_each(|&word| level.note(word));
+        level
+    }
+
+    #[test]
+    fn levels_know_all_their_samples() {
+        let level = level(&[3, 0, 7, 5]);
+        assert_eq!(level, Level { samples: 4, trues: 3, min: 0, max: 7, last: 5 });
+    }
+
+    #[test]
+    fn a_sum_has_all_parts() {
+        let interval = Interval { seconds: 2.0, seconds_min: 2.0, seconds_max: 2.0 };
+        let rate = Some(Rate::of(5, interval));
+        let mut sum = line(Amount::Count(5), rate);
+        sum.add(line(Amount::Count(u64::MAX), rate));
+        assert_eq!((sum.amount.total(), sum.objects, sum.object_seconds), (u64::MAX, 2, 4.0));
+        assert!(sum.rate.is_some());
+        sum.add(line(Amount::Count(1), None));
+        assert_eq!(sum.rate, None, "one was reset");
+
+        let mut buckets = line(Amount::Buckets(vec![1, 2]), rate);
+        buckets.add(line(Amount::Buckets(vec![10, 0]), rate));
+        assert_eq!(buckets.amount, Amount::Buckets(vec![11, 2]));
+
+        let mut levels = line(Amount::Level(level(&[4, 4])), None);
+        levels.add(line(Amount::Level(level(&[0, 9])), None));
+        let want = Level { samples: 4, trues: 3, min: 0, max: 9, last: 13 };
+        assert_eq!(levels.amount, Amount::Level(want));
+    }
+
+    #[test]
+    fn rest_is_nothing_counted_or_0_throughout() {
+        let interval = Interval { seconds: 2.0, seconds_min: 2.0, seconds_max: 2.0 };
+        let rate = Some(Rate::of(0, interval));
+        let rests = |amount, rate| line(amount, rate).is_at_rest();
+        assert!(rests(Amount::Count(0), rate) && rests(Amount::Buckets(vec![0, 0]), rate));
+        assert!(!rests(Amount::Count(0), None), "it was reset");
+        assert!(rests(Amount::Level(level(&[0, 0])), None));
+        assert!(!rests(Amount::Level(level(&[1, 0])), None));
+    }
+}
