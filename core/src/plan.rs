@@ -49,6 +49,8 @@ pub struct ReadPlan {
     schema: Arc<Schema>,
     columns: Box<[Column]>,
     runs: Box<[Run]>,
+    /// Each row word's place in the span, where most runs are a word: then this is the quicker way.
+    scattered: Box<[u32]>,
     span_words: Range<usize>,
     row_words: usize,
 }
@@ -75,9 +77,13 @@ impl ReadPlan {
             let start = runs[at].row_word + (words.start - pieces[at].start);
             Column { desc, words: start..start + words.len() }
         });
+        let mostly_single = row_words < 2 * pieces.len();
+        let scattered = pieces.iter().filter(|_| mostly_single).cloned().flatten();
         Arc::new(Self {
             schema: Arc::clone(schema),
             columns: columns.collect(),
+            // A data block is far below 2^32 words.
+            scattered: scattered.map(|word| (word - first) as u32).collect(),
             runs: runs.into(),
             span_words: first..end,
             row_words,
@@ -117,17 +123,18 @@ impl ReadPlan {
     /// Copies the kept words of a fetched span into a row.
     ///
     /// # Panics
-    /// If `span` or `row` is shorter than the plan says, which is a bug of the source.
+    /// If `span` or `row` is shorter than the plan says: a bug of the source.
     #[inline]
     pub fn keep(&self, span: &[u64], row: &mut [u64]) {
-        for run in &self.runs {
-            // A scalar is by far the most frequent run, and a copy of one word is not worth a call.
-            if run.words == 1 {
-                row[run.row_word] = span[run.span_word];
-            } else {
-                row[run.row_word..run.row_word + run.words]
-                    .copy_from_slice(&span[run.span_word..run.span_word + run.words]);
+        if self.scattered.len() == row.len() {
+            for (word, &at) in row.iter_mut().zip(&self.scattered) {
+                *word = span[at as usize];
             }
+            return;
+        }
+        for run in &self.runs {
+            row[run.row_word..run.row_word + run.words]
+                .copy_from_slice(&span[run.span_word..run.span_word + run.words]);
         }
     }
 }

@@ -14,6 +14,7 @@
 mod sys;
 
 mod reaper;
+mod departures;
 mod fd;
 mod kvm;
 

@@ -1,13 +1,15 @@
-//! KVM's two ioctls that lead to statistics: all the unsafe code of reaching a stats fd.
+//! All the unsafe code of reaching and holding a stats fd: KVM's two ioctls that lead to
+//! statistics, and an fd that is used without touching its owner.
 //!
-//! Invariant: both are safe to call with any fd whatever. A request number means something only to
-//! the driver behind the fd, so a file that cannot be KVM's never sees ours.
+//! Invariant: everything here is safe to call with any fd whatever. A request number means
+//! something only to the driver behind the fd, so a file that cannot be KVM's never sees ours.
 
-#![allow(unsafe_code, reason = "no safe crate offers these ioctls")]
+#![allow(unsafe_code, reason = "no safe crate offers these ioctls, or a fd with a shared owner")]
 
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
@@ -86,6 +88,31 @@ unsafe impl<const OPCODE: Opcode> Ioctl for Request<OPCODE> {
 
     unsafe fn output_from_ptr(answer: IoctlOutput, _: *mut c_void) -> rustix::io::Result<c_int> {
         Ok(answer)
+    }
+}
+
+/// A fd kept open by its owner, with the number at hand: on the tick, following a pointer to each
+/// of a thousand owners would cost more than all else around a read.
+#[derive(Debug)]
+pub(crate) struct HeldFd {
+    number: RawFd,
+    _owner: Arc<OwnedFd>,
+}
+
+impl HeldFd {
+    pub(crate) fn new(owner: Arc<OwnedFd>) -> Self {
+        Self { number: owner.as_raw_fd(), _owner: owner }
+    }
+}
+
+impl AsFd for HeldFd {
+    #[inline]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the number must be a fd that stays open for as long as the borrow lasts.
+        // - It is the owner's, which closes it only when it is dropped, and never changes it: an
+        //   `OwnedFd` cannot be changed behind a shared reference.
+        // - The owner lives at least as long as `self`, which holds it, and the borrow not longer.
+        unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot};
 
 use crate::pool::Pool;
-use crate::publish::Latest;
+use crate::publish::{Latest, Publisher};
 use crate::subscribe::{MAX_QUEUE_SAMPLES, Outlet, Subscriber, queue};
 use crate::sweep::Sweep;
 
@@ -120,18 +120,18 @@ impl Mailbox {
 #[derive(Clone, Debug)]
 pub struct Control {
     mailbox: Arc<Mailbox>,
-    latest: Latest,
+    newest: Publisher,
 }
 
 impl Control {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, latest: Latest) -> Self {
-        Self { mailbox, latest }
+    pub(crate) fn new(mailbox: Arc<Mailbox>, newest: Publisher) -> Self {
+        Self { mailbox, newest }
     }
 
     /// A reader's handle to the newest snapshot. Some 60 of them can hold one each; beyond that ticks
     /// may starve, which is counted.
     pub fn latest(&self) -> Latest {
-        self.latest.clone()
+        self.newest.latest()
     }
 
     /// Every snapshot from one of the next ticks on, through a queue of `samples` (at most

@@ -180,13 +180,11 @@ mod tests {
             self.1
         }
 
-        fn read(&mut self, mut rows: Rows<'_>) {
-            for row in 0..self.1 {
-                rows.fill(row, |words| {
-                    words.fill(self.0);
-                    RowState::Good
-                });
-            }
+        fn read(&mut self, rows: Rows<'_>) {
+            rows.fill(|_, words| {
+                words.fill(self.0);
+                RowState::Good
+            });
         }
     }
 

@@ -215,11 +215,11 @@ impl Source for HealthSource {
         1
     }
 
-    fn read(&mut self, mut rows: Rows<'_>) {
+    fn read(&mut self, rows: Rows<'_>) {
         let Self { shared, plan, span } = self;
         let bytes = plan.span_bytes();
         let words = &shared.words[bytes.start / WORD_BYTES..bytes.end / WORD_BYTES];
-        rows.fill(0, |row| match seq::read(&shared.seq, words, span, READ_TRIES) {
+        rows.fill(|_, row| match seq::read(&shared.seq, words, span, READ_TRIES) {
             Ok(()) => {
                 plan.keep(span, row);
                 RowState::Good

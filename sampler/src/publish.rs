@@ -21,7 +21,8 @@ pub struct Latest {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
 }
 
-/// The sampler's end.
+/// The sampler's end, and where readers come from.
+#[derive(Clone)]
 pub(crate) struct Publisher {
     newest: Arc<ArcSwap<Snapshot>>,
 }

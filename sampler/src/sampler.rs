@@ -85,7 +85,7 @@ impl Sampler {
         let reader = Reader::new(fanout, &mut sweep.slots)?;
         let newest = Publisher::new(Arc::new(Snapshot::new(&sweep.layout)));
         let mailbox = Mailbox::new(&sweep.layout, SPARES);
-        let control = Control::new(Arc::clone(&mailbox), newest.latest());
+        let control = Control::new(Arc::clone(&mailbox), newest.clone());
         let mut sampler = Self {
             pool: Pool::new(buffers(&sweep.layout, SPARES)),
             sweep,

@@ -34,15 +34,18 @@ pub(crate) struct Rig {
 pub(crate) struct Bare {
     fds: Vec<OwnedFd>,
     offset: u64,
+    /// With room to start at a cache line, where the kernel's copy is quickest.
     buffer: Vec<u64>,
+    span_words: usize,
 }
 
 impl Bare {
     /// Reads every fd once.
     #[inline]
     pub(crate) fn read(&mut self) {
-        // Through bytes of the words, so that both ends are aligned as ours are.
-        let bytes = bytemuck::cast_slice_mut::<u64, u8>(&mut self.buffer);
+        let first = self.buffer.as_ptr().align_offset(64);
+        let words = &mut self.buffer[first..first + self.span_words];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
         for fd in &self.fds {
             let got = pread(fd, &mut *bytes, self.offset);
             assert_eq!(got, Ok(bytes.len()), "a statistics fd is read whole");
@@ -78,6 +81,7 @@ pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box
     let newest = control.latest().load_full();
     assert_eq!(newest.objects().count(), vcpus);
     assert!(newest.objects().all(|view| view.state() == RowState::Good));
-    let bare = Bare { fds, offset, buffer: vec![0; span.len() / 8] };
+    let span_words = span.len() / 8;
+    let bare = Bare { fds, offset, buffer: vec![0; span_words + 8], span_words };
     Ok(Rig { sampler, control, bare, _farm: farm })
 }

@@ -27,11 +27,16 @@ fn object(stats: &StatsFd, key: u64) -> Object {
     Object { path: "x".into(), index: None, schema: Arc::clone(stats.schema()), key }
 }
 
+fn departures(stats: &[Arc<StatsFd>]) -> Departures {
+    stats.first().map(|stats| stats.departures.clone()).unwrap_or_default()
+}
+
 /// One source over these fds.
 fn source(stats: &[Arc<StatsFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
     let objects: Vec<_> = (0..).zip(stats).map(|(key, stats)| object(stats, key)).collect();
     let mut sources =
-        sources(&objects, plan, |key| stats.get(key as usize).map(Arc::clone)).unwrap();
+        sources(&objects, plan, &departures(stats), |key| stats.get(key as usize).map(Arc::clone))
+            .unwrap();
     assert_eq!(sources.len(), 1);
     sources.remove(0)
 }
@@ -39,7 +44,7 @@ fn source(stats: &[Arc<StatsFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
 /// The words of everything, read at once.
 fn bulk(stats: &StatsFd) -> Vec<u64> {
     let mut words = vec![0; stats.schema.data_bytes() / 8];
-    assert_eq!(stats.fetch(&mut words, stats.data_offset), RowState::Good);
+    assert_eq!(fetch(&stats.held(), &mut words, stats.data_offset), RowState::Good);
     words
 }
 
@@ -57,12 +62,12 @@ fn check_reads(stats: &StatsFd) {
     for desc in stats.schema.descs() {
         let mut words = vec![u64::MAX; desc.size.into()];
         let offset = stats.data_offset + u64::from(desc.offset);
-        assert_eq!(stats.fetch(&mut words, offset), RowState::Good, "{}", desc.name);
+        assert_eq!(fetch(&stats.held(), &mut words, offset), RowState::Good, "{}", desc.name);
         // These vCPUs are at rest.
         assert_eq!(words, all[desc.words()], "{}", desc.name);
     }
     let mut one_more = vec![0; all.len() + 1];
-    assert_eq!(stats.fetch(&mut one_more, stats.data_offset), RowState::Torn);
+    assert_eq!(fetch(&stats.held(), &mut one_more, stats.data_offset), RowState::Torn);
 }
 
 #[test]
@@ -213,26 +218,29 @@ fn gone_rows_are_marked_and_the_others_read_on() {
     }
     let farm = Farm::new(3).unwrap();
     let alive = Arc::new(AtomicBool::new(true));
+    let opener = opener();
+    let departures = opener.departures();
     let open = |vcpu: &vmstrobe_guest::Vcpu| {
         let fd = kvm_get_stats_fd(vcpu.fd()).unwrap();
-        Arc::new(opener().open(fd, Target::Vcpu, Some(Arc::clone(&alive))).unwrap())
+        Arc::new(opener.open(fd, Target::Vcpu, Some(Arc::clone(&alive))).unwrap())
     };
     let vcpus: Vec<_> = farm.vms()[0].vcpus().iter().map(open).collect();
-    for names in [&["exits", "halt_exits"][..], &[]] {
+    for names in [&["exits", "halt_exits"][..], &["exits"], &[]] {
+        alive.store(true, Ordering::Relaxed);
+        vcpus[1].retired.store(false, Ordering::Relaxed);
         let plan = plan(vcpus[0].schema(), names);
         let objects: Vec<_> = (0..4).map(|key| object(&vcpus[0], key)).collect();
         // The third was closed between the roster and now.
         let find = |key| [Some(0), Some(1), None, Some(2)][key as usize];
         let find = |key| find(key).map(|at: usize| Arc::clone(&vcpus[at]));
-        let mut sources = sources(&objects, &plan, find).unwrap();
+        let mut sources = sources(&objects, &plan, departures, find).unwrap();
         let mut states = || tick(&mut *sources[0], plan.row_words()).0;
-        alive.store(true, Ordering::Relaxed);
-        vcpus[1].retired.store(false, Ordering::Relaxed);
         let (good, gone) = (RowState::Good, RowState::Gone);
         assert_eq!(states(), [good, good, gone, good]);
         vcpus[1].retire();
         assert_eq!(states(), [good, gone, gone, good]);
         alive.store(false, Ordering::Relaxed);
+        departures.note();
         assert_eq!(states(), [gone; 4]);
     }
 }
@@ -243,7 +251,8 @@ fn many_objects_are_several_sources() {
     let stats = Arc::new(open_vm(&opener(), &vm, &[]).remove(0));
     let objects: Vec<_> = (0..130).map(|key| object(&stats, key)).collect();
     let plan = plan(stats.schema(), &["pages_4k"]);
-    let open = |objects| sources(objects, &plan, |_| Some(Arc::clone(&stats))).unwrap();
+    let open =
+        |objects| sources(objects, &plan, &stats.departures, |_| Some(Arc::clone(&stats))).unwrap();
     assert_eq!(open(&objects).iter().map(|s| s.rows()).collect::<Vec<_>>(), [64, 64, 2]);
     assert_eq!(open(&[]).len(), 0);
 }
@@ -253,8 +262,9 @@ fn a_plan_for_other_statistics_is_refused() {
     let Some(vm) = vm() else { return };
     let stats = Arc::new(open_vm(&opener(), &vm, &[]).remove(0));
     let other = Schema::new("kvm", Target::Vm, vec![Desc::counter("exits", 0)]);
-    let error =
-        sources(&[object(&stats, 0)], &plan(&other, &["exits"]), |_| Some(Arc::clone(&stats)));
+    let error = sources(&[object(&stats, 0)], &plan(&other, &["exits"]), &stats.departures, |_| {
+        Some(Arc::clone(&stats))
+    });
     assert_eq!(error.err().unwrap().kind(), ErrorKind::Malformed);
 }
 

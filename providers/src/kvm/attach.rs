@@ -92,7 +92,7 @@ impl Borrowed {
         if state.attached.iter().any(|attached| attached.process.pid() == pid) {
             return Ok(());
         }
-        let process = Arc::new(Process::open(pid)?);
+        let process = Arc::new(Process::open(pid, self.opener.departures())?);
         let name = state.free_name(pid);
         let mut attached = Attached { process, name, lent: Vec::new() };
         self.refresh(&mut attached, &mut state.next_key)?;
@@ -244,7 +244,9 @@ impl Provider for Borrowed {
         let state = self.state();
         let by_key: HashMap<_, _> =
             state.opened().map(|opened| (opened.object.key, &opened.stats)).collect();
-        sources(objects, plan, |key| by_key.get(&key).map(|&stats| Arc::clone(stats)))
+        sources(objects, plan, self.opener.departures(), |key| {
+            by_key.get(&key).map(|&stats| Arc::clone(stats))
+        })
     }
 }
 

@@ -183,7 +183,7 @@ impl Provider for OwnKvm {
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         let state = self.state();
-        sources(objects, plan, |key| {
+        sources(objects, plan, self.opener.departures(), |key| {
             let opened = state.opened.iter().find(|opened| opened.object.key == key)?;
             Some(Arc::clone(&opened.stats))
         })

@@ -22,6 +22,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::proc::KvmLink;
 use super::scan;
+use crate::departures::Departures;
 
 /// How long the watcher rests if the system refuses to wait, which takes being out of memory.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
@@ -32,14 +33,15 @@ pub(super) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     alive: Arc<AtomicBool>,
+    departures: Departures,
 }
 
 impl Process {
-    /// Takes hold of a process.
+    /// Takes hold of a process. Its end will be noted in `departures`.
     ///
     /// # Errors
     /// `NotFound` if there is none of that number.
-    pub(super) fn open(pid: u32) -> Result<Self> {
+    pub(super) fn open(pid: u32, departures: &Departures) -> Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let number = number.ok_or_else(|| scan::no_process(pid))?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| match errno {
@@ -51,7 +53,8 @@ impl Process {
             }
             _ => Error::caused(ErrorKind::Io, format!("cannot open pid {pid}"), errno),
         })?;
-        Ok(Self { pid, pidfd, alive: Arc::new(AtomicBool::new(true)) })
+        let alive = Arc::new(AtomicBool::new(true));
+        Ok(Self { pid, pidfd, alive, departures: departures.clone() })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -77,6 +80,7 @@ impl Process {
     pub(super) fn give_up(&self) {
         // Relaxed: the flag orders nothing; a row's words come from the kernel in the same read.
         self.alive.store(false, Ordering::Relaxed);
+        self.departures.note();
     }
 
     /// A duplicate of one of its fds, which must lead to `link`. `None` if it no longer does.
@@ -226,8 +230,10 @@ mod tests {
     fn the_end_of_each_process_is_noticed() {
         let watch = DeathWatch::new().unwrap();
         let mut children: Vec<Child> = (0..3).map(|_| sleeper()).collect();
-        let processes: Vec<_> =
-            children.iter().map(|child| Arc::new(Process::open(child.id()).unwrap())).collect();
+        let processes: Vec<_> = children
+            .iter()
+            .map(|child| Arc::new(Process::open(child.id(), &Departures::default()).unwrap()))
+            .collect();
         processes.iter().for_each(|process| watch.add(process));
         for at in [1, 2, 0] {
             assert!(processes[at].lives());
@@ -244,7 +250,7 @@ mod tests {
     fn one_that_is_removed_is_left_alone() {
         let watch = DeathWatch::new().unwrap();
         let mut child = sleeper();
-        let process = Arc::new(Process::open(child.id()).unwrap());
+        let process = Arc::new(Process::open(child.id(), &Departures::default()).unwrap());
         watch.add(&process);
         watch.remove(&process);
         child.kill().unwrap();
@@ -257,7 +263,7 @@ mod tests {
     fn an_end_before_the_watch_is_noticed_too() {
         let watch = DeathWatch::new().unwrap();
         let mut child = sleeper();
-        let process = Arc::new(Process::open(child.id()).unwrap());
+        let process = Arc::new(Process::open(child.id(), &Departures::default()).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
         watch.add(&process);
@@ -267,7 +273,7 @@ mod tests {
     #[test]
     fn what_is_no_process_is_said_to_be_none() {
         for pid in [0, u32::MAX, i32::MAX as u32] {
-            let error = Process::open(pid).unwrap_err();
+            let error = Process::open(pid, &Departures::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound);
             assert_eq!(error.to_string(), format!("there is no process {pid}"));
         }
@@ -275,7 +281,7 @@ mod tests {
 
     #[test]
     fn only_the_file_that_was_meant_is_borrowed() {
-        let this = Process::open(std::process::id()).unwrap();
+        let this = Process::open(std::process::id(), &Departures::default()).unwrap();
         let file = fs::File::open("/dev/null").unwrap();
         assert!(this.borrow(file.as_raw_fd(), KvmLink::Vm).unwrap().is_none());
         assert!(this.borrow(1 << 20, KvmLink::Vm).unwrap().is_none());

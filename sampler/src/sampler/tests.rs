@@ -91,14 +91,12 @@ impl Source for NumbersSource {
         self.rows
     }
 
-    fn read(&mut self, mut rows: Rows<'_>) {
+    fn read(&mut self, rows: Rows<'_>) {
         let n = self.reads.fetch_add(1, SeqCst) + 1;
-        for row in 0..self.rows {
-            rows.fill(row, |words| {
-                words[0] = n;
-                if n % 10 == 9 { RowState::Torn } else { RowState::Good }
-            });
-        }
+        rows.fill(|_, words| {
+            words[0] = n;
+            if n % 10 == 9 { RowState::Torn } else { RowState::Good }
+        });
     }
 }
 

@@ -13,6 +13,7 @@ use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
 use crate::OwnKvm;
+use crate::departures::Departures;
 use crate::kvm::scan::Access;
 use crate::tests::{has_kvm, has_qemu, open_all, soon, states};
 
@@ -300,7 +301,7 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
 fn a_vm_of_another_process_is_not_ones_own() {
     let Some(mut vmm) = Vmm::start() else { return };
     vmm.tell("bare", 1, 0);
-    let process = Process::open(vmm.0.id()).unwrap();
+    let process = Process::open(vmm.0.id(), &Departures::default()).unwrap();
     let vm = (3..64).find_map(|fd| process.borrow(fd, KvmLink::Vm).unwrap()).unwrap();
     let error = OwnKvm::new("x", vm.as_fd()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);

@@ -11,6 +11,7 @@ use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_guest::{DemoGuest, Farm, Vm};
 
 use super::*;
+use crate::departures::Departures;
 use crate::kvm::proc::KvmLink;
 use crate::kvm::process::Process;
 use crate::tests::{has_kvm, has_link, open_all, soon, states, tick, vm};
@@ -170,7 +171,7 @@ fn a_running_guest_moves_its_counters() {
 
 /// An fd of a type that lends none.
 fn fd_of(file: &impl AsRawFd, link: KvmLink) -> OwnedFd {
-    let this = Process::open(std::process::id()).unwrap();
+    let this = Process::open(std::process::id(), &Departures::default()).unwrap();
     this.borrow(file.as_raw_fd(), link).unwrap().unwrap()
 }
 
