@@ -15,8 +15,12 @@ mkdir -p fuzz/target
 failed=0
 for target in $targets; do
   log=fuzz/target/$target.log
+  # New inputs go to the corpus, which git does not keep; the seeds are real blocks, and what once was a finding.
+  mkdir -p "fuzz/corpus/$target"
+  options=(-max_total_time="$seconds" -max_len=65536 -rss_limit_mb=512 -timeout=5)
+  [ ! -f "fuzz/$target.dict" ] || options+=("-dict=fuzz/$target.dict")
   echo "== $target, $seconds s"
-  if cargo +nightly fuzz run "$target" -- -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=512 -timeout=5 \
+  if cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- "${options[@]}" \
     >"$log" 2>&1 </dev/null; then
     echo "fuzz: $target: $(sed -n 's/^Done \([0-9]* runs\).*/\1/p' "$log"), no finding"
   else

@@ -17,7 +17,8 @@ step() {
 ci/install.sh
 # Cargo runs one test binary after the other: what is timed has a binary of its own.
 step cargo test --workspace --no-fail-fast
-# The benches are built, not run: `cargo test --all-targets` would run them for minutes.
+# A few pairs of each figure, to see that all of them run; what they come to is for a quiet machine.
+step cargo bench -p vmstrobe-benches --bench ratios -- --quick
 step cargo build --workspace --all-targets
 step ci/loom.sh
 

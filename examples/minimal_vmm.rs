@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     let sweep = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
     let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;
     sampler.tick();
-    let (before, latest) = (control.latest().load_full(), control.latest());
+    let (before, mut latest) = (control.latest().load_full(), control.latest());
     let sampling = sampler.start(Timing::hz(1000.0)?)?;
     thread::spawn(move || {
         for mut client in listener.incoming().flatten() {

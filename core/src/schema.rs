@@ -56,7 +56,7 @@ impl fmt::Display for Target {
 /// One statistic: `struct kvm_stats_desc`, QAPI `StatsSchemaValue`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Desc {
-    /// The kernel's name for it. Not unique by any promise, and not an enum: kernels have their own.
+    /// The kernel's name for it. Not unique by any promise; and no enum, as kernels have their own.
     pub name: Box<str>,
     /// How it moves.
     pub stat_type: StatType,
@@ -80,7 +80,8 @@ impl Desc {
     ///
     /// ```
     /// use vmstrobe_core::{Desc, Scale, StatType, Unit};
-    /// let waited = Desc { unit: Unit::Seconds, scale: Scale::NANO, ..Desc::counter("wait_ns", 8) };
+    /// let plain = Desc::counter("wait_ns", 8);
+    /// let waited = Desc { unit: Unit::Seconds, scale: Scale::NANO, ..plain };
     /// assert_eq!(waited.stat_type, StatType::Cumulative);
     /// assert_eq!(waited.words(), 1..2);
     /// ```

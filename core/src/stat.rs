@@ -1,6 +1,7 @@
 //! What one statistic is: its type, its unit, its scale, and how those read in text.
 //!
-//! The words are the kernel's (`include/uapi/linux/kvm.h`, `KVM_STATS_*`) and QAPI's (`stats.json`).
+//! The words are the kernel's (`KVM_STATS_*` in `include/uapi/linux/kvm.h`) and QAPI's
+//! (`stats.json`).
 //! Invariant: every value that a kernel can write into a descriptor's flags has a place here. One
 //! that we do not know is kept as `Unknown` with its number, so that it can be shown, and written
 //! back unchanged.
@@ -258,108 +259,35 @@ mod tests {
         }
     }
 
-    /// The table of query-stats.md §3.1, whole: a row a unit, a column a base and exponent.
+    /// QEMU's texts, all combinations that matter: a row a base and exponent, a column a unit.
+    const TEXTS: [(Base, i16, [&str; 4]); 17] = [
+        (Base::Ten, 0, ["", "B", "s", "cycles"]),
+        (Base::Ten, -9, ["* 10^-9", "nB", "ns", "* 10^-9 cycles"]),
+        (Base::Ten, -6, ["* 10^-6", "uB", "us", "* 10^-6 cycles"]),
+        (Base::Ten, -3, ["* 10^-3", "mB", "ms", "* 10^-3 cycles"]),
+        (Base::Ten, 3, ["* 10^3", "KB", "Ks", "* 10^3 cycles"]),
+        (Base::Ten, 6, ["* 10^6", "MB", "Ms", "* 10^6 cycles"]),
+        (Base::Ten, 9, ["* 10^9", "GB", "Gs", "* 10^9 cycles"]),
+        (Base::Ten, 18, ["* 10^18", "EB", "Es", "* 10^18 cycles"]),
+        (Base::Ten, -18, ["* 10^-18", "aB", "as", "* 10^-18 cycles"]),
+        (Base::Ten, 21, ["* 10^21", "* 10^21 bytes", "* 10^21 seconds", "* 10^21 cycles"]),
+        (Base::Ten, 1, ["* 10^1", "* 10^1 bytes", "* 10^1 seconds", "* 10^1 cycles"]),
+        (Base::Two, 10, ["* 2^10", "KiB", "Kis", "* 2^10 cycles"]),
+        (Base::Two, 20, ["* 2^20", "MiB", "Mis", "* 2^20 cycles"]),
+        (Base::Two, 60, ["* 2^60", "EiB", "Eis", "* 2^60 cycles"]),
+        (Base::Two, 70, ["* 2^70", "* 2^70 bytes", "* 2^70 seconds", "* 2^70 cycles"]),
+        (Base::Two, -10, ["* 2^-10", "* 2^-10 bytes", "* 2^-10 seconds", "* 2^-10 cycles"]),
+        (Base::Two, 4, ["* 2^4", "* 2^4 bytes", "* 2^4 seconds", "* 2^4 cycles"]),
+    ];
+
     #[test]
     fn scale_text_is_qemus() {
-        let columns: [(Base, i16); 17] = [
-            (Base::Ten, 0),
-            (Base::Ten, -9),
-            (Base::Ten, -6),
-            (Base::Ten, -3),
-            (Base::Ten, 3),
-            (Base::Ten, 6),
-            (Base::Ten, 9),
-            (Base::Ten, 18),
-            (Base::Ten, -18),
-            (Base::Ten, 21),
-            (Base::Ten, 1),
-            (Base::Two, 10),
-            (Base::Two, 20),
-            (Base::Two, 60),
-            (Base::Two, 70),
-            (Base::Two, -10),
-            (Base::Two, 4),
-        ];
-        let row = |unit, texts: [&str; 17]| {
-            for ((base, exponent), want) in columns.into_iter().zip(texts) {
-                let scale = Scale { base, exponent };
-                assert_eq!(scale.text(unit), want, "{unit:?} {scale:?}");
+        for (base, exponent, texts) in TEXTS {
+            let units = [Unit::None, Unit::Bytes, Unit::Seconds, Unit::Cycles];
+            for (unit, want) in units.into_iter().zip(texts) {
+                assert_eq!(Scale { base, exponent }.text(unit), want, "{unit:?}");
             }
-        };
-        row(
-            Unit::None,
-            [
-                "", "* 10^-9", "* 10^-6", "* 10^-3", "* 10^3", "* 10^6", "* 10^9", "* 10^18",
-                "* 10^-18", "* 10^21", "* 10^1", "* 2^10", "* 2^20", "* 2^60", "* 2^70", "* 2^-10",
-                "* 2^4",
-            ],
-        );
-        row(
-            Unit::Bytes,
-            [
-                "B",
-                "nB",
-                "uB",
-                "mB",
-                "KB",
-                "MB",
-                "GB",
-                "EB",
-                "aB",
-                "* 10^21 bytes",
-                "* 10^1 bytes",
-                "KiB",
-                "MiB",
-                "EiB",
-                "* 2^70 bytes",
-                "* 2^-10 bytes",
-                "* 2^4 bytes",
-            ],
-        );
-        row(
-            Unit::Seconds,
-            [
-                "s",
-                "ns",
-                "us",
-                "ms",
-                "Ks",
-                "Ms",
-                "Gs",
-                "Es",
-                "as",
-                "* 10^21 seconds",
-                "* 10^1 seconds",
-                "Kis",
-                "Mis",
-                "Eis",
-                "* 2^70 seconds",
-                "* 2^-10 seconds",
-                "* 2^4 seconds",
-            ],
-        );
-        row(
-            Unit::Cycles,
-            [
-                "cycles",
-                "* 10^-9 cycles",
-                "* 10^-6 cycles",
-                "* 10^-3 cycles",
-                "* 10^3 cycles",
-                "* 10^6 cycles",
-                "* 10^9 cycles",
-                "* 10^18 cycles",
-                "* 10^-18 cycles",
-                "* 10^21 cycles",
-                "* 10^1 cycles",
-                "* 2^10 cycles",
-                "* 2^20 cycles",
-                "* 2^60 cycles",
-                "* 2^70 cycles",
-                "* 2^-10 cycles",
-                "* 2^4 cycles",
-            ],
-        );
+        }
         assert_eq!(Scale::ONE.text(Unit::Boolean), "boolean");
         assert_eq!(Scale { base: Base::Two, exponent: 10 }.text(Unit::Boolean), "* 2^10 boolean");
     }

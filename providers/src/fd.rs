@@ -9,6 +9,7 @@
 //! nobody has said that the object is gone: the fd's owner ([`StatsFd::retire`]) or the watcher of
 //! its process.
 
+use std::fmt::Debug;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,15 @@ pub(crate) struct Opener {
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
 
+/// The process that a stats fd was borrowed from.
+#[derive(Clone, Debug)]
+pub(crate) struct Lender {
+    /// True until it has ended.
+    pub(crate) alive: Arc<AtomicBool>,
+    /// Who finds that out. Held by what is borrowed, which may outlive the provider.
+    pub(crate) _watch: Arc<dyn Debug + Send + Sync>,
+}
+
 /// An open stats fd with what its head says. Closed by the reaper.
 #[derive(Debug)]
 pub(crate) struct StatsFd {
@@ -47,7 +57,7 @@ pub(crate) struct StatsFd {
     data_offset: u64,
     retired: AtomicBool,
     departures: Departures,
-    process: Option<Arc<AtomicBool>>,
+    lender: Option<Lender>,
     id: String,
     schema: Arc<Schema>,
     reaper: Reaper,
@@ -63,8 +73,7 @@ impl Opener {
         &self.departures
     }
 
-    /// Reads and checks the head of a stats fd. `process`, if its VM is in another process, is
-    /// true as long as that lives.
+    /// Reads and checks the head of a stats fd; `lender` is whose it is, if it is borrowed.
     ///
     /// # Errors
     /// `Malformed` or `TooLarge` if this is no block of statistics, `Io` if it cannot be read.
@@ -72,7 +81,7 @@ impl Opener {
         &self,
         fd: OwnedFd,
         target: Target,
-        process: Option<Arc<AtomicBool>>,
+        lender: Option<Lender>,
     ) -> Result<StatsFd> {
         let block = match read_block(&fd, target) {
             Ok(block) => block,
@@ -86,7 +95,7 @@ impl Opener {
             data_offset: u64::from(block.header.data_offset),
             retired: AtomicBool::new(false),
             departures: self.departures.clone(),
-            process,
+            lender,
             id: block.id,
             schema: self.intern(block.schema),
             reaper: self.reaper.clone(),
@@ -153,8 +162,8 @@ impl StatsFd {
     }
 
     fn is_gone(&self) -> bool {
-        let process_ended = |alive: &Arc<AtomicBool>| !alive.load(Ordering::Relaxed);
-        self.retired.load(Ordering::Relaxed) || self.process.as_ref().is_some_and(process_ended)
+        let has_ended = |lender: &Lender| !lender.alive.load(Ordering::Relaxed);
+        self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 
     /// The fd, for the tick.

@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 mod sys;
+mod sync;
 
 mod reaper;
 mod departures;

@@ -1,4 +1,4 @@
-//! What every `#[cfg(test)]` of this crate shares: whether the machine has what a test needs, and
+//! What the tests of this crate share: whether the machine has what a test needs, and
 //! one way to read.
 //!
 //! Invariant: a test that cannot run says so on standard output, and fails instead where

@@ -128,14 +128,15 @@ impl Control {
         Self { mailbox, newest }
     }
 
-    /// A reader's handle to the newest snapshot. Some 60 of them can hold one each; beyond that ticks
-    /// may starve, which is counted.
+    /// A reader's handle to the newest snapshot. Some 60 of them can hold one each; beyond that
+    /// ticks may starve, which is counted.
     pub fn latest(&self) -> Latest {
         self.newest.latest()
     }
 
     /// Every snapshot from one of the next ticks on, through a queue of `samples` (at most
-    /// [`MAX_QUEUE_SAMPLES`]). What does not fit is lost to this subscriber, and counted.
+    /// [`MAX_QUEUE_SAMPLES`]), each place of which takes the memory of a snapshot. What does not
+    /// fit is lost to this subscriber, and counted.
     ///
     /// # Errors
     /// `TooLarge` beyond [`MAX_SUBSCRIBERS`] or that depth; `Busy` if changes pile up because

@@ -4,7 +4,7 @@
 //! The sampler's thread records into two fixed histograms (no allocation, a few ns) and keeps a
 //! group of words under a sequence lock, from which the [`Health`] provider's sources read, in this
 //! or any other sampler. Counts and the log2 histograms are renewed with every tick, the quantiles
-//! about once a second, since they cost µs.
+//! about once a second (and after 1, 2, 4 … ticks), since they cost µs.
 //!
 //! Invariant: one writer, the sampler that owns the [`Recorder`].
 
@@ -270,7 +270,9 @@ impl Recorder {
             }
             show(words, TICK_HIST + cost, &[self.tick.log2[cost]]);
         });
-        if end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS {
+        // More often in the beginning, so that there is something to see.
+        let early = self.tick.exact.len().is_power_of_two();
+        if early || end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS {
             self.quantiles_ns = end_ns;
             self.show_quantiles();
         }

@@ -3,7 +3,8 @@
 //!
 //! A [`Roster`] opens what a filter wants of a registry's providers as a [`Sweep`]; a [`Sampler`]
 //! reads it at the rate of a [`Timing`]; [`Latest`] gives the newest snapshot, a [`Subscriber`]
-//! every one; [`Control`] changes a running sampler from outside; [`Health`] tells how well it does.
+//! every one; [`Control`] changes a running sampler from outside; [`Health`] tells how well it
+//! does.
 //!
 //! It knows the model and no provider: they meet as `dyn Source`.
 

@@ -24,7 +24,8 @@ impl<T> Pool<T> {
         Self { buffers, next: 0 }
     }
 
-    /// Lets `fill` write a buffer that nobody else holds, and takes it out; `None` if there is none.
+    /// Lets `fill` write a buffer that nobody else holds, and takes it out; `None` if there is
+    /// none.
     #[inline]
     pub(crate) fn take(&mut self, fill: impl FnOnce(&mut T)) -> Option<Arc<T>> {
         let mut buffer = self.buffers.pop()?;

@@ -26,6 +26,8 @@ use crate::ticker::{Ticker, Timing};
 /// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
 /// They cost address space; memory only once they are used.
 pub(crate) const SPARES: usize = 64;
+/// What one tick may retire: an outlet, what a change replaces, a snapshot of the old layout.
+const RETIRED_BY_A_TICK: usize = 3;
 /// How often the wall clock is compared with the monotonic one.
 const WALL_PERIOD_NS: u64 = 1_000_000_000;
 
@@ -105,8 +107,8 @@ impl Sampler {
 
     /// Reads everything once and publishes it, now.
     ///
-    /// It spreads the reading over CPUs only inside [`Sampler::inside`]. What it cost is noted up to
-    /// the end of its window.
+    /// It spreads the reading over CPUs only inside [`Sampler::inside`]. What it cost is noted up
+    /// to the end of its window.
     #[inline]
     pub fn tick(&mut self) -> Tick {
         let begin_ns = clock::now_ns();
@@ -169,7 +171,7 @@ impl Sampler {
     #[inline]
     fn take_change(&mut self) {
         if let Some(left) = self.outlets.iter().position(Outlet::has_left)
-            && self.retired.is_empty()
+            && self.retired.len() + RETIRED_BY_A_TICK <= MAX_RETIRED
         {
             self.retired.push(Retired::Outlet(self.outlets.swap_remove(left)));
             self.recorder.counts_mut().subscribers -= 1;

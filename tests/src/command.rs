@@ -1,7 +1,7 @@
-//! Runs the real `vmstrobe`, as a shell would.
+//! Runs the real `vmstrobe`, as a shell would; and builds other programs of the workspace.
 //!
-//! The command is built before its first use in a test process, in the same profile as the tests:
-//! a binary that lay there already could be an older one. Each run has a limit.
+//! A program is built before its first use in a test process, in the same profile as the tests: a
+//! binary that lay there already could be an older one. Each run has a limit.
 
 use std::env;
 use std::fs::File;
@@ -42,15 +42,26 @@ pub fn vmstrobe(args: &[&str]) -> Output {
 ///
 /// As [`vmstrobe`] does.
 pub fn vmstrobe_within(limit: Duration, args: &[&str]) -> Output {
+    run_within(limit, binary(), args)
+}
+
+/// Runs any program to its end, as [`vmstrobe_within`] does: one that runs `vmstrobe` otherwise
+/// than we would, say.
+///
+/// # Panics
+///
+/// If it cannot be started, or does not end in time.
+pub fn run_within(limit: Duration, program: impl AsRef<Path>, args: &[&str]) -> Output {
+    let program = program.as_ref();
     // Files, not pipes: nobody has to read while it runs, and a grandchild that keeps them open
     // does not keep us waiting.
     let mut stdout = tempfile::tempfile().expect("a temporary file");
     let mut stderr = tempfile::tempfile().expect("a temporary file");
-    let mut child = start(args, sink(&stdout), sink(&stderr));
+    let mut child = start(program, args, sink(&stdout), sink(&stderr));
     let status = child.wait_within(limit);
     let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));
     let Some(status) = status else {
-        panic!("vmstrobe {args:?} runs longer than {limit:?}; it said: {stdout}{stderr}");
+        panic!("{program:?} {args:?} runs longer than {limit:?}; it said: {stdout}{stderr}");
     };
     Output { code: status.code(), stdout, stderr }
 }
@@ -61,7 +72,7 @@ pub fn vmstrobe_within(limit: Duration, args: &[&str]) -> Output {
 ///
 /// If it cannot be built or started.
 pub fn spawn(args: &[&str]) -> Reaped {
-    start(args, Stdio::piped(), Stdio::piped())
+    start(binary(), args, Stdio::piped(), Stdio::piped())
 }
 
 /// The command's path. The first call builds it.
@@ -71,17 +82,26 @@ pub fn spawn(args: &[&str]) -> Reaped {
 /// If it cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build)
+    BINARY.get_or_init(|| build(&["--package", "vmstrobe"]).join("vmstrobe"))
 }
 
-fn start(args: &[&str], stdout: Stdio, stderr: Stdio) -> Reaped {
-    let child = Command::new(binary())
+/// Builds an example of the workspace and gives its path.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn example(name: &str) -> PathBuf {
+    build(&["--package", "vmstrobe-examples", "--example", name]).join("examples").join(name)
+}
+
+fn start(program: &Path, args: &[&str], stdout: Stdio, stderr: Stdio) -> Reaped {
+    let child = Command::new(program)
         .args(args)
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
         .spawn()
-        .unwrap_or_else(|error| panic!("vmstrobe does not start: {error}"));
+        .unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
     Reaped(child)
 }
 
@@ -96,21 +116,23 @@ fn read(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Builds the command beside the tests: they are target/<profile>/deps/NAME, it is
-/// target/<profile>/vmstrobe. Cargo takes its own lock, so test processes may do so at once.
-fn build() -> PathBuf {
+/// Builds something beside the tests and gives the profile's directory: tests are in
+/// target/<profile>/deps. Cargo takes its own lock, so test processes may do so at once.
+fn build(what: &[&str]) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let out = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
     let target = out.parent().expect("a profile's directory lies in target");
     let name = out.file_name().and_then(|name| name.to_str()).expect("a profile's name is text");
     let profile = if name == "debug" { "dev" } else { name };
     let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", "vmstrobe", "--profile", profile, "--target-dir"])
+        .args(["build", "--quiet", "--profile", profile])
+        .args(what)
+        .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stdin(Stdio::null())
         .status()
         .expect("cargo starts");
-    assert!(status.success(), "cargo cannot build vmstrobe: {status}");
-    out.join("vmstrobe")
+    assert!(status.success(), "cargo cannot build {what:?}: {status}");
+    out.to_owned()
 }

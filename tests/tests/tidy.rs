@@ -65,6 +65,8 @@ fn files_have_80_to_350_lines_above_their_tests() {
             ("core/src/a.rs", &enough),
             ("core/src/lib.rs", &short),
             ("tests/tests/a.rs", &short),
+            ("core/tests/a.rs", &short),
+            ("core/src/a/tests.rs", &long),
             ("README.md", &long),
         ],
     );
@@ -114,6 +116,7 @@ fn the_product_does_not_unwrap() {
         &[
             ("core/src/a.rs", tested),
             ("core/src/a.rs", "g().unwrap_or(0)"),
+            ("core/src/a/tests.rs", "g().unwrap()"),
             ("tests/src/a.rs", "g().unwrap()"),
         ],
     );
@@ -206,15 +209,19 @@ fn crates_know_only_whom_they_may() {
 }
 
 #[test]
-fn a_dependency_has_one_file() {
+fn a_dependency_has_one_place() {
+    let tested = concat!("fn f() {}\n#[cfg(", "test)]\nuse kvm_ioctls::Kvm;\n");
     check(
         each(code::dependency_places),
         &[
             ("sampler/src/pool.rs", "use arc_swap::ArcSwap;"),
             ("cli/src/a.rs", "rayon::join(f, g);"),
+            ("providers/src/sys.rs", "use kvm_ioctls::Kvm;"),
         ],
         &[
             ("sampler/src/publish.rs", "use arc_swap::ArcSwap;"),
+            ("providers/src/sys.rs", tested),
+            ("providers/src/kvm/own/tests.rs", "use kvm_ioctls::Kvm;"),
             ("sampler/src/pool.rs", "//! Unlike arc_swap.\nconst A: &str = \"rayon\";"),
         ],
     );

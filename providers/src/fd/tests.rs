@@ -1,4 +1,4 @@
-//! `#[cfg(test)]` of `fd`: the rules of the kernel's selftest that reading an fd must keep
+//! The rules of the kernel's selftest that reading an fd must keep
 //! (assertions 17 to 21 of `kvm_binary_stats_test.c`, Linux 6.12), and what a source makes of its
 //! rows.
 
@@ -222,7 +222,15 @@ fn gone_rows_are_marked_and_the_others_read_on() {
     let departures = opener.departures();
     let open = |vcpu: &vmstrobe_guest::Vcpu| {
         let fd = kvm_get_stats_fd(vcpu.fd()).unwrap();
-        Arc::new(opener.open(fd, Target::Vcpu, Some(Arc::clone(&alive))).unwrap())
+        Arc::new(
+            opener
+                .open(
+                    fd,
+                    Target::Vcpu,
+                    Some(Lender { alive: Arc::clone(&alive), _watch: Arc::new(()) }),
+                )
+                .unwrap(),
+        )
     };
     let vcpus: Vec<_> = farm.vms()[0].vcpus().iter().map(open).collect();
     for names in [&["exits", "halt_exits"][..], &["exits"], &[]] {

@@ -15,7 +15,7 @@ use super::proc::KvmLink;
 use super::process::{DeathWatch, Process};
 use super::scan::{self, VmFds};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
-use crate::fd::{Opener, sources};
+use crate::fd::{Lender, Opener, sources};
 use crate::reaper::Reaper;
 
 /// The statistics of VMs of other processes, attached by process id.
@@ -50,7 +50,7 @@ use crate::reaper::Reaper;
 #[derive(Debug)]
 pub struct Borrowed {
     opener: Opener,
-    watch: DeathWatch,
+    watch: Arc<DeathWatch>,
     state: Mutex<State>,
 }
 
@@ -76,7 +76,7 @@ impl Borrowed {
     /// # Errors
     /// `Io` if the system has no thread or fd for the watcher.
     pub fn new(reaper: Reaper) -> Result<Self> {
-        let watch = DeathWatch::new()?;
+        let watch = Arc::new(DeathWatch::new()?);
         Ok(Self { opener: Opener::new(reaper), watch, state: Mutex::default() })
     }
 
@@ -168,7 +168,9 @@ impl Borrowed {
             KvmLink::VcpuStats(id) => (Target::Vcpu, Some(id)),
             _ => (Target::Vm, None),
         };
-        let stats = self.opener.open(borrowed, target, Some(Arc::clone(process.alive())))?;
+        let watch = Arc::clone(&self.watch);
+        let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
+        let stats = self.opener.open(borrowed, target, Some(lender))?;
         let key = *next_key;
         *next_key += 1;
         Ok(Some(Opened::new(path, index, key, stats)))

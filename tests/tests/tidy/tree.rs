@@ -33,11 +33,12 @@ impl File {
         (1..).zip(self.text.lines())
     }
 
-    /// The lines above the unit tests.
+    /// The lines above the unit tests: none, if they have a file of their own and this is it.
     pub(crate) fn lines_above_tests(&self) -> impl Iterator<Item = (usize, &str)> {
         // In two pieces: in one it would end this file here.
         const TESTS: &str = concat!("#[cfg(", "test)]");
-        self.lines().take_while(|(_, line)| !line.contains(TESTS))
+        let above = |line: &str| self.name() != "tests.rs" && !line.contains(TESTS);
+        self.lines().take_while(move |(_, line)| above(line))
     }
 
     /// A finding, as an editor understands it.

@@ -1,4 +1,4 @@
-//! `#[cfg(test)]` of `attach`, with other processes to borrow from: a real QEMU, and a VMM of ours
+//! Other processes to borrow from: a real QEMU, and a VMM of ours
 //! that does as it is told.
 
 use std::env;

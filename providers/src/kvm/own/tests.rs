@@ -1,4 +1,4 @@
-//! `#[cfg(test)]` of `own`, a VMM's view: its vCPUs come, run, and go, while someone samples them.
+//! A VMM's view: its vCPUs come, run, and go, while someone samples them.
 
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

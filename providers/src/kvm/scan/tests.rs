@@ -1,4 +1,4 @@
-//! `#[cfg(test)]` of `scan`: how a process's fds are divided among its VMs, and what is said of
+//! How a process's fds are divided among its VMs, and what is said of
 //! processes that have none.
 
 use super::*;

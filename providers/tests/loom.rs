@@ -1,0 +1,46 @@
+//! What a source relies on when objects go, under the model checker: the file itself, with loom's
+//! atomics in the place of std's. `ci/loom.sh` runs it; an ordinary build has nothing of it.
+
+#![cfg(loom)]
+
+use loom::sync::atomic::AtomicBool;
+use loom::thread;
+
+use crate::departures::Departures;
+use crate::sync::{Arc, Ordering};
+
+mod sync {
+    //! Stands in for `providers/src/sync.rs`.
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[path = "../src/departures.rs"]
+mod departures;
+
+/// A source that is opened while an object goes sees the flag at once or, at the latest when the
+/// setter is done, the moved number.
+#[test]
+fn loom_departures_are_never_missed_for_good() {
+    loom::model(|| {
+        let departures = Departures::default();
+        let gone = Arc::new(AtomicBool::new(false));
+        let setter = {
+            let (departures, gone) = (departures.clone(), Arc::clone(&gone));
+            thread::spawn(move || {
+                gone.store(true, Ordering::Relaxed);
+                departures.note();
+            })
+        };
+        let source = {
+            let (departures, gone) = (departures.clone(), Arc::clone(&gone));
+            thread::spawn(move || {
+                let opened_at = departures.count();
+                (opened_at, gone.load(Ordering::Relaxed))
+            })
+        };
+        let (opened_at, seen) = source.join().expect("a source does not panic");
+        setter.join().expect("the setter does not panic");
+        assert!(seen || opened_at != departures.count(), "missed for good");
+    });
+}

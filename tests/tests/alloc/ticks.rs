@@ -1,0 +1,228 @@
+//! 10,000 ticks on real statistics fds, with subscribers and readers: nothing is allocated, and
+//! nothing is freed, by whoever takes part.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use vmstrobe_core::Cell;
+use vmstrobe_guest::{Irqchip, Vm};
+use vmstrobe_sampler::{Control, Fanout, Latest, Sampler, Subscriber, Tick, Timing};
+use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::rig::{Over, Rig, farm, health, own_kvm, rig, show, vcpu_path, wait_for};
+
+use super::count::{Counted, alone, counted, take_part};
+
+const VCPUS: usize = 128;
+const TICKS: u64 = 10_000;
+const SUBSCRIBERS: usize = 2;
+const READERS: usize = 4;
+const QUEUE_SAMPLES: usize = 64;
+/// Ticks before the count, in which every thread does for the first time what it will do.
+const WARM_UP: u64 = 500;
+/// Between two looks of a subscriber or a reader: two CPUs are few for seven threads.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// How a sampler comes to tick so often.
+type Ticking = fn(&mut Sampler, u64);
+
+/// Where threads that follow a sampler meet.
+#[derive(Default)]
+struct Stage {
+    ready: AtomicUsize,
+    done: AtomicBool,
+}
+
+impl Stage {
+    /// Calls `look` again and again until the stage is done, at first to warm up; gives how many
+    /// snapshots it saw while it took part.
+    fn follow(&self, mut look: impl FnMut() -> u64) -> u64 {
+        let mut seen = 0;
+        while seen < 3 && !self.done.load(SeqCst) {
+            seen += look();
+            thread::sleep(PAUSE);
+        }
+        seen = 0;
+        take_part(true);
+        self.ready.fetch_add(1, SeqCst);
+        while !self.done.load(SeqCst) {
+            seen += look();
+            thread::sleep(PAUSE);
+        }
+        take_part(false);
+        seen
+    }
+}
+
+#[test]
+fn inline_nothing_is_allocated() {
+    check(Fanout::Inline, by_hand);
+}
+
+#[test]
+fn with_fan_out_nothing_is_allocated() {
+    check(Fanout::Threads(2), by_hand);
+}
+
+#[test]
+fn in_the_timed_loop_nothing_is_allocated() {
+    check(Fanout::Inline, timed);
+    check(Fanout::Threads(2), timed);
+}
+
+fn by_hand(sampler: &mut Sampler, ticks: u64) {
+    for _ in 0..ticks {
+        assert_eq!(sampler.tick(), Tick::Published);
+    }
+}
+
+fn timed(sampler: &mut Sampler, ticks: u64) {
+    let before = sampler.health().counts().ticks;
+    // Deadlines that pass unused do not count here.
+    while sampler.health().counts().ticks - before < ticks {
+        let left = ticks - (sampler.health().counts().ticks - before);
+        let timing = Timing::hz(20_000.0).expect("it is a rate");
+        let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
+        assert!(outcome.is_ok(), "an ordinary thread can always be had");
+    }
+}
+
+fn check(fanout: Fanout, ticking: Ticking) {
+    if !require_kvm() {
+        return;
+    }
+    let _alone = alone();
+    let (_farm, kvm) = farm(VCPUS);
+    let Rig { mut sampler, control, .. } = rig(kvm, &["vcpu", "sampler"], fanout);
+    let want_threads = if let Fanout::Threads(threads) = fanout { threads } else { 1 };
+    assert_eq!(sampler.threads(), want_threads);
+    let stage = Stage::default();
+    let (counted, seen) = thread::scope(|scope| {
+        let over = Over(&stage.done);
+        let followers = followers(&stage, &control);
+        let followers: Vec<_> = followers.into_iter().map(|follow| scope.spawn(follow)).collect();
+        let counted = sampler.inside(|sampler| tick_counted(sampler, &stage, ticking));
+        drop(over);
+        let join = |thread: thread::ScopedJoinHandle<'_, u64>| thread.join().expect("it follows");
+        (counted, followers.into_iter().map(join).collect::<Vec<u64>>())
+    });
+    show(&format!(
+        "{TICKS} ticks of {VCPUS} vCPUs on {} threads: {counted:?}; subscribers and readers saw \
+         {seen:?}",
+        sampler.threads()
+    ));
+    assert_eq!(counted, Counted::default());
+    assert!(seen.iter().all(|&seen| seen > 10), "someone did not take part: {seen:?}");
+    let counts = sampler.health().counts();
+    assert!(counts.ticks >= TICKS + WARM_UP && counts.unread_rows == 0, "{counts:?}");
+}
+
+/// Subscribers that drain their queues, and readers of the newest snapshot.
+fn followers<'a>(stage: &'a Stage, control: &Control) -> Vec<Box<dyn FnOnce() -> u64 + Send + 'a>> {
+    let mut followers: Vec<Box<dyn FnOnce() -> u64 + Send>> = Vec::new();
+    for _ in 0..SUBSCRIBERS {
+        let subscriber = control.subscribe(QUEUE_SAMPLES).expect("there is room");
+        followers.push(Box::new(move || stage.follow(|| drain(&subscriber))));
+    }
+    let layout = Arc::clone(control.latest().load().layout());
+    let cell = |at, name| layout.find(&vcpu_path("farm", at), name).expect("it is laid out");
+    for reader in 0..READERS as u32 {
+        let cells = [cell(reader, "exits"), cell(127, "halt_exits")];
+        let mut latest = control.latest();
+        followers.push(Box::new(move || stage.follow(|| read(&mut latest, &cells))));
+    }
+    followers
+}
+
+/// Takes what is in the queue, but does not race the sampler.
+fn drain(subscriber: &Subscriber) -> u64 {
+    let samples = (0..QUEUE_SAMPLES).map_while(|_| subscriber.try_recv());
+    samples.map(|sample| u64::from(sample.stat("exits").next().is_some())).sum()
+}
+
+fn read(latest: &mut Latest, cells: &[Cell]) -> u64 {
+    let kept = latest.load_full();
+    let newest = latest.load();
+    let good = |cell: &Cell| newest.get(*cell).is_some();
+    let is_sound = newest.tick() > 0 && newest.tick() >= kept.tick() && cells.iter().all(good);
+    u64::from(is_sound)
+}
+
+/// Ticks until all are warm, then so often under count. The threads that read take part too.
+fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Counted {
+    let all_ready = || stage.ready.load(SeqCst) == SUBSCRIBERS + READERS;
+    wait_for("all followers take part", Duration::from_secs(20), || {
+        ticking(sampler, 10);
+        all_ready()
+    });
+    // Outside a pool, this would start one.
+    let in_pool = rayon::current_thread_index().is_some();
+    let all_take_part = |yes| {
+        if in_pool {
+            rayon::broadcast(|_| take_part(yes));
+        }
+        take_part(yes);
+    };
+    all_take_part(true);
+    ticking(sampler, WARM_UP);
+    let ((), counted) = counted(|| ticking(sampler, TICKS));
+    all_take_part(false);
+    counted
+}
+
+/// Objects and subscribers come and go all the while; the control plane pays for it, not the tick.
+#[test]
+fn changes_cost_the_tick_nothing() {
+    const CHANGES: u64 = 200;
+    if !require_kvm() {
+        return;
+    }
+    let _alone = alone();
+    let vm = Vm::new(Irqchip::None).expect("KVM makes a VM");
+    let vcpus: Vec<_> = (0..8).map(|id| vm.vcpu(id).expect("KVM makes vCPUs")).collect();
+    let kvm = own_kvm("changing", &vm, &vcpus);
+    let Rig { mut roster, mut sampler, control } =
+        rig(kvm.clone(), &["vcpu", "sampler"], Fanout::Inline);
+    let done = AtomicBool::new(false);
+    let counted = thread::scope(|scope| {
+        let over = Over(&done);
+        let ticker = scope.spawn(|| {
+            by_hand(&mut sampler, WARM_UP);
+            take_part(true);
+            let ((), counted) = counted(|| tick_until(&done, &mut sampler));
+            take_part(false);
+            counted
+        });
+        for change in 0..CHANGES {
+            let vcpu = &vcpus[(change % 8) as usize];
+            if !kvm.remove_vcpu(vcpu.id()) {
+                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+            }
+            let (sweep, errors) = roster.refresh();
+            assert!(errors.is_empty(), "{errors:?}");
+            let sweep = sweep.expect("there is a change");
+            let rows = sweep.layout().rows();
+            control.replace(sweep).expect("the sampler ticks");
+            let subscriber = control.subscribe(8).expect("there is room");
+            let taken = || control.latest().load().layout().rows() == rows;
+            wait_for("the change is taken", Duration::from_secs(20), taken);
+            let received = || subscriber.try_recv().is_some();
+            wait_for("the subscriber gets samples", Duration::from_secs(20), received);
+        }
+        drop(over);
+        ticker.join().expect("it ticks to its end")
+    });
+    let ticks = sampler.health().counts().ticks;
+    show(&format!("{ticks} ticks with {CHANGES} changes of objects and subscribers: {counted:?}"));
+    assert_eq!(counted, Counted::default());
+    assert!(health(&control.latest().load_full(), "ticks") > CHANGES);
+}
+
+fn tick_until(done: &AtomicBool, sampler: &mut Sampler) {
+    while !done.load(SeqCst) {
+        sampler.tick();
+        // The other side needs the CPU too.
+        thread::sleep(Duration::from_micros(50));
+    }
+}

@@ -1,0 +1,111 @@
+//! The command as its users meet it: exit statuses, what goes where, and what it says when
+//! something is not as it should be. The real binary, real virtual machines.
+
+mod cli {
+    mod attach;
+    mod demo;
+    mod output;
+    mod same;
+    mod stat;
+    mod usage;
+}
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::geteuid;
+use serde_json::Value as Json;
+use tempfile::TempDir;
+use vmstrobe_tests::command::{Output, RUN_LIMIT, binary, run_within};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::{require, require_qemu};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs vmstrobe with these arguments. However it ends, it does not panic.
+#[track_caller]
+fn vmstrobe(args: &[&str]) -> Output {
+    under(&[], args)
+}
+
+/// Runs another program that runs vmstrobe: `setpriv`, `unshare`, a shell.
+#[track_caller]
+fn under(wrapper: &[&str], args: &[&str]) -> Output {
+    let path = binary().to_str().expect("the path is text");
+    let line = [wrapper, &[path], args].concat();
+    let output = run_within(RUN_LIMIT, line[0], &line[1..]);
+    for text in [&output.stdout, &output.stderr] {
+        assert!(!text.contains("panicked"), "{line:?}: {output:?}");
+    }
+    output
+}
+
+/// It ends with that status, and says these things on standard error, in lines of its own.
+#[track_caller]
+fn says(output: &Output, code: i32, parts: &[&str]) {
+    assert_eq!(output.code, Some(code), "{output:?}");
+    for part in parts {
+        assert!(output.stderr.contains(part), "`{part}` is not in: {output:?}");
+    }
+    if !parts.is_empty() {
+        assert!(output.stderr.starts_with("vmstrobe: "), "{output:?}");
+    }
+}
+
+/// It ends well and has nothing to complain about.
+#[track_caller]
+fn fine(output: &Output) {
+    assert_eq!((output.code, &*output.stderr), (Some(0), ""), "{output:?}");
+}
+
+#[track_caller]
+fn json(text: &str) -> Json {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// A stopped QEMU, and its process id as an argument; `None` where there can be none.
+fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
+    if !require_qemu() {
+        return None;
+    }
+    let qemu = Qemu::start(&Config { name, vcpus, paused: true, ..Config::default() });
+    let pid = qemu.pid().to_string();
+    Some((qemu, pid))
+}
+
+/// Some of these tests change who they are or what they see, which takes root.
+fn require_root() -> bool {
+    let root = geteuid().is_root();
+    require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
+}
+
+/// What runs a program as a user who has no rights, and a copy of vmstrobe that he may run.
+struct Nobody {
+    _directory: TempDir,
+    binary: PathBuf,
+}
+
+impl Nobody {
+    const WRAPPER: [&str; 6] =
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
+
+    fn new() -> Nobody {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let all_may = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        let binary = directory.path().join("vmstrobe");
+        fs::copy(vmstrobe_tests::command::binary(), &binary).expect("there is room for a copy");
+        Nobody { _directory: directory, binary }
+    }
+
+    #[track_caller]
+    fn vmstrobe(&self, args: &[&str]) -> Output {
+        let path = self.binary.to_str().expect("the path is text");
+        let line = [&Self::WRAPPER[..], &[path], args].concat();
+        let output = run_within(RUN_LIMIT, line[0], &line[1..]);
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        output
+    }
+}

@@ -1,0 +1,128 @@
+//! Whose statistics: processes that are none, are no VMMs, or are not ours to look into; and
+//! virtual machines that are found by themselves.
+
+use std::process;
+
+use vmstrobe_tests::command::Output;
+use vmstrobe_tests::require::require_qemu;
+
+use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe};
+
+/// One more than the most that Linux gives out.
+const NO_PID: &str = "4194305";
+
+#[test]
+fn a_pid_without_a_vm_says_why() {
+    let own = process::id().to_string();
+    for command in [&["query"][..], &["schema"], &["stat", "-d", "1s"], &["info", "stats", "vcpu"]]
+    {
+        let with = |pid: &str| vmstrobe(&[command, &["-p", pid]].concat());
+        says(&with(NO_PID), 1, &["there is no process 4194305"]);
+        says(
+            &with(&own),
+            1,
+            &[
+                &format!("pid {own} ("),
+                "has no KVM virtual machine open: give the pid of a VMM; ",
+                "`vmstrobe list` shows them",
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_thread_is_no_process() {
+    let Some((mut qemu, _)) = paused_qemu("threads", 1) else { return };
+    let cpus = qemu.execute("query-cpus-fast", serde_json::Value::Null);
+    let thread = cpus[0]["thread-id"].to_string();
+    let output = vmstrobe(&["query", "-p", &thread]);
+    says(&output, 1, &[&format!("{thread} is no process but a thread of one")]);
+}
+
+#[test]
+fn a_vm_of_another_user_says_what_to_do() {
+    if !require_root() {
+        return;
+    }
+    let Some((_qemu, pid)) = paused_qemu("others", 1) else { return };
+    let nobody = Nobody::new();
+    for command in [&["query"][..], &["stat", "-d", "1s"], &["schema"]] {
+        let output = nobody.vmstrobe(&[command, &["-p", &pid]].concat());
+        let what = format!("pid {pid} belongs to another user");
+        says(&output, 1, &[&what, "run as root, or give vmstrobe CAP_SYS_PTRACE"]);
+    }
+    let list = nobody.vmstrobe(&["list"]);
+    says(&list, 0, &["could not be examined: run as root, or give vmstrobe CAP_SYS_PTRACE"]);
+}
+
+#[test]
+fn list_shows_what_can_be_read() {
+    let Some((qemu, pid)) = paused_qemu("listed", 3) else { return };
+    // Others may come and go meanwhile: only ours is looked at.
+    let output = vmstrobe(&["list", "--json"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let entries = json(&output.stdout);
+    let entries = entries.as_array().expect("it is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let want = json(&format!(
+        r#"{{"pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
+             "how": "stats fds of its vCPUs"}}"#
+    ));
+    assert_eq!(*ours, want);
+    let output = vmstrobe(&["list"]);
+    let mut lines = output.stdout.lines();
+    let head: Vec<&str> = lines.next().expect("it has a head").split_whitespace().collect();
+    assert_eq!(head, ["PID", "NAME", "VCPUS", "HOW"]);
+    let line = lines.find(|line| line.trim_start().starts_with(&pid)).expect("it is listed");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words, [&*pid, "listed", "3", "stats", "fds", "of", "its", "vCPUs"]);
+}
+
+/// Runs a script in a world of processes of its own; `$0` is vmstrobe.
+fn alone(script: &str) -> Output {
+    under(&["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script], &[])
+}
+
+/// Starts a paused QEMU of that name and waits until `count` of them can be read.
+fn start(name: &str, count: usize) -> String {
+    format!(
+        "qemu-system-x86_64 -accel kvm -machine q35 -m 64 -nodefaults -no-user-config \
+         -display none -S -name {name} 2>/dev/null &\n\
+         until test $(\"$0\" list --json 2>/dev/null | grep -o '\"readable\": true' | wc -l) = \
+         {count}; do sleep 0.02; done\n"
+    )
+}
+
+#[test]
+fn without_a_vm_it_says_so() {
+    if !require_root() {
+        return;
+    }
+    let output = alone("\"$0\" query");
+    says(&output, 1, &["no virtual machine found on this host: start one, or try --demo"]);
+    says(&alone("\"$0\" stat --all -d 1s"), 1, &["no virtual machine found"]);
+    // Nothing is an answer to the question of what there is.
+    let list = alone("\"$0\" list");
+    says(&list, 0, &["no virtual machine found on this host; `vmstrobe demo` starts one"]);
+    let list = alone("\"$0\" list --json");
+    assert_eq!((list.code, json(&list.stdout)), (Some(0), json("[]")));
+}
+
+#[test]
+fn the_one_vm_is_found_and_of_two_one_must_be_chosen() {
+    if !require_root() || !require_qemu() {
+        return;
+    }
+    let one = alone(&(start("solo", 1) + "\"$0\" query -z --names exits --json"));
+    fine(&one);
+    let results = json(&one.stdout);
+    assert_eq!(results[0]["qom-path"], "/vm/solo/vcpu[0]", "{results}");
+
+    let both = start("first", 1) + &start("second", 2);
+    let two = alone(&(both.clone() + "\"$0\" query"));
+    says(&two, 1, &["several virtual machines run on this host: choose one with -p PID", "--all"]);
+    assert!(two.stderr.contains("  first") && two.stderr.contains("  second"), "{two:?}");
+    let all = alone(&(both + "\"$0\" query --all -z --names exits --json"));
+    fine(&all);
+    assert_eq!(json(&all.stdout).as_array().map(Vec::len), Some(2), "{all:?}");
+}

@@ -1,0 +1,96 @@
+//! `demo`: what it ends with, and what it does where KVM is not to be had.
+
+use serde_json::Value as Json;
+use vmstrobe_tests::command::{Output, run_within};
+use vmstrobe_tests::require::{kvm, require, require_kvm};
+
+use crate::{LIMIT, Nobody, fine, json, require_root, says, under, vmstrobe};
+
+#[test]
+fn it_ends_with_how_well_it_went() {
+    if !require_kvm() {
+        return;
+    }
+    let output = vmstrobe(&["demo", "-d", "1"]);
+    fine(&output);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let summary =
+        lines.iter().position(|line| line.starts_with("vmstrobe sampled 4 vCPUs at 1 kHz"));
+    let summary = &lines[summary.unwrap_or_else(|| panic!("no summary: {output:?}"))..];
+    for (name, figures) in [
+        ("ticks", 1),
+        ("missed", 1),
+        ("starved", 1),
+        ("lost", 1),
+        ("lateness", 4),
+        ("tick cost", 4),
+    ] {
+        let line = summary.iter().find_map(|line| line.trim_start().strip_prefix(name));
+        let line = line.unwrap_or_else(|| panic!("no {name}: {output:?}"));
+        let numbers = line.split_whitespace().filter(|word| word.starts_with(char::is_numeric));
+        assert!(numbers.count() >= figures, "{name}: {line}");
+    }
+    // Nothing for a terminal goes into a pipe.
+    assert!(!output.stdout.contains('\u{1b}'), "{output:?}");
+    for vcpu in ["0  steady", "1  square wave", "2  saw-tooth", "3  nearly idle"] {
+        assert!(output.stdout.contains(vcpu), "no {vcpu}: {output:?}");
+    }
+}
+
+#[test]
+fn its_figures_add_up() {
+    if !require_kvm() {
+        return;
+    }
+    let output = vmstrobe(&["demo", "--vcpus", "2", "-r", "500", "--count", "400", "--json"]);
+    fine(&output);
+    let summary = json(&output.stdout);
+    let figure = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("{key}: {summary}"));
+    assert_eq!((figure("vcpus"), figure("unread_rows")), (2, 0));
+    // One tick more: the first sample, taken before the clock starts.
+    let due = figure("ticks") + figure("missed_ticks") + figure("starved_ticks");
+    assert!((400..=401).contains(&due), "{summary}");
+    for times in ["lateness_ns", "tick_ns"] {
+        let of = |quantile: &str| summary[times][quantile].as_u64().expect("it is a number");
+        assert!(of("p50") <= of("p99") && of("p99") <= of("max"), "{summary}");
+    }
+}
+
+#[test]
+fn without_kvm_it_says_why_and_samples_itself() {
+    if kvm().is_err() {
+        return check_without(|args| vmstrobe(args));
+    }
+    if !require_root() {
+        return;
+    }
+    // Something else in its place.
+    check_without(|args| {
+        let script = "mount --bind /dev/null /dev/kvm && exec \"$0\" \"$@\"";
+        under(&["unshare", "--mount", "sh", "-c", script], args)
+    });
+    // And for one who may not.
+    let nobody = Nobody::new();
+    let closed = "test ! -w /dev/kvm";
+    let line = [&Nobody::WRAPPER[..], &["sh", "-c", closed]].concat();
+    let refused = run_within(LIMIT, line[0], &line[1..]);
+    let refused = if refused.code == Some(0) { Ok(()) } else { Err("everybody may".to_owned()) };
+    if require("a /dev/kvm that is not for everybody", refused) {
+        check_without(|args| nobody.vmstrobe(args));
+    }
+}
+
+fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
+    let output = vmstrobe(&["demo", "-d", "500ms"]);
+    says(&output, 0, &["vmstrobe: /dev/kvm ", "vmstrobe samples its own sampler instead"]);
+    assert!(output.stdout.contains("vmstrobe sampled its own sampler at 1 kHz"), "{output:?}");
+    let output = vmstrobe(&["demo", "-d", "500ms", "--json"]);
+    says(&output, 0, &["vmstrobe: /dev/kvm "]);
+    let summary = json(&output.stdout);
+    assert_eq!((&summary["sampled"], &summary["vcpus"]), (&Json::from("sampler"), &Json::from(0)));
+    assert!(summary["ticks"].as_u64() > Some(10), "{summary}");
+    // Who asked for the guest itself is told that there is none.
+    let output = vmstrobe(&["query", "--demo"]);
+    says(&output, 1, &["vmstrobe: /dev/kvm "]);
+    assert_eq!(output.stdout, "");
+}

@@ -1,0 +1,103 @@
+//! What the command line itself gets wrong, and the help against it.
+
+use vmstrobe_tests::require::require_kvm;
+
+use crate::{fine, says, vmstrobe};
+
+const COMMANDS: [&[&str]; 8] =
+    [&[], &["demo"], &["list"], &["schema"], &["query"], &["info"], &["info", "stats"], &["stat"]];
+
+#[test]
+fn every_help_has_an_example() {
+    for command in COMMANDS {
+        let output = vmstrobe(&[command, &["--help"]].concat());
+        fine(&output);
+        assert!(output.stdout.contains("EXAMPLE"), "{command:?}: {}", output.stdout);
+        assert!(output.stdout.contains("Usage: vmstrobe"), "{command:?}: {}", output.stdout);
+        let wide = output.stdout.lines().find(|line| line.chars().count() > 100);
+        assert_eq!(wide, None, "{command:?}");
+    }
+    let version = vmstrobe(&["--version"]);
+    fine(&version);
+    assert!(version.stdout.starts_with("vmstrobe "), "{version:?}");
+}
+
+#[test]
+fn bad_usage_is_status_2() {
+    for (line, parts) in [
+        ("", &["name a command", "Usage: vmstrobe"][..]),
+        ("frobnicate", &["unrecognized subcommand 'frobnicate'"]),
+        ("info", &["Usage: vmstrobe info"]),
+        ("info stats", &["<TARGET>"]),
+        ("stat -r 0", &["a rate of 0 Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz"]),
+        ("stat -r 1e12", &["a rate of 1000000000000 Hz cannot be sampled"]),
+        ("stat -r -5", &["a rate of -5 Hz cannot be sampled"]),
+        ("stat -r fast", &["'fast' is no rate: write 1000, 1k"]),
+        ("demo -r 0", &["cannot be sampled"]),
+        ("demo --vcpus 65", &["choose 1 to 64"]),
+        ("demo -d 0", &["cannot be measured"]),
+        ("stat -d soon", &["'soon' is no time"]),
+        ("stat --count 0", &["write 1 or more"]),
+        ("query --names /a(/", &["'/a(/' is not a pattern we can match"]),
+        ("query --names /abc", &["has no closing '/'"]),
+        ("query --names ,", &["the list of names is empty"]),
+        ("query -p qemu", &["'qemu' is no process id: `vmstrobe list` shows"]),
+        ("query --demo --all", &["cannot be used with"]),
+        ("query --frobnicate", &["unexpected argument '--frobnicate'"]),
+        ("stat -d 1s -- true", &["cannot be used with"]),
+    ] {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let output = vmstrobe(&args);
+        says(&output, 2, parts);
+        assert_eq!(output.stdout, "", "{line}");
+    }
+}
+
+/// The words make sense, but there is nothing of that kind: status 1, and what there is instead.
+#[test]
+fn what_is_not_there_is_status_1() {
+    if !require_kvm() {
+        return;
+    }
+    for (line, parts) in [
+        ("query --demo --names exots", &["no statistic named 'exots': did you mean 'exits'"][..]),
+        ("query --demo --names zzz*,exots", &["matches 'zzz*'", "named 'exots'"]),
+        ("query --demo --names exits,-exits", &["no statistic is selected: `vmstrobe schema`"]),
+        ("schema --demo --names exots", &["did you mean 'exits'"]),
+        ("stat --demo -d 1s --names exots", &["did you mean 'exits'"]),
+        ("query --demo --vcpu 7", &["there is no vCPU 7, only\n", "/vm/demo/vcpu[3]"]),
+        ("query --demo --target disk", &["nothing of target 'disk'"]),
+        ("query --demo --provider xyz", &["no provider 'xyz' here, only kvm and vmstrobe"]),
+        ("info stats --demo vcpu exots", &["did you mean 'exits'"]),
+    ] {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let output = vmstrobe(&args);
+        says(&output, 1, parts);
+        assert_eq!(output.stdout, "", "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_name_among_others_is_a_warning() {
+    if !require_kvm() {
+        return;
+    }
+    let output = vmstrobe(&["query", "--demo", "--names", "exots,exits"]);
+    says(&output, 0, &["no statistic named 'exots': did you mean 'exits'"]);
+    assert!(output.stdout.contains("exits "), "{output:?}");
+    assert!(!output.stdout.contains("halt_exits"), "{output:?}");
+}
+
+#[test]
+fn some_vcpus_are_shown_if_some_are_asked_for() {
+    if !require_kvm() {
+        return;
+    }
+    let args = ["query", "--demo", "--vcpu", "2", "--vcpu", "/vm/demo/vcpu[0]", "--json"];
+    let output = vmstrobe(&args);
+    fine(&output);
+    let results = crate::json(&output.stdout);
+    let results = results.as_array().expect("it is a list");
+    let paths: Vec<_> = results.iter().filter_map(|result| result["qom-path"].as_str()).collect();
+    assert_eq!(paths, ["/vm/demo/vcpu[0]", "/vm/demo/vcpu[2]"]);
+}

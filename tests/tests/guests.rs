@@ -1,0 +1,8 @@
+//! Real guests of our own, sampled: known answers, counters that only grow, vCPUs that come and go.
+
+mod guests {
+    mod known;
+    mod moving;
+    mod raw;
+    mod roster;
+}

@@ -1,0 +1,106 @@
+//! QEMU is killed while it is sampled: its rows are gone within a second, then it is off the
+//! roster, and nothing of it stays behind.
+
+use std::fs;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use vmstrobe_core::{RowState, Snapshot};
+use vmstrobe_sampler::{Control, Fanout, Sampler, Tick, Timing};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::require;
+use vmstrobe_tests::rig::{Rig, health, rig, show, wait_for};
+
+use crate::{FDS, LIMIT, borrowed, lending_qemu, recent_enough, sampling};
+
+#[test]
+fn a_killed_qemu_is_gone_within_a_second() {
+    if !require("qemu", recent_enough()) {
+        return;
+    }
+    let _alone = FDS.write().unwrap_or_else(PoisonError::into_inner);
+    let before = lent_fds();
+    let qemu = Qemu::start(&Config { name: "killed", vcpus: 4, ..Config::default() });
+    let Rig { roster, sampler, control } = sampling(&qemu, "vcpu");
+    let running = sampler.start(Timing::hz(1000.0).expect("it is a rate"));
+    let running = running.expect("a thread can be had");
+    let mut latest = control.latest();
+    let all = |snapshot: &Snapshot, state| {
+        snapshot.objects().count() == 4 && snapshot.objects().all(|view| view.state() == state)
+    };
+    wait_for("all vCPUs are read", LIMIT, || all(latest.load(), RowState::Good));
+    assert!(lent_fds() >= before + 5, "four stats fds and a pidfd");
+
+    let killed = Instant::now();
+    drop(qemu);
+    wait_for("the rows are gone", Duration::from_secs(1), || all(latest.load(), RowState::Gone));
+    let gone_after = killed.elapsed();
+    assert!(latest.load().objects().all(|view| view.stats().next().is_none()));
+
+    // Without a watch the rows stay gone; with one the roster empties, and the fds are closed.
+    let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
+    let watch = watch.expect("a thread can be had");
+    wait_for("the roster is empty", LIMIT, || latest.load().layout().rows() == 0);
+    let empty_after = killed.elapsed();
+    wait_for("its fds are closed", LIMIT, || lent_fds() == before);
+    show(&format!(
+        "killed with its reaping: rows gone after {gone_after:?}, roster empty after \
+         {empty_after:?}, all fds closed after {:?}",
+        killed.elapsed()
+    ));
+    let tick = latest.load().tick();
+    wait_for("it goes on", LIMIT, || latest.load().tick() > tick + 10);
+    drop(watch);
+    let sampler = running.stop().expect("it ran");
+    let counts = sampler.health().counts();
+    assert!(counts.unread_rows > 0 && counts.rows == 0, "{counts:?}");
+}
+
+/// The KVM fds and pidfds of this process.
+fn lent_fds() -> usize {
+    let fds = fs::read_dir("/proc/self/fd").expect("/proc is there");
+    let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let lent = ["anon_inode:kvm-", "anon_inode:[pidfd]", "pidfd:"];
+    links.filter(|link| lent.iter().any(|kind| link.to_string_lossy().starts_with(kind))).count()
+}
+
+/// Its health, sampled beside it, tells of the rows that it could not read.
+#[test]
+fn health_counts_the_rows_of_the_dead() {
+    let Some(_fds) = lending_qemu() else { return };
+    let qemu = Qemu::start(&Config { name: "counted", vcpus: 2, ..Config::default() });
+    let filters = ["vcpu: exits", "sampler"];
+    // The roster holds the provider.
+    let Rig { roster: _roster, mut sampler, control } =
+        rig(borrowed(&qemu), &filters, Fanout::Inline);
+    assert_eq!(sampler.tick(), Tick::Published);
+    drop(qemu);
+    until_gone(&mut sampler, &control);
+    let unread = |snapshot: &Snapshot| health(snapshot, "unread_rows");
+    let first = unread(&control.latest().load_full());
+    for after in 1..=3 {
+        assert_eq!(sampler.tick(), Tick::Published);
+        assert_eq!(unread(&control.latest().load_full()), first + 2 * after);
+    }
+}
+
+/// Who opens a roster once and lets go of it, with the provider, must not read a dead VM's last
+/// values for ever.
+#[test]
+fn the_dead_are_gone_also_when_their_provider_is() {
+    let Some(_fds) = lending_qemu() else { return };
+    let qemu = Qemu::start(&Config { name: "orphan", vcpus: 2, ..Config::default() });
+    let Rig { roster, mut sampler, control } = sampling(&qemu, "vcpu: exits");
+    drop(roster);
+    assert_eq!(sampler.tick(), Tick::Published);
+    assert_eq!(control.latest().load().stat("exits").count(), 2);
+    drop(qemu);
+    until_gone(&mut sampler, &control);
+}
+
+fn until_gone(sampler: &mut Sampler, control: &Control) {
+    wait_for("the rows are gone", Duration::from_secs(1), || {
+        assert_eq!(sampler.tick(), Tick::Published);
+        control.latest().load().stat("exits").count() == 0
+    });
+}
