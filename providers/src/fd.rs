@@ -245,7 +245,7 @@ struct FdSource {
 }
 
 /// Where a span is read to: words at the start of a cache line. The kernel's copy takes 8 ns longer
-/// to anywhere else (AMD EPYC, `rep movsb`), a twenty-fifth of the whole read.
+/// to anywhere else (an Intel Xeon, 920 bytes), a twenty-fifth of the whole read.
 #[derive(Debug)]
 struct Span {
     // With up to a line before the first word.
