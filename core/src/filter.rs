@@ -12,6 +12,17 @@ use crate::names::Names;
 use crate::schema::{Object, Schema, Target};
 
 /// What the user asked for: QAPI `StatsFilter`.
+///
+/// ```
+/// use vmstrobe_core::{Desc, Filter, Schema, Target, VcpuRef};
+/// let descs = vec![Desc::counter("exits", 0), Desc::counter("halt_exits", 8)];
+/// let schema = Schema::new("kvm", Target::Vcpu, descs);
+/// let mut filter: Filter = "vcpu: halt_*, zzz".parse()?;
+/// filter.vcpus = Some(vec![VcpuRef::Index(0)]);
+/// assert_eq!(filter.compile(&schema).iter().collect::<Vec<_>>(), [1]);
+/// assert_eq!(filter.unmatched_names(&[schema]), ["zzz"]);
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Filter {
     /// Which kind of object.

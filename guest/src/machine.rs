@@ -5,10 +5,7 @@
 //! a Rust reference into it ([`MmapRaw`] offers none).
 //!
 //! Every VM gets the same memory image (`code.rs`); a vCPU's registers choose the program.
-#![allow(
-    unsafe_code,
-    reason = "KVM needs the address of guest memory, and kvm-ioctls lends no fds"
-)]
+#![allow(unsafe_code, reason = "KVM takes addresses of memory, kvm-ioctls lends no fds")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

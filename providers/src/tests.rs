@@ -33,9 +33,16 @@ pub(crate) fn has_kvm() -> bool {
     require("kvm", kvm())
 }
 
-pub(crate) fn has_qemu() -> bool {
-    let program = Command::new("qemu-system-x86_64").arg("--version").output();
-    require("qemu", program.map_err(|error| error.to_string()).and_then(|_| kvm()))
+/// A QEMU that keeps stats fds open: 8.1 or later.
+pub(crate) fn has_lending_qemu() -> bool {
+    let lending = || -> Option<(u32, u32)> {
+        let said = Command::new("qemu-system-x86_64").arg("--version").output().ok()?;
+        let said = String::from_utf8(said.stdout).ok()?;
+        let mut numbers = said.split("version ").nth(1)?.split('.');
+        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    };
+    let version = lending().filter(|version| *version >= (8, 1));
+    require("qemu-8.1", version.ok_or("there is none".to_owned()).and_then(|_| kvm()))
 }
 
 /// A VM without vCPUs; `None` where there is no KVM.

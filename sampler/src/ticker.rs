@@ -230,4 +230,32 @@ mod tests {
         assert!(pin(CpuSet::MAX_CPU).is_err());
         assert!(real_time(200).is_err());
     }
+
+    /// As root it gets both; without the right it is told which one it may not have.
+    #[test]
+    fn a_thread_is_pinned_and_real_time_or_told_why_not() {
+        let timing = Timing {
+            cpu: Some(0),
+            fifo_priority: Some(1),
+            ..Timing::hz(1000.0).expect("it is a rate")
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| match timing.prepare_thread() {
+                Ok(()) => {
+                    let read = std::fs::read_to_string("/proc/thread-self/stat");
+                    let stat = read.expect("a thread can read its own state");
+                    // Behind the name, which ends at the last parenthesis, `policy` is field 39.
+                    let behind = stat.rsplit(')').next().expect("the name is in parentheses");
+                    let policy = behind.split_whitespace().nth(38);
+                    assert_eq!(policy, Some("1"), "SCHED_FIFO: {stat}");
+                    let cpus = rustix::thread::sched_getaffinity(None).expect("it has some");
+                    assert!(cpus.is_set(0) && cpus.count() == 1);
+                }
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+                    assert!(error.to_string().contains("SCHED_FIFO"), "{error}");
+                }
+            });
+        });
+    }
 }

@@ -38,6 +38,16 @@ pub fn require_qemu() -> bool {
     require("qemu", qemu())
 }
 
+/// [`require`] for `qemu-8.1`, from which on QEMU keeps stats fds open that can be borrowed.
+pub fn require_lending_qemu() -> bool {
+    require("qemu-8.1", lending_qemu(true))
+}
+
+/// [`require`] for `qemu-before-8.1`.
+pub fn require_older_qemu() -> bool {
+    require("qemu-before-8.1", lending_qemu(false))
+}
+
 /// Whether /dev/kvm opens for reading and writing; else why not.
 pub fn kvm() -> Result<(), String> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
@@ -48,6 +58,15 @@ pub fn kvm() -> Result<(), String> {
 pub fn qemu() -> Result<(), String> {
     qemu::version()?;
     kvm()
+}
+
+/// Whether there is a QEMU that keeps its stats fds open, or one that does not; else why not.
+fn lending_qemu(lends: bool) -> Result<(), String> {
+    let (major, minor) = qemu::version()?;
+    if ((major, minor) >= (8, 1)) == lends {
+        return kvm();
+    }
+    Err(format!("QEMU {major}.{minor} {} stats fds open", if lends { "keeps no" } else { "keeps" }))
 }
 
 /// Why the thing is missing, if it is; panics if it was promised.

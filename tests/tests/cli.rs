@@ -20,7 +20,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use vmstrobe_tests::command::{Output, RUN_LIMIT, binary, run_within};
 use vmstrobe_tests::qemu::{Config, Qemu};
-use vmstrobe_tests::require::{require, require_qemu};
+use vmstrobe_tests::require::{require, require_lending_qemu};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -65,9 +65,9 @@ fn json(text: &str) -> Json {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// A stopped QEMU, and its process id as an argument; `None` where there can be none.
+/// A stopped QEMU that can be read, and its process id as an argument; `None` where there is none.
 fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
-    if !require_qemu() {
+    if !require_lending_qemu() {
         return None;
     }
     let qemu = Qemu::start(&Config { name, vcpus, paused: true, ..Config::default() });

@@ -16,8 +16,8 @@ use serde_json::{Value as Json, json};
 use vmstrobe_core::{ObjectView, RowState, Snapshot, Value};
 use vmstrobe_providers::{Borrowed, Reaper};
 use vmstrobe_sampler::Fanout;
-use vmstrobe_tests::qemu::{Qemu, version};
-use vmstrobe_tests::require::{kvm, require};
+use vmstrobe_tests::qemu::Qemu;
+use vmstrobe_tests::require::require_lending_qemu;
 use vmstrobe_tests::rig::{Rig, rig, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -30,16 +30,7 @@ type Stats = BTreeMap<String, Json>;
 
 /// The right to open fds, if there is a QEMU that keeps stats fds open: 8.1 or later.
 fn lending_qemu() -> Option<RwLockReadGuard<'static, ()>> {
-    require("qemu", recent_enough()).then(|| FDS.read().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn recent_enough() -> Result<(), String> {
-    match version()? {
-        (major, minor) if (major, minor) < (8, 1) => {
-            Err(format!("QEMU {major}.{minor} keeps no stats fds open, 8.1 does"))
-        }
-        _ => kvm(),
-    }
+    require_lending_qemu().then(|| FDS.read().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The provider of this QEMU's statistics.

@@ -4,7 +4,8 @@
 use std::process;
 
 use vmstrobe_tests::command::Output;
-use vmstrobe_tests::require::require_qemu;
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::{require_lending_qemu, require_older_qemu};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe};
 
@@ -110,7 +111,7 @@ fn without_a_vm_it_says_so() {
 
 #[test]
 fn the_one_vm_is_found_and_of_two_one_must_be_chosen() {
-    if !require_root() || !require_qemu() {
+    if !require_root() || !require_lending_qemu() {
         return;
     }
     let one = alone(&(start("solo", 1) + "\"$0\" query -z --names exits --json"));
@@ -125,4 +126,20 @@ fn the_one_vm_is_found_and_of_two_one_must_be_chosen() {
     let all = alone(&(both + "\"$0\" query --all -z --names exits --json"));
     fine(&all);
     assert_eq!(json(&all.stdout).as_array().map(Vec::len), Some(2), "{all:?}");
+}
+
+#[test]
+fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
+    if !require_older_qemu() {
+        return;
+    }
+    let qemu = Qemu::start(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
+    let pid = qemu.pid().to_string();
+    let query = vmstrobe(&["query", "-p", &pid]);
+    says(&query, 1, &["keeps no stats fds open: QEMU does from 8.1 on"]);
+    let list = vmstrobe(&["list", "--json"]);
+    let listed = json(&list.stdout);
+    let vm = listed.as_array().and_then(|vms| vms.iter().find(|vm| vm["pid"] == qemu.pid()));
+    let vm = vm.expect("a VM that cannot be read is listed too");
+    assert_eq!((&vm["readable"], &vm["vcpus"]), (&false.into(), &2.into()), "{vm}");
 }

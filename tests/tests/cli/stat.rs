@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use vmstrobe_tests::command::spawn;
 use vmstrobe_tests::qemu::{Config, Qemu};
-use vmstrobe_tests::require::{require_kvm, require_qemu};
+use vmstrobe_tests::require::{require_kvm, require_lending_qemu};
 use vmstrobe_tests::rig::show;
 
 use crate::{LIMIT, fine, json, says, vmstrobe};
@@ -85,7 +85,7 @@ fn intervals_are_a_line_each() {
 
 #[test]
 fn a_vm_that_dies_is_told_and_ends_it() {
-    if !require_qemu() {
+    if !require_lending_qemu() {
         return;
     }
     let qemu = Qemu::start(&Config { name: "dying", vcpus: 2, ..Config::default() });

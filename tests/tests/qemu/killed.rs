@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_sampler::{Control, Fanout, Sampler, Tick, Timing};
 use vmstrobe_tests::qemu::{Config, Qemu};
-use vmstrobe_tests::require::require;
+use vmstrobe_tests::require::require_lending_qemu;
 use vmstrobe_tests::rig::{Rig, health, rig, show, wait_for};
 
-use crate::{FDS, LIMIT, borrowed, lending_qemu, recent_enough, sampling};
+use crate::{FDS, LIMIT, borrowed, lending_qemu, sampling};
 
 #[test]
 fn a_killed_qemu_is_gone_within_a_second() {
-    if !require("qemu", recent_enough()) {
+    if !require_lending_qemu() {
         return;
     }
     let _alone = FDS.write().unwrap_or_else(PoisonError::into_inner);

@@ -15,7 +15,7 @@ use super::*;
 use crate::OwnKvm;
 use crate::departures::Departures;
 use crate::kvm::scan::Access;
-use crate::tests::{has_kvm, has_qemu, open_all, soon, states};
+use crate::tests::{has_kvm, has_lending_qemu, open_all, soon, states};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
 struct Qemu(Child);
@@ -23,7 +23,7 @@ struct Qemu(Child);
 impl Qemu {
     /// With that name; `None` where there is no QEMU.
     fn start(name: &str) -> Option<Self> {
-        if !has_qemu() {
+        if !has_lending_qemu() {
             return None;
         }
         let child = Command::new("qemu-system-x86_64")
