@@ -3,6 +3,8 @@
 //! Invariant: a line has no blanks at its end, and nothing is cut off: a table that is too wide
 //! becomes several, side by side below each other.
 
+use vmstrobe_core::hmp::printable;
+
 /// On which side of its column a cell stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
@@ -52,11 +54,12 @@ impl Table {
         self
     }
 
-    /// Adds a row; cells that are not given are empty.
+    /// Adds a row; cells that are not given are empty. Control characters are not passed on: a
+    /// cell is one line, whoever wrote what is in it.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells = cells.into_iter();
         for column in &mut self.columns {
-            column.cells.push(cells.next().unwrap_or_default());
+            column.cells.push(printable(&cells.next().unwrap_or_default()));
         }
         self.rows += 1;
     }
@@ -125,6 +128,13 @@ mod tests {
         table.row(["exits", "1", "22", "12,345,678"].map(str::to_owned));
         table.row(["µ", "≤ 5 µs"].map(str::to_owned));
         table
+    }
+
+    #[test]
+    fn a_cell_is_one_line_whoever_wrote_it() {
+        let mut table = Table::new().column("NAME", Align::Left);
+        table.row(["a\nb\x1b[2J".to_owned()]);
+        assert_eq!(table.lines(), ["NAME", "a\u{fffd}b\u{fffd}[2J"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The text of QEMU's `info stats`, from a snapshot.
 //!
 //! The line format is QEMU's (7.1 to 10.2, `stats/stats-hmp-cmds.c`), with our differences: schema
-//! order, buckets ascending, numbers unsigned, unknown types shown. Lines end with `\n`; a monitor
-//! turns that into `\r\n`.
+//! order, buckets ascending, numbers unsigned, unknown types shown, control characters in names not
+//! passed on. Lines end with `\n`; a monitor turns that into `\r\n`.
 //!
 //! Invariant: only values of this snapshot are printed. A row that could not be read says so.
 
@@ -29,7 +29,7 @@ impl fmt::Display for InfoStats<'_> {
                 continue;
             }
             if self.with_path {
-                writeln!(f, "{}", view.object().path)?;
+                writeln!(f, "{}", printable(&view.object().path))?;
             }
             if self.with_provider {
                 writeln!(f, "provider: {}", view.object().schema.provider())?;
@@ -50,9 +50,18 @@ fn object(f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
     }
 }
 
+/// A name as it may be printed: whoever wrote it, it is one line and moves no cursor.
+///
+/// ```
+/// assert_eq!(vmstrobe_core::hmp::printable("exits\n\x1b[2J"), "exits\u{fffd}\u{fffd}[2J");
+/// ```
+pub fn printable(name: &str) -> String {
+    name.replace(char::is_control, "\u{fffd}")
+}
+
 fn line(f: &mut fmt::Formatter<'_>, value: Value<'_>) -> fmt::Result {
     let desc = value.desc();
-    write!(f, "    {} ({}", desc.name, desc.stat_type)?;
+    write!(f, "    {} ({}", printable(&desc.name), desc.stat_type)?;
     let unit = value.unit_text();
     if !unit.is_empty() {
         write!(f, ", {unit}")?;
