@@ -9,7 +9,7 @@
 //! [`Control::collect`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot};
 
@@ -100,7 +100,11 @@ impl Mailbox {
         if retired.is_empty() && !self.waiting.load(Ordering::Relaxed) {
             return None;
         }
-        let mut inner = self.inner.try_lock().ok()?;
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(inner)) => inner.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
         if inner.retired.capacity() - inner.retired.len() < retired.len() {
             return None;
         }
