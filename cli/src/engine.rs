@@ -25,7 +25,7 @@ use crate::out::say;
 mod attach;
 mod wanted;
 
-pub(crate) use attach::{Attached, borrowed};
+pub(crate) use attach::{Attached, borrowed, hidden_text};
 pub(crate) use wanted::Ask;
 
 /// What the demo's guest is called.

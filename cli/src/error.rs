@@ -4,8 +4,6 @@
 
 use std::error::Error as StdError;
 
-use crate::out::{Out, say};
-
 /// Result of anything that a command does.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
@@ -45,14 +43,8 @@ impl Error {
         Self::new(Kind::Usage, text)
     }
 
-    /// Tells the user, help on standard output and an error on standard error, and gives the exit
-    /// status. 126 and 127 are what shells say of a command that they cannot run or find.
-    pub(crate) fn show(&self, out: &mut Out) -> u8 {
-        if self.kind == Kind::Help {
-            let shown = out.text(&self.text).and_then(|()| out.flush());
-            return shown.map_or_else(|error| error.show(out), |()| 0);
-        }
-        say(&self.text);
+    /// The exit status. 126 and 127 are what shells say of a command that they cannot run or find.
+    pub(crate) fn status(&self) -> u8 {
         match self.kind {
             Kind::Help => 0,
             Kind::Failed => 1,

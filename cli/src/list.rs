@@ -6,15 +6,14 @@
 //! not be looked into are counted on standard error. None at all is an answer, not an error.
 
 use serde::Serialize;
-use vmstrobe_providers::{Access, Reaper, Scan, Vm, scan_all};
+use vmstrobe_providers::{Access, Reaper, Vm, scan_all};
 
 use crate::args::ListArgs;
-use crate::engine::borrowed;
+use crate::engine::{borrowed, hidden_text};
 use crate::error::{Result, with_causes};
 use crate::json;
 use crate::out::{Out, say};
 use crate::table::{Align, Table};
-use crate::text::thousands;
 
 /// One virtual machine.
 #[derive(Debug, Serialize)]
@@ -72,17 +71,6 @@ fn table(entries: &[Entry]) -> Table {
     table
 }
 
-/// What to say of processes that we may not look into, if there are any.
-pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
-    let processes = if found.hidden == 1 { "process" } else { "processes" };
-    let advice = match rustix::process::geteuid().is_root() {
-        true => "the kernel forbids it even to root",
-        false => "run as root, or give vmstrobe CAP_SYS_PTRACE",
-    };
-    let hidden = thousands(found.hidden as u64);
-    (found.hidden > 0).then(|| format!("{hidden} {processes} could not be examined: {advice}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,12 +96,5 @@ mod tests {
         let want = r#"{"pid": 4711, "name": null, "vcpus": 2, "readable": false, "#.to_owned()
             + r#""how": "it is too old"}"#;
         assert_eq!(json::text(&entries[1]), want);
-    }
-    #[test]
-    fn what_is_hidden_is_counted() {
-        let text = |hidden| hidden_text(&Scan { vms: Vec::new(), hidden });
-        assert_eq!(text(0), None);
-        assert!(text(1).is_some_and(|text| text.starts_with("1 process could not be examined: ")));
-        assert!(text(1200).is_some_and(|text| text.starts_with("1,200 processes could")));
     }
 }

@@ -24,8 +24,8 @@ mod demo;
 use std::process::ExitCode;
 
 use args::Command;
-use error::Result;
-use out::Out;
+use error::{Error, Kind, Result};
+use out::{Out, say};
 
 fn main() -> ExitCode {
     let mut out = Out::stdout();
@@ -33,7 +33,17 @@ fn main() -> ExitCode {
     // What was written before an error still has to get out.
     let flushed = out.flush();
     let status = done.and_then(|status| flushed.map(|()| status));
-    ExitCode::from(status.unwrap_or_else(|error| error.show(&mut out)))
+    ExitCode::from(status.unwrap_or_else(|error| show(&error, &mut out)))
+}
+
+/// Tells the user, help on standard output and an error on standard error, and gives the status.
+fn show(error: &Error, out: &mut Out) -> u8 {
+    if error.kind == Kind::Help {
+        let shown = out.text(&error.to_string()).and_then(|()| out.flush());
+        return shown.map_or_else(|error| show(&error, out), |()| 0);
+    }
+    say(error);
+    error.status()
 }
 
 fn run(command: Command, out: &mut Out) -> Result<u8> {

@@ -11,8 +11,8 @@ use vmstrobe_providers::{Borrowed, Reaper, Scan, Vm, scan, scan_all};
 
 use crate::args::Source;
 use crate::error::{Error, Result};
-use crate::list::hidden_text;
 use crate::out::say;
+use crate::text::thousands;
 
 /// The most virtual machines that an error lists.
 const LISTED_MAX: usize = 20;
@@ -120,6 +120,17 @@ fn none_found(found: &Scan) -> Error {
     Error::failed(text)
 }
 
+/// What to say of processes that we may not look into, if there are any.
+pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
+    let processes = if found.hidden == 1 { "process" } else { "processes" };
+    let advice = match rustix::process::geteuid().is_root() {
+        true => "the kernel forbids it even to root",
+        false => "run as root, or give vmstrobe CAP_SYS_PTRACE",
+    };
+    let hidden = thousands(found.hidden as u64);
+    (found.hidden > 0).then(|| format!("{hidden} {processes} could not be examined: {advice}"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -144,5 +155,13 @@ mod tests {
         let found = Scan { vms: Vec::new(), hidden: 1200 };
         let text = none_found(&found).to_string();
         assert!(text.contains("--demo (1,200 processes could"), "{text}");
+    }
+
+    #[test]
+    fn what_is_hidden_is_counted() {
+        let text = |hidden| hidden_text(&Scan { vms: Vec::new(), hidden });
+        assert_eq!(text(0), None);
+        assert!(text(1).is_some_and(|text| text.starts_with("1 process could not be examined: ")));
+        assert!(text(1200).is_some_and(|text| text.starts_with("1,200 processes could")));
     }
 }
