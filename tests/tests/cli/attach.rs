@@ -81,7 +81,7 @@ fn list_shows_what_can_be_read() {
 
 /// Runs a script in a world of processes of its own; `$0` is vmstrobe.
 fn alone(script: &str) -> Output {
-    under(&["unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script], &[])
+    under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script], &[])
 }
 
 /// Starts a paused QEMU of that name and waits until `count` of them can be read.
