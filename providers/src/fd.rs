@@ -10,7 +10,7 @@
 //! its process.
 
 use std::fmt::Debug;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ use vmstrobe_core::{
 
 use crate::departures::Departures;
 use crate::reaper::Reaper;
-use crate::sys::HeldFd;
+use crate::sys::HeldFds;
 
 /// The most objects of one source: enough to make its own cost vanish beside that of the reads,
 /// few enough that several threads can share 256 objects.
@@ -166,15 +166,19 @@ impl StatsFd {
         self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 
-    /// The fd, for the tick.
-    fn held(&self) -> HeldFd {
-        HeldFd::new(Arc::clone(self.fd.as_ref().expect("only drop takes it")))
+    /// Where a plan's span starts in the file.
+    fn span_offset(&self, plan: &ReadPlan) -> u64 {
+        self.data_offset + plan.span_bytes().start as u64
+    }
+
+    fn fd(&self) -> &Arc<OwnedFd> {
+        self.fd.as_ref().expect("only drop takes it")
     }
 }
 
 /// Fills the words from that offset in the file.
 #[inline]
-fn fetch(fd: &HeldFd, words: &mut [u64], offset: u64) -> RowState {
+fn fetch(fd: BorrowedFd<'_>, words: &mut [u64], offset: u64) -> RowState {
     let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
     let want = bytes.len();
     // Not begun again if interrupted: it never waits, so no signal can.
@@ -216,15 +220,16 @@ pub(crate) fn sources(
             let text = format!("{} has other statistics than the plan is for", object.path);
             return Err(Error::new(ErrorKind::Malformed, text));
         }
-        let offset = stats.data_offset + plan.span_bytes().start as u64;
-        Ok(Some(Row { fd: stats.held(), offset, stats }))
+        Ok(Some(stats))
     };
     let source = |objects: &[Object]| {
+        let rows: Box<[Option<Arc<StatsFd>>]> = objects.iter().map(row).collect::<Result<_>>()?;
         // Rows that are the span are filled without it.
         let words = if plan.row_is_span() { 0 } else { plan.span_bytes().len() / WORD_BYTES };
         Ok(Box::new(FdSource {
             plan: Arc::clone(plan),
-            rows: objects.iter().map(row).collect::<Result<_>>()?,
+            quick: Quick::new(&rows, plan),
+            rows,
             span: Span::new(words),
             departures: departures.clone(),
             opened_at,
@@ -237,11 +242,35 @@ pub(crate) fn sources(
 #[derive(Debug)]
 struct FdSource {
     plan: Arc<ReadPlan>,
+    // Before `rows`, so that it lets go of the fds before they do.
+    quick: Option<Quick>,
     // `None` where the object had gone before it was opened.
-    rows: Box<[Option<Row>]>,
+    rows: Box<[Option<Arc<StatsFd>>]>,
     span: Span,
     departures: Departures,
     opened_at: u64,
+}
+
+/// What a tick needs of the rows as long as none has gone, and no more: little memory that stays in
+/// the cache.
+#[derive(Debug)]
+struct Quick {
+    fds: HeldFds,
+    /// Where the plan's span starts in every file.
+    offset: u64,
+}
+
+impl Quick {
+    /// `None` if an object has gone already, or the files are not laid out alike.
+    fn new(rows: &[Option<Arc<StatsFd>>], plan: &ReadPlan) -> Option<Self> {
+        let rows: Vec<&Arc<StatsFd>> = rows.iter().map(Option::as_ref).collect::<Option<_>>()?;
+        let offset = rows.first()?.span_offset(plan);
+        let alike = plan.row_words() > 0 && rows.iter().all(|r| r.span_offset(plan) == offset);
+        alike.then(|| Self {
+            fds: HeldFds::new(rows.iter().map(|row| Arc::clone(row.fd())).collect()),
+            offset,
+        })
+    }
 }
 
 /// Where a span is read to: words at the start of a cache line. The kernel's copy takes 8 ns longer
@@ -267,17 +296,6 @@ impl Span {
     }
 }
 
-/// What a tick needs of one object, side by side with the next one's.
-#[derive(Debug)]
-struct Row {
-    // Before `stats`, so that it is dropped before it.
-    fd: HeldFd,
-    /// Where the plan's span starts in the file.
-    offset: u64,
-    /// Asked only when something has gone.
-    stats: Arc<StatsFd>,
-}
-
 impl Source for FdSource {
     fn rows(&self) -> usize {
         self.rows.len()
@@ -285,50 +303,45 @@ impl Source for FdSource {
 
     fn read(&mut self, rows: Rows<'_>) {
         let some_are_gone = self.departures.count() != self.opened_at;
-        let Self { plan, span, rows: opened, .. } = self;
-        let span = span.words();
+        let Some(Quick { fds, offset }) = self.quick.as_ref().filter(|_| !some_are_gone) else {
+            return self.read_with_care(rows);
+        };
         // The loops are apart because what is asked behind a system call costs ns a row.
-        if some_are_gone || plan.row_words() == 0 {
-            rows.fill(|index, words| match &opened[index] {
-                Some(row) if !row.stats.is_gone() => row.read(plan, span, words),
-                _ => RowState::Gone,
-            });
-        } else if plan.row_is_span() {
-            rows.fill(|index, words| match &opened[index] {
-                Some(row) => row.fetch(words),
-                None => RowState::Gone,
-            });
-        } else {
-            rows.fill(|index, words| match &opened[index] {
-                Some(row) => row.fetch_and_keep(plan, span, words),
-                None => RowState::Gone,
-            });
+        if self.plan.row_is_span() {
+            return rows.fill(|index, words| fetch(fds.get(index), words, *offset));
         }
+        let (plan, span) = (&*self.plan, self.span.words());
+        rows.fill(|index, words| {
+            let state = fetch(fds.get(index), span, *offset);
+            if state == RowState::Good {
+                plan.keep(span, words);
+            }
+            state
+        });
     }
 }
 
-impl Row {
-    /// Fills a row, whatever its plan.
-    fn read(&self, plan: &ReadPlan, span: &mut [u64], words: &mut [u64]) -> RowState {
-        match (words.is_empty(), plan.row_is_span()) {
-            (true, _) => RowState::Good,
-            (false, true) => self.fetch(words),
-            (false, false) => self.fetch_and_keep(plan, span, words),
-        }
-    }
-
-    #[inline]
-    fn fetch_and_keep(&self, plan: &ReadPlan, span: &mut [u64], words: &mut [u64]) -> RowState {
-        let state = self.fetch(span);
-        if state == RowState::Good {
-            plan.keep(span, words);
-        }
-        state
-    }
-
-    #[inline]
-    fn fetch(&self, words: &mut [u64]) -> RowState {
-        fetch(&self.fd, words, self.offset)
+impl FdSource {
+    /// Asks each row whether it is still there; whatever the plan, and wherever the files have it.
+    fn read_with_care(&mut self, rows: Rows<'_>) {
+        let (plan, span) = (&*self.plan, self.span.words());
+        rows.fill(|index, words| {
+            let Some(row) = self.rows[index].as_ref().filter(|row| !row.is_gone()) else {
+                return RowState::Gone;
+            };
+            let (fd, offset) = (row.fd().as_fd(), row.span_offset(plan));
+            if words.is_empty() {
+                return RowState::Good;
+            }
+            if plan.row_is_span() {
+                return fetch(fd, words, offset);
+            }
+            let state = fetch(fd, span, offset);
+            if state == RowState::Good {
+                plan.keep(span, words);
+            }
+            state
+        });
     }
 }
 

@@ -44,7 +44,7 @@ fn source(stats: &[Arc<StatsFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
 /// The words of everything, read at once.
 fn bulk(stats: &StatsFd) -> Vec<u64> {
     let mut words = vec![0; stats.schema.data_bytes() / 8];
-    assert_eq!(fetch(&stats.held(), &mut words, stats.data_offset), RowState::Good);
+    assert_eq!(fetch(stats.fd().as_fd(), &mut words, stats.data_offset), RowState::Good);
     words
 }
 
@@ -62,12 +62,12 @@ fn check_reads(stats: &StatsFd) {
     for desc in stats.schema.descs() {
         let mut words = vec![u64::MAX; desc.size.into()];
         let offset = stats.data_offset + u64::from(desc.offset);
-        assert_eq!(fetch(&stats.held(), &mut words, offset), RowState::Good, "{}", desc.name);
+        assert_eq!(fetch(stats.fd().as_fd(), &mut words, offset), RowState::Good, "{}", desc.name);
         // These vCPUs are at rest.
         assert_eq!(words, all[desc.words()], "{}", desc.name);
     }
     let mut one_more = vec![0; all.len() + 1];
-    assert_eq!(fetch(&stats.held(), &mut one_more, stats.data_offset), RowState::Torn);
+    assert_eq!(fetch(stats.fd().as_fd(), &mut one_more, stats.data_offset), RowState::Torn);
 }
 
 #[test]
