@@ -155,8 +155,8 @@ impl StatsFd {
 
     /// Marks its object as gone: rows that are still read from it say so from now on.
     pub(crate) fn retire(&self) {
-        // Relaxed, as every use of both flags: they order nothing. The words of a row come from
-        // the kernel in the same read, and a flag seen one tick late costs one tick.
+        // Relaxed, as every use of both flags: that nobody misses one for good is the business of
+        // `Departures`, and a flag seen one tick late costs one tick.
         self.retired.store(true, Ordering::Relaxed);
         self.departures.note();
     }

@@ -78,7 +78,7 @@ impl Process {
 
     /// Marks all that was borrowed from it as gone.
     pub(super) fn give_up(&self) {
-        // Relaxed: the flag orders nothing; a row's words come from the kernel in the same read.
+        // Relaxed: `Departures` sees to it that no source misses it for good.
         self.alive.store(false, Ordering::Relaxed);
         self.departures.note();
     }
