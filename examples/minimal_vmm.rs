@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     for (index, vcpu) in (0..).zip(&machine.vcpus) {
         kvm.add_vcpu(index, fd(vcpu))?;
     }
-    let mut registry = Registry::default();
+    let registry = Registry::default();
     registry.add(Arc::new(kvm));
     let sweep = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
     let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;

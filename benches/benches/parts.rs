@@ -49,7 +49,13 @@ fn on_the_tick(c: &mut Criterion) {
         b.iter(|| seq::write(&number, || words.iter().for_each(|w| w.store(1, Ordering::Relaxed))))
     });
     c.bench_function("seq/read 16 words", |b| {
-        b.iter(|| seq::read(&number, black_box(&words), &mut out, 1))
+        b.iter(|| {
+            seq::read(&number, 1, || {
+                for (out, word) in out.iter_mut().zip(black_box(&words)) {
+                    *out = word.load(Ordering::Relaxed);
+                }
+            })
+        })
     });
 }
 

@@ -62,7 +62,7 @@ impl Engine {
         if source.demo {
             return Self::demo(DEMO_VCPUS);
         }
-        let mut registry = Registry::default();
+        let registry = Registry::default();
         let mut vms = Vec::new();
         if needs_vm || source.all || !source.pids.is_empty() {
             let provider = borrowed(Reaper::new()?)?;
@@ -85,7 +85,7 @@ impl Engine {
             provider.add_vcpu(vcpu.id(), vcpu.fd())?;
         }
         guest.start()?;
-        let mut registry = Registry::default();
+        let registry = Registry::default();
         registry.add(Arc::new(provider));
         Ok(Self::with_health(registry, Vec::new(), Some(guest)))
     }
@@ -95,7 +95,7 @@ impl Engine {
         Self::with_health(Registry::default(), Vec::new(), None)
     }
 
-    fn with_health(mut registry: Registry, vms: Vec<Attached>, guest: Option<DemoGuest>) -> Self {
+    fn with_health(registry: Registry, vms: Vec<Attached>, guest: Option<DemoGuest>) -> Self {
         let (health, recorder) = Health::new();
         registry.add(Arc::new(health));
         Self { registry, recorder, vms, guest }
@@ -113,8 +113,15 @@ impl Engine {
         Ok(objects)
     }
 
-    fn provider_names(&self) -> Vec<&str> {
-        self.registry.providers().map(|provider| provider.name()).collect()
+    /// The providers' names, also of those whose statistics another one carries.
+    fn provider_names(&self) -> Vec<String> {
+        let schemas = self.schemas().unwrap_or_default();
+        let mut names: Vec<String> =
+            schemas.iter().map(|schema| schema.provider().to_owned()).collect();
+        names.extend(self.registry.providers().iter().map(|provider| provider.name().to_owned()));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Everything that the filter wants, read once.

@@ -59,7 +59,7 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
 }
 
 fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
-    snapshot.objects().filter(|view| view.state() == RowState::Good)
+    snapshot.objects().filter(|view| view.state().has_values())
 }
 
 /// Names what could not be read.
@@ -67,7 +67,8 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
     for view in snapshot.objects() {
         let path = &view.object().path;
         match view.state() {
-            RowState::Good => {}
+            RowState::Good | RowState::Aged(_) => {}
+            RowState::Stale => say(format_args!("{path} has fallen silent")),
             RowState::Missing => say(format_args!("{path} was not read")),
             RowState::Torn => say(format_args!("{path} changed while it was read")),
             RowState::Gone => say(format_args!("{path} is gone")),

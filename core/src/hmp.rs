@@ -25,7 +25,7 @@ pub struct InfoStats<'a> {
 impl fmt::Display for InfoStats<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for view in self.snapshot.objects() {
-            if view.state() == RowState::Good && view.stats().next().is_none() {
+            if view.state().has_values() && view.stats().next().is_none() {
                 continue;
             }
             if self.with_path {
@@ -42,7 +42,8 @@ impl fmt::Display for InfoStats<'_> {
 
 fn object(f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
     match view.state() {
-        RowState::Good => view.stats().try_for_each(|value| line(f, value)),
+        RowState::Good | RowState::Aged(_) => view.stats().try_for_each(|value| line(f, value)),
+        RowState::Stale => writeln!(f, "    (has fallen silent)"),
         RowState::Missing => writeln!(f, "    (was not read)"),
         RowState::Torn => writeln!(f, "    (changed while it was read)"),
         RowState::Gone => writeln!(f, "    (is gone)"),

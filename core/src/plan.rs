@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::mask::Mask;
 use crate::schema::{Schema, WORD_BYTES};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Words copied together, from the span to the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,6 +138,42 @@ impl ReadPlan {
                 .copy_from_slice(&span[run.span_word..run.span_word + run.words]);
         }
     }
+
+    /// Copies the kept words of a span that others write, each in one relaxed load, into a row.
+    ///
+    /// # Panics
+    /// As [`ReadPlan::keep`].
+    #[inline]
+    pub fn load(&self, span: &[AtomicU64], row: &mut [u64]) {
+        self.visit(span, row, |kept, word| *kept = word);
+    }
+
+    /// Adds the kept words of such a span to a row, modulo 2^64: how the shards of one object make
+    /// one row.
+    ///
+    /// # Panics
+    /// As [`ReadPlan::keep`].
+    #[inline]
+    pub fn add(&self, span: &[AtomicU64], row: &mut [u64]) {
+        self.visit(span, row, |kept, word| *kept = kept.wrapping_add(word));
+    }
+
+    #[inline]
+    fn visit(&self, span: &[AtomicU64], row: &mut [u64], note: impl Fn(&mut u64, u64)) {
+        if self.scattered.len() == row.len() {
+            for (kept, &at) in row.iter_mut().zip(&self.scattered) {
+                note(kept, span[at as usize].load(Ordering::Relaxed));
+            }
+            return;
+        }
+        for run in &self.runs {
+            let words = &span[run.span_word..run.span_word + run.words];
+            let kept = &mut row[run.row_word..run.row_word + run.words];
+            for (kept, word) in kept.iter_mut().zip(words) {
+                note(kept, word.load(Ordering::Relaxed));
+            }
+        }
+    }
 }
 
 /// Sorts the ranges and joins those that touch or overlap.
@@ -157,6 +194,17 @@ mod tests {
     use super::*;
     use crate::schema::{Desc, Target};
 
+    /// A span that others write gives the same row, and twice that if it is added.
+    #[cfg(not(loom))]
+    fn check_shared(plan: &ReadPlan, span: &[u64], want: &[u64]) {
+        let span: Vec<AtomicU64> = span.iter().map(|&word| AtomicU64::new(word)).collect();
+        let mut row = vec![u64::MAX; want.len()];
+        plan.load(&span, &mut row);
+        assert_eq!(row, want);
+        plan.add(&span, &mut row);
+        assert!(row.iter().zip(want).all(|(twice, once)| *twice == 2 * once));
+    }
+
     /// Reads a block whose word `i` is `i` by the plan for `names` and checks each column by hand.
     fn check(descs: Vec<Desc>, wanted: &[usize], span: Range<usize>, row_words: usize) {
         let schema = Schema::new("xyz", Target::Vcpu, descs);
@@ -167,7 +215,8 @@ mod tests {
         assert_eq!(plan.row_words(), row_words);
         let block: Vec<u64> = (0..schema.data_bytes() as u64 / 8).collect();
         let mut row = vec![u64::MAX; row_words];
-        plan.keep(&block[span], &mut row);
+        plan.keep(&block[span.clone()], &mut row);
+        check_shared(&plan, &block[span], &row);
         assert_eq!(plan.columns().len(), wanted.len());
         for column in plan.columns() {
             let words = schema.descs()[column.desc].words();

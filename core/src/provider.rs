@@ -8,7 +8,7 @@
 //! that is gone is a row marked so, never a shorter answer.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::plan::ReadPlan;
@@ -17,7 +17,8 @@ use crate::snapshot::RowState;
 
 /// The control half of a source of statistics: QAPI `StatsProvider`, `add_stats_callbacks`.
 pub trait Provider: Send + Sync + fmt::Debug {
-    /// The name by which users ask for it: "kvm", "cryptodev", anyone's own.
+    /// The name by which users ask for it: "kvm", "cryptodev", anyone's own. What carries the
+    /// statistics of others has a name of its own; theirs stand in its schemas.
     fn name(&self) -> &str;
 
     /// What its objects can have, one schema for each target. Needs no object to be there, where
@@ -94,27 +95,34 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The providers of one program, in the order in which users see them. A value, nothing global.
+/// The providers of one program, in the order in which users see them. A value, nothing global;
+/// clones are one registry. What is added while a sampler runs, it samples from the next refresh of
+/// its roster on.
 ///
 /// ```
 /// use vmstrobe_core::Registry;
 /// let registry = Registry::default();
-/// assert_eq!(registry.providers().count(), 0);
+/// assert!(registry.providers().is_empty());
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Registry {
-    providers: Vec<Arc<dyn Provider>>,
+    providers: Arc<Mutex<Vec<Arc<dyn Provider>>>>,
 }
 
 impl Registry {
     /// Adds a provider behind the others. Two may bear one name: their objects are shown together.
-    pub fn add(&mut self, provider: Arc<dyn Provider>) {
-        self.providers.push(provider);
+    pub fn add(&self, provider: Arc<dyn Provider>) {
+        self.lock().push(provider);
     }
 
-    /// All providers.
-    pub fn providers(&self) -> impl Iterator<Item = &Arc<dyn Provider>> {
-        self.providers.iter()
+    /// All providers there are now.
+    pub fn providers(&self) -> Vec<Arc<dyn Provider>> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<dyn Provider>>> {
+        // A list that only grows, by one push: no panic leaves it half changed.
+        self.providers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The schemas of all providers, each once.
@@ -123,7 +131,7 @@ impl Registry {
     /// The first provider's that cannot give its schemas.
     pub fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         let mut all: Vec<Arc<Schema>> = Vec::new();
-        for provider in &self.providers {
+        for provider in self.providers() {
             for schema in provider.schemas()? {
                 if !all.contains(&schema) {
                     all.push(schema);

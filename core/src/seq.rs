@@ -35,18 +35,15 @@ pub fn write(seq: &AtomicU64, change: impl FnOnce()) {
     seq.store(odd.wrapping_add(1), Ordering::Release); // W2, pairs with R1
 }
 
-/// Copies a group of words as one writer left it, in at most `tries` attempts.
+/// Copies a group of words as one writer left it, in at most `tries` attempts; `copy` loads them,
+/// relaxed.
 ///
-/// On success all of `out` belongs to one change. On [`Torn`] its contents mean nothing.
+/// On success all that the last `copy` loaded belongs to one change. On [`Torn`] it means nothing.
 ///
 /// # Errors
 /// [`Torn`] if every attempt met a writer.
-///
-/// # Panics
-/// If `words` and `out` differ in length.
 #[inline]
-pub fn read(seq: &AtomicU64, words: &[AtomicU64], out: &mut [u64], tries: u32) -> Result<(), Torn> {
-    assert_eq!(words.len(), out.len(), "a group is read whole");
+pub fn read(seq: &AtomicU64, tries: u32, mut copy: impl FnMut()) -> Result<(), Torn> {
     for _ in 0..tries {
         let before = seq.load(Ordering::Relaxed);
         if before & 1 == 1 {
@@ -54,9 +51,7 @@ pub fn read(seq: &AtomicU64, words: &[AtomicU64], out: &mut [u64], tries: u32) -
             continue;
         }
         fence(Ordering::Acquire); // R1, pairs with W2
-        for (out, word) in out.iter_mut().zip(words) {
-            *out = word.load(Ordering::Relaxed);
-        }
+        copy();
         fence(Ordering::Acquire); // R2, pairs with W1
         if seq.load(Ordering::Relaxed) == before {
             return Ok(());
@@ -70,14 +65,18 @@ pub fn read(seq: &AtomicU64, words: &[AtomicU64], out: &mut [u64], tries: u32) -
 mod tests {
     use super::*;
 
+    fn copy(words: &[AtomicU64], out: &mut [u64]) {
+        out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Ordering::Relaxed));
+    }
+
     #[test]
     fn a_reader_gives_up_when_a_writer_died() {
         let seq = AtomicU64::new(7);
         let words = [AtomicU64::new(1)];
-        assert_eq!(read(&seq, &words, &mut [0], 100), Err(Torn));
+        assert_eq!(read(&seq, 100, || ()), Err(Torn));
         write(&seq, || words[0].store(2, Ordering::Relaxed));
         let mut out = [0];
-        assert_eq!(read(&seq, &words, &mut out, 1), Ok(()));
+        assert_eq!(read(&seq, 1, || copy(&words, &mut out)), Ok(()));
         assert_eq!(out, [2]);
         assert_eq!(seq.load(Ordering::Relaxed), 8);
     }
@@ -105,7 +104,7 @@ mod tests {
             let mut last = 0;
             while !done.load(Ordering::Acquire) {
                 let mut out = [0; 4];
-                if read(&seq, &words, &mut out, 16).is_ok() {
+                if read(&seq, 16, || copy(&words, &mut out)).is_ok() {
                     assert!(out.iter().all(|&n| n == out[0]), "torn: {out:?}");
                     assert!(out[0] >= last, "went back from {last} to {}", out[0]);
                     last = out[0];
@@ -121,6 +120,10 @@ mod loom_models {
     use super::*;
     use loom::sync::Arc;
     use loom::thread;
+
+    fn copy(words: &[AtomicU64; 2], out: &mut [u64; 2]) {
+        out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Ordering::Relaxed));
+    }
 
     /// Two words under one number. Loom does not let a thread that spawned another fall behind its
     /// own first load, so both sides get threads of their own.
@@ -145,7 +148,7 @@ mod loom_models {
     fn loom_seq_is_whole_or_torn() {
         model(2, |seq, words| {
             let mut out = [0; 2];
-            if read(seq, words, &mut out, 1).is_ok() {
+            if read(seq, 1, || copy(words, &mut out)).is_ok() {
                 assert_eq!(out[0], out[1], "torn");
             }
         });
@@ -157,7 +160,7 @@ mod loom_models {
         model(1, |seq, words| {
             let seen = seq.load(Ordering::Relaxed);
             let mut out = [0; 2];
-            if read(seq, words, &mut out, 1).is_ok() && seen == 2 {
+            if read(seq, 1, || copy(words, &mut out)).is_ok() && seen == 2 {
                 assert_eq!(out, [1, 1], "the number came without its words");
             }
         });

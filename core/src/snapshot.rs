@@ -4,15 +4,17 @@
 //! Values are reached through views that borrow the snapshot; nothing here copies or allocates
 //! after a snapshot was made.
 //!
-//! Invariant: a value can only be had from a row that was read in this very tick. Counters within
-//! one object are not read at one instant, nor are the objects: the [`Window`] bounds them all.
+//! Invariant: a value can only be had from a row that was read in this very tick, or that says how
+//! old it is. Counters within one object are not read at one instant, nor are the objects: the
+//! [`Window`] bounds them all.
 
 use std::sync::Arc;
 
 use crate::plan::ReadPlan;
 use crate::schema::{Desc, Object};
 
-/// When a snapshot was read: every word was loaded between begin and end.
+/// When a snapshot was read: every word of a good row was loaded between begin and end, or arrived
+/// since the tick before, from a source that is slower than the ticks ([`RowState::Aged`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// Before the first row, in ns of `CLOCK_MONOTONIC`.
@@ -43,12 +45,23 @@ pub enum RowState {
     Missing,
     /// Read.
     Good,
+    /// Read some ticks ago, so many ms: its source is asked less often than there are ticks.
+    Aged(u32),
+    /// Whoever gives it has fallen silent: what he said last may no longer be so.
+    Stale,
     /// It changed all the while, or arrived short.
     Torn,
     /// Its object is no more: what could still be read is the past.
     Gone,
     /// The system call failed with this errno.
     Io(i32),
+}
+
+impl RowState {
+    /// Has the row values: of this tick, or of an earlier one that it names?
+    pub fn has_values(self) -> bool {
+        matches!(self, Self::Good | Self::Aged(_))
+    }
 }
 
 /// Objects of one schema, read by one plan.
@@ -184,7 +197,7 @@ impl Snapshot {
     #[inline]
     pub fn get(&self, cell: Cell) -> Option<u64> {
         let known = cell.generation == self.generation;
-        let good = known && self.states.get(cell.row) == Some(&RowState::Good);
+        let good = known && self.states.get(cell.row).is_some_and(|state| state.has_values());
         if good { self.words.get(cell.word).copied() } else { None }
     }
 
@@ -236,15 +249,15 @@ impl<'a> ObjectView<'a> {
         self.object
     }
 
-    /// Whether it could be read. If it is not good, it has no values.
+    /// Whether it could be read. It may have no values ([`RowState::has_values`]).
     pub fn state(&self) -> RowState {
         self.state
     }
 
-    /// The kept statistics with their values in schema order; none if the row is not good.
+    /// The kept statistics with their values in schema order; none if the row has no values.
     pub fn stats(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
         let (plan, row) = (self.plan, self.row);
-        let columns = if self.state == RowState::Good { plan.columns() } else { &[] };
+        let columns = if self.state.has_values() { plan.columns() } else { &[] };
         columns.iter().map(move |column| Value {
             desc: &plan.schema().descs()[column.desc],
             words: &row[column.words.clone()],
@@ -378,6 +391,17 @@ mod tests {
         assert_eq!(snapshot.stat("wait_ns").count(), 1);
         let cell = snapshot.layout().find("b", "wait_ns").expect("it is laid out");
         assert_eq!(snapshot.get(cell), None);
+    }
+
+    #[test]
+    fn a_row_of_an_earlier_tick_has_values_and_a_silent_one_none() {
+        let mut snapshot = snapshot();
+        let cell = snapshot.layout().find("/vm/a", "flushes").expect("it is laid out");
+        for (state, want) in [(RowState::Aged(3), Some(9)), (RowState::Stale, None)] {
+            snapshot.states[2] = state;
+            assert_eq!(snapshot.get(cell), want);
+            assert_eq!(snapshot.stat("flushes").count(), usize::from(want.is_some()));
+        }
     }
 
     #[test]

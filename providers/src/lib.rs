@@ -16,6 +16,8 @@ mod sync;
 
 mod reaper;
 mod departures;
+mod procfs;
+mod process;
 mod fd;
 mod kvm;
 

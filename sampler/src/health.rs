@@ -194,11 +194,7 @@ impl Provider for Health {
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         let source = |_| -> Box<dyn Source> {
-            Box::new(HealthSource {
-                shared: Arc::clone(&self.shared),
-                plan: Arc::clone(plan),
-                span: vec![0; plan.span_bytes().len() / WORD_BYTES],
-            })
+            Box::new(HealthSource { shared: Arc::clone(&self.shared), plan: Arc::clone(plan) })
         };
         Ok(objects.iter().map(source).collect())
     }
@@ -207,7 +203,6 @@ impl Provider for Health {
 struct HealthSource {
     shared: Arc<Shared>,
     plan: Arc<ReadPlan>,
-    span: Vec<u64>,
 }
 
 impl Source for HealthSource {
@@ -216,14 +211,11 @@ impl Source for HealthSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        let Self { shared, plan, span } = self;
+        let Self { shared, plan } = self;
         let bytes = plan.span_bytes();
         let words = &shared.words[bytes.start / WORD_BYTES..bytes.end / WORD_BYTES];
-        rows.fill(|_, row| match seq::read(&shared.seq, words, span, READ_TRIES) {
-            Ok(()) => {
-                plan.keep(span, row);
-                RowState::Good
-            }
+        rows.fill(|_, row| match seq::read(&shared.seq, READ_TRIES, || plan.load(words, row)) {
+            Ok(()) => RowState::Good,
             Err(seq::Torn) => RowState::Torn,
         });
     }

@@ -119,10 +119,10 @@ impl Roster {
             match provider.objects() {
                 Ok(mut objects) => {
                     objects.retain(|object| self.filters.iter().any(|f| f.wants(object)));
-                    all.push((Arc::clone(provider), objects));
+                    all.push((provider, objects));
                 }
                 Err(error) => {
-                    all.push((Arc::clone(provider), Vec::new()));
+                    all.push((provider, Vec::new()));
                     errors.push(error);
                 }
             }

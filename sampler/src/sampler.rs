@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use vmstrobe_core::{Error, ErrorKind, Layout, Result, RowState, Snapshot, Window};
+use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Window};
 
 use crate::clock;
 use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
@@ -51,7 +51,7 @@ pub enum Tick {
 /// use vmstrobe_sampler::{Fanout, Health, Roster, Sampler, Tick};
 ///
 /// let (health, recorder) = Health::new();
-/// let mut registry = Registry::default();
+/// let registry = Registry::default();
 /// registry.add(Arc::new(health));
 /// let mut roster = Roster::new(registry, vec!["sampler: ticks".parse()?]);
 /// let (mut sampler, control) = Sampler::new(roster.open()?, recorder, Fanout::Auto)?;
@@ -136,7 +136,7 @@ impl Sampler {
             let (words, states) = snapshot.begin(self.ticks);
             self.reader.read(&mut self.sweep.slots, words, states);
             end_ns = clock::now_ns();
-            unread = states.iter().filter(|state| !matches!(state, RowState::Good)).count();
+            unread = states.iter().filter(|state| !state.has_values()).count();
             snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns: self.wall_offset_ns });
         });
         let Some(fresh) = fresh else {

@@ -33,7 +33,7 @@ pub struct Rig {
 /// If a filter cannot be understood, or something cannot be opened.
 pub fn rig(provider: Arc<dyn Provider>, filters: &[&str], fanout: Fanout) -> Rig {
     let (health, recorder) = Health::new();
-    let mut registry = Registry::default();
+    let registry = Registry::default();
     registry.add(provider);
     registry.add(Arc::new(health));
     let filters: Vec<Filter> =

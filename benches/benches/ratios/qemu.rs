@@ -27,7 +27,7 @@ pub(crate) fn query(name: &str, effort: Effort) -> Result<Line, Box<dyn Error>> 
     let mut qemu = Qemu::try_start(&config)?;
     let borrowed = Borrowed::new(Reaper::new()?)?;
     borrowed.attach(qemu.pid())?;
-    let mut registry = Registry::default();
+    let registry = Registry::default();
     registry.add(Arc::new(borrowed));
     let filter: Filter = THREE.parse()?;
     let sweep = Roster::new(registry, vec![filter]).open()?;

@@ -58,7 +58,7 @@ impl Bare {
 pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box<dyn Error>> {
     vmstrobe_guest::usable()?;
     let farm = Farm::new(vcpus)?;
-    let mut registry = Registry::default();
+    let registry = Registry::default();
     let mut fds = Vec::new();
     for (number, vm) in farm.vms().iter().enumerate() {
         let kvm = OwnKvm::new(&format!("farm{number}"), vm.vm().fd())?;

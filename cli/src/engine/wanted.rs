@@ -92,7 +92,7 @@ impl Engine {
     fn check_provider(&self, provider: Option<&str>) -> Result<()> {
         let known = self.provider_names();
         match provider {
-            Some(provider) if !known.contains(&provider) => {
+            Some(provider) if !known.iter().any(|name| name == provider) => {
                 let known = known.join(" and ");
                 Err(Error::failed(format!("there is no provider '{provider}' here, only {known}")))
             }

@@ -33,6 +33,8 @@ struct Member {
     plan: Arc<ReadPlan>,
     first: Option<Arc<Snapshot>>,
     last: Option<Arc<Snapshot>>,
+    /// The last sample in which it was there, be its values new or not.
+    seen: Option<Arc<Snapshot>>,
     levels: Vec<Watched>,
 }
 
@@ -82,9 +84,15 @@ impl Tally {
                 RowState::Good => {
                     member.first.get_or_insert_with(|| Arc::clone(sample));
                     member.last = Some(Arc::clone(sample));
+                    member.seen = Some(Arc::clone(sample));
+                }
+                // Its values have been counted, at the time when they were new.
+                RowState::Aged(_) => {
+                    member.seen = Some(Arc::clone(sample));
+                    continue;
                 }
                 RowState::Gone => continue,
-                RowState::Missing | RowState::Torn | RowState::Io(_) => {
+                RowState::Missing | RowState::Stale | RowState::Torn | RowState::Io(_) => {
                     self.unread_rows += u64::from(counts);
                     continue;
                 }
@@ -170,7 +178,7 @@ impl Tally {
     /// Who was not there at the end.
     pub(super) fn left(&self) -> impl Iterator<Item = &str> {
         let early = |last: &Arc<Snapshot>| !Arc::ptr_eq(last, &self.end);
-        self.paths(move |member| member.last.as_ref().is_some_and(early))
+        self.paths(move |member| member.seen.as_ref().is_some_and(early))
     }
 
     fn paths(&self, wanted: impl Fn(&&Member) -> bool) -> impl Iterator<Item = &str> {
@@ -216,6 +224,7 @@ impl Member {
             plan: Arc::clone(plan),
             first: None,
             last: None,
+            seen: None,
             levels: descs.map(watched).collect(),
         }
     }

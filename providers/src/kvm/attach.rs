@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
 use super::proc::KvmLink;
-use super::process::{DeathWatch, Process};
 use super::scan::{self, VmFds};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{Lender, Opener, sources};
+use crate::process::{DeathWatch, Process};
+use crate::procfs;
 use crate::reaper::Reaper;
 
 /// The statistics of VMs of other processes, attached by process id.
@@ -130,7 +131,7 @@ impl Borrowed {
         let vms = scan::vm_fds(pid);
         // Only now is it certain that this was the process, and not a later one of its number.
         if !attached.process.lives() {
-            return Err(scan::no_process(pid));
+            return Err(procfs::no_process(pid));
         }
         let vms = match vms {
             // The VMM has closed its VM, and lives on.
@@ -163,7 +164,9 @@ impl Borrowed {
         path: &str,
         next_key: &mut u64,
     ) -> Result<Option<Opened>> {
-        let Some(borrowed) = process.borrow(fd, link)? else { return Ok(None) };
+        let Some(borrowed) = process.borrow(fd, |held| KvmLink::parse(held) == Some(link))? else {
+            return Ok(None);
+        };
         let (target, index) = match link {
             KvmLink::VcpuStats(id) => (Target::Vcpu, Some(id)),
             _ => (Target::Vm, None),

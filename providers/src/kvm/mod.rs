@@ -11,7 +11,6 @@ use crate::fd::StatsFd;
 
 mod proc;
 mod scan;
-mod process;
 
 mod own;
 mod attach;

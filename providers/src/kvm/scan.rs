@@ -8,19 +8,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
 use std::os::fd::RawFd;
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::proc::{self, KvmLink};
-
-/// The most fds of one process that are looked at. A VM of 1024 vCPUs has some 3000.
-const FDS_MAX: usize = 1 << 16;
-
-/// The most of a command line that is searched for a name.
-const CMDLINE_BYTES_MAX: u64 = 1 << 18;
+use crate::procfs;
 
 /// A VM of some process on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,20 +70,13 @@ pub struct Scan {
 /// # Errors
 /// `Io` if /proc cannot be read.
 pub fn scan_all() -> Result<Scan> {
-    let unreadable = |error| Error::caused(ErrorKind::Io, "cannot read /proc", error);
-    let mut pids: Vec<u32> = Vec::new();
-    for entry in fs::read_dir("/proc").map_err(unreadable)? {
-        let name = entry.map_err(unreadable)?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    pids.sort_unstable();
     let mut found = Scan::default();
-    for pid in pids {
-        match links(pid) {
+    for pid in procfs::pids()? {
+        match procfs::links(pid, KvmLink::parse) {
             Ok(links) => found.vms.extend(vms(pid, &group(&links))),
             // The kernel's own threads have no command line, and no VM.
-            Err(error) if is_denied(&error) => {
-                found.hidden += usize::from(!cmdline(pid).is_empty());
+            Err(error) if procfs::is_denied(&error) => {
+                found.hidden += usize::from(!procfs::cmdline(pid).is_empty());
             }
             // Ended meanwhile.
             Err(_) => {}
@@ -111,17 +98,13 @@ pub fn scan(pid: u32) -> Result<Vec<Vm>> {
 /// # Errors
 /// As [`scan`].
 pub(super) fn vm_fds(pid: u32) -> Result<Vec<VmFds>> {
-    let links = links(pid).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => no_process(pid),
-        _ if is_denied(&error) => denied(pid),
-        _ => Error::caused(ErrorKind::Io, format!("cannot see the fds of pid {pid}"), error),
-    })?;
+    let links = procfs::links(pid, KvmLink::parse).map_err(|e| procfs::unseen(pid, e))?;
     let vms = group(&links);
     if vms.is_empty() {
         let text = format!(
             "pid {pid} ({}) has no KVM virtual machine open: give the pid of a VMM; \
              `vmstrobe list` shows them",
-            comm(pid)
+            procfs::comm(pid)
         );
         return Err(Error::new(ErrorKind::NotFound, text));
     }
@@ -130,38 +113,7 @@ pub(super) fn vm_fds(pid: u32) -> Result<Vec<VmFds>> {
 
 /// What the command line of a process calls its VM.
 pub(super) fn vm_name(pid: u32) -> Option<String> {
-    proc::vm_name(&cmdline(pid))
-}
-
-/// There is no process of that id.
-pub(super) fn no_process(pid: u32) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no process {pid}"))
-}
-
-/// We may not look into that process, or not take its fds.
-pub(super) fn denied(pid: u32) -> Error {
-    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let is_root = rustix::process::geteuid().is_root();
-    Error::new(ErrorKind::Denied, denied_text(pid, is_root, yama.trim()))
-}
-
-fn denied_text(pid: u32, is_root: bool, yama_scope: &str) -> String {
-    let advice = "run as root, or give vmstrobe CAP_SYS_PTRACE";
-    match yama_scope {
-        // Root in a container, or one that has laid its capabilities down.
-        "" | "0" if is_root => {
-            format!("pid {pid} has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE")
-        }
-        "" | "0" => format!("pid {pid} belongs to another user: {advice}"),
-        "3" => format!(
-            "pid {pid} cannot be looked into: kernel.yama.ptrace_scope is 3, which forbids it to \
-             everyone until the next boot"
-        ),
-        scope => format!(
-            "pid {pid} belongs to another user, or kernel.yama.ptrace_scope={scope} forbids it: \
-             {advice}"
-        ),
-    }
+    proc::vm_name(&procfs::cmdline(pid))
 }
 
 fn vms(pid: u32, fds: &[VmFds]) -> Vec<Vm> {
@@ -189,43 +141,6 @@ fn vms(pid: u32, fds: &[VmFds]) -> Vec<Vm> {
 /// The name of the VM at that place in its process.
 pub(super) fn numbered(name: &str, at: usize) -> String {
     if at == 0 { name.to_owned() } else { format!("{name}#{}", at + 1) }
-}
-
-/// The links to KVM among a process's fds.
-fn links(pid: u32) -> io::Result<Vec<(RawFd, KvmLink)>> {
-    let mut links = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.take(FDS_MAX) {
-        let entry = entry?;
-        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        match fs::read_link(entry.path()) {
-            Ok(link) => links.extend(link.to_str().and_then(KvmLink::parse).map(|l| (fd, l))),
-            Err(error) if is_denied(&error) => return Err(error),
-            // Closed meanwhile.
-            Err(_) => {}
-        }
-    }
-    links.sort_unstable_by_key(|&(fd, _)| fd);
-    Ok(links)
-}
-
-fn is_denied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
-}
-
-fn cmdline(pid: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
-        // What could be read is good enough for a name.
-        let _ = file.take(CMDLINE_BYTES_MAX).read_to_end(&mut bytes);
-    }
-    bytes
-}
-
-fn comm(pid: u32) -> String {
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    comm.trim_end().escape_debug().to_string()
 }
 
 /// The KVM fds of one VM, by their numbers in its process.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{Recorder, Roster, Subscriber};
 use vmstrobe_core::{
-    Desc, Filter, Object, Provider, ReadPlan, Registry, Rows, Schema, Source, Target,
+    Desc, Filter, Object, Provider, ReadPlan, Registry, RowState, Rows, Schema, Source, Target,
 };
 
 /// A provider of as many objects as it is told, each word the number of times it was read.
@@ -44,7 +44,7 @@ impl Numbers {
     }
 
     fn roster(self: &Arc<Self>) -> Roster {
-        let mut registry = Registry::default();
+        let registry = Registry::default();
         registry.add(Arc::clone(self) as Arc<dyn Provider>);
         Roster::new(registry, vec![Filter::all(Target::Vcpu)])
     }

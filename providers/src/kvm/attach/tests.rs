@@ -302,7 +302,11 @@ fn a_vm_of_another_process_is_not_ones_own() {
     let Some(mut vmm) = Vmm::start() else { return };
     vmm.tell("bare", 1, 0);
     let process = Process::open(vmm.0.id(), &Departures::default()).unwrap();
-    let vm = (3..64).find_map(|fd| process.borrow(fd, KvmLink::Vm).unwrap()).unwrap();
+    let vm = (3..64)
+        .find_map(|fd| {
+            process.borrow(fd, |held| KvmLink::parse(held) == Some(KvmLink::Vm)).unwrap()
+        })
+        .unwrap();
     let error = OwnKvm::new("x", vm.as_fd()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("belongs to another process"), "{error}");

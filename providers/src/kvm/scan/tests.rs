@@ -137,22 +137,6 @@ fn a_process_without_a_vm_is_named() {
 }
 
 #[test]
-fn a_refusal_says_what_to_do() {
-    let plain = "pid 7 belongs to another user: run as root, or give vmstrobe CAP_SYS_PTRACE";
-    for (scope, want) in [("", plain), ("0", plain)] {
-        assert_eq!(denied_text(7, false, scope), want);
-    }
-    let root = "pid 7 has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE";
-    assert_eq!(denied_text(7, true, ""), root);
-    for scope in ["1", "2"] {
-        let text = denied_text(7, false, scope);
-        assert!(text.contains(&format!("kernel.yama.ptrace_scope={scope}")), "{text}");
-        assert!(text.contains("CAP_SYS_PTRACE"), "{text}");
-    }
-    assert!(denied_text(7, true, "3").contains("until the next boot"));
-}
-
-#[test]
 fn this_host_can_be_scanned() {
     let found = scan_all().unwrap();
     assert!(found.vms.is_sorted_by_key(|vm| vm.pid));

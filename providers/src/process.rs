@@ -8,8 +8,7 @@
 //! then finds it living has read about this process.
 
 use std::fmt;
-use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -20,16 +19,15 @@ use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use super::proc::KvmLink;
-use super::scan;
 use crate::departures::Departures;
+use crate::procfs;
 
 /// How long the watcher rests if the system refuses to wait, which takes being out of memory.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A process, held by a pidfd.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     alive: Arc<AtomicBool>,
@@ -41,11 +39,11 @@ impl Process {
     ///
     /// # Errors
     /// `NotFound` if there is none of that number.
-    pub(super) fn open(pid: u32, departures: &Departures) -> Result<Self> {
+    pub(crate) fn open(pid: u32, departures: &Departures) -> Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let number = number.ok_or_else(|| scan::no_process(pid))?;
+        let number = number.ok_or_else(|| procfs::no_process(pid))?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| match errno {
-            Errno::SRCH => scan::no_process(pid),
+            Errno::SRCH => procfs::no_process(pid),
             // The kernel's answer for a thread that is not its process's first.
             Errno::INVAL | Errno::NOENT => {
                 let text = format!("{pid} is no process but a thread of one: give the process id");
@@ -57,17 +55,17 @@ impl Process {
         Ok(Self { pid, pidfd, alive, departures: departures.clone() })
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.pid
     }
 
     /// True until someone has noticed its end, or has given it up. For the tick.
-    pub(super) fn alive(&self) -> &Arc<AtomicBool> {
+    pub(crate) fn alive(&self) -> &Arc<AtomicBool> {
         &self.alive
     }
 
     /// Asks the kernel whether it still lives. A zombie does not.
-    pub(super) fn lives(&self) -> bool {
+    pub(crate) fn lives(&self) -> bool {
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let ended = matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..));
         if ended {
@@ -77,36 +75,40 @@ impl Process {
     }
 
     /// Marks all that was borrowed from it as gone.
-    pub(super) fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         // Relaxed: `Departures` sees to it that no source misses it for good.
         self.alive.store(false, Ordering::Relaxed);
         self.departures.note();
     }
 
-    /// A duplicate of one of its fds, which must lead to `link`. `None` if it no longer does.
+    /// A duplicate of one of its fds, whose link must be as `is_meant` says. `None` if it no longer
+    /// is.
     ///
     /// # Errors
     /// `Denied` if we may not have it, `Io` if we have no room for it.
-    pub(super) fn borrow(&self, fd: RawFd, link: KvmLink) -> Result<Option<OwnedFd>> {
+    pub(crate) fn borrow(
+        &self,
+        fd: RawFd,
+        is_meant: impl FnOnce(&str) -> bool,
+    ) -> Result<Option<OwnedFd>> {
         let borrowed = match pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty()) {
             Ok(borrowed) => borrowed,
             Err(Errno::BADF | Errno::SRCH) => return Ok(None),
-            Err(Errno::PERM) => return Err(scan::denied(self.pid)),
+            Err(Errno::PERM) => return Err(procfs::denied(self.pid)),
             Err(errno) => {
                 let text = format!("cannot borrow fd {fd} of pid {}", self.pid);
                 return Err(Error::caused(ErrorKind::Io, text, errno));
             }
         };
         // The number may have become another file's since we looked. What we now hold stays.
-        let held = fs::read_link(format!("/proc/self/fd/{}", borrowed.as_raw_fd()))
+        let held = procfs::link_of(&borrowed)
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot read /proc/self/fd", error))?;
-        let same = held.to_str().and_then(KvmLink::parse) == Some(link);
-        Ok(same.then_some(borrowed))
+        Ok(is_meant(&held).then_some(borrowed))
     }
 }
 
 /// A thread that notices the end of processes within a moment. It ends when this is dropped.
-pub(super) struct DeathWatch {
+pub(crate) struct DeathWatch {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -123,7 +125,7 @@ impl DeathWatch {
     ///
     /// # Errors
     /// `Io` if the system has no thread or no fd for it.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         let stop = AtomicBool::new(false);
@@ -137,13 +139,13 @@ impl DeathWatch {
     }
 
     /// Watches a process until its end.
-    pub(super) fn add(&self, process: &Arc<Process>) {
+    pub(crate) fn add(&self, process: &Arc<Process>) {
         self.shared.watched().push(Arc::clone(process));
         self.shared.wake();
     }
 
     /// Watches it no more.
-    pub(super) fn remove(&self, process: &Arc<Process>) {
+    pub(crate) fn remove(&self, process: &Arc<Process>) {
         self.shared.watched().retain(|watched| !Arc::ptr_eq(watched, process));
         self.shared.wake();
     }
@@ -206,6 +208,8 @@ impl fmt::Debug for DeathWatch {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::os::fd::AsRawFd;
     use std::process::{Child, Command};
     use std::time::Instant;
 
@@ -282,8 +286,10 @@ mod tests {
     #[test]
     fn only_the_file_that_was_meant_is_borrowed() {
         let this = Process::open(std::process::id(), &Departures::default()).unwrap();
-        let file = fs::File::open("/dev/null").unwrap();
-        assert!(this.borrow(file.as_raw_fd(), KvmLink::Vm).unwrap().is_none());
-        assert!(this.borrow(1 << 20, KvmLink::Vm).unwrap().is_none());
+        let file = File::open("/dev/null").unwrap();
+        let borrow = |fd, link| this.borrow(fd, |held| held == link).unwrap();
+        assert!(borrow(file.as_raw_fd(), "/dev/null").is_some());
+        assert!(borrow(file.as_raw_fd(), "anon_inode:kvm-vm").is_none());
+        assert!(borrow(1 << 20, "/dev/null").is_none());
     }
 }
