@@ -20,6 +20,7 @@ mod procfs;
 mod process;
 mod fd;
 mod kvm;
+mod table;
 
 #[cfg(test)]
 mod tests;
@@ -27,3 +28,9 @@ mod tests;
 pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
 pub use reaper::Reaper;
 pub use sys::kvm_get_stats_fd;
+pub use table::{
+    Counter, Flag, FoundTable, Gauge, Group, Handle, LOOK_TRIES, LinearHistogram, Log2Histogram,
+    MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_DESCS, MAX_TABLE_NAME_BYTES, OwnedCounter,
+    Peak, ShardedCounter, Stat, StatKey, TableConfig, TableObject, TableSchema, TableWriter,
+    Tables, scan_tables,
+};

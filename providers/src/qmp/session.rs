@@ -1,0 +1,296 @@
+//! One connection to a QMP socket: from connecting to a command and its answer.
+//!
+//! QEMU answers in order, so a command is sent only when the one before has been answered. One that
+//! is not answered in time stays owed: the connection is kept, and the next answer that comes is
+//! that one's ([`Session::settle`]).
+//!
+//! Invariant: every wait has an end, and ends at once when the [`Wake`] says so. Nothing that the
+//! peer sends makes one longer: the time is asked before each read.
+
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::{Errno, write};
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with,
+};
+use vmstrobe_core::{Error, ErrorKind, Result};
+
+use super::framer::Framer;
+use super::message::{self, Answer, Anything, Deserialize, Refusal};
+
+/// The longest that one answer is waited for.
+pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
+/// The longest that a greeting is waited for. Who has QEMU to himself is greeted within ms.
+pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
+/// How often a socket is tried whose queue is full.
+const QUEUE_POLL: Duration = Duration::from_millis(10);
+/// The most bytes of one read.
+const READ_BYTES: usize = 1 << 16;
+/// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
+/// kernel's `proc_ns.h`).
+const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// We are to end.
+    Stopped,
+    /// None came in time. The connection is as good as before.
+    Late,
+    /// QEMU will not do that.
+    Refused(Refusal),
+    /// The connection is of no more use.
+    Lost(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+/// Ends every wait of a thread, from another one, for good.
+#[derive(Debug)]
+pub(super) struct Wake(OwnedFd);
+
+impl Wake {
+    /// # Errors
+    /// `Io` if the system has no fd for it.
+    pub(super) fn new() -> Result<Arc<Self>> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC)
+            .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
+        Ok(Arc::new(Self(fd)))
+    }
+
+    pub(super) fn signal(&self) {
+        // Fails only when the counter is full, and then it is readable as it is.
+        let _ = write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until that time, or until the socket is as asked (or closed), which gives true.
+    pub(super) fn wait(
+        &self,
+        socket: Option<(BorrowedFd<'_>, PollFlags)>,
+        until: Instant,
+    ) -> Result<bool, Fault> {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left)
+            .map_err(|error| Error::caused(ErrorKind::Io, "no wait is that long", error))?;
+        let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
+        fds.extend(socket.map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags)));
+        match poll(&mut fds, Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(failed("wait for", errno).into()),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        if ready.next() == Some(true) {
+            return Err(Fault::Stopped);
+        }
+        Ok(ready.next() == Some(true))
+    }
+}
+
+/// A connection that has been greeted.
+#[derive(Debug)]
+pub(super) struct Session {
+    socket: OwnedFd,
+    wake: Arc<Wake>,
+    framer: Framer,
+    read: Box<[u8]>,
+    last_id: u64,
+    /// The command whose answer has not come yet.
+    owed: Option<u64>,
+}
+
+impl Session {
+    /// Connects, is greeted, and leaves negotiation mode.
+    pub(super) fn open(path: &Path, wake: &Arc<Wake>, deadline: Instant) -> Result<Self, Fault> {
+        let until = deadline.min(Instant::now() + GREETING_LIMIT);
+        let mut session = Self {
+            socket: connected(path, wake, until)?,
+            wake: Arc::clone(wake),
+            framer: Framer::default(),
+            read: vec![0; READ_BYTES].into(),
+            last_id: 0,
+            owed: None,
+        };
+        let greeting = session.receive(until).map_err(|fault| match fault {
+            Fault::Late if !session.framer.is_inside() => busy(path).into(),
+            Fault::Late => {
+                let text = format!("{} does not finish its greeting", path.display());
+                Error::new(ErrorKind::Malformed, text).into()
+            }
+            fault => fault,
+        })?;
+        message::greeting(session.framer.text(greeting))?;
+        session.ask::<Anything>("qmp_capabilities", None, deadline)?;
+        Ok(session)
+    }
+
+    /// The process that made the socket listen: QEMU, or who started it and handed the socket over.
+    /// `None` where not every process has a number that we could see: in a pid namespace.
+    pub(super) fn peer_pid(&self) -> Option<u32> {
+        // There the kernel may say 0, which rustix has no place for.
+        let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
+        if namespace.st_ino() != INIT_PID_NAMESPACE {
+            return None;
+        }
+        let peer = socket_peercred(&self.socket).ok()?;
+        u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+    }
+
+    /// Waits for an answer that is still owed. To be called before the first command of a round.
+    pub(super) fn settle(&mut self) -> Result<(), Fault> {
+        let Some(id) = self.owed else { return Ok(()) };
+        let answer = self.answer(Instant::now() + REPLY_LIMIT)?;
+        Ok(message::settled(self.framer.text(answer), id)?)
+    }
+
+    /// Sends a command and waits for its answer, at most [`REPLY_LIMIT`] and not beyond the
+    /// deadline.
+    pub(super) fn ask<'a, T: Deserialize<'a>>(
+        &'a mut self,
+        command: &str,
+        arguments: Option<&str>,
+        deadline: Instant,
+    ) -> Result<T, Fault> {
+        debug_assert!(self.owed.is_none(), "settled first");
+        let deadline = deadline.min(Instant::now() + REPLY_LIMIT);
+        let id = self.last_id + 1;
+        self.last_id = id;
+        self.send(message::request(command, arguments, id).as_bytes(), deadline)?;
+        self.owed = Some(id);
+        let text = self.answer(deadline)?;
+        match message::answer(self.framer.text(text), id)? {
+            Answer::Return(value) => Ok(value),
+            Answer::Refused(refusal) => Err(Fault::Refused(refusal)),
+        }
+    }
+
+    /// True at that time, or as soon as the peer has closed the connection.
+    pub(super) fn rest(&self, until: Instant) -> Result<bool, Fault> {
+        self.wake.wait(Some((self.socket.as_fd(), PollFlags::RDHUP)), until)
+    }
+
+    /// The next text that is no event.
+    fn answer(&mut self, deadline: Instant) -> Result<Range<usize>, Fault> {
+        loop {
+            let text = self.receive(deadline)?;
+            if !message::is_event(self.framer.text(text.clone())) {
+                self.owed = None;
+                return Ok(text);
+            }
+        }
+    }
+
+    /// The next text.
+    fn receive(&mut self, deadline: Instant) -> Result<Range<usize>, Fault> {
+        loop {
+            if let Some(text) = self.framer.next_text()? {
+                return Ok(text);
+            }
+            if Instant::now() >= deadline {
+                return Err(Fault::Late);
+            }
+            self.wake.wait(Some((self.socket.as_fd(), PollFlags::IN)), deadline)?;
+            match recv(&self.socket, &mut *self.read, RecvFlags::empty()) {
+                Ok((_, 0)) => return Err(closed().into()),
+                Ok((_, bytes)) => self.framer.push(&self.read[..bytes]),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(errno) => return Err(failed("read from", errno).into()),
+            }
+        }
+    }
+
+    fn send(&mut self, mut text: &[u8], deadline: Instant) -> Result<(), Fault> {
+        let whole = text.len();
+        while !text.is_empty() {
+            match send(&self.socket, text, SendFlags::NOSIGNAL) {
+                Ok(bytes) => text = &text[bytes..],
+                Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
+                    self.wake.wait(Some((self.socket.as_fd(), PollFlags::OUT)), deadline)?;
+                }
+                Err(Errno::AGAIN | Errno::INTR) if text.len() == whole => return Err(Fault::Late),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(closed().into()),
+                Err(errno) => return Err(failed("write to", errno).into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A socket connected to that path, which never blocks.
+fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Result<OwnedFd, Fault> {
+    let meant = fs::metadata(path).map_err(|error| unreachable(path, error))?;
+    if !meant.file_type().is_socket() {
+        let text = format!("{} is no socket: give the path of QEMU's -qmp unix:PATH", path.display());
+        return Err(Error::new(ErrorKind::NotFound, text).into());
+    }
+    let address = SocketAddrUnix::new(path).map_err(|errno| {
+        let text = format!("{} is too long for the path of a socket", path.display());
+        Error::caused(ErrorKind::Unsupported, text, errno)
+    })?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    loop {
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make a socket", errno))?;
+        match connect(&socket, &address) {
+            Ok(()) => return Ok(socket),
+            // Others wait to be served: QEMU's queue has room for one or two.
+            Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
+                wake.wait(None, Instant::now() + QUEUE_POLL)?;
+            }
+            Err(Errno::AGAIN | Errno::INTR) => return Err(busy(path).into()),
+            Err(errno) => return Err(unreachable(path, errno.into()).into()),
+        }
+    }
+}
+
+fn busy(path: &Path) -> Error {
+    let text = format!(
+        "QEMU's QMP socket {} is taken by another client: QEMU serves one at a time; give it a \
+         second -qmp socket",
+        path.display()
+    );
+    Error::new(ErrorKind::Busy, text)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Io, "QEMU has closed the QMP connection")
+}
+
+fn failed(what: &str, errno: Errno) -> Error {
+    Error::caused(ErrorKind::Io, format!("cannot {what} the QMP socket"), errno)
+}
+
+/// What to do about a path that cannot be connected to.
+fn unreachable(path: &Path, error: io::Error) -> Error {
+    let path = path.display();
+    let (kind, text) = match error.kind() {
+        io::ErrorKind::NotFound => (
+            ErrorKind::NotFound,
+            format!("there is no {path}: start QEMU with -qmp unix:{path},server=on,wait=off"),
+        ),
+        io::ErrorKind::ConnectionRefused => (
+            ErrorKind::NotFound,
+            format!("nobody listens on {path}: the QEMU that made it has ended"),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            ErrorKind::Denied,
+            format!("no right to connect to {path}: run as root, or as QEMU's user"),
+        ),
+        _ => (ErrorKind::Io, format!("cannot connect to {path}")),
+    };
+    Error::caused(kind, text, error)
+}

@@ -1,0 +1,208 @@
+//! One table that is read: its objects as they are now, and whether anyone stands behind it.
+//!
+//! Invariant: an object keeps its key as long as it is there, and no other ever gets it. Two objects
+//! never have one path. A table that cannot be read any more keeps what it last had: rows judge for
+//! themselves.
+
+use std::collections::HashSet;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::fs::fstat;
+use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
+use vmstrobe_core::{Object, ReadPlan, Result, RowState, Schema};
+
+use super::format::Segment;
+use super::look::{Found, Memory, Schemas};
+use super::source::{Row, Writer};
+use crate::departures::Departures;
+use crate::fd::Lender;
+
+/// A table that is read.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) number: u64,
+    /// Device and inode, which tell it from every other; `None` if it is our own.
+    pub(super) file: Option<(u64, u64)>,
+    memory: Arc<Memory>,
+    segment: Segment,
+    writer: Arc<Writer>,
+    is_locked: bool,
+    schemas: Schemas,
+    generation: Option<u64>,
+    beat: (u64, Instant),
+    pub(super) objects: Vec<(Found, Object)>,
+}
+
+/// Who stands behind a table.
+#[derive(Clone, Debug)]
+pub(super) enum Giver {
+    /// This process, which wrote it or vouches for it.
+    Own,
+    /// A process or a peer, as long as it is there.
+    Lender(Lender),
+    /// Whoever has locked the file, as long as he has.
+    Path,
+}
+
+/// What the tables of one provider share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// The paths that have been given out.
+    pub(super) taken: HashSet<Box<str>>,
+    schemas: Vec<Arc<Schema>>,
+    last_key: u64,
+}
+
+impl Shared {
+    /// The one of equal schemas that was there first, so that their objects are one group.
+    fn intern(&mut self, schema: &Arc<Schema>) -> Arc<Schema> {
+        if let Some(known) = self.schemas.iter().find(|known| *known == schema) {
+            return Arc::clone(known);
+        }
+        // Those that nobody uses any more.
+        self.schemas.retain(|known| Arc::strong_count(known) > 1);
+        self.schemas.push(Arc::clone(schema));
+        Arc::clone(schema)
+    }
+}
+
+impl Table {
+    /// Takes a descriptor that someone gave.
+    ///
+    /// # Errors
+    /// Those of [`Memory::of`] and [`Segment::parse`].
+    pub(super) fn given(number: u64, fd: OwnedFd, by: Giver) -> Result<Self> {
+        let file = file_of(&fd);
+        Ok(Self { file: Some(file), ..Self::new(number, Memory::of(fd)?, by)? })
+    }
+
+    /// A table in that memory.
+    ///
+    /// # Errors
+    /// Those of [`Segment::parse`].
+    pub(super) fn new(number: u64, memory: Memory, by: Giver) -> Result<Self> {
+        let memory = Arc::new(memory);
+        let segment = memory.segment()?;
+        let is_locked = matches!(by, Giver::Path);
+        let lender = if let Giver::Lender(lender) = by { Some(lender) } else { None };
+        let writer =
+            Writer { silent: AtomicBool::new(false), gone: AtomicBool::new(false), lender };
+        Ok(Self {
+            number,
+            file: None,
+            beat: (memory.heartbeat()?, Instant::now()),
+            memory,
+            segment,
+            writer: Arc::new(writer),
+            is_locked,
+            schemas: Schemas::default(),
+            generation: None,
+            objects: Vec::new(),
+        })
+    }
+
+    /// Looks again at the directory if it has changed, and takes the objects' paths.
+    ///
+    /// # Errors
+    /// Those of [`Memory::look`]; then it has the objects that it had.
+    pub(super) fn look(&mut self, shared: &mut Shared) -> Result<()> {
+        let is_new = self.generation != Some(self.memory.generation()?);
+        if is_new || self.objects.iter().any(|(_, object)| shared.taken.contains(&object.path)) {
+            let (generation, found) = self.memory.look(&self.segment, &mut self.schemas)?;
+            let known = std::mem::take(&mut self.objects);
+            let mut taken = shared.taken.clone();
+            for found in found {
+                let Some(path) = self.free_path(&found.path, &mut taken) else { continue };
+                self.objects.push(object(found, path, &known, shared));
+            }
+            self.generation = Some(generation);
+        }
+        shared.taken.extend(self.objects.iter().map(|(_, object)| object.path.clone()));
+        Ok(())
+    }
+
+    /// That path, or if it is taken, with the table's number behind it.
+    fn free_path(&self, path: &str, taken: &mut HashSet<Box<str>>) -> Option<Box<str>> {
+        let paths = [path.into(), format!("{path}.{}", self.number).into()];
+        paths.into_iter().find(|path: &Box<str>| taken.insert(path.clone()))
+    }
+
+    /// Its objects by their keys.
+    pub(super) fn by_key(&self) -> impl Iterator<Item = (u64, (&Self, &Found))> {
+        self.objects.iter().map(move |(found, object)| (object.key, (self, found)))
+    }
+
+    /// The row that a plan keeps of an object; `None` if it is not there any more.
+    pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Option<Row> {
+        if self.is_gone() { None } else { Row::new(&self.memory, found, plan, &self.writer) }
+    }
+
+    /// Whether anybody stands behind it, and has said so as often as he promised.
+    pub(super) fn check(&mut self, departures: &Departures) {
+        if let Memory::File(fd) = &*self.memory
+            && self.is_locked
+            && !has_writer(fd)
+        {
+            self.give_up(departures);
+        }
+        let Ok(beat) = self.memory.heartbeat() else { return };
+        let promised = Duration::from_nanos(self.segment.heartbeat_period_ns);
+        if beat != self.beat.0 {
+            self.beat = (beat, Instant::now());
+        }
+        let is_silent = !promised.is_zero() && self.beat.1.elapsed() > promised;
+        if self.writer.silent.swap(is_silent, Ordering::Relaxed) != is_silent {
+            departures.note();
+        }
+    }
+
+    /// From now on its rows are gone.
+    pub(super) fn give_up(&self, departures: &Departures) {
+        self.writer.gone.store(true, Ordering::Relaxed);
+        departures.note();
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.writer.mark() == Some(RowState::Gone)
+    }
+}
+
+/// The object that was found: the one it was, if it was known.
+fn object(
+    found: Found,
+    path: Box<str>,
+    known: &[(Found, Object)],
+    shared: &mut Shared,
+) -> (Found, Object) {
+    let same = |(old, object): &&(Found, Object)| {
+        old.incarnation == found.incarnation && object.path == path && old.schema == found.schema
+    };
+    let object = known.iter().find(same).map(|(_, object)| object.clone());
+    let object = object.unwrap_or_else(|| {
+        shared.last_key += 1;
+        let (index, schema) = (found.index, shared.intern(&found.schema));
+        Object { path, index, schema, key: shared.last_key }
+    });
+    (found, object)
+}
+
+/// What tells a file from every other: its device and inode.
+pub(super) fn file_of(fd: impl AsFd) -> (u64, u64) {
+    // Of a descriptor that is open this does not fail; if it did, the file would be unlike others.
+    fstat(fd).map_or((u64::MAX, u64::MAX), |stat| (stat.st_dev, stat.st_ino))
+}
+
+/// Does any process hold a lock for writing on this file?
+pub(super) fn has_writer(fd: impl AsFd) -> bool {
+    let whole = Flock {
+        start: 0,
+        length: 0,
+        pid: None,
+        typ: FlockType::ReadLock,
+        offset_type: FlockOffsetType::Set,
+    };
+    matches!(fcntl_getlk(fd, &whole), Ok(Some(_)))
+}

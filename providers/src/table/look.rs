@@ -1,0 +1,282 @@
+//! Looks at a table: its header once, its directory whenever that has changed.
+//!
+//! Invariant: whatever the table holds, a look ends, within [`LOOK_TRIES`] readings, and holds no
+//! more memory than the limits allow. All words are copied out before they are judged, so that what
+//! was judged is what is used; and they are used only if the directory stood still meanwhile.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::fstat;
+use rustix::io::{Errno, pread};
+use vmstrobe_core::wire::{self, Header};
+use vmstrobe_core::{Error, ErrorKind, Result, Schema, WORD_BYTES};
+
+use super::format::{
+    GENERATION, HEADER_WORDS, HEARTBEAT, LOCK_WORDS, MAX_SEGMENT_BYTES, SLOT_WORDS, SLOTS_USED,
+    Segment, Slot, malformed,
+};
+use super::map::{Map, is_in_memory};
+
+/// How often a directory is read that keeps changing.
+pub const LOOK_TRIES: u32 = 8;
+/// The most different descriptors of one table.
+pub const MAX_TABLE_DESCS: usize = 65_536;
+/// How long to wait for whoever is changing the directory: longer than any change takes.
+const LOOK_PAUSE: Duration = Duration::from_millis(1);
+
+/// Where a table's words are.
+#[derive(Debug)]
+pub(crate) enum Memory {
+    /// In a sealed memfd, mapped.
+    Mapped(Arc<Map>),
+    /// In a file on tmpfs that others may shorten: read by system calls.
+    File(OwnedFd),
+}
+
+/// An object as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) incarnation: u64,
+    pub(crate) path: String,
+    pub(crate) index: Option<u32>,
+    pub(crate) schema: Arc<Schema>,
+    /// The data words; seq and incarnation stand before them.
+    pub(crate) data: Range<usize>,
+    pub(crate) shards: usize,
+    pub(crate) shard_words: usize,
+}
+
+/// Schemas by the bytes that they were made of, so that equal ones are one and parsed once.
+#[derive(Debug, Default)]
+pub(crate) struct Schemas {
+    known: HashMap<Vec<u8>, Arc<Schema>>,
+    descs: usize,
+}
+
+impl Memory {
+    /// Whether this could be a table at all, by the kind of its file.
+    pub(crate) fn is_possible(fd: impl AsFd) -> bool {
+        is_in_memory(fd)
+    }
+
+    /// Takes a descriptor that someone gave: maps it if it is sealed, else keeps it for reading.
+    ///
+    /// # Errors
+    /// `Unsupported` if it is not a file in memory, of which a read could wait for somebody;
+    /// `TooLarge` if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
+    pub(crate) fn of(fd: OwnedFd) -> Result<Self> {
+        let io = |error| Error::caused(ErrorKind::Io, "cannot map a table", error);
+        if !is_in_memory(&fd) {
+            let text = "not a table: it is neither a memfd nor a file on tmpfs";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let bytes = fstat(&fd).map_err(|errno| io(errno.into()))?.st_size as u64;
+        if bytes > MAX_SEGMENT_BYTES {
+            let text = format!("a table of {bytes} bytes; the limit is {MAX_SEGMENT_BYTES}");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        // Mapped, the descriptor is no longer needed, and nobody finds a table in this process that
+        // is another's.
+        let mapped = Map::sealed(&fd, MAX_SEGMENT_BYTES).map_err(io)?;
+        Ok(mapped.map_or(Self::File(fd), Self::Mapped))
+    }
+
+    /// How many words there are now.
+    fn len(&self) -> Result<usize> {
+        match self {
+            Self::Mapped(map) => Ok(map.len()),
+            Self::File(fd) => {
+                let bytes = fstat(fd).map_err(unreadable)?.st_size as u64;
+                Ok((bytes.min(MAX_SEGMENT_BYTES) / WORD_BYTES as u64) as usize)
+            }
+        }
+    }
+
+    /// Copies words, each whole.
+    ///
+    /// # Errors
+    /// `Malformed` if they are not there, `Io` if they cannot be read.
+    fn copy(&self, range: Range<usize>) -> Result<Vec<u64>> {
+        match self {
+            Self::Mapped(map) => {
+                let words = map.words().get(range).ok_or_else(|| malformed("it is too short"))?;
+                Ok(words.iter().map(|word| word.load(Ordering::Relaxed)).collect())
+            }
+            Self::File(fd) => {
+                let mut words = vec![0; range.len()];
+                read_words(fd, &mut words, range.start).map_err(unreadable)?;
+                Ok(words)
+            }
+        }
+    }
+
+    fn word(&self, at: usize) -> Result<u64> {
+        Ok(self.copy(at..at + 1)?[0])
+    }
+
+    /// What does not change.
+    ///
+    /// # Errors
+    /// As [`Segment::parse`].
+    pub(crate) fn segment(&self) -> Result<Segment> {
+        let words = self.len()?;
+        let header = self.copy(0..HEADER_WORDS)?;
+        let header = header.first_chunk().expect("as many words as were asked for");
+        Segment::parse(header, words)
+    }
+
+    /// The number of the last change of the directory.
+    pub(crate) fn generation(&self) -> Result<u64> {
+        self.word(GENERATION)
+    }
+
+    /// How often the writer has said that it lives.
+    pub(crate) fn heartbeat(&self) -> Result<u64> {
+        self.word(HEARTBEAT)
+    }
+
+    /// The objects there are, and the generation for which that is so.
+    ///
+    /// # Errors
+    /// `Busy` if the directory never stood still, `Malformed` or `TooLarge` if it cannot be.
+    pub(crate) fn look(
+        &self,
+        segment: &Segment,
+        schemas: &mut Schemas,
+    ) -> Result<(u64, Vec<Found>)> {
+        for _ in 0..LOOK_TRIES {
+            let before = self.generation()?;
+            // Pairs with the release store behind a change, as in `vmstrobe_core::seq`.
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) {
+                let found = self.directory(segment, schemas);
+                fence(Ordering::Acquire);
+                if self.generation()? == before {
+                    return Ok((before, found?));
+                }
+            }
+            thread::sleep(LOOK_PAUSE);
+        }
+        Err(Error::new(ErrorKind::Busy, "the directory of the table keeps changing"))
+    }
+
+    fn directory(&self, segment: &Segment, schemas: &mut Schemas) -> Result<Vec<Found>> {
+        let used = self.word(SLOTS_USED)?;
+        if used > segment.slots as u64 {
+            return Err(malformed("it uses more slots than it has"));
+        }
+        let first = segment.directory_word;
+        let slots = self.copy(first..first + used as usize * SLOT_WORDS)?;
+        // Blocks that do not overlap cannot be more than the segment: what is over is a lie.
+        let mut allowed_bytes = segment.words * WORD_BYTES;
+        let mut found = Vec::new();
+        for slot in slots.chunks_exact(SLOT_WORDS) {
+            if let Some(slot) = Slot::parse(slot, segment.words)? {
+                found.push(self.object(segment, &slot, schemas, &mut allowed_bytes)?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn object(
+        &self,
+        segment: &Segment,
+        slot: &Slot,
+        schemas: &mut Schemas,
+        allowed_bytes: &mut usize,
+    ) -> Result<Found> {
+        let head = self.copy(slot.block_word..slot.block_word + Header::BYTES / WORD_BYTES)?;
+        let head: &[u8] = bytemuck::cast_slice(&head);
+        let header = Header::parse(head.first_chunk().expect("as many words as it has bytes"))?;
+        let mut claim = |bytes: usize| -> Result<()> {
+            let left = allowed_bytes.checked_sub(bytes);
+            *allowed_bytes = left.ok_or_else(|| malformed("its objects overlap"))?;
+            Ok(())
+        };
+        let (id, descs) = (header.id_range(), header.desc_range());
+        claim((id.end - id.start + descs.end - descs.start) as usize)?;
+        let id = self.bytes(slot.block_word, id)?;
+        let descs = self.bytes(slot.block_word, descs)?;
+        let (path, schema) = schemas.parse(&header, &id, &descs, segment, slot)?;
+        let data = slot.data(&header, schema.data_bytes(), segment.words)?;
+        claim(data.len() * slot.shards * WORD_BYTES)?;
+        Ok(Found {
+            incarnation: slot.incarnation,
+            path,
+            index: slot.index,
+            data,
+            schema,
+            shards: slot.shards,
+            shard_words: slot.shard_words,
+        })
+    }
+
+    /// The bytes at that place of a block; both ends are within limits that the header has passed.
+    fn bytes(&self, block_word: usize, range: Range<u64>) -> Result<Vec<u8>> {
+        let (start, end) = (range.start as usize, range.end as usize);
+        let (first, last) = (start / WORD_BYTES, end.div_ceil(WORD_BYTES));
+        let words = self.copy(block_word + first..block_word + last)?;
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        let skipped = start - first * WORD_BYTES;
+        Ok(bytes[skipped..skipped + (end - start)].to_vec())
+    }
+}
+
+impl Schemas {
+    fn parse(
+        &mut self,
+        header: &Header,
+        id: &[u8],
+        descs: &[u8],
+        segment: &Segment,
+        slot: &Slot,
+    ) -> Result<(String, Arc<Schema>)> {
+        let (provider, target) = (&segment.provider, slot.target.name());
+        let mut key = format!("{provider}\0{target}\0{}\0", header.name_size).into_bytes();
+        key.extend(descs);
+        if let Some(schema) = self.known.get(&key) {
+            return Ok((path(id)?, Arc::clone(schema)));
+        }
+        let block = wire::parse(header, id, descs, provider, slot.target.clone())?;
+        self.descs += block.schema.descs().len() + 1;
+        if self.descs > MAX_TABLE_DESCS {
+            let text = format!("a table with over {MAX_TABLE_DESCS} different descriptors");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        self.known.insert(key, Arc::clone(&block.schema));
+        Ok((path(id)?, block.schema))
+    }
+}
+
+/// The path in an id string.
+fn path(id: &[u8]) -> Result<String> {
+    let end = id.iter().position(|&byte| byte == 0).filter(|&end| end > 0);
+    let end = end.ok_or_else(|| malformed("an object has no path"))?;
+    Ok(String::from_utf8_lossy(&id[..end]).into_owned())
+}
+
+/// Fills the words from that one on; `NXIO` if they are not there.
+#[inline]
+pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> rustix::io::Result<()> {
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+    let want = bytes.len();
+    match pread(fd, bytes, (first * WORD_BYTES) as u64)? {
+        got if got == want => Ok(()),
+        _ => Err(Errno::NXIO),
+    }
+}
+
+fn unreadable(errno: Errno) -> Error {
+    Error::caused(ErrorKind::Io, "cannot read the table", errno)
+}
+
+/// Where an object's lock words are.
+pub(crate) fn lock_of(data: &Range<usize>) -> usize {
+    data.start - LOCK_WORDS
+}

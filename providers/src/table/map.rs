@@ -1,0 +1,226 @@
+//! Memory shared with other processes, and all the unsafe code of tables: a sealed memfd, mapped,
+//! as words that others may change at any time.
+//!
+//! Invariant: nobody can make an access through here fault. What is mapped is a file in memory
+//! (tmpfs) whose length is sealed in both directions, or our own; so every word of the mapping
+//! stays there for as long as the mapping. And there is no `&u64` or `&[u8]` into it: words are
+//! atomics, which another process may change without undefined behaviour here.
+
+#![allow(unsafe_code, reason = "no safe crate gives a shared mapping as atomics")]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::{
+    MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs,
+    ftruncate, memfd_create, open,
+};
+use rustix::io::Errno;
+use vmstrobe_core::WORD_BYTES;
+use vmstrobe_core::seq::AtomicU64;
+
+/// What `fstatfs` says of a memfd, and of a file on tmpfs. (Huge pages are of another file system:
+/// touching one may kill us when the pool is empty.)
+const TMPFS_MAGIC: u64 = 0x0102_1994;
+
+/// What makes a mapping safe to touch, and its holes safe to be there: with `FUTURE_WRITE` (Linux
+/// 5.1) nobody but the creator, through the mapping that it has, can change a byte or punch a hole.
+const SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK).union(SealFlags::FUTURE_WRITE);
+
+/// A shared mapping of whole words.
+pub(crate) struct Map {
+    raw: MmapRaw,
+    words: usize,
+}
+
+/// Some words of a mapping, which is held: nothing has to be followed to reach them.
+pub(crate) struct Words {
+    words: NonNull<[AtomicU64]>,
+    _owner: Arc<Map>,
+}
+
+// SAFETY: a value of this type may be sent to another thread if what it points to may be used
+// there, and shared if what it gives out may be.
+// - It points into a mapping, which belongs to the process and not to a thread, and stays there as
+//   long as the owner that it holds.
+// - It gives out shared references to atomics only.
+unsafe impl Send for Words {}
+// SAFETY: as above.
+unsafe impl Sync for Words {}
+
+impl Map {
+    /// A new memfd of that name and length, all zero, mapped for writing; and a descriptor that can
+    /// only be read, also by whoever gets hold of it.
+    pub(crate) fn create(name: &str, bytes: usize) -> io::Result<(Arc<Self>, OwnedFd)> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        // Linux 6.3 asks whether it shall be executable; before, it does not know the question.
+        let fd = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+            Err(Errno::INVAL) => memfd_create(name, flags)?,
+            fd => fd?,
+        };
+        ftruncate(&fd, bytes as u64)?;
+        let raw = MmapRaw::map_raw(&fd)?;
+        fcntl_add_seals(&fd, SEALS | SealFlags::SEAL)?;
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let reader = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok((Arc::new(Self { raw, words: bytes / WORD_BYTES }), reader))
+    }
+
+    /// Maps a file of ours for writing. Whoever else may write to it can kill this process by
+    /// making it shorter, so nobody may.
+    pub(crate) fn own_file(fd: impl AsFd) -> io::Result<Arc<Self>> {
+        let raw = MmapRaw::map_raw(fd.as_fd().as_raw_fd())?;
+        let words = raw.len() / WORD_BYTES;
+        Ok(Arc::new(Self { raw, words }))
+    }
+
+    /// Maps what another process gave, for reading. `None` if it is not sealed as it must be.
+    ///
+    /// # Errors
+    /// If the system has no room for the mapping.
+    pub(crate) fn sealed(fd: impl AsFd, bytes_max: u64) -> io::Result<Option<Arc<Self>>> {
+        let fd = fd.as_fd();
+        // Not a memfd: there is nothing to ask.
+        let Ok(seals) = fcntl_get_seals(fd) else { return Ok(None) };
+        let is_write_sealed = seals.intersects(SealFlags::FUTURE_WRITE | SealFlags::WRITE);
+        if !seals.contains(SealFlags::GROW | SealFlags::SHRINK) || !is_write_sealed {
+            return Ok(None);
+        }
+        // Asked only now: before the seals it could still change.
+        let bytes = fstat(fd)?.st_size as u64;
+        if fstatfs(fd)?.f_type as u64 != TMPFS_MAGIC || bytes > bytes_max || bytes == 0 {
+            return Ok(None);
+        }
+        // At most `bytes_max`, which is far below what an address space holds.
+        let words = bytes as usize / WORD_BYTES;
+        let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
+        Ok(Some(Arc::new(Self { raw, words })))
+    }
+
+    /// How many words it has.
+    pub(crate) fn len(&self) -> usize {
+        self.words
+    }
+
+    /// All of them. One that is only read must not be stored to: the mapping may be read-only.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: the slice must be aligned, initialised memory of that length, which stays mapped
+        // and is changed by nothing but atomics for as long as the borrow lasts.
+        // - A mapping begins at a page, and the kernel fills every byte of it, holes with zero.
+        // - `words` was computed from the length that was mapped, rounded down.
+        // - `raw` is unmapped only when `self` is dropped; the file keeps its length: it is sealed,
+        //   or our own.
+        // - This process makes no other references into it (`MmapRaw` offers none). Other processes
+        //   change it by machine stores, which for an aligned word is what an atomic allows for.
+        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().cast::<AtomicU64>(), self.words) }
+    }
+}
+
+impl Words {
+    /// So many words of a mapping from that one on; `None` if it has fewer.
+    pub(crate) fn new(map: &Arc<Map>, first: usize, count: usize) -> Option<Self> {
+        let end = first.checked_add(count)?;
+        let words = NonNull::from(map.words().get(first..end)?);
+        Some(Self { words, _owner: Arc::clone(map) })
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> &[AtomicU64] {
+        // SAFETY: the pointer must be that of a slice which lives as long as the borrow.
+        // - It was made from one of `Map::words`, which lives as long as the map.
+        // - `self` holds the map, and the borrow is of `self`.
+        unsafe { self.words.as_ref() }
+    }
+}
+
+/// True for a file on tmpfs, of which a read waits for nobody.
+pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
+    fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC)
+}
+
+impl Clone for Words {
+    fn clone(&self) -> Self {
+        Self { words: self.words, _owner: Arc::clone(&self._owner) }
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("words", &self.words).finish()
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Words").field("count", &self.words.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::pwrite;
+
+    use super::*;
+
+    #[test]
+    fn what_the_writer_stores_the_reader_sees() {
+        let (ours, fd) = Map::create("test", 4096).unwrap();
+        let theirs = Map::sealed(&fd, 1 << 20).unwrap().unwrap();
+        ours.words()[511].store(7, Relaxed);
+        assert_eq!((theirs.len(), theirs.words()[511].load(Relaxed)), (512, 7));
+        let last = Words::new(&theirs, 511, 1).unwrap();
+        drop(theirs);
+        assert_eq!(last.get()[0].load(Relaxed), 7);
+        assert!(Words::new(&ours, 511, 2).is_none() && Words::new(&ours, usize::MAX, 2).is_none());
+    }
+
+    #[test]
+    fn nobody_can_change_a_table_through_its_descriptor() {
+        let (_ours, fd) = Map::create("test", 4096).unwrap();
+        for bytes in [0, 8192] {
+            assert!(ftruncate(&fd, bytes).is_err());
+        }
+        assert!(pwrite(&fd, &[1], 0).is_err() && MmapRaw::map_raw(&fd).is_err());
+        // Nor through one that is open for writing.
+        let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        let writable = open(path, OFlags::RDWR, Mode::empty()).unwrap();
+        for bytes in [0, 8192] {
+            assert_eq!(ftruncate(&writable, bytes), Err(Errno::PERM));
+        }
+        assert_eq!(pwrite(&writable, &[1], 0), Err(Errno::PERM));
+        assert!(MmapRaw::map_raw(&writable).is_err());
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        assert_eq!(fallocate(&writable, hole, 0, 4096), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn what_could_shrink_is_not_mapped() {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let all = [SealFlags::GROW, SealFlags::SHRINK, SealFlags::FUTURE_WRITE];
+        for left_out in all {
+            let fd = memfd_create("test", flags).unwrap();
+            ftruncate(&fd, 4096).unwrap();
+            let seals = all.into_iter().filter(|seal| *seal != left_out).collect();
+            fcntl_add_seals(&fd, seals).unwrap();
+            assert!(Map::sealed(&fd, 1 << 20).unwrap().is_none(), "{left_out:?}");
+            fcntl_add_seals(&fd, left_out).unwrap();
+            assert!(Map::sealed(&fd, 1 << 20).unwrap().is_some());
+            assert!(Map::sealed(&fd, 4095).unwrap().is_none());
+        }
+        let file = tempfile();
+        assert!(Map::sealed(&file, 1 << 20).unwrap().is_none());
+        assert!(Map::sealed(std::io::pipe().unwrap().0, 1 << 20).unwrap().is_none());
+    }
+
+    fn tempfile() -> std::fs::File {
+        let fd = open("/tmp", OFlags::TMPFILE | OFlags::RDWR, Mode::RUSR | Mode::WUSR).unwrap();
+        fd.into()
+    }
+}

@@ -1,0 +1,39 @@
+//! Tables: statistics that a program publishes in memory, and that others read there without a
+//! system call and without trusting it.
+//!
+//! A writer defines its statistics ([`TableSchema`]), makes a table ([`TableWriter`]) and adds
+//! objects; a reader holds tables of any process ([`Tables`]), each a provider's. A table is the
+//! kernel's binary-statistics block for each object, so that schema, filter and plan are those of
+//! KVM's statistics.
+//!
+//! Invariant: nothing that a writer does, by mistake or on purpose, makes a reader fault, wait,
+//! allocate without bound, or take for good what it did not read; and no reader can change a table.
+
+mod format;
+mod map;
+
+mod define;
+mod handle;
+mod object;
+mod writer;
+
+mod look;
+mod source;
+mod held;
+mod find;
+mod reader;
+
+pub use define::{Stat, StatKey, TableSchema};
+pub use find::{FoundTable, scan_tables};
+pub use format::{MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_NAME_BYTES};
+pub use handle::{
+    Counter, Flag, Gauge, Group, Handle, LinearHistogram, Log2Histogram, OwnedCounter, Peak,
+    ShardedCounter,
+};
+pub use look::{LOOK_TRIES, MAX_TABLE_DESCS};
+pub use object::TableObject;
+pub use reader::Tables;
+pub use writer::{TableConfig, TableWriter};
+
+#[cfg(test)]
+mod tests;

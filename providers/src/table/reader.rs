@@ -1,0 +1,265 @@
+//! The statistics in tables of other processes, or of this one.
+//!
+//! Invariant: a table is one that its writer still stands behind: of a process that lives, of a
+//! peer that is connected, or of a file that somebody has locked for writing. An object that was
+//! removed, and every object of a table that nobody stands behind any more, is gone: from `objects`
+//! and from every open row.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::{Mode, OFlags, open};
+use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
+
+use super::find;
+use super::held::{Giver, Shared, Table, file_of, has_writer};
+use super::look::Memory;
+use super::source::TableSource;
+use super::writer::TableWriter;
+use crate::departures::Departures;
+use crate::fd::Lender;
+use crate::process::{DeathWatch, Process};
+use crate::procfs;
+
+/// The most objects of one source; see the same of stats fds.
+const ROWS_PER_SOURCE: usize = 64;
+
+/// The statistics in tables: any program's own, published in memory that is read without a system
+/// call.
+///
+/// Tables are found in a process by its id, opened by path, or handed over. Objects bear the
+/// paths that their writers gave them, and the provider's name that the table bears; of two with
+/// one path the later gets the table's number behind it.
+///
+/// Objects that come and go, tables that a process makes later, and writers that have fallen silent
+/// are noticed whenever [`Provider::objects`] is called; the end of a process within a moment.
+///
+/// ```
+/// use vmstrobe_core::{Provider, Target};
+/// use vmstrobe_providers::{TableSchema, TableWriter, Tables};
+///
+/// let table = TableWriter::new("xyz")?;
+/// let queue = table.add("/xyz/queue[0]", &TableSchema::new(Target::from_name("queue")))?;
+/// let tables = Tables::new()?;
+/// tables.add_own(&table)?;
+/// assert_eq!(&*tables.objects()?[0].path, "/xyz/queue[0]");
+/// drop(queue);
+/// assert!(tables.objects()?.is_empty());
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tables {
+    departures: Departures,
+    watch: Arc<DeathWatch>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    processes: Vec<Arc<Process>>,
+    tables: Vec<Table>,
+    last_table: u64,
+    shared: Shared,
+}
+
+impl Tables {
+    /// Holds no table yet. Starts the thread that notices the end of processes.
+    ///
+    /// # Errors
+    /// `Io` if the system has no thread for it.
+    pub fn new() -> Result<Self> {
+        let watch = Arc::new(DeathWatch::new()?);
+        Ok(Self { departures: Departures::default(), watch, state: Mutex::default() })
+    }
+
+    /// Borrows all tables of a process, those it has now and those it will have. How many it has
+    /// now.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such process, `Denied` if we may not look into it or take its
+    /// fds; what [`Tables::open_file`] says if a table is none.
+    pub fn attach(&self, pid: u32) -> Result<usize> {
+        let mut state = self.state();
+        if let Some(process) = state.processes.iter().find(|process| process.pid() == pid) {
+            if process.lives() {
+                return Ok(0);
+            }
+            state.processes.retain(|process| process.pid() != pid);
+        }
+        let process = Arc::new(Process::open(pid, &self.departures)?);
+        let count = self.borrow(&mut state, &process)?;
+        self.watch.add(&process);
+        state.processes.push(process);
+        Ok(count)
+    }
+
+    /// Reads a table in a file on tmpfs, by system calls.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such file or nobody writes it any more, `Denied` if we may not
+    /// read it, `Unsupported` if it is not on tmpfs, `Malformed`, `TooLarge` or `Unsupported` if it
+    /// is no table that we know, `Busy` if its directory never stands still.
+    pub fn open_file(&self, path: &Path) -> Result<()> {
+        let shown = path.display();
+        // Not to wait for whoever would open the other end of what is no table at all.
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let fd = open(path, flags, Mode::empty()).map_err(|errno| {
+            let kind = match std::io::Error::from(errno).kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
+                _ => ErrorKind::Io,
+            };
+            Error::caused(kind, format!("cannot open the table {shown}"), errno)
+        })?;
+        if Memory::is_possible(&fd) && !has_writer(&fd) {
+            let text = format!("nobody writes a table to {shown} (any more)");
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        let outcome = self.hold(&mut self.state(), fd, Giver::Path);
+        outcome
+            .map(drop)
+            .map_err(|error| Error::caused(error.kind(), format!("{shown} cannot be read"), error))
+    }
+
+    /// Reads a table of this process.
+    ///
+    /// # Errors
+    /// `Io` if there is no room for it.
+    pub fn add_own(&self, table: &TableWriter) -> Result<()> {
+        let memory = Memory::Mapped(Arc::clone(table.map()));
+        let mut state = self.state();
+        let table = Table::new(state.last_table + 1, memory, Giver::Own)?;
+        state.push(table).map(drop)
+    }
+
+    /// Reads a table by a descriptor that came in some other way: mapped if it is sealed against
+    /// growing, shrinking and writing, else by system calls. Whoever calls this vouches for its
+    /// writer's life; a promise of heartbeats is watched.
+    ///
+    /// # Errors
+    /// As [`Tables::open_file`].
+    pub fn add_fd(&self, fd: OwnedFd) -> Result<()> {
+        self.hold(&mut self.state(), fd, Giver::Own).map(drop)
+    }
+
+    /// Reads a table by its descriptor; `lender` is who gave it. Gives its number.
+    ///
+    /// # Errors
+    /// As [`Tables::open_file`].
+    pub(crate) fn add(&self, fd: OwnedFd, lender: Lender) -> Result<u64> {
+        self.hold(&mut self.state(), fd, Giver::Lender(lender))
+    }
+
+    /// Gives a table back: its rows are gone.
+    pub(crate) fn remove(&self, number: u64) {
+        let mut state = self.state();
+        let removed = state.tables.extract_if(.., |table| table.number == number);
+        removed.for_each(|table| table.give_up(&self.departures));
+    }
+
+    /// Moves when a table goes.
+    pub(crate) fn departures(&self) -> &Departures {
+        &self.departures
+    }
+
+    /// Borrows the tables of a process that are not here yet. How many.
+    fn borrow(&self, state: &mut State, process: &Arc<Process>) -> Result<usize> {
+        let pid = process.pid();
+        let links = procfs::links(pid, find::table_name).map_err(|e| procfs::unseen(pid, e))?;
+        // Only now is it certain that this was the process, and not a later one of its number.
+        if !process.lives() {
+            return Err(procfs::no_process(pid));
+        }
+        let mut count = 0;
+        for (fd, name) in links {
+            let same = |held: &str| find::table_name(held).as_ref() == Some(&name);
+            let Some(fd) = process.borrow(fd, same)? else { continue };
+            let file = file_of(&fd);
+            if state.tables.iter().any(|table| table.file == Some(file)) {
+                continue;
+            }
+            let watch = Arc::clone(&self.watch);
+            let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
+            self.hold(state, fd, Giver::Lender(lender))?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
+        let table = Table::given(state.last_table + 1, fd, by)?;
+        state.push(table)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A look cut short by a panic has lost objects, which the next one finds again.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Holds a table once it was looked at. Gives its number.
+    fn push(&mut self, mut table: Table) -> Result<u64> {
+        table.look(&mut self.shared)?;
+        self.last_table = table.number;
+        self.tables.push(table);
+        Ok(self.last_table)
+    }
+}
+
+impl Provider for Tables {
+    fn name(&self) -> &str {
+        "table"
+    }
+
+    /// Those of what is held, under the names of their providers.
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        let state = self.state();
+        let objects = state.tables.iter().flat_map(|table| &table.objects);
+        let mut schemas: Vec<Arc<Schema>> = Vec::new();
+        for (_, object) in objects {
+            if !schemas.contains(&object.schema) {
+                schemas.push(Arc::clone(&object.schema));
+            }
+        }
+        Ok(schemas)
+    }
+
+    /// Looks again at every table and process. A table that cannot be read any more has no objects.
+    fn objects(&self) -> Result<Vec<Object>> {
+        let mut state = self.state();
+        state.processes.retain(|process| process.lives());
+        for process in state.processes.clone() {
+            // What could not be borrowed is left out, and tried again next time.
+            let _ = self.borrow(&mut state, &process);
+        }
+        let State { tables, shared, .. } = &mut *state;
+        tables.iter_mut().for_each(|table| table.check(&self.departures));
+        tables.retain(|table| !table.is_gone());
+        shared.taken.clear();
+        let readable = tables.iter_mut().filter_map(|table| {
+            table.look(shared).ok()?;
+            Some(table.objects.iter().map(|(_, object)| object.clone()))
+        });
+        Ok(readable.flatten().collect())
+    }
+
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        // Before anyone is asked whether it is gone; see `Departures`.
+        let opened_at = self.departures.count();
+        let state = self.state();
+        let by_key: HashMap<_, _> = state.tables.iter().flat_map(Table::by_key).collect();
+        let row = |object: &Object| {
+            let (table, found) = by_key.get(&object.key)?;
+            (object.schema == *plan.schema()).then(|| table.row(found, plan))?
+        };
+        let source = |objects: &[Object]| {
+            let rows = objects.iter().map(row).collect();
+            let source = TableSource::new(plan, rows, &self.departures, opened_at);
+            Box::new(source) as Box<dyn Source>
+        };
+        Ok(objects.chunks(ROWS_PER_SOURCE).map(source).collect())
+    }
+}
