@@ -126,8 +126,8 @@ impl Table {
 
     /// That path, or if it is taken, with the table's number behind it.
     fn free_path(&self, path: &str, taken: &mut HashSet<Box<str>>) -> Option<Box<str>> {
-        let paths = [path.into(), format!("{path}.{}", self.number).into()];
-        paths.into_iter().find(|path: &Box<str>| taken.insert(path.clone()))
+        let paths: [Box<str>; 2] = [path.into(), format!("{path}.{}", self.number).into()];
+        paths.into_iter().find(|path| taken.insert(Box::clone(path)))
     }
 
     /// Its objects by their keys.

@@ -15,6 +15,7 @@ mod map;
 mod define;
 mod handle;
 mod object;
+mod store;
 mod writer;
 
 mod look;

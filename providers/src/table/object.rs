@@ -14,7 +14,7 @@ use super::define::StatKey;
 use super::format::LOCK_WORDS;
 use super::handle::{Group, Handle, Held, OwnedCounter, sealed};
 use super::map::Words;
-use super::writer::Shared;
+use super::store::Shared;
 
 /// Where an object lies in its table: a block, and from the lock on as many shards as it has.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,36 +1,29 @@
-//! Publishes statistics in a table: objects that come and go.
+//! Publishes statistics: the writer of a table, as a program uses it.
 //!
-//! Invariant: the directory changes only under its sequence lock, one change at a time. The lock
-//! words of an object stay lock words for ever, and its incarnation is never given out again, so
-//! that whoever still reads a removed object learns of it; and its memory is used again only once
-//! nobody can write to it any more.
+//! Invariant: a table that anybody can find is sealed, or is a file that this process has locked;
+//! and whoever gets a descriptor of it can only read.
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags, fcntl_lock, ftruncate, open};
-use vmstrobe_core::wire::{self, Header};
-use vmstrobe_core::{Error, ErrorKind, Result, WORD_BYTES, seq};
+use vmstrobe_core::{Error, ErrorKind, Result, WORD_BYTES};
 
 use super::define::TableSchema;
 use super::find::NAME_PREFIX;
-use super::format::{
-    GENERATION, HEADER_WORDS, HEARTBEAT, LINES_WORDS, LOCK_WORDS, MAX_SEGMENT_BYTES, MAX_SLOTS,
-    MAX_TABLE_NAME_BYTES, SLOT_WORDS, SLOTS_USED, Segment, Slot,
-};
+use super::format::{HEADER_WORDS, LINES_WORDS, MAX_SEGMENT_BYTES, MAX_SLOTS, SLOT_WORDS, Segment};
 use super::held::has_writer;
 use super::map::{Map, is_in_memory};
-use super::object::{Place, Region, TableObject};
+use super::object::TableObject;
+use super::store::{Shared, name_fits};
 
 /// What a table is made for; [`TableConfig::of`] gives the usual, to be changed by struct update.
 #[derive(Clone, Copy, Debug)]
 pub struct TableConfig<'a> {
-    /// The provider's name, at most [`MAX_TABLE_NAME_BYTES`] bytes.
+    /// The provider's name, at most [`MAX_TABLE_NAME_BYTES`](crate::MAX_TABLE_NAME_BYTES) bytes.
     pub provider: &'a str,
     /// Room for everything, in bytes; at most [`MAX_SEGMENT_BYTES`]. What is not used costs nothing.
     pub capacity_bytes: usize,
@@ -71,26 +64,6 @@ pub struct TableWriter {
     shared: Arc<Shared>,
 }
 
-/// What a writer and its objects share.
-pub(crate) struct Shared {
-    pub(crate) map: Arc<Map>,
-    descriptor: OwnedFd,
-    path: Option<PathBuf>,
-    segment: Segment,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Which slots are in use, up to the highest that ever was.
-    slots: Vec<bool>,
-    last_incarnation: u64,
-    /// The first word that was never used.
-    end: usize,
-    /// What was used, and may be again by an object laid out alike.
-    free: Vec<Place>,
-}
-
 impl TableWriter {
     /// A table of that provider, as [`TableConfig::of`] says, in a memfd that others can find by
     /// its name and only read.
@@ -111,7 +84,7 @@ impl TableWriter {
         let name = format!("{NAME_PREFIX}{}", config.provider);
         let (map, fd) =
             Map::create(&name, segment.words * WORD_BYTES).map_err(cannot("a memfd"))?;
-        Ok(Self::begin(map, fd, None, segment))
+        Ok(Self { shared: Shared::new(map, fd, None, segment) })
     }
 
     /// A table in a file on tmpfs, which others read by system calls. The file is removed with the
@@ -145,18 +118,8 @@ impl TableWriter {
         ftruncate(&fd, (segment.words * WORD_BYTES) as u64).map_err(failed)?;
         fcntl_lock(&fd, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
         let map = Map::own_file(&fd).map_err(cannot("a file"))?;
-        Ok(Self::begin(map, fd, Some(path.to_owned()), segment))
-    }
-
-    fn begin(map: Arc<Map>, fd: OwnedFd, path: Option<PathBuf>, segment: Segment) -> Self {
-        let header = segment.to_words();
-        // The magic last: until then it is nothing.
-        for (word, value) in map.words().iter().zip(header).rev() {
-            word.store(value, Relaxed);
-        }
-        let end = segment.directory_word + segment.slots * SLOT_WORDS;
-        let state = Mutex::new(State { end, ..State::default() });
-        Self { shared: Arc::new(Shared { map, descriptor: fd, path, segment, state }) }
+        let shared = Shared::new(map, fd, Some(path.to_owned()), segment);
+        Ok(Self { shared })
     }
 
     /// Adds an object of that path, all its statistics 0. It is there as long as what this returns.
@@ -182,7 +145,7 @@ impl TableWriter {
     /// often than the configuration promises.
     #[inline]
     pub fn beat(&self) {
-        self.shared.map.words()[HEARTBEAT].fetch_add(1, Relaxed);
+        self.shared.beat();
     }
 
     /// A descriptor of the table for somebody else: he can map and read it, nothing more.
@@ -200,147 +163,6 @@ impl TableWriter {
     /// The memory, for readers in this process.
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.shared.map
-    }
-}
-
-impl Shared {
-    fn add(
-        self: &Arc<Self>,
-        path: &str,
-        index: Option<u32>,
-        stats: &TableSchema,
-    ) -> Result<TableObject> {
-        if path.is_empty() || stats.target().name().contains('\0') {
-            let text = "an object needs a path, and a target's name no NUL";
-            return Err(Error::new(ErrorKind::Malformed, text));
-        }
-        name_fits(stats.target().name())?;
-        let schema = stats.schema(&self.segment.provider);
-        let mut block = wire::write(path, &schema)?;
-        let lock = block.len().div_ceil(WORD_BYTES).next_multiple_of(LINES_WORDS);
-        let (shards, shard_words) = stats.shards(LOCK_WORDS);
-        let mut state = self.state();
-        let place = state.place(lock, shards, shard_words, self.segment.words);
-        let slot = state.free_slot(self.segment.slots);
-        let (Some(place), Some(slot)) = (place, slot) else {
-            return Err(Error::new(ErrorKind::TooLarge, self.full()));
-        };
-        let head = block.first_chunk().expect("a block begins with a header");
-        let header = Header::parse(head)?;
-        let data_offset = ((lock + LOCK_WORDS) * WORD_BYTES) as u32;
-        block[..Header::BYTES].copy_from_slice(&Header { data_offset, ..header }.to_bytes());
-        block.resize(block.len().next_multiple_of(WORD_BYTES), 0);
-        state.last_incarnation += 1;
-        let entry = Slot {
-            incarnation: state.last_incarnation,
-            block_word: place.first,
-            index,
-            shards,
-            shard_words,
-            target: stats.target().clone(),
-        };
-        self.clear(&place, entry.incarnation);
-        state.slots[slot] = true;
-        let used = state.slots.len() as u64;
-        self.change_directory(|words| {
-            for (word, bytes) in words[place.first..].iter().zip(block.as_chunks().0) {
-                word.store(u64::from_ne_bytes(*bytes), Relaxed);
-            }
-            let first = self.segment.directory_word + slot * SLOT_WORDS;
-            for (word, value) in words[first..].iter().zip(entry.to_words()) {
-                word.store(value, Relaxed);
-            }
-            words[SLOTS_USED].store(used, Relaxed);
-        });
-        drop(state);
-        Ok(TableObject::new(Region::new(self, place, schema), slot))
-    }
-
-    /// Takes an object out of the directory; whoever reads it finds it gone.
-    pub(crate) fn remove(&self, slot: usize, place: &Place) {
-        let mut state = self.state();
-        state.slots[slot] = false;
-        let first = self.segment.directory_word + slot * SLOT_WORDS;
-        self.change_directory(|words| words[first].store(0, Relaxed));
-        self.map.words()[place.lock() + 1].store(0, Relaxed);
-    }
-
-    /// Takes back the memory of an object to which nobody can write any more.
-    pub(crate) fn give_back(&self, place: Place) {
-        self.state().free.push(place);
-    }
-
-    /// Makes all words of an object 0 under its own lock, for readers of the one it was before.
-    fn clear(&self, place: &Place, incarnation: u64) {
-        let words = &self.map.words()[place.lock()..place.end()];
-        seq::write(&words[0], || {
-            words[1].store(incarnation, Relaxed);
-            words[LOCK_WORDS..].iter().for_each(|word| word.store(0, Relaxed));
-        });
-    }
-
-    /// Only with the state locked: one change at a time.
-    fn change_directory(&self, change: impl FnOnce(&[seq::AtomicU64])) {
-        let words = self.map.words();
-        seq::write(&words[GENERATION], || change(words));
-    }
-
-    fn full(&self) -> String {
-        let Segment { words, slots, .. } = self.segment;
-        let bytes = words * WORD_BYTES;
-        format!("the table is full: {slots} objects, {bytes} bytes. See TableConfig")
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic in between leaves at worst memory unused.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// Memory for an object laid out so; `None` if there is none left.
-    fn place(
-        &mut self,
-        lock: usize,
-        shards: usize,
-        shard_words: usize,
-        words: usize,
-    ) -> Option<Place> {
-        let alike = |free: &Place| free.is_laid_out(lock, shards, shard_words);
-        if let Some(at) = self.free.iter().position(alike) {
-            return Some(self.free.swap_remove(at));
-        }
-        let place = Place { first: self.end, lock, shards, shard_words };
-        if place.end() > words {
-            return None;
-        }
-        self.end = place.end();
-        Some(place)
-    }
-
-    fn free_slot(&mut self, slots: usize) -> Option<usize> {
-        if let Some(slot) = self.slots.iter().position(|used| !used) {
-            return Some(slot);
-        }
-        (self.slots.len() < slots).then(|| {
-            self.slots.push(false);
-            self.slots.len() - 1
-        })
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // If somebody has removed it already, so much the better.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("segment", &self.segment).finish_non_exhaustive()
     }
 }
 
@@ -363,14 +185,6 @@ fn segment(config: TableConfig<'_>) -> Result<Segment> {
     let heartbeat_period_ns = heartbeat.map_or(0, |period| period.as_nanos() as u64);
     let (directory_word, provider) = (HEADER_WORDS, provider.to_owned());
     Ok(Segment { words, directory_word, slots: max_objects, heartbeat_period_ns, provider })
-}
-
-fn name_fits(name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > MAX_TABLE_NAME_BYTES {
-        let text = format!("'{name}' is no name of 1 to {MAX_TABLE_NAME_BYTES} bytes");
-        return Err(Error::new(ErrorKind::TooLarge, text));
-    }
-    Ok(())
 }
 
 fn cannot(what: &'static str) -> impl Fn(io::Error) -> Error {
