@@ -21,10 +21,12 @@ mod process;
 mod fd;
 mod kvm;
 mod table;
+mod cryptodev;
 
 #[cfg(test)]
 mod tests;
 
+pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
 pub use reaper::Reaper;
 pub use sys::kvm_get_stats_fd;
