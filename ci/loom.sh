@@ -20,7 +20,9 @@ core/src/seq.rs|/R2, pairs with W1/d|loom_seq_is_whole|the fence R2: removed
 core/src/seq.rs|/R1, pairs with W2/d|loom_seq_number|the fence R1: removed
 core/src/seq.rs|s/wrapping_add(1), Ordering::Release/wrapping_add(1), Ordering::Relaxed/|loom_seq_number|the store W2: relaxed for release
 core/src/seq.rs|s/if before & 1 == 1/if false/|loom_seq_is_whole|the odd number: not looked at
-core/src/seq.rs|s/if seq.load(Ordering::Relaxed) == before/if true/|loom_seq_is_whole|the number behind the words: not looked at
+core/src/seq.rs|s/if is_still(seq, before)/if true/|loom_seq_is_whole|the number behind the words: not looked at
+core/src/seq.rs|/R2, pairs with W1/d|loom_seq_memory|memory that changes hands, the reader's fence: removed
+core/src/seq.rs|/W1, pairs with R2/d|loom_seq_memory|memory that changes hands, the writer's fence: removed
 providers/src/departures.rs|s/fetch_add(1, Ordering::Release)/fetch_add(1, Ordering::Relaxed)/|loom_departures|the number of departures: relaxed for release
 providers/src/departures.rs|s/load(Ordering::Acquire)/load(Ordering::Relaxed)/|loom_departures|the number of departures: relaxed for acquire
 sampler/src/pool.rs|s/if Arc::get_mut(&mut self.buffers.at.).is_some()/if true/|loom_pool|the pool: a buffer taken without asking who holds it

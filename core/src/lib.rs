@@ -40,7 +40,7 @@ pub use filter::{Filter, Request, VcpuRef};
 pub use hist::{Bucket, Quantile, bucket, quantile};
 pub use mask::Mask;
 pub use names::Names;
-pub use plan::{Column, ReadPlan};
+pub use plan::{Column, NEAR_WORDS, ReadPlan};
 pub use provider::{Provider, Registry, Rows, Source};
 pub use rate::{Change, Interval, Rate, change};
 pub use schema::{Desc, Object, Schema, Target, WORD_BYTES};

@@ -80,6 +80,18 @@ impl<'a> Rows<'a> {
         self.states.is_empty()
     }
 
+    /// As [`Rows::fill`], for rows of which each has something in a list: both are gone through side
+    /// by side, without looking anything up. Rows for which there is nothing stay as they are.
+    #[inline]
+    pub fn fill_from<T>(self, items: &[T], mut read: impl FnMut(&T, &mut [u64]) -> RowState) {
+        let mut others = self.words;
+        for (item, state) in items.iter().zip(self.states) {
+            let (row, rest) = others.split_at_mut(self.row_words);
+            others = rest;
+            *state = read(item, row);
+        }
+    }
+
     /// Lets `read` fill each row and notes what it says of it. What it leaves in a row that it does
     /// not call good, nobody will see.
     #[inline]
@@ -160,6 +172,17 @@ mod tests {
         });
         assert_eq!(words, [0, 0, 1, 6, 2, 6]);
         assert_eq!(states, [RowState::Gone, RowState::Good, RowState::Good]);
+    }
+
+    #[test]
+    fn rows_are_filled_side_by_side_with_a_list() {
+        let (mut words, mut states) = ([0; 4], [RowState::Missing; 4]);
+        Rows::new(&mut words, &mut states, 1).fill_from(&[5, 6, 7], |item, row| {
+            row[0] = *item;
+            if *item == 6 { RowState::Torn } else { RowState::Good }
+        });
+        assert_eq!(words, [5, 6, 7, 0]);
+        assert_eq!(states, [RowState::Good, RowState::Torn, RowState::Good, RowState::Missing]);
     }
 
     #[test]

@@ -52,12 +52,19 @@ pub fn read(seq: &AtomicU64, tries: u32, mut copy: impl FnMut()) -> Result<(), T
         }
         fence(Ordering::Acquire); // R1, pairs with W2
         copy();
-        fence(Ordering::Acquire); // R2, pairs with W1
-        if seq.load(Ordering::Relaxed) == before {
+        if is_still(seq, before) {
             return Ok(());
         }
     }
     Err(Torn)
+}
+
+/// Whether a word has still the value that it had before others were loaded, relaxed: if so, none
+/// of them is of a change that began with a change of this word, W1 behind it.
+#[inline]
+pub fn is_still(word: &AtomicU64, before: u64) -> bool {
+    fence(Ordering::Acquire); // R2, pairs with W1
+    word.load(Ordering::Relaxed) == before
 }
 
 #[cfg(test)]
@@ -151,6 +158,35 @@ mod loom_models {
             if read(seq, 1, || copy(words, &mut out)).is_ok() {
                 assert_eq!(out[0], out[1], "torn");
             }
+        });
+    }
+
+    /// Memory that changes hands: its owner's number goes first, and the next owner's words come in
+    /// a change. Who then still finds the first owner's number has read only his words.
+    #[test]
+    fn loom_seq_memory_changes_hands() {
+        loom::model(|| {
+            let word = || AtomicU64::new(1);
+            let shared = Arc::new((AtomicU64::new(0), word(), [word(), word()]));
+            let theirs = Arc::clone(&shared);
+            let writer = thread::spawn(move || {
+                let (seq, owner, words) = &*theirs;
+                owner.store(0, Ordering::Relaxed);
+                write(seq, || {
+                    owner.store(2, Ordering::Relaxed);
+                    words.iter().for_each(|word| word.store(2, Ordering::Relaxed));
+                });
+            });
+            let reader = thread::spawn(move || {
+                let (_, owner, words) = &*shared;
+                let mut out = [0; 2];
+                copy(words, &mut out);
+                if is_still(owner, 1) {
+                    assert_eq!(out, [1, 1], "another owner's");
+                }
+            });
+            writer.join().expect("the writer does not panic");
+            reader.join().expect("the reader does not panic");
         });
     }
 

@@ -14,7 +14,9 @@ mod rig;
 mod latest;
 mod qemu;
 mod sleep;
+mod table;
 mod tick;
+mod words;
 
 use pairs::Effort;
 
@@ -27,6 +29,8 @@ enum Goal {
     SpeedupAtLeast(f64),
     /// Ours alone, at most, in the unit.
     OursAtMost(f64),
+    /// To be seen, whatever it is.
+    None,
 }
 
 /// One line of the table.
@@ -42,8 +46,12 @@ struct Line {
 }
 
 fn bound<S: serde::Serializer>(goal: &Goal, serializer: S) -> Result<S::Ok, S::Error> {
-    let (Goal::RatioAtMost(bound) | Goal::SpeedupAtLeast(bound) | Goal::OursAtMost(bound)) = goal;
-    serializer.serialize_f64(*bound)
+    match goal {
+        Goal::RatioAtMost(bound) | Goal::SpeedupAtLeast(bound) | Goal::OursAtMost(bound) => {
+            serializer.serialize_f64(*bound)
+        }
+        Goal::None => serializer.serialize_none(),
+    }
 }
 
 impl Line {
@@ -52,6 +60,7 @@ impl Line {
             Goal::RatioAtMost(most) => self.ratio <= most,
             Goal::SpeedupAtLeast(least) => self.ratio >= least,
             Goal::OursAtMost(most) => self.ours <= most,
+            Goal::None => true,
         }
     }
 
@@ -60,6 +69,7 @@ impl Line {
             Goal::RatioAtMost(most) => format!("ratio ≤ {most:.2}"),
             Goal::SpeedupAtLeast(least) => format!("ratio ≥ {least:.0}"),
             Goal::OursAtMost(most) => format!("ours ≤ {most} {}", self.unit),
+            Goal::None => String::new(),
         }
     }
 }
@@ -67,12 +77,20 @@ impl Line {
 /// A measurement: `None` if it is not one of the names asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 8] = [
+const MEASURES: [(&str, Measure); 16] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
     ("tick/all/64", tick::all_64),
     ("tick/fanout/1024", tick::fanout_1024),
+    ("tick/table/64", table::tick_64),
+    ("tick/table/1024", table::tick_1024),
+    ("tick/table/64/list", table::tick_64_found),
+    ("tick/table/64/live", table::tick_64_live),
+    ("tick/table/1024/live", table::tick_1024_live),
+    ("counter/add", table::counter_add),
+    ("counter/add/live", table::counter_add_live),
+    ("counter/shared", table::counter_shared),
     ("latest", latest::latest),
     ("sleep/1khz", sleep::sleep_1khz),
     ("qemu/query", qemu::query),
@@ -86,7 +104,7 @@ fn main() {
     let asked: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let mut lines = Vec::new();
     if !json {
-        println!("{:18} {:>12} {:>12} {:>8}  {:<16}", "name", "ours", "peer", "ratio", "goal");
+        println!("{:20} {:>12} {:>12} {:>8}  {:<16}", "name", "ours", "peer", "ratio", "goal");
     }
     for (name, measure) in MEASURES {
         if !asked.is_empty() && !asked.iter().any(|part| name.contains(part.as_str())) {
@@ -108,10 +126,14 @@ fn main() {
 }
 
 fn print_line(line: &Line) {
-    let met = if line.is_met() { "met" } else { "NOT MET" };
+    let met = match line.goal {
+        Goal::None => "",
+        _ if line.is_met() => "met",
+        _ => "NOT MET",
+    };
     let number = |n: f64| format!("{n:.*} {}", if n < 100.0 { 2 } else { 0 }, line.unit);
     println!(
-        "{:18} {:>12} {:>12} {:>8.3}  {:<16} {met}",
+        "{:20} {:>12} {:>12} {:>8.3}  {:<16} {met}",
         line.name,
         number(line.ours),
         number(line.peer),

@@ -88,12 +88,23 @@ pub struct TableSchema {
     descs: Vec<Desc>,
     words: usize,
     shards: usize,
+    is_grouped: bool,
 }
 
 impl TableSchema {
     /// No statistics yet, of objects of that kind.
     pub fn new(target: Target) -> Self {
-        Self { target, descs: Vec::new(), words: 0, shards: 1 }
+        Self { target, descs: Vec::new(), words: 0, shards: 1, is_grouped: false }
+    }
+
+    /// Some of the statistics will be changed together: objects give a [`Group`](crate::Group).
+    /// Readers then look at the object's sequence lock too, which costs them a few ns.
+    pub fn group(&mut self) {
+        self.is_grouped = true;
+    }
+
+    pub(crate) fn is_grouped(&self) -> bool {
+        self.is_grouped
     }
 
     /// A count that only grows, bumped by any thread.

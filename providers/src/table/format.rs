@@ -10,7 +10,8 @@
 //!      64  usually the directory: 16 words a slot
 //!
 //! slot 0   incarnation, 0 for none      1  block_offset     2  index or u64::MAX
-//!      3   shards                       4  shard_bytes      8  target's name, 32 bytes
+//!      3   shards                       4  shard_bytes      5  flags
+//!      8   target's name, 32 bytes
 //!
 //! block    header | id: the object's path | descriptors | ... | seq | incarnation | data words
 //!                                           seq lies on a cache line's start ┘
@@ -19,6 +20,7 @@
 //! All native-endian words at multiples of 8. `generation` is the number of a sequence lock around
 //! the directory; `seq` one around an object's data, and its `incarnation` tells whose they are:
 //! never used twice in a table, and 0 once the object has been removed. With several shards the
+//! flag 1: `seq` also goes with changes of several words that belong together. With several shards the
 //! data is there so many times, `shard_bytes` apart; a value is the sum of them.
 //!
 //! Invariant: nothing here trusts a word that it was given: whatever passes lies inside the
@@ -59,6 +61,9 @@ pub(crate) const GENERATION: usize = 16;
 pub(crate) const SLOTS_USED: usize = 17;
 pub(crate) const HEARTBEAT: usize = 32;
 
+/// The flag of an object of which words change together.
+const GROUPED: u64 = 1;
+
 const NAME_WORDS: usize = 4;
 
 /// What never changes in a table.
@@ -80,6 +85,8 @@ pub(crate) struct Slot {
     pub(crate) index: Option<u32>,
     pub(crate) shards: usize,
     pub(crate) shard_words: usize,
+    /// Whether its writer changes some of its words together.
+    pub(crate) is_grouped: bool,
     pub(crate) target: Target,
 }
 
@@ -169,6 +176,7 @@ impl Slot {
             index: u32::try_from(slot[2]).ok(),
             shards: slot[3] as usize,
             shard_words,
+            is_grouped: slot[5] & GROUPED != 0,
             target: Target::from_name(&name(&slot[8..8 + NAME_WORDS])?),
         }))
     }
@@ -176,12 +184,13 @@ impl Slot {
     /// The words of the slot.
     pub(crate) fn to_words(&self) -> [u64; SLOT_WORDS] {
         let mut slot = [0; SLOT_WORDS];
-        slot[..5].copy_from_slice(&[
+        slot[..6].copy_from_slice(&[
             self.incarnation,
             (self.block_word * WORD_BYTES) as u64,
             self.index.map_or(u64::MAX, u64::from),
             self.shards as u64,
             (self.shard_words * WORD_BYTES) as u64,
+            if self.is_grouped { GROUPED } else { 0 },
         ]);
         slot[8..8 + NAME_WORDS].copy_from_slice(&name_words(self.target.name()));
         slot

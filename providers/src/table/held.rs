@@ -4,7 +4,7 @@
 //! never have one path. A table that cannot be read any more keeps what it last had: rows judge for
 //! themselves.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,20 +52,30 @@ pub(super) enum Giver {
 pub(super) struct Shared {
     /// The paths that have been given out.
     pub(super) taken: HashSet<Box<str>>,
-    schemas: Vec<Arc<Schema>>,
+    schemas: HashSet<Arc<Schema>>,
     last_key: u64,
 }
 
 impl Shared {
     /// The one of equal schemas that was there first, so that their objects are one group.
     fn intern(&mut self, schema: &Arc<Schema>) -> Arc<Schema> {
-        if let Some(known) = self.schemas.iter().find(|known| *known == schema) {
+        if let Some(known) = self.schemas.get(schema) {
             return Arc::clone(known);
         }
-        // Those that nobody uses any more.
-        self.schemas.retain(|known| Arc::strong_count(known) > 1);
-        self.schemas.push(Arc::clone(schema));
+        self.schemas.insert(Arc::clone(schema));
         Arc::clone(schema)
+    }
+
+    /// An object that was not there before.
+    fn object(&mut self, found: &Found, path: Box<str>) -> Object {
+        self.last_key += 1;
+        let (index, schema) = (found.index, Arc::clone(&found.schema));
+        Object { path, index, schema, key: self.last_key }
+    }
+
+    /// Forgets the schemas that nobody uses any more.
+    fn forget(&mut self) {
+        self.schemas.retain(|known| Arc::strong_count(known) > 1);
     }
 }
 
@@ -76,7 +86,9 @@ impl Table {
     /// Those of [`Memory::of`] and [`Segment::parse`].
     pub(super) fn given(number: u64, fd: OwnedFd, by: Giver) -> Result<Self> {
         let file = file_of(&fd);
-        Ok(Self { file: Some(file), ..Self::new(number, Memory::of(fd)?, by)? })
+        // Whether a file is locked is asked by its descriptor, which a mapping does not keep.
+        let may_map = !matches!(by, Giver::Path);
+        Ok(Self { file: Some(file), ..Self::new(number, Memory::of(fd, may_map)?, by)? })
     }
 
     /// A table in that memory.
@@ -112,16 +124,33 @@ impl Table {
         let is_new = self.generation != Some(self.memory.generation()?);
         if is_new || self.objects.iter().any(|(_, object)| shared.taken.contains(&object.path)) {
             let (generation, found) = self.memory.look(&self.segment, &mut self.schemas)?;
-            let known = std::mem::take(&mut self.objects);
-            let mut taken = shared.taken.clone();
-            for found in found {
-                let Some(path) = self.free_path(&found.path, &mut taken) else { continue };
-                self.objects.push(object(found, path, &known, shared));
-            }
+            self.take(found, shared);
             self.generation = Some(generation);
+            return Ok(());
         }
         shared.taken.extend(self.objects.iter().map(|(_, object)| object.path.clone()));
         Ok(())
+    }
+
+    /// Has these objects from now on; those that it had already stay the same.
+    fn take(&mut self, found: Vec<Found>, shared: &mut Shared) {
+        let before = std::mem::take(&mut self.objects);
+        let before = before.iter().map(|(old, object)| ((old.incarnation, &*object.path), object));
+        let before: HashMap<_, _> = before.collect();
+        // There may be as many schemas as objects: each is looked up by its content only once.
+        let mut interned = HashMap::new();
+        shared.forget();
+        for mut found in found {
+            let Some(path) = self.free_path(&found.path, &mut shared.taken) else { continue };
+            let schema = interned.entry(Arc::as_ptr(&found.schema));
+            found.schema = schema.or_insert_with(|| shared.intern(&found.schema)).clone();
+            let known = before.get(&(found.incarnation, &*path)).copied();
+            let object = match known.filter(|object| object.schema == found.schema) {
+                Some(known) => known.clone(),
+                None => shared.object(&found, path),
+            };
+            self.objects.push((found, object));
+        }
     }
 
     /// That path, or if it is taken, with the table's number behind it.
@@ -137,7 +166,7 @@ impl Table {
 
     /// The row that a plan keeps of an object; `None` if it is not there any more.
     pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Option<Row> {
-        if self.is_gone() { None } else { Row::new(&self.memory, found, plan, &self.writer) }
+        (!self.is_gone()).then(|| Row::new(&self.memory, found, plan, &self.writer))
     }
 
     /// Whether anybody stands behind it, and has said so as often as he promised.
@@ -165,28 +194,14 @@ impl Table {
         departures.note();
     }
 
+    /// Whether the last who asked found that its writer has broken his promise.
+    pub(super) fn is_silent(&self) -> bool {
+        self.writer.mark() == Some(RowState::Stale)
+    }
+
     pub(super) fn is_gone(&self) -> bool {
         self.writer.mark() == Some(RowState::Gone)
     }
-}
-
-/// The object that was found: the one it was, if it was known.
-fn object(
-    found: Found,
-    path: Box<str>,
-    known: &[(Found, Object)],
-    shared: &mut Shared,
-) -> (Found, Object) {
-    let same = |(old, object): &&(Found, Object)| {
-        old.incarnation == found.incarnation && object.path == path && old.schema == found.schema
-    };
-    let object = known.iter().find(same).map(|(_, object)| object.clone());
-    let object = object.unwrap_or_else(|| {
-        shared.last_key += 1;
-        let (index, schema) = (found.index, shared.intern(&found.schema));
-        Object { path, index, schema, key: shared.last_key }
-    });
-    (found, object)
 }
 
 /// What tells a file from every other: its device and inode.

@@ -50,12 +50,17 @@ pub(crate) struct Found {
     pub(crate) data: Range<usize>,
     pub(crate) shards: usize,
     pub(crate) shard_words: usize,
+    pub(crate) is_grouped: bool,
 }
 
-/// Schemas by the bytes that they were made of, so that equal ones are one and parsed once.
+/// Schemas by the bytes that they were made of, so that equal ones are one and parsed once: those
+/// of the last look and of this one.
 #[derive(Debug, Default)]
 pub(crate) struct Schemas {
-    known: HashMap<Vec<u8>, Arc<Schema>>,
+    /// With the number of the look that met them last.
+    known: HashMap<Vec<u8>, (Arc<Schema>, u64)>,
+    look: u64,
+    /// Descriptors that this look has met.
     descs: usize,
 }
 
@@ -65,12 +70,13 @@ impl Memory {
         is_in_memory(fd)
     }
 
-    /// Takes a descriptor that someone gave: maps it if it is sealed, else keeps it for reading.
+    /// Takes a descriptor that someone gave: maps it if it may and is sealed, else keeps it for
+    /// reading.
     ///
     /// # Errors
     /// `Unsupported` if it is not a file in memory, of which a read could wait for somebody;
     /// `TooLarge` if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
-    pub(crate) fn of(fd: OwnedFd) -> Result<Self> {
+    pub(crate) fn of(fd: OwnedFd, may_map: bool) -> Result<Self> {
         let io = |error| Error::caused(ErrorKind::Io, "cannot map a table", error);
         if !is_in_memory(&fd) {
             let text = "not a table: it is neither a memfd nor a file on tmpfs";
@@ -83,7 +89,7 @@ impl Memory {
         }
         // Mapped, the descriptor is no longer needed, and nobody finds a table in this process that
         // is another's.
-        let mapped = Map::sealed(&fd, MAX_SEGMENT_BYTES).map_err(io)?;
+        let mapped = if may_map { Map::sealed(&fd, MAX_SEGMENT_BYTES).map_err(io)? } else { None };
         Ok(mapped.map_or(Self::File(fd), Self::Mapped))
     }
 
@@ -150,6 +156,7 @@ impl Memory {
         segment: &Segment,
         schemas: &mut Schemas,
     ) -> Result<(u64, Vec<Found>)> {
+        schemas.begin();
         for _ in 0..LOOK_TRIES {
             let before = self.generation()?;
             // Pairs with the release store behind a change, as in `vmstrobe_core::seq`.
@@ -214,6 +221,7 @@ impl Memory {
             schema,
             shards: slot.shards,
             shard_words: slot.shard_words,
+            is_grouped: slot.is_grouped,
         })
     }
 
@@ -229,6 +237,14 @@ impl Memory {
 }
 
 impl Schemas {
+    /// A look begins. What the last one did not meet is forgotten: also what it took for
+    /// descriptors in a directory that was being changed.
+    fn begin(&mut self) {
+        self.known.retain(|_, (_, look)| *look == self.look);
+        self.look += 1;
+        self.descs = 0;
+    }
+
     fn parse(
         &mut self,
         header: &Header,
@@ -240,16 +256,21 @@ impl Schemas {
         let (provider, target) = (&segment.provider, slot.target.name());
         let mut key = format!("{provider}\0{target}\0{}\0", header.name_size).into_bytes();
         key.extend(descs);
-        if let Some(schema) = self.known.get(&key) {
-            return Ok((path(id)?, Arc::clone(schema)));
+        let known = self.known.get_mut(&key);
+        if known.as_ref().is_none_or(|(_, look)| *look != self.look) {
+            // Those that are left out too: they have to be held and looked at like the others.
+            self.descs += header.num_desc as usize + 1;
         }
-        let block = wire::parse(header, id, descs, provider, slot.target.clone())?;
-        self.descs += block.schema.descs().len() + 1;
         if self.descs > MAX_TABLE_DESCS {
             let text = format!("a table with over {MAX_TABLE_DESCS} different descriptors");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        self.known.insert(key, Arc::clone(&block.schema));
+        if let Some((schema, look)) = known {
+            *look = self.look;
+            return Ok((path(id)?, Arc::clone(schema)));
+        }
+        let block = wire::parse(header, id, descs, provider, slot.target.clone())?;
+        self.known.insert(key, (Arc::clone(&block.schema), self.look));
         Ok((path(id)?, block.schema))
     }
 }

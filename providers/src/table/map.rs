@@ -40,7 +40,7 @@ pub(crate) struct Map {
 /// Some words of a mapping, which is held: nothing has to be followed to reach them.
 pub(crate) struct Words {
     words: NonNull<[AtomicU64]>,
-    _owner: Arc<Map>,
+    owner: Arc<Map>,
 }
 
 // SAFETY: a value of this type may be sent to another thread if what it points to may be used
@@ -125,7 +125,7 @@ impl Words {
     pub(crate) fn new(map: &Arc<Map>, first: usize, count: usize) -> Option<Self> {
         let end = first.checked_add(count)?;
         let words = NonNull::from(map.words().get(first..end)?);
-        Some(Self { words, _owner: Arc::clone(map) })
+        Some(Self { words, owner: Arc::clone(map) })
     }
 
     #[inline]
@@ -144,7 +144,7 @@ pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
 
 impl Clone for Words {
     fn clone(&self) -> Self {
-        Self { words: self.words, _owner: Arc::clone(&self._owner) }
+        Self { words: self.words, owner: Arc::clone(&self.owner) }
     }
 }
 

@@ -20,6 +20,7 @@ mod writer;
 
 mod look;
 mod source;
+mod quick;
 mod held;
 mod find;
 mod reader;

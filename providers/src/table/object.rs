@@ -48,13 +48,19 @@ pub(crate) struct Region {
     place: Place,
     schema: Arc<Schema>,
     next_shard: AtomicUsize,
-    /// By statistic: its only handle has been given out. Behind them, the group's.
+    /// By statistic: its only handle has been given out. Behind them, the group's, or there is none.
     given_out: Box<[AtomicBool]>,
 }
 
 impl Region {
-    pub(crate) fn new(shared: &Arc<Shared>, place: Place, schema: Arc<Schema>) -> Arc<Self> {
-        let given_out = (0..=schema.descs().len()).map(|_| AtomicBool::new(false)).collect();
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        place: Place,
+        schema: Arc<Schema>,
+        is_grouped: bool,
+    ) -> Arc<Self> {
+        let descs = schema.descs().iter().map(|_| false);
+        let given_out = descs.chain([!is_grouped]).map(AtomicBool::new).collect();
         let (shared, next_shard) = (Arc::clone(shared), AtomicUsize::new(0));
         Arc::new(Self { shared, place, schema, next_shard, given_out })
     }
@@ -91,6 +97,7 @@ impl Drop for Region {
 ///
 /// let mut stats = TableSchema::new(Target::from_name("queue"));
 /// let (requests, bytes) = (stats.counter("requests"), stats.counter(Stat::bytes("bytes")));
+/// stats.group();
 /// let table = TableWriter::new("xyz")?;
 /// let queue = table.add("/xyz/queue[0]", &stats)?;
 /// let (requests, bytes) = (queue.get(requests), queue.get(bytes));
@@ -110,6 +117,12 @@ pub struct TableObject {
 impl TableObject {
     pub(crate) fn new(region: Arc<Region>, slot: usize) -> Self {
         Self { region, slot }
+    }
+
+    /// Where the first word of its data is in the table: for whoever maps the table himself, as a
+    /// program in another language does.
+    pub fn data_word(&self) -> usize {
+        self.region.place.lock() + LOCK_WORDS
     }
 
     /// The handle of a statistic. It can be cloned into threads.
@@ -136,7 +149,8 @@ impl TableObject {
         is_free.then(|| OwnedCounter::new(Held::new(words, &self.region)))
     }
 
-    /// The right to change statistics together; `None` if it has been given out.
+    /// The right to change statistics together; `None` if it has been given out, or
+    /// [`TableSchema::group`](crate::TableSchema::group) was not called.
     pub fn group(&self) -> Option<Group> {
         let Region { shared, place, schema, .. } = &*self.region;
         let lock = Words::new(&shared.map, place.lock(), 1);

@@ -5,7 +5,7 @@
 //! removed, and every object of a table that nobody stands behind any more, is gone: from `objects`
 //! and from every open row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -218,13 +218,10 @@ impl Provider for Tables {
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         let state = self.state();
         let objects = state.tables.iter().flat_map(|table| &table.objects);
-        let mut schemas: Vec<Arc<Schema>> = Vec::new();
-        for (_, object) in objects {
-            if !schemas.contains(&object.schema) {
-                schemas.push(Arc::clone(&object.schema));
-            }
-        }
-        Ok(schemas)
+        let schemas = objects.map(|(_, object)| &object.schema);
+        // Equal ones are one, so that where it is tells it from all others.
+        let mut seen = HashSet::new();
+        Ok(schemas.filter(|schema| seen.insert(Arc::as_ptr(schema))).cloned().collect())
     }
 
     /// Looks again at every table and process. A table that cannot be read any more has no objects.
@@ -250,6 +247,9 @@ impl Provider for Tables {
         // Before anyone is asked whether it is gone; see `Departures`.
         let opened_at = self.departures.count();
         let state = self.state();
+        // Of one who is silent already, nothing moves the number any more: it counts as moved.
+        let has_moved = state.tables.iter().any(Table::is_silent);
+        let opened_at = opened_at.wrapping_sub(has_moved.into());
         let by_key: HashMap<_, _> = state.tables.iter().flat_map(Table::by_key).collect();
         let row = |object: &Object| {
             let (table, found) = by_key.get(&object.key)?;

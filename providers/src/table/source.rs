@@ -1,19 +1,22 @@
 //! The tick over tables: each row copied out of memory that its writer goes on changing.
 //!
-//! Invariant: a row is good only if it was copied between two equal, even numbers of its sequence
-//! lock, and the incarnation within was that of the object it was opened for. A writer that holds
-//! the lock costs some looks and no more ([`READ_TRIES`], fewer where each is long); nothing that
-//! it stores is followed.
+//! Invariant: a row is good only if its object was still the one it was opened for when the copy was
+//! done, and, if words of it are changed together, no change was under way. A writer that holds the
+//! lock costs some looks and no more ([`READ_TRIES`], fewer where each is long); nothing that it
+//! stores is followed.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::io::Errno;
-use vmstrobe_core::{ReadPlan, RowState, Rows, Source, WORD_BYTES, seq};
+use vmstrobe_core::seq::{self, AtomicU64};
+use vmstrobe_core::{ReadPlan, RowState, Rows, Source, WORD_BYTES};
 
 use super::format::LOCK_WORDS;
 use super::look::{Found, Memory, lock_of, read_words};
-use super::map::{Map, Words};
+use super::map::Map;
+use super::quick::Quick;
 use crate::departures::Departures;
 use crate::fd::Lender;
 
@@ -33,25 +36,23 @@ pub(crate) struct Writer {
     pub(crate) lender: Option<Lender>,
 }
 
-/// The row of one object.
+/// The row of one object: where its words are.
 pub(crate) struct Row {
-    place: Place,
-    incarnation: u64,
-    tries: u32,
+    pub(super) memory: Arc<Memory>,
+    /// The first word of the lock: seq, then the incarnation.
+    pub(super) lock: usize,
+    /// The first word of the plan's span in each shard.
+    pub(super) spans: Box<[usize]>,
+    pub(super) incarnation: u64,
+    pub(super) is_grouped: bool,
+    pub(super) tries: u32,
     writer: Arc<Writer>,
-}
-
-/// Where the words of a row are.
-enum Place {
-    /// In a mapping: seq and incarnation, and the plan's span of each shard, the first apart.
-    Mapped { lock: Words, span: Words, more: Box<[Words]> },
-    /// In a file: the first word of the lock, and of the span of each shard.
-    File { memory: Arc<Memory>, lock: usize, spans: Box<[usize]> },
 }
 
 /// Reads objects of tables, one after the other.
 pub(crate) struct TableSource {
     plan: Arc<ReadPlan>,
+    quick: Option<Quick>,
     /// `None` where the object had gone before it was opened.
     rows: Box<[Option<Row>]>,
     /// A span that is read by system calls, and the sum of its shards.
@@ -73,130 +74,104 @@ impl Writer {
 }
 
 impl Row {
-    /// The row that a plan keeps of an object; `None` if it is not there.
+    /// The row that a plan keeps of an object.
     pub(crate) fn new(
         memory: &Arc<Memory>,
         found: &Found,
         plan: &ReadPlan,
         writer: &Arc<Writer>,
-    ) -> Option<Self> {
+    ) -> Self {
         let span = plan.span_bytes();
-        let (span_first, span_words) = (span.start / WORD_BYTES, span.len() / WORD_BYTES);
-        let firsts = (0..found.shards).map(|shard| found.data.start + shard * found.shard_words);
-        let firsts = firsts.map(|first| first + span_first);
-        let lock = lock_of(&found.data);
-        let place = match &**memory {
-            Memory::Mapped(map) => Place::mapped(map, lock, firsts, span_words)?,
-            Memory::File(_) => {
-                Place::File { memory: Arc::clone(memory), lock, spans: firsts.collect() }
-            }
-        };
+        let first = found.data.start + span.start / WORD_BYTES;
+        let spans = (0..found.shards).map(|shard| first + shard * found.shard_words);
         // Without words there is still a lock to look at.
-        let words = (found.shards * span_words).max(1);
-        let tries = (RETRIED_WORDS_MAX / words).clamp(2, READ_TRIES) as u32;
-        let incarnation = found.incarnation;
-        Some(Self { place, incarnation, tries, writer: Arc::clone(writer) })
+        let words = (found.shards * span.len() / WORD_BYTES).max(1);
+        Self {
+            memory: Arc::clone(memory),
+            lock: lock_of(&found.data),
+            spans: spans.collect(),
+            incarnation: found.incarnation,
+            is_grouped: found.is_grouped,
+            tries: (RETRIED_WORDS_MAX / words).clamp(2, READ_TRIES) as u32,
+            writer: Arc::clone(writer),
+        }
     }
 
-    #[inline]
     fn read(&self, plan: &ReadPlan, words: &mut [u64], spans: &mut [[u64; 2]]) -> RowState {
-        match &self.place {
-            Place::Mapped { lock, span, more } => self.load(plan, lock, span, more, words),
-            Place::File { memory, lock, spans: firsts } => {
-                self.fetch(plan, memory, *lock, firsts, words, spans)
-            }
+        match &*self.memory {
+            Memory::Mapped(map) => self.load(plan, map, words).unwrap_or(RowState::Gone),
+            Memory::File(fd) => match self.fetch(fd, spans) {
+                Ok(Some([_, theirs])) if theirs == self.incarnation => {
+                    plan.keep(&spans.as_flattened()[..spans.len()], words);
+                    RowState::Good
+                }
+                Ok(None) => RowState::Torn,
+                // Another's, or it has become shorter.
+                Ok(Some(_)) | Err(Errno::NXIO) => RowState::Gone,
+                Err(errno) => RowState::Io(errno.raw_os_error()),
+            },
         }
     }
 
-    #[inline]
-    fn load(
-        &self,
-        plan: &ReadPlan,
-        lock: &Words,
-        span: &Words,
-        more: &[Words],
-        words: &mut [u64],
-    ) -> RowState {
-        let [number, incarnation] = lock.get() else { return RowState::Gone };
-        let mut theirs = 0;
-        let outcome = seq::read(number, self.tries, || {
-            theirs = incarnation.load(Ordering::Relaxed);
-            plan.load(span.get(), words);
-            more.iter().for_each(|span| plan.add(span.get(), words));
-        });
-        match outcome {
-            Ok(()) if theirs == self.incarnation => RowState::Good,
-            Ok(()) => RowState::Gone,
-            Err(seq::Torn) => RowState::Torn,
-        }
+    /// `None` if the words are not there, as they were when the object was found.
+    fn load(&self, plan: &ReadPlan, map: &Map, words: &mut [u64]) -> Option<RowState> {
+        let [number, incarnation] = map.words().get(self.lock..)?.first_chunk()?;
+        let count = plan.span_bytes().len() / WORD_BYTES;
+        let span = |&first: &usize| map.words().get(first..first + count);
+        let (first, more) = self.spans.split_first()?;
+        let first = span(first)?;
+        Some(locked(number, incarnation, self.incarnation, self.tries, || {
+            plan.load(first, words);
+            more.iter().filter_map(span).for_each(|span| plan.add(span, words));
+        }))
     }
 
-    /// The same by system calls: the lock, the spans, the lock again.
+    /// The same by system calls: the lock, the spans, the lock again. The sum of the spans is left
+    /// in the first half of `spans`. Gives the lock, or `None` if it kept changing.
     fn fetch(
         &self,
-        plan: &ReadPlan,
-        memory: &Memory,
-        lock: usize,
-        firsts: &[usize],
-        words: &mut [u64],
+        fd: impl AsFd,
         spans: &mut [[u64; 2]],
-    ) -> RowState {
-        let Memory::File(fd) = memory else { return RowState::Gone };
+    ) -> Result<Option<[u64; LOCK_WORDS]>, Errno> {
         let half = spans.len();
         let (sum, span) = spans.as_flattened_mut().split_at_mut(half);
-        let whole = || -> Result<Option<[u64; LOCK_WORDS]>, Errno> {
+        for _ in 0..self.tries {
             let (mut before, mut after) = ([0; LOCK_WORDS], [0; LOCK_WORDS]);
-            read_words(fd, &mut before, lock)?;
+            read_words(&fd, &mut before, self.lock)?;
             fence(Ordering::Acquire);
             sum.fill(0);
-            for &first in firsts {
-                read_words(fd, span, first)?;
+            for &first in &self.spans {
+                read_words(&fd, span, first)?;
                 sum.iter_mut().zip(&*span).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
             }
             fence(Ordering::Acquire);
-            read_words(fd, &mut after, lock)?;
-            Ok((before == after && before[0].is_multiple_of(2)).then_some(before))
-        };
-        match retried(self.tries, whole) {
-            Ok(Some([_, theirs])) if theirs == self.incarnation => {
-                plan.keep(sum, words);
-                RowState::Good
+            read_words(&fd, &mut after, self.lock)?;
+            if before == after && before[0].is_multiple_of(2) {
+                return Ok(Some(before));
             }
-            Ok(Some(_)) => RowState::Gone,
-            Ok(None) => RowState::Torn,
-            // It has become shorter.
-            Err(Errno::NXIO) => RowState::Gone,
-            Err(errno) => RowState::Io(errno.raw_os_error()),
         }
+        Ok(None)
     }
 }
 
-/// Calls it until it gives something, at most so many times.
-fn retried<T>(
+/// Copies a row between two equal numbers; it is good if it was that incarnation's.
+#[inline]
+pub(super) fn locked(
+    number: &AtomicU64,
+    incarnation: &AtomicU64,
+    ours: u64,
     tries: u32,
-    mut read: impl FnMut() -> Result<Option<T>, Errno>,
-) -> Result<Option<T>, Errno> {
-    for _ in 0..tries {
-        if let Some(read) = read()? {
-            return Ok(Some(read));
-        }
-    }
-    Ok(None)
-}
-
-impl Place {
-    fn mapped(
-        map: &Arc<Map>,
-        lock: usize,
-        mut firsts: impl Iterator<Item = usize>,
-        words: usize,
-    ) -> Option<Self> {
-        let span_at = |first| Words::new(map, first, words);
-        Some(Self::Mapped {
-            lock: Words::new(map, lock, LOCK_WORDS)?,
-            span: span_at(firsts.next()?)?,
-            more: firsts.map(span_at).collect::<Option<_>>()?,
-        })
+    mut copy: impl FnMut(),
+) -> RowState {
+    let mut theirs = 0;
+    let outcome = seq::read(number, tries, || {
+        theirs = incarnation.load(Ordering::Relaxed);
+        copy();
+    });
+    match outcome {
+        Ok(()) if theirs == ours => RowState::Good,
+        Ok(()) => RowState::Gone,
+        Err(seq::Torn) => RowState::Torn,
     }
 }
 
@@ -209,9 +184,14 @@ impl TableSource {
         departures: &Departures,
         opened_at: u64,
     ) -> Self {
-        let spans = vec![[0; 2]; plan.span_bytes().len() / WORD_BYTES].into();
-        let departures = departures.clone();
-        let mut source = Self { plan: Arc::clone(plan), rows, spans, departures, opened_at };
+        let mut source = Self {
+            quick: Quick::new(&rows, plan),
+            plan: Arc::clone(plan),
+            rows,
+            spans: vec![[0; 2]; plan.span_bytes().len() / WORD_BYTES].into(),
+            departures: departures.clone(),
+            opened_at,
+        };
         source.warm_up();
         source
     }
@@ -231,15 +211,13 @@ impl Source for TableSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        let Self { plan, rows: ours, spans, departures, opened_at } = self;
-        let some_are_gone = departures.count() != *opened_at;
+        let Self { plan, quick, rows: ours, spans, departures, opened_at } = self;
+        if let Some(quick) = quick.as_ref().filter(|_| departures.count() == *opened_at) {
+            return quick.read(plan, rows);
+        }
         rows.fill(|index, words| {
             let Some(row) = &ours[index] else { return RowState::Gone };
-            // Asked only after something has gone: else it is a pointer to follow for each row.
-            if some_are_gone && let Some(mark) = row.writer.mark() {
-                return mark;
-            }
-            row.read(plan, words, spans)
+            row.writer.mark().unwrap_or_else(|| row.read(plan, words, spans))
         });
     }
 }

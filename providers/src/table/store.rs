@@ -93,6 +93,7 @@ impl Shared {
             index,
             shards,
             shard_words,
+            is_grouped: stats.is_grouped(),
             target: stats.target().clone(),
         };
         self.clear(&place, entry.incarnation);
@@ -109,7 +110,8 @@ impl Shared {
             words[SLOTS_USED].store(used, Relaxed);
         });
         drop(state);
-        Ok(TableObject::new(Region::new(self, place, schema), slot))
+        let region = Region::new(self, place, schema, stats.is_grouped());
+        Ok(TableObject::new(region, slot))
     }
 
     /// Counts a heartbeat.

@@ -186,6 +186,8 @@ fn a_group_is_read_whole_or_not() {
     let (table, tables) = pair("xyz");
     let mut schema = TableSchema::new(Target::from_name("queue"));
     let keys: Vec<_> = (0..4).map(|n| schema.counter(format!("n{n}").as_str())).collect();
+    assert!(table.add("/ungrouped", &schema).unwrap().group().is_none());
+    schema.group();
     let object = table.add("/a", &schema).unwrap();
     let handles: Vec<_> = keys.iter().map(|&key| object.get(key)).collect();
     let mut group = object.group().unwrap();

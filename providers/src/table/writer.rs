@@ -19,6 +19,7 @@ use super::held::has_writer;
 use super::map::{Map, is_in_memory};
 use super::object::TableObject;
 use super::store::{Shared, name_fits};
+use crate::handover::{Lendable, Loan};
 
 /// What a table is made for; [`TableConfig::of`] gives the usual, to be changed by struct update.
 #[derive(Clone, Copy, Debug)]
@@ -163,6 +164,13 @@ impl TableWriter {
     /// The memory, for readers in this process.
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.shared.map
+    }
+}
+
+/// Lends the table, which nobody can change by its descriptor. A table in a file is not lent.
+impl Lendable for TableWriter {
+    fn loans(&self) -> Result<Vec<Loan>> {
+        Ok(vec![Loan::table(self.descriptor()?)])
     }
 }
 
