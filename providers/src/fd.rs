@@ -171,7 +171,8 @@ impl StatsFd {
         self.data_offset + plan.span_bytes().start as u64
     }
 
-    fn fd(&self) -> &Arc<OwnedFd> {
+    /// Clones must not outlive this, nor keep it from being closed by the reaper.
+    pub(crate) fn fd(&self) -> &Arc<OwnedFd> {
         self.fd.as_ref().expect("only drop takes it")
     }
 }

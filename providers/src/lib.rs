@@ -20,14 +20,21 @@ mod procfs;
 mod process;
 mod fd;
 mod kvm;
+mod qmp;
 mod table;
 mod cryptodev;
+mod handover;
 
 #[cfg(test)]
 mod tests;
 
 pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
+pub use handover::{
+    CONNECT_LIMIT, HandOver, HandedOver, Lendable, Loan, MAX_BORROWERS, MAX_LOANS,
+    MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
+};
 pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
+pub use qmp::{CpuName, CpuNames, Qmp, QmpShare};
 pub use reaper::Reaper;
 pub use sys::kvm_get_stats_fd;
 pub use table::{

@@ -14,9 +14,10 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 use super::proc::KvmLink;
 use super::scan::{self, VmFds};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
-use crate::fd::{Lender, Opener, sources};
+use crate::fd::{Lender, Opener, StatsFd, sources};
 use crate::process::{DeathWatch, Process};
 use crate::procfs;
+use crate::qmp::CpuNames;
 use crate::reaper::Reaper;
 
 /// The statistics of VMs of other processes, attached by process id.
@@ -25,7 +26,8 @@ use crate::reaper::Reaper;
 /// the VMM keeps open: QEMU 8.1 and later keep the vCPUs', a VMM that embeds
 /// [`OwnKvm`](crate::OwnKvm) the VM's as well. A VM's object is `/vm/<name>`, by the VMM's command
 /// line or else its pid; a vCPU's is `/vm/<name>/vcpu[<n>]` with the kernel's vCPU id, which for
-/// some CPU topologies is not QEMU's `cpu-index`.
+/// some CPU topologies is not QEMU's `cpu-index`; [`Borrowed::use_names`] puts QEMU's own in their
+/// place.
 ///
 /// vCPUs that come and go are noticed whenever [`Provider::objects`] is called. Limits:
 ///
@@ -67,6 +69,8 @@ struct Attached {
     process: Arc<Process>,
     /// What its first VM is called in paths, unlike any other process's.
     name: String,
+    /// What its VMM calls its vCPUs, where that is known.
+    cpu_names: CpuNames,
     /// By the number in the process and the link; VM by VM, each vCPU by id.
     lent: Vec<((RawFd, KvmLink), Opened)>,
 }
@@ -95,7 +99,8 @@ impl Borrowed {
         }
         let process = Arc::new(Process::open(pid, self.opener.departures())?);
         let name = state.free_name(pid);
-        let mut attached = Attached { process, name, lent: Vec::new() };
+        let cpu_names = CpuNames::default();
+        let mut attached = Attached { process, name, cpu_names, lent: Vec::new() };
         self.refresh(&mut attached, &mut state.next_key)?;
         if attached.lent.is_empty() {
             let text = format!(
@@ -121,6 +126,16 @@ impl Borrowed {
         true
     }
 
+    /// From the next [`Provider::objects`] on, the vCPUs of an attached process bear the paths and
+    /// indexes that `names` has for the threads that made them, also those that come later. One
+    /// that is not in `names` keeps its own; one whose name changes is another object. False if the
+    /// process is not attached.
+    pub fn use_names(&self, pid: u32, names: CpuNames) -> bool {
+        let mut state = self.state();
+        let attached = state.attached.iter_mut().find(|attached| attached.process.pid() == pid);
+        attached.map(|attached| attached.cpu_names = names).is_some()
+    }
+
     /// Looks again at what stats fds the process has, and borrows those that are new.
     ///
     /// # Errors
@@ -143,9 +158,11 @@ impl Borrowed {
         let mut known: HashMap<_, _> = attached.lent.drain(..).collect();
         let mut outcome = Ok(());
         for (fd, link, path) in wanted(&vms, &attached.name) {
-            let lent = match known.remove(&(fd, link)) {
-                Some(opened) if *opened.object.path == *path => Ok(Some(opened)),
-                _ => self.borrow(&attached.process, fd, link, &path, next_key),
+            let mut kept = known.remove(&(fd, link));
+            kept.take_if(|opened| !attached.calls_it_so(opened, link, &path));
+            let lent = match kept {
+                Some(opened) => Ok(Some(opened)),
+                None => self.borrow(attached, fd, link, &path, next_key),
             };
             match lent {
                 Ok(lent) => attached.lent.extend(lent.map(|opened| ((fd, link), opened))),
@@ -158,25 +175,27 @@ impl Borrowed {
 
     fn borrow(
         &self,
-        process: &Process,
+        attached: &Attached,
         fd: RawFd,
         link: KvmLink,
         path: &str,
         next_key: &mut u64,
     ) -> Result<Option<Opened>> {
+        let process = &attached.process;
         let Some(borrowed) = process.borrow(fd, |held| KvmLink::parse(held) == Some(link))? else {
             return Ok(None);
         };
-        let (target, index) = match link {
-            KvmLink::VcpuStats(id) => (Target::Vcpu, Some(id)),
-            _ => (Target::Vm, None),
+        let target = match link {
+            KvmLink::VcpuStats(_) => Target::Vcpu,
+            _ => Target::Vm,
         };
         let watch = Arc::clone(&self.watch);
         let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
         let stats = self.opener.open(borrowed, target, Some(lender))?;
+        let (path, index) = attached.called(&stats, link, path);
         let key = *next_key;
         *next_key += 1;
-        Ok(Some(Opened::new(path, index, key, stats)))
+        Ok(Some(Opened::new(&path, index, key, stats)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -196,6 +215,22 @@ fn wanted(vms: &[VmFds], name: &str) -> Vec<(RawFd, KvmLink, String)> {
         }));
     }
     wanted
+}
+
+impl Attached {
+    /// The path and index of an object that is `path` if nobody knows better.
+    fn called(&self, stats: &StatsFd, link: KvmLink, path: &str) -> (Box<str>, Option<u32>) {
+        let KvmLink::VcpuStats(id) = link else { return (path.into(), None) };
+        match self.cpu_names.of_stats(self.process.pid(), stats.id()) {
+            Some(name) => (name.path, Some(name.index)),
+            None => (path.into(), Some(id)),
+        }
+    }
+
+    fn calls_it_so(&self, opened: &Opened, link: KvmLink, path: &str) -> bool {
+        let Object { path: now, index, .. } = &opened.object;
+        self.called(&opened.stats, link, path) == (now.clone(), *index)
+    }
 }
 
 impl State {

@@ -17,24 +17,25 @@ mod attach;
 
 pub use attach::Borrowed;
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
+pub(crate) use proc::KvmLink;
 pub use scan::{Access, Scan, Vm, scan, scan_all};
 
 /// An object with its open stats fd.
 #[derive(Debug)]
-struct Opened {
-    object: Object,
-    stats: Arc<StatsFd>,
+pub(crate) struct Opened {
+    pub(crate) object: Object,
+    pub(crate) stats: Arc<StatsFd>,
 }
 
 impl Opened {
-    fn new(path: &str, index: Option<u32>, key: u64, stats: StatsFd) -> Self {
+    pub(crate) fn new(path: &str, index: Option<u32>, key: u64, stats: StatsFd) -> Self {
         let schema = Arc::clone(stats.schema());
         Self { object: Object { path: path.into(), index, schema, key }, stats: Arc::new(stats) }
     }
 }
 
 /// The schemas of these objects, each once, the VMs' before the vCPUs'.
-fn schemas_of<'a>(opened: impl Iterator<Item = &'a Opened>) -> Vec<Arc<Schema>> {
+pub(crate) fn schemas_of<'a>(opened: impl Iterator<Item = &'a Opened>) -> Vec<Arc<Schema>> {
     let mut schemas: Vec<Arc<Schema>> = Vec::new();
     for schema in opened.map(|opened| &opened.object.schema) {
         // They were interned: equal ones are one.

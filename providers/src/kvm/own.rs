@@ -17,6 +17,7 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 
 use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{Opener, StatsFd, sources};
+use crate::handover::{Lendable, Loan};
 use crate::reaper::Reaper;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
@@ -187,6 +188,14 @@ impl Provider for OwnKvm {
             let opened = state.opened.iter().find(|opened| opened.object.key == key)?;
             Some(Arc::clone(&opened.stats))
         })
+    }
+}
+
+/// Lends the stats fds, by which nothing of the VM can be changed.
+impl Lendable for OwnKvm {
+    fn loans(&self) -> Result<Vec<Loan>> {
+        let state = self.state();
+        Ok(state.opened.iter().map(|opened| Loan::stats(&opened.object, &opened.stats)).collect())
     }
 }
 

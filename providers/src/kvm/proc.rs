@@ -8,7 +8,7 @@ const NAME_CHARS_MAX: usize = 128;
 
 /// What an fd of a VMM leads to, by its link in `/proc/<pid>/fd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum KvmLink {
+pub(crate) enum KvmLink {
     /// A VM: `anon_inode:kvm-vm`.
     Vm,
     /// The vCPU of that id: `anon_inode:kvm-vcpu:N`.
@@ -20,7 +20,7 @@ pub(super) enum KvmLink {
 }
 
 impl KvmLink {
-    pub(super) fn parse(link: &str) -> Option<Self> {
+    pub(crate) fn parse(link: &str) -> Option<Self> {
         let name = link.strip_prefix("anon_inode:")?;
         if let Some(id) = name.strip_prefix("kvm-vcpu:") {
             return id.parse().ok().map(Self::Vcpu);

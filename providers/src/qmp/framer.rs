@@ -123,11 +123,11 @@ mod tests {
 
     #[test]
     fn texts_end_where_brackets_balance() {
-        let stream = b"{\"a\": \"}\\\"{[\\\\\"}\r\n \t{\r\n  \"b\": [{}, [\"]\"]]\r\n}{}\n{\"late\"";
+        let stream =
+            b"{\"a\": \"}\\\"{[\\\\\"}\r\n \t{\r\n  \"b\": [{}, [\"]\"]]\r\n}{}\n{\"late\"";
         for piece in [1, 2, 3, 7, 1000] {
             let found = texts(stream, piece);
-            let want =
-                ["{\"a\": \"}\\\"{[\\\\\"}", "{\r\n  \"b\": [{}, [\"]\"]]\r\n}", "{}"];
+            let want = ["{\"a\": \"}\\\"{[\\\\\"}", "{\r\n  \"b\": [{}, [\"]\"]]\r\n}", "{}"];
             assert_eq!(found, want, "in pieces of {piece}");
         }
     }

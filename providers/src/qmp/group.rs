@@ -67,7 +67,8 @@ impl Group {
         }
         let names = schema.stats.iter().map(|stat| &stat.name);
         names.chain([&schema.provider, &schema.target]).try_for_each(|name| fits(name))?;
-        let descs: Vec<Desc> = schema.stats.iter().rev().filter_map(StatsSchemaValue::desc).collect();
+        let descs: Vec<Desc> =
+            schema.stats.iter().rev().filter_map(StatsSchemaValue::desc).collect();
         let mut places: HashMap<Box<str>, Vec<usize>> = HashMap::new();
         for (at, desc) in descs.iter().enumerate() {
             places.entry(desc.name.clone()).or_default().push(at);
@@ -184,7 +185,8 @@ fn laid_out<'a>(
 ) -> Result<Arc<Schema>> {
     let bytes = sizes.iter().map(|&size| usize::from(size) * WORD_BYTES).sum::<usize>();
     if bytes > MAX_DATA_BYTES {
-        let text = format!("an object of {bytes} bytes of statistics; the limit is {MAX_DATA_BYTES}");
+        let text =
+            format!("an object of {bytes} bytes of statistics; the limit is {MAX_DATA_BYTES}");
         return Err(too_large(text));
     }
     let mut offset = 0;

@@ -281,10 +281,7 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(StatValue::Unreadable)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(
-        self,
-        mut list: A,
-    ) -> std::result::Result<StatValue, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<StatValue, A::Error> {
         let (mut words, mut is_readable) = (Vec::new(), true);
         while let Some(value) = list.next_element()? {
             match value {

@@ -28,6 +28,8 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::framer::Framer;
 use super::message::{self, Answer, Anything, Deserialize, Refusal};
+use super::source::clock_ns;
+use super::talk::Ask;
 
 /// The longest that one answer is waited for.
 pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
@@ -53,6 +55,9 @@ pub(super) enum Fault {
     /// The connection is of no more use.
     Lost(Error),
 }
+
+/// What came of asking.
+pub(super) type Asked<T> = std::result::Result<T, Fault>;
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
@@ -83,7 +88,7 @@ impl Wake {
         &self,
         socket: Option<(BorrowedFd<'_>, PollFlags)>,
         until: Instant,
-    ) -> Result<bool, Fault> {
+    ) -> Asked<bool> {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left)
             .map_err(|error| Error::caused(ErrorKind::Io, "no wait is that long", error))?;
@@ -109,13 +114,14 @@ pub(super) struct Session {
     framer: Framer,
     read: Box<[u8]>,
     last_id: u64,
+    deadline: Instant,
     /// The command whose answer has not come yet.
     owed: Option<u64>,
 }
 
 impl Session {
     /// Connects, is greeted, and leaves negotiation mode.
-    pub(super) fn open(path: &Path, wake: &Arc<Wake>, deadline: Instant) -> Result<Self, Fault> {
+    pub(super) fn open(path: &Path, wake: &Arc<Wake>, deadline: Instant) -> Asked<Self> {
         let until = deadline.min(Instant::now() + GREETING_LIMIT);
         let mut session = Self {
             socket: connected(path, wake, until)?,
@@ -123,6 +129,7 @@ impl Session {
             framer: Framer::default(),
             read: vec![0; READ_BYTES].into(),
             last_id: 0,
+            deadline,
             owed: None,
         };
         let greeting = session.receive(until).map_err(|fault| match fault {
@@ -134,7 +141,7 @@ impl Session {
             fault => fault,
         })?;
         message::greeting(session.framer.text(greeting))?;
-        session.ask::<Anything>("qmp_capabilities", None, deadline)?;
+        session.ask::<Anything>("qmp_capabilities", None)?;
         Ok(session)
     }
 
@@ -150,41 +157,26 @@ impl Session {
         u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
     }
 
-    /// Waits for an answer that is still owed. To be called before the first command of a round.
-    pub(super) fn settle(&mut self) -> Result<(), Fault> {
+    /// Waits for an answer that is still owed. From now on, nothing is waited for beyond the
+    /// deadline. To be called before the first command of a round.
+    pub(super) fn settle(&mut self, deadline: Instant) -> Asked<()> {
+        self.deadline = deadline;
         let Some(id) = self.owed else { return Ok(()) };
-        let answer = self.answer(Instant::now() + REPLY_LIMIT)?;
+        let answer = self.answer(self.reply_deadline())?;
         Ok(message::settled(self.framer.text(answer), id)?)
     }
 
-    /// Sends a command and waits for its answer, at most [`REPLY_LIMIT`] and not beyond the
-    /// deadline.
-    pub(super) fn ask<'a, T: Deserialize<'a>>(
-        &'a mut self,
-        command: &str,
-        arguments: Option<&str>,
-        deadline: Instant,
-    ) -> Result<T, Fault> {
-        debug_assert!(self.owed.is_none(), "settled first");
-        let deadline = deadline.min(Instant::now() + REPLY_LIMIT);
-        let id = self.last_id + 1;
-        self.last_id = id;
-        self.send(message::request(command, arguments, id).as_bytes(), deadline)?;
-        self.owed = Some(id);
-        let text = self.answer(deadline)?;
-        match message::answer(self.framer.text(text), id)? {
-            Answer::Return(value) => Ok(value),
-            Answer::Refused(refusal) => Err(Fault::Refused(refusal)),
-        }
+    fn reply_deadline(&self) -> Instant {
+        self.deadline.min(Instant::now() + REPLY_LIMIT)
     }
 
-    /// True at that time, or as soon as the peer has closed the connection.
-    pub(super) fn rest(&self, until: Instant) -> Result<bool, Fault> {
+    /// Waits until that time, which gives false, or until the peer has closed the connection.
+    pub(super) fn rest(&self, until: Instant) -> Asked<bool> {
         self.wake.wait(Some((self.socket.as_fd(), PollFlags::RDHUP)), until)
     }
 
     /// The next text that is no event.
-    fn answer(&mut self, deadline: Instant) -> Result<Range<usize>, Fault> {
+    fn answer(&mut self, deadline: Instant) -> Asked<Range<usize>> {
         loop {
             let text = self.receive(deadline)?;
             if !message::is_event(self.framer.text(text.clone())) {
@@ -195,7 +187,7 @@ impl Session {
     }
 
     /// The next text.
-    fn receive(&mut self, deadline: Instant) -> Result<Range<usize>, Fault> {
+    fn receive(&mut self, deadline: Instant) -> Asked<Range<usize>> {
         loop {
             if let Some(text) = self.framer.next_text()? {
                 return Ok(text);
@@ -213,7 +205,7 @@ impl Session {
         }
     }
 
-    fn send(&mut self, mut text: &[u8], deadline: Instant) -> Result<(), Fault> {
+    fn send(&mut self, mut text: &[u8], deadline: Instant) -> Asked<()> {
         let whole = text.len();
         while !text.is_empty() {
             match send(&self.socket, text, SendFlags::NOSIGNAL) {
@@ -230,11 +222,37 @@ impl Session {
     }
 }
 
+impl Ask for Session {
+    /// Waits at most [`REPLY_LIMIT`]. All that was asked before has been answered.
+    fn ask<'a, T: Deserialize<'a>>(
+        &'a mut self,
+        command: &str,
+        arguments: Option<&str>,
+    ) -> Asked<T> {
+        debug_assert!(self.owed.is_none(), "settled first");
+        let deadline = self.reply_deadline();
+        self.last_id += 1;
+        let id = self.last_id;
+        self.send(message::request(command, arguments, id).as_bytes(), deadline)?;
+        self.owed = Some(id);
+        let text = self.answer(deadline)?;
+        match message::answer(self.framer.text(text), id)? {
+            Answer::Return(value) => Ok(value),
+            Answer::Refused(refusal) => Err(Fault::Refused(refusal)),
+        }
+    }
+
+    fn clock_ns(&self) -> u64 {
+        clock_ns()
+    }
+}
+
 /// A socket connected to that path, which never blocks.
-fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Result<OwnedFd, Fault> {
-    let meant = fs::metadata(path).map_err(|error| unreachable(path, error))?;
+fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Asked<OwnedFd> {
+    let meant = fs::metadata(path).map_err(|error| cannot_connect(path, error))?;
     if !meant.file_type().is_socket() {
-        let text = format!("{} is no socket: give the path of QEMU's -qmp unix:PATH", path.display());
+        let text =
+            format!("{} is no socket: give the path of QEMU's -qmp unix:PATH", path.display());
         return Err(Error::new(ErrorKind::NotFound, text).into());
     }
     let address = SocketAddrUnix::new(path).map_err(|errno| {
@@ -252,7 +270,7 @@ fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Result<OwnedFd, Fau
                 wake.wait(None, Instant::now() + QUEUE_POLL)?;
             }
             Err(Errno::AGAIN | Errno::INTR) => return Err(busy(path).into()),
-            Err(errno) => return Err(unreachable(path, errno.into()).into()),
+            Err(errno) => return Err(cannot_connect(path, errno.into()).into()),
         }
     }
 }
@@ -275,7 +293,7 @@ fn failed(what: &str, errno: Errno) -> Error {
 }
 
 /// What to do about a path that cannot be connected to.
-fn unreachable(path: &Path, error: io::Error) -> Error {
+fn cannot_connect(path: &Path, error: io::Error) -> Error {
     let path = path.display();
     let (kind, text) = match error.kind() {
         io::ErrorKind::NotFound => (
@@ -293,4 +311,61 @@ fn unreachable(path: &Path, error: io::Error) -> Error {
         _ => (ErrorKind::Io, format!("cannot connect to {path}")),
     };
     Error::caused(kind, text, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn who_cannot_connect_is_told_what_to_do() {
+        for (errno, kind, words) in [
+            (Errno::NOENT, ErrorKind::NotFound, "start QEMU with -qmp unix:/x/qmp,server=on"),
+            (Errno::CONNREFUSED, ErrorKind::NotFound, "nobody listens on /x/qmp"),
+            (Errno::ACCESS, ErrorKind::Denied, "no right to connect to /x/qmp: run as root"),
+            (Errno::PERM, ErrorKind::Denied, "run as root"),
+            (Errno::PROTOTYPE, ErrorKind::Io, "cannot connect to /x/qmp"),
+        ] {
+            let error = cannot_connect(Path::new("/x/qmp"), errno.into());
+            assert_eq!(error.kind(), kind);
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_by_itself_and_for_good_when_it_is_woken() {
+        let wake = Wake::new().unwrap();
+        let before = Instant::now();
+        assert!(matches!(wake.wait(None, before + QUEUE_POLL), Ok(false)));
+        assert!(before.elapsed() >= QUEUE_POLL);
+        wake.signal();
+        for _ in 0..2 {
+            assert!(matches!(wake.wait(None, before + GREETING_LIMIT), Err(Fault::Stopped)));
+        }
+        assert!(before.elapsed() < GREETING_LIMIT);
+    }
+
+    #[test]
+    fn a_rest_ends_when_the_peer_closes_and_not_when_he_speaks() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let session = Session {
+            socket: ours.into(),
+            wake: Wake::new().unwrap(),
+            framer: Framer::default(),
+            read: Box::default(),
+            last_id: 0,
+            deadline: Instant::now(),
+            owed: None,
+        };
+        theirs.write_all(b"{\"event\": \"STOP\"}").unwrap();
+        let before = Instant::now();
+        assert!(matches!(session.rest(before + QUEUE_POLL), Ok(false)));
+        assert!(before.elapsed() >= QUEUE_POLL);
+        drop(theirs);
+        assert!(matches!(session.rest(before + GREETING_LIMIT), Ok(true)));
+        assert!(before.elapsed() < GREETING_LIMIT);
+    }
 }

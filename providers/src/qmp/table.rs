@@ -35,7 +35,7 @@ pub(super) struct Table {
     groups: Vec<(Group, Vec<Held>)>,
     /// QEMU's numbers of its vCPUs, by path.
     cpus: HashMap<String, u32>,
-    /// False as soon as an answer may know of vCPUs that `cpus` does not.
+    /// False as soon as an answer about vCPUs may know of more than `cpus`.
     cpus_are_new: bool,
     next_key: u64,
 }
@@ -171,17 +171,12 @@ impl Table {
             let ours: Vec<_> = results.iter().rev().filter(ours).collect();
             is_short |= self.apply_to(at, &ours, asked_ns)?;
         }
-        self.cpus_are_new = false;
+        self.cpus_are_new &= *target != Target::Vcpu;
         Ok(is_short)
     }
 
     /// The objects of one group, in the order in which they were made.
-    fn apply_to(
-        &mut self,
-        at: usize,
-        results: &[&StatsResult<'_>],
-        asked_ns: u64,
-    ) -> Result<bool> {
+    fn apply_to(&mut self, at: usize, results: &[&StatsResult<'_>], asked_ns: u64) -> Result<bool> {
         let others = self.groups.iter().enumerate().filter(|(other, _)| *other != at);
         let others = others.flat_map(|(_, (_, held))| held);
         if others.clone().count() + results.len() > MAX_OBJECTS {
@@ -196,41 +191,29 @@ impl Table {
         group.learn(&placed)?;
 
         let is_vcpu = *group.schema().target() == Target::Vcpu;
-        let (mut paths, mut unnamed, mut is_short) = (HashSet::new(), 0, false);
+        let (mut paths, mut is_short) = (HashSet::new(), false);
         let mut before: HashMap<Box<str>, Held> =
             held.drain(..).map(|held| (held.object.path.clone(), held)).collect();
-        for (result, placed) in results.iter().zip(&placed) {
-            let path: Box<str> = match &result.qom_path {
-                Some(path) => {
-                    path_fits(path)?;
-                    printable(path).into()
-                }
-                None => {
-                    unnamed += 1;
-                    path_of(group.schema(), unnamed - 1, &self.vm_path)
-                }
-            };
-            if !paths.insert(path.clone()) {
+        for (path, placed) in paths_of(results, group.schema(), &self.vm_path)?.iter().zip(&placed)
+        {
+            if !paths.insert(path) {
                 continue;
             }
-            let index = self.cpus.get(&*path).copied().filter(|_| is_vcpu);
+            let index = self.cpus.get(&**path).copied().filter(|_| is_vcpu);
             let schema = group.schema_of(placed, &mut budget)?;
-            let mut known = before.remove(&path);
+            let mut known = before.remove(path);
             // It would be another as soon as its number is known.
             if is_vcpu && index.is_none() && known.is_none() && !self.cpus_are_new {
                 is_short = true;
                 continue;
             }
             known.take_if(|known| !known.is(index, &schema));
-            let object = match known {
-                Some(known) => known,
-                None => {
-                    let key = self.next_key;
-                    self.next_key += 1;
-                    Held::new(Object { path, index, schema, key })
-                }
-            };
-            budget.spend(object.bytes())?;
+            budget.spend(schema.data_bytes() + path.len() + OBJECT_BYTES)?;
+            let object = known.unwrap_or_else(|| {
+                let key = self.next_key;
+                self.next_key += 1;
+                Held::new(Object { path: path.clone(), index, schema, key })
+            });
             object.block.write(asked_ns, &group.words(placed));
             held.push(object);
         }
@@ -277,13 +260,23 @@ fn is_of(schema: &Schema, provider: &str, target: &str) -> bool {
     *schema.provider() == *printable(provider) && *schema.target().name() == *printable(target)
 }
 
-/// The path of the n-th object to which QEMU gives none.
-fn path_of(schema: &Schema, nth: usize, vm_path: &str) -> Box<str> {
-    if *schema.target() == Target::Vm && nth == 0 {
-        return vm_path.into();
-    }
+/// The paths of a group's objects. The first VM without one has the VM's own.
+///
+/// # Errors
+/// `TooLarge` if one is over [`MAX_PATH_BYTES`].
+fn paths_of(results: &[&StatsResult<'_>], schema: &Schema, vm_path: &str) -> Result<Vec<Box<str>>> {
     let (provider, target) = (component(schema.provider()), component(schema.target().name()));
-    format!("/{provider}/{target}[{nth}]").into()
+    let mut unnamed = 0..;
+    let path = |result: &&StatsResult<'_>| {
+        if let Some(path) = &result.qom_path {
+            return path_fits(path).map(|()| printable(path).into());
+        }
+        Ok(match unnamed.next() {
+            Some(0) if *schema.target() == Target::Vm => vm_path.into(),
+            nth => format!("/{provider}/{target}[{}]", nth.unwrap_or(0)).into(),
+        })
+    };
+    results.iter().map(path).collect()
 }
 
 /// A name as one component of a path.
@@ -295,5 +288,11 @@ fn path_fits(path: &str) -> Result<()> {
     if path.len() <= MAX_PATH_BYTES {
         return Ok(());
     }
-    Err(too_large(format!("QEMU gives a path of {} bytes; the limit is {MAX_PATH_BYTES}", path.len())))
+    Err(too_large(format!(
+        "QEMU gives a path of {} bytes; the limit is {MAX_PATH_BYTES}",
+        path.len()
+    )))
 }
+
+#[cfg(test)]
+mod tests;

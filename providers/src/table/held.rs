@@ -159,9 +159,10 @@ impl Table {
         paths.into_iter().find(|path| taken.insert(Box::clone(path)))
     }
 
-    /// Its objects by their keys.
-    pub(super) fn by_key(&self) -> impl Iterator<Item = (u64, (&Self, &Found))> {
-        self.objects.iter().map(move |(found, object)| (object.key, (self, found)))
+    /// Where its objects are, by their keys: its own number, and which it is of them.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, (u64, usize))> {
+        let each = self.objects.iter().enumerate();
+        each.map(|(at, (_, object))| (object.key, (self.number, at)))
     }
 
     /// The row that a plan keeps of an object; `None` if it is not there any more.

@@ -139,7 +139,10 @@ impl Words {
 
 /// True for a file on tmpfs, of which a read waits for nobody.
 pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
-    fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC)
+    let fd = fd.as_fd();
+    // The kernel itself answers this, and only of a file in memory. Whatever else is asked of a
+    // file, its server may leave unanswered.
+    fcntl_get_seals(fd).is_ok() && fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC)
 }
 
 impl Clone for Words {

@@ -6,7 +6,7 @@
 //! and from every open row.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 
 use super::find;
 use super::held::{Giver, Shared, Table, file_of, has_writer};
-use super::look::Memory;
+use super::look::{Found, Memory};
 use super::source::TableSource;
 use super::writer::TableWriter;
 use crate::departures::Departures;
@@ -62,6 +62,9 @@ struct State {
     tables: Vec<Table>,
     last_table: u64,
     shared: Shared,
+    /// Where each object was in the last look, by its key: its table's number, and which it is
+    /// there.
+    places: HashMap<u64, (u64, usize)>,
 }
 
 impl Tables {
@@ -74,12 +77,12 @@ impl Tables {
         Ok(Self { departures: Departures::default(), watch, state: Mutex::default() })
     }
 
-    /// Borrows all tables of a process, those it has now and those it will have. How many it has
-    /// now.
+    /// Borrows all tables of a process that can be read, those it has now and those it will have.
+    /// How many it has now.
     ///
     /// # Errors
     /// `NotFound` if there is no such process, `Denied` if we may not look into it or take its
-    /// fds; what [`Tables::open_file`] says if a table is none.
+    /// fds; what [`Tables::open_file`] says if it has tables and none can be read.
     pub fn attach(&self, pid: u32) -> Result<usize> {
         let mut state = self.state();
         if let Some(process) = state.processes.iter().find(|process| process.pid() == pid) {
@@ -89,7 +92,11 @@ impl Tables {
             state.processes.retain(|process| process.pid() != pid);
         }
         let process = Arc::new(Process::open(pid, &self.departures)?);
-        let count = self.borrow(&mut state, &process)?;
+        let (count, refused) = self.borrow(&mut state, &process)?;
+        // One that can be read is what was asked for; those that cannot yet are tried again.
+        if let Some(error) = refused.into_iter().next().filter(|_| count == 0) {
+            return Err(error);
+        }
         self.watch.add(&process);
         state.processes.push(process);
         Ok(count)
@@ -164,28 +171,46 @@ impl Tables {
         &self.departures
     }
 
-    /// Borrows the tables of a process that are not here yet. How many.
-    fn borrow(&self, state: &mut State, process: &Arc<Process>) -> Result<usize> {
+    /// Borrows the tables of a process that are not here yet: how many, and why not the others.
+    ///
+    /// # Errors
+    /// If its fds cannot be seen.
+    fn borrow(&self, state: &mut State, process: &Arc<Process>) -> Result<(usize, Vec<Error>)> {
         let pid = process.pid();
         let links = procfs::links(pid, find::table_name).map_err(|e| procfs::unseen(pid, e))?;
         // Only now is it certain that this was the process, and not a later one of its number.
         if !process.lives() {
             return Err(procfs::no_process(pid));
         }
-        let mut count = 0;
+        let (mut count, mut refused) = (0, Vec::new());
         for (fd, name) in links {
-            let same = |held: &str| find::table_name(held).as_ref() == Some(&name);
-            let Some(fd) = process.borrow(fd, same)? else { continue };
+            match self.borrow_one(state, process, fd, &name) {
+                Ok(is_new) => count += usize::from(is_new),
+                Err(error) => refused.push(error),
+            }
+        }
+        Ok((count, refused))
+    }
+
+    /// Borrows that fd, if it is still a table of that name, and not here yet.
+    fn borrow_one(
+        &self,
+        state: &mut State,
+        process: &Arc<Process>,
+        fd: RawFd,
+        name: &str,
+    ) -> Result<bool> {
+        let same = |held: &str| find::table_name(held).as_deref() == Some(name);
+        let Some(fd) = process.borrow(fd, same)? else { return Ok(false) };
+        if Memory::is_possible(&fd) {
             let file = file_of(&fd);
             if state.tables.iter().any(|table| table.file == Some(file)) {
-                continue;
+                return Ok(false);
             }
-            let watch = Arc::clone(&self.watch);
-            let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
-            self.hold(state, fd, Giver::Lender(lender))?;
-            count += 1;
         }
-        Ok(count)
+        let watch = Arc::clone(&self.watch);
+        let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
+        self.hold(state, fd, Giver::Lender(lender)).map(|_| true)
     }
 
     fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
@@ -203,9 +228,20 @@ impl State {
     /// Holds a table once it was looked at. Gives its number.
     fn push(&mut self, mut table: Table) -> Result<u64> {
         table.look(&mut self.shared)?;
+        self.places.extend(table.places());
         self.last_table = table.number;
         self.tables.push(table);
         Ok(self.last_table)
+    }
+
+    /// The object of that key, and its table.
+    fn find(&self, key: u64) -> Option<(&Table, &Found)> {
+        let (number, at) = self.places.get(&key)?;
+        // Numbers only grow, and none is given twice.
+        let table = self.tables.binary_search_by_key(number, |table| table.number).ok()?;
+        let table = &self.tables[table];
+        let (found, object) = table.objects.get(*at)?;
+        (object.key == key).then_some((table, found))
     }
 }
 
@@ -232,7 +268,7 @@ impl Provider for Tables {
             // What could not be borrowed is left out, and tried again next time.
             let _ = self.borrow(&mut state, &process);
         }
-        let State { tables, shared, .. } = &mut *state;
+        let State { tables, shared, places, .. } = &mut *state;
         tables.iter_mut().for_each(|table| table.check(&self.departures));
         tables.retain(|table| !table.is_gone());
         shared.taken.clear();
@@ -240,7 +276,10 @@ impl Provider for Tables {
             table.look(shared).ok()?;
             Some(table.objects.iter().map(|(_, object)| object.clone()))
         });
-        Ok(readable.flatten().collect())
+        let objects = readable.flatten().collect();
+        places.clear();
+        places.extend(tables.iter().flat_map(Table::places));
+        Ok(objects)
     }
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
@@ -250,9 +289,8 @@ impl Provider for Tables {
         // Of one who is silent already, nothing moves the number any more: it counts as moved.
         let has_moved = state.tables.iter().any(Table::is_silent);
         let opened_at = opened_at.wrapping_sub(has_moved.into());
-        let by_key: HashMap<_, _> = state.tables.iter().flat_map(Table::by_key).collect();
         let row = |object: &Object| {
-            let (table, found) = by_key.get(&object.key)?;
+            let (table, found) = state.find(object.key)?;
             (object.schema == *plan.schema()).then(|| table.row(found, plan))?
         };
         let source = |objects: &[Object]| {

@@ -22,6 +22,8 @@ use crate::fd::Lender;
 
 /// How often a row is copied that keeps changing, or is looked at while it is being changed.
 const READ_TRIES: usize = 32;
+/// The same of a row that is read by system calls, each of which is as long as many a change.
+const FETCH_TRIES: u32 = 8;
 /// The most words that are copied for a row that keeps changing, once it was copied twice.
 const RETRIED_WORDS_MAX: usize = 1 << 16;
 
@@ -135,9 +137,12 @@ impl Row {
     ) -> Result<Option<[u64; LOCK_WORDS]>, Errno> {
         let half = spans.len();
         let (sum, span) = spans.as_flattened_mut().split_at_mut(half);
-        for _ in 0..self.tries {
+        for _ in 0..self.tries.min(FETCH_TRIES) {
             let (mut before, mut after) = ([0; LOCK_WORDS], [0; LOCK_WORDS]);
             read_words(&fd, &mut before, self.lock)?;
+            if !before[0].is_multiple_of(2) {
+                continue;
+            }
             fence(Ordering::Acquire);
             sum.fill(0);
             for &first in &self.spans {
@@ -146,7 +151,7 @@ impl Row {
             }
             fence(Ordering::Acquire);
             read_words(&fd, &mut after, self.lock)?;
-            if before == after && before[0].is_multiple_of(2) {
+            if before == after {
                 return Ok(Some(before));
             }
         }

@@ -1,0 +1,111 @@
+//! Descriptors of statistics, handed over on a Unix socket: the stats fds of a VMM, the table of
+//! any program. Whoever may connect needs no other right: no process has to be looked into.
+//!
+//! A lender ([`HandOver`]) listens; a borrower ([`HandedOver`]) connects and stays connected, for
+//! that is how either learns of the other's end. Version 1 of what they say:
+//!
+//! ```text
+//! vmstrobe-handover 1                the first packet
+//! full                               the second and last, if as many are connected as may be
+//! kvm-vm KEY PATH             + fd   a VM's stats fd, and its object's path
+//! kvm-vcpu KEY INDEX PATH     + fd   a vCPU's stats fd, its index and its object's path
+//! table KEY                   + fd   a table's memfd
+//! gone KEY                           that one is lent no more
+//! all                                so much for now
+//! ```
+//!
+//! The socket is of type SOCK_SEQPACKET, and only the lender speaks. A packet is a line of UTF-8
+//! without control characters and without an end of line, of at most [`MAX_PACKET_BYTES`] bytes; a
+//! path has at most [`MAX_PATH_BYTES`] and is the rest of its line. One descriptor comes with each
+//! packet that is marked so above (SCM_RIGHTS), and none with any other. A key is two decimal
+//! numbers with a dot between: the number of an offer, and one within it. It is never used again
+//! in a connection.
+//!
+//! Invariant: a borrower can neither keep the lender waiting nor make it hold more than the limits
+//! allow, and gets nothing by which anything could be changed. A lender can do no more harm to a
+//! borrower: what it sends is checked before it is touched, one wrong packet ends the connection,
+//! and from its end on every row that it lent is marked as gone.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use vmstrobe_core::{Object, Result, Target};
+
+use crate::fd::StatsFd;
+
+mod message;
+mod packet;
+mod socket;
+
+mod lender;
+mod serve;
+
+mod kvm;
+mod reader;
+mod borrower;
+
+pub use borrower::{CONNECT_LIMIT, HandedOver};
+pub use lender::HandOver;
+pub use message::{MAX_PACKET_BYTES, MAX_PATH_BYTES};
+pub use serve::{MAX_BORROWERS, SEND_LIMIT};
+
+use message::{Kind, sent_path};
+
+/// The most descriptors that are lent on one connection at a time.
+pub const MAX_LOANS: usize = 8192;
+/// The most tables among them: each may hold some 40 MiB of paths and descriptors.
+pub const MAX_TABLES: usize = 16;
+
+/// What can be handed over: [`OwnKvm`](crate::OwnKvm) and [`TableWriter`](crate::TableWriter).
+pub trait Lendable: Send + Sync + fmt::Debug {
+    /// What there is to be lent now. Asked again and again while somebody borrows, so it must not
+    /// wait.
+    ///
+    /// # Errors
+    /// If it cannot be said, or this is not to be lent at all.
+    fn loans(&self) -> Result<Vec<Loan>>;
+}
+
+/// A descriptor to be lent, and what it is.
+#[derive(Debug)]
+pub struct Loan {
+    /// Unlike any other that its [`Lendable`] ever has.
+    key: u64,
+    kind: Kind,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Closed by its reaper, as every stats fd.
+    Stats(Arc<StatsFd>),
+    Table(OwnedFd),
+}
+
+impl Loan {
+    /// Of a VM or a vCPU, under its path and index.
+    pub(crate) fn stats(object: &Object, stats: &Arc<StatsFd>) -> Self {
+        let path = sent_path(&object.path);
+        let kind = match object.index {
+            Some(index) if *object.schema.target() == Target::Vcpu => Kind::Vcpu { index, path },
+            _ => Kind::Vm { path },
+        };
+        Self { key: object.key, kind, held: Held::Stats(Arc::clone(stats)) }
+    }
+
+    /// Of the one table that its owner has.
+    pub(crate) fn table(table: OwnedFd) -> Self {
+        Self { key: 0, kind: Kind::Table, held: Held::Table(table) }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match &self.held {
+            Held::Stats(stats) => stats.fd().as_fd(),
+            Held::Table(table) => table.as_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! One packet with its descriptors, sent and received.
+//!
+//! Invariant: sending never waits, receiving not beyond its deadline. What is received is bounded,
+//! by [`MAX_PACKET_BYTES`] and by the room for a few descriptors: enough to see that there are too
+//! many. Every descriptor that was received is in the packet, so that whoever refuses it knows what
+//! to close; it is closed on exec.
+
+use std::fs;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::fs::MetadataExt;
+use std::time::Instant;
+
+use rustix::cmsg_space;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_peercred;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+
+use super::message::MAX_PACKET_BYTES;
+
+/// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
+/// kernel's `proc_ns.h`).
+const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// A packet as it came.
+#[derive(Debug)]
+pub(super) struct Packet {
+    /// Empty at the end of the connection.
+    pub(super) text: Vec<u8>,
+    pub(super) fds: Vec<OwnedFd>,
+    /// The text was longer than this.
+    pub(super) is_text_cut: bool,
+    /// There were more descriptors than these: more than room for them in the packet, or in this
+    /// process.
+    pub(super) are_fds_cut: bool,
+}
+
+/// Sends a packet; `AGAIN` if that would wait.
+pub(super) fn send(
+    socket: BorrowedFd<'_>,
+    text: &str,
+    fd: Option<BorrowedFd<'_>>,
+) -> rustix::io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let fds = fd.as_slice();
+    if !fds.is_empty() {
+        // There is room for just this.
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    // Whole or not at all: that is what packets are.
+    sendmsg(socket, &[IoSlice::new(text.as_bytes())], &mut control, flags).map(drop)
+}
+
+/// Waits for a packet until the deadline, if there is one; `None` if none came.
+pub(super) fn receive(
+    socket: impl AsFd,
+    deadline: Option<Instant>,
+) -> rustix::io::Result<Option<Packet>> {
+    loop {
+        match receive_now(socket.as_fd()) {
+            Err(Errno::AGAIN) => {}
+            Err(Errno::INTR) => continue,
+            received => return received.map(Some),
+        }
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Ok(None);
+        }
+        // A time that the kernel cannot express is none.
+        let left = left.and_then(|left| Timespec::try_from(left).ok());
+        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn receive_now(socket: BorrowedFd<'_>) -> rustix::io::Result<Packet> {
+    let mut text = vec![0; MAX_PACKET_BYTES];
+    // For one descriptor and what aligns it, in which the kernel finds room for two or three.
+    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?;
+    let mut fds = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            fds.extend(rights);
+        }
+    }
+    text.truncate(got.bytes);
+    Ok(Packet {
+        text,
+        fds,
+        is_text_cut: got.flags.contains(ReturnFlags::TRUNC),
+        are_fds_cut: got.flags.contains(ReturnFlags::CTRUNC),
+    })
+}
+
+/// The process that made the other end's socket listen. `None` where not every process has a number
+/// that we could see: in a pid namespace.
+pub(crate) fn peer_pid(socket: impl AsFd) -> Option<u32> {
+    // There the kernel may say 0, which rustix has no place for.
+    let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
+    if namespace.st_ino() != INIT_PID_NAMESPACE {
+        return None;
+    }
+    let peer = socket_peercred(socket).ok()?;
+    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+}

@@ -1,0 +1,256 @@
+//! The lender's thread: lets borrowers in, and tells each what there is and what is no more.
+//!
+//! Invariant: nobody waits for a borrower. Packets are sent only where there is room; what one has
+//! not been told yet follows from what he was told, so there is no queue to grow. Who takes nothing
+//! for [`SEND_LIMIT`] is cut off, and what borrowers say is never read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown, sockopt};
+
+use super::lender::{Offer, Shared};
+use super::message::{Key, Message, VERSION};
+use super::packet::send;
+use super::socket::Listening;
+use super::{Loan, MAX_LOANS};
+
+/// The most borrowers at a time.
+pub const MAX_BORROWERS: usize = 16;
+/// How long a borrower may take nothing although there is something for him.
+pub const SEND_LIMIT: Duration = Duration::from_secs(2);
+/// How often what there is to lend is looked at again, while there are borrowers; and how soon what
+/// the system refuses is tried again.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Room for packets that a borrower has not taken yet: some ten. Each holds a descriptor, of which
+/// a user without privileges can have only so many under way (`RLIMIT_NOFILE`), whoever sends them.
+const UNTAKEN_BYTES: usize = 4096;
+/// The most that are let in before those who are in have their turn.
+const ADMITTED_AT_ONCE: usize = 16;
+
+/// What the thread has.
+pub(super) struct Serving {
+    shared: Arc<Shared>,
+    listening: Listening,
+    borrowers: Vec<Borrower>,
+    lent: Lent,
+    look_at: Instant,
+    admit_at: Instant,
+}
+
+/// What there is to lend; nothing while there is no borrower.
+#[derive(Default)]
+struct Lent {
+    loans: BTreeMap<Key, Loan>,
+    /// Moves when they change.
+    version: u64,
+}
+
+struct Borrower {
+    socket: OwnedFd,
+    is_greeted: bool,
+    /// What he has, as far as he was told.
+    told: BTreeSet<Key>,
+    owes_all: bool,
+    /// The version that he was told all of.
+    up_to: Option<u64>,
+    /// Has no room for the next packet.
+    is_full: bool,
+    /// Since when he has taken nothing, if there is something for him.
+    waits_since: Option<Instant>,
+}
+
+impl Serving {
+    pub(super) fn new(shared: Arc<Shared>, listening: Listening) -> Self {
+        let now = Instant::now();
+        let (borrowers, lent) = (Vec::new(), Lent::default());
+        Self { shared, listening, borrowers, lent, look_at: now, admit_at: now }
+    }
+
+    /// Until it is stopped. Then all connections are closed, by which borrowers know.
+    pub(super) fn run(mut self) {
+        while !self.shared.is_stopped() {
+            self.wait();
+            self.admit();
+            self.look();
+            let lent = &self.lent;
+            self.borrowers.retain_mut(|borrower| borrower.is_served(lent));
+        }
+    }
+
+    /// Until something is to be done; and forgets the borrowers that have left.
+    fn wait(&mut self) {
+        let now = Instant::now();
+        let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![
+            PollFd::new(self.shared.changed(), PollFlags::IN),
+            PollFd::new(&self.listening.socket, admits),
+        ];
+        fds.extend(self.borrowers.iter().map(|borrower| {
+            let room = if borrower.is_full { PollFlags::OUT } else { PollFlags::empty() };
+            PollFd::new(&borrower.socket, room)
+        }));
+        let until = if self.borrowers.is_empty() { self.admit_at } else { self.look_at };
+        let pause = Timespec::try_from(until.saturating_duration_since(now));
+        let is_at_rest = self.borrowers.is_empty() && !admits.is_empty();
+        match poll(&mut fds, pause.as_ref().ok().filter(|_| !is_at_rest)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return thread::sleep(LOOK_PAUSE),
+        }
+        let mut events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+        let mut theirs = events.split_off(2).into_iter();
+        let left = PollFlags::HUP | PollFlags::ERR;
+        self.borrowers.retain(|_| theirs.next().is_none_or(|events| !events.intersects(left)));
+        if !events[0].is_empty() {
+            self.shared.settle();
+            self.look_at = now;
+        }
+    }
+
+    fn admit(&mut self) {
+        let now = Instant::now();
+        if now < self.admit_at {
+            return;
+        }
+        for _ in 0..ADMITTED_AT_ONCE {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(&self.listening.socket, flags) {
+                Ok(socket) if self.borrowers.len() < MAX_BORROWERS => {
+                    self.borrowers.extend(Borrower::new(socket));
+                    // What was looked at before may be from when there was no borrower: nothing.
+                    self.look_at = now;
+                }
+                Ok(socket) => refuse(&socket),
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                // There is no fd for him: he waits, and may leave.
+                Err(_) => {
+                    self.admit_at = now + LOOK_PAUSE;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.borrowers.is_empty() {
+            // Nothing is kept open for nobody.
+            self.lent.loans.clear();
+        } else if now >= self.look_at {
+            self.lent.look(&self.shared.all());
+            self.look_at = now + LOOK_PAUSE;
+        }
+    }
+}
+
+impl Lent {
+    fn look(&mut self, offers: &[Offer]) {
+        let before = std::mem::take(&mut self.loans);
+        let known: Vec<Key> = before.keys().copied().collect();
+        let mut unanswered = Vec::new();
+        for Offer { number, what, .. } in offers {
+            let keyed = |loan: Loan| (Key { offer: *number, loan: loan.key }, loan);
+            match what.loans() {
+                Ok(loans) => self.loans.extend(loans.into_iter().map(keyed)),
+                // For want of an fd, say. What was there still is.
+                Err(_) => unanswered.push(*number),
+            }
+        }
+        self.loans.extend(before.into_iter().filter(|(key, _)| unanswered.contains(&key.offer)));
+        while self.loans.len() > MAX_LOANS {
+            self.loans.pop_last();
+        }
+        if !self.loans.keys().eq(&known) {
+            self.version += 1;
+        }
+    }
+}
+
+impl Borrower {
+    /// `None` if the system does not let him be served as he must be, or he has left.
+    fn new(socket: OwnedFd) -> Option<Self> {
+        sockopt::set_socket_send_buffer_size(&socket, UNTAKEN_BYTES).ok()?;
+        // Whatever he sends, he cannot.
+        shutdown(&socket, Shutdown::Read).ok()?;
+        Some(Self {
+            socket,
+            is_greeted: false,
+            told: BTreeSet::new(),
+            owes_all: true,
+            up_to: None,
+            is_full: false,
+            waits_since: None,
+        })
+    }
+
+    /// Tells him as much as there is room for. False if he is to be cut off.
+    fn is_served(&mut self, lent: &Lent) -> bool {
+        let now = Instant::now();
+        let mut took_any = false;
+        match self.tell(lent, &mut took_any) {
+            Ok(()) => {
+                (self.is_full, self.waits_since) = (false, None);
+                true
+            }
+            // The second is said of too many descriptors under way: there is no event for its end.
+            Err(errno @ (Errno::AGAIN | Errno::TOOMANYREFS)) => {
+                self.is_full = errno == Errno::AGAIN;
+                let since = if took_any { None } else { self.waits_since };
+                let since = *self.waits_since.insert(since.unwrap_or(now));
+                now.duration_since(since) < SEND_LIMIT
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn tell(&mut self, lent: &Lent, took_any: &mut bool) -> rustix::io::Result<()> {
+        if self.up_to == Some(lent.version) {
+            return Ok(());
+        }
+        let mut say = |message: &Message, loan: Option<&Loan>| {
+            send(self.socket.as_fd(), &message.to_string(), loan.map(Loan::fd))?;
+            *took_any = true;
+            rustix::io::Result::Ok(())
+        };
+        if !self.is_greeted {
+            say(&Message::Hello { version: VERSION }, None)?;
+            self.is_greeted = true;
+        }
+        let gone = self.told.iter().filter(|key| !lent.loans.contains_key(key));
+        for key in gone.copied().collect::<Vec<_>>() {
+            say(&Message::Gone(key), None)?;
+            self.told.remove(&key);
+            self.owes_all = true;
+        }
+        for (&key, loan) in &lent.loans {
+            if !self.told.contains(&key) {
+                say(&Message::Loan(key, loan.kind.clone()), Some(loan))?;
+                self.told.insert(key);
+                self.owes_all = true;
+            }
+        }
+        if self.owes_all {
+            say(&Message::All, None)?;
+            self.owes_all = false;
+        }
+        self.up_to = Some(lent.version);
+        Ok(())
+    }
+}
+
+/// Tells somebody that as many are in as may be.
+fn refuse(socket: &OwnedFd) {
+    for message in [Message::Hello { version: VERSION }, Message::Full] {
+        // His socket is new and has room for both, or he has left.
+        let _ = send(socket.as_fd(), &message.to_string(), None);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

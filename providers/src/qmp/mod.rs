@@ -1,0 +1,182 @@
+//! The statistics that a running QEMU gives over its own QMP socket ([`Qmp`]): all it has, or what
+//! only it has.
+//!
+//! A thread asks QEMU at its own rate and keeps the values in words of this process; a tick reads
+//! those. From the bytes of an answer to the tick: `framer`, `message`, `group`, `table`, `source`.
+//!
+//! Invariant: nobody but that thread ever waits for QEMU, except who connects, for a bounded time.
+//! Nothing that a QEMU sends can make us panic, loop or take more than named limits.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
+
+mod message;
+mod framer;
+mod session;
+mod cpus;
+mod group;
+mod source;
+mod table;
+mod talk;
+mod poller;
+
+#[cfg(test)]
+mod tests;
+
+pub use cpus::{CpuName, CpuNames};
+use poller::{Poller, Shared};
+use session::Wake;
+use source::QmpSource;
+
+/// The most objects of one source: so that several threads can share what one QEMU has.
+const ROWS_PER_SOURCE: usize = 64;
+
+/// What of a QEMU's statistics to take over QMP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QmpShare {
+    /// Everything.
+    All,
+    /// Everything but what KVM counts of the vCPUs, which a quicker way gives
+    /// ([`Borrowed`](crate::Borrowed)). QEMU is not asked for it either.
+    BesideKvm,
+}
+
+/// A running QEMU (7.1 or later), asked by `query-stats` over its own QMP socket.
+///
+/// Its schemas and objects are QEMU's: of provider `kvm` the VM and its vCPUs, of `cryptodev` its
+/// crypto devices, and whatever a later QEMU adds. Paths are QOM paths; the VM itself, which has
+/// none, is `/vm/<name>`, and what else has none `/<provider>/<target>[<n>]`.
+///
+/// QEMU is asked every 100 ms, or less often if it takes longer than half of that to answer. A row
+/// is good in the first tick that sees an answer and aged until the next; stale when the answer is
+/// more than 1 s old; gone when QEMU has the object no more, or has closed the connection. Then it
+/// is tried again once a second, and what it has then are new objects.
+///
+/// QEMU serves one client a socket: this one keeps it as long as the provider or a source lives.
+///
+/// ```no_run
+/// use vmstrobe_core::Provider;
+/// use vmstrobe_providers::{Qmp, QmpShare};
+///
+/// let qemu = Qmp::connect("/run/web.qmp".as_ref(), QmpShare::All)?;
+/// for object in qemu.objects()? {
+///     println!("{}", object.path);
+/// }
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Qmp {
+    vm_name: String,
+    shared: Arc<Shared>,
+    worker: Arc<Worker>,
+}
+
+impl Qmp {
+    /// Connects to the socket and asks for everything once. Takes at most 10 s.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such socket or nobody listens on it, `Denied` if we may not
+    /// connect, `Busy` if QEMU serves another client there or does not answer, `Malformed` if it
+    /// is not QMP that is spoken, `TooLarge` if one of the limits does not hold, `Unsupported` if
+    /// QEMU is older than 7.1, `Io` otherwise.
+    pub fn connect(socket: &Path, share: QmpShare) -> Result<Self> {
+        let (wake, shared) = (Wake::new()?, Arc::new(Shared::default()));
+        let (poller, vm_name) = Poller::connect(PathBuf::from(socket), share, &wake, &shared)?;
+        let thread = thread::Builder::new()
+            .name("vmstrobe-qmp".to_owned())
+            .spawn(move || poller.run())
+            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the poller", error))?;
+        let worker = Arc::new(Worker { wake, thread: Some(thread) });
+        Ok(Self { vm_name, shared, worker })
+    }
+
+    /// The process behind the socket: QEMU, or who started it and handed it the socket. `None`
+    /// where the kernel does not tell, as in a container.
+    pub fn peer_pid(&self) -> Option<u32> {
+        self.shared.known().peer_pid
+    }
+
+    /// What QEMU calls its VM (`-name`), or else what the socket's file is called. At most 128
+    /// characters, none of which disturbs a terminal.
+    pub fn vm_name(&self) -> &str {
+        &self.vm_name
+    }
+
+    /// What QEMU calls its vCPUs, kept up to date, for [`Borrowed::use_names`].
+    ///
+    /// [`Borrowed::use_names`]: crate::Borrowed::use_names
+    pub fn cpu_names(&self) -> CpuNames {
+        self.shared.cpu_names.clone()
+    }
+
+    /// What the answers of a QEMU say, without a QEMU: the objects with their words in the layout
+    /// of their schemas. `answers` is the other side of a connection byte for byte, from the
+    /// greeting on, to the commands that [`Qmp::connect`] and its rounds send.
+    ///
+    /// It does no I/O, and takes time and memory in proportion to the bytes.
+    ///
+    /// # Errors
+    /// `Malformed`, `TooLarge`, `Unsupported` and `Io` as [`Qmp::connect`]. An answer that is not
+    /// whole is no error: what comes before it counts.
+    pub fn replay(answers: &[u8], share: QmpShare) -> Result<Vec<(Object, Vec<u64>)>> {
+        talk::replay(answers, share)
+    }
+}
+
+impl Provider for Qmp {
+    fn name(&self) -> &str {
+        "qmp"
+    }
+
+    /// As QEMU says, whether it has such an object or not; with histograms of as many buckets as
+    /// its answers have shown.
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(self.shared.known().schemas.clone())
+    }
+
+    /// What QEMU had at the last round; nothing while it is not connected. Never waits for QEMU.
+    fn objects(&self) -> Result<Vec<Object>> {
+        Ok(self.shared.known().objects.iter().map(|(object, _)| object.clone()).collect())
+    }
+
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        let known = self.shared.known();
+        let by_key: HashMap<_, _> =
+            known.objects.iter().map(|(object, block)| (object.key, (object, block))).collect();
+        let block = |object: &Object| {
+            let Some((known, block)) = by_key.get(&object.key) else { return Ok(None) };
+            // Else the plan's words would be other statistics' here.
+            if known.schema != *plan.schema() {
+                let text = format!("{} has other statistics than the plan is for", object.path);
+                return Err(Error::new(ErrorKind::Malformed, text));
+            }
+            Ok(Some(Arc::clone(block)))
+        };
+        let source = |objects: &[Object]| {
+            let blocks: Vec<_> = objects.iter().map(block).collect::<Result<_>>()?;
+            Ok(Box::new(QmpSource::new(plan, blocks, &self.worker)) as Box<dyn Source>)
+        };
+        objects.chunks(ROWS_PER_SOURCE).map(source).collect()
+    }
+}
+
+/// The poller's thread. It ends when this is dropped, by the provider or the last source.
+#[derive(Debug)]
+struct Worker {
+    wake: Arc<Wake>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.wake.signal();
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic, and if it did, a drop is no place to say so.
+            let _ = thread.join();
+        }
+    }
+}

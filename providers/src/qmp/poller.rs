@@ -1,0 +1,186 @@
+//! The thread that asks: round by round, at its own rate, whatever becomes of QEMU.
+//!
+//! A round is one `query-stats` a target; once a second the schemas and the vCPUs' names are asked
+//! again. After a round the poller rests until the next is due, at least as long as the round took,
+//! so that it never takes more than half of QEMU's main loop. An answer that does not come in time
+//! ends the round, and nothing more is sent until it has come. A connection that is lost takes its
+//! objects with it, and is tried again once a second.
+//!
+//! Invariant: QEMU is never waited for under a lock. What [`Shared`] shows is what was known at the
+//! end of the last round.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vmstrobe_core::{Object, Result, Schema};
+
+use super::QmpShare;
+use super::cpus::CpuNames;
+use super::session::{Asked, Fault, Session, Wake};
+use super::source::Block;
+use super::table::Table;
+use super::talk;
+
+/// From the start of one round to the start of the next.
+pub(super) const QMP_PERIOD: Duration = Duration::from_millis(100);
+/// How often schemas and vCPUs are asked for, and a lost connection is tried again.
+const RENEW_PERIOD: Duration = Duration::from_secs(1);
+/// The longest that all of connecting takes, or a round.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the poller rests if the system refuses to wait, which takes being out of memory.
+const REFUSED_PAUSE: Duration = Duration::from_millis(10);
+
+/// What is known of a QEMU, for its provider.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    known: Mutex<Known>,
+    /// What QEMU calls its vCPUs.
+    pub(super) cpu_names: CpuNames,
+}
+
+/// As of the end of a round.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) schemas: Vec<Arc<Schema>>,
+    pub(super) objects: Vec<(Object, Arc<Block>)>,
+    pub(super) peer_pid: Option<u32>,
+}
+
+impl Shared {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        // Each of its parts is replaced in one step: no panic leaves one half changed.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one who asks.
+#[derive(Debug)]
+pub(super) struct Poller {
+    socket: PathBuf,
+    wake: Arc<Wake>,
+    shared: Arc<Shared>,
+    table: Table,
+    session: Option<Session>,
+    /// When to ask for schemas and vCPUs again.
+    renew_at: Instant,
+}
+
+impl Poller {
+    /// Connects, and asks for everything once. Gives the VM's name too.
+    ///
+    /// # Errors
+    /// As [`Qmp::connect`](super::Qmp::connect).
+    pub(super) fn connect(
+        socket: PathBuf,
+        share: QmpShare,
+        wake: &Arc<Wake>,
+        shared: &Arc<Shared>,
+    ) -> Result<(Self, String)> {
+        let deadline = Instant::now() + CONNECT_LIMIT;
+        let said = |fault| talk::in_words(fault, &socket.display().to_string());
+        let mut session = Session::open(&socket, wake, deadline).map_err(said)?;
+        let file = socket.file_stem().unwrap_or_default().to_string_lossy();
+        let name = talk::vm_name(&mut session, &file).map_err(said)?;
+        let mut poller = Self {
+            table: Table::new(share, &name),
+            wake: Arc::clone(wake),
+            shared: Arc::clone(shared),
+            session: None,
+            renew_at: Instant::now(),
+            socket: socket.clone(),
+        };
+        poller.begin(session).map_err(said)?;
+        poller.publish();
+        Ok((poller, name))
+    }
+
+    /// Asks a QEMU for everything once.
+    fn begin(&mut self, session: Session) -> Asked<()> {
+        self.shared.known().peer_pid = session.peer_pid();
+        self.session = Some(session);
+        self.renew_at = Instant::now();
+        self.round()
+    }
+
+    /// Asks until it is woken up.
+    pub(super) fn run(mut self) {
+        let mut next = Instant::now() + QMP_PERIOD;
+        loop {
+            if self.rest(next).is_err() {
+                return;
+            }
+            let begin = Instant::now();
+            match self.turn(begin + CONNECT_LIMIT) {
+                // Refused: what was refused stays as it was.
+                Ok(()) | Err(Fault::Late | Fault::Refused(_)) => {}
+                Err(Fault::Stopped) => return,
+                Err(Fault::Lost(_)) => {
+                    self.session = None;
+                    self.table.clear();
+                }
+            }
+            self.publish();
+            let period = if self.session.is_some() { QMP_PERIOD } else { RENEW_PERIOD };
+            let end = Instant::now();
+            next = (begin + period).max(end + (end - begin));
+        }
+    }
+
+    /// A round, or a try to connect again.
+    fn turn(&mut self, deadline: Instant) -> Asked<()> {
+        let Some(session) = &mut self.session else {
+            let session = Session::open(&self.socket, &self.wake, deadline)?;
+            // One who greets and then is late or refuses is asked again in rounds.
+            return self.begin(session);
+        };
+        session.settle(deadline)?;
+        self.round()
+    }
+
+    fn round(&mut self) -> Asked<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        if Instant::now() >= self.renew_at {
+            talk::renew(session, &mut self.table, &self.shared.cpu_names)?;
+            self.renew_at = Instant::now() + RENEW_PERIOD;
+        }
+        if talk::round(session, &mut self.table)? {
+            self.renew_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Shows what is known, if that is anything new.
+    fn publish(&self) {
+        let mut known = self.shared.known();
+        let keys = known.objects.iter().map(|(object, _)| object.key);
+        if !keys.eq(self.table.held().map(|held| held.object.key)) {
+            let held = self.table.held();
+            known.objects =
+                held.map(|held| (held.object.clone(), Arc::clone(&held.block))).collect();
+        }
+        known.schemas.clear();
+        known.schemas.extend(self.table.schemas().cloned());
+    }
+
+    /// Waits for the next round; not so long if QEMU closes the connection.
+    fn rest(&self, until: Instant) -> Asked<()> {
+        while Instant::now() < until {
+            let closed = match &self.session {
+                Some(session) => session.rest(until),
+                None => self.wake.wait(None, until),
+            };
+            match closed {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(Fault::Stopped) => return Err(Fault::Stopped),
+                Err(_) => thread::sleep(REFUSED_PAUSE),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
