@@ -54,7 +54,7 @@ pub enum QmpShare {
 /// QEMU is asked every 100 ms, or less often if it takes longer than half of that to answer. A row
 /// is good in the first tick that sees an answer and aged until the next; stale when the answer is
 /// more than 1 s old; gone when QEMU has the object no more, or has closed the connection. Then it
-/// is tried again once a second, and what it has then are new objects.
+/// is tried again about once a second, and what it has then are new objects.
 ///
 /// QEMU serves one client a socket: this one keeps it as long as the provider or a source lives.
 ///

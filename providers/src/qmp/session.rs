@@ -316,6 +316,7 @@ fn cannot_connect(path: &Path, error: io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -364,7 +365,7 @@ mod tests {
         let before = Instant::now();
         assert!(matches!(session.rest(before + QUEUE_POLL), Ok(false)));
         assert!(before.elapsed() >= QUEUE_POLL);
-        drop(theirs);
+        theirs.shutdown(Shutdown::Write).unwrap();
         assert!(matches!(session.rest(before + GREETING_LIMIT), Ok(true)));
         assert!(before.elapsed() < GREETING_LIMIT);
     }

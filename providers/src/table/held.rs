@@ -85,10 +85,11 @@ impl Table {
     /// # Errors
     /// Those of [`Memory::of`] and [`Segment::parse`].
     pub(super) fn given(number: u64, fd: OwnedFd, by: Giver) -> Result<Self> {
-        let file = file_of(&fd);
+        // Not asked of a file that may not answer.
+        let file = Memory::is_possible(&fd).then(|| file_of(&fd));
         // Whether a file is locked is asked by its descriptor, which a mapping does not keep.
         let may_map = !matches!(by, Giver::Path);
-        Ok(Self { file: Some(file), ..Self::new(number, Memory::of(fd, may_map)?, by)? })
+        Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by)? })
     }
 
     /// A table in that memory.
@@ -141,7 +142,9 @@ impl Table {
         let mut interned = HashMap::new();
         shared.forget();
         for mut found in found {
-            let Some(path) = self.free_path(&found.path, &mut shared.taken) else { continue };
+            // Once it is taken, the object has it.
+            let path = std::mem::take(&mut found.path);
+            let Some(path) = self.free_path(&path, &mut shared.taken) else { continue };
             let schema = interned.entry(Arc::as_ptr(&found.schema));
             found.schema = schema.or_insert_with(|| shared.intern(&found.schema)).clone();
             let known = before.get(&(found.incarnation, &*path)).copied();
