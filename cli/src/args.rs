@@ -13,19 +13,21 @@ use std::time::Duration;
 use clap::builder::StyledStr;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use vmstrobe_core::{Names, Target};
-use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
 
 use crate::error::{Error, Kind, Result, with_causes};
 
 mod quantity;
+mod source;
 mod examples;
+
+pub(crate) use source::{Source, Vcpus, Wanted};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
 /// vmstrobe reads KVM's own statistics of running virtual machines (exits, halts, page faults, ...)
-/// from outside, without stopping a vCPU and without restarting a VMM. It names them as QEMU's
-/// query-stats does. It needs root, CAP_SYS_PTRACE, or VMMs of the same user.
+/// from outside, without stopping a vCPU and without restarting a VMM; and any program's own, which
+/// it publishes in a table. It names them as QEMU's query-stats does. It needs root,
+/// CAP_SYS_PTRACE, or processes of the same user.
 ///
 /// Data goes to standard output, everything else to standard error. The exit status is 0 if it is
 /// done, 1 if it failed, 2 if the command line makes no sense.
@@ -39,33 +41,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Sample a small virtual machine of our own, live.
+    /// Sample a small virtual machine and a crypto device of our own, live.
     ///
-    /// Starts a KVM guest whose vCPUs have different loads that change over time, samples it 1000
-    /// times a second, and shows what each vCPU does: as a table that refreshes on a terminal, as
-    /// plain lines otherwise. It ends with how well the sampling went: ticks, missed ticks, how
-    /// late they began and what they cost. Without a usable /dev/kvm it says why, and samples
-    /// itself.
+    /// Starts a KVM guest whose vCPUs have different loads that change over time, and a crypto
+    /// device that really encrypts and decrypts by AES; samples them 1000 times a second, and shows
+    /// what each does: as a table that refreshes on a terminal, as plain lines otherwise. It ends
+    /// with how well the sampling went: ticks, missed ticks, how late they began and what they
+    /// cost. Without a usable /dev/kvm it says why, and samples the crypto device alone.
     #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
 
-    /// List the virtual machines on this host.
+    /// List the virtual machines and the tables of statistics on this host.
     ///
-    /// Shows each with its process id, its name, how many vCPUs it has, and how its statistics can
-    /// be read, or why they cannot and what to do about it.
+    /// Shows each virtual machine with its process id, its name, how many vCPUs it has, and how its
+    /// statistics can be read, or why they cannot and what to do about it. Below them the same of
+    /// the tables in which programs publish statistics of their own: the process, the provider's
+    /// name, and how many objects of which target it has.
     #[command(after_help = examples::LIST)]
     List(ListArgs),
 
     /// Show which statistics there are: query-stats-schemas.
     ///
     /// A statistic is cumulative (it only grows), an instant (it goes up and down), a peak, or a
-    /// histogram. Which ones there are is the kernel's choice, so look here before you filter.
+    /// histogram. Which ones there are is the kernel's choice, or the program's that publishes
+    /// them, so look here before you filter. vmstrobe's own are left out unless asked for.
     #[command(after_help = examples::SCHEMA)]
     Schema(SchemaArgs),
 
     /// Read the statistics once: query-stats.
     ///
-    /// Prints a table with a column for each vCPU. Statistics that are 0 everywhere are left out.
+    /// Prints a table with a column for each vCPU, or for each object of another target. Statistics
+    /// that are 0 everywhere are left out.
     /// With --json it prints exactly what QEMU's query-stats returns, lists in ascending order.
     #[command(after_help = examples::QUERY)]
     Query(QueryArgs),
@@ -88,8 +94,8 @@ pub(crate) enum Command {
     /// samples in which they were true; other levels the last value and the range.
     ///
     /// With a command the exit status is the command's: 128 and the signal's number if one killed
-    /// it, 127 if it was not found, 126 if it could not be run. If a virtual machine ends while it
-    /// is measured, what was measured until then is printed, and the exit status is 1 unless the
+    /// it, 127 if it was not found, 126 if it could not be run. If a process ends while it is
+    /// measured, what was measured until then is printed, and the exit status is 1 unless the
     /// command's is another.
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
@@ -104,63 +110,6 @@ pub(crate) enum Info {
     /// stands above it, which QEMU cannot do.
     #[command(after_help = examples::INFO)]
     Stats(InfoArgs),
-}
-
-/// Where statistics come from.
-#[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Where from (default: the one virtual machine on this host)")]
-pub(crate) struct Source {
-    /// The VMM of this process id; may be given more than once
-    #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
-    pub(crate) pids: Vec<u32>,
-
-    /// All virtual machines on this host that can be read
-    #[arg(long, conflicts_with = "pids")]
-    pub(crate) all: bool,
-
-    /// A demo guest that is started for this
-    #[arg(long, conflicts_with_all = ["pids", "all"])]
-    pub(crate) demo: bool,
-}
-
-/// Which statistics.
-#[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Wanted {
-    /// Of what kind of object: vm, vcpu, cryptodev, or sampler for vmstrobe itself
-    #[arg(long, value_name = "TARGET")]
-    pub(crate) target: Option<String>,
-
-    /// Names, globs (halt_*) and /regexes/ with commas between; a leading - excludes
-    #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
-    pub(crate) names: Option<Names>,
-
-    /// Of one provider: kvm, or vmstrobe for its own
-    #[arg(long, value_name = "NAME")]
-    pub(crate) provider: Option<String>,
-}
-
-impl Wanted {
-    /// Our own statistics need no virtual machine.
-    pub(crate) fn needs_vm(&self) -> bool {
-        self.target.as_deref() != Some(SAMPLER_TARGET)
-            && self.provider.as_deref() != Some(vmstrobe_sampler::PROVIDER)
-    }
-
-    /// What kind of object: vCPUs, if nothing else was said.
-    pub(crate) fn target(&self) -> Target {
-        let default = if self.needs_vm() { Target::Vcpu.name() } else { SAMPLER_TARGET }.to_owned();
-        Target::from_name(self.target.as_ref().unwrap_or(&default))
-    }
-}
-
-/// Which vCPUs.
-#[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Vcpus {
-    /// One vCPU, by its number or path; may be given more than once
-    #[arg(long = "vcpu", value_name = "PATH|INDEX")]
-    pub(crate) vcpus: Vec<String>,
 }
 
 /// How often and how long.
@@ -198,7 +147,8 @@ pub(crate) struct DemoArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
-    /// Print an array of objects: pid, name, vcpus, readable, how
+    /// Print an array of objects, each with kind (vm or table), pid, name, readable, how; and of a
+    /// VM vcpus, of a table its provider and how many objects of which target it has
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -238,7 +188,7 @@ pub(crate) struct QueryArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct InfoArgs {
-    /// vm, vcpu, cryptodev, or sampler for vmstrobe itself
+    /// vm, vcpu, cryptodev, anyone's own, or sampler for vmstrobe itself
     pub(crate) target: String,
 
     /// Exact names with commas between, or * for all

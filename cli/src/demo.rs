@@ -1,4 +1,5 @@
-//! `vmstrobe demo`: a guest of our own, sampled live; without `/dev/kvm`, the sampler itself.
+//! `vmstrobe demo`: a guest and a crypto device of our own, sampled live; without `/dev/kvm`, the
+//! crypto device alone.
 //!
 //! Invariant: both are the same loop over the same samples, which differ only in what is in them.
 //! However it ends, the summary is of all ticks there were.
@@ -15,9 +16,14 @@ use crate::json;
 use crate::out::{Out, say};
 use crate::stat;
 use crate::terminal::{Screen, Stop, size};
+pub(crate) use crypto::CryptoLoad;
 use summary::Summary;
 use view::View;
 
+mod crypto;
+mod history;
+mod vcpus;
+mod device;
 mod view;
 mod summary;
 
@@ -30,9 +36,6 @@ const LINES: Duration = Duration::from_secs(1);
 /// How often to look for samples.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What the demo shows of a vCPU.
-pub(super) const NAMES: [&str; 4] = ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist"];
-
 /// Runs the demo.
 ///
 /// # Errors
@@ -43,8 +46,8 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         Ok(engine) => (engine, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
-            say("so there is no guest: vmstrobe samples its own sampler instead");
-            (Engine::health_alone(), 0)
+            say("so there is no guest: vmstrobe samples its crypto device alone");
+            (Engine::demo_without_guest()?, 0)
         }
     };
     let live = out.is_terminal() && !args.json;
@@ -77,11 +80,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     Ok(0)
 }
 
-/// What is shown of vCPUs, and the sampler's health.
+/// What is shown of vCPUs, the crypto device, and the sampler's health.
 fn filters() -> Vec<Filter> {
-    let request = Request { provider: None, names: Some(Names::exact(NAMES)) };
+    let request = Request { provider: None, names: Some(Names::exact(vcpus::NAMES)) };
     let vcpus = Filter { providers: Some(vec![request]), ..Filter::all(Target::Vcpu) };
-    vec![vcpus, Filter::all(Target::from_name(SAMPLER_TARGET))]
+    let others = [Target::Cryptodev, Target::from_name(SAMPLER_TARGET)].map(Filter::all);
+    [vcpus].into_iter().chain(others).collect()
 }
 
 /// A demo under way.

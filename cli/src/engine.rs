@@ -13,19 +13,25 @@ use std::time::Duration;
 
 use vmstrobe_core::{Filter, Object, Registry, Schema, Snapshot};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{OwnKvm, Reaper};
+use vmstrobe_providers::OwnKvm;
 use vmstrobe_sampler::{
     Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
 
 use crate::args::Source;
+use crate::demo::CryptoLoad;
 use crate::error::{Error, Result};
 use crate::out::say;
 
+mod attached;
 mod attach;
+mod distinct;
+mod sources;
 mod wanted;
 
-pub(crate) use attach::{Attached, borrowed, hidden_text};
+pub(crate) use attach::hidden_text;
+use attached::Absence;
+pub(crate) use attached::Attached;
 pub(crate) use wanted::Ask;
 
 /// What the demo's guest is called.
@@ -48,8 +54,14 @@ const QUEUE_WORDS_MAX: usize = 8 << 20;
 pub(crate) struct Engine {
     registry: Registry,
     recorder: Recorder,
-    vms: Vec<Attached>,
-    guest: Option<DemoGuest>,
+    attached: Vec<Attached>,
+    demo: Option<Demo>,
+}
+
+/// What runs for a demo.
+struct Demo {
+    _guest: Option<DemoGuest>,
+    _crypto: CryptoLoad,
 }
 
 impl Engine {
@@ -57,22 +69,19 @@ impl Engine {
     /// and one is needed. Our own health is always among the providers.
     ///
     /// # Errors
-    /// If a virtual machine cannot be read, or it is not clear which one is meant.
-    pub(crate) fn new(source: &Source, needs_vm: bool) -> Result<Self> {
+    /// If what he named cannot be read, or it is not clear what is meant.
+    pub(crate) fn new(source: &Source, needs_source: bool) -> Result<Self> {
         if source.demo {
             return Self::demo(DEMO_VCPUS);
         }
-        let registry = Registry::default();
-        let mut vms = Vec::new();
-        if needs_vm || source.all || !source.pids.is_empty() {
-            let provider = borrowed(Reaper::new()?)?;
-            vms = attach::attach(&provider, source)?;
-            registry.add(Arc::new(provider));
+        let (registry, mut attached) = (Registry::default(), Vec::new());
+        if needs_source || source.is_named() {
+            attached = sources::open(source, &registry)?;
         }
-        Ok(Self::with_health(registry, vms, None))
+        Ok(Self::with_health(registry, attached, None))
     }
 
-    /// An engine with a guest of our own, running.
+    /// An engine with a guest and a crypto device of our own, running.
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
@@ -87,18 +96,28 @@ impl Engine {
         guest.start()?;
         let registry = Registry::default();
         registry.add(Arc::new(provider));
-        Ok(Self::with_health(registry, Vec::new(), Some(guest)))
+        Self::with_crypto(registry, Some(guest))
     }
 
-    /// An engine with nothing but its own health.
-    pub(crate) fn health_alone() -> Self {
-        Self::with_health(Registry::default(), Vec::new(), None)
+    /// The same where there can be no guest.
+    ///
+    /// # Errors
+    /// If the system has no memory or threads for it.
+    pub(crate) fn demo_without_guest() -> Result<Self> {
+        Self::with_crypto(Registry::default(), None)
     }
 
-    fn with_health(registry: Registry, vms: Vec<Attached>, guest: Option<DemoGuest>) -> Self {
+    fn with_crypto(registry: Registry, guest: Option<DemoGuest>) -> Result<Self> {
+        let crypto = CryptoLoad::start()?;
+        registry.add(crypto.provider());
+        let demo = Demo { _guest: guest, _crypto: crypto };
+        Ok(Self::with_health(registry, Vec::new(), Some(demo)))
+    }
+
+    fn with_health(registry: Registry, attached: Vec<Attached>, demo: Option<Demo>) -> Self {
         let (health, recorder) = Health::new();
         registry.add(Arc::new(health));
-        Self { registry, recorder, vms, guest }
+        Self { registry, recorder, attached, demo }
     }
 
     pub(crate) fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -113,23 +132,12 @@ impl Engine {
         Ok(objects)
     }
 
-    /// The providers' names, also of those whose statistics another one carries.
-    fn provider_names(&self) -> Vec<String> {
-        let schemas = self.schemas().unwrap_or_default();
-        let mut names: Vec<String> =
-            schemas.iter().map(|schema| schema.provider().to_owned()).collect();
-        names.extend(self.registry.providers().iter().map(|provider| provider.name().to_owned()));
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
     /// Everything that the filter wants, read once.
     ///
     /// # Errors
     /// If it cannot be opened.
     pub(crate) fn once(self, filter: Filter) -> Result<Arc<Snapshot>> {
-        if self.guest.is_some() {
+        if self.demo.is_some() {
             thread::sleep(DEMO_WARM_UP);
         }
         let sweep = Roster::new(self.registry.clone(), vec![filter]).open()?;
@@ -156,8 +164,16 @@ impl Engine {
         let complain = |error: &vmstrobe_core::Error| say(crate::error::with_causes(error));
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
         let state = State::Running(running);
-        let (vms, _guest) = (self.vms, self.guest);
-        Ok(Session { first, samples, watch: Some(watch), state, _control: control, vms, _guest })
+        Ok(Session {
+            first,
+            samples,
+            absence: Absence::default(),
+            watch: Some(watch),
+            state,
+            _control: control,
+            attached: self.attached,
+            _demo: self.demo,
+        })
     }
 }
 
@@ -174,12 +190,13 @@ pub(crate) struct Session {
     /// The sample that was taken before it began to run.
     pub(crate) first: Arc<Snapshot>,
     samples: Subscriber,
+    absence: Absence,
     watch: Option<Watch>,
     state: State,
     /// What the tick retires is dropped with it.
     _control: Control,
-    vms: Vec<Attached>,
-    _guest: Option<DemoGuest>,
+    attached: Vec<Attached>,
+    _demo: Option<Demo>,
 }
 
 enum State {
@@ -192,12 +209,16 @@ enum State {
 impl Session {
     /// The next sample, if one comes in time.
     pub(crate) fn recv(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
-        self.samples.recv_timeout(timeout)
+        self.noted(self.samples.recv_timeout(timeout))
     }
 
     /// The next sample, if it is there.
     pub(crate) fn try_recv(&self) -> Option<Arc<Snapshot>> {
-        self.samples.try_recv()
+        self.noted(self.samples.try_recv())
+    }
+
+    fn noted(&self, sample: Option<Arc<Snapshot>>) -> Option<Arc<Snapshot>> {
+        sample.inspect(|sample| self.absence.note(sample))
     }
 
     /// Samples that came faster than they were received.
@@ -213,14 +234,15 @@ impl Session {
         }
     }
 
-    /// The virtual machines that have ended since the last call.
+    /// Those who have ended since the last call.
     pub(crate) fn newly_ended(&mut self) -> Vec<Attached> {
-        self.vms.extract_if(.., |vm| vm.has_ended()).collect()
+        let gone_for = self.absence.lasts();
+        self.attached.extract_if(.., |attached| attached.has_ended(gone_for)).collect()
     }
 
-    /// True if there are virtual machines of others, or were, and none is left.
+    /// True if nobody is left, or nothing that was sampled has been there for a while.
     pub(crate) fn is_deserted(&self) -> bool {
-        self.vms.is_empty()
+        self.attached.is_empty() || self.absence.is_for_good()
     }
 
     /// Ends the sampling and gives the sampler, to tick once more or tell of its health.

@@ -92,8 +92,11 @@ impl Out {
     }
 }
 
-/// Says something to the user that is no result.
+/// Says something to the user that is no result. Control characters are not passed on: there may
+/// be names in it that anyone has made up.
 pub(crate) fn say(text: impl Display) {
+    let is_unwanted = |c: char| c.is_control() && c != '\n';
+    let text = text.to_string().replace(is_unwanted, "\u{fffd}");
     // Nobody hears it: then nobody misses it.
     let _ = writeln!(io::stderr(), "vmstrobe: {text}");
 }

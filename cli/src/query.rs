@@ -3,7 +3,7 @@
 //! Invariant: only what was read in this one tick is printed. An object that could not be read is
 //! named on standard error, and that none could be is a failure.
 
-use vmstrobe_core::hmp::InfoStats;
+use vmstrobe_core::hmp::{InfoStats, printable};
 use vmstrobe_core::{Desc, Names, ObjectView, RowState, Snapshot, Target, Value, quantile};
 
 use crate::args::{InfoArgs, QueryArgs};
@@ -20,7 +20,7 @@ use crate::text::{bound, counted, thousands};
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -41,14 +41,15 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
 /// As [`run`].
 pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
+    let target = Target::from_name(&args.target);
+    let needs_source = target.name() != vmstrobe_sampler::TARGET;
     let ask = Ask {
-        target: Target::from_name(&args.target),
+        target: Some(target),
         provider: args.provider.clone(),
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.vcpus.clone(),
     };
-    let needs_vm = ask.target.name() != vmstrobe_sampler::TARGET;
-    let engine = Engine::new(&args.source, needs_vm)?;
+    let engine = Engine::new(&args.source, needs_source)?;
     let filter = engine.filter(ask)?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -65,7 +66,7 @@ fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
 /// Names what could not be read.
 fn check_read(snapshot: &Snapshot) -> Result<()> {
     for view in snapshot.objects() {
-        let path = &view.object().path;
+        let path = printable(&view.object().path);
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
             RowState::Stale => say(format_args!("{path} has fallen silent")),
@@ -79,12 +80,15 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
         }
     }
     if good(snapshot).next().is_none() {
-        return Err(Error::failed("nothing could be read: has the virtual machine ended?"));
+        return Err(Error::failed(
+            "nothing could be read: has whoever is meant ended? `vmstrobe list` shows who is there",
+        ));
     }
     Ok(())
 }
 
-/// A table for each virtual machine: a row for each statistic, a column for each vCPU.
+/// A table for each virtual machine, or for whatever else has objects of one kind below it in their
+/// paths: a row for each statistic, a column for each vCPU or other object.
 fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
     let views: Vec<ObjectView<'_>> = good(snapshot).collect();
     let same = |a: &ObjectView<'_>, b: &ObjectView<'_>| {
@@ -106,7 +110,7 @@ fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
     lines
 }
 
-/// The table of the objects of one virtual machine, and how many rows it leaves out.
+/// The table of objects that stand below one path, and how many rows it leaves out.
 fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
     let title = views.first().map(parent).unwrap_or_default();
     let mut table = Table::new().column(title, Align::Left).column("", Align::Left);
@@ -159,13 +163,13 @@ pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
     quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
 }
 
-/// The path without its last part: the virtual machine of a vCPU.
+/// The path without its last part: the virtual machine of a vCPU, `/objects` of a crypto device.
 fn parent(view: &ObjectView<'_>) -> String {
     let path = &view.object().path;
     path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned()
 }
 
-/// The last part of the path: the vCPU.
+/// The last part of the path: the vCPU, the device.
 fn leaf(view: &ObjectView<'_>) -> String {
     let path = &view.object().path;
     path.rsplit_once('/').map_or(&**path, |(_, leaf)| leaf).to_owned()

@@ -20,7 +20,7 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
     let names = args.wanted.names.as_ref();
     let mut schemas = engine.wanted_schemas(&args.wanted)?;
     schemas.retain(|schema| wanted(schema, names).next().is_some());

@@ -44,7 +44,7 @@ pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
     check_interval(args, &timing)?;
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
-    let engine = Engine::new(&args.source, args.wanted.needs_vm())?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let stop = Stop::listen(!args.command.is_empty())?;
     let session = engine.start(vec![filter], timing)?;

@@ -50,12 +50,13 @@ impl Table {
         align: Align,
         width_min: usize,
     ) -> Self {
-        self.columns.push(Column { header: header.into(), align, width_min, cells: Vec::new() });
+        let header = printable(&header.into());
+        self.columns.push(Column { header, align, width_min, cells: Vec::new() });
         self
     }
 
-    /// Adds a row; cells that are not given are empty. Control characters are not passed on: a
-    /// cell is one line, whoever wrote what is in it.
+    /// Adds a row; cells that are not given are empty. Control characters are not passed on, here
+    /// and in headers: a cell is one line, whoever wrote what is in it.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells = cells.into_iter();
         for column in &mut self.columns {
@@ -132,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_cell_is_one_line_whoever_wrote_it() {
-        let mut table = Table::new().column("NAME", Align::Left);
+        let mut table = Table::new().column("NAME\r", Align::Left);
         table.row(["a\nb\x1b[2J".to_owned()]);
-        assert_eq!(table.lines(), ["NAME", "a\u{fffd}b\u{fffd}[2J"]);
+        assert_eq!(table.lines(), ["NAME\u{fffd}", "a\u{fffd}b\u{fffd}[2J"]);
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The command as its users meet it: exit statuses, what goes where, and what it says when
-//! something is not as it should be. The real binary, real virtual machines.
+//! something is not as it should be. The real binary, real virtual machines, real tables.
 
 mod cli {
     mod attach;
     mod demo;
+    mod endings;
     mod output;
+    mod qmp;
     mod same;
     mod stat;
+    mod tables;
     mod usage;
 }
 

@@ -1,17 +1,20 @@
 //! The examples that close every help text.
 //!
-//! Invariant: each can be typed as it stands, on a host with one virtual machine or with --demo.
+//! Invariant: each can be typed as it stands, on a host with one virtual machine or with --demo;
+//! only process ids, sockets, files and the provider xyz are anyone's own.
 
 pub(super) const TOP: &str = "\
 EXAMPLES
   See what it does, without a virtual machine of yours:
       vmstrobe demo
-  Which virtual machines are there, and can they be read?
+  Which virtual machines and tables of statistics are there, and can they be read?
       vmstrobe list
   What do the vCPUs of process 4711 do in ten seconds?
       vmstrobe stat -p 4711 -d 10s
   What does each of them do while a benchmark runs?
       vmstrobe stat --per-vcpu -- ssh guest ./benchmark
+  What do the crypto devices of a QEMU count?
+      vmstrobe query --from-qmp /run/web.qmp --target cryptodev
 
 `vmstrobe COMMAND --help` says more about each command.";
 
@@ -23,6 +26,9 @@ EXAMPLES
       vmstrobe demo --vcpus 8 -r 10k -d 10s
   How late is a tick on this machine, for a script?
       vmstrobe demo -d 5s --json
+  What it publishes, from another shell:
+      vmstrobe list
+      vmstrobe query -p $(pgrep -x vmstrobe) --target cryptodev
 
 The duration is 10s if standard output is no terminal; otherwise it has no end.";
 
@@ -30,8 +36,10 @@ pub(super) const LIST: &str = "\
 EXAMPLES
   Everything that runs on this host:
       vmstrobe list
-  The process ids of all that can be read, for a script:
-      vmstrobe list --json | jq '.[] | select(.readable) | .pid'";
+  The process ids of all virtual machines that can be read, for a script:
+      vmstrobe list --json | jq '.[] | select(.kind == \"vm\" and .readable) | .pid'
+  Who publishes statistics of his own?
+      vmstrobe list --json | jq '.[] | select(.kind == \"table\") | [.pid, .provider]'";
 
 pub(super) const SCHEMA: &str = "\
 EXAMPLES
@@ -40,7 +48,11 @@ EXAMPLES
   Everything about halts, of a guest started for this:
       vmstrobe schema --demo --names 'halt_*'
   As QEMU would say it:
-      vmstrobe schema --json";
+      vmstrobe schema --json
+  As a QEMU says it, with what only it has:
+      vmstrobe schema --from-qmp /run/web.qmp --json
+  What does vmstrobe count of itself?
+      vmstrobe schema --provider vmstrobe";
 
 pub(super) const QUERY: &str = "\
 EXAMPLES
@@ -50,8 +62,20 @@ EXAMPLES
       vmstrobe query --names 'exits,halt_*,-*_hist'
   vCPU 0 of process 4711, for a program:
       vmstrobe query -p 4711 --vcpu 0 --json
-  The virtual machine as a whole, where its VMM keeps that open:
-      vmstrobe query --target vm";
+  The virtual machine as a whole, where its VMM keeps that open, and else from its QEMU:
+      vmstrobe query --target vm
+      vmstrobe query --from-qmp /run/web.qmp --target vm
+  The crypto devices of a QEMU, for a program:
+      vmstrobe query --from-qmp /run/web.qmp --target cryptodev --json
+  vCPUs called as their QEMU calls them, and read without asking it:
+      vmstrobe query -p 4711 --from-qmp /run/web.qmp
+  What a program publishes in a table of its own, by its process, its file or its socket:
+      vmstrobe query -p 4711 --provider xyz
+      vmstrobe query --table /dev/shm/xyz
+      vmstrobe query --from-socket /run/xyz.sock
+
+QEMU needs a QMP socket for that: -qmp unix:/run/web.qmp,server=on,wait=off. It serves one client
+at a time there.";
 
 pub(super) const INFO: &str = "\
 EXAMPLES
@@ -60,7 +84,9 @@ EXAMPLES
   Without a line that names the provider:
       vmstrobe info stats vcpu '*' kvm
   Two of them, of a guest started for this:
-      vmstrobe info stats --demo vcpu exits,halt_exits kvm";
+      vmstrobe info stats --demo vcpu exits,halt_exits kvm
+  All that a QEMU has of its crypto devices:
+      vmstrobe info stats --from-qmp /run/web.qmp cryptodev";
 
 pub(super) const STAT: &str = "\
 EXAMPLES
@@ -72,6 +98,8 @@ EXAMPLES
       vmstrobe stat --per-vcpu -o stat.txt -- ssh guest ./benchmark
   The same for a program, one JSON object a line:
       vmstrobe stat -i 100 --json -p 4711
+  Ten seconds of a program's own statistics, each object by itself:
+      vmstrobe stat -p 4711 --provider xyz --per-vcpu -d 10s
   Try it without a virtual machine of yours:
       vmstrobe stat --demo -d 5s
 

@@ -1,6 +1,7 @@
 //! Command lines and what becomes of them.
 
 use clap::CommandFactory;
+use vmstrobe_core::Target;
 
 use super::*;
 
@@ -35,7 +36,7 @@ fn stat_takes_it_all() {
          --per-vcpu -o x --json --vcpu 0 --vcpu /vm/a/vcpu[1] -- ls -l --json",
     );
     assert_eq!(args.source.pids, [1, 2]);
-    assert_eq!(args.wanted.target(), Target::Vm);
+    assert_eq!(args.wanted.target(), Some(Target::Vm));
     assert!(args.wanted.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
     assert_eq!(args.pace.rate, 10_000.0);
     assert_eq!(args.interval, Some(Duration::from_millis(100)));
@@ -44,13 +45,23 @@ fn stat_takes_it_all() {
 }
 
 #[test]
-fn vcpus_are_meant_unless_said_otherwise() {
-    assert_eq!(stat("stat").wanted.target(), Target::Vcpu);
+fn what_is_left_open_stays_open() {
+    assert_eq!(stat("stat").wanted.target(), None);
+    assert!(stat("stat").wanted.needs_source() && !stat("stat").source.is_named());
     assert_eq!(stat("stat").pace.rate, 1000.0);
-    assert_eq!(stat("stat --target xyz").wanted.target(), Target::from_name("xyz"));
+    assert_eq!(stat("stat --target xyz").wanted.target(), Some(Target::from_name("xyz")));
     for own in ["stat --target sampler", "stat --provider vmstrobe"] {
-        assert!(!stat(own).wanted.needs_vm());
-        assert_eq!(stat(own).wanted.target(), Target::from_name("sampler"));
+        assert!(!stat(own).wanted.needs_source());
+    }
+}
+
+#[test]
+fn sources_stand_beside_each_other() {
+    let source = stat("stat -p 1 --from-qmp a --from-qmp b --table c --from-socket d").source;
+    assert_eq!(source.qmp, ["a", "b"].map(PathBuf::from));
+    assert_eq!((source.tables, source.sockets), (vec!["c".into()], vec!["d".into()]));
+    for source in ["-p 1", "--all", "--demo", "--from-qmp a", "--table a", "--from-socket a"] {
+        assert!(stat(&format!("stat {source}")).source.is_named(), "{source}");
     }
 }
 
@@ -66,6 +77,9 @@ fn what_makes_no_sense_is_bad_usage() {
     check_refused("query -p x", "`vmstrobe list`");
     check_refused("query --names /a", "no closing");
     check_refused("query --demo --all", "cannot be used with");
+    check_refused("query --demo --from-qmp a", "cannot be used with");
+    check_refused("query --demo --table a", "cannot be used with");
+    check_refused("query --all -p 1", "cannot be used with");
     check_refused("stat -d 1s -- true", "cannot be used with");
     check_refused("info", "name a command");
     check_refused("info stats", "<TARGET>");

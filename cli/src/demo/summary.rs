@@ -10,7 +10,7 @@ use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
 /// What can be tried next.
 const NEXT: [(&str, &str); 4] = [
-    ("vmstrobe list", "the virtual machines on this host"),
+    ("vmstrobe list", "the virtual machines and tables on this host"),
     ("vmstrobe stat --demo -d 3s", "everything a vCPU counts, as deltas and rates"),
     ("vmstrobe stat -p PID -- CMD", "what a virtual machine does while a command runs"),
     ("vmstrobe demo -r 10k", "this again, ten times as fast"),
@@ -18,7 +18,7 @@ const NEXT: [(&str, &str); 4] = [
 
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
-    sampled: &'static str,
+    sampled: Vec<&'static str>,
     vcpus: u32,
     rate_hz: f64,
     seconds: f64,
@@ -57,14 +57,14 @@ impl Summary {
         let health = sampler.health();
         let counts = health.counts();
         let threads = sampler.threads();
-        let what = if vcpus > 0 { "one pread a vCPU and tick" } else { "no system call" };
+        let what = if vcpus > 0 { "one pread a vCPU and tick, else " } else { "" };
         let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
         Self {
-            sampled: if vcpus > 0 { "vcpu" } else { vmstrobe_sampler::TARGET },
+            sampled: if vcpus > 0 { vec!["vcpu", "cryptodev"] } else { vec!["cryptodev"] },
             vcpus,
             rate_hz,
             seconds,
-            way: format!("{what}, {how}"),
+            way: format!("{what}no system call, {how}"),
             ticks: counts.ticks,
             missed_ticks: counts.missed_ticks,
             starved_ticks: counts.starved_ticks,
@@ -77,8 +77,8 @@ impl Summary {
 
     pub(super) fn lines(&self) -> Vec<String> {
         let what = match self.vcpus {
-            0 => "its own sampler".to_owned(),
-            vcpus => counted(vcpus as usize, "vCPU"),
+            0 => "a crypto device".to_owned(),
+            vcpus => format!("{} and a crypto device", counted(vcpus as usize, "vCPU")),
         };
         let (rate, time) = (hertz(self.rate_hz), seconds(self.seconds));
         let title = format!("vmstrobe sampled {what} at {rate} for {time} ({}).", self.way);
@@ -127,7 +127,7 @@ mod tests {
     fn summary(vcpus: u32) -> Summary {
         let quantiles = || Quantiles { p50: 5000, p99: 85_000, p999: 200_000, max: 1_200_000 };
         Summary {
-            sampled: "vcpu",
+            sampled: vec!["vcpu", "cryptodev"],
             vcpus,
             rate_hz: 1000.0,
             seconds: 10.0,
@@ -146,7 +146,7 @@ mod tests {
     fn a_summary_says_it_all() {
         let text = summary(4).lines().join("\n");
         for part in [
-            "4 vCPUs at 1 kHz for 10.0 s (one pread a vCPU and tick, inline)",
+            "4 vCPUs and a crypto device at 1 kHz for 10.0 s (one pread a vCPU and tick, inline)",
             "ticks    9,997  samples taken",
             "missed       3  0.0 %",
             "p50      p99   p99.9      max",
@@ -155,14 +155,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
-        assert!(summary(0).lines().join("\n").contains("its own sampler"));
+        assert!(summary(0).lines().join("\n").contains("vmstrobe sampled a crypto device at"));
     }
 
     #[test]
     fn json_has_the_same_figures() {
         let text = json::text(&summary(4));
         assert!(
-            text.starts_with(r#"{"sampled": "vcpu", "vcpus": 4, "rate_hz": 1000.0, "#),
+            text.starts_with(r#"{"sampled": ["vcpu", "cryptodev"], "vcpus": 4, "rate_hz": "#),
             "{text}"
         );
         assert!(text.contains(r#""lateness_ns": {"p50": 5000, "p99": 85000, "#), "{text}");

@@ -1,129 +1,74 @@
-//! What the demo shows: a row for each vCPU, and a line for the sampler.
+//! What the demo shows: its vCPUs, its crypto device, and two lines for the sampler.
 //!
-//! Figures are of the last second; the little chart has a point for each 100 ms, however often the
-//! rest is refreshed. That the samples come a thousand times a second makes its points sharp.
+//! Figures are of the last second; the little charts have a point for each 100 ms, however often
+//! the rest is refreshed. That the samples come a thousand times a second makes their points sharp.
 //!
-//! Invariant: a figure comes from two samples of the same vCPU; where there are none, there is a
-//! dash. At most [`POINTS_PER_SECOND`] and some samples are kept from the sampler.
+//! Invariant: whatever does not fit a terminal is left out, the least important first.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_core::{Change, Interval, ObjectView, Snapshot, Target, change};
-use vmstrobe_guest::DemoGuest;
+use vmstrobe_core::Snapshot;
 
-use super::NAMES;
-use crate::query::quantile_text;
-use crate::table::{Align, Table};
+use super::crypto;
+use super::device::Device;
+use super::history::{Samples, dash, with_charts};
+use super::vcpus::Vcpus;
 use crate::terminal::Size;
-use crate::text::{bar, counted, fit, hertz, nanos, percent, sparkline, thousands};
+use crate::text::{counted, fit, hertz, nanos, percent, thousands};
 
-const POINT_NS: u64 = 100_000_000;
-const POINTS_PER_SECOND: usize = 10;
-/// What the widest terminal can show.
-const POINTS_MAX: usize = 400;
 const BAR_WIDTH: usize = 8;
 /// A narrower terminal has no bars.
 const BARS_FROM_WIDTH: usize = 80;
 /// Above and below the rows of vCPUs.
-const LINES_AROUND: usize = 7;
-const HALTED_NOTE: &str =
-    "A halt's time counts when the halt ends, so that the time halted may exceed 100 %.";
-/// vCPU 0 to 3 have a load each, and the others repeat them.
-const LOADS: u32 = 4;
+const LINES_AROUND: usize = 7 + 1 + Device::LINES;
 
-/// The samples of the last second, and points of what went before.
+/// All that is shown.
 pub(super) struct View {
-    vcpus: u32,
     rate_hz: f64,
-    /// A sample for each of the last points, the oldest a second old.
-    points: VecDeque<Arc<Snapshot>>,
-    newest: Arc<Snapshot>,
-    /// Exits a second, by vCPU and point.
-    exits: Vec<VecDeque<f64>>,
-}
-
-/// What is shown of one vCPU.
-struct Figures {
-    exits: String,
-    halts: String,
-    /// How much of the time it waited in halt. A wait counts when it ends: it may exceed 1.
-    halted: Option<f64>,
-    p50: String,
-    p99: String,
+    samples: Samples,
+    vcpus: Vcpus,
+    device: Device,
 }
 
 impl View {
-    /// A view that begins with this sample. Without vCPUs it is one of the sampler alone.
+    /// A view that begins with this sample.
     pub(super) fn new(first: &Arc<Snapshot>, vcpus: u32, rate_hz: f64) -> Self {
-        Self {
-            vcpus,
-            rate_hz,
-            points: VecDeque::from([Arc::clone(first)]),
-            newest: Arc::clone(first),
-            exits: (0..vcpus).map(|_| VecDeque::new()).collect(),
-        }
+        let (samples, vcpus) = (Samples::new(first), Vcpus::new(vcpus));
+        Self { rate_hz, samples, vcpus, device: Device::default() }
     }
 
     /// Takes a sample.
     pub(super) fn add(&mut self, sample: &Arc<Snapshot>) {
-        self.newest = Arc::clone(sample);
-        let begin_ns = |snapshot: &Snapshot| snapshot.window().begin_ns;
-        let Some(point) = self.points.back() else { return };
-        if begin_ns(sample) < begin_ns(point) + POINT_NS {
-            return;
-        }
-        for (exits, (_, change)) in self.exits.iter_mut().zip(changes(point, sample, NAMES[0])) {
-            exits.push_back(rate(change.as_ref()).unwrap_or(0.0));
-            if exits.len() > POINTS_MAX {
-                exits.pop_front();
-            }
-        }
-        self.points.push_back(Arc::clone(sample));
-        if self.points.len() > POINTS_PER_SECOND + 1 {
-            self.points.pop_front();
+        if let Some(before) = self.samples.add(sample) {
+            self.vcpus.note(&before, sample);
+            self.device.note(&before, sample);
         }
     }
 
     /// What this is.
     fn about(&self) -> String {
         let rate = hertz(self.rate_hz);
-        match self.vcpus {
-            0 => format!("vmstrobe demo: its own sampler, sampled at {rate}"),
+        match self.vcpus.count() {
+            0 => format!("vmstrobe demo: a crypto device, sampled at {rate}"),
             vcpus => {
-                let vcpus = counted(vcpus as usize, "vCPU");
-                format!("vmstrobe demo: a KVM guest of our own, its {vcpus} sampled at {rate}")
+                let vcpus = counted(vcpus, "vCPU");
+                format!("vmstrobe demo: {vcpus} and a crypto device, sampled at {rate}")
             }
         }
     }
 
     /// What stands above the blocks of [`View::lines`].
     pub(super) fn title(&self) -> Vec<String> {
-        let title = vec![self.about(), String::new()];
-        let header = if self.vcpus > 0 { plain_table("time").lines() } else { Vec::new() };
-        [title, header].concat()
+        [vec![self.about(), String::new()], self.vcpus.header()].concat()
     }
 
     /// A block of lines for where there is no terminal.
     pub(super) fn lines(&self, elapsed: Duration) -> Vec<String> {
         let time = format!("{:.1} s", elapsed.as_secs_f64());
-        let mut table = plain_table("");
-        for (at, figures) in self.figures().into_iter().enumerate() {
-            table.row([
-                time.clone(),
-                at.to_string(),
-                load(at).to_owned(),
-                figures.exits,
-                figures.halts,
-                figures.halted.map_or_else(dash, percent),
-                figures.p50,
-                figures.p99,
-                self.chart(at, POINTS_PER_SECOND),
-            ]);
-        }
-        let rows = if table.is_empty() { Vec::new() } else { table.lines() };
-        [rows, vec![format!("{time:>8}  {}", self.sampler().join("; "))]].concat()
+        let sampler = format!("{time:>8}  {}", self.sampler().join("; "));
+        let vcpus = self.vcpus.lines(&self.samples, &time);
+        [vcpus, self.device.lines(&self.samples, &time), vec![sampler]].concat()
     }
 
     /// A whole screen of that size.
@@ -132,13 +77,9 @@ impl View {
         lines.extend(self.rows(size));
         let [ticks, times] = self.sampler();
         lines.extend([String::new(), format!("sampler: {ticks}"), format!("         {times}")]);
-        let mut legend: Vec<String> = (0..self.vcpus.min(LOADS))
-            .map(|vcpu| format!("vCPU {vcpu}: {}", DemoGuest::describe(vcpu)))
-            .collect();
-        if !legend.is_empty() {
-            legend.push(HALTED_NOTE.to_owned());
-        }
-        if lines.len() + legend.len() < size.height && !legend.is_empty() {
+        let mut legend = self.vcpus.legend();
+        legend.push(crypto::ABOUT.to_owned());
+        if lines.len() + legend.len() < size.height {
             lines.push(String::new());
             lines.extend(legend);
         }
@@ -151,83 +92,25 @@ impl View {
         lines.iter().map(|line| fit(line, size.width)).collect()
     }
 
-    /// A row for each vCPU, as many as there is room for.
+    /// A row for each vCPU, as many as there is room for, and those of the device. Their charts
+    /// stand below each other.
     fn rows(&self, size: Size) -> Vec<String> {
         let shown = size.height.saturating_sub(LINES_AROUND).max(1);
         let bar_width = if size.width < BARS_FROM_WIDTH { 0 } else { BAR_WIDTH };
-        let figures = self.figures();
-        let more = figures.len().saturating_sub(shown);
-        let mut table = Table::new()
-            .column("vCPU", Align::Right)
-            .column("load", Align::Left)
-            .wide_column("exits/s", Align::Right, 7)
-            .wide_column("halts/s", Align::Right, 7)
-            .wide_column("time halted", Align::Left, bar_width + 9)
-            .wide_column("halt p50", Align::Right, 9)
-            .wide_column("p99", Align::Right, 9);
-        for (at, figures) in figures.into_iter().take(shown).enumerate() {
-            let halted = figures.halted.map_or_else(dash, |share| {
-                format!("{} {:>8}", bar(share, bar_width), percent(share))
-            });
-            let Figures { exits, halts, p50, p99, .. } = figures;
-            table.row([at.to_string(), load(at).to_owned(), exits, halts, halted, p50, p99]);
-        }
-        if table.is_empty() {
-            return Vec::new();
-        }
-        let more = (more > 0).then(|| format!("      and {more} more"));
-        self.with_charts(table.lines(), size.width).into_iter().chain(more).collect()
-    }
-
-    /// Puts the little charts behind the lines of a table, if there is room for them.
-    fn with_charts(&self, lines: Vec<String>, width: usize) -> Vec<String> {
-        let used = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) + 2;
-        let room = width.saturating_sub(used).min(POINTS_MAX);
-        let header = [format!("exits/s of the last {} s", room / POINTS_PER_SECOND)];
-        let header = header.into_iter().filter(|header| header.chars().count() <= room);
-        let charts = (0..lines.len()).map(|at| self.chart(at, room));
-        let mut behind = vec![header.collect::<String>()];
-        behind.extend(charts);
-        let join = |(line, chart): (String, String)| format!("{line:<used$}{chart}");
-        lines.into_iter().zip(behind).map(join).map(|line| line.trim_end().to_owned()).collect()
-    }
-
-    /// Exits of the last points of that vCPU, the highest of them as high as can be.
-    fn chart(&self, vcpu: usize, points: usize) -> String {
-        let Some(exits) = self.exits.get(vcpu) else { return String::new() };
-        let shown = exits.iter().skip(exits.len().saturating_sub(points)).copied();
-        sparkline(shown.clone(), shown.fold(0.0, f64::max))
-    }
-
-    fn figures(&self) -> Vec<Figures> {
-        let Some(base) = self.points.front() else { return Vec::new() };
-        let of = |name| changes(base, &self.newest, name);
-        let [exits, halts, waited, waits] = NAMES.map(of);
-        let each = exits.into_iter().zip(halts).zip(waited).zip(waits);
-        each.map(|((((_, exits), (_, halts)), (_, waited)), (view, waits))| {
-            let number =
-                |change| rate(change).map_or_else(dash, |rate| thousands(rate.round() as u64));
-            let desc = view.get(NAMES[3]).map(|value| value.desc());
-            let quantile = |q| match (desc, &waits) {
-                (Some(desc), Some(Change::Buckets { deltas, .. })) => {
-                    quantile_text(desc, deltas, q)
-                }
-                _ => dash(),
-            };
-            Figures {
-                exits: number(exits.as_ref()),
-                halts: number(halts.as_ref()),
-                halted: rate(waited.as_ref()).map(|ns_per_s| ns_per_s * 1e-9),
-                p50: quantile(0.5),
-                p99: quantile(0.99),
-            }
-        })
-        .collect()
+        let vcpus = self.vcpus.table(&self.samples, shown, bar_width);
+        let device = self.device.table(&self.samples);
+        let used = vcpus.iter().chain(&device).map(|line| line.chars().count());
+        let columns = used.max().unwrap_or(0) + 2..size.width;
+        let gap = (!vcpus.is_empty()).then(String::new);
+        let vcpus = with_charts(vcpus, self.vcpus.charts(shown), "exits/s", columns.clone());
+        let device = with_charts(device, self.device.charts(), "ops/s", columns);
+        vcpus.into_iter().chain(gap).chain(device).collect()
     }
 
     /// The sampler's own figures: what became of its ticks, and its times.
     fn sampler(&self) -> [String; 2] {
-        let number = |name| self.newest.stat(name).find_map(|(_, value)| value.number());
+        let newest = self.samples.newest();
+        let number = |name| newest.stat(name).find_map(|(_, value)| value.number());
         let [ticks, missed] = ["ticks", "missed_ticks"].map(|name| number(name).unwrap_or(0));
         // It works its quantiles out about once a second: before, they are 0.
         let time = |name| number(name).filter(|&ns| ns > 0).map_or_else(dash, nanos);
@@ -247,61 +130,17 @@ impl View {
     }
 }
 
-/// The table of [`View::lines`], so wide that blocks line up.
-fn plain_table(time: &str) -> Table {
-    let header = |name: &'static str| if time.is_empty() { "" } else { name };
-    Table::new()
-        .wide_column(time, Align::Right, 8)
-        .wide_column(header("vCPU"), Align::Right, 4)
-        .wide_column(header("load"), Align::Left, 11)
-        .wide_column(header("exits/s"), Align::Right, 7)
-        .wide_column(header("halts/s"), Align::Right, 7)
-        .wide_column(header("halted"), Align::Right, 8)
-        .wide_column(header("halt p50"), Align::Right, 9)
-        .wide_column(header("p99"), Align::Right, 9)
-        .column(header("exits/s of the last second"), Align::Left)
-}
-
-/// What a vCPU does, in a word.
-fn load(vcpu: usize) -> &'static str {
-    let about = DemoGuest::describe(vcpu as u32);
-    about.split_once(':').map_or(about, |(word, _)| word)
-}
-
-fn dash() -> String {
-    "-".to_owned()
-}
-
-/// How one statistic of each vCPU changed between two samples.
-fn changes<'a>(
-    was: &Snapshot,
-    is: &'a Snapshot,
-    name: &str,
-) -> Vec<(ObjectView<'a>, Option<Change>)> {
-    let interval = Interval::between(was.window(), is.window());
-    let vcpus = is.objects().filter(|view| *view.object().schema.target() == Target::Vcpu);
-    let changed = |view: &ObjectView<'_>| {
-        let earlier = was.object(&view.object().path)?.get(name)?;
-        Some(change(earlier, view.get(name)?, interval?))
-    };
-    vcpus.map(|view| (view, changed(&view))).collect()
-}
-
-fn rate(change: Option<&Change>) -> Option<f64> {
-    match change? {
-        Change::Delta { rate, .. } | Change::Buckets { rate, .. } => Some(rate.per_second),
-        Change::Reset { .. } | Change::Level(_) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::vcpus::NAMES;
     use super::*;
     use vmstrobe_core::{
-        Desc, Layout, Mask, Object, ReadPlan, RowState, Scale, Schema, StatType, Unit, Window,
+        Desc, Layout, Mask, Object, ReadPlan, RowState, Scale, Schema, StatType, Target, Unit,
+        Window,
     };
 
-    /// A snapshot of two vCPUs, of which the second makes twice the exits.
+    /// A snapshot of two vCPUs, of which the second makes twice the exits, and of a crypto device
+    /// that encrypts once for an exit.
     fn snapshot(at_ms: u64, exits: u64) -> Arc<Snapshot> {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
         let hist = StatType::Log2Histogram;
@@ -311,22 +150,28 @@ mod tests {
             ns(Desc::counter(NAMES[2], 16)),
             ns(Desc { stat_type: hist, size: 21, ..Desc::counter(NAMES[3], 24) }),
         ];
-        let schema = Schema::new("kvm", Target::Vcpu, descs);
-        let plan = ReadPlan::new(&schema, &Mask::all(&schema));
-        let object = |index: u32| Object {
-            path: format!("/vm/demo/vcpu[{index}]").into(),
-            index: Some(index),
-            schema: Arc::clone(&schema),
-            key: index.into(),
+        let operations = ["sym-encrypt-ops", "sym-decrypt-ops"].into_iter();
+        let operations = operations.chain(["sym-encrypt-bytes", "sym-decrypt-bytes"]).zip(0..);
+        let operations = operations.map(|(name, at)| Desc::counter(name, 8 * at)).collect();
+        let vcpus = Schema::new("kvm", Target::Vcpu, descs);
+        let devices = Schema::new("cryptodev", Target::Cryptodev, operations);
+        let plan = |schema: &Arc<Schema>| ReadPlan::new(schema, &Mask::all(schema));
+        let object = |path: &str, schema: &Arc<Schema>, key| {
+            let schema = Arc::clone(schema);
+            Object { path: path.into(), index: None, schema, key }
         };
-        let objects = vec![object(0), object(1)];
-        let mut snapshot = Snapshot::new(&Layout::new(1, vec![(plan, objects)]));
+        let both = [0, 1].map(|at| object(&format!("/vm/demo/vcpu[{at}]"), &vcpus, at)).to_vec();
+        let device = vec![object("/objects/crypto0", &devices, 2)];
+        let layout = Layout::new(1, vec![(plan(&vcpus), both), (plan(&devices), device)]);
+        let mut snapshot = Snapshot::new(&layout);
         let (words, states) = snapshot.begin(at_ms);
-        for (row, factor) in words.chunks_mut(24).zip([1, 2]) {
+        let (rows, device) = words.split_at_mut(48);
+        for (row, factor) in rows.chunks_mut(24).zip([1, 2]) {
             // Each exit is a halt that waits 1 ms, which is 2^20 ns or less.
             row[..3].copy_from_slice(&[exits * factor, exits, exits * 1_000_000]);
             row[23] = exits;
         }
+        device.copy_from_slice(&[exits, exits / 2, exits * 4096, exits * 2048]);
         states.fill(RowState::Good);
         let begin_ns = at_ms * 1_000_000;
         snapshot.stamp(Window { begin_ns, end_ns: begin_ns, wall_offset_ns: 0 });
@@ -334,53 +179,69 @@ mod tests {
     }
 
     /// Two seconds at 100 Hz; 500 exits a second.
-    fn view() -> View {
-        let mut view = View::new(&snapshot(0, 0), 2, 100.0);
+    fn view(vcpus: u32) -> View {
+        let mut view = View::new(&snapshot(0, 0), vcpus, 100.0);
         (1..=200).for_each(|at| view.add(&snapshot(at * 10, at * 5)));
         view
     }
 
+    fn words(line: &str) -> Vec<&str> {
+        line.split_whitespace().collect()
+    }
+
     #[test]
     fn figures_are_of_the_last_second() {
-        let view = view();
+        let view = view(2);
         let size = Size { width: 100, height: 24 };
         let screen = view.screen(size);
-        let row: Vec<&str> = screen[3].split_whitespace().collect();
-        assert_eq!(row[..4], ["0", "steady", "500", "500"], "{screen:#?}");
+        assert_eq!(words(&screen[3])[..4], ["0", "steady", "500", "500"], "{screen:#?}");
         assert!(screen[3].contains("50.0 %"), "{screen:#?}");
         assert!(screen[4].contains("1,000"), "{screen:#?}");
+        let row = ["/objects/crypto0", "encrypt", "500", "2.05", "████████████████████"];
+        assert_eq!(words(&screen[7]), row, "{screen:#?}");
+        assert_eq!(words(&screen[8])[..4], ["/objects/crypto0", "decrypt", "250", "1.02"]);
         assert!(screen.iter().any(|line| line.starts_with("vCPU 1: square wave: ")));
+        assert!(screen.iter().any(|line| line.starts_with("crypto0: AES-128-CTR ")));
         assert!(screen.iter().all(|line| line.chars().count() <= size.width), "{screen:#?}");
-        assert_eq!(view.chart(0, 5), "█████");
+        // The charts stand below each other.
+        let chart = |line: &str| line.chars().position(|c| c == '█').expect("it has one");
+        let last = |line: &str| line.chars().count();
+        assert_eq!(last(&screen[3]), last(&screen[7]));
+        assert!(chart(&screen[7]) > 60, "{screen:#?}");
     }
 
     #[test]
     fn a_small_terminal_loses_the_least_important_first() {
-        let view = view();
-        let narrow = view.screen(Size { width: 70, height: 9 });
+        let view = view(2);
+        let narrow = view.screen(Size { width: 70, height: 13 });
         assert!(narrow[2].ends_with("p99"), "{narrow:#?}");
         assert!(!narrow.iter().any(|line| line.starts_with("vCPU 0: ")), "{narrow:#?}");
         let flat = view.rows(Size { width: 70, height: 3 });
-        assert_eq!(flat.last().map(String::as_str), Some("      and 1 more"));
+        assert_eq!(flat[2], "      and 1 more");
         let remains = view.remains(Size { width: 40, height: 24 });
         assert!(remains.iter().all(|line| line.chars().count() <= 40), "{remains:#?}");
     }
 
     #[test]
     fn lines_stand_under_their_titles() {
-        let view = view();
+        let view = view(2);
         let (title, lines) = (view.title(), view.lines(Duration::from_secs(2)));
         let end = |text: &str, word| text.find(word).map(|at| text[..at].chars().count());
         assert_eq!(end(&title[2], "load"), end(&lines[0], "steady"));
         assert!(lines[0].starts_with("   2.0 s     0  steady"), "{lines:#?}");
-        assert_eq!(lines.len(), 3);
+        assert!(lines[2].starts_with("   2.0 s  crypto0 encrypt "), "{lines:#?}");
+        assert_eq!(words(&lines[3])[3..8], ["decrypt", "250", "ops/s", "1.02", "MB/s"]);
+        assert_eq!(end(&lines[0], "█"), end(&lines[2], "█"), "{lines:#?}");
+        assert_eq!(lines.len(), 5);
     }
 
     #[test]
-    fn without_vcpus_there_is_the_sampler_alone() {
-        let view = View::new(&snapshot(0, 0), 0, 100.0);
+    fn without_vcpus_there_is_the_device_alone() {
+        let view = view(0);
         assert_eq!(view.title().len(), 2);
-        let view = View { vcpus: 0, exits: Vec::new(), ..view };
-        assert!(view.about().contains("its own sampler, sampled at 100 Hz"));
+        assert!(view.about().contains("demo: a crypto device, sampled at 100 Hz"));
+        let screen = view.screen(Size { width: 100, height: 24 });
+        assert_eq!(words(&screen[3])[..3], ["/objects/crypto0", "encrypt", "500"], "{screen:#?}");
+        assert_eq!(view.lines(Duration::from_secs(2)).len(), 3);
     }
 }

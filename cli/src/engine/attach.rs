@@ -1,121 +1,217 @@
-//! Virtual machines of others: which are meant, how they are attached to, and when they have ended.
+//! Processes of others: which are meant, and what of each is read: its virtual machines, its
+//! tables, or both.
 //!
-//! Invariant: a virtual machine that was named is attached to, or there is an error that says what
-//! to do; of `--all` those that cannot be are named on standard error, none is left out in silence.
+//! Invariant: of a process that was named something is read, or there is an error that says what to
+//! do. What else of it cannot be read, and those of `--all` of which nothing can be, are named on
+//! standard error: none is left out in silence.
 
-use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use vmstrobe_providers::{Borrowed, Reaper, Scan, Vm, scan, scan_all};
+use vmstrobe_core::ErrorKind;
+use vmstrobe_providers::{
+    Borrowed, FoundTable, Reaper, Scan, Tables, Vm, scan, scan_all, scan_tables,
+};
 
+use super::attached::{Attached, comm};
 use crate::args::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::text::thousands;
 
-/// The most virtual machines that an error lists.
+/// The most processes that an error lists.
 const LISTED_MAX: usize = 20;
 
-/// A process whose virtual machines are sampled.
-#[derive(Debug)]
-pub(crate) struct Attached {
-    /// What it is called, for people: `VM guest1 (pid 4711)`.
-    pub(crate) title: String,
-    /// Readable once it has ended. Without one, only its rows tell.
-    pidfd: Option<OwnedFd>,
+/// What is read of processes.
+pub(super) struct Processes {
+    /// The virtual machines.
+    pub(super) kvm: Arc<Borrowed>,
+    /// The tables, also those in files.
+    pub(super) tables: Arc<Tables>,
+    /// The processes of which a virtual machine is read.
+    pub(super) vmms: Vec<u32>,
 }
 
-impl Attached {
-    /// Has the process ended? A zombie has.
-    pub(crate) fn has_ended(&self) -> bool {
-        let Some(pidfd) = &self.pidfd else { return false };
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+impl Processes {
+    /// None yet.
+    ///
+    /// # Errors
+    /// If the system has no threads for them.
+    pub(super) fn new(reaper: Reaper) -> Result<Self> {
+        let kvm = Arc::new(Borrowed::new(reaper)?);
+        Ok(Self { kvm, tables: Arc::new(Tables::new()?), vmms: Vec::new() })
+    }
+
+    /// Attaches to what the user named, or else to the only one there is.
+    ///
+    /// # Errors
+    /// If nothing can be read of one that he named, or it is not clear which one is meant.
+    pub(super) fn attach(&mut self, source: &Source) -> Result<Vec<Attached>> {
+        if source.all {
+            return self.attach_all(&Found::look()?);
+        }
+        let mut pids = source.pids.clone();
+        if pids.is_empty() {
+            pids.push(Found::look()?.the_only_one()?);
+        }
+        // Who is attached already has nothing that is new.
+        let mut seen = Vec::new();
+        pids.retain(|pid| {
+            !seen.contains(pid) && {
+                seen.push(*pid);
+                true
+            }
+        });
+        pids.into_iter().map(|pid| self.attach_one(pid)).collect()
+    }
+
+    /// Reads the table in a file.
+    ///
+    /// # Errors
+    /// If it is none, or nobody writes it.
+    pub(super) fn open_file(&self, path: &Path) -> Result<Attached> {
+        self.tables.open_file(path)?;
+        Ok(Attached::remote(format!("the table {}", path.display()), None))
+    }
+
+    fn attach_one(&mut self, pid: u32) -> Result<Attached> {
+        // Before its fds are looked at.
+        let mut attached = Attached::process(pid);
+        let (vm, tables) = (self.kvm.attach(pid), self.tables.attach(pid));
+        let has_no_vm =
+            matches!(&vm, Err(error) if tables.is_ok() && error.kind() == ErrorKind::NotFound);
+        attached.title = match (vm, tables) {
+            (Ok(()), tables) => {
+                if let Err(error) = tables {
+                    let error = with_causes(&error);
+                    say(format_args!("of pid {pid} no table is read, only its VM: {error}"));
+                }
+                self.vmms.push(pid);
+                let vms = scan(pid).unwrap_or_default();
+                format!("VM {} (pid {pid})", vms.first().map(name).unwrap_or_default())
+            }
+            (Err(error), Ok(1..)) => {
+                if !has_no_vm {
+                    let error = with_causes(&error);
+                    say(format_args!("of pid {pid} no VM is read, only its tables: {error}"));
+                }
+                format!("process {} (pid {pid})", comm(pid))
+            }
+            (Err(_), Ok(0)) if has_no_vm => return Err(nothing_of(pid)),
+            // It is the process that there is not, or it has no VM: then this is of its table.
+            (Err(vm), Err(error)) if vm.kind() == ErrorKind::NotFound => return Err(error.into()),
+            (Err(error), _) => return Err(refused(&error)),
+        };
+        Ok(attached)
+    }
+
+    fn attach_all(&mut self, found: &Found) -> Result<Vec<Attached>> {
+        let mut pids = [found.vmms(), found.publishers()].concat();
+        pids.sort_unstable();
+        pids.dedup();
+        if pids.is_empty() {
+            return Err(found.none());
+        }
+        let mut attached = Vec::new();
+        for pid in pids {
+            match self.attach_one(pid) {
+                Ok(one) => attached.push(one),
+                Err(error) => say(format_args!("left out: {error}")),
+            }
+        }
+        if attached.is_empty() {
+            return Err(Error::failed(
+                "none of the virtual machines and tables on this host can be read: \
+                 `vmstrobe list` says why",
+            ));
+        }
+        Ok(attached)
     }
 }
 
-/// The provider for virtual machines of others, attached to nothing yet.
-pub(crate) fn borrowed(reaper: Reaper) -> Result<Borrowed> {
-    Ok(Borrowed::new(reaper)?)
+/// What there is on this host.
+struct Found {
+    vms: Scan,
+    tables: Vec<FoundTable>,
 }
 
-/// Attaches to what the user named, or else to the only one there is.
-pub(super) fn attach(provider: &Borrowed, source: &Source) -> Result<Vec<Attached>> {
-    if source.all {
-        return attach_all(provider);
+impl Found {
+    fn look() -> Result<Self> {
+        Ok(Self { vms: scan_all()?, tables: scan_tables()? })
     }
-    let pids = if source.pids.is_empty() { vec![the_only_one()?] } else { source.pids.clone() };
-    pids.into_iter().map(|pid| attach_one(provider, pid)).collect()
-}
 
-fn attach_one(provider: &Borrowed, pid: u32) -> Result<Attached> {
-    // Opened before, so that it can be no later process of the same number.
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pidfd = number.and_then(|number| pidfd_open(number, PidfdFlags::empty()).ok());
-    provider.attach(pid)?;
-    let vms = scan(pid).unwrap_or_default();
-    let name = vms.first().map(name).unwrap_or_default();
-    Ok(Attached { title: format!("VM {name} (pid {pid})"), pidfd })
-}
+    /// The processes with virtual machines, each once.
+    fn vmms(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> = self.vms.vms.iter().map(|vm| vm.pid).collect();
+        pids.dedup();
+        pids
+    }
 
-fn attach_all(provider: &Borrowed) -> Result<Vec<Attached>> {
-    let found = scan_all()?;
-    let mut attached = Vec::new();
-    for pid in pids(&found) {
-        match attach_one(provider, pid) {
-            Ok(vm) => attached.push(vm),
-            Err(error) => say(format_args!("left out: {error}")),
+    /// The processes with tables, each once.
+    fn publishers(&self) -> Vec<u32> {
+        let mut pids: Vec<u32> = self.tables.iter().map(|table| table.pid).collect();
+        pids.dedup();
+        pids
+    }
+
+    /// The one process with a virtual machine; if there is none, the one with tables.
+    fn the_only_one(&self) -> Result<u32> {
+        match (&self.vmms()[..], &self.publishers()[..]) {
+            ([], []) => Err(self.none()),
+            ([pid], _) | ([], [pid]) => Ok(*pid),
+            (vmms, _) => Err(self.several(!vmms.is_empty())),
         }
     }
-    if found.vms.is_empty() {
-        return Err(none_found(&found));
-    }
-    if attached.is_empty() {
-        return Err(Error::failed(
-            "none of the virtual machines on this host can be read: `vmstrobe list` says why",
-        ));
-    }
-    Ok(attached)
-}
 
-fn the_only_one() -> Result<u32> {
-    let found = scan_all()?;
-    match pids(&found)[..] {
-        [] => Err(none_found(&found)),
-        [pid] => Ok(pid),
-        _ => {
-            let more = found.vms.len().saturating_sub(LISTED_MAX);
-            let mut text = "several virtual machines run on this host: choose one with -p PID, \
-                            or take them all with --all"
-                .to_owned();
-            for vm in found.vms.iter().take(LISTED_MAX) {
-                text += &format!("\n{:>10}  {}", vm.pid, name(vm));
-            }
-            if more > 0 {
-                text += &format!("\n            and {more} more: see `vmstrobe list`");
-            }
-            Err(Error::failed(text))
+    fn several(&self, vms: bool) -> Error {
+        let what = match vms {
+            true => "several virtual machines run on this host",
+            false => "several processes on this host have tables of statistics",
+        };
+        let mut text = format!("{what}: choose one with -p PID, or take them all with --all");
+        let vms = self.vms.vms.iter().map(|vm| format!("\n{:>10}  {}", vm.pid, name(vm)));
+        let table = |table: &FoundTable| {
+            format!("\n{:>10}  {}, a table of {}", table.pid, table.comm, table.provider)
+        };
+        let lines: Vec<String> = vms.chain(self.tables.iter().map(table)).collect();
+        text.extend(lines.iter().take(LISTED_MAX).map(String::as_str));
+        let more = lines.len().saturating_sub(LISTED_MAX);
+        if more > 0 {
+            text += &format!("\n            and {more} more: see `vmstrobe list`");
         }
+        Error::failed(text)
     }
-}
 
-/// The processes found, each once.
-fn pids(found: &Scan) -> Vec<u32> {
-    let mut pids: Vec<u32> = found.vms.iter().map(|vm| vm.pid).collect();
-    pids.dedup();
-    pids
+    fn none(&self) -> Error {
+        let mut text = "no virtual machine and no table of statistics found on this host: start \
+                        one, or try --demo"
+            .to_owned();
+        if let Some(hidden) = hidden_text(&self.vms) {
+            text += &format!(" ({hidden})");
+        }
+        Error::failed(text)
+    }
 }
 
 /// What people call it.
-fn name(vm: &Vm) -> String {
+pub(super) fn name(vm: &Vm) -> String {
     vm.name.clone().unwrap_or_else(|| vm.pid.to_string())
 }
 
-fn none_found(found: &Scan) -> Error {
-    let mut text = "no virtual machine found on this host: start one, or try --demo".to_owned();
-    if let Some(hidden) = hidden_text(found) {
-        text += &format!(" ({hidden})");
+/// A process that lives, and has nothing to be read.
+fn nothing_of(pid: u32) -> Error {
+    let comm = comm(pid);
+    Error::failed(format!(
+        "pid {pid} ({comm}) has neither a KVM virtual machine nor a table of statistics open: give \
+         the pid of a VMM, or of a program that publishes statistics; `vmstrobe list` shows them"
+    ))
+}
+
+/// Why a VM cannot be read, and what else can be done about it.
+fn refused(error: &vmstrobe_core::Error) -> Error {
+    let mut text = with_causes(error);
+    if error.kind() == ErrorKind::Unsupported {
+        text += "; a QEMU can be asked instead: --from-qmp SOCKET";
     }
     Error::failed(text)
 }
@@ -133,27 +229,69 @@ pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use vmstrobe_core::Target;
+    use vmstrobe_providers::{Access, TableSchema, TableWriter};
 
     use super::*;
 
+    fn found(vms: &[u32], tables: &[u32]) -> Found {
+        let vm = |&pid: &u32| Vm {
+            pid,
+            name: None,
+            start_time_ticks: 1,
+            vcpus: 1,
+            access: Access::NoStatsFds,
+        };
+        let vms = Scan { vms: vms.iter().map(vm).collect(), hidden: 0 };
+        let table = |&pid: &u32| FoundTable { pid, comm: "p".into(), provider: "xyz".into() };
+        Found { vms, tables: tables.iter().map(table).collect() }
+    }
+
     #[test]
-    fn the_end_of_a_process_is_seen() {
-        let mut child = Command::new("sleep").arg("600").spawn().expect("sleep starts");
-        let number = Pid::from_child(&child);
-        let pidfd = pidfd_open(number, PidfdFlags::empty()).expect("it lives");
-        let attached = Attached { title: String::new(), pidfd: Some(pidfd) };
-        assert!(!attached.has_ended());
-        child.kill().expect("it is ours");
-        child.wait().expect("it is ours");
-        assert!(attached.has_ended());
-        assert!(!Attached { title: String::new(), pidfd: None }.has_ended());
+    fn the_only_one_is_a_vm_or_else_a_process_with_tables() {
+        for (vms, tables, want) in [
+            (&[7][..], &[][..], Ok(7)),
+            (&[7, 7], &[8, 9], Ok(7)),
+            (&[], &[8, 8], Ok(8)),
+            (&[7, 9], &[], Err("several virtual machines run on this host: choose one with -p")),
+            (&[], &[8, 9], Err("several processes on this host have tables of statistics")),
+            (&[], &[], Err("no virtual machine and no table of statistics found on this host")),
+        ] {
+            match (found(vms, tables).the_only_one(), want) {
+                (Ok(pid), Ok(want)) => assert_eq!(pid, want),
+                (Err(error), Err(want)) => assert!(error.to_string().starts_with(want), "{error}"),
+                (got, _) => panic!("{vms:?} {tables:?}: {got:?}"),
+            }
+        }
+        let text = found(&[7, 9], &[8]).the_only_one().expect_err("several").to_string();
+        assert!(text.ends_with("\n         7  7\n         9  9\n         8  p, a table of xyz"));
+        let many: Vec<u32> = (0..30).collect();
+        let text = found(&many, &[8]).the_only_one().expect_err("several").to_string();
+        assert!(text.ends_with("\n            and 11 more: see `vmstrobe list`"), "{text}");
+    }
+
+    #[test]
+    fn a_process_with_a_table_needs_no_vm() {
+        let pid = std::process::id();
+        let reaper = Reaper::new().expect("there are threads");
+        let mut processes = Processes::new(reaper).expect("there are threads");
+        let table = TableWriter::new("attach-me").expect("there is memory");
+        let source = Source { pids: vec![pid, pid], ..Source::default() };
+        let attached = processes.attach(&source).expect("it has a table");
+        assert_eq!(attached.len(), 1);
+        assert!(attached[0].title.ends_with(&format!("(pid {pid})")), "{attached:?}");
+        assert!(processes.vmms.is_empty());
+        let schema = TableSchema::new(Target::from_name("queue"));
+        let _queue = table.add("/attach/queue[0]", &schema).expect("there is room");
+        let objects = vmstrobe_core::Provider::objects(&*processes.tables).expect("it lives");
+        assert!(objects.iter().any(|object| &*object.path == "/attach/queue[0]"));
     }
 
     #[test]
     fn that_there_is_none_is_said_with_what_is_hidden() {
-        let found = Scan { vms: Vec::new(), hidden: 1200 };
-        let text = none_found(&found).to_string();
+        let mut found = found(&[], &[]);
+        found.vms.hidden = 1200;
+        let text = found.none().to_string();
         assert!(text.contains("--demo (1,200 processes could"), "{text}");
     }
 

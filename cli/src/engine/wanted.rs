@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef};
+use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::args::{Vcpus, Wanted};
 use crate::engine::Engine;
@@ -21,7 +22,8 @@ const NEAR_MIN: f64 = 0.5;
 /// What the user asks for, in the words of whichever command.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    pub(crate) target: Target,
+    /// `None` for the kind of object that there is.
+    pub(crate) target: Option<Target>,
     pub(crate) provider: Option<String>,
     pub(crate) names: Option<Names>,
     pub(crate) vcpus: Vec<String>,
@@ -37,8 +39,8 @@ impl Ask {
         }
     }
 
-    fn filter(self) -> Filter {
-        let Self { target, provider, names, vcpus } = self;
+    fn filter(self, target: Target) -> Filter {
+        let Self { provider, names, vcpus, .. } = self;
         let request = Request { provider, names };
         let vcpus: Vec<VcpuRef> = vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect();
         let vcpus = (!vcpus.is_empty()).then_some(vcpus);
@@ -50,21 +52,27 @@ impl Engine {
     /// The filter that the user means.
     ///
     /// # Errors
-    /// If there is no such provider, object or statistic.
+    /// If there is no such provider, object or statistic, or it is not clear which kind of object
+    /// is meant.
     pub(crate) fn filter(&self, ask: Ask) -> Result<Filter> {
         self.check_provider(ask.provider.as_deref())?;
-        if !ask.vcpus.is_empty() && ask.target != Target::Vcpu {
-            let text =
-                format!("--vcpu chooses among vCPUs: leave it out for target {}", ask.target);
+        let (all, schemas) = (self.objects()?, self.schemas()?);
+        let provider = ask.provider.as_deref();
+        let target = match &ask.target {
+            Some(target) => target.clone(),
+            None => default_target(&all, &schemas, provider)?,
+        };
+        if !ask.vcpus.is_empty() && target != Target::Vcpu {
+            let text = format!("--vcpu chooses among vCPUs: leave it out for target {target}");
             return Err(Error::usage(text));
         }
-        let mut objects = self.objects()?;
-        objects.retain(|object| is_of(&object.schema, Some(&ask.target), ask.provider.as_deref()));
+        let is_meant = |object: &&Object| is_of(&object.schema, Some(&target), provider);
+        let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
         if objects.is_empty() {
-            return Err(self.nothing_of(&ask.target, ask.provider.as_deref()));
+            return Err(nothing_of(&target, provider, all.iter().map(|object| &object.schema)));
         }
         let names = ask.names.clone();
-        let filter = ask.filter();
+        let filter = ask.filter(target);
         check_vcpus(&filter, &objects)?;
         objects.retain(|object| filter.wants(object));
         let schemas: Vec<_> = objects.into_iter().map(|object| object.schema).collect();
@@ -72,51 +80,106 @@ impl Engine {
         Ok(filter)
     }
 
-    /// The schemas of the target and provider that the user named, or of all.
+    /// The schemas of the target and provider that the user named, or of all but our own.
     ///
     /// # Errors
     /// If there is none, or none has any of the names.
     pub(crate) fn wanted_schemas(&self, wanted: &Wanted) -> Result<Vec<Arc<Schema>>> {
         let provider = wanted.provider.as_deref();
         self.check_provider(provider)?;
-        let target = wanted.target.as_deref().map(Target::from_name);
-        let mut schemas = self.schemas()?;
-        schemas.retain(|schema| is_of(schema, target.as_ref(), provider));
+        let (all, target) = (self.schemas()?, wanted.target());
+        let is_meant = |schema: &&Arc<Schema>| {
+            let is_ours = schema.provider() == OWN_PROVIDER;
+            is_of(schema, target.as_ref(), provider) && (!is_ours || !wanted.needs_source())
+        };
+        let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
-            return Err(self.nothing_of(&target.unwrap_or(Target::Vcpu), provider));
+            return Err(nothing_of(&target.unwrap_or(Target::Vcpu), provider, &all));
         }
         check_names(wanted.names.as_ref(), &schemas)?;
         Ok(schemas)
     }
 
     fn check_provider(&self, provider: Option<&str>) -> Result<()> {
-        let known = self.provider_names();
-        match provider {
-            Some(provider) if !known.iter().any(|name| name == provider) => {
-                let known = known.join(" and ");
-                Err(Error::failed(format!("there is no provider '{provider}' here, only {known}")))
-            }
-            _ => Ok(()),
+        let Some(provider) = provider else { return Ok(()) };
+        let schemas = self.schemas()?;
+        let known: Vec<&str> = schemas.iter().map(|schema| schema.provider()).collect();
+        if known.contains(&provider) {
+            return Ok(());
+        }
+        let known = joined(known);
+        Err(Error::failed(format!("there is no provider '{provider}' here, only {known}")))
+    }
+}
+
+/// What kind of object is meant by one who did not say: vCPUs if there are any, else the only kind
+/// there is, or else the only kind there could be.
+fn default_target(
+    objects: &[Object],
+    schemas: &[Arc<Schema>],
+    provider: Option<&str>,
+) -> Result<Target> {
+    let is_meant = |schema: &&Arc<Schema>| {
+        let is_ours = schema.provider() == OWN_PROVIDER;
+        is_of(schema, None, provider) && (!is_ours || provider.is_some())
+    };
+    let here: Vec<_> = objects.iter().map(|object| &object.schema).filter(is_meant).collect();
+    let all = || schemas.iter().filter(is_meant).collect();
+    let schemas = if here.is_empty() { all() } else { here };
+    let mut targets: Vec<&Target> = schemas.iter().map(|schema| schema.target()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    match targets[..] {
+        // That there is nothing at all, who looks for it says.
+        [] => Ok(Target::Vcpu),
+        [target] => Ok(target.clone()),
+        _ if targets.contains(&&Target::Vcpu) => Ok(Target::Vcpu),
+        _ => {
+            let targets = joined(targets.iter().map(|target| target.name()));
+            let text = format!("there are no vCPUs here, but objects of target {targets}");
+            Err(Error::usage(format!("{text}: choose by --target")))
         }
     }
+}
 
-    fn nothing_of(&self, target: &Target, provider: Option<&str>) -> Error {
-        if *target == Target::Vm && provider.is_none_or(|name| name == "kvm") {
-            return Error::failed(
-                "there are no statistics of the virtual machine as a whole: its VMM keeps no stats \
-                 fd of it open (QEMU opens one only while it answers query-stats). Its vCPUs can \
-                 be read: --target vcpu",
-            );
-        }
-        let schemas = self.schemas().unwrap_or_default();
-        let mut known: Vec<&str> = schemas.iter().map(|schema| schema.target().name()).collect();
-        known.sort_unstable();
-        known.dedup();
-        let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
-        let known = known.join(" and ");
-        Error::failed(format!(
-            "there is nothing of target '{target}'{of} to read here, only of {known}"
-        ))
+/// There is none of these, only of those targets.
+fn nothing_of<'a>(
+    target: &Target,
+    provider: Option<&str>,
+    known: impl IntoIterator<Item = &'a Arc<Schema>>,
+) -> Error {
+    let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
+    let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some("kvm")));
+    if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == "kvm") {
+        return Error::failed(
+            "there are no statistics of the virtual machine as a whole: its VMM keeps no stats fd \
+             of it open (QEMU opens one only while it answers query-stats). Ask QEMU itself: \
+             --from-qmp SOCKET; or read the vCPUs: --target vcpu",
+        );
+    }
+    if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
+        return Error::failed(
+            "there is nothing to read here: whoever is attached to has no objects with statistics \
+             now; wait until he has",
+        );
+    }
+    let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
+    let of_others = known.iter().filter(|schema| schema.provider() != OWN_PROVIDER);
+    let known = joined(of_others.map(|schema| schema.target().name()));
+    Error::failed(format!(
+        "there is nothing of target '{target}'{of} to read here, only of {known}"
+    ))
+}
+
+/// `a`, `a and b`, `a, b and c`: each once, in the order of the alphabet.
+fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
     }
 }
 
@@ -204,6 +267,61 @@ mod tests {
         ] {
             assert_eq!(suggestion(typed, &KNOWN), want);
         }
+    }
+
+    fn object(provider: &str, target: &str) -> Object {
+        let schema = Schema::new(provider, Target::from_name(target), Vec::new());
+        Object { path: "/a".into(), index: None, schema, key: 0 }
+    }
+
+    #[test]
+    fn vcpus_are_meant_or_else_the_only_kind_there_is() {
+        let own = (OWN_PROVIDER, vmstrobe_sampler::TARGET);
+        for (objects, provider, want) in [
+            (&[("kvm", "vm"), ("kvm", "vcpu"), ("xyz", "queue")][..], None, Ok("vcpu")),
+            (&[("kvm", "vm"), ("kvm", "vcpu"), ("xyz", "queue")], Some("kvm"), Ok("vcpu")),
+            (&[("kvm", "vcpu"), ("xyz", "queue"), ("xyz", "queue")], Some("xyz"), Ok("queue")),
+            (&[("cryptodev", "cryptodev")], None, Ok("cryptodev")),
+            (&[], None, Ok("vcpu")),
+            (&[], Some(OWN_PROVIDER), Ok(own.1)),
+            (
+                &[("xyz", "queue"), ("cryptodev", "cryptodev"), ("xyz", "disk")],
+                None,
+                Err("no vCPUs here, but objects of target cryptodev, disk and queue: choose by"),
+            ),
+            (&[("xyz", "queue"), ("xyz", "disk")], Some("xyz"), Err("disk and queue: choose by")),
+        ] {
+            let objects: Vec<Object> =
+                objects.iter().chain([&own]).map(|(name, target)| object(name, target)).collect();
+            match (default_target(&objects, &[], provider), want) {
+                (Ok(target), Ok(want)) => assert_eq!(target.name(), want),
+                (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
+                (got, want) => panic!("{got:?} is not {want:?}"),
+            }
+        }
+        // QEMU can tell of crypto devices before it has any.
+        let could = [object("cryptodev", "cryptodev").schema];
+        let target = default_target(&[], &could, Some("cryptodev")).map_err(|e| e.to_string());
+        assert_eq!(target, Ok(Target::Cryptodev));
+    }
+
+    #[test]
+    fn what_there_is_instead_is_said() {
+        let vcpus = object("kvm", "vcpu").schema;
+        let queues = object("xyz", "queue").schema;
+        let text = |target: &str, provider, known: &[&Arc<Schema>]| {
+            nothing_of(&Target::from_name(target), provider, known.iter().copied()).to_string()
+        };
+        assert!(text("vm", None, &[&vcpus]).contains("--from-qmp SOCKET; or read the vCPUs"));
+        for (target, provider, of) in [("vm", None, ""), ("vm", Some("xyz"), " of provider 'xyz'")]
+        {
+            let want =
+                format!("there is nothing of target '{target}'{of} to read here, only of queue");
+            assert_eq!(text(target, provider, &[&queues, &queues]), want);
+        }
+        assert!(text("disk", None, &[&vcpus, &queues]).ends_with("only of queue and vcpu"));
+        let own = object(OWN_PROVIDER, vmstrobe_sampler::TARGET).schema;
+        assert!(text("vcpu", None, &[&own]).starts_with("there is nothing to read here: "));
     }
 
     #[test]

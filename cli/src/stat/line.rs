@@ -72,6 +72,19 @@ impl Line {
         &self.schema.descs()[self.desc]
     }
 
+    /// Is it the same statistic, be it of an object that has others beside it?
+    pub(super) fn is_of_the_same(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.desc(), other.desc());
+        let is_same = || {
+            let (schema, of) = (&self.schema, &other.schema);
+            let anywhere = Desc { offset: theirs.offset, ..ours.clone() };
+            schema.provider() == of.provider()
+                && schema.target() == of.target()
+                && anywhere == *theirs
+        };
+        ours.name == theirs.name && is_same()
+    }
+
     /// True if someone set a counter back meanwhile: it has no rate then.
     pub(super) fn was_reset(&self) -> bool {
         self.rate.is_none() && !matches!(self.amount, Amount::Level(_))
@@ -157,6 +170,22 @@ mod tests {
         levels.add(line(Amount::Level(level(&[0, 9])), None));
         let want = Level { samples: 4, trues: 3, min: 0, max: 9, last: 13 };
         assert_eq!(levels.amount, Amount::Level(want));
+    }
+
+    #[test]
+    fn a_statistic_is_the_same_beside_others() {
+        let of = |target: &str, descs: Vec<Desc>| {
+            let schema = Schema::new("xyz", Target::from_name(target), descs);
+            let desc = schema.descs().len() - 1;
+            Line { schema, desc, ..line(Amount::Count(1), None) }
+        };
+        let ops = |offset| Desc::counter("ops", offset);
+        let alone = of("queue", vec![ops(0)]);
+        assert!(alone.is_of_the_same(&of("queue", vec![Desc::counter("bytes", 0), ops(8)])));
+        assert!(!alone.is_of_the_same(&of("disk", vec![ops(0)])));
+        assert!(!alone.is_of_the_same(&of("queue", vec![Desc::counter("bytes", 0)])));
+        let seconds = Desc { unit: vmstrobe_core::Unit::Seconds, ..ops(0) };
+        assert!(!alone.is_of_the_same(&of("queue", vec![seconds])));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! missing on the way (ticks, samples, rows, objects) it names. JSON leaves out nothing.
 
 use serde::Serialize;
+use vmstrobe_core::hmp::printable;
 use vmstrobe_core::{Desc, Rate, StatType, Target, Unit};
 
 use super::line::{Amount, Line};
@@ -112,11 +113,13 @@ impl Report<'_> {
         let objects = match target {
             Some(Target::Vcpu) => counted(tally.objects(), "vCPU"),
             Some(Target::Vm) => counted(tally.objects(), "VM"),
-            _ => counted(tally.objects(), "object"),
+            Some(Target::Cryptodev) => counted(tally.objects(), "crypto device"),
+            Some(Target::Other(name)) => counted(tally.objects(), &printable(name)),
+            None => counted(tally.objects(), "object"),
         };
         let time = seconds(tally.interval().map_or(0.0, |interval| interval.seconds));
         let samples = counted(tally.samples() as usize, "sample");
-        let vm = tally.path().map(|path| format!("{path}, ")).unwrap_or_default();
+        let vm = tally.path().map(|path| printable(path) + ", ").unwrap_or_default();
         format!(" {vm}{objects} over {time}, {samples}:")
     }
 
@@ -132,7 +135,8 @@ impl Report<'_> {
         let named = |paths: Vec<&str>, what: &str| {
             let more = paths.len().saturating_sub(NAMED_MAX);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let names = paths.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+            let names = paths.iter().take(NAMED_MAX).copied().map(printable);
+            let names = names.collect::<Vec<_>>().join(", ");
             (!paths.is_empty()).then(|| format!("not there {what}: {names}{more}"))
         };
         [

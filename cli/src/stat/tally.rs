@@ -194,7 +194,7 @@ impl Tally {
         let mut lines: Vec<Line> = Vec::new();
         for mut line in each {
             line.path = None;
-            let same = |sum: &&mut Line| sum.desc == line.desc && sum.schema == line.schema;
+            let same = |sum: &&mut Line| sum.is_of_the_same(&line);
             match lines.iter_mut().find(same) {
                 Some(sum) => sum.add(line),
                 None => lines.push(line),

@@ -1,9 +1,10 @@
 //! Whose statistics: processes that are none, are no VMMs, or are not ours to look into; and
 //! virtual machines that are found by themselves.
 
-use std::process;
+use std::process::Command;
 
 use vmstrobe_tests::command::Output;
+use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::require::{require_lending_qemu, require_older_qemu};
 
@@ -13,8 +14,9 @@ use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe
 const NO_PID: &str = "4194305";
 
 #[test]
-fn a_pid_without_a_vm_says_why() {
-    let own = process::id().to_string();
+fn a_pid_without_statistics_says_why() {
+    let sleeper = Reaped(Command::new("sleep").arg("600").spawn().expect("it starts"));
+    let own = sleeper.id().to_string();
     for command in [&["query"][..], &["schema"], &["stat", "-d", "1s"], &["info", "stats", "vcpu"]]
     {
         let with = |pid: &str| vmstrobe(&[command, &["-p", pid]].concat());
@@ -23,9 +25,9 @@ fn a_pid_without_a_vm_says_why() {
             &with(&own),
             1,
             &[
-                &format!("pid {own} ("),
-                "has no KVM virtual machine open: give the pid of a VMM; ",
-                "`vmstrobe list` shows them",
+                &format!("pid {own} (sleep) has neither a KVM virtual machine nor a table of "),
+                "statistics open: give the pid of a VMM, or of a program that publishes ",
+                "statistics; `vmstrobe list` shows them",
             ],
         );
     }
@@ -66,7 +68,7 @@ fn list_shows_what_can_be_read() {
     let entries = entries.as_array().expect("it is a list");
     let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
     let want = json(&format!(
-        r#"{{"pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
+        r#"{{"kind": "vm", "pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
              "how": "stats fds of its vCPUs"}}"#
     ));
     assert_eq!(*ours, want);
@@ -80,7 +82,7 @@ fn list_shows_what_can_be_read() {
 }
 
 /// Runs a script in a world of processes of its own; `$0` is vmstrobe.
-fn alone(script: &str) -> Output {
+pub(crate) fn alone(script: &str) -> Output {
     under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script], &[])
 }
 
@@ -100,11 +102,12 @@ fn without_a_vm_it_says_so() {
         return;
     }
     let output = alone("\"$0\" query");
-    says(&output, 1, &["no virtual machine found on this host: start one, or try --demo"]);
-    says(&alone("\"$0\" stat --all -d 1s"), 1, &["no virtual machine found"]);
+    let none = "no virtual machine and no table of statistics found on this host";
+    says(&output, 1, &[none, ": start one, or try --demo"]);
+    says(&alone("\"$0\" stat --all -d 1s"), 1, &[none]);
     // Nothing is an answer to the question of what there is.
     let list = alone("\"$0\" list");
-    says(&list, 0, &["no virtual machine found on this host; `vmstrobe demo` starts one"]);
+    says(&list, 0, &[none, "; `vmstrobe demo` starts one"]);
     let list = alone("\"$0\" list --json");
     assert_eq!((list.code, json(&list.stdout)), (Some(0), json("[]")));
 }
@@ -136,7 +139,8 @@ fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
     let qemu = Qemu::start(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
     let pid = qemu.pid().to_string();
     let query = vmstrobe(&["query", "-p", &pid]);
-    says(&query, 1, &["keeps no stats fds open: QEMU does from 8.1 on"]);
+    let advice = "a QEMU can be asked instead: --from-qmp SOCKET";
+    says(&query, 1, &["keeps no stats fds open: QEMU does from 8.1 on", advice]);
     let list = vmstrobe(&["list", "--json"]);
     let listed = json(&list.stdout);
     let vm = listed.as_array().and_then(|vms| vms.iter().find(|vm| vm["pid"] == qemu.pid()));

@@ -1,6 +1,5 @@
 //! `demo`: what it ends with, and what it does where KVM is not to be had.
 
-use serde_json::Value as Json;
 use vmstrobe_tests::command::{Output, run_within};
 use vmstrobe_tests::require::{kvm, require, require_kvm};
 
@@ -14,8 +13,9 @@ fn it_ends_with_how_well_it_went() {
     let output = vmstrobe(&["demo", "-d", "1"]);
     fine(&output);
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let summary =
-        lines.iter().position(|line| line.starts_with("vmstrobe sampled 4 vCPUs at 1 kHz"));
+    let summary = lines
+        .iter()
+        .position(|line| line.starts_with("vmstrobe sampled 4 vCPUs and a crypto device at 1 kHz"));
     let summary = &lines[summary.unwrap_or_else(|| panic!("no summary: {output:?}"))..];
     for (name, figures) in [
         ("ticks", 1),
@@ -35,6 +35,21 @@ fn it_ends_with_how_well_it_went() {
     for vcpu in ["0  steady", "1  square wave", "2  saw-tooth", "3  nearly idle"] {
         assert!(output.stdout.contains(vcpu), "no {vcpu}: {output:?}");
     }
+    works(&output);
+}
+
+/// In each block the crypto device has encrypted and decrypted.
+fn works(output: &Output) {
+    for row in ["crypto0 encrypt", "crypto0 decrypt"] {
+        let rows = output.stdout.lines().filter_map(|line| line.split_once(row));
+        let rates: Vec<f64> = rows
+            .map(|(_, figures)| {
+                let ops = figures.split_whitespace().next().expect("it has figures");
+                ops.replace(',', "").parse().unwrap_or_else(|_| panic!("{figures}"))
+            })
+            .collect();
+        assert!(!rates.is_empty() && rates.iter().all(|&rate| rate > 10.0), "{row}: {output:?}");
+    }
 }
 
 #[test]
@@ -47,6 +62,7 @@ fn its_figures_add_up() {
     let summary = json(&output.stdout);
     let figure = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("{key}: {summary}"));
     assert_eq!((figure("vcpus"), figure("unread_rows")), (2, 0));
+    assert_eq!(summary["sampled"], json(r#"["vcpu", "cryptodev"]"#));
     // One tick more: the first sample, taken before the clock starts.
     let due = figure("ticks") + figure("missed_ticks") + figure("starved_ticks");
     assert!((400..=401).contains(&due), "{summary}");
@@ -57,7 +73,7 @@ fn its_figures_add_up() {
 }
 
 #[test]
-fn without_kvm_it_says_why_and_samples_itself() {
+fn without_kvm_it_says_why_and_samples_the_crypto_device() {
     if kvm().is_err() {
         return check_without(|args| vmstrobe(args));
     }
@@ -82,12 +98,13 @@ fn without_kvm_it_says_why_and_samples_itself() {
 
 fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
     let output = vmstrobe(&["demo", "-d", "500ms"]);
-    says(&output, 0, &["vmstrobe: /dev/kvm ", "vmstrobe samples its own sampler instead"]);
-    assert!(output.stdout.contains("vmstrobe sampled its own sampler at 1 kHz"), "{output:?}");
+    says(&output, 0, &["vmstrobe: /dev/kvm ", "vmstrobe samples its crypto device alone"]);
+    assert!(output.stdout.contains("vmstrobe sampled a crypto device at 1 kHz"), "{output:?}");
+    works(&output);
     let output = vmstrobe(&["demo", "-d", "500ms", "--json"]);
     says(&output, 0, &["vmstrobe: /dev/kvm "]);
     let summary = json(&output.stdout);
-    assert_eq!((&summary["sampled"], &summary["vcpus"]), (&Json::from("sampler"), &Json::from(0)));
+    assert_eq!((&summary["sampled"][0], &summary["vcpus"]), (&"cryptodev".into(), &0.into()));
     assert!(summary["ticks"].as_u64() > Some(10), "{summary}");
     // Who asked for the guest itself is told that there is none.
     let output = vmstrobe(&["query", "--demo"]);

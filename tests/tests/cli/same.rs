@@ -10,7 +10,7 @@ use vmstrobe_tests::rig::{show, wait_for};
 use crate::{LIMIT, fine, paused_qemu, vmstrobe};
 
 /// Gives the vCPUs a past, and stops them.
-fn run_a_while(qemu: &mut Qemu) {
+pub(crate) fn run_a_while(qemu: &mut Qemu) {
     let stats = |qemu: &mut Qemu| qemu.execute("query-stats", json!({"target": "vcpu"}));
     let fresh = stats(qemu);
     qemu.execute("cont", Json::Null);
@@ -24,11 +24,11 @@ fn run_a_while(qemu: &mut Qemu) {
     });
 }
 
-fn list(json: &Json) -> &[Json] {
+pub(crate) fn list(json: &Json) -> &[Json] {
     json.as_array().unwrap_or_else(|| panic!("this is no list: {json}"))
 }
 
-fn sorted_by(mut entries: Vec<Json>, key: &str) -> Vec<Json> {
+pub(crate) fn sorted_by(mut entries: Vec<Json>, key: &str) -> Vec<Json> {
     entries.sort_by_key(|entry| entry[key].to_string());
     entries
 }
@@ -81,25 +81,27 @@ fn check_query(qemu: &mut Qemu, pid: &str, args: &[&str], names: Option<&[&str]>
     let output = vmstrobe(&[&["query", "--json", "-p", pid], args].concat());
     fine(&output);
     let ours = crate::json(&output.stdout);
-    let by_path = |result: Json| {
-        let stats = sorted_by(list(&result["stats"]).to_vec(), "name");
-        json!({"provider": result["provider"], "qom-path": result["qom-path"], "stats": stats})
-    };
     let renamed = |mut result: Json| {
         // Without its QMP socket, QEMU's own paths cannot be known.
         let is_its =
             |cpu: &&Json| result["qom-path"] == format!("/vm/values/vcpu[{}]", cpu["cpu-index"]);
         let cpu = list(&cpus).iter().find(is_its).expect("every path is a vCPU's");
         result["qom-path"] = cpu["qom-path"].clone();
-        by_path(result)
+        by_name(result)
     };
     let ours: Vec<Json> = list(&ours).iter().cloned().map(renamed).collect();
-    let theirs: Vec<Json> = list(&theirs).iter().map(|r| by_path(ascending(r.clone()))).collect();
+    let theirs: Vec<Json> = list(&theirs).iter().map(|r| by_name(ascending(r.clone()))).collect();
     assert_eq!(sorted_by(ours, "qom-path"), sorted_by(theirs, "qom-path"), "{args:?}");
 }
 
+/// A result or a group of a schema, with its statistics by name.
+pub(crate) fn by_name(mut group: Json) -> Json {
+    group["stats"] = sorted_by(list(&group["stats"]).to_vec(), "name").into();
+    group
+}
+
 /// QEMU's result with its histograms the right way round.
-fn ascending(mut result: Json) -> Json {
+pub(crate) fn ascending(mut result: Json) -> Json {
     for stat in result["stats"].as_array_mut().expect("it is a list") {
         if let Some(buckets) = stat["value"].as_array_mut() {
             buckets.reverse();

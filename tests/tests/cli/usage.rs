@@ -43,6 +43,7 @@ fn bad_usage_is_status_2() {
         ("query --names ,", &["the list of names is empty"]),
         ("query -p qemu", &["'qemu' is no process id: `vmstrobe list` shows"]),
         ("query --demo --all", &["cannot be used with"]),
+        ("query --demo --from-qmp a", &["cannot be used with"]),
         ("query --frobnicate", &["unexpected argument '--frobnicate'"]),
         ("stat -d 1s -- true", &["cannot be used with"]),
     ] {
@@ -66,8 +67,11 @@ fn what_is_not_there_is_status_1() {
         ("schema --demo --names exots", &["did you mean 'exits'"]),
         ("stat --demo -d 1s --names exots", &["did you mean 'exits'"]),
         ("query --demo --vcpu 7", &["there is no vCPU 7, only\n", "/vm/demo/vcpu[3]"]),
-        ("query --demo --target disk", &["nothing of target 'disk'"]),
-        ("query --demo --provider xyz", &["no provider 'xyz' here, only kvm and vmstrobe"]),
+        ("query --demo --target disk", &["nothing of target 'disk'", "only of cryptodev, vcpu"]),
+        (
+            "query --demo --provider xyz",
+            &["no provider 'xyz' here, only cryptodev, kvm and vmstrobe"],
+        ),
         ("info stats --demo vcpu exots", &["did you mean 'exits'"]),
     ] {
         let args: Vec<&str> = line.split_whitespace().collect();

@@ -1,0 +1,93 @@
+//! Where statistics come from and which are wanted, as it is typed.
+//!
+//! Invariant: what a user named is told from what he left open; what is meant where he left it open
+//! is decided where it is known what there is, in the engine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use vmstrobe_core::{Names, Target};
+
+use super::quantity;
+
+const HEADING: &str =
+    "Where from (default: the only virtual machine here, or else the only program with tables)";
+
+/// Where statistics come from.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = HEADING)]
+pub(crate) struct Source {
+    /// The process of this id: its virtual machine, its tables; may be given more than once
+    #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
+    pub(crate) pids: Vec<u32>,
+
+    /// All virtual machines and tables on this host that can be read
+    #[arg(long, conflicts_with = "pids")]
+    pub(crate) all: bool,
+
+    /// The QEMU behind this QMP socket: all it tells; beside -p or --all its names for the vCPUs,
+    /// and what only it knows, such as its crypto devices; may be given more than once
+    #[arg(long = "from-qmp", value_name = "SOCKET")]
+    pub(crate) qmp: Vec<PathBuf>,
+
+    /// The table of statistics in this file on tmpfs; may be given more than once
+    #[arg(long = "table", value_name = "FILE")]
+    pub(crate) tables: Vec<PathBuf>,
+
+    /// What the process behind this socket hands over; may be given more than once
+    #[arg(long = "from-socket", value_name = "SOCKET")]
+    pub(crate) sockets: Vec<PathBuf>,
+
+    /// A demo guest and its crypto device, which are started for this
+    #[arg(long, conflicts_with_all = ["pids", "all", "qmp", "tables", "sockets"])]
+    pub(crate) demo: bool,
+}
+
+impl Source {
+    /// Did the user say anything?
+    pub(crate) fn is_named(&self) -> bool {
+        let Self { pids, all, qmp, tables, sockets, demo } = self;
+        let any = !pids.is_empty() || !qmp.is_empty() || !tables.is_empty() || !sockets.is_empty();
+        any || *all || *demo
+    }
+}
+
+/// Which statistics.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Which statistics (default: all)")]
+pub(crate) struct Wanted {
+    /// Of what kind of object: vm, vcpu, cryptodev, anyone's own (such as queue), or sampler for
+    /// vmstrobe itself. Left out: vcpu, or else the only kind there is
+    #[arg(long, value_name = "TARGET")]
+    pub(crate) target: Option<String>,
+
+    /// Names, globs (halt_*) and /regexes/ with commas between; a leading - excludes
+    #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
+    pub(crate) names: Option<Names>,
+
+    /// Of one provider: kvm, cryptodev, anyone's own, or vmstrobe for vmstrobe itself
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+}
+
+impl Wanted {
+    /// Our own statistics need nobody else.
+    pub(crate) fn needs_source(&self) -> bool {
+        self.target.as_deref() != Some(vmstrobe_sampler::TARGET)
+            && self.provider.as_deref() != Some(vmstrobe_sampler::PROVIDER)
+    }
+
+    /// What kind of object, if it was said.
+    pub(crate) fn target(&self) -> Option<Target> {
+        self.target.as_deref().map(Target::from_name)
+    }
+}
+
+/// Which vCPUs.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Which statistics (default: all)")]
+pub(crate) struct Vcpus {
+    /// One vCPU, by its number or path; may be given more than once
+    #[arg(long = "vcpu", value_name = "PATH|INDEX")]
+    pub(crate) vcpus: Vec<String>,
+}

@@ -1,0 +1,183 @@
+//! Whose statistics are sampled, and when they have ended.
+//!
+//! Invariant: a process ends when the kernel says so. Whoever is reached in another way (a socket,
+//! a file) ends when nothing that is sampled is there any more, and not because a launcher did that
+//! had opened the socket for him.
+
+use std::cell::Cell;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use vmstrobe_core::hmp::printable;
+use vmstrobe_core::{RowState, Snapshot};
+
+/// How long nothing at all is there before it is taken for the end: a QEMU that is connected to
+/// again, or an object that is made anew, is there by then.
+const GONE_FOR_GOOD: Duration = Duration::from_millis(2500);
+
+/// Someone whose statistics are sampled.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    /// What he is called, for people: `VM guest1 (pid 4711)`.
+    pub(crate) title: String,
+    /// Readable once the process has ended. Without one, only its rows tell.
+    pidfd: Option<OwnedFd>,
+    /// Reached by process id: its end is the end.
+    is_process: bool,
+}
+
+impl Attached {
+    /// A process. To be called before its fds are looked at, so that it can be no later process of
+    /// the same number.
+    pub(super) fn process(pid: u32) -> Self {
+        Self { title: format!("pid {pid}"), pidfd: pidfd(pid), is_process: true }
+    }
+
+    /// Someone behind a socket or a file; `peer` is the process that is known to be there, he
+    /// himself or whoever opened it for him.
+    pub(super) fn remote(title: String, peer: Option<u32>) -> Self {
+        Self { title, pidfd: peer.and_then(pidfd), is_process: false }
+    }
+
+    /// Has he ended? `gone_for` is how long nothing that is sampled has been there.
+    pub(super) fn has_ended(&self, gone_for: Option<Duration>) -> bool {
+        match gone_for {
+            _ if self.is_process => self.process_has_ended(),
+            Some(time) => time >= GONE_FOR_GOOD || self.process_has_ended(),
+            None => false,
+        }
+    }
+
+    /// A zombie has.
+    fn process_has_ended(&self) -> bool {
+        let Some(pidfd) = &self.pidfd else { return false };
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+    }
+}
+
+fn pidfd(pid: u32) -> Option<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(number, PidfdFlags::empty()).ok()
+}
+
+/// Since when nothing that is sampled has been there.
+#[derive(Debug, Default)]
+pub(super) struct Absence {
+    since: Cell<Option<Instant>>,
+}
+
+impl Absence {
+    /// Notes a sample. That a row could not be read is no absence.
+    pub(super) fn note(&self, sample: &Snapshot) {
+        let is_there = sample.objects().any(|view| view.state() != RowState::Gone);
+        let since = self.since.get().unwrap_or_else(Instant::now);
+        self.since.set((!is_there).then_some(since));
+    }
+
+    /// How long it has lasted.
+    pub(super) fn lasts(&self) -> Option<Duration> {
+        self.since.get().map(|since| since.elapsed())
+    }
+
+    pub(super) fn is_for_good(&self) -> bool {
+        self.lasts().is_some_and(|time| time >= GONE_FOR_GOOD)
+    }
+}
+
+/// What a process calls itself; nothing if it has ended.
+pub(super) fn comm(pid: u32) -> String {
+    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    printable(comm.trim_end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+    use std::sync::Arc;
+
+    use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, Schema, Target};
+
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("600").spawn().expect("sleep starts")
+    }
+
+    fn end(mut child: Child) {
+        child.kill().expect("it is ours");
+        child.wait().expect("it is ours");
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_seen() {
+        let child = sleeper();
+        let attached = Attached::process(child.id());
+        assert_eq!(attached.title, format!("pid {}", child.id()));
+        // That it has nothing to show for a while is no end.
+        assert!(!attached.has_ended(Some(GONE_FOR_GOOD)));
+        end(child);
+        assert!(attached.has_ended(None));
+        assert!(!Attached { pidfd: None, ..attached }.has_ended(None));
+    }
+
+    #[test]
+    fn behind_a_socket_rows_tell() {
+        let child = sleeper();
+        let attached = Attached::remote("it".to_owned(), Some(child.id()));
+        let (moment, long) = (Some(Duration::ZERO), Some(GONE_FOR_GOOD));
+        assert!(!attached.has_ended(None) && !attached.has_ended(moment));
+        assert!(attached.has_ended(long));
+        end(child);
+        // It may have been a launcher.
+        assert!(!attached.has_ended(None));
+        assert!(attached.has_ended(moment));
+        let unknown = Attached { pidfd: None, ..attached };
+        assert!(!unknown.has_ended(moment) && unknown.has_ended(long));
+    }
+
+    #[test]
+    fn absence_lasts_until_something_is_there() {
+        let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
+        let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+        let object = |key| Object { path: "/a".into(), index: None, schema: schema.clone(), key };
+        let sample = |states: &[RowState]| {
+            let objects = (0..).zip(states).map(|(key, _)| object(key)).collect();
+            let mut sample = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), objects)]));
+            sample.begin(1).1.copy_from_slice(states);
+            sample
+        };
+        let absence = Absence::default();
+        for (states, is_absence) in [
+            (&[RowState::Good, RowState::Gone][..], false),
+            (&[RowState::Gone, RowState::Gone], true),
+            (&[], true),
+            (&[RowState::Gone, RowState::Stale], false),
+            (&[RowState::Io(5)], false),
+        ] {
+            absence.note(&sample(states));
+            assert_eq!(absence.lasts().is_some(), is_absence, "{states:?}");
+            assert!(!absence.is_for_good());
+        }
+        absence.since.set(Instant::now().checked_sub(GONE_FOR_GOOD));
+        absence.note(&sample(&[]));
+        assert!(absence.is_for_good());
+    }
+
+    #[test]
+    fn a_process_has_a_name() {
+        let child = sleeper();
+        let id = child.id();
+        // The kernel gives it a moment after the program has begun.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while comm(id) != "sleep" && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(comm(id), "sleep");
+        end(child);
+        assert_eq!(comm(id), "");
+    }
+}

@@ -1,0 +1,209 @@
+//! Paths where several providers stand side by side: every QEMU calls its first vCPU
+//! `/machine/unattached/device[0]`, and every program may call a queue what it likes.
+//!
+//! Invariant: no two objects behind one [`Paths`] bear one path at a time, and an object keeps its
+//! path as long as it is there, whoever else comes or goes.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vmstrobe_core::{Object, Provider, ReadPlan, Result, Schema, Source};
+
+/// The paths of several providers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Paths {
+    given: Arc<Mutex<Given>>,
+}
+
+/// What has been given to whom.
+#[derive(Debug, Default)]
+struct Given {
+    providers: usize,
+    /// By provider and the object's key.
+    paths: HashMap<(usize, u64), Box<str>>,
+    taken: HashSet<Box<str>>,
+}
+
+/// A provider among others.
+#[derive(Debug)]
+struct Distinct {
+    inner: Arc<dyn Provider>,
+    number: usize,
+    /// What is put before a path, as far as it does not begin so.
+    label: String,
+    /// Before every path, or only before one that is taken.
+    always: bool,
+    paths: Paths,
+}
+
+impl Paths {
+    /// The same provider, among others. `label` is a path: that of its VM, say.
+    pub(super) fn distinct(
+        &self,
+        inner: Arc<dyn Provider>,
+        label: String,
+        always: bool,
+    ) -> Arc<dyn Provider> {
+        let number = self.with(|given| {
+            given.providers += 1;
+            given.providers
+        });
+        Arc::new(Distinct { inner, number, label, always, paths: self.clone() })
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Given) -> T) -> T {
+        // At worst a panic has left a path taken that nobody has.
+        act(&mut self.given.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Given {
+    /// Gives back what this provider has no more.
+    fn keep(&mut self, provider: usize, objects: &[Object]) {
+        let here: HashSet<u64> = objects.iter().map(|object| object.key).collect();
+        let gone = |(of, key): &(usize, u64)| *of == provider && !here.contains(key);
+        for (_, path) in self.paths.extract_if(|who, _| gone(who)) {
+            self.taken.remove(&path);
+        }
+    }
+
+    /// The path of an object, the first of these that is free unless it has one.
+    fn path(&mut self, who: (usize, u64), wishes: impl Iterator<Item = String>) -> Box<str> {
+        if let Some(path) = self.paths.get(&who) {
+            return path.clone();
+        }
+        let mut wishes = wishes.map(String::into_boxed_str);
+        let free = wishes.find(|path| !self.taken.contains(path));
+        let path = free.expect("wishes have no end, and paths were given to finitely many");
+        self.taken.insert(path.clone());
+        self.paths.insert(who, path.clone());
+        path
+    }
+}
+
+impl Distinct {
+    /// What an object would be called, the best first.
+    fn wishes(&self, path: &str) -> impl Iterator<Item = String> {
+        let is_labelled = path
+            .strip_prefix(&*self.label)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let labelled = if is_labelled { path.to_owned() } else { self.label.clone() + path };
+        let plain = (!self.always).then(|| path.to_owned());
+        let numbered = labelled.clone();
+        let numbered = (2_u64..).map(move |number| format!("{numbered}.{number}"));
+        plain.into_iter().chain([labelled]).chain(numbered)
+    }
+}
+
+impl Provider for Distinct {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        self.inner.schemas()
+    }
+
+    fn objects(&self) -> Result<Vec<Object>> {
+        let mut objects = self.inner.objects()?;
+        self.paths.with(|given| {
+            given.keep(self.number, &objects);
+            for object in &mut objects {
+                let wishes = self.wishes(&object.path);
+                object.path = given.path((self.number, object.key), wishes);
+            }
+        });
+        Ok(objects)
+    }
+
+    /// Providers know their objects by key, so that other paths do not disturb them.
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        self.inner.open(objects, plan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe_core::Target;
+    use vmstrobe_providers::{TableObject, TableSchema, TableWriter, Tables};
+
+    use super::*;
+
+    /// Someone's table, read through the same paths as everyone's.
+    struct Program {
+        table: TableWriter,
+        provider: Arc<dyn Provider>,
+    }
+
+    impl Program {
+        fn new(paths: &Paths, label: &str, always: bool) -> Self {
+            let (table, tables) = (TableWriter::new("xyz").unwrap(), Tables::new().unwrap());
+            tables.add_own(&table).unwrap();
+            let provider = paths.distinct(Arc::new(tables), label.to_owned(), always);
+            Self { table, provider }
+        }
+
+        fn add(&self, path: &str) -> TableObject {
+            self.table.add(path, &TableSchema::new(Target::from_name("queue"))).unwrap()
+        }
+
+        fn paths(&self) -> Vec<String> {
+            let objects = self.provider.objects().unwrap();
+            objects.iter().map(|object| object.path.to_string()).collect()
+        }
+    }
+
+    #[test]
+    fn the_later_of_two_with_one_path_gets_its_label() {
+        let paths = Paths::default();
+        let [a, b, c] = ["/vm/a", "/vm/b", "/vm/b"].map(|label| Program::new(&paths, label, false));
+        let first = a.add("/q");
+        let _others = [b.add("/q"), b.add("/r"), c.add("/q"), c.add("/vm/b/q")];
+        for _ in 0..2 {
+            assert_eq!(a.paths(), ["/q"]);
+            assert_eq!(b.paths(), ["/vm/b/q", "/r"]);
+            assert_eq!(c.paths(), ["/vm/b/q.2", "/vm/b/q.3"]);
+        }
+        // Whoever has a path keeps it, and the next one takes what was given back.
+        drop(first);
+        assert!(a.paths().is_empty());
+        assert_eq!(b.paths(), ["/vm/b/q", "/r"]);
+        let _later = b.add("/s");
+        let d = Program::new(&paths, "/vm/d", false);
+        let _last = d.add("/q");
+        assert_eq!(d.paths(), ["/q"]);
+        assert_eq!(c.paths(), ["/vm/b/q.2", "/vm/b/q.3"]);
+        assert_eq!((a.provider.name(), a.provider.schemas().unwrap().len()), ("table", 0));
+    }
+
+    #[test]
+    fn of_several_alike_each_has_its_label() {
+        let paths = Paths::default();
+        let [a, b] = ["/vm/a", "/vm/b"].map(|label| Program::new(&paths, label, true));
+        let _objects = [a.add("/q"), a.add("/vm/a"), a.add("/vm/ab"), b.add("/q")];
+        assert_eq!(a.paths(), ["/vm/a/q", "/vm/a", "/vm/a/vm/ab"]);
+        assert_eq!(b.paths(), ["/vm/b/q"]);
+    }
+
+    #[test]
+    fn what_was_renamed_can_be_read() {
+        let paths = Paths::default();
+        let [a, b] = ["/vm/a", "/vm/b"].map(|label| Program::new(&paths, label, false));
+        let mut schema = TableSchema::new(Target::from_name("queue"));
+        let requests = schema.counter("requests");
+        let queues = [&a, &b].map(|program| program.table.add("/q", &schema).unwrap());
+        queues.iter().zip([3, 5]).for_each(|(queue, count)| queue.get(requests).add(count));
+        let registry = vmstrobe_core::Registry::default();
+        [a, b].into_iter().for_each(|program| registry.add(program.provider));
+        let filters = vec!["queue".parse().unwrap()];
+        let sweep = vmstrobe_sampler::Roster::new(registry, filters).open().unwrap();
+        let recorder = vmstrobe_sampler::Recorder::default();
+        let inline = vmstrobe_sampler::Fanout::Inline;
+        let (mut sampler, control) =
+            vmstrobe_sampler::Sampler::new(sweep, recorder, inline).unwrap();
+        sampler.tick();
+        let snapshot = control.latest().load_full();
+        let value = |path| snapshot.object(path).unwrap().get("requests").unwrap().number();
+        assert_eq!([value("/q"), value("/vm/b/q")], [Some(3), Some(5)]);
+    }
+}

@@ -1,0 +1,90 @@
+//! The end of what `stat` samples, whatever it is: it is told, and what was measured is printed.
+//! And what is no end.
+
+use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use vmstrobe_providers::{CryptoOp, CryptoServices, Cryptodev, HandOver, TableConfig, TableWriter};
+use vmstrobe_tests::command::{RUN_LIMIT, spawn};
+
+use super::same::list;
+use super::tables::{directory, queue_stats, queues};
+use crate::json as parsed;
+
+/// What ends a run: the process that was named; of a file or a socket, that nothing is there.
+#[test]
+fn the_end_of_what_is_sampled_ends_a_run() {
+    let (mut program, pid) = queue_stats();
+    let named = format!("process queue_stats (pid {pid}) has ended");
+    ends(&["-p", &pid], &named, || program.kill().expect("it is ours"));
+
+    let directory = directory();
+    let path = directory.path().join("xyz");
+    let shown = path.to_str().expect("the path is text").to_owned();
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let queues = queues(&table, &[1]);
+    let named = format!("the table {shown} has ended");
+    ends(&["--table", &shown], &named, || drop((queues, table)));
+
+    let socket = directory.path().join("xyz.sock");
+    let cryptodev = Cryptodev::new().expect("there is memory");
+    let device = cryptodev.device("c0", CryptoServices::Symmetric).expect("there is room");
+    assert!(device.account(CryptoOp::SymEncrypt, 512));
+    let hand_over = HandOver::listen(&socket).expect("it is ours");
+    hand_over.offer(Arc::new(cryptodev.table().clone())).expect("it can be lent");
+    let shown = socket.to_str().expect("the path is text");
+    let named = format!("the process behind {shown} has ended");
+    ends(&["--from-socket", shown], &named, || drop(hand_over));
+}
+
+/// A measurement of that source ends with it: with what was measured, and a word.
+fn ends(source: &[&str], word: &str, end: impl FnOnce()) {
+    let mut child = spawn(&[&["stat", "-z", "-i", "50", "--json"], source].concat());
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("it prints lines");
+    assert!(!list(&parsed(&line)["stats"]).is_empty(), "{source:?}: {line}");
+    end();
+    let rest = thread::spawn(move || {
+        let mut rest = String::new();
+        stdout.read_to_string(&mut rest).map(|_| rest)
+    });
+    let status = child.wait_within(RUN_LIMIT).expect("it ends with its source");
+    rest.join()
+        .expect("it only reads")
+        .expect("it prints text")
+        .lines()
+        .for_each(|line| drop(parsed(line)));
+    let mut stderr = String::new();
+    child.stderr.take().expect("it is a pipe").read_to_string(&mut stderr).expect("it is text");
+    assert_eq!((status.code(), stderr), (Some(1), format!("vmstrobe: {word}\n")), "{source:?}");
+}
+
+/// One that comes again has not gone: a queue that is made anew at once.
+#[test]
+fn an_object_that_is_made_anew_does_not_end_a_run() {
+    let directory = directory();
+    let path = directory.path().join("xyz");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let mut held = queues(&table, &[1]);
+    let shown = path.to_str().expect("the path is text");
+    let args = ["stat", "--table", shown, "-z", "-i", "100", "-d", "4s", "--json"];
+    let mut child = spawn(&args);
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("it prints lines");
+    held.clear();
+    thread::sleep(Duration::from_millis(200));
+    held = queues(&table, &[1]);
+    let mut last = String::new();
+    for line in stdout.lines() {
+        last = line.expect("it prints text");
+    }
+    let status = child.wait_within(RUN_LIMIT).expect("it ends in time");
+    assert_eq!(status.code(), Some(0));
+    let stats = &parsed(&last)["stats"];
+    assert_eq!(stats[0]["name"], "requests", "{last}");
+    drop(held);
+}

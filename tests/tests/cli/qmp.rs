@@ -1,0 +1,216 @@
+//! `--from-qmp`: a real QEMU, asked over a socket of its own while another gives QEMU's own
+//! answer. What it says of itself, and the names it has for the vCPUs of its process.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use vmstrobe_tests::command::{RUN_LIMIT, spawn};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::require_lending_qemu;
+use vmstrobe_tests::rig::show;
+
+use super::same::{ascending, by_name, list, run_a_while, sorted_by};
+use crate::{fine, json as parsed, says, vmstrobe};
+
+/// A stopped QEMU with two crypto devices, and a second socket for us.
+struct Second {
+    qemu: Qemu,
+    pid: String,
+    socket: String,
+    _directory: TempDir,
+}
+
+impl Second {
+    /// `None` where there is no such QEMU.
+    fn start(name: &str) -> Option<Self> {
+        if !require_lending_qemu() {
+            return None;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket: PathBuf = directory.path().join("second");
+        let socket = socket.to_str().expect("the path is text").to_owned();
+        let qmp = format!("unix:{socket},server=on,wait=off");
+        let object = |id| format!("cryptodev-backend-builtin,id={id}");
+        let (c1, zz) = (object("c1"), object("zz"));
+        let extra = ["-object", &c1, "-object", &zz, "-qmp", &qmp];
+        let qemu = Qemu::start(&Config { name, vcpus: 3, paused: true, extra: &extra });
+        let pid = qemu.pid().to_string();
+        Some(Self { qemu, pid, socket, _directory: directory })
+    }
+
+    /// Its own answer, over its own socket.
+    fn stats(&mut self, target: &str) -> Vec<Json> {
+        let theirs = self.qemu.execute("query-stats", json!({"target": target}));
+        sorted(list(&theirs).iter().cloned().map(ascending))
+    }
+}
+
+fn sorted(results: impl Iterator<Item = Json>) -> Vec<Json> {
+    sorted_by(results.map(by_name).collect(), "qom-path")
+}
+
+fn query(args: &[&str]) -> Vec<Json> {
+    let output = vmstrobe(&[&["query", "--json"], args].concat());
+    fine(&output);
+    sorted(list(&parsed(&output.stdout)).iter().cloned())
+}
+
+#[test]
+fn query_json_is_query_stats_of_every_target() {
+    let Some(mut qemu) = Second::start("asked") else { return };
+    run_a_while(&mut qemu.qemu);
+    let socket = qemu.socket.clone();
+    for (target, count) in [("cryptodev", 2), ("vm", 1), ("vcpu", 3)] {
+        let ours = query(&["--from-qmp", &socket, "--target", target]);
+        assert_eq!(ours, qemu.stats(target));
+        assert_eq!(ours.len(), count);
+        let values: usize = ours.iter().map(|result| list(&result["stats"]).len()).sum();
+        show(&format!("--from-qmp --target {target}: {values} values as QEMU's"));
+    }
+    // Its vCPUs are meant if nobody says; there is one VM, which has no path.
+    assert_eq!(query(&["--from-qmp", &socket]), qemu.stats("vcpu"));
+    assert_eq!(query(&["--from-qmp", &socket, "--target", "vm"])[0].get("qom-path"), None);
+    let four = query(&["--from-qmp", &socket, "--provider", "cryptodev"]);
+    assert_eq!(four, qemu.stats("cryptodev"));
+    let one = query(&["--from-qmp", &socket, "--vcpu", "1", "--names", "exits"]);
+    assert_eq!(list(&one[0]["stats"]).len(), 1);
+    let columns = vmstrobe(&["query", "-z", "--from-qmp", &socket, "--target", "cryptodev"]);
+    let head = columns.stdout.lines().next().unwrap_or_default().split_whitespace();
+    assert_eq!(head.collect::<Vec<_>>(), ["/objects", "c1", "zz"]);
+}
+
+#[test]
+fn schema_json_is_query_stats_schemas_of_all() {
+    let Some(mut qemu) = Second::start("schemas2") else { return };
+    let theirs = qemu.qemu.execute("query-stats-schemas", Json::Null);
+    let output = vmstrobe(&["schema", "--from-qmp", &qemu.socket, "--json"]);
+    fine(&output);
+    let by_target =
+        |schemas: &Json| sorted_by(list(schemas).iter().cloned().map(by_name).collect(), "target");
+    assert_eq!(by_target(&parsed(&output.stdout)), by_target(&theirs));
+}
+
+/// Values come from the stats fds, names from QEMU.
+#[test]
+fn beside_a_pid_vcpus_have_qemus_own_paths() {
+    let Some(mut qemu) = Second::start("named") else { return };
+    run_a_while(&mut qemu.qemu);
+    let (pid, socket) = (qemu.pid.clone(), qemu.socket.clone());
+    let both = ["-p", &*pid, "--from-qmp", &socket];
+    let ours = query(&[&both[..], &["--target", "vcpu"]].concat());
+    assert_eq!(ours, qemu.stats("vcpu"));
+    assert_eq!(query(&[&both[..], &["--target", "cryptodev"]].concat()), qemu.stats("cryptodev"));
+    assert_eq!(query(&[&both[..], &["--target", "vm"]].concat()), qemu.stats("vm"));
+    // Without the socket they are called as the kernel knows them, and there is no more.
+    let alone = query(&["-p", &pid]);
+    assert_eq!(alone[0]["qom-path"], "/vm/named/vcpu[0]");
+    let output = vmstrobe(&["query", "-p", &pid, "--target", "vm"]);
+    says(&output, 1, &["no statistics of the virtual machine as a whole", "--from-qmp SOCKET"]);
+    let output = vmstrobe(&["query", "-p", &pid, "--target", "cryptodev"]);
+    says(&output, 1, &["nothing of target 'cryptodev' to read here, only of vcpu"]);
+}
+
+/// Each QEMU has the same paths: of several, each has its VM's name before them.
+#[test]
+fn several_qemus_are_told_apart() {
+    let (Some(mut a), Some(mut b)) = (Second::start("a"), Second::start("b")) else { return };
+    let [a_socket, b_socket] = [&a, &b].map(|qemu| qemu.socket.clone());
+    let [a_pid, b_pid] = [&a, &b].map(|qemu| qemu.pid.clone());
+    let sockets = ["--from-qmp", &*a_socket, "--from-qmp", &b_socket];
+    let pids = ["-p", &*a_pid, "-p", &b_pid];
+    let under = |vm: &str, results: Vec<Json>| {
+        let renamed = |mut result: Json| {
+            let path = result["qom-path"].as_str().expect("it has a path");
+            result["qom-path"] = format!("/vm/{vm}{path}").into();
+            result
+        };
+        results.into_iter().map(renamed).collect::<Vec<Json>>()
+    };
+    for target in ["vcpu", "cryptodev"] {
+        let want = [under("a", a.stats(target)), under("b", b.stats(target))].concat();
+        let want = sorted_by(want, "qom-path");
+        let wanted = ["--target", target];
+        assert_eq!(query(&[&sockets[..], &wanted].concat()), want);
+        assert_eq!(query(&[&pids[..], &sockets, &wanted].concat()), want);
+    }
+    // Whose vCPUs?
+    let output = vmstrobe(&["query", "-p", &a_pid, "--from-qmp", &b_socket]);
+    let what = format!("whose vCPUs does {b_socket} speak of? Behind it is pid {b_pid}");
+    says(&output, 2, &[&what, &format!("add -p {b_pid}")]);
+}
+
+/// Whoever connects there speaks with whom is behind that socket, through this process.
+fn relay(path: &Path, behind: &str) {
+    let listener = UnixListener::bind(path).expect("it is ours");
+    let behind = behind.to_owned();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let client = client.expect("it is connected");
+            let server = UnixStream::connect(&behind).expect("QEMU listens");
+            for (from, to) in [(&client, &server), (&server, &client)] {
+                let [mut from, mut to] = [from, to].map(|end| end.try_clone().expect("an fd"));
+                thread::spawn(move || {
+                    // Either end may leave first.
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Both);
+                });
+            }
+        }
+    });
+}
+
+/// The kernel tells whoever listens as the peer: a launcher, or one in between, has no VM.
+#[test]
+fn another_process_may_hold_the_socket() {
+    let Some(mut qemu) = Second::start("relayed") else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("relay");
+    relay(&path, &qemu.socket);
+    let (pid, socket) = (qemu.pid.clone(), path.to_str().expect("the path is text"));
+    let theirs = qemu.stats("vcpu");
+    assert_eq!(query(&["-p", &pid, "--from-qmp", socket]), theirs);
+    assert_eq!(query(&["--from-qmp", socket]), theirs);
+    // Of two it cannot be known.
+    let other = Qemu::start(&Config { name: "other", paused: true, ..Config::default() });
+    let other = other.pid().to_string();
+    let output = vmstrobe(&["query", "-p", &pid, "-p", &other, "--from-qmp", socket]);
+    says(&output, 2, &["whose vCPUs does", "which has no VM: name its QEMU alone by -p"]);
+}
+
+#[test]
+fn a_qemu_that_ends_is_told_and_ends_it() {
+    let Some(qemu) = Second::start("ending") else { return };
+    let socket = qemu.socket.clone();
+    let args = ["stat", "--from-qmp", &socket, "-i", "200", "-z", "--json", "--names", "exits"];
+    let mut child = spawn(&args);
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("it prints lines");
+    assert_eq!(parsed(&line)["stats"][0]["name"], "exits", "{line}");
+    drop(qemu);
+    let status = child.wait_within(RUN_LIMIT).expect("it ends with its QEMU");
+    let (mut rest, mut stderr) = (String::new(), String::new());
+    stdout.read_to_string(&mut rest).expect("it prints text");
+    child.stderr.take().expect("it is a pipe").read_to_string(&mut stderr).expect("it is text");
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr, format!("vmstrobe: QEMU ending ({socket}) has ended\n"));
+    rest.lines().for_each(|line| drop(parsed(line)));
+}
+
+#[test]
+fn a_socket_that_does_not_answer_says_why() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let none = directory.path().join("none");
+    let none = none.to_str().expect("the path is text");
+    says(&vmstrobe(&["query", "--from-qmp", none]), 1, &[none, "start QEMU with -qmp unix:"]);
+    let Some(qemu) = Second::start("taken") else { return };
+    // It serves one client at a time, and there is one.
+    let taken = qemu.qemu.socket();
+    let taken = taken.to_str().expect("the path is text");
+    says(&vmstrobe(&["query", "--from-qmp", taken]), 1, &[taken]);
+}

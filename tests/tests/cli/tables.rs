@@ -1,0 +1,278 @@
+//! Tables: of a process that is named, found, or the only one; in a file; handed over. Which target
+//! is meant where nobody says, and what is said where nothing can be read.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use vmstrobe_core::Target;
+use vmstrobe_providers::{HandOver, TableConfig, TableObject, TableSchema, TableWriter};
+use vmstrobe_tests::command::{example, spawn};
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::rig::wait_for;
+
+use super::attach::alone;
+use super::same::list;
+use crate::{LIMIT, Nobody, fine, json as parsed, require_root, says, vmstrobe};
+
+/// A program of the workspace that publishes the statistics of `/xyz/queue[0]`, and its pid.
+pub(crate) fn queue_stats() -> (Reaped, String) {
+    let child = Command::new(example("queue_stats"))
+        .args(["--seconds", "600"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let child = Reaped(child);
+    let pid = child.id().to_string();
+    // Its queue comes a moment after its table.
+    wait_for("it has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
+    (child, pid)
+}
+
+/// The entry of that process's table; null if there is none.
+fn listed(pid: &str) -> Json {
+    let entries = parsed(&vmstrobe(&["list", "--json"]).stdout);
+    let pid: u32 = pid.parse().expect("it is a number");
+    let is_it = |entry: &&Json| entry["kind"] == "table" && entry["pid"] == pid;
+    list(&entries).iter().find(is_it).cloned().unwrap_or_default()
+}
+
+pub(crate) fn directory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs")
+}
+
+/// Queues in a table, as many as there are counts.
+pub(crate) fn queues(table: &TableWriter, counts: &[u64]) -> Vec<TableObject> {
+    let mut schema = TableSchema::new(Target::from_name("queue"));
+    let requests = schema.counter("requests");
+    let add = |(at, &count): (usize, &u64)| {
+        let queue = table.add(&format!("/xyz/queue[{at}]"), &schema).expect("there is room");
+        queue.get(requests).add(count);
+        queue
+    };
+    counts.iter().enumerate().map(add).collect()
+}
+
+/// What `--json` says of queues with these counts.
+fn queues_json(counts: &[u64]) -> Json {
+    let queue = |(at, count): (usize, &u64)| {
+        let stats = json!([{"name": "requests", "value": count}]);
+        json!({"provider": "xyz", "qom-path": format!("/xyz/queue[{at}]"), "stats": stats})
+    };
+    counts.iter().enumerate().map(queue).collect()
+}
+
+#[test]
+fn a_process_with_a_table_is_listed_and_read() {
+    let (_program, pid) = queue_stats();
+    let want = json!({
+        "kind": "table", "pid": pid.parse::<u32>().expect("it is a number"), "name": "queue_stats",
+        "provider": "xyz", "objects": {"queue": 1}, "readable": true, "how": "mapped",
+    });
+    assert_eq!(listed(&pid), want);
+    let output = vmstrobe(&["list"]);
+    let line = output.stdout.lines().find(|line| line.trim_start().starts_with(&pid));
+    let words: Vec<&str> = line.expect("it is listed").split_whitespace().collect();
+    assert_eq!(words, [&*pid, "queue_stats", "xyz", "1", "queue", "mapped"]);
+    let heads = ["PID", "PROCESS", "PROVIDER", "OBJECTS", "HOW"];
+    let is_head = |line: &str| line.split_whitespace().eq(heads);
+    assert!(output.stdout.lines().any(is_head), "{output:?}");
+
+    // Its only target is meant, however it is asked for.
+    for wanted in [&[][..], &["--target", "queue"], &["--provider", "xyz"]] {
+        let output = vmstrobe(&[&["query", "-p", &pid, "-z"], wanted].concat());
+        fine(&output);
+        let head: Vec<&str> =
+            output.stdout.lines().next().unwrap_or_default().split_whitespace().collect();
+        assert_eq!(head, ["/xyz", "queue[0]"], "{wanted:?}");
+        assert!(output.stdout.contains("\nrequests "), "{output:?}");
+    }
+    let info = vmstrobe(&["info", "stats", "queue", "requests", "xyz", "-p", &pid]);
+    assert!(info.stdout.starts_with("    requests (cumulative): "), "{info:?}");
+    let schema = vmstrobe(&["schema", "-p", &pid]);
+    fine(&schema);
+    assert!(schema.stdout.starts_with("xyz queue: "), "{schema:?}");
+    let stat = vmstrobe(&["stat", "-p", &pid, "-d", "300ms"]);
+    fine(&stat);
+    assert!(stat.stdout.starts_with("\n /xyz/queue[0], 1 queue over "), "{stat:?}");
+
+    let only = "there is nothing of target 'vcpu' to read here, only of queue";
+    says(&vmstrobe(&["query", "-p", &pid, "--target", "vcpu"]), 1, &[only]);
+    let only = "there is no provider 'zyx' here, only vmstrobe and xyz";
+    says(&vmstrobe(&["query", "-p", &pid, "--provider", "zyx"]), 1, &[only]);
+}
+
+#[test]
+fn a_demo_can_be_watched_from_another_shell() {
+    if !require_kvm() {
+        return;
+    }
+    let demo = spawn(&["demo", "-d", "60s", "--vcpus", "2", "--json"]);
+    let pid = demo.id().to_string();
+    wait_for("its device is listed", LIMIT, || listed(&pid)["objects"] == json!({"cryptodev": 1}));
+    let query = |wanted: &[&str]| {
+        let output = vmstrobe(&[&["query", "--json", "-p", &pid], wanted].concat());
+        fine(&output);
+        parsed(&output.stdout)
+    };
+    let devices = query(&["--target", "cryptodev"]);
+    assert_eq!(devices[0]["qom-path"], "/objects/crypto0");
+    let names: Vec<_> = list(&devices[0]["stats"]).iter().map(|s| &s["name"]).collect();
+    let four = ["sym-encrypt-ops", "sym-decrypt-ops", "sym-encrypt-bytes", "sym-decrypt-bytes"];
+    assert_eq!(names, four);
+    // It has vCPUs, so that those are meant.
+    let vcpus = query(&["--names", "exits"]);
+    assert_eq!(vcpus.as_array().map(Vec::len), Some(2), "{vcpus}");
+    assert_eq!(query(&["--provider", "cryptodev"])[0]["qom-path"], "/objects/crypto0");
+    let stat = ["stat", "-p", &pid, "--provider", "cryptodev", "-d", "500ms", "--json"];
+    let output = vmstrobe(&stat);
+    fine(&output);
+    let moved = |stat: &Json| stat["delta"].as_u64() > Some(0);
+    let stats = parsed(&output.stdout)["stats"].clone();
+    assert!(list(&stats).iter().all(moved), "{stats}");
+}
+
+#[test]
+fn a_table_in_a_file_is_read() {
+    let directory = directory();
+    let path = directory.path().join("xyz");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let _queues = queues(&table, &[3, 5]);
+    let path = path.to_str().expect("the path is text");
+    let output = vmstrobe(&["query", "--table", path, "--json"]);
+    fine(&output);
+    assert_eq!(parsed(&output.stdout), queues_json(&[3, 5]));
+    let output = vmstrobe(&["query", "--table", path]);
+    fine(&output);
+    let want = "/xyz        queue[0]  queue[1]\nrequests           3         5\n";
+    assert_eq!(output.stdout, want);
+
+    let none = directory.path().join("none");
+    let none = none.to_str().expect("the path is text");
+    says(&vmstrobe(&["query", "--table", none]), 1, &["cannot open the table", none]);
+    fs::write(none, "no table").expect("there is room");
+    says(&vmstrobe(&["query", "--table", none]), 1, &["nobody writes a table to", none]);
+}
+
+#[test]
+fn what_is_handed_over_is_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("xyz.sock");
+    let table = TableWriter::new("xyz").expect("there is memory");
+    let _queues = queues(&table, &[7]);
+    let hand_over = HandOver::listen(&path).expect("it is ours");
+    hand_over.offer(Arc::new(table)).expect("it can be lent");
+    let path = path.to_str().expect("the path is text");
+    let output = vmstrobe(&["query", "--from-socket", path, "--json"]);
+    fine(&output);
+    assert_eq!(parsed(&output.stdout), queues_json(&[7]));
+    drop(hand_over);
+    assert_eq!(vmstrobe(&["query", "--from-socket", path]).code, Some(1));
+}
+
+/// Objects of two sources with one path are told apart, and each has its own values.
+#[test]
+fn one_path_of_two_sources_is_told_apart() {
+    let directory = directory();
+    let lend = |name: &str, count: u64| {
+        let table = TableWriter::new("xyz").expect("there is memory");
+        let queues = queues(&table, &[count]);
+        let path = directory.path().join(name);
+        let hand_over = HandOver::listen(&path).expect("it is ours");
+        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        (hand_over, queues, path.to_str().expect("the path is text").to_owned())
+    };
+    let (a, b) = (lend("a.sock", 3), lend("b.sock", 5));
+    let output = vmstrobe(&["query", "--from-socket", &a.2, "--from-socket", &b.2, "--json"]);
+    fine(&output);
+    let found = parsed(&output.stdout);
+    let value = |at: usize| (&found[at]["qom-path"], &found[at]["stats"][0]["value"]);
+    assert_eq!(value(0), (&json!("/xyz/queue[0]"), &json!(3)));
+    assert_eq!(value(1), (&json!("/b/xyz/queue[0]"), &json!(5)));
+}
+
+#[test]
+fn of_several_targets_one_must_be_chosen() {
+    let directory = directory();
+    let path = directory.path().join("both");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let _queues = queues(&table, &[1]);
+    let disks = TableSchema::new(Target::from_name("disk"));
+    let _disk = table.add("/xyz/disk", &disks).expect("there is room");
+    let path = path.to_str().expect("the path is text");
+    for command in [&["query"][..], &["stat", "-d", "1s"], &["query", "--provider", "xyz"]] {
+        let output = vmstrobe(&[command, &["--table", path]].concat());
+        let what = "there are no vCPUs here, but objects of target disk and queue: choose by";
+        says(&output, 2, &[what]);
+    }
+    fine(&vmstrobe(&["query", "--table", path, "--target", "queue"]));
+}
+
+#[test]
+fn the_only_process_with_tables_is_found() {
+    if !require_root() {
+        return;
+    }
+    let program = example("queue_stats");
+    let program = program.to_str().expect("the path is text");
+    let start = |count: usize| {
+        format!(
+            "\"{program}\" --seconds 600 >/dev/null 2>&1 &\n\
+             until test $(\"$0\" list --json 2>/dev/null | grep -o '\"queue\": 1' | wc -l) = \
+             {count}; do sleep 0.02; done\n"
+        )
+    };
+    let one = alone(&(start(1) + "\"$0\" query -z --names requests --json"));
+    fine(&one);
+    assert_eq!(parsed(&one.stdout)[0]["qom-path"], "/xyz/queue[0]", "{one:?}");
+    let both = start(1) + &start(2);
+    let two = alone(&(both.clone() + "\"$0\" query"));
+    let what = "several processes on this host have tables of statistics: choose one with -p PID";
+    says(&two, 1, &[what, "queue_stats, a table of xyz"]);
+    let all = alone(&(both + "\"$0\" query --all -z --names requests --json"));
+    fine(&all);
+    let paths = parsed(&all.stdout);
+    assert_eq!(paths[0]["qom-path"], "/xyz/queue[0]");
+    assert_eq!(paths.as_array().map(Vec::len), Some(2), "{paths}");
+}
+
+#[test]
+fn a_table_of_another_user_says_what_to_do() {
+    if !require_root() {
+        return;
+    }
+    let (_program, pid) = queue_stats();
+    let output = Nobody::new().vmstrobe(&["query", "-p", &pid]);
+    let what = format!("pid {pid} belongs to another user");
+    says(&output, 1, &[&what, "run as root, or give vmstrobe CAP_SYS_PTRACE"]);
+}
+
+/// A path that would move a cursor does not.
+#[test]
+fn names_do_nothing_to_a_terminal() {
+    let directory = directory();
+    let path = directory.path().join("wild");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let schema = TableSchema::new(Target::from_name("q\u{1b}[2J"));
+    let _object = table.add("/a\u{1b}[2J/b\r", &schema).expect("there is room");
+    let shown = path.to_str().expect("the path is text");
+    for args in [
+        &["query", "-z"][..],
+        &["query", "--target", "vcpu"],
+        &["query", "--names", "a"],
+        &["schema"],
+        &["stat", "-z", "-d", "100ms"],
+        &["stat", "-z", "-d", "100ms", "--json"],
+    ] {
+        let output = vmstrobe(&[args, &["--table", shown]].concat());
+        let text = output.stdout.clone() + &output.stderr;
+        let is_wild = |c: char| c.is_control() && c != '\n';
+        assert!(!text.contains(is_wild), "{args:?}: {output:?}");
+    }
+    assert!(Path::new(shown).exists());
+}
