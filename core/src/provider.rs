@@ -80,8 +80,8 @@ impl<'a> Rows<'a> {
         self.states.is_empty()
     }
 
-    /// As [`Rows::fill`], for rows of which each has something in a list: both are gone through side
-    /// by side, without looking anything up. Rows for which there is nothing stay as they are.
+    /// As [`Rows::fill`], for rows of which each has something in a list: both are gone through
+    /// side by side, without looking anything up. Rows for which there is nothing stay as they are.
     #[inline]
     pub fn fill_from<T>(self, items: &[T], mut read: impl FnMut(&T, &mut [u64]) -> RowState) {
         let mut others = self.words;

@@ -1,9 +1,9 @@
 //! The statistics of crypto devices, in QEMU's words: what a VMM's crypto device calls.
 //!
 //! Names, their order, types and paths are those of `backends/cryptodev.c` (QEMU 8.0 to 10.2): an
-//! operation and its bytes are counted when the device has accepted it, before it is carried out, so
-//! failures count; hashes and MACs do not. They are published in a table, so that other processes
-//! read them too.
+//! operation and its bytes are counted when the device has accepted it, before it is carried out,
+//! so failures count; hashes and MACs do not. They are published in a table, so that other
+//! processes read them too.
 //!
 //! Invariant: a device has the statistics of the services it offers, and no others.
 

@@ -19,9 +19,9 @@
 //!
 //! All native-endian words at multiples of 8. `generation` is the number of a sequence lock around
 //! the directory; `seq` one around an object's data, and its `incarnation` tells whose they are:
-//! never used twice in a table, and 0 once the object has been removed. With several shards the
-//! flag 1: `seq` also goes with changes of several words that belong together. With several shards the
-//! data is there so many times, `shard_bytes` apart; a value is the sum of them.
+//! never used twice in a table, and 0 once the object has been removed. Flag 1
+//! says that `seq` also goes with changes of several words that belong together. With several
+//! shards the data is there so many times, `shard_bytes` apart; a value is the sum of them.
 //!
 //! Invariant: nothing here trusts a word that it was given: whatever passes lies inside the
 //! segment, is aligned, and is within the limits.

@@ -1,7 +1,7 @@
 //! An object in a table, from its writer's side: where it lies, and its handles.
 //!
-//! Invariant: an object is listed as long as its [`TableObject`] is there, and its memory is its own
-//! for as long as that or any handle of it is.
+//! Invariant: an object is listed as long as its [`TableObject`] is there, and its memory is its
+//! own for as long as that or any handle of it is.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,7 +48,8 @@ pub(crate) struct Region {
     place: Place,
     schema: Arc<Schema>,
     next_shard: AtomicUsize,
-    /// By statistic: its only handle has been given out. Behind them, the group's, or there is none.
+    /// By statistic: its only handle has been given out. Behind them, the group's, or there is
+    /// none.
     given_out: Box<[AtomicBool]>,
 }
 

@@ -1,9 +1,9 @@
 //! The tick over tables: each row copied out of memory that its writer goes on changing.
 //!
-//! Invariant: a row is good only if its object was still the one it was opened for when the copy was
-//! done, and, if words of it are changed together, no change was under way. A writer that holds the
-//! lock costs some looks and no more ([`READ_TRIES`], fewer where each is long); nothing that it
-//! stores is followed.
+//! Invariant: a row is good only if its object was still the one it was opened for when the copy
+//! was done, and, if words of it are changed together, no change was under way. A writer that holds
+//! the lock costs some looks and no more ([`READ_TRIES`], fewer where each is long); nothing that
+//! it stores is followed.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

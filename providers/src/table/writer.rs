@@ -26,7 +26,8 @@ use crate::handover::{Lendable, Loan};
 pub struct TableConfig<'a> {
     /// The provider's name, at most [`MAX_TABLE_NAME_BYTES`](crate::MAX_TABLE_NAME_BYTES) bytes.
     pub provider: &'a str,
-    /// Room for everything, in bytes; at most [`MAX_SEGMENT_BYTES`]. What is not used costs nothing.
+    /// Room for everything, in bytes; at most [`MAX_SEGMENT_BYTES`]. What is not used costs
+    /// nothing.
     pub capacity_bytes: usize,
     /// The most objects at a time; at most [`MAX_SLOTS`].
     pub max_objects: usize,
@@ -70,8 +71,8 @@ impl TableWriter {
     /// its name and only read.
     ///
     /// # Errors
-    /// `TooLarge` if the name is too long or the configuration over a limit, `Malformed` if the name
-    /// is empty or has a NUL, `Io` if there is no memory for it.
+    /// `TooLarge` if the name is too long or the configuration over a limit, `Malformed` if the
+    /// name is empty or has a NUL, `Io` if there is no memory for it.
     pub fn new(provider: &str) -> Result<Self> {
         Self::with(TableConfig::of(provider))
     }
@@ -91,13 +92,13 @@ impl TableWriter {
     /// A table in a file on tmpfs, which others read by system calls. The file is removed with the
     /// table.
     ///
-    /// Whoever may write to that file can kill this process by making it shorter: nobody may, except
-    /// this user and root. This process must not open and close it otherwise: that would give up
-    /// the lock by which readers know that it is written.
+    /// Whoever may write to that file can kill this process by making it shorter: nobody may,
+    /// except this user and root. This process must not open and close it otherwise: that would
+    /// give up the lock by which readers know that it is written.
     ///
     /// # Errors
-    /// As [`TableWriter::new`]; `Unsupported` if the path is not on tmpfs, `Busy` if somebody writes
-    /// a table there.
+    /// As [`TableWriter::new`]; `Unsupported` if the path is not on tmpfs, `Busy` if somebody
+    /// writes a table there.
     pub fn at(path: &Path, config: TableConfig<'_>) -> Result<Self> {
         let segment = segment(config)?;
         let failed = |errno| cannot("a file")(io::Error::from(errno));

@@ -15,9 +15,9 @@ const GLUE_PLACES: &[&str] = &["tests", "examples", "benches", "fuzz"];
 /// Files that are short for a reason: (file, reason).
 pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/hist.rs", "two kinds of histogram and what can be asked of them: no third"),
-    ("cli/src/list.rs", "one command, one table"),
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
+    ("providers/src/table/find.rs", "one name to look for in /proc"),
     ("providers/src/departures.rs", "one counter and its ordering argument"),
     ("providers/src/reaper.rs", "one thread that closes"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
