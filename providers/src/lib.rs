@@ -39,7 +39,7 @@ pub use reaper::Reaper;
 pub use sys::kvm_get_stats_fd;
 pub use table::{
     Counter, Flag, FoundTable, Gauge, Group, Handle, LOOK_TRIES, LinearHistogram, Log2Histogram,
-    MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_DESCS, MAX_TABLE_NAME_BYTES, OwnedCounter,
-    Peak, ShardedCounter, Stat, StatKey, TableConfig, TableObject, TableSchema, TableWriter,
-    Tables, scan_tables,
+    MAX_PROCESS_TABLES, MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_DESCS,
+    MAX_TABLE_NAME_BYTES, OwnedCounter, Peak, ShardedCounter, Stat, StatKey, TableConfig,
+    TableObject, TableSchema, TableWriter, Tables, scan_tables,
 };

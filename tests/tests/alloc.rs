@@ -8,6 +8,7 @@ mod alloc {
     mod count;
     mod limits;
     mod ticks;
+    mod tables;
 }
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -157,7 +157,7 @@ fn unsafe_stands_in_named_files_only() {
     check(
         code::unsafe_files_are_needed,
         &[("providers/Cargo.toml", ""), ("providers/src/sys.rs", "// unsafe")],
-        &[("providers/src/sys.rs", "unsafe fn f() {}"), ("core/src/lib.rs", "")],
+        &[("guest/src/machine.rs", "unsafe fn f() {}"), ("core/src/lib.rs", "")],
     );
 }
 

@@ -1,8 +1,8 @@
 //! One table that is read: its objects as they are now, and whether anyone stands behind it.
 //!
-//! Invariant: an object keeps its key as long as it is there, and no other ever gets it. Two objects
-//! never have one path. A table that cannot be read any more keeps what it last had: rows judge for
-//! themselves.
+//! Invariant: an object keeps its key as long as it is there, and no other ever gets it. Two
+//! objects never have one path. A table that cannot be read any more keeps what it last had: rows
+//! judge for themselves.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -190,6 +190,11 @@ impl Table {
         if self.writer.silent.swap(is_silent, Ordering::Relaxed) != is_silent {
             departures.note();
         }
+    }
+
+    /// Whether it came from the process, or the peer, of that flag.
+    pub(super) fn is_lent_by(&self, alive: &Arc<AtomicBool>) -> bool {
+        self.writer.lender.as_ref().is_some_and(|lender| Arc::ptr_eq(&lender.alive, alive))
     }
 
     /// From now on its rows are gone.

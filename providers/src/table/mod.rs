@@ -34,7 +34,7 @@ pub use handle::{
 };
 pub use look::{LOOK_TRIES, MAX_TABLE_DESCS};
 pub use object::TableObject;
-pub use reader::Tables;
+pub use reader::{MAX_PROCESS_TABLES, Tables};
 pub use writer::{TableConfig, TableWriter};
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! and from every open row.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -25,6 +25,9 @@ use crate::procfs;
 
 /// The most objects of one source; see the same of stats fds.
 const ROWS_PER_SOURCE: usize = 64;
+/// The most tables of one process that are read: those of the lowest fds. One that never stands
+/// still keeps a look waiting for [`LOOK_TRIES`](super::LOOK_TRIES) ms.
+pub const MAX_PROCESS_TABLES: usize = 64;
 
 /// The statistics in tables: any program's own, published in memory that is read without a system
 /// call.
@@ -33,8 +36,9 @@ const ROWS_PER_SOURCE: usize = 64;
 /// paths that their writers gave them, and the provider's name that the table bears; of two with
 /// one path the later gets the table's number behind it.
 ///
-/// Objects that come and go, tables that a process makes later, and writers that have fallen silent
-/// are noticed whenever [`Provider::objects`] is called; the end of a process within a moment.
+/// Objects that come and go, tables that a process makes later or closes, and writers that have
+/// fallen silent are noticed whenever [`Provider::objects`] is called; the end of a process within
+/// a moment.
 ///
 /// ```
 /// use vmstrobe_core::{Provider, Target};
@@ -182,35 +186,40 @@ impl Tables {
         if !process.lives() {
             return Err(procfs::no_process(pid));
         }
-        let (mut count, mut refused) = (0, Vec::new());
-        for (fd, name) in links {
-            match self.borrow_one(state, process, fd, &name) {
-                Ok(is_new) => count += usize::from(is_new),
+        let (mut count, mut refused, mut unseen) = (0, Vec::new(), false);
+        let mut files = HashSet::new();
+        for (fd, name) in links.into_iter().take(MAX_PROCESS_TABLES) {
+            let same = |held: &str| find::table_name(held).as_deref() == Some(&*name);
+            let fd = match process.borrow(fd, same) {
+                Ok(fd) => fd,
+                Err(error) => {
+                    unseen = true;
+                    refused.push(error);
+                    continue;
+                }
+            };
+            // Closed meanwhile, or there already.
+            let Some(fd) = fd else { continue };
+            let file = Memory::is_possible(&fd).then(|| file_of(&fd));
+            files.extend(file);
+            if file.is_some() && state.tables.iter().any(|table| table.file == file) {
+                continue;
+            }
+            let watch = Arc::clone(&self.watch);
+            let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
+            match self.hold(state, fd, Giver::Lender(lender)) {
+                Ok(_) => count += 1,
                 Err(error) => refused.push(error),
             }
         }
+        // What it has closed, it does not write any more.
+        let is_closed = |table: &mut Table| {
+            let is_open = table.file.is_some_and(|file| files.contains(&file));
+            !unseen && !is_open && table.is_lent_by(process.alive())
+        };
+        let closed = state.tables.extract_if(.., is_closed);
+        closed.for_each(|table| table.give_up(&self.departures));
         Ok((count, refused))
-    }
-
-    /// Borrows that fd, if it is still a table of that name, and not here yet.
-    fn borrow_one(
-        &self,
-        state: &mut State,
-        process: &Arc<Process>,
-        fd: RawFd,
-        name: &str,
-    ) -> Result<bool> {
-        let same = |held: &str| find::table_name(held).as_deref() == Some(name);
-        let Some(fd) = process.borrow(fd, same)? else { return Ok(false) };
-        if Memory::is_possible(&fd) {
-            let file = file_of(&fd);
-            if state.tables.iter().any(|table| table.file == Some(file)) {
-                return Ok(false);
-            }
-        }
-        let watch = Arc::clone(&self.watch);
-        let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
-        self.hold(state, fd, Giver::Lender(lender)).map(|_| true)
     }
 
     fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {

@@ -1,0 +1,243 @@
+//! A table of statistics, written by anybody: it is refused, or what is read of it is what it says.
+//!
+//! The input is a byte of flags, some changes, and the bytes of the table, in a memfd that is
+//! sealed, so that the reader maps it, or not, so that it reads it by system calls. What an object
+//! is and what its words are is held against a second reading of the bytes, by the documentation of
+//! the format alone; and one way of reading against the other. Changes come between the reader's
+//! steps, as they would from a writer that runs on.
+//!
+//! Nothing changes while a step is under way: that is the tests' own writer, `hostile`.
+
+#![no_main]
+
+// The same second reading as the tests'.
+#[allow(dead_code, reason = "the tests also write images by it")]
+#[path = "../../tests/src/hostile/layout.rs"]
+mod layout;
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+
+use libfuzzer_sys::fuzz_target;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use vmstrobe_core::wire::{MAX_DATA_BYTES, MAX_DESCS};
+use vmstrobe_core::{
+    ErrorKind, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Value,
+};
+use vmstrobe_providers::{MAX_SLOTS, MAX_TABLE_DESCS, Tables};
+
+use layout::{
+    BYTE_ORDER, Entry, GENERATION, HEADER_WORDS, HEARTBEAT, HEARTBEAT_PERIOD, MAGIC, SEGMENT_BYTES,
+    SLOTS_USED, VERSION, WORD_BYTES, bytes_of, entries,
+};
+
+/// Bytes of a change: its step, its word and its value.
+const CHANGE_BYTES: usize = 11;
+/// Steps of the reader, before each of which something may change.
+const STEPS: u8 = 4;
+
+/// What the input asks for.
+struct Case {
+    is_sealed: bool,
+    changes: Vec<Change>,
+    words: Vec<u64>,
+}
+
+struct Change {
+    step: u8,
+    word: usize,
+    value: u64,
+}
+
+/// What a tick gave of an object: its path, what became of it, and its statistics by name.
+type Row = (String, RowState, Vec<(String, Vec<u64>)>);
+
+fuzz_target!(|input: &[u8]| {
+    let Some(case) = Case::parse(input) else { return };
+    let rows = read(&case, case.is_sealed);
+    if case.changes.is_empty() {
+        let other = read(&case, !case.is_sealed);
+        assert!(are_alike(&rows, &other), "the other way of reading: {rows:?} and {other:?}");
+    }
+});
+
+/// The same rows of the same objects. Where a lock means nothing, one way may wait for it all the
+/// same; and a promise may be broken in one run and not yet in the other.
+fn are_alike(rows: &Option<Vec<Row>>, others: &Option<Vec<Row>>) -> bool {
+    let (Some(rows), Some(others)) = (rows, others) else { return rows == others };
+    let may_differ = |row: &Row| matches!(row.1, RowState::Torn | RowState::Stale);
+    let is_alike = |(row, other): (&Row, &Row)| {
+        row == other || row.0 == other.0 && (may_differ(row) || may_differ(other))
+    };
+    rows.len() == others.len() && rows.iter().zip(others).all(is_alike)
+}
+
+impl Case {
+    fn parse(input: &[u8]) -> Option<Self> {
+        let (&flags, mut rest) = input.split_first()?;
+        let mut changes = Vec::new();
+        for _ in 0..flags >> 2 & 7 {
+            let (change, behind) = rest.split_first_chunk::<CHANGE_BYTES>()?;
+            changes.push(Change {
+                step: change[0] % STEPS,
+                word: usize::from(u16::from_ne_bytes([change[1], change[2]])),
+                value: u64::from_ne_bytes(*change.last_chunk()?),
+            });
+            rest = behind;
+        }
+        let words = rest.as_chunks().0.iter().map(|word| u64::from_ne_bytes(*word));
+        let mut words: Vec<u64> = words.collect();
+        // Most that is tried would else be refused for these alone; or waited for.
+        if flags & 2 != 0 && words.len() >= HEADER_WORDS {
+            words[..3].copy_from_slice(&[MAGIC, BYTE_ORDER, VERSION]);
+            words[SEGMENT_BYTES] = (words.len() * WORD_BYTES) as u64;
+            words[GENERATION] &= !1;
+        }
+        changes.retain(|change| change.word < words.len());
+        // What is sealed cannot change.
+        let is_sealed = flags & 1 != 0 && changes.is_empty();
+        Some(Self { is_sealed, changes, words })
+    }
+
+    /// Makes the changes that come before a step.
+    fn change(&self, step: u8, file: &File, words: &mut [u64]) {
+        for change in self.changes.iter().filter(|change| change.step == step) {
+            words[change.word] = change.value;
+            let at = (change.word * WORD_BYTES) as u64;
+            file.write_all_at(&change.value.to_ne_bytes(), at).expect("a memfd can be written");
+        }
+    }
+}
+
+/// A memfd of these words.
+fn memfd(words: &[u64], is_sealed: bool) -> File {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = File::from(memfd_create("vmstrobe-table:fuzz", flags).expect("there is room"));
+    file.write_all_at(&bytes_of(words), 0).expect("a memfd can be written");
+    if is_sealed {
+        let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE;
+        fcntl_add_seals(&file, seals).expect("it may be sealed");
+    }
+    file
+}
+
+/// All that a reader does with a table: the rows of its last tick, or `None` if it refuses it.
+fn read(case: &Case, is_sealed: bool) -> Option<Vec<Row>> {
+    let file = memfd(&case.words, is_sealed);
+    let mut words = case.words.clone();
+    let tables = Tables::new().expect("there is a thread for it");
+    case.change(0, &file, &mut words);
+    let lent = OwnedFd::from(file.try_clone().expect("there is room"));
+    if let Err(error) = tables.add_fd(lent) {
+        use ErrorKind::{Busy, Io, Malformed, TooLarge, Unsupported};
+        let kind = error.kind();
+        assert!(matches!(kind, Busy | Io | Malformed | TooLarge | Unsupported), "{error}");
+        return None;
+    }
+    // All that it ever said of itself: a reader learns of a change when the generation moves.
+    let header: Vec<u64> = words[..HEADER_WORDS].to_vec();
+    let mut said = entries(&words);
+    case.change(1, &file, &mut words);
+    let objects = look(&tables, &header, &words, &mut said);
+    let mut opened = open(&tables, &objects);
+    case.change(2, &file, &mut words);
+    let promises = header[HEARTBEAT_PERIOD] != 0;
+    is_what_it_says(&tick(&mut opened), &said, &words, promises);
+    case.change(3, &file, &mut words);
+    look(&tables, &header, &words, &mut said);
+    let rows = tick(&mut opened);
+    is_what_it_says(&rows, &said, &words, promises);
+    Some(rows)
+}
+
+/// Looks at the tables, and adds what they say now, under the header that was read first.
+fn look(tables: &Tables, header: &[u64], words: &[u64], said: &mut Vec<Entry>) -> Vec<Object> {
+    let mut known = words.to_vec();
+    known[..HEADER_WORDS].copy_from_slice(header);
+    for at in [GENERATION, SLOTS_USED, HEARTBEAT] {
+        known[at] = words[at];
+    }
+    said.extend(entries(&known));
+    let objects = tables.objects().expect("it leaves out what cannot be read");
+    assert!(objects.len() <= MAX_SLOTS as usize);
+    let mut descs = 0;
+    for schema in tables.schemas().expect("it has those of its objects") {
+        is_sound(&schema);
+        descs += schema.descs().len();
+    }
+    assert!(descs <= MAX_TABLE_DESCS);
+    let mut paths: Vec<&str> = objects.iter().map(|object| &*object.path).collect();
+    paths.sort_unstable();
+    assert!(paths.windows(2).all(|pair| pair[0] != pair[1]) && !paths.contains(&""));
+    objects
+}
+
+fn is_sound(schema: &Schema) {
+    assert!(schema.descs().len() <= MAX_DESCS as usize && schema.data_bytes() <= MAX_DATA_BYTES);
+    assert!(!schema.provider().is_empty() && !schema.target().name().is_empty());
+    let data_words = schema.data_bytes() / WORD_BYTES;
+    assert!(schema.descs().iter().all(|desc| desc.size > 0 && desc.words().end <= data_words));
+}
+
+/// An object that is open.
+struct Opened {
+    object: Object,
+    source: Box<dyn Source>,
+}
+
+fn open(tables: &Tables, objects: &[Object]) -> Vec<Opened> {
+    let open = |object: &Object| {
+        let plan = ReadPlan::new(&object.schema, &Mask::all(&object.schema));
+        let sources = tables.open(std::slice::from_ref(object), &plan).expect("it can be opened");
+        let [source] = <[_; 1]>::try_from(sources).ok().expect("one object is one source");
+        assert_eq!(source.rows(), 1);
+        Opened { object: object.clone(), source }
+    };
+    objects.iter().map(open).collect()
+}
+
+fn tick(opened: &mut [Opened]) -> Vec<Row> {
+    let read = |Opened { object, source }: &mut Opened| {
+        let schema = &object.schema;
+        let plan = ReadPlan::new(schema, &Mask::all(schema));
+        let (mut words, mut states) = (vec![0; plan.row_words()], [RowState::Missing]);
+        source.read(Rows::new(&mut words, &mut states, plan.row_words()));
+        let value = |column: &vmstrobe_core::Column| {
+            let desc = &schema.descs()[column.desc];
+            let value = Value::new(desc, &words[column.words.clone()]);
+            (desc.name.to_string(), value.words().to_vec())
+        };
+        let is_good = states[0] == RowState::Good;
+        let values = plan.columns().iter().filter(|_| is_good).map(value).collect();
+        (object.path.to_string(), states[0], values)
+    };
+    opened.iter_mut().map(read).collect()
+}
+
+/// Each good row is of an object of that path, and its words are there. Only who has promised to
+/// say that he lives falls silent.
+fn is_what_it_says(rows: &[Row], said: &[Entry], words: &[u64], promises: bool) {
+    for (path, state, values) in rows {
+        let is_so = match state {
+            RowState::Good => said.iter().any(|entry| has(entry, path, values, words)),
+            RowState::Torn | RowState::Gone => true,
+            RowState::Stale => promises,
+            _ => false,
+        };
+        assert!(is_so, "{path} is {state:?} with {values:?}; it says {said:?}");
+    }
+}
+
+fn has(entry: &Entry, path: &str, values: &[(String, Vec<u64>)], words: &[u64]) -> bool {
+    // Of two with one path, the later has got a number.
+    let rest = path.strip_prefix(&*String::from_utf8_lossy(&entry.path));
+    let is_its = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let Some(want) = entry.values(words).filter(|_| is_its) else { return false };
+    let want = entry.stats.iter().zip(want);
+    entry.is_whole(words) == Some(true)
+        && entry.stats.len() == values.len()
+        && values.iter().zip(want).all(|((name, words), ((want_name, _), want_words))| {
+            *name == String::from_utf8_lossy(want_name) && *words == want_words
+        })
+}

@@ -1,0 +1,173 @@
+//! A table in the hands of a hostile writer: in a sealed memfd, in one that is not, or in a file on
+//! tmpfs that it has locked.
+//!
+//! Invariant: whatever is done to the table, its writer lives: what can become shorter is written
+//! by system calls.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{Ordering, fence};
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+
+use super::layout::{GENERATION, WORD_BYTES, bytes_of};
+use super::memory::{Mapping, unsealed};
+
+/// What the memfd is called.
+const NAME: &str = "vmstrobe-table:evil";
+
+/// Where a table lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a memfd that readers map.
+    Sealed,
+    /// In a memfd that they read by system calls.
+    Unsealed,
+    /// In a file on tmpfs.
+    Path(PathBuf),
+}
+
+impl Place {
+    /// From the command line: `sealed`, `unsealed` or a path.
+    pub fn from_arg(arg: &str) -> Self {
+        match arg {
+            "sealed" => Self::Sealed,
+            "unsealed" => Self::Unsealed,
+            path => Self::Path(path.into()),
+        }
+    }
+
+    /// For the command line.
+    pub fn to_arg(&self) -> String {
+        match self {
+            Self::Sealed => "sealed".to_owned(),
+            Self::Unsealed => "unsealed".to_owned(),
+            Self::Path(path) => path.display().to_string(),
+        }
+    }
+}
+
+/// A table that is written.
+#[derive(Debug)]
+pub enum Evil {
+    /// By stores to memory.
+    Mapped(Mapping),
+    /// By system calls.
+    File(File),
+}
+
+impl Evil {
+    /// Publishes these words.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it, or the path cannot be written and locked.
+    pub fn publish(place: &Place, words: &[u64]) -> io::Result<Self> {
+        match place {
+            Place::Sealed => Mapping::sealed(NAME, words).map(Self::Mapped),
+            Place::Unsealed => unsealed(NAME, words).map(Self::File),
+            Place::Path(path) => locked(path, words).map(Self::File),
+        }
+    }
+
+    /// Stores a word, whole.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such word in memory, or the file cannot be written.
+    pub fn set(&self, at: usize, value: u64) -> io::Result<()> {
+        match self {
+            Self::Mapped(mapping) => {
+                let word = mapping.words().get(at);
+                word.ok_or(io::ErrorKind::NotFound)?.store(value, Ordering::Relaxed);
+                Ok(())
+            }
+            Self::File(file) => file.write_all_at(&value.to_ne_bytes(), (at * WORD_BYTES) as u64),
+        }
+    }
+
+    /// Stores all these words from that one on.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evil::set`].
+    pub fn set_all(&self, first: usize, words: &[u64]) -> io::Result<()> {
+        match self {
+            Self::Mapped(_) => {
+                let mut each = (first..).zip(words);
+                each.try_for_each(|(at, &word)| self.set(at, word))
+            }
+            Self::File(file) => file.write_all_at(&bytes_of(words), (first * WORD_BYTES) as u64),
+        }
+    }
+
+    /// Changes something under the number of a sequence lock, as an honest writer does, and gives
+    /// the new number. `number` is the even one that is there.
+    ///
+    /// # Errors
+    ///
+    /// Those of `change`, and as [`Evil::set`].
+    pub fn change(
+        &self,
+        lock: usize,
+        number: u64,
+        change: impl FnOnce(&Self) -> io::Result<()>,
+    ) -> io::Result<u64> {
+        self.set(lock, number | 1)?;
+        fence(Ordering::SeqCst);
+        change(self)?;
+        fence(Ordering::SeqCst);
+        let even = number.wrapping_add(2);
+        self.set(lock, even)?;
+        Ok(even)
+    }
+
+    /// Puts an image back, and lets readers know by a number of the directory that none has seen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Evil::set`].
+    pub fn restore(&self, words: &[u64], generation: u64) -> io::Result<()> {
+        self.set_all(0, &words[..GENERATION])?;
+        self.set_all(GENERATION + 1, &words[GENERATION + 1..])?;
+        self.set(GENERATION, generation)
+    }
+
+    /// Makes the table so long.
+    ///
+    /// # Errors
+    ///
+    /// If it is sealed, or there is no room.
+    pub fn resize(&self, bytes: u64) -> io::Result<()> {
+        self.file().set_len(bytes)
+    }
+
+    /// Locks it as the writer of a file does.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has.
+    pub fn lock(&self) -> io::Result<()> {
+        Ok(fcntl_lock(self.file().as_fd(), FlockOperation::NonBlockingLockExclusive)?)
+    }
+
+    fn file(&self) -> &File {
+        match self {
+            Self::Mapped(mapping) => mapping.file(),
+            Self::File(file) => file,
+        }
+    }
+}
+
+/// A file of these words under a path where it is complete from the first moment, and locked.
+fn locked(path: &Path, words: &[u64]) -> io::Result<File> {
+    let draft = path.with_extension("draft");
+    let file = File::options().read(true).write(true).create_new(true).open(&draft)?;
+    file.write_all_at(&bytes_of(words), 0)?;
+    fcntl_lock(file.as_fd(), FlockOperation::NonBlockingLockExclusive)?;
+    fs::rename(draft, path)?;
+    Ok(file)
+}

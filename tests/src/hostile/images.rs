@@ -1,0 +1,221 @@
+//! The tables that hostile writers begin with: a small one that is right, and some that are not.
+//!
+//! Invariant: an image is made of its name alone, so that a writer in another process and the test
+//! that judges what is read have the same.
+
+use super::layout::{
+    BLOCK_HEADER_BYTES, BOOLEAN, Block, DESC_BYTES, GENERATION, GROUPED, HEADER_WORDS,
+    HEARTBEAT_PERIOD, Image, LINEAR, LOG2, SLOT_WORDS, SLOTS, SLOTS_USED, Stat, WORD_BYTES, put,
+};
+
+/// The most places for objects that a table may have.
+pub const SLOTS_MAX: usize = 65_536;
+/// How often at least the writer of "beating" promises to say that he lives.
+const PROMISED_NS: u64 = 500_000_000;
+/// The most statistics of one object.
+const DESCS_MAX: usize = 4096;
+/// Where the lock of an object of `crowd` is in its block: behind 24 bytes of header, 24 of its
+/// path and 40 of its one descriptor.
+const CROWD_LOCK_WORD: usize = 16;
+/// How many objects "a million" are.
+const MILLION: usize = 1_000_000;
+/// Different schemas in [`schemas`]: with one statistic each, as many as a table may have.
+pub const SCHEMAS: usize = 32_768;
+
+/// The image of that name.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn named(name: &str) -> Image {
+    match name {
+        "sample" => sample(1),
+        "beating" => beating(),
+        "busy" => busy(),
+        "crowd" => crowd(),
+        "crowd-held" => crowd_held(),
+        "one-path" => one_path(),
+        "one-block" => one_block(),
+        "one-data" => one_data(),
+        "schemas" => schemas(),
+        "vast" => vast(),
+        "million-places" => million_places(),
+        "million-used" => million_used(),
+        _ => panic!("there is no image '{name}'"),
+    }
+}
+
+/// Objects in [`sample`].
+pub const OBJECTS: usize = 3;
+
+/// What word `word` of object `object` holds in [`sample`] number `epoch`; the second object's
+/// other shards hold 1.
+pub fn value(epoch: u64, object: usize, word: usize) -> u64 {
+    epoch << 32 | (object as u64) << 16 | word as u64 | 1 << 63
+}
+
+/// Three objects: one with all kinds of statistics and one with four shards, whose words change
+/// together, and one that is not locked; and a free place. Paths, incarnations and values are those
+/// of the epoch.
+pub fn sample(epoch: u64) -> Image {
+    let mut image = Image::new("evil", 4096, 4);
+    let stats = [
+        Stat::counter("requests"),
+        Stat { flags: 1 | BOOLEAN, ..Stat::counter("busy") },
+        Stat { flags: LINEAR, size: 4, bucket_size: 10, ..Stat::counter("depth") },
+        Stat { flags: LOG2, size: 8, ..Stat::counter("latency") },
+    ];
+    let first = Block {
+        path: &format!("/evil/{epoch}/a"),
+        target: "queue",
+        name_bytes: 48,
+        shards: 1,
+        flags: GROUPED,
+        stats: &stats,
+    };
+    let second =
+        Block { path: &format!("/evil/{epoch}/b"), shards: 4, stats: &stats[..2], ..first };
+    let third = Block { path: &format!("/evil/{epoch}/c"), flags: 0, stats: &stats[..3], ..first };
+    for (object, block) in [first, second, third].iter().enumerate() {
+        image.add(block);
+        let entry = image.entry(object);
+        let incarnation = epoch * OBJECTS as u64 + object as u64;
+        image.words[entry.slot_word] = incarnation;
+        image.words[entry.lock_word + 1] = incarnation;
+        let words = entry.stats.iter().flat_map(|(_, words)| words.clone());
+        for (at, word) in words.enumerate() {
+            image.words[word] = value(epoch, object, at);
+            let others = (1..entry.shards).map(|shard| word + shard * entry.shard_words);
+            others.for_each(|word| image.words[word] = 1);
+        }
+    }
+    image
+}
+
+/// The first [`sample`], whose writer promises to say that he lives.
+fn beating() -> Image {
+    let mut image = sample(1);
+    image.words[HEARTBEAT_PERIOD] = PROMISED_NS;
+    image
+}
+
+/// The first [`sample`], whose directory is being changed.
+fn busy() -> Image {
+    let mut image = sample(1);
+    image.words[GENERATION] = 1;
+    image
+}
+
+/// As many objects as there may be, each with a path, a block and data of its own.
+fn crowd() -> Image {
+    let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
+    for object in 0..SLOTS_MAX {
+        add_small(&mut image, &format!("/evil/{object}"), "requests");
+    }
+    image
+}
+
+/// As many, each with a lock that is held for ever.
+fn crowd_held() -> Image {
+    let mut image = crowd();
+    for slot in 0..SLOTS_MAX {
+        let slot_word = HEADER_WORDS + slot * SLOT_WORDS;
+        image.words[slot_word + 5] = GROUPED;
+        // Where the first has it, they all have it.
+        let lock = image.words[slot_word + 1] as usize / WORD_BYTES + CROWD_LOCK_WORD;
+        image.words[lock] = 1;
+    }
+    image
+}
+
+/// As many, all of one path.
+fn one_path() -> Image {
+    let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
+    (0..SLOTS_MAX).for_each(|_| add_small(&mut image, "/evil", "requests"));
+    image
+}
+
+/// As many, all of them in one block of many descriptors: more bytes than the table has, if each
+/// is counted.
+fn one_block() -> Image {
+    let names: Vec<String> = (0..512).map(|stat| format!("n{stat}")).collect();
+    let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
+    all_in_one(&stats)
+}
+
+/// As many, all of them with the same data, of which each row would have half a MiB.
+fn one_data() -> Image {
+    all_in_one(&[Stat { flags: LOG2, size: u16::MAX, ..Stat::counter("latency") }])
+}
+
+fn all_in_one(stats: &[Stat<'_>]) -> Image {
+    let mut image = Image::new("evil", 16 << 20, SLOTS_MAX);
+    let block =
+        Block { path: "/evil", target: "queue", name_bytes: 48, shards: 1, flags: 0, stats };
+    image.add(&block);
+    let entry = image.entry(0);
+    let slot = image.words[entry.slot_word..entry.slot_word + SLOT_WORDS].to_vec();
+    (1..SLOTS_MAX).for_each(|at| image.set_slot(at, &slot));
+    image.words[SLOTS_USED] = SLOTS_MAX as u64;
+    image
+}
+
+/// Objects of which no two have the same statistics.
+fn schemas() -> Image {
+    let mut image = Image::new("evil", 16 << 20, SCHEMAS);
+    for object in 0..SCHEMAS {
+        add_small(&mut image, &format!("/evil/{object}"), &format!("n{object}"));
+    }
+    image
+}
+
+/// As much as a reader can be made to hold: as many objects as there may be, all paths as long as
+/// they may be and three times as long when they are read, as they are no UTF-8; and of the same
+/// kind as many names of statistics as there may be.
+fn vast() -> Image {
+    let mut image = Image::new("evil", 64 << 20, SLOTS_MAX);
+    let names: Vec<String> = (0..DESCS_MAX).map(|stat| format!("{stat:255}")).collect();
+    let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
+    let path = " ".repeat(255);
+    for object in 0..SLOTS_MAX {
+        // Beside them, each object that has some and all those that have none count as one.
+        let has_stats = object < 65_536 / (DESCS_MAX + 1);
+        let stats = if has_stats { &stats[..] } else { &[] };
+        let block =
+            Block { path: &path, target: "queue", name_bytes: 256, shards: 1, flags: 0, stats };
+        let block_bytes = image.block_bytes();
+        image.add(&block);
+        let path = block_bytes + BLOCK_HEADER_BYTES;
+        put(
+            &mut image.words,
+            path,
+            &[&[0xff; 247][..], format!("{object:08}").as_bytes()].concat(),
+        );
+        for stat in 0..stats.len() {
+            // Else all would have the same statistics.
+            let name = path + 256 + stat * (DESC_BYTES + 256) + DESC_BYTES;
+            put(&mut image.words, name, &[&[0xff; 253][..], &[b'a' + object as u8]].concat());
+        }
+    }
+    image
+}
+
+/// A directory with room for a million objects, which is more than there may be.
+fn million_places() -> Image {
+    let mut image = Image::new("evil", (MILLION + 8) * 128, 4);
+    image.words[SLOTS] = MILLION as u64;
+    image.words[SLOTS_USED] = MILLION as u64;
+    image
+}
+
+/// A directory that says it uses a million of its four places.
+fn million_used() -> Image {
+    let mut image = million_places();
+    image.words[SLOTS] = 4;
+    image
+}
+
+fn add_small(image: &mut Image, path: &str, name: &str) {
+    let stats = [Stat::counter(name)];
+    image.add(&Block { path, target: "queue", name_bytes: 24, shards: 1, flags: 0, stats: &stats });
+}

@@ -1,0 +1,249 @@
+//! A reader of tables by the code under test, as a sampler would be; each call against a clock.
+//!
+//! Invariant: every call is bounded. The bounds are no benchmark: what passes them would be called
+//! a hang by whoever waits for it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+use vmstrobe_core::{
+    Mask, Object, Provider, ReadPlan, Result, RowState, Rows, Schema, Source, Value,
+};
+use vmstrobe_providers::Tables;
+
+/// How long a call may take: of the CPU, and by the clock on the wall, where others may be in the
+/// way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// By this thread.
+    pub cpu: Duration,
+    /// In all.
+    pub wall: Duration,
+}
+
+/// The bound of a look at small tables.
+pub const LOOK: Spent = Spent { cpu: Duration::from_secs(1), wall: Duration::from_secs(2) };
+/// The bound of a source's part of a tick.
+pub const TICK: Spent = Spent { cpu: Duration::from_millis(50), wall: Duration::from_secs(1) };
+
+/// Reads tables, and knows how long it took at most.
+#[derive(Debug)]
+pub struct Reader {
+    tables: Tables,
+    opened: Vec<Opened>,
+    /// The bound of what may look at tables.
+    pub look_bound: Spent,
+    /// The bound of a source's part of a tick.
+    pub tick_bound: Spent,
+    /// The longest of those so far.
+    pub longest_look: Spent,
+    /// The longest tick so far.
+    pub longest_tick: Spent,
+    /// The rows of all ticks so far, by how they ended: good, torn, gone, stale.
+    pub ends: [u64; 4],
+}
+
+/// Objects of one schema, and where their rows come from.
+struct Opened {
+    objects: Vec<Object>,
+    plan: Arc<ReadPlan>,
+    sources: Vec<Box<dyn Source>>,
+}
+
+/// What a tick gave of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The object's path.
+    pub path: String,
+    /// What became of it.
+    pub state: RowState,
+    /// If it is good: statistics by name.
+    pub values: Vec<(String, Vec<u64>)>,
+}
+
+impl Reader {
+    /// Reads nothing yet.
+    ///
+    /// # Panics
+    ///
+    /// If the system has no thread for it.
+    #[allow(clippy::new_without_default, reason = "it starts a thread and can fail")]
+    pub fn new() -> Self {
+        Self {
+            tables: Tables::new().expect("there is room for a thread"),
+            opened: Vec::new(),
+            look_bound: LOOK,
+            tick_bound: TICK,
+            longest_look: Spent::default(),
+            longest_tick: Spent::default(),
+            ends: [0; 4],
+        }
+    }
+
+    /// Of all tables of that process; see [`Tables::attach`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tables::attach`].
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than a look may.
+    pub fn attach(&mut self, pid: u32) -> Result<usize> {
+        let (outcome, spent) = timed("attach", self.look_bound, || self.tables.attach(pid));
+        self.longest_look = self.longest_look.max(spent);
+        outcome
+    }
+
+    /// Of the table in that file; see [`Tables::open_file`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Tables::open_file`].
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than a look may.
+    pub fn open_file(&mut self, path: &Path) -> Result<()> {
+        let (outcome, spent) = timed("open_file", self.look_bound, || self.tables.open_file(path));
+        self.longest_look = self.longest_look.max(spent);
+        outcome
+    }
+
+    /// What there is now.
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than it may, or an object breaks the promises of its type.
+    pub fn look(&mut self) -> Vec<Object> {
+        let (objects, spent) = timed("objects", self.look_bound, || self.tables.objects());
+        self.longest_look = self.longest_look.max(spent);
+        let objects = objects.expect("it has no reason to fail");
+        objects.iter().for_each(|object| is_sound(&object.schema));
+        objects
+    }
+
+    /// Opens objects, for all that they have, in place of what was open.
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than a look may.
+    pub fn open(&mut self, objects: &[Object]) {
+        let (opened, spent) = timed("open", self.look_bound, || {
+            let alike = |a: &Object, b: &Object| Arc::ptr_eq(&a.schema, &b.schema);
+            objects.chunk_by(alike).map(|objects| open(&self.tables, objects)).collect()
+        });
+        self.longest_look = self.longest_look.max(spent);
+        self.opened = opened;
+    }
+
+    /// Counts what another saw as its own.
+    pub fn count(&mut self, other: &Self) {
+        self.longest_look = self.longest_look.max(other.longest_look);
+        self.longest_tick = self.longest_tick.max(other.longest_tick);
+        self.ends.iter_mut().zip(other.ends).for_each(|(end, count)| *end += count);
+    }
+
+    /// Reads all that is open.
+    ///
+    /// # Panics
+    ///
+    /// If it takes longer than it may, or a row ends in a way that tables do not have.
+    pub fn tick(&mut self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut spent_all = Spent::default();
+        for opened in &mut self.opened {
+            for (source, objects) in opened.sources.iter_mut().zip(opened.objects.chunks(64)) {
+                let (row_words, count) = (opened.plan.row_words(), source.rows());
+                assert_eq!(count, objects.len());
+                let mut states = vec![RowState::Missing; count];
+                let mut words = vec![0; count * row_words];
+                let read = || source.read(Rows::new(&mut words, &mut states, row_words));
+                let ((), spent) = timed("a tick", self.tick_bound, read);
+                spent_all = spent_all + spent;
+                let words = (0..count).map(|row| &words[row * row_words..][..row_words]);
+                let each = objects.iter().zip(states).zip(words);
+                rows.extend(
+                    each.map(|((object, state), words)| row(object, &opened.plan, state, words)),
+                );
+            }
+        }
+        self.longest_tick = self.longest_tick.max(spent_all);
+        for row in &rows {
+            self.ends[end(row.state)] += 1;
+        }
+        rows
+    }
+}
+
+impl std::ops::Add for Spent {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, wall: self.wall + other.wall }
+    }
+}
+
+impl Spent {
+    fn max(self, other: Self) -> Self {
+        Self { cpu: self.cpu.max(other.cpu), wall: self.wall.max(other.wall) }
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("objects", &self.objects).finish_non_exhaustive()
+    }
+}
+
+/// Calls it, and says how long it took.
+///
+/// # Panics
+///
+/// If that is longer than the bound.
+pub fn timed<T>(what: &str, bound: Spent, call: impl FnOnce() -> T) -> (T, Spent) {
+    let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is positive");
+    let (wall_before, cpu_before) = (Instant::now(), cpu());
+    let value = call();
+    let spent = Spent { cpu: cpu() - cpu_before, wall: wall_before.elapsed() };
+    let is_bounded = spent.cpu <= bound.cpu && spent.wall <= bound.wall;
+    assert!(is_bounded, "{what} took {spent:?}; the bound is {bound:?}");
+    (value, spent)
+}
+
+fn open(tables: &Tables, objects: &[Object]) -> Opened {
+    let schema = &objects[0].schema;
+    let plan = ReadPlan::new(schema, &Mask::all(schema));
+    let sources = tables.open(objects, &plan).expect("it has no reason to fail");
+    Opened { objects: objects.to_vec(), plan, sources }
+}
+
+fn row(object: &Object, plan: &ReadPlan, state: RowState, words: &[u64]) -> Row {
+    let value = |column: &vmstrobe_core::Column| {
+        let desc = &plan.schema().descs()[column.desc];
+        let value = Value::new(desc, &words[column.words.clone()]);
+        (desc.name.to_string(), value.words().to_vec())
+    };
+    let is_good = state == RowState::Good;
+    let values = plan.columns().iter().filter(|_| is_good).map(value).collect();
+    Row { path: object.path.to_string(), state, values }
+}
+
+fn end(state: RowState) -> usize {
+    match state {
+        RowState::Good => 0,
+        RowState::Torn => 1,
+        RowState::Gone => 2,
+        RowState::Stale => 3,
+        other => panic!("a row of a table is {other:?}"),
+    }
+}
+
+/// What every schema promises.
+fn is_sound(schema: &Schema) {
+    assert!(schema.descs().len() <= vmstrobe_core::wire::MAX_DESCS as usize);
+    assert!(schema.data_bytes() <= vmstrobe_core::wire::MAX_DATA_BYTES);
+    assert!(schema.descs().iter().all(|desc| desc.words().end * 8 <= schema.data_bytes()));
+}

@@ -1,0 +1,129 @@
+//! Tables: ticks over many of them, of this process and of another, allocate nothing; and the most
+//! that a hostile one can make a look hold.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use vmstrobe_core::{ErrorKind, Provider, Target};
+use vmstrobe_providers::{TableConfig, TableSchema, TableWriter, Tables};
+use vmstrobe_sampler::Fanout;
+use vmstrobe_tests::hostile::child::Hostile;
+use vmstrobe_tests::hostile::evil::Place;
+use vmstrobe_tests::hostile::honest::TABLES;
+use vmstrobe_tests::hostile::images::named;
+use vmstrobe_tests::hostile::layout::{Block, GENERATION, Image, Stat, put};
+use vmstrobe_tests::hostile::memory::Mapping;
+use vmstrobe_tests::rig::show;
+
+use super::count::held_bytes_max;
+use super::ticks::{Followed, by_hand, check};
+
+/// Tables of this process.
+const OWN: usize = 32;
+const MIB: u64 = 1 << 20;
+/// The most that a reader holds of a table, whatever is in it: paths and statistics, each at the
+/// limit in number and length.
+const HELD_BYTES_MAX: u64 = 256 * MIB;
+
+#[test]
+fn ticks_over_tables_allocate_nothing() {
+    let shm = tempfile::tempdir_in("/dev/shm").unwrap();
+    let start = |place: &Place| Hostile::start(env!("CARGO_BIN_EXE_hostile"), "tables", place, "-");
+    let (mapped, _files) = (start(&Place::Sealed), start(&Place::Path(shm.path().to_owned())));
+    for fanout in [Fanout::Inline, Fanout::Threads(2)] {
+        let tables = Tables::new().unwrap();
+        let mut schema = TableSchema::new(Target::from_name("queue"));
+        schema.counter("n0");
+        let usual = TableConfig::of("own");
+        let small = TableConfig { capacity_bytes: 8192, max_objects: 4, ..usual };
+        let own: Vec<_> = (0..OWN)
+            .map(|number| {
+                let table = TableWriter::with(small).unwrap();
+                let object = table.add(&format!("/own/{number}"), &schema).unwrap();
+                tables.add_own(&table).unwrap();
+                (table, object)
+            })
+            .collect();
+        assert_eq!(tables.attach(mapped.pid()).unwrap(), TABLES);
+        for number in 0..TABLES {
+            tables.open_file(&shm.path().join(number.to_string())).unwrap();
+        }
+        let objects = tables.objects().unwrap();
+        assert_eq!(objects.len(), OWN + 2 * TABLES);
+        let paths = objects.iter().map(|object| object.path.to_string()).collect();
+        let followed = Followed { stat: "n0", paths, may_be_torn: true };
+        check(Arc::new(tables), &["queue", "sampler"], &followed, fanout, by_hand);
+        drop(own);
+    }
+}
+
+/// A table that a reader maps.
+fn mapping(image: &Image) -> (Mapping, OwnedFd) {
+    let mapping = Mapping::sealed("vmstrobe-table:evil", &image.words).expect("there is room");
+    let fd = mapping.file().try_clone().expect("there is room").into();
+    (mapping, fd)
+}
+
+#[test]
+fn a_look_holds_no_more_than_it_may() {
+    for (image, kind) in [
+        ("crowd", None),
+        ("one-path", None),
+        ("schemas", None),
+        ("vast", None),
+        ("one-block", Some(ErrorKind::Malformed)),
+        ("one-data", Some(ErrorKind::Malformed)),
+        ("million-places", Some(ErrorKind::TooLarge)),
+        ("million-used", Some(ErrorKind::Malformed)),
+    ] {
+        let (_mapping, fd) = mapping(&named(image));
+        let tables = Tables::new().unwrap();
+        let (outcome, first) = held_bytes_max(|| tables.add_fd(fd));
+        assert_eq!(outcome.err().map(|error| error.kind()), kind);
+        let (objects, again) = held_bytes_max(|| tables.objects().unwrap());
+        show(&format!(
+            "a look at '{image}' holds {first} bytes at most; the next one {again} more, for {} \
+             objects",
+            objects.len()
+        ));
+        assert!(first + again < HELD_BYTES_MAX, "'{image}': {first} and {again} bytes");
+    }
+}
+
+/// A directory that is another in each look, full of statistics that have to be left out.
+#[test]
+fn looks_hold_no_more_than_one_look() {
+    const STATS: usize = 3000;
+    let name = "x".repeat(47);
+    let stats = vec![Stat::counter(&name); STATS];
+    let mut image = Image::new("evil", 1 << 20, 4);
+    image.add(&Block {
+        path: "/evil",
+        target: "queue",
+        name_bytes: 48,
+        shards: 1,
+        flags: 0,
+        stats: &stats,
+    });
+    let names = |stat: usize| image.entry(0).block_word * 8 + 24 + 48 + stat * 64 + 16;
+    let (first_name, second_name) = (names(0), names(1));
+    for stat in 0..STATS {
+        // No end.
+        put(&mut image.words, first_name + stat * (second_name - first_name) + 47, b"x");
+    }
+    let (mapping, fd) = mapping(&image);
+    let tables = Tables::new().unwrap();
+    let mut changed = 0;
+    let (outcome, first) = held_bytes_max(|| tables.add_fd(fd));
+    outcome.unwrap();
+    let mut look = || {
+        changed += 1;
+        mapping.words()[first_name / 8].store(changed, Relaxed);
+        mapping.words()[GENERATION].store(2 * changed, Relaxed);
+        assert_eq!(tables.objects().unwrap().len(), 1);
+    };
+    let ((), many) = held_bytes_max(|| (0..100).for_each(|_| look()));
+    show(&format!("the first look holds {first} bytes at most, and a hundred that differ {many}"));
+    assert!(first > MIB / 8 && many < 2 * first, "{first} and {many} bytes");
+}

@@ -1,0 +1,63 @@
+//! Tables whose writer, in another process, does whatever it can think of. The reader neither
+//! crashes nor hangs nor reads outside, and takes nothing for good that it did not read.
+//!
+//! Reading outside would be a fault, which ends the test; how long each call may take stands in
+//! `vmstrobe_tests::hostile::reader`. What a row says is held against what the writer wrote, or
+//! could have meant.
+
+mod hostile {
+    mod document;
+    mod lies;
+    mod descriptors;
+    mod changing;
+    mod resized;
+    mod ended;
+    mod crowded;
+}
+
+use std::time::{Duration, Instant};
+
+use vmstrobe_tests::hostile::child::Hostile;
+use vmstrobe_tests::hostile::evil::Place;
+use vmstrobe_tests::hostile::reader::Reader;
+use vmstrobe_tests::rig::show;
+
+/// How long each mode goes on.
+const RUN: Duration = Duration::from_secs(1);
+
+/// A writer in that mode.
+fn start(mode: &str, place: &Place, image: &str) -> Hostile {
+    Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, image)
+}
+
+/// A folder on tmpfs, which goes with this value.
+fn shm() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there")
+}
+
+/// Does it again and again for a while; gives how often.
+fn again_and_again(mut work: impl FnMut()) -> u64 {
+    let (end, mut times) = (Instant::now() + RUN, 0);
+    while Instant::now() < end {
+        work();
+        times += 1;
+    }
+    times
+}
+
+/// The number in `/evil/N/a`.
+fn epoch_in(path: &str) -> u64 {
+    let number = path.split('/').nth(2).expect("the writer calls it so");
+    number.parse().expect("it is a number")
+}
+
+/// Shows what it took.
+fn report(what: &str, reader: &Reader) {
+    let [good, torn, gone, stale] = reader.ends;
+    let (look, tick) = (reader.longest_look, reader.longest_tick);
+    show(&format!(
+        "{what}: rows {good} good, {torn} torn, {gone} gone, {stale} stale; a look took at most \
+         {:?} ({:?} of the CPU), a tick {:?} ({:?})",
+        look.wall, look.cpu, tick.wall, tick.cpu
+    ));
+}
