@@ -171,7 +171,9 @@ impl ReadPlan {
     #[inline]
     pub fn load_near(&self, words: &[AtomicU64; NEAR_WORDS], row: &mut [u64]) {
         assert_eq!(self.near.len(), row.len(), "a near plan, and its row");
-        for (kept, &at) in row.iter_mut().zip(&self.near) {
+        // Backwards: whoever looks at a word before the first one next finds it in the cache, also
+        // if another CPU writes there all the while.
+        for (kept, &at) in row.iter_mut().zip(&self.near).rev() {
             *kept = words[usize::from(at)].load(Ordering::Relaxed);
         }
     }

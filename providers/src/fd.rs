@@ -309,11 +309,11 @@ impl Source for FdSource {
         };
         // The loops are apart because what is asked behind a system call costs ns a row.
         if self.plan.row_is_span() {
-            return rows.fill(|index, words| fetch(fds.get(index), words, *offset));
+            return rows.fill_from(fds.all(), |&fd, words| fetch(fd, words, *offset));
         }
         let (plan, span) = (&*self.plan, self.span.words());
-        rows.fill(|index, words| {
-            let state = fetch(fds.get(index), span, *offset);
+        rows.fill_from(fds.all(), |&fd, words| {
+            let state = fetch(fd, span, *offset);
             if state == RowState::Good {
                 plan.keep(span, words);
             }

@@ -40,8 +40,8 @@ pub(crate) const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
 
 /// The most bytes of one table.
 pub const MAX_SEGMENT_BYTES: u64 = 256 << 20;
-/// The most objects of one table.
-pub const MAX_SLOTS: u64 = 65_536;
+/// The most objects of one table: a quarter of what a sampler takes of all providers together.
+pub const MAX_SLOTS: u64 = 16_384;
 /// The most shards of one object.
 pub const MAX_SHARDS: u64 = 256;
 /// The most bytes of a provider's or target's name.

@@ -15,7 +15,7 @@ use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
 use vmstrobe_core::{Object, ReadPlan, Result, RowState, Schema};
 
 use super::format::Segment;
-use super::look::{Found, Memory, Schemas};
+use super::look::{Found, Memory, Schemas, lock_of};
 use super::source::{Row, Writer};
 use crate::departures::Departures;
 use crate::fd::Lender;
@@ -168,8 +168,14 @@ impl Table {
         each.map(|(at, (_, object))| (object.key, (self.number, at)))
     }
 
-    /// The row that a plan keeps of an object; `None` if it is not there any more.
+    /// The row that a plan keeps of an object; `None` if it is not there any more, or there is no
+    /// memory to read it from.
     pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Option<Row> {
+        self.memory.prepare(&(lock_of(&found.data)..found.data.end)).ok()?;
+        for shard in 1..found.shards {
+            let first = found.data.start + shard * found.shard_words;
+            self.memory.prepare(&(first..first + found.data.len())).ok()?;
+        }
         (!self.is_gone()).then(|| Row::new(&self.memory, found, plan, &self.writer))
     }
 

@@ -5,6 +5,7 @@
 //! was judged is what is used; and they are used only if the directory stood still meanwhile.
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -93,6 +94,17 @@ impl Memory {
         Ok(mapped.map_or(Self::File(fd), Self::Mapped))
     }
 
+    /// Makes sure that the words of a row can be read on the tick.
+    ///
+    /// # Errors
+    /// `Io` if there is no memory for them.
+    pub(crate) fn prepare(&self, words: &Range<usize>) -> Result<()> {
+        match self {
+            Self::Mapped(map) => map.populate(words).map_err(no_memory),
+            Self::File(_) => Ok(()),
+        }
+    }
+
     /// How many words there are now.
     fn len(&self) -> Result<usize> {
         match self {
@@ -111,7 +123,9 @@ impl Memory {
     fn copy(&self, range: Range<usize>) -> Result<Vec<u64>> {
         match self {
             Self::Mapped(map) => {
-                let words = map.words().get(range).ok_or_else(|| malformed("it is too short"))?;
+                let words = map.words().get(range.clone());
+                let words = words.ok_or_else(|| malformed("it is too short"))?;
+                map.populate(&range).map_err(no_memory)?;
                 Ok(words.iter().map(|word| word.load(Ordering::Relaxed)).collect())
             }
             Self::File(fd) => {
@@ -291,6 +305,10 @@ pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> rust
         got if got == want => Ok(()),
         _ => Err(Errno::NXIO),
     }
+}
+
+fn no_memory(error: io::Error) -> Error {
+    Error::caused(ErrorKind::Io, "there is no memory for a part of the table", error)
 }
 
 fn unreadable(errno: Errno) -> Error {

@@ -3,18 +3,20 @@
 //!
 //! Invariant: nobody can make an access through here fault. What is mapped is a file in memory
 //! (tmpfs) whose length is sealed in both directions, or our own; so every word of the mapping
-//! stays there for as long as the mapping. And there is no `&u64` or `&[u8]` into it: words are
-//! atomics, which another process may change without undefined behaviour here.
+//! stays there for as long as the mapping; what others made is populated before it is touched
+//! ([`Map::populate`]), because a hole may find no memory. And there is no `&u64` or `&[u8]` into
+//! it: words are atomics, which another process may change without undefined behaviour here.
 
 #![allow(unsafe_code, reason = "no safe crate gives a shared mapping as atomics")]
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs,
     ftruncate, memfd_create, open,
@@ -99,6 +101,20 @@ impl Map {
         let words = bytes as usize / WORD_BYTES;
         let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
         Ok(Some(Arc::new(Self { raw, words })))
+    }
+
+    /// Makes sure that these words can be touched: that they are no hole, for which there might be
+    /// no memory when it is touched, which would kill us. A page that is there once cannot be taken
+    /// away: that is sealed.
+    ///
+    /// # Errors
+    /// If they are not in the mapping, or there is no memory for them.
+    pub(crate) fn populate(&self, words: &Range<usize>) -> io::Result<()> {
+        let bytes = words.start * WORD_BYTES..words.end * WORD_BYTES;
+        if words.is_empty() {
+            return Ok(());
+        }
+        self.raw.advise_range(Advice::PopulateRead, bytes.start, bytes.len())
     }
 
     /// How many words it has.
@@ -220,6 +236,19 @@ mod tests {
         let file = tempfile();
         assert!(Map::sealed(&file, 1 << 20).unwrap().is_none());
         assert!(Map::sealed(std::io::pipe().unwrap().0, 1 << 20).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_hole_is_filled_before_it_is_touched() {
+        let (_ours, fd) = Map::create("test", 1 << 20).unwrap();
+        let theirs = Map::sealed(&fd, 1 << 20).unwrap().unwrap();
+        // In blocks of 512 bytes; the second page is its own.
+        let blocks = || fstat(&fd).unwrap().st_blocks;
+        assert_eq!(blocks(), 0);
+        theirs.populate(&(511..513)).unwrap();
+        assert_eq!(blocks(), 2 * 4096 / 512);
+        theirs.populate(&(0..0)).unwrap();
+        assert!(theirs.populate(&(theirs.len()..theirs.len() + 1)).is_err());
     }
 
     fn tempfile() -> std::fs::File {

@@ -106,7 +106,7 @@ impl Tables {
         Ok(count)
     }
 
-    /// Reads a table in a file on tmpfs, by system calls.
+    /// Reads a table in a file on tmpfs, by system calls. Does nothing if it is read already.
     ///
     /// # Errors
     /// `NotFound` if there is no such file or nobody writes it any more, `Denied` if we may not
@@ -128,7 +128,12 @@ impl Tables {
             let text = format!("nobody writes a table to {shown} (any more)");
             return Err(Error::new(ErrorKind::NotFound, text));
         }
-        let outcome = self.hold(&mut self.state(), fd, Giver::Path);
+        let mut state = self.state();
+        let file = Memory::is_possible(&fd).then(|| file_of(&fd));
+        if file.is_some() && state.tables.iter().any(|t| t.file == file && !t.is_gone()) {
+            return Ok(());
+        }
+        let outcome = self.hold(&mut state, fd, Giver::Path);
         outcome
             .map(drop)
             .map_err(|error| Error::caused(error.kind(), format!("{shown} cannot be read"), error))

@@ -228,6 +228,7 @@ fn what_makes_no_table_is_refused() {
         (TableConfig { provider: "a\0b", ..usual }, ErrorKind::Malformed),
         (TableConfig { max_objects: MAX_SLOTS as usize + 1, ..usual }, ErrorKind::TooLarge),
         (TableConfig { capacity_bytes: 1 << 40, ..usual }, ErrorKind::TooLarge),
+        (TableConfig { capacity_bytes: 4096, ..usual }, ErrorKind::TooLarge),
     ] {
         assert_eq!(TableWriter::with(config).unwrap_err().kind(), want, "{config:?}");
     }

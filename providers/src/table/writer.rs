@@ -182,11 +182,17 @@ fn segment(config: TableConfig<'_>) -> Result<Segment> {
         return Err(Error::new(ErrorKind::Malformed, "a provider needs a name without a NUL"));
     }
     let directory_end = HEADER_WORDS + max_objects.min(MAX_SLOTS as usize) * SLOT_WORDS;
-    let words = (capacity_bytes / WORD_BYTES).next_multiple_of(LINES_WORDS).max(directory_end);
+    let words = (capacity_bytes / WORD_BYTES).next_multiple_of(LINES_WORDS);
     if max_objects as u64 > MAX_SLOTS || (words * WORD_BYTES) as u64 > MAX_SEGMENT_BYTES {
         let text = format!(
             "a table for {max_objects} objects in {capacity_bytes} bytes; \
              the limits are {MAX_SLOTS} and {MAX_SEGMENT_BYTES}"
+        );
+        return Err(Error::new(ErrorKind::TooLarge, text));
+    }
+    if words <= directory_end {
+        let text = format!(
+            "{capacity_bytes} bytes are no room for objects behind a directory of {max_objects}"
         );
         return Err(Error::new(ErrorKind::TooLarge, text));
     }

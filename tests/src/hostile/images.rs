@@ -9,7 +9,7 @@ use super::layout::{
 };
 
 /// The most places for objects that a table may have.
-pub const SLOTS_MAX: usize = 65_536;
+pub const SLOTS_MAX: usize = 16_384;
 /// How often at least the writer of "beating" promises to say that he lives.
 const PROMISED_NS: u64 = 500_000_000;
 /// The most statistics of one object.
@@ -19,8 +19,8 @@ const DESCS_MAX: usize = 4096;
 const CROWD_LOCK_WORD: usize = 16;
 /// How many objects "a million" are.
 const MILLION: usize = 1_000_000;
-/// Different schemas in [`schemas`]: with one statistic each, as many as a table may have.
-pub const SCHEMAS: usize = 32_768;
+/// Different schemas in [`schemas`]: as many as a table may have objects.
+pub const SCHEMAS: usize = SLOTS_MAX;
 
 /// The image of that name.
 ///

@@ -24,7 +24,7 @@ const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
 /// The most that a reader holds of a table, whatever is in it: paths and statistics, each at the
 /// limit in number and length.
-const HELD_BYTES_MAX: u64 = 256 * MIB;
+const HELD_BYTES_MAX: u64 = 128 * MIB;
 
 #[test]
 fn ticks_over_tables_allocate_nothing() {

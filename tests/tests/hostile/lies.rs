@@ -157,7 +157,18 @@ fn in_field(image: &Image, at: usize, bytes: usize) -> Vec<Lie> {
 fn words_instead_of(held: u64, words: usize) -> Vec<u64> {
     let length = (words * WORD_BYTES) as u64;
     let mut values = vec![0, 1, 2, 3, 7, 8, 15, 16, 24, 63, 255, 256, 257, 4096, 4097];
-    values.extend([65_535, 65_536, 65_537, 1_000_000, u64::MAX, u64::MAX - 7, u64::MAX / 2]);
+    values.extend([
+        16_383,
+        16_384,
+        16_385,
+        65_535,
+        65_536,
+        65_537,
+        1_000_000,
+        u64::MAX,
+        u64::MAX - 7,
+        u64::MAX / 2,
+    ]);
     let near =
         |value: u64| [value.wrapping_sub(8), value.wrapping_sub(1), value, value + 1, value + 8];
     values.extend(near(length));
