@@ -19,7 +19,7 @@ const DESCS_MAX: usize = 4096;
 const CROWD_LOCK_WORD: usize = 16;
 /// How many objects "a million" are.
 const MILLION: usize = 1_000_000;
-/// Different schemas in [`schemas`]: as many as a table may have objects.
+/// Different schemas in the image "schemas": as many as a table may have objects.
 pub const SCHEMAS: usize = SLOTS_MAX;
 
 /// The image of that name.

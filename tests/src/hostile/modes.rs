@@ -12,7 +12,7 @@ use super::honest;
 use super::images::{self, OBJECTS, sample};
 use super::layout::{Entry, GENERATION, HEADER_WORDS, HEARTBEAT, Image, SLOT_WORDS, WORD_BYTES};
 
-/// What all words of the first object give, combined by exclusive or, under [`checksum`].
+/// What all words of the first object give, combined by exclusive or, in the mode "checksum".
 pub const CHECKSUM: u64 = 0xc0ff_ee00_c0ff_ee00;
 
 /// Tables under [`many`].
