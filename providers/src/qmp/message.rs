@@ -183,6 +183,11 @@ pub(super) fn answer<'a, T: Deserialize<'a>>(text: &'a [u8], id: u64) -> Result<
     }
 }
 
+/// Whether it is an answer, and to a command of another id.
+pub(super) fn is_anothers(text: &[u8], id: u64) -> bool {
+    serde_json::from_slice::<Envelope<Anything>>(text).is_ok_and(|answer| answer.id != Some(id))
+}
+
 /// Reads the answer to the command of that id, and forgets it.
 pub(super) fn settled(text: &[u8], id: u64) -> Result<()> {
     answer::<Anything>(text, id).map(drop)

@@ -35,6 +35,8 @@ use super::talk::Ask;
 pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
 /// The longest that a greeting is waited for. Who has QEMU to himself is greeted within ms.
 pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
+/// The most answers to another client that are passed over. A client has at most so many under way.
+const OTHERS_ANSWERS_MAX: usize = 16;
 /// How often a socket is tried whose queue is full.
 const QUEUE_POLL: Duration = Duration::from_millis(10);
 /// The most bytes of one read.
@@ -128,7 +130,8 @@ impl Session {
             wake: Arc::clone(wake),
             framer: Framer::default(),
             read: vec![0; READ_BYTES].into(),
-            last_id: 0,
+            // Unlike those of the client before, whoever that was.
+            last_id: clock_ns(),
             deadline,
             owed: None,
         };
@@ -141,8 +144,29 @@ impl Session {
             fault => fault,
         })?;
         message::greeting(session.framer.text(greeting))?;
-        session.ask::<Anything>("qmp_capabilities", None)?;
+        session.negotiate()?;
         Ok(session)
+    }
+
+    /// Leaves negotiation mode. What QEMU was doing for the client before us it still answers, and
+    /// to us: that is not ours (seen with QEMU 10.0.2).
+    fn negotiate(&mut self) -> Asked<()> {
+        let deadline = self.reply_deadline();
+        self.last_id += 1;
+        let id = self.last_id;
+        self.send(message::request("qmp_capabilities", None, id).as_bytes(), deadline)?;
+        self.owed = Some(id);
+        let mut text = self.answer(deadline)?;
+        for _ in 0..OTHERS_ANSWERS_MAX {
+            if !message::is_anothers(self.framer.text(text.clone()), id) {
+                break;
+            }
+            text = self.answer(deadline)?;
+        }
+        match message::answer::<Anything>(self.framer.text(text), id)? {
+            Answer::Return(_) => Ok(()),
+            Answer::Refused(refusal) => Err(Fault::Refused(refusal)),
+        }
     }
 
     /// The process that made the socket listen: QEMU, or who started it and handed the socket over.
@@ -349,18 +373,35 @@ mod tests {
         assert!(before.elapsed() < GREETING_LIMIT);
     }
 
+    fn session(socket: UnixStream) -> Session {
+        socket.set_nonblocking(true).unwrap();
+        Session {
+            socket: socket.into(),
+            wake: Wake::new().unwrap(),
+            framer: Framer::default(),
+            read: vec![0; READ_BYTES].into(),
+            last_id: 6,
+            deadline: Instant::now() + GREETING_LIMIT,
+            owed: None,
+        }
+    }
+
+    #[test]
+    fn answers_to_the_client_before_are_passed_over_but_not_without_end() {
+        for (others, is_ours_heard) in [(0, true), (OTHERS_ANSWERS_MAX, true), (100, false)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            let answer = |id: usize| format!("{{\"return\": {{}}, \"id\": {id}}}\r\n");
+            let text: String = (0..others).map(|at| answer(47 + at)).chain([answer(7)]).collect();
+            theirs.write_all(text.as_bytes()).unwrap();
+            let outcome = session(ours).negotiate();
+            assert_eq!(outcome.is_ok(), is_ours_heard, "{others}: {outcome:?}");
+        }
+    }
+
     #[test]
     fn a_rest_ends_when_the_peer_closes_and_not_when_he_speaks() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let session = Session {
-            socket: ours.into(),
-            wake: Wake::new().unwrap(),
-            framer: Framer::default(),
-            read: Box::default(),
-            last_id: 0,
-            deadline: Instant::now(),
-            owed: None,
-        };
+        let session = session(ours);
         theirs.write_all(b"{\"event\": \"STOP\"}").unwrap();
         let before = Instant::now();
         assert!(matches!(session.rest(before + QUEUE_POLL), Ok(false)));

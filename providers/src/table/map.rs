@@ -111,6 +111,10 @@ impl Map {
     /// If they are not in the mapping, or there is no memory for them.
     pub(crate) fn populate(&self, words: &Range<usize>) -> io::Result<()> {
         let bytes = words.start * WORD_BYTES..words.end * WORD_BYTES;
+        // Beyond the end there may be another mapping.
+        if words.end > self.words {
+            return Err(Errno::FAULT.into());
+        }
         if words.is_empty() {
             return Ok(());
         }
