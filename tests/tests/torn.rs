@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
+use vmstrobe_core::{ErrorKind, Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
 use vmstrobe_providers::Tables;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
@@ -64,6 +64,9 @@ impl Opened {
     }
 }
 
+/// How often a table that keeps changing is tried.
+const LOOKS_MAX: u32 = 100;
+
 fn start(mode: &str, place: &Place) -> Hostile {
     Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, "none")
 }
@@ -71,11 +74,22 @@ fn start(mode: &str, place: &Place) -> Hostile {
 /// A reader of the writer's tables.
 fn tables(writer: &Hostile, place: &Place) -> Tables {
     let tables = Tables::new().expect("there is room for a thread");
-    match place {
-        Place::Path(path) => tables.open_file(path).expect("it is there"),
-        _ => assert_eq!(tables.attach(writer.pid()).expect("it is there"), 1),
+    // A writer may change its directory whenever it is looked at: then the next look may find it at
+    // rest.
+    for _ in 0..LOOKS_MAX {
+        let outcome = match place {
+            Place::Path(path) => tables.open_file(path),
+            _ => tables.attach(writer.pid()).map(|count| assert_eq!(count, 1)),
+        };
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::Busy => {}
+            outcome => {
+                outcome.expect("it is there");
+                return tables;
+            }
+        }
     }
-    tables
+    panic!("the directory was never at rest in {LOOKS_MAX} looks");
 }
 
 /// One test at a time: a writer that has to wait for a CPU tears nothing.

@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
@@ -33,10 +34,15 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// 5.1) nobody but the creator, through the mapping that it has, can change a byte or punch a hole.
 const SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK).union(SealFlags::FUTURE_WRITE);
 
+/// Words of a page, where pages are smallest.
+const PAGE_WORDS: usize = 4096 / WORD_BYTES;
+
 /// A shared mapping of whole words.
 pub(crate) struct Map {
     raw: MmapRaw,
     words: usize,
+    /// By page: whether it is known to be there.
+    populated: Box<[AtomicBool]>,
 }
 
 /// Some words of a mapping, which is held: nothing has to be followed to reach them.
@@ -69,15 +75,13 @@ impl Map {
         fcntl_add_seals(&fd, SEALS | SealFlags::SEAL)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let reader = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok((Arc::new(Self { raw, words: bytes / WORD_BYTES }), reader))
+        Ok((Self::new(raw), reader))
     }
 
     /// Maps a file of ours for writing. Whoever else may write to it can kill this process by
     /// making it shorter, so nobody may.
     pub(crate) fn own_file(fd: impl AsFd) -> io::Result<Arc<Self>> {
-        let raw = MmapRaw::map_raw(fd.as_fd().as_raw_fd())?;
-        let words = raw.len() / WORD_BYTES;
-        Ok(Arc::new(Self { raw, words }))
+        Ok(Self::new(MmapRaw::map_raw(fd.as_fd().as_raw_fd())?))
     }
 
     /// Maps what another process gave, for reading. `None` if it is not sealed as it must be.
@@ -98,9 +102,15 @@ impl Map {
             return Ok(None);
         }
         // At most `bytes_max`, which is far below what an address space holds.
-        let words = bytes as usize / WORD_BYTES;
         let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
-        Ok(Some(Arc::new(Self { raw, words })))
+        Ok(Some(Self::new(raw)))
+    }
+
+    fn new(raw: MmapRaw) -> Arc<Self> {
+        let words = raw.len() / WORD_BYTES;
+        let pages = words.div_ceil(PAGE_WORDS);
+        let populated = (0..pages).map(|_| AtomicBool::new(false)).collect();
+        Arc::new(Self { raw, words, populated })
     }
 
     /// Makes sure that these words can be touched: that they are no hole, for which there might be
@@ -115,10 +125,16 @@ impl Map {
         if words.end > self.words {
             return Err(Errno::FAULT.into());
         }
-        if words.is_empty() {
+        let pages = words.start / PAGE_WORDS..words.end.div_ceil(PAGE_WORDS);
+        let Some(pages) = self.populated.get(pages).filter(|_| !words.is_empty()) else {
             return Ok(());
+        };
+        // Relaxed: a page that is there stays there, and being asked twice does no harm.
+        if pages.iter().any(|page| !page.load(Ordering::Relaxed)) {
+            self.raw.advise_range(Advice::PopulateRead, bytes.start, bytes.len())?;
+            pages.iter().for_each(|page| page.store(true, Ordering::Relaxed));
         }
-        self.raw.advise_range(Advice::PopulateRead, bytes.start, bytes.len())
+        Ok(())
     }
 
     /// How many words it has.
