@@ -1,5 +1,5 @@
-//! What /proc shows of other processes: which there are, what their fds lead to, what they are
-//! called; and the errors of those who may not look.
+//! What the system shows of other processes: which there are, what their fds lead to, what they are
+//! called, who is behind a socket; and the errors of those who may not look.
 //!
 //! Invariant: looks only; nothing is opened in another process. What it shows may be the past a
 //! moment later: whoever acts on it checks again.
@@ -7,11 +7,17 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::linux::fs::MetadataExt;
 
+use rustix::net::sockopt::socket_peercred;
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 /// The most fds of one process that are looked at. A VM of 1024 vCPUs has some 3000.
 const FDS_MAX: usize = 1 << 16;
+
+/// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
+/// kernel's `proc_ns.h`).
+const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// The most of a command line that is searched for a name.
 const CMDLINE_BYTES_MAX: u64 = 1 << 18;
@@ -114,6 +120,18 @@ fn denied_text(pid: u32, is_root: bool, yama_scope: &str) -> String {
              {advice}"
         ),
     }
+}
+
+/// The process that made the other end's socket listen. `None` where not every process has a number
+/// that we could see: in a pid namespace.
+pub(crate) fn peer_pid(socket: impl AsFd) -> Option<u32> {
+    // There the kernel may say 0, which rustix has no place for.
+    let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
+    if namespace.st_ino() != INIT_PID_NAMESPACE {
+        return None;
+    }
+    let peer = socket_peercred(socket).ok()?;
+    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
 
 use super::kvm::LentKvm;
-use super::packet::peer_pid;
 use super::reader::Reader;
 use super::socket::connected;
 use crate::fd::Lender;
+use crate::procfs;
 use crate::reaper::Reaper;
 use crate::table::Tables;
 
@@ -96,7 +96,7 @@ impl HandedOver {
     /// The process that began to listen. `None` in a pid namespace, where not every process has a
     /// number that we could see.
     pub fn peer_pid(&self) -> Option<u32> {
-        peer_pid(&*self.connection.socket)
+        procfs::peer_pid(&*self.connection.socket)
     }
 }
 

@@ -5,27 +5,20 @@
 //! many. Every descriptor that was received is in the packet, so that whoever refuses it knows what
 //! to close; it is closed on exec.
 
-use std::fs;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::fs::MetadataExt;
 use std::time::Instant;
 
 use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
 use super::message::MAX_PACKET_BYTES;
-
-/// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
-/// kernel's `proc_ns.h`).
-const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// A packet as it came.
 #[derive(Debug)]
@@ -102,16 +95,4 @@ fn receive_now(socket: BorrowedFd<'_>) -> rustix::io::Result<Packet> {
         is_text_cut: got.flags.contains(ReturnFlags::TRUNC),
         are_fds_cut: got.flags.contains(ReturnFlags::CTRUNC),
     })
-}
-
-/// The process that made the other end's socket listen. `None` where not every process has a number
-/// that we could see: in a pid namespace.
-pub(crate) fn peer_pid(socket: impl AsFd) -> Option<u32> {
-    // There the kernel may say 0, which rustix has no place for.
-    let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
-    if namespace.st_ino() != INIT_PID_NAMESPACE {
-        return None;
-    }
-    let peer = socket_peercred(socket).ok()?;
-    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
 }

@@ -11,7 +11,6 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, write};
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     send, socket_with,
@@ -30,6 +28,7 @@ use super::framer::Framer;
 use super::message::{self, Answer, Anything, Deserialize, Refusal};
 use super::source::clock_ns;
 use super::talk::Ask;
+use crate::procfs;
 
 /// The longest that one answer is waited for.
 pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
@@ -41,9 +40,6 @@ const OTHERS_ANSWERS_MAX: usize = 16;
 const QUEUE_POLL: Duration = Duration::from_millis(10);
 /// The most bytes of one read.
 const READ_BYTES: usize = 1 << 16;
-/// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
-/// kernel's `proc_ns.h`).
-const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -170,15 +166,8 @@ impl Session {
     }
 
     /// The process that made the socket listen: QEMU, or who started it and handed the socket over.
-    /// `None` where not every process has a number that we could see: in a pid namespace.
     pub(super) fn peer_pid(&self) -> Option<u32> {
-        // There the kernel may say 0, which rustix has no place for.
-        let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
-        if namespace.st_ino() != INIT_PID_NAMESPACE {
-            return None;
-        }
-        let peer = socket_peercred(&self.socket).ok()?;
-        u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+        procfs::peer_pid(&self.socket)
     }
 
     /// Waits for an answer that is still owed. From now on, nothing is waited for beyond the
