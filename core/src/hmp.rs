@@ -2,13 +2,27 @@
 //!
 //! The line format is QEMU's (7.1 to 10.2, `stats/stats-hmp-cmds.c`), with our differences: schema
 //! order, buckets ascending, numbers unsigned, unknown types shown, control characters in names not
-//! passed on. Lines end with `\n`; a monitor turns that into `\r\n`.
+//! passed on. [`Order::Qemu`] takes them back. Lines end with `\n`; a monitor turns that into
+//! `\r\n`.
 //!
 //! Invariant: only values of this snapshot are printed. A row that could not be read says so.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::snapshot::{ObjectView, RowState, Snapshot, Value};
+use crate::stat::StatType;
+
+/// In what order lists stand in replies, and with it the other habits of QEMU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As in the schema: statistics as the provider has them, vCPUs by index, buckets ascending.
+    #[default]
+    Schema,
+    /// As QEMU 7.1 to 10.2 have it, byte for byte: all lists reversed, numbers of `info stats`
+    /// signed, what QAPI has no word for left out, names as they are.
+    Qemu,
+}
 
 /// The text of a snapshot's objects. Printed by `Display`.
 #[derive(Clone, Copy, Debug)]
@@ -17,37 +31,105 @@ pub struct InfoStats<'a> {
     pub snapshot: &'a Snapshot,
     /// The `provider:` line above each object: QEMU prints it when no provider was asked for.
     pub with_provider: bool,
-    /// A line with the path above each object, which QEMU does not have and people with more than
-    /// one vCPU need.
+    /// A line with the path above each object, which people with more than one vCPU need. QEMU does
+    /// not have it, nor has its order.
     pub with_path: bool,
+    /// Our order and habits, or QEMU's.
+    pub order: Order,
 }
 
 impl fmt::Display for InfoStats<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for view in self.snapshot.objects() {
-            if view.state().has_values() && view.stats().next().is_none() {
-                continue;
-            }
-            if self.with_path {
-                writeln!(f, "{}", printable(&view.object().path))?;
-            }
-            if self.with_provider {
-                writeln!(f, "provider: {}", view.object().schema.provider())?;
-            }
-            object(f, view)?;
+        let mut objects = self.snapshot.objects();
+        match self.order {
+            Order::Schema => objects.try_for_each(|view| self.object(f, view)),
+            Order::Qemu => objects.rev().try_for_each(|view| self.object(f, view)),
         }
-        Ok(())
     }
 }
 
-fn object(f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
-    match view.state() {
-        RowState::Good | RowState::Aged(_) => view.stats().try_for_each(|value| line(f, value)),
-        RowState::Stale => writeln!(f, "    (has fallen silent)"),
-        RowState::Missing => writeln!(f, "    (was not read)"),
-        RowState::Torn => writeln!(f, "    (changed while it was read)"),
-        RowState::Gone => writeln!(f, "    (is gone)"),
-        RowState::Io(errno) => writeln!(f, "    (could not be read: errno {errno})"),
+impl InfoStats<'_> {
+    fn object(&self, f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
+        if view.state().has_values() && !view.stats().any(|value| self.has(&value)) {
+            return Ok(());
+        }
+        if self.with_path && self.order == Order::Schema {
+            writeln!(f, "{}", printable(&view.object().path))?;
+        }
+        if self.with_provider {
+            writeln!(f, "provider: {}", view.object().schema.provider())?;
+        }
+        match view.state() {
+            RowState::Good | RowState::Aged(_) => self.stats(f, view),
+            RowState::Stale => writeln!(f, "    (has fallen silent)"),
+            RowState::Missing => writeln!(f, "    (was not read)"),
+            RowState::Torn => writeln!(f, "    (changed while it was read)"),
+            RowState::Gone => writeln!(f, "    (is gone)"),
+            RowState::Io(errno) => writeln!(f, "    (could not be read: errno {errno})"),
+        }
+    }
+
+    fn stats(&self, f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
+        let mut stats = view.stats().filter(|value| self.has(value));
+        match self.order {
+            Order::Schema => stats.try_for_each(|value| self.line(f, value)),
+            Order::Qemu => stats.rev().try_for_each(|value| self.line(f, value)),
+        }
+    }
+
+    /// Has this order a line for it?
+    fn has(&self, value: &Value<'_>) -> bool {
+        self.order == Order::Schema || value.desc().has_qapi_value()
+    }
+
+    fn line(&self, f: &mut fmt::Formatter<'_>, value: Value<'_>) -> fmt::Result {
+        let desc = value.desc();
+        let (name, width) = match self.order {
+            Order::Schema => {
+                let has_width = desc.bucket_size != 0;
+                (printable(&desc.name).into(), has_width.then(|| i64::from(desc.bucket_size)))
+            }
+            Order::Qemu => {
+                let has_width = desc.stat_type == StatType::LinearHistogram;
+                let width = i64::from(desc.bucket_size.cast_signed());
+                (Cow::Borrowed(&*desc.name), has_width.then_some(width))
+            }
+        };
+        write!(f, "    {name} ({}", desc.stat_type)?;
+        let unit = value.unit_text();
+        if !unit.is_empty() {
+            write!(f, ", {unit}")?;
+        }
+        if let Some(width) = width {
+            write!(f, ", bucket size={width}")?;
+        }
+        f.write_str("): ")?;
+        match (value.boolean(), value.number()) {
+            (Some(truth), _) => f.write_str(if truth { "yes" } else { "no" })?,
+            (None, Some(number)) => self.number(f, number)?,
+            (None, None) => self.buckets(f, value.words())?,
+        }
+        writeln!(f)
+    }
+
+    fn buckets(&self, f: &mut fmt::Formatter<'_>, words: &[u64]) -> fmt::Result {
+        for at in 0..words.len() {
+            write!(f, "[{}]=", at + 1)?;
+            let from_start = match self.order {
+                Order::Schema => at,
+                Order::Qemu => words.len() - 1 - at,
+            };
+            self.number(f, words[from_start])?;
+            f.write_str(" ")?;
+        }
+        Ok(())
+    }
+
+    fn number(&self, f: &mut fmt::Formatter<'_>, word: u64) -> fmt::Result {
+        match self.order {
+            Order::Schema => write!(f, "{word}"),
+            Order::Qemu => write!(f, "{}", word.cast_signed()),
+        }
     }
 }
 
@@ -58,29 +140,6 @@ fn object(f: &mut fmt::Formatter<'_>, view: ObjectView<'_>) -> fmt::Result {
 /// ```
 pub fn printable(name: &str) -> String {
     name.replace(char::is_control, "\u{fffd}")
-}
-
-fn line(f: &mut fmt::Formatter<'_>, value: Value<'_>) -> fmt::Result {
-    let desc = value.desc();
-    write!(f, "    {} ({}", printable(&desc.name), desc.stat_type)?;
-    let unit = value.unit_text();
-    if !unit.is_empty() {
-        write!(f, ", {unit}")?;
-    }
-    if desc.bucket_size != 0 {
-        write!(f, ", bucket size={}", desc.bucket_size)?;
-    }
-    f.write_str("): ")?;
-    match (value.boolean(), value.number()) {
-        (Some(truth), _) => f.write_str(if truth { "yes" } else { "no" })?,
-        (None, Some(number)) => write!(f, "{number}")?,
-        (None, None) => {
-            for (i, word) in value.words().iter().enumerate() {
-                write!(f, "[{}]={word} ", i + 1)?;
-            }
-        }
-    }
-    writeln!(f)
 }
 
 #[cfg(test)]
@@ -94,14 +153,26 @@ mod tests {
     use std::sync::Arc;
 
     fn text(descs: Vec<Desc>, words: &[u64], state: RowState) -> String {
+        text_in(Order::Schema, descs, &[words], state)
+    }
+
+    /// Of as many objects as there are rows.
+    fn text_in(order: Order, descs: Vec<Desc>, rows: &[&[u64]], state: RowState) -> String {
         let schema = Schema::new("kvm", Target::Vcpu, descs);
         let plan = ReadPlan::new(&schema, &Mask::all(&schema));
-        let object = Object { path: "/vm/a/vcpu[0]".into(), index: Some(0), schema, key: 1 };
-        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), vec![object])]));
-        let (row, states) = snapshot.begin(1);
-        plan.keep(words, row);
-        states[0] = state;
-        InfoStats { snapshot: &snapshot, with_provider: true, with_path: false }.to_string()
+        let object = |index| {
+            let path = format!("/vm/a/vcpu[{index}]").into();
+            Object { path, index: Some(index), schema: Arc::clone(&schema), key: index.into() }
+        };
+        let objects = (0..).zip(rows).map(|(index, _)| object(index)).collect();
+        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), objects)]));
+        let (kept, states) = snapshot.begin(1);
+        states.fill(state);
+        for (row, kept) in rows.iter().zip(kept.chunks_mut(plan.row_words())) {
+            plan.keep(row, kept);
+        }
+        let with_path = order == Order::Qemu;
+        InfoStats { snapshot: &snapshot, with_provider: true, with_path, order }.to_string()
     }
 
     /// QEMU's own lines (query-stats.md §3.1), buckets ascending and numbers unsigned.
@@ -141,6 +212,41 @@ provider: kvm
     newer (type-9): 59910818
 ";
         assert_eq!(text(descs, &words, RowState::Good), want);
+    }
+
+    /// The same, as QEMU itself prints it; what it drops is dropped, and there is no path.
+    #[test]
+    fn in_qemus_order_all_is_reversed_and_signed() {
+        let linear = |bucket_size, desc| {
+            let (size, stat_type) = (3, StatType::LinearHistogram);
+            Desc { stat_type, size, bucket_size, ..desc }
+        };
+        let base = |exponent| Scale { base: Base::Unknown(2), exponent };
+        let descs = vec![
+            Desc { stat_type: StatType::Unknown(9), ..Desc::counter("newer_type", 0) },
+            Desc { unit: Unit::Unknown(7), ..Desc::counter("newer_unit", 0) },
+            Desc { scale: base(0), ..Desc::counter("newer_base", 0) },
+            linear(u32::MAX, Desc::counter("lin_big_bucket", 8)),
+            linear(0, Desc::counter("lin_no_bucket", 8)),
+            Desc { bucket_size: 5, ..Desc::counter("no_lin", 0) },
+            Desc::counter("tab\there", 0),
+        ];
+        let want = "\
+provider: kvm
+    tab\there (cumulative): 7
+    no_lin (cumulative): 7
+    lin_no_bucket (linear-histogram, bucket size=0): [1]=3 [2]=2 [3]=1\u{20}
+    lin_big_bucket (linear-histogram, bucket size=-1): [1]=3 [2]=2 [3]=1\u{20}
+provider: kvm
+    tab\there (cumulative): -1
+    no_lin (cumulative): -1
+    lin_no_bucket (linear-histogram, bucket size=0): [1]=0 [2]=0 [3]=-2\u{20}
+    lin_big_bucket (linear-histogram, bucket size=-1): [1]=0 [2]=0 [3]=-2\u{20}
+";
+        let rows: [&[u64]; 2] = [&[u64::MAX, u64::MAX - 1, 0, 0], &[7, 1, 2, 3]];
+        assert_eq!(text_in(Order::Qemu, descs.clone(), &rows, RowState::Good), want);
+        let unknown = descs.into_iter().take(3).collect();
+        assert_eq!(text_in(Order::Qemu, unknown, &rows, RowState::Good), "");
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub mod seq;
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Request, VcpuRef};
 pub use hist::{Bucket, Quantile, bucket, quantile};
+pub use hmp::Order;
 pub use mask::Mask;
 pub use names::Names;
 pub use plan::{Column, NEAR_WORDS, ReadPlan};

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::plan::ReadPlan;
-use crate::schema::{Object, Schema};
+use crate::schema::{Object, Schema, Target};
 use crate::snapshot::RowState;
 
 /// The control half of a source of statistics: QAPI `StatsProvider`, `add_stats_callbacks`.
@@ -41,6 +41,16 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// # Errors
     /// If nothing can be opened. An object that has gone since is no error: its row is marked.
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>>;
+
+    /// Makes what its sources of this target read next younger than this call. Whoever reads the
+    /// thing itself has nothing to do. Whoever keeps what another answered asks that one now, and
+    /// waits for a bounded time. Nothing there to be asked about is no error: rows say so.
+    ///
+    /// # Errors
+    /// `Busy` if there is no answer in time. What sources read then may be older than this call.
+    fn refresh(&self, _target: &Target) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The data half: read on every tick. It allocates nothing, takes no lock, waits for nobody.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::stat::{Scale, StatType, Unit};
+use crate::stat::{Base, Scale, StatType, Unit};
 
 /// Bytes in a word; every statistic is made of words.
 pub const WORD_BYTES: usize = 8;
@@ -96,6 +96,22 @@ impl Desc {
             offset,
             bucket_size: 0,
         }
+    }
+
+    /// Has QAPI words for it, so that QEMU's `query-stats` gives its value? QEMU (to 10.2) drops
+    /// the rest.
+    pub fn has_qapi_value(&self) -> bool {
+        self.has_qapi_words() && !matches!(self.scale.base, Base::Unknown(_))
+    }
+
+    /// Does QEMU's `query-stats-schemas` tell of it? As for the value, but without an exponent the
+    /// base does not matter.
+    pub fn has_qapi_schema(&self) -> bool {
+        self.has_qapi_words() && (self.has_qapi_value() || self.scale.exponent == 0)
+    }
+
+    fn has_qapi_words(&self) -> bool {
+        !matches!(self.stat_type, StatType::Unknown(_)) && !matches!(self.unit, Unit::Unknown(_))
     }
 
     /// Its words in the data block.

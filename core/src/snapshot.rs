@@ -202,7 +202,7 @@ impl Snapshot {
     }
 
     /// Every object, in the order of the layout.
-    pub fn objects(&self) -> impl Iterator<Item = ObjectView<'_>> {
+    pub fn objects(&self) -> impl DoubleEndedIterator<Item = ObjectView<'_>> {
         self.layout
             .groups
             .iter()
@@ -254,8 +254,14 @@ impl<'a> ObjectView<'a> {
         self.state
     }
 
+    /// The words of all kept statistics, where the plan's columns say; none if the row has no
+    /// values. For who has looked up once what stands where.
+    pub fn words(&self) -> &'a [u64] {
+        if self.state.has_values() { self.row } else { &[] }
+    }
+
     /// The kept statistics with their values in schema order; none if the row has no values.
-    pub fn stats(&self) -> impl Iterator<Item = Value<'a>> + use<'a> {
+    pub fn stats(&self) -> impl DoubleEndedIterator<Item = Value<'a>> + use<'a> {
         let (plan, row) = (self.plan, self.row);
         let columns = if self.state.has_values() { plan.columns() } else { &[] };
         columns.iter().map(move |column| Value {

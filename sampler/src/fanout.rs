@@ -89,7 +89,8 @@ impl Reader {
     }
 }
 
-fn read_inline(slots: &mut [Slot], mut words: &mut [u64], mut states: &mut [RowState]) {
+/// The same on this thread.
+pub(crate) fn read_inline(slots: &mut [Slot], mut words: &mut [u64], mut states: &mut [RowState]) {
     for slot in slots {
         let (its_words, other_words) = words.split_at_mut(slot.rows * slot.row_words);
         let (its_states, other_states) = states.split_at_mut(slot.rows);

@@ -4,7 +4,7 @@
 //! A [`Roster`] opens what a filter wants of a registry's providers as a [`Sweep`]; a [`Sampler`]
 //! reads it at the rate of a [`Timing`]; [`Latest`] gives the newest snapshot, a [`Subscriber`]
 //! every one; [`Control`] changes a running sampler from outside; [`Health`] tells how well it
-//! does.
+//! does. Who wants no loop takes a [`Census`] and reads a [`Probe`] when asked.
 //!
 //! It knows the model and no provider: they meet as `dyn Source`.
 
@@ -23,7 +23,9 @@ mod control;
 mod health;
 mod ticker;
 mod sampler;
+mod census;
 
+pub use census::{Census, Probe};
 pub use control::{Control, MAX_SUBSCRIBERS};
 pub use fanout::Fanout;
 pub use health::{Counts, Health, PROVIDER, Recorder, TARGET, TimeQuantiles};

@@ -1,0 +1,265 @@
+//! Reading on demand, without a loop: a [`Census`] is what there is of a registry, a [`Probe`] what
+//! a filter wants of it, opened, to be read whenever somebody asks.
+//!
+//! Invariant: what a probe gives was read after it was asked to. A provider that keeps answers of
+//! somebody else is told to ask anew first; one that cannot is an error, not an old value.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{
+    Error, Filter, Layout, Object, Provider, Registry, Result, Schema, Snapshot, Target, Window,
+};
+
+use crate::clock;
+use crate::fanout::read_inline;
+use crate::sweep::{Holdings, Sweep};
+
+/// How often the wall clock is compared with the monotonic one.
+const WALL_PERIOD_NS: u64 = 1_000_000_000;
+
+/// What the providers of a registry have, as of one look.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vmstrobe_core::{Filter, Registry};
+/// use vmstrobe_sampler::{Census, Health};
+///
+/// let (health, _recorder) = Health::new();
+/// let registry = Registry::default();
+/// registry.add(Arc::new(health));
+/// let (census, errors) = Census::look(&registry);
+/// assert!(errors.is_empty());
+/// let mut probe = census.probe(&"sampler: ticks".parse()?)?;
+/// let snapshot = probe.read()?;
+/// let (_, ticks) = snapshot.stat("ticks").next().expect("it has just been read");
+/// assert_eq!(ticks.number(), Some(0));
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Census {
+    schemas: Vec<Arc<Schema>>,
+    holdings: Holdings,
+}
+
+impl Census {
+    /// Looks now. Whoever cannot say what he has is missing, and why is among the errors.
+    pub fn look(registry: &Registry) -> (Self, Vec<Error>) {
+        let (mut schemas, mut holdings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+        for provider in registry.providers() {
+            match provider.schemas() {
+                Ok(some) => schemas.extend(some),
+                Err(error) => errors.push(error),
+            }
+            match provider.objects() {
+                Ok(objects) => holdings.push((provider, objects)),
+                Err(error) => errors.push(error),
+            }
+        }
+        (Self { schemas, holdings }, errors)
+    }
+
+    /// The schemas, in the order of providers.
+    pub fn schemas(&self) -> &[Arc<Schema>] {
+        &self.schemas
+    }
+
+    /// The objects, in the order of providers.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.holdings.iter().flat_map(|(_, objects)| objects)
+    }
+
+    /// Is everything as it was in that one?
+    pub fn is_same(&self, other: &Self) -> bool {
+        let keys = |census: &Self| -> Vec<(*const (), u64)> {
+            let of = |(provider, objects): &(Arc<dyn Provider>, Vec<Object>)| {
+                let provider = Arc::as_ptr(provider).cast();
+                objects.iter().map(move |object| (provider, object.key)).collect::<Vec<_>>()
+            };
+            census.holdings.iter().flat_map(of).collect()
+        };
+        let paths = |census: &Self| census.objects().map(|o| o.path.clone()).collect::<Vec<_>>();
+        self.schemas == other.schemas && keys(self) == keys(other) && paths(self) == paths(other)
+    }
+
+    /// Opens what the filter wants, be it nothing.
+    ///
+    /// # Errors
+    /// `TooLarge` if it wants more than [`MAX_OBJECTS`](crate::MAX_OBJECTS); whatever keeps a
+    /// provider from opening it.
+    pub fn probe(&self, filter: &Filter) -> Result<Probe> {
+        let mut wanted = self.holdings.clone();
+        wanted.iter_mut().for_each(|(_, objects)| objects.retain(|object| filter.wants(object)));
+        wanted.retain(|(_, objects)| !objects.is_empty());
+        let providers = wanted.iter().map(|(provider, _)| Arc::clone(provider)).collect();
+        let sweep = Sweep::open(0, std::slice::from_ref(filter), wanted)?;
+        Ok(Probe {
+            target: filter.target.clone(),
+            providers,
+            snapshot: Snapshot::new(&sweep.layout),
+            sweep,
+            reads: 0,
+            wall_offset_ns: 0,
+            wall_read_ns: None,
+        })
+    }
+}
+
+/// Objects that are opened and read when asked. It belongs to one thread at a time.
+#[derive(Debug)]
+pub struct Probe {
+    target: Target,
+    /// Those whose objects are read.
+    providers: Vec<Arc<dyn Provider>>,
+    sweep: Sweep,
+    snapshot: Snapshot,
+    reads: u64,
+    wall_offset_ns: i64,
+    wall_read_ns: Option<u64>,
+}
+
+impl Probe {
+    /// Reads everything now, on this thread. A row that cannot be read is marked; the snapshot's
+    /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
+    ///
+    /// # Errors
+    /// `Busy`, mostly, if he does not answer in time: see [`Provider::refresh`].
+    pub fn read(&mut self) -> Result<&Snapshot> {
+        if !self.sweep.slots.is_empty() {
+            self.providers.iter().try_for_each(|provider| provider.refresh(&self.target))?;
+        }
+        let begin_ns = clock::now_ns();
+        if self.wall_read_ns.is_none_or(|read_ns| begin_ns - read_ns >= WALL_PERIOD_NS) {
+            (self.wall_offset_ns, self.wall_read_ns) = (clock::wall_offset_ns(), Some(begin_ns));
+        }
+        self.reads += 1;
+        let (words, states) = self.snapshot.begin(self.reads);
+        read_inline(&mut self.sweep.slots, words, states);
+        let end_ns = clock::now_ns();
+        let wall_offset_ns = self.wall_offset_ns;
+        self.snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns });
+        Ok(&self.snapshot)
+    }
+
+    /// Whose words it reads.
+    pub fn layout(&self) -> &Layout {
+        &self.sweep.layout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+    use vmstrobe_core::{Desc, ErrorKind, ReadPlan, RowState, Rows, Source};
+
+    use super::*;
+
+    /// Keeps a number that is only renewed when it is asked to.
+    #[derive(Debug)]
+    struct Keeper {
+        schema: Arc<Schema>,
+        objects: AtomicU64,
+        asked: Arc<AtomicU64>,
+        is_busy: AtomicBool,
+    }
+
+    struct Kept(Arc<AtomicU64>, usize);
+
+    impl Source for Kept {
+        fn rows(&self) -> usize {
+            self.1
+        }
+
+        fn read(&mut self, rows: Rows<'_>) {
+            rows.fill(|_, row| {
+                row.fill(self.0.load(SeqCst));
+                RowState::Good
+            });
+        }
+    }
+
+    impl Provider for Keeper {
+        fn name(&self) -> &str {
+            "keeper"
+        }
+
+        fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+            Ok(vec![Arc::clone(&self.schema)])
+        }
+
+        fn objects(&self) -> Result<Vec<Object>> {
+            let object = |key| {
+                let path = format!("/{key}").into();
+                Object { path, index: None, schema: Arc::clone(&self.schema), key }
+            };
+            Ok((0..self.objects.load(SeqCst)).map(object).collect())
+        }
+
+        fn open(&self, objects: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+            Ok(vec![Box::new(Kept(Arc::clone(&self.asked), objects.len()))])
+        }
+
+        fn refresh(&self, target: &Target) -> Result<()> {
+            assert_eq!(target, self.schema.target());
+            if self.is_busy.load(SeqCst) {
+                return Err(Error::new(ErrorKind::Busy, "it does not answer"));
+            }
+            self.asked.fetch_add(1, SeqCst);
+            Ok(())
+        }
+    }
+
+    fn keeper(objects: u64) -> (Registry, Arc<Keeper>) {
+        let schema = Schema::new("kept", Target::Vm, vec![Desc::counter("asked", 0)]);
+        let asked = Arc::default();
+        let (objects, is_busy) = (AtomicU64::new(objects), AtomicBool::new(false));
+        let keeper = Arc::new(Keeper { schema, objects, asked, is_busy });
+        let registry = Registry::default();
+        registry.add(Arc::clone(&keeper) as Arc<dyn Provider>);
+        (registry, keeper)
+    }
+
+    fn first(snapshot: &Snapshot) -> Option<u64> {
+        snapshot.stat("asked").next().and_then(|(_, value)| value.number())
+    }
+
+    #[test]
+    fn every_reading_is_younger_than_the_question() {
+        let (registry, keeper) = keeper(2);
+        let mut probe = Census::look(&registry).0.probe(&Filter::all(Target::Vm)).unwrap();
+        assert_eq!(probe.layout().rows(), 2);
+        for nth in 1..=3 {
+            let snapshot = probe.read().unwrap();
+            assert_eq!((first(snapshot), snapshot.tick()), (Some(nth), nth));
+            let window = snapshot.window();
+            assert!(window.begin_ns <= window.end_ns && window.begin_ns > 0);
+        }
+        keeper.is_busy.store(true, SeqCst);
+        assert_eq!(probe.read().unwrap_err().kind(), ErrorKind::Busy);
+        keeper.is_busy.store(false, SeqCst);
+        assert_eq!(first(probe.read().unwrap()), Some(4));
+    }
+
+    #[test]
+    fn who_has_nothing_that_is_wanted_is_not_asked() {
+        let (registry, keeper) = keeper(2);
+        keeper.is_busy.store(true, SeqCst);
+        let (census, _) = Census::look(&registry);
+        for filter in [Filter::all(Target::Vcpu), "vm: nope".parse().unwrap()] {
+            let mut probe = census.probe(&filter).unwrap();
+            assert_eq!(probe.read().unwrap().objects().count(), 0);
+        }
+    }
+
+    #[test]
+    fn a_change_is_seen() {
+        let (registry, keeper) = keeper(2);
+        let (before, _) = Census::look(&registry);
+        assert!(before.is_same(&Census::look(&registry).0));
+        keeper.objects.store(3, SeqCst);
+        let (after, _) = Census::look(&registry);
+        assert!(!before.is_same(&after));
+        assert_eq!((before.objects().count(), after.objects().count()), (2, 3));
+        assert_eq!(after.schemas().len(), 1);
+    }
+}
