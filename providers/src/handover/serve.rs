@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown, sockopt};
+use rustix::net::{Shutdown, shutdown, sockopt};
 
 use super::lender::{Offer, Shared};
 use super::message::{Key, Message, VERSION};
@@ -89,7 +89,7 @@ impl Serving {
         let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
             PollFd::new(self.shared.changed(), PollFlags::IN),
-            PollFd::new(&self.listening.socket, admits),
+            PollFd::from_borrowed_fd(self.listening.socket(), admits),
         ];
         fds.extend(self.borrowers.iter().map(|borrower| {
             let room = if borrower.is_full { PollFlags::OUT } else { PollFlags::empty() };
@@ -118,8 +118,7 @@ impl Serving {
             return;
         }
         for _ in 0..ADMITTED_AT_ONCE {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            match accept_with(&self.listening.socket, flags) {
+            match self.listening.accept() {
                 Ok(socket) if self.borrowers.len() < MAX_BORROWERS => {
                     self.borrowers.extend(Borrower::new(socket));
                     // What was looked at before may be from when there was no borrower: nothing.

@@ -36,7 +36,7 @@ pub(super) enum Answer<T> {
 }
 
 /// QAPI's error: a class for programs, and a text.
-#[derive(Debug, PartialEq, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Deserialize)]
 pub(super) struct Refusal {
     pub(super) class: String,
     pub(super) desc: String,

@@ -4,15 +4,16 @@
 //! A thread asks QEMU at its own rate and keeps the values in words of this process; a tick reads
 //! those. From the bytes of an answer to the tick: `framer`, `message`, `group`, `table`, `source`.
 //!
-//! Invariant: nobody but that thread ever waits for QEMU, except who connects, for a bounded time.
-//! Nothing that a QEMU sends can make us panic, loop or take more than named limits.
+//! Invariant: nobody but that thread ever waits for QEMU, except who connects or refreshes, for a
+//! bounded time. Nothing that a QEMU sends can make us panic, loop or take more than named limits.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
+use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
 mod message;
 mod framer;
@@ -22,6 +23,7 @@ mod group;
 mod source;
 mod table;
 mod talk;
+mod calls;
 mod poller;
 
 #[cfg(test)]
@@ -29,11 +31,14 @@ mod tests;
 
 pub use cpus::{CpuName, CpuNames};
 use poller::{Poller, Shared};
-use session::Wake;
+use session::{REPLY_LIMIT, Wake};
 use source::QmpSource;
 
 /// The most objects of one source: so that several threads can share what one QEMU has.
 const ROWS_PER_SOURCE: usize = 64;
+
+/// The longest that one call for newer values takes: as long as QEMU is waited for.
+const REFRESH_LIMIT: Duration = REPLY_LIMIT;
 
 /// What of a QEMU's statistics to take over QMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +56,11 @@ pub enum QmpShare {
 /// crypto devices, and whatever a later QEMU adds. Paths are QOM paths; the VM itself, which has
 /// none, is `/vm/<name>`, and what else has none `/<provider>/<target>[<n>]`.
 ///
-/// QEMU is asked every 100 ms, or less often if it takes longer than half of that to answer. A row
-/// is good in the first tick that sees an answer and aged until the next; stale when the answer is
-/// more than 1 s old; gone when QEMU has the object no more, or has closed the connection. Then it
-/// is tried again about once a second, and what it has then are new objects.
+/// QEMU is asked every 100 ms, or less often if it takes longer than half of that to answer, and at
+/// once by [`Provider::refresh`]. A row is good in the first tick that sees an answer and aged until
+/// the next; stale when the answer is more than 1 s old; gone when QEMU has the object no more, or
+/// has closed the connection. Then it is tried again about once a second, and what it has then are
+/// new objects.
 ///
 /// QEMU serves one client a socket: this one keeps it as long as the provider or a source lives.
 ///
@@ -70,6 +76,7 @@ pub enum QmpShare {
 /// ```
 #[derive(Debug)]
 pub struct Qmp {
+    socket: String,
     vm_name: String,
     shared: Arc<Shared>,
     worker: Arc<Worker>,
@@ -84,14 +91,15 @@ impl Qmp {
     /// is not QMP that is spoken, `TooLarge` if one of the limits does not hold, `Unsupported` if
     /// QEMU is older than 7.1, `Io` otherwise.
     pub fn connect(socket: &Path, share: QmpShare) -> Result<Self> {
-        let (wake, shared) = (Wake::new()?, Arc::new(Shared::default()));
+        let (wake, shared) = (Wake::new()?, Arc::new(Shared::new()?));
         let (poller, vm_name) = Poller::connect(PathBuf::from(socket), share, &wake, &shared)?;
         let thread = thread::Builder::new()
             .name("vmstrobe-qmp".to_owned())
             .spawn(move || poller.run())
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the poller", error))?;
         let worker = Arc::new(Worker { wake, thread: Some(thread) });
-        Ok(Self { vm_name, shared, worker })
+        let socket = socket.display().to_string();
+        Ok(Self { socket, vm_name, shared, worker })
     }
 
     /// The process behind the socket: QEMU, or who started it and handed it the socket. `None`
@@ -161,6 +169,23 @@ impl Provider for Qmp {
             Ok(Box::new(QmpSource::new(plan, blocks, &self.worker)) as Box<dyn Source>)
         };
         objects.chunks(ROWS_PER_SOURCE).map(source).collect()
+    }
+
+    /// Has QEMU asked for the values of that target now, beside the rounds, and waits until they are
+    /// there, at most 1 s; then [`Provider::objects`] is as new as they. Many callers at a time share
+    /// one query. Nothing is asked of a target that none of the schemas has, nor while QEMU is not
+    /// connected, when all rows are gone.
+    ///
+    /// # Errors
+    /// `Busy` if QEMU does not answer in time, `Io` if it answers that it cannot: it does so for all
+    /// vCPUs if it cannot read one.
+    fn refresh(&self, target: &Target) -> Result<()> {
+        let is_of_target = |schema: &Arc<Schema>| schema.target() == target;
+        if !self.shared.known().schemas.iter().any(is_of_target) {
+            return Ok(());
+        }
+        let called = self.shared.calls.call(target, REFRESH_LIMIT);
+        called.map_err(|fault| talk::in_words(fault, &self.socket))
     }
 }
 

@@ -6,21 +6,25 @@
 //! ends the round, and nothing more is sent until it has come. A connection that is lost takes its
 //! objects with it, and is tried again once a second.
 //!
+//! Who calls for newer values of a target ([`Calls`]) is served at once, in a rest and between the
+//! queries of a round. A round that is due comes before the next call.
+//!
 //! Invariant: QEMU is never waited for under a lock. What [`Shared`] shows is what was known at the
-//! end of the last round.
+//! end of the last round, or since of a target that was called for.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Object, Result, Schema};
+use vmstrobe_core::{Object, Result, Schema, Target};
 
 use super::QmpShare;
+use super::calls::Calls;
 use super::cpus::CpuNames;
 use super::session::{Asked, Fault, Session, Wake};
 use super::source::Block;
-use super::table::Table;
+use super::table::{Query, Table};
 use super::talk;
 
 /// From the start of one round to the start of the next.
@@ -33,14 +37,15 @@ pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// What is known of a QEMU, for its provider.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     known: Mutex<Known>,
     /// What QEMU calls its vCPUs.
     pub(super) cpu_names: CpuNames,
+    pub(super) calls: Calls,
 }
 
-/// As of the end of a round.
+/// As of the end of a round, or of a query that was called for.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) schemas: Vec<Arc<Schema>>,
@@ -49,6 +54,15 @@ pub(super) struct Known {
 }
 
 impl Shared {
+    /// Of a QEMU of which nothing is known yet.
+    ///
+    /// # Errors
+    /// `Io` as [`Calls::new`].
+    pub(super) fn new() -> Result<Self> {
+        let (known, cpu_names) = (Mutex::default(), CpuNames::default());
+        Ok(Self { known, cpu_names, calls: Calls::new()? })
+    }
+
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // Each of its parts is replaced in one step: no panic leaves one half changed.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,6 +107,7 @@ impl Poller {
         };
         poller.begin(session).map_err(said)?;
         poller.publish();
+        poller.shared.calls.set_open(true);
         Ok((poller, name))
     }
 
@@ -108,11 +123,10 @@ impl Poller {
     pub(super) fn run(mut self) {
         let mut next = Instant::now() + QMP_PERIOD;
         loop {
-            if self.rest(next).is_err() {
-                return;
-            }
+            let Ok(is_called) = self.rest(next) else { return };
             let begin = Instant::now();
-            match self.turn(begin + CONNECT_LIMIT) {
+            let deadline = begin + CONNECT_LIMIT;
+            match if is_called { self.serve(deadline) } else { self.turn(deadline) } {
                 // Refused: what was refused stays as it was.
                 Ok(()) | Err(Fault::Late | Fault::Refused(_)) => {}
                 Err(Fault::Stopped) => return,
@@ -122,6 +136,10 @@ impl Poller {
                 }
             }
             self.publish();
+            self.shared.calls.set_open(self.session.is_some());
+            if is_called && self.session.is_some() {
+                continue;
+            }
             let period = if self.session.is_some() { QMP_PERIOD } else { RENEW_PERIOD };
             let end = Instant::now();
             next = (begin + period).max(end + (end - begin));
@@ -139,14 +157,62 @@ impl Poller {
         self.round()
     }
 
+    /// What is called for, outside the rounds.
+    fn serve(&mut self, deadline: Instant) -> Asked<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        session.settle(deadline)?;
+        self.heed().map(drop)
+    }
+
     fn round(&mut self) -> Asked<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         if Instant::now() >= self.renew_at {
             talk::renew(session, &mut self.table, &self.shared.cpu_names)?;
             self.renew_at = Instant::now() + RENEW_PERIOD;
         }
-        if talk::round(session, &mut self.table)? {
-            self.renew_at = Instant::now();
+        for query in self.table.queries() {
+            if !self.heed()?.contains(&query.target) {
+                self.ask(&query)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the targets that are called for now, each once, and says which.
+    fn heed(&mut self) -> Asked<Vec<Target>> {
+        let wanted = self.shared.calls.wanted();
+        if wanted.is_empty() {
+            return Ok(wanted);
+        }
+        let queries = self.table.queries();
+        for target in &wanted {
+            match queries.iter().find(|query| query.target == *target) {
+                Some(query) => self.ask(query)?,
+                // QEMU's schemas no longer have it.
+                None => self.shared.calls.answer(target, self.shared.calls.last(), &Ok(())),
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// One query, and the answer to who called for it before it was sent.
+    fn ask(&mut self, query: &Query) -> Asked<()> {
+        let Some(session) = &mut self.session else { return Ok(()) };
+        let last = self.shared.calls.last();
+        let answer = match talk::values(session, &mut self.table, query) {
+            Ok(is_short) => {
+                if is_short {
+                    self.renew_at = Instant::now();
+                }
+                Ok(())
+            }
+            // The rows grow old.
+            Err(Fault::Refused(refusal)) => Err(refusal),
+            Err(fault) => return Err(fault),
+        };
+        if self.shared.calls.is_waited_for(&query.target, last) {
+            self.publish();
+            self.shared.calls.answer(&query.target, last, &answer);
         }
         Ok(())
     }
@@ -164,21 +230,26 @@ impl Poller {
         known.schemas.extend(self.table.schemas().cloned());
     }
 
-    /// Waits for the next round; not so long if QEMU closes the connection.
-    fn rest(&self, until: Instant) -> Asked<()> {
+    /// Waits until somebody calls, which gives true, or for the next round; not so long if QEMU
+    /// closes the connection.
+    fn rest(&self, until: Instant) -> Asked<bool> {
+        let calls = &self.shared.calls;
         while Instant::now() < until {
-            let closed = match &self.session {
-                Some(session) => session.rest(until),
-                None => self.wake.wait(None, until),
+            if calls.is_any_waiting() {
+                return Ok(true);
+            }
+            let woken = match &self.session {
+                Some(session) => session.rest(calls.bell(), until),
+                None => self.wake.wait(&[], until),
             };
-            match closed {
-                Ok(true) => return Ok(()),
-                Ok(false) => {}
+            match woken {
+                Ok(true) if !calls.is_rung() => return Ok(false),
+                Ok(_) => {}
                 Err(Fault::Stopped) => return Err(Fault::Stopped),
                 Err(_) => thread::sleep(REFUSED_PAUSE),
             }
         }
-        Ok(())
+        Ok(false)
     }
 }
 

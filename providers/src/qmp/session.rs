@@ -36,6 +36,9 @@ pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
 pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
 /// The most answers to another client that are passed over. A client has at most so many under way.
 const OTHERS_ANSWERS_MAX: usize = 16;
+/// Ids of commands begin again here. QEMU reads a command byte by byte, 3 us each (10.0.2), so they
+/// are short; never are two commands under way.
+const IDS: u64 = 100;
 /// How often a socket is tried whose queue is full.
 const QUEUE_POLL: Duration = Duration::from_millis(10);
 /// The most bytes of one read.
@@ -81,17 +84,17 @@ impl Wake {
         let _ = write(&self.0, &1_u64.to_ne_bytes());
     }
 
-    /// Waits until that time, or until the socket is as asked (or closed), which gives true.
+    /// Waits until that time, or until one of these fds is as asked (or closed), which gives true.
     pub(super) fn wait(
         &self,
-        socket: Option<(BorrowedFd<'_>, PollFlags)>,
+        others: &[(BorrowedFd<'_>, PollFlags)],
         until: Instant,
     ) -> Asked<bool> {
         let left = until.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left)
             .map_err(|error| Error::caused(ErrorKind::Io, "no wait is that long", error))?;
         let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
-        fds.extend(socket.map(|(socket, flags)| PollFd::from_borrowed_fd(socket, flags)));
+        fds.extend(others.iter().map(|&(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
         match poll(&mut fds, Some(&left)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(failed("wait for", errno).into()),
@@ -100,7 +103,7 @@ impl Wake {
         if ready.next() == Some(true) {
             return Err(Fault::Stopped);
         }
-        Ok(ready.next() == Some(true))
+        Ok(ready.any(|is_ready| is_ready))
     }
 }
 
@@ -183,9 +186,11 @@ impl Session {
         self.deadline.min(Instant::now() + REPLY_LIMIT)
     }
 
-    /// Waits until that time, which gives false, or until the peer has closed the connection.
-    pub(super) fn rest(&self, until: Instant) -> Asked<bool> {
-        self.wake.wait(Some((self.socket.as_fd(), PollFlags::RDHUP)), until)
+    /// Waits until that time, which gives false, or until the bell rings or the peer has closed the
+    /// connection.
+    pub(super) fn rest(&self, bell: BorrowedFd<'_>, until: Instant) -> Asked<bool> {
+        let closed = (self.socket.as_fd(), PollFlags::RDHUP);
+        self.wake.wait(&[closed, (bell, PollFlags::IN)], until)
     }
 
     /// The next text that is no event.
@@ -208,7 +213,7 @@ impl Session {
             if Instant::now() >= deadline {
                 return Err(Fault::Late);
             }
-            self.wake.wait(Some((self.socket.as_fd(), PollFlags::IN)), deadline)?;
+            self.wake.wait(&[(self.socket.as_fd(), PollFlags::IN)], deadline)?;
             match recv(&self.socket, &mut *self.read, RecvFlags::empty()) {
                 Ok((_, 0)) => return Err(closed().into()),
                 Ok((_, bytes)) => self.framer.push(&self.read[..bytes]),
@@ -224,7 +229,7 @@ impl Session {
             match send(&self.socket, text, SendFlags::NOSIGNAL) {
                 Ok(bytes) => text = &text[bytes..],
                 Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
-                    self.wake.wait(Some((self.socket.as_fd(), PollFlags::OUT)), deadline)?;
+                    self.wake.wait(&[(self.socket.as_fd(), PollFlags::OUT)], deadline)?;
                 }
                 Err(Errno::AGAIN | Errno::INTR) if text.len() == whole => return Err(Fault::Late),
                 Err(Errno::PIPE | Errno::CONNRESET) => return Err(closed().into()),
@@ -244,7 +249,7 @@ impl Ask for Session {
     ) -> Asked<T> {
         debug_assert!(self.owed.is_none(), "settled first");
         let deadline = self.reply_deadline();
-        self.last_id += 1;
+        self.last_id = (self.last_id + 1) % IDS;
         let id = self.last_id;
         self.send(message::request(command, arguments, id).as_bytes(), deadline)?;
         self.owed = Some(id);
@@ -280,7 +285,7 @@ fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Asked<OwnedFd> {
             Ok(()) => return Ok(socket),
             // Others wait to be served: QEMU's queue has room for one or two.
             Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
-                wake.wait(None, Instant::now() + QUEUE_POLL)?;
+                wake.wait(&[], Instant::now() + QUEUE_POLL)?;
             }
             Err(Errno::AGAIN | Errno::INTR) => return Err(busy(path).into()),
             Err(errno) => return Err(cannot_connect(path, errno.into()).into()),
@@ -353,11 +358,11 @@ mod tests {
     fn a_wait_ends_by_itself_and_for_good_when_it_is_woken() {
         let wake = Wake::new().unwrap();
         let before = Instant::now();
-        assert!(matches!(wake.wait(None, before + QUEUE_POLL), Ok(false)));
+        assert!(matches!(wake.wait(&[], before + QUEUE_POLL), Ok(false)));
         assert!(before.elapsed() >= QUEUE_POLL);
         wake.signal();
         for _ in 0..2 {
-            assert!(matches!(wake.wait(None, before + GREETING_LIMIT), Err(Fault::Stopped)));
+            assert!(matches!(wake.wait(&[], before + GREETING_LIMIT), Err(Fault::Stopped)));
         }
         assert!(before.elapsed() < GREETING_LIMIT);
     }
@@ -388,15 +393,18 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_ends_when_the_peer_closes_and_not_when_he_speaks() {
+    fn a_rest_ends_when_the_peer_closes_or_the_bell_rings_and_not_when_he_speaks() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        let session = session(ours);
+        let (session, bell) = (session(ours), Wake::new().unwrap());
         theirs.write_all(b"{\"event\": \"STOP\"}").unwrap();
         let before = Instant::now();
-        assert!(matches!(session.rest(before + QUEUE_POLL), Ok(false)));
+        assert!(matches!(session.rest(bell.0.as_fd(), before + QUEUE_POLL), Ok(false)));
         assert!(before.elapsed() >= QUEUE_POLL);
+        bell.signal();
+        assert!(matches!(session.rest(bell.0.as_fd(), before + GREETING_LIMIT), Ok(true)));
+        let bell = Wake::new().unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
-        assert!(matches!(session.rest(before + GREETING_LIMIT), Ok(true)));
+        assert!(matches!(session.rest(bell.0.as_fd(), before + GREETING_LIMIT), Ok(true)));
         assert!(before.elapsed() < GREETING_LIMIT);
     }
 }

@@ -13,7 +13,7 @@ use super::message::{
     quoted,
 };
 use super::session::{Asked, Fault, REPLY_LIMIT};
-use super::table::Table;
+use super::table::{Query, Table};
 
 /// The most characters of a VM's name.
 const NAME_CHARS_MAX: usize = 128;
@@ -58,19 +58,12 @@ pub(super) fn renew(qemu: &mut impl Ask, table: &mut Table, cpu_names: &CpuNames
     Ok(())
 }
 
-/// Asks for all values. True if the vCPUs' names should be asked for before the next time.
-pub(super) fn round(qemu: &mut impl Ask, table: &mut Table) -> Asked<bool> {
-    let mut is_short = false;
-    for query in table.queries() {
-        let asked_ns = qemu.clock_ns();
-        match qemu.ask::<Vec<StatsResult<'_>>>("query-stats", Some(&query.arguments)) {
-            Ok(results) => is_short |= table.apply(&query.target, &results, asked_ns)?,
-            // One failing vCPU fails the whole query (QEMU up to 10.2). The rows grow old.
-            Err(Fault::Refused(_)) => {}
-            Err(fault) => return Err(fault),
-        }
-    }
-    Ok(is_short)
+/// Asks for the values of one target. True if the vCPUs' names should be asked for before the next
+/// time. One failing vCPU fails the whole query (QEMU up to 10.2), which is `Refused`.
+pub(super) fn values(qemu: &mut impl Ask, table: &mut Table, query: &Query) -> Asked<bool> {
+    let asked_ns = qemu.clock_ns();
+    let results = qemu.ask::<Vec<StatsResult<'_>>>("query-stats", Some(&query.arguments))?;
+    Ok(table.apply(&query.target, &results, asked_ns)?)
 }
 
 /// Why nothing can be had of that QEMU.
@@ -154,7 +147,14 @@ fn replay_all(recording: &mut Recording, share: QmpShare, table: &mut Option<Tab
         if table.queries().is_empty() {
             return Ok(());
         }
-        is_short = round(recording, table)?;
+        is_short = false;
+        for query in table.queries() {
+            match values(recording, table, &query) {
+                Ok(lacks_names) => is_short |= lacks_names,
+                Err(Fault::Refused(_)) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
     }
 }
 

@@ -390,6 +390,9 @@ fn without_kvm_a_qemu_still_has_its_devices() {
     }
 }
 
+mod order;
+mod refresh;
+
 /// A QEMU of any kind of acceleration that has crypto statistics: 8.0 or later, be it without KVM.
 fn has_qemu() -> bool {
     let output = Command::new(PROGRAM).arg("--version").output();

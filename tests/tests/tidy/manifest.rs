@@ -8,10 +8,11 @@ use super::tree::File;
 const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("guest", &[]),
-    ("providers", &["vmstrobe-core"]),
+    ("listen", &["vmstrobe-core"]),
+    ("providers", &["vmstrobe-core", "vmstrobe-listen"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
-    ("server", &["vmstrobe-core", "vmstrobe-sampler", "vmstrobe-export"]),
+    ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),
 ];
 
 /// What never stands behind a crate: (crate, the packages).

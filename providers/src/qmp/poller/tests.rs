@@ -1,5 +1,6 @@
 //! A QEMU of ours behind a socket, that answers well, late, wrongly or not at all.
 
+use std::collections::HashMap;
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -25,6 +26,8 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Manner {
     Answers,
+    /// How often it was asked for that, when the question came; a little later.
+    Counts,
     /// So many ms later.
     Late(u64),
     /// Not before it has another manner.
@@ -53,6 +56,10 @@ struct Model {
     stats: String,
     /// When each `query-stats` was read, and answered.
     queries: Vec<(Instant, Instant)>,
+    /// How often each target was asked for, before it is answered.
+    asked: HashMap<String, u64>,
+    /// How often its schemas were.
+    renewals: usize,
 }
 
 /// The QEMU of ours; dropped, it closes its socket.
@@ -80,6 +87,8 @@ impl Fake {
             schemas: schema("\"x\""),
             stats: device("/objects/a", "7"),
             queries: Vec::new(),
+            asked: HashMap::new(),
+            renewals: 0,
         }));
         let (theirs, connections) = (Arc::clone(&model), Arc::new(AtomicUsize::new(0)));
         let count = Arc::clone(&connections);
@@ -147,7 +156,11 @@ fn serve(mut stream: UnixStream, model: &Mutex<Model>) -> std::io::Result<()> {
         if command != "query-stats" {
             let result = match command {
                 "query-name" => "{\"name\": \"fake\"}".to_owned(),
-                "query-stats-schemas" => model.lock().unwrap().schemas.clone(),
+                "query-stats-schemas" => {
+                    let mut model = model.lock().unwrap();
+                    model.renewals += 1;
+                    model.schemas.clone()
+                }
                 "query-cpus-fast" => {
                     "[{\"cpu-index\": 4, \"qom-path\": \"/cpu4\", \"thread-id\": 44}]".to_owned()
                 }
@@ -156,13 +169,20 @@ fn serve(mut stream: UnixStream, model: &Mutex<Model>) -> std::io::Result<()> {
             stream.write_all(ok(&result).as_bytes())?;
             continue;
         }
-        let (manner, stats) = {
-            let model = model.lock().unwrap();
-            (model.manner, model.stats.clone())
+        let target = request["arguments"]["target"].as_str().unwrap_or_default().to_owned();
+        let (manner, stats, asked) = {
+            let mut model = model.lock().unwrap();
+            let asked = *model.asked.entry(target).and_modify(|asked| *asked += 1).or_insert(1);
+            (model.manner, model.stats.clone(), asked)
         };
         let answer = ok(&stats);
         match manner {
             Manner::Answers => stream.write_all(answer.as_bytes())?,
+            Manner::Counts => {
+                thread::sleep(Duration::from_micros(100));
+                let answer = ok(&device("/objects/a", &asked.to_string()));
+                stream.write_all(answer.as_bytes())?;
+            }
             Manner::Late(ms) => {
                 thread::sleep(Duration::from_millis(ms));
                 stream.write_all(answer.as_bytes())?;
@@ -242,6 +262,8 @@ impl Row {
         before.elapsed()
     }
 }
+
+mod refresh;
 
 fn refused(socket: &Path) -> Error {
     Qmp::connect(socket, QmpShare::All).unwrap_err()

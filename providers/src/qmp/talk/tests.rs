@@ -56,6 +56,39 @@ fn names(schema: &Schema) -> Vec<&str> {
 }
 
 #[test]
+fn crypto_devices_and_all_they_have_are_turned_round() {
+    let kernels = [
+        "sym-encrypt-ops",
+        "sym-decrypt-ops",
+        "sym-encrypt-bytes",
+        "sym-decrypt-bytes",
+        "asym-encrypt-ops",
+        "asym-decrypt-ops",
+        "asym-sign-ops",
+        "asym-verify-ops",
+        "asym-encrypt-bytes",
+        "asym-decrypt-bytes",
+        "asym-sign-bytes",
+        "asym-verify-bytes",
+    ];
+    let qemus: Vec<&str> = kernels.iter().rev().copied().collect();
+    let numbers: Vec<String> = (0..12).rev().map(|number| number.to_string()).collect();
+    let values: Vec<(&str, &str)> =
+        qemus.iter().copied().zip(numbers.iter().map(|number| &**number)).collect();
+    let schemas = schema("cryptodev", "cryptodev", &counters(&qemus));
+    // QEMU 10.0.2 gives devices made as c1, zz, a0 and b9 in this order.
+    let device = |id| object("cryptodev", &format!("/objects/{id}"), &stats(&values));
+    let devices = ["zz", "b9", "c1", "a0"].map(device).join(", ");
+    let found = heard(&schemas, &[&format!("[{devices}]")]).unwrap();
+    let paths: Vec<&str> = found.iter().map(|(object, _)| &*object.path).collect();
+    assert_eq!(paths, ["/objects/a0", "/objects/c1", "/objects/b9", "/objects/zz"]);
+    for (object, words) in &found {
+        assert_eq!(names(&object.schema), kernels);
+        assert_eq!(*words, (0..12).collect::<Vec<u64>>());
+    }
+}
+
+#[test]
 fn what_qemu_reverses_is_turned_round() {
     let kinds = "{\"name\": \"blocking\", \"unit\": \"boolean\", \"exponent\": 0, \
                   \"type\": \"instant\"}, \

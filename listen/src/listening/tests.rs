@@ -1,0 +1,188 @@
+//! The socket's file: whose it is, who may connect, who replaces it, who removes it.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::thread;
+
+use rustix::process::{getegid, geteuid};
+use tempfile::TempDir;
+
+use super::*;
+
+fn a_place() -> (TempDir, PathBuf) {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("socket");
+    (place, path)
+}
+
+fn listening(path: &Path) -> Result<Listening> {
+    Listening::at(path, Kind::Stream, &Access::default())
+}
+
+/// What keeps us from listening there.
+#[track_caller]
+fn refused(path: &Path) -> (ErrorKind, String) {
+    let error = listening(path).unwrap_err();
+    (error.kind(), error.to_string())
+}
+
+#[test]
+fn it_is_its_users_alone_and_goes_with_him() {
+    for kind in [Kind::Stream, Kind::SeqPacket] {
+        let (place, path) = a_place();
+        let listening = Listening::at(&path, kind, &Access::default()).unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert!(file.file_type().is_socket());
+        assert_eq!(file.permissions().mode() & 0o7777, 0o600);
+        drop(listening);
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn whoever_waits_is_let_in_and_his_socket_blocks() {
+    let (_place, path) = a_place();
+    let listening = listening(&path).unwrap();
+    assert_eq!(listening.accept().unwrap_err(), Errno::AGAIN);
+    let mut client = UnixStream::connect(&path).unwrap();
+    let mut ours = UnixStream::from(listening.accept().unwrap());
+    let writer = thread::spawn(move || {
+        thread::sleep(std::time::Duration::from_millis(20));
+        client.write_all(b"x").unwrap();
+    });
+    assert_eq!(ours.read(&mut [0; 2]).unwrap(), 1);
+    writer.join().unwrap();
+}
+
+#[test]
+fn packets_are_packets() {
+    let (_place, path) = a_place();
+    let _listening = Listening::at(&path, Kind::SeqPacket, &Access::default()).unwrap();
+    let error = UnixStream::connect(&path).unwrap_err();
+    assert_eq!(Errno::from_io_error(&error), Some(Errno::PROTOTYPE));
+}
+
+#[test]
+fn group_and_mode_are_as_asked() {
+    let own = getegid().as_raw();
+    for (mode, group) in [(0o660, Some(own)), (0o666, None), (0o770, None), (0o400, Some(own))] {
+        let (_place, path) = a_place();
+        let access = Access { mode, group };
+        let _listening = Listening::at(&path, Kind::Stream, &access).unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.gid()), (mode, own), "{access:?}");
+    }
+}
+
+#[test]
+fn a_group_that_is_not_ours_takes_root() {
+    let (_place, path) = a_place();
+    let foreign = 0x7EAD_BEEF;
+    let access = Access { mode: 0o660, group: Some(foreign) };
+    let listening = Listening::at(&path, Kind::Stream, &access);
+    if geteuid().is_root() {
+        let _listening = listening.unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((file.mode() & 0o7777, file.gid()), (0o660, foreign));
+    } else {
+        let error = listening.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied);
+        assert!(error.to_string().contains("give one that this user is in"), "{error}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_live_socket_is_never_taken_nor_disturbed() {
+    let (_place, path) = a_place();
+    let first = listening(&path).unwrap();
+    let (kind, text) = refused(&path);
+    assert_eq!(kind, ErrorKind::Busy);
+    assert!(text.contains("already: give another path"), "{text}");
+    // Nobody has knocked.
+    assert_eq!(first.accept().unwrap_err(), Errno::AGAIN);
+    drop(first);
+    // Those of others are no less theirs, whatever they carry.
+    let listener = UnixListener::bind(&path).unwrap();
+    assert_eq!(refused(&path).0, ErrorKind::Busy);
+    UnixStream::connect(&path).unwrap();
+    listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    fs::remove_file(&path).unwrap();
+    let _datagrams = UnixDatagram::bind(&path).unwrap();
+    assert_eq!(refused(&path).0, ErrorKind::Busy);
+}
+
+#[test]
+fn one_whose_queue_is_full_is_not_taken_either() {
+    let (_place, path) = a_place();
+    let _first = listening(&path).unwrap();
+    let waiting: Vec<_> = (0..=BACKLOG).map(|_| UnixStream::connect(&path).unwrap()).collect();
+    assert_eq!(refused(&path).0, ErrorKind::Busy);
+    drop(waiting);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_nothing_else_is() {
+    let (_place, path) = a_place();
+    drop(UnixListener::bind(&path).unwrap());
+    drop(listening(&path).unwrap());
+    fs::write(&path, "precious").unwrap();
+    let (kind, text) = refused(&path);
+    assert_eq!(kind, ErrorKind::Unsupported);
+    assert!(text.contains("no socket: give another path"), "{text}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    // A link is no socket, even if it leads to a stale one.
+    let stale = path.with_extension("stale");
+    drop(UnixListener::bind(&stale).unwrap());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink(&stale, &path).unwrap();
+    assert_eq!(refused(&path).0, ErrorKind::Unsupported);
+    assert!(stale.exists() && fs::symlink_metadata(&path).unwrap().is_symlink());
+}
+
+#[test]
+fn a_file_that_took_its_place_stays() {
+    let (_place, path) = a_place();
+    let first = listening(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let other = listening(&path).unwrap();
+    let inode = fs::symlink_metadata(&path).unwrap().ino();
+    drop(first);
+    assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), inode);
+    UnixStream::connect(&path).unwrap();
+    drop(other);
+    assert!(!path.exists());
+}
+
+#[test]
+fn of_many_who_want_a_stale_socket_one_gets_it() {
+    for _ in 0..20 {
+        let (_place, path) = a_place();
+        drop(UnixListener::bind(&path).unwrap());
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| listening(&path))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let refused: Vec<_> = outcomes.iter().filter_map(|o| o.as_ref().err()).collect();
+        assert_eq!(refused.len(), 7);
+        assert!(refused.iter().all(|error| error.kind() == ErrorKind::Busy), "{refused:?}");
+        UnixStream::connect(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_path_that_cannot_be_is_said_to_be_none() {
+    let (place, path) = a_place();
+    fs::write(&path, "").unwrap();
+    let (kind, text) = refused(&place.path().join("no/where"));
+    assert_eq!(kind, ErrorKind::NotFound);
+    assert!(text.contains("make its directory first"), "{text}");
+    assert_eq!(refused(&path.join("below-a-file")).0, ErrorKind::NotFound);
+    let (kind, text) = refused(&place.path().join("x".repeat(200)));
+    assert_eq!(kind, ErrorKind::TooLarge);
+    assert!(text.contains("give a shorter path"), "{text}");
+    assert_eq!(refused(Path::new("")).0, ErrorKind::NotFound);
+}
