@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
@@ -48,7 +49,7 @@ fn whoever_waits_is_let_in_and_his_socket_blocks() {
     let mut client = UnixStream::connect(&path).unwrap();
     let mut ours = UnixStream::from(listening.accept().unwrap());
     let writer = thread::spawn(move || {
-        thread::sleep(std::time::Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20));
         client.write_all(b"x").unwrap();
     });
     assert_eq!(ours.read(&mut [0; 2]).unwrap(), 1);
@@ -171,6 +172,19 @@ fn of_many_who_want_a_stale_socket_one_gets_it() {
         assert!(refused.iter().all(|error| error.kind() == ErrorKind::Busy), "{refused:?}");
         UnixStream::connect(&path).unwrap();
     }
+}
+
+#[test]
+fn nobody_looks_while_another_is_about_to_listen() {
+    let (place, path) = a_place();
+    let another = lock(place.path()).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| listening(&path).unwrap());
+        thread::sleep(Duration::from_millis(100));
+        assert!(!path.exists() && !waits.is_finished());
+        drop(another);
+        waits.join().unwrap();
+    });
 }
 
 #[test]

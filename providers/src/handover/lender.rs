@@ -16,7 +16,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::message::Kind;
 use super::serve::Serving;
-use super::socket::Listening;
+use super::socket::listening;
 use super::{Lendable, MAX_TABLES};
 
 /// Hands statistics over to whoever connects to a Unix socket: the side of a VMM.
@@ -87,7 +87,7 @@ impl HandOver {
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { offers: Mutex::default(), stop, wake });
-        let serving = Serving::new(Arc::clone(&shared), Listening::at(path)?);
+        let serving = Serving::new(Arc::clone(&shared), listening(path)?);
         let thread = thread::Builder::new()
             .name("vmstrobe-lend".to_owned())
             .spawn(move || serving.run())

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown, sockopt};
+use vmstrobe_listen::Listening;
 
 use super::lender::{Offer, Shared};
 use super::message::{Key, Message, VERSION};
 use super::packet::send;
-use super::socket::Listening;
 use super::{Loan, MAX_LOANS};
 
 /// The most borrowers at a time.

@@ -3,7 +3,7 @@
 //! Invariant: who may connect is decided here, and it is this user and root. All waits are bounded.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,33 +11,17 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_listen::{Access, Kind};
+use vmstrobe_listen::{Access, Kind, Listening};
 
 /// How often one whose queue is full is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// A socket that listens. Its file is removed when this is dropped.
-#[derive(Debug)]
-pub(super) struct Listening(vmstrobe_listen::Listening);
-
-impl Listening {
-    /// Listens at that path, for this user and root.
-    ///
-    /// # Errors
-    /// As [`vmstrobe_listen::Listening::at`].
-    pub(super) fn at(path: &Path) -> Result<Self> {
-        vmstrobe_listen::Listening::at(path, Kind::SeqPacket, &Access::default()).map(Self)
-    }
-
-    /// Readable when somebody waits to be let in.
-    pub(super) fn socket(&self) -> BorrowedFd<'_> {
-        self.0.socket()
-    }
-
-    /// Lets somebody in; `AGAIN` if nobody waits.
-    pub(super) fn accept(&self) -> rustix::io::Result<OwnedFd> {
-        self.0.accept()
-    }
+/// Listens at that path, for this user and root.
+///
+/// # Errors
+/// As [`Listening::at`].
+pub(super) fn listening(path: &Path) -> Result<Listening> {
+    Listening::at(path, Kind::SeqPacket, &Access::default())
 }
 
 /// Connects to whoever listens at that path.

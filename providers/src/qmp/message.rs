@@ -57,9 +57,22 @@ struct Event {
 }
 
 #[derive(serde::Deserialize)]
-struct Greeting {
-    #[serde(rename = "QMP")]
-    _qmp: Anything,
+struct Greeting<'a> {
+    #[serde(rename = "QMP", borrow)]
+    qmp: Offer<'a>,
+}
+
+#[derive(serde::Deserialize)]
+struct Offer<'a> {
+    #[serde(default, borrow)]
+    version: Version<'a>,
+}
+
+/// QAPI `VersionInfo`.
+#[derive(Default, serde::Deserialize)]
+struct Version<'a> {
+    #[serde(default, borrow)]
+    package: Cow<'a, str>,
 }
 
 /// `query-name`.
@@ -161,9 +174,16 @@ pub(super) fn is_event(text: &[u8]) -> bool {
 }
 
 /// # Errors
-/// `Malformed` if it is no greeting of QMP.
+/// `Malformed` if it is no greeting of QMP; `Unsupported` if it is that of a vmstrobe: its lists
+/// are in another order, and what it has it has from a QEMU that can be asked itself.
 pub(super) fn greeting(text: &[u8]) -> Result<()> {
-    serde_json::from_slice::<Greeting>(text).map(drop).map_err(malformed)
+    let greeting: Greeting<'_> = serde_json::from_slice(text).map_err(malformed)?;
+    if greeting.qmp.version.package.starts_with("vmstrobe ") {
+        let text =
+            "it is a vmstrobe that serves there: name its VM by -p, or its QEMU's own socket";
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    Ok(())
 }
 
 /// Reads the answer to the command of that id.
