@@ -4,32 +4,33 @@
 //! What vmstrobe needs stands between the marker comments, 30 lines in all:
 //!
 //! * before a vCPU runs, its statistics are opened: later, the kernel would make that wait;
-//! * while the vCPUs run, one thread samples them 1000 times a second, without stopping them;
-//!   another gives the newest sample to whoever connects to a Unix socket, as `info stats`;
+//! * while the vCPUs run, a QMP server answers `query-stats` and `info stats` to whoever connects
+//!   to a Unix socket, as QEMU would; and one thread samples them 1000 times a second. Neither
+//!   stops a vCPU;
 //! * at the end, it prints by how much they have grown.
 //!
 //! ```text
 //! cargo run --release --example minimal_vmm -- [--seconds N] [SOCKET]
-//! nc -U SOCKET
+//! qmp-shell -p SOCKET
+//! (QEMU) query-stats target=vcpu
 //! ```
 
 use std::error::Error;
-use std::io::Write;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{env, fs, io, process, thread};
+use std::{env, io, process, thread};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memmap2::{MmapMut, MmapRaw};
 // vmstrobe: from here
-use vmstrobe_core::{Change, Interval, Registry, change, hmp::InfoStats};
+use vmstrobe_core::{Change, Interval, Registry, change};
 use vmstrobe_providers::OwnKvm;
 use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler, Timing};
+use vmstrobe_server::qmp::{Config, Server};
 // vmstrobe: to here
 
 const VCPUS: u64 = 2;
@@ -51,7 +52,6 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> Result<()> {
     let (run_time, socket) = arguments()?;
     let mut machine = Machine::new()?;
-    let listener = UnixListener::bind(&socket)?;
 
     // vmstrobe: from here
     let kvm = OwnKvm::new("minimal", fd(&machine.vm))?;
@@ -60,25 +60,19 @@ fn main() -> Result<()> {
     }
     let registry = Registry::default();
     registry.add(Arc::new(kvm));
+    let server = Server::listen(&socket, registry.clone(), Config::default())?;
     let sweep = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
     let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;
     sampler.tick();
-    let (before, mut latest) = (control.latest().load_full(), control.latest());
+    let before = control.latest().load_full();
     let sampling = sampler.start(Timing::hz(1000.0)?)?;
-    thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let snapshot = &latest.load_full();
-            let text = InfoStats { snapshot, with_provider: false, with_path: true }.to_string();
-            let _ = client.write_all(text.as_bytes()); // who has left needs none
-        }
-    });
     // vmstrobe: to here
 
-    println!("{VCPUS} vCPUs run for {run_time:?}; info stats: nc -U {}", socket.display());
+    println!("{VCPUS} vCPUs run for {run_time:?}; ask them: qmp-shell -p {}", socket.display());
     machine.run(run_time)?;
-    fs::remove_file(socket)?;
 
     // vmstrobe: from here
+    drop(server); // and with it its socket
     sampling.stop()?.tick();
     let after = control.latest().load_full();
     let time = Interval::between(before.window(), after.window()).ok_or("no time has passed")?;

@@ -18,8 +18,10 @@ use crate::error::{Error, Kind, Result, with_causes};
 
 mod quantity;
 mod source;
+mod serve;
 mod examples;
 
+pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{Source, Vcpus, Wanted};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
@@ -99,6 +101,20 @@ pub(crate) enum Command {
     /// command's is another.
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
+
+    /// Answer query-stats over QMP, as QEMU does: on sockets of our own, for many clients.
+    ///
+    /// To its clients such a socket is a QEMU's own, for all that is about statistics: query-stats,
+    /// query-stats-schemas, and info stats by human-monitor-command, in QEMU's words, formats and
+    /// errors. It has many clients at once, it answers from the kernel and not from QEMU, with
+    /// values that are read when the request is there, and it has one command more: stats-subscribe
+    /// sends every sample, at a rate, without being asked again.
+    ///
+    /// It serves until Ctrl-C or SIGTERM, or until the virtual machines have ended; then the exit
+    /// status is 0. Sockets of its own are removed, stale ones replaced, and none on which somebody
+    /// listens is ever taken away.
+    #[command(after_help = examples::SERVE)]
+    Serve(ServeArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Filter, Names, Request, Target};
 use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
+use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
 use crate::engine::{Engine, Session};
 use crate::error::Result;
-use crate::json;
 use crate::out::{Out, say};
 use crate::stat;
 use crate::terminal::{Screen, Stop, size};

@@ -5,21 +5,19 @@
 //! [`Session`].
 //!
 //! Invariant: what is lent by a guest of our own is given back before the guest goes, which is what
-//! the order of the fields is for.
+//! the order of the fields is for. Whoever passes statistics on gets a [`VmRegistry`], in which our
+//! own health is not.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vmstrobe_core::{Filter, Object, Registry, Schema, Snapshot};
-use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::OwnKvm;
+use vmstrobe_core::{Filter, Object, Schema, Snapshot};
 use vmstrobe_sampler::{
     Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
 
 use crate::args::Source;
-use crate::demo::CryptoLoad;
 use crate::error::{Error, Result};
 use crate::out::say;
 
@@ -27,15 +25,19 @@ mod attached;
 mod attach;
 mod distinct;
 mod sources;
+mod providers;
+mod vm;
+mod vms;
 mod wanted;
 
 pub(crate) use attach::hidden_text;
 use attached::Absence;
 pub(crate) use attached::Attached;
+use providers::{Demo, Providers};
+pub(crate) use vm::VmRegistry;
+pub(crate) use vms::{FoundVm, Vmm, Vms, look};
 pub(crate) use wanted::Ask;
 
-/// What the demo's guest is called.
-const DEMO_NAME: &str = "demo";
 /// vCPUs of a demo guest that nobody said more about.
 pub(crate) const DEMO_VCPUS: u32 = 4;
 /// How long a demo guest runs before it is read once: else there would be nothing to see.
@@ -52,16 +54,8 @@ const QUEUE_WORDS_MAX: usize = 8 << 20;
 
 /// Providers, ready to be read.
 pub(crate) struct Engine {
-    registry: Registry,
+    providers: Providers,
     recorder: Recorder,
-    attached: Vec<Attached>,
-    demo: Option<Demo>,
-}
-
-/// What runs for a demo.
-struct Demo {
-    _guest: Option<DemoGuest>,
-    _crypto: CryptoLoad,
 }
 
 impl Engine {
@@ -74,11 +68,11 @@ impl Engine {
         if source.demo {
             return Self::demo(DEMO_VCPUS);
         }
-        let (registry, mut attached) = (Registry::default(), Vec::new());
-        if needs_source || source.is_named() {
-            attached = sources::open(source, &registry)?;
-        }
-        Ok(Self::with_health(registry, attached, None))
+        let providers = match needs_source || source.is_named() {
+            true => Providers::named(source)?,
+            false => Providers::none(),
+        };
+        Ok(Self::with_health(providers))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
@@ -86,17 +80,7 @@ impl Engine {
     /// # Errors
     /// If there is no usable `/dev/kvm`.
     pub(crate) fn demo(vcpus: u32) -> Result<Self> {
-        vmstrobe_guest::usable()?;
-        let mut guest = DemoGuest::new(vcpus)?;
-        let provider = OwnKvm::new(DEMO_NAME, guest.vm().fd())?;
-        // Before they run: later, the kernel would make this wait.
-        for vcpu in guest.vcpus() {
-            provider.add_vcpu(vcpu.id(), vcpu.fd())?;
-        }
-        guest.start()?;
-        let registry = Registry::default();
-        registry.add(Arc::new(provider));
-        Self::with_crypto(registry, Some(guest))
+        Providers::demo(vcpus).map(Self::with_health)
     }
 
     /// The same where there can be no guest.
@@ -104,32 +88,21 @@ impl Engine {
     /// # Errors
     /// If the system has no memory or threads for it.
     pub(crate) fn demo_without_guest() -> Result<Self> {
-        Self::with_crypto(Registry::default(), None)
+        Providers::demo_without_guest().map(Self::with_health)
     }
 
-    fn with_crypto(registry: Registry, guest: Option<DemoGuest>) -> Result<Self> {
-        let crypto = CryptoLoad::start()?;
-        registry.add(crypto.provider());
-        let demo = Demo { _guest: guest, _crypto: crypto };
-        Ok(Self::with_health(registry, Vec::new(), Some(demo)))
-    }
-
-    fn with_health(registry: Registry, attached: Vec<Attached>, demo: Option<Demo>) -> Self {
+    fn with_health(providers: Providers) -> Self {
         let (health, recorder) = Health::new();
-        registry.add(Arc::new(health));
-        Self { registry, recorder, attached, demo }
+        providers.registry.add(Arc::new(health));
+        Self { providers, recorder }
     }
 
     pub(crate) fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
-        Ok(self.registry.schemas()?)
+        Ok(self.providers.registry.schemas()?)
     }
 
     fn objects(&self) -> Result<Vec<Object>> {
-        let mut objects = Vec::new();
-        for provider in self.registry.providers() {
-            objects.extend(provider.objects()?);
-        }
-        Ok(objects)
+        providers::objects(&self.providers.registry)
     }
 
     /// Everything that the filter wants, read once.
@@ -137,10 +110,10 @@ impl Engine {
     /// # Errors
     /// If it cannot be opened.
     pub(crate) fn once(self, filter: Filter) -> Result<Arc<Snapshot>> {
-        if self.demo.is_some() {
+        if self.providers.demo.is_some() {
             thread::sleep(DEMO_WARM_UP);
         }
-        let sweep = Roster::new(self.registry.clone(), vec![filter]).open()?;
+        let sweep = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
         let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Inline)?;
         sampler.tick();
         Ok(control.latest().load_full())
@@ -151,7 +124,8 @@ impl Engine {
     /// # Errors
     /// If it cannot be opened, or no thread can be had.
     pub(crate) fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
-        let mut roster = Roster::new(self.registry, filters);
+        let Providers { registry, attached, demo } = self.providers;
+        let mut roster = Roster::new(registry, filters);
         let sweep = roster.open()?;
         let depth = queue_depth(timing, sweep.layout().words());
         let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Auto)?;
@@ -171,8 +145,8 @@ impl Engine {
             watch: Some(watch),
             state,
             _control: control,
-            attached: self.attached,
-            _demo: self.demo,
+            attached,
+            _demo: demo,
         })
     }
 }

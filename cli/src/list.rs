@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use vmstrobe_core::{Object, Provider, Target};
 use vmstrobe_providers::{Access, Borrowed, FoundTable, Reaper, Tables, Vm, scan_all, scan_tables};
+use vmstrobe_server::json;
 
 use crate::args::ListArgs;
 use crate::engine::hidden_text;
 use crate::error::{Result, with_causes};
-use crate::json;
 use crate::out::{Out, say};
 use crate::table::{Align, Table};
 

@@ -12,13 +12,13 @@ mod engine;
 mod out;
 mod text;
 mod table;
-mod json;
 mod terminal;
 
 mod list;
 mod schema;
 mod query;
 mod stat;
+mod serve;
 mod demo;
 
 use std::process::ExitCode;
@@ -54,5 +54,6 @@ fn run(command: Command, out: &mut Out) -> Result<u8> {
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, out),
+        Command::Serve(args) => serve::run(&args),
     }
 }

@@ -4,12 +4,12 @@
 //! named on standard error, and that none could be is a failure.
 
 use vmstrobe_core::hmp::{InfoStats, printable};
-use vmstrobe_core::{Desc, Names, ObjectView, RowState, Snapshot, Target, Value, quantile};
+use vmstrobe_core::{Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile};
+use vmstrobe_server::Results;
 
 use crate::args::{InfoArgs, QueryArgs};
 use crate::engine::{Ask, Engine};
 use crate::error::{Error, Result};
-use crate::json;
 use crate::out::{Out, say};
 use crate::table::{Align, Table};
 use crate::terminal;
@@ -25,9 +25,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
     if args.json {
-        let with_path = snapshot.layout().rows() > 1;
-        let results = good(&snapshot).map(|view| json::stats_result(view, with_path));
-        out.lines([json::text(&results.collect::<Vec<_>>())])?;
+        out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
         let width = if out.is_terminal() { terminal::size().width } else { usize::MAX };
         out.lines(tables(&snapshot, args.zeros, width))?;
@@ -55,7 +53,8 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     check_read(&snapshot)?;
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
-    out.text(&InfoStats { snapshot: &snapshot, with_provider, with_path }.to_string())?;
+    let order = Order::Schema;
+    out.text(&InfoStats { snapshot: &snapshot, with_provider, with_path, order }.to_string())?;
     Ok(0)
 }
 

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Names, Schema, StatType};
+use vmstrobe_server::json::{self, StatsSchema};
 
 use crate::args::SchemaArgs;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::json;
 use crate::out::Out;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
 
 /// What QEMU's `query-stats-schemas` returns.
 fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
-    let schemas = schemas.iter().map(|schema| json::stats_schema(schema, wanted(schema, names)));
+    let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, wanted(schema, names)));
     json::text(&schemas.collect::<Vec<_>>())
 }
 

@@ -17,8 +17,8 @@ use libfuzzer_sys::fuzz_target;
 use vmstrobe_core::hmp::InfoStats;
 use vmstrobe_core::wire::{self, Block, Header, Note, Rule};
 use vmstrobe_core::{
-    ErrorKind, Layout, Mask, Object, ReadPlan, Result, RowState, Schema, Snapshot, Target, Value,
-    WORD_BYTES, bucket, quantile,
+    Column, ErrorKind, Layout, Mask, Object, Order, ReadPlan, Result, RowState, Schema, Snapshot,
+    Target, Value, WORD_BYTES, bucket, quantile,
 };
 
 /// How much of a text is looked at: all of an ordinary block's. A histogram of 65,535 buckets would
@@ -155,11 +155,15 @@ fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     plan.keep(&fetched, row);
     states[0] = RowState::Good;
     snapshot.objects().flat_map(|view| view.stats()).for_each(has_a_meaning);
-    let mut page = Page { bytes: 0 };
-    let text = InfoStats { snapshot: &snapshot, with_provider: true, with_path: true };
-    let whole = write!(page, "{text}").is_ok();
-    assert_eq!(page.bytes == 0, plan.columns().is_empty());
-    assert!(whole || page.bytes > PAGE_BYTES);
+    let is_in_qapi = |column: &Column| plan.schema().descs()[column.desc].has_qapi_value();
+    let in_qapi = plan.columns().iter().filter(|column| is_in_qapi(column)).count();
+    for (order, lines) in [(Order::Schema, plan.columns().len()), (Order::Qemu, in_qapi)] {
+        let mut page = Page { bytes: 0 };
+        let text = InfoStats { snapshot: &snapshot, with_provider: true, with_path: true, order };
+        let whole = write!(page, "{text}").is_ok();
+        assert_eq!(page.bytes == 0, lines == 0);
+        assert!(whole || page.bytes > PAGE_BYTES);
+    }
 }
 
 /// Takes the first bytes of a text, and refuses the rest.

@@ -15,6 +15,8 @@ EXAMPLES
       vmstrobe stat --per-vcpu -- ssh guest ./benchmark
   What do the crypto devices of a QEMU count?
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev
+  A QMP socket for each virtual machine, quicker than QEMU's own and for many clients:
+      vmstrobe serve --all --qmp-dir /run/vmstrobe
 
 `vmstrobe COMMAND --help` says more about each command.";
 
@@ -106,3 +108,28 @@ EXAMPLES
 Rates say how far off they can be: a counter was read at some time within its sample, and no one
 knows when exactly. Times of waits are counted when a wait ends, so that over a short interval
 their share may exceed 100 %.";
+
+pub(super) const SERVE: &str = "\
+EXAMPLES
+  Try it with a guest that is started for this:
+      vmstrobe serve --demo --qmp /tmp/demo.sock
+  and ask it from another shell, with QEMU's own qmp-shell,
+      qmp-shell -p /tmp/demo.sock
+      (QEMU) query-stats target=vcpu
+  or by hand, a line each:
+      socat - UNIX-CONNECT:/tmp/demo.sock
+      {\"execute\": \"qmp_capabilities\"}
+      {\"execute\": \"query-stats\", \"arguments\": {\"target\": \"vcpu\"}}
+  The one virtual machine on this host:
+      vmstrobe serve --qmp /run/web.sock
+  With what only its QEMU knows: QOM paths, the VM as a whole, crypto devices:
+      vmstrobe serve -p 4711 --from-qmp /run/web.qmp --qmp /run/web.sock
+  A socket for each virtual machine, as they come and go, for the users of group kvm:
+      mkdir -p /run/vmstrobe
+      vmstrobe serve --all --qmp-dir /run/vmstrobe --group kvm
+  For two of them, and not only until they end:
+      vmstrobe serve -p 4711 -p 4712 --qmp-dir /run/vmstrobe --on-exit wait
+  For a client that counts on the order in which QEMU lists things:
+      vmstrobe serve --qmp /run/web.sock --qemu-order
+
+Whoever may connect sees all statistics, and can change nothing.";

@@ -65,6 +65,52 @@ fn sources_stand_beside_each_other() {
     }
 }
 
+fn serve(line: &str) -> ServeArgs {
+    match parse(line) {
+        Ok(Command::Serve(args)) => args,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn serve_answers_at_one_place() {
+    let args = serve(
+        "serve -p 1 --from-qmp a --table t --qmp b --mode 666 --group kvm --qemu-order --on-exit \
+         wait",
+    );
+    assert_eq!((args.qmp_path, args.qmp_dir), (Some("b".into()), None));
+    assert_eq!((args.source.qmp, args.source.tables), (vec!["a".into()], vec!["t".into()]));
+    assert!(args.qemu_order && args.group.is_some_and(|group| group == "kvm"));
+    let args = serve("serve --all --qmp-dir d --from-qmp a");
+    assert_eq!((args.qmp_path, args.qmp_dir), (None, Some("d".into())));
+    check_refused("serve", "<--qmp <PATH>|--qmp-dir <DIR>>");
+    check_refused("serve --all", "required arguments were not provided");
+    check_refused("serve --qmp a --qmp-dir d", "cannot be used with");
+    // Of a table in a file nobody knows which virtual machine it belongs to.
+    check_refused("serve --all --qmp-dir d --table t", "cannot be used with");
+    check_refused("serve --all --qmp-dir d --from-socket s", "cannot be used with");
+    check_refused("serve --qmp a --mode 680", "'680' is no mode of a socket: write 0600");
+    check_refused("serve --qmp a --mode 1777", "is no mode");
+    check_refused("serve --qmp a --on-exit stay", "end, wait");
+}
+
+#[test]
+fn what_serve_leaves_open_follows_from_the_rest() {
+    for (line, on_exit, mode) in [
+        ("--qmp a", OnExit::End, 0o600),
+        ("-p 1 --qmp-dir d", OnExit::End, 0o600),
+        ("--all --qmp a", OnExit::End, 0o600),
+        ("--all --qmp-dir d", OnExit::Wait, 0o600),
+        ("--all --qmp-dir d --on-exit end", OnExit::End, 0o600),
+        ("--qmp a --on-exit wait", OnExit::Wait, 0o600),
+        ("--qmp a --group kvm", OnExit::End, 0o660),
+        ("--qmp a --group kvm --mode 0600", OnExit::End, 0o600),
+    ] {
+        let args = serve(&format!("serve {line}"));
+        assert_eq!((args.on_exit(), args.mode()), (on_exit, mode), "{line}");
+    }
+}
+
 #[test]
 fn what_makes_no_sense_is_bad_usage() {
     let rate = "a rate of 0 Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz";
@@ -91,7 +137,7 @@ fn what_makes_no_sense_is_bad_usage() {
 
 #[test]
 fn help_teaches_by_example() {
-    for command in ["", "demo", "list", "schema", "query", "info", "info stats", "stat"] {
+    for command in ["", "demo", "list", "schema", "query", "info", "info stats", "stat", "serve"] {
         let error = parse(&format!("{command} --help")).expect_err("help is no command");
         assert_eq!(error.kind, Kind::Help);
         let text = error.to_string();

@@ -122,7 +122,7 @@ impl Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
+    use vmstrobe_server::json;
 
     fn summary(vcpus: u32) -> Summary {
         let quantiles = || Quantiles { p50: 5000, p99: 85_000, p999: 200_000, max: 1_200_000 };

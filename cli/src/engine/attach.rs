@@ -23,6 +23,7 @@ use crate::text::thousands;
 const LISTED_MAX: usize = 20;
 
 /// What is read of processes.
+#[derive(Debug)]
 pub(super) struct Processes {
     /// The virtual machines.
     pub(super) kvm: Arc<Borrowed>,
@@ -71,16 +72,21 @@ impl Processes {
     /// If it is none, or nobody writes it.
     pub(super) fn open_file(&self, path: &Path) -> Result<Attached> {
         self.tables.open_file(path)?;
-        Ok(Attached::remote(format!("the table {}", path.display()), None))
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Attached::remote(format!("the table {}", path.display()), name, None))
     }
 
-    fn attach_one(&mut self, pid: u32) -> Result<Attached> {
+    /// Attaches to one process.
+    ///
+    /// # Errors
+    /// If nothing of it can be read.
+    pub(super) fn attach_one(&mut self, pid: u32) -> Result<Attached> {
         // Before its fds are looked at.
         let mut attached = Attached::process(pid);
         let (vm, tables) = (self.kvm.attach(pid), self.tables.attach(pid));
         let has_no_vm =
             matches!(&vm, Err(error) if tables.is_ok() && error.kind() == ErrorKind::NotFound);
-        attached.title = match (vm, tables) {
+        match (vm, tables) {
             (Ok(()), tables) => {
                 if let Err(error) = tables {
                     let error = with_causes(&error);
@@ -88,20 +94,23 @@ impl Processes {
                 }
                 self.vmms.push(pid);
                 let vms = scan(pid).unwrap_or_default();
-                format!("VM {} (pid {pid})", vms.first().map(name).unwrap_or_default())
+                attached.name = vms.first().map(name).unwrap_or_default();
+                attached.title = format!("VM {} (pid {pid})", attached.name);
+                attached.is_vm = true;
             }
             (Err(error), Ok(1..)) => {
                 if !has_no_vm {
                     let error = with_causes(&error);
                     say(format_args!("of pid {pid} no VM is read, only its tables: {error}"));
                 }
-                format!("process {} (pid {pid})", comm(pid))
+                attached.name = comm(pid);
+                attached.title = format!("process {} (pid {pid})", attached.name);
             }
             (Err(_), Ok(0)) if has_no_vm => return Err(nothing_of(pid)),
             // It is the process that there is not, or it has no VM: then this is of its table.
             (Err(vm), Err(error)) if vm.kind() == ErrorKind::NotFound => return Err(error.into()),
             (Err(error), _) => return Err(refused(&error)),
-        };
+        }
         Ok(attached)
     }
 
@@ -130,13 +139,13 @@ impl Processes {
 }
 
 /// What there is on this host.
-struct Found {
+pub(super) struct Found {
     vms: Scan,
     tables: Vec<FoundTable>,
 }
 
 impl Found {
-    fn look() -> Result<Self> {
+    pub(super) fn look() -> Result<Self> {
         Ok(Self { vms: scan_all()?, tables: scan_tables()? })
     }
 
@@ -155,7 +164,10 @@ impl Found {
     }
 
     /// The one process with a virtual machine; if there is none, the one with tables.
-    fn the_only_one(&self) -> Result<u32> {
+    ///
+    /// # Errors
+    /// If there is none, or several.
+    pub(super) fn the_only_one(&self) -> Result<u32> {
         match (&self.vmms()[..], &self.publishers()[..]) {
             ([], []) => Err(self.none()),
             ([pid], _) | ([], [pid]) => Ok(*pid),

@@ -23,6 +23,12 @@ const GONE_FOR_GOOD: Duration = Duration::from_millis(2500);
 pub(crate) struct Attached {
     /// What he is called, for people: `VM guest1 (pid 4711)`.
     pub(crate) title: String,
+    /// What he calls himself: the VM's name, if it is one; else the process's, the file's.
+    pub(crate) name: String,
+    /// The process that he is, or that is known to be behind the socket.
+    pub(crate) pid: Option<u32>,
+    /// It is a virtual machine, and no program beside one.
+    pub(crate) is_vm: bool,
     /// Readable once the process has ended. Without one, only its rows tell.
     pidfd: Option<OwnedFd>,
     /// Reached by process id: its end is the end.
@@ -33,13 +39,21 @@ impl Attached {
     /// A process. To be called before its fds are looked at, so that it can be no later process of
     /// the same number.
     pub(super) fn process(pid: u32) -> Self {
-        Self { title: format!("pid {pid}"), pidfd: pidfd(pid), is_process: true }
+        let title = format!("pid {pid}");
+        let (name, pid, pidfd) = (pid.to_string(), Some(pid), pidfd(pid));
+        Self { title, name, pid, is_vm: false, pidfd, is_process: true }
     }
 
     /// Someone behind a socket or a file; `peer` is the process that is known to be there, he
     /// himself or whoever opened it for him.
-    pub(super) fn remote(title: String, peer: Option<u32>) -> Self {
-        Self { title, pidfd: peer.and_then(pidfd), is_process: false }
+    pub(super) fn remote(title: String, name: String, peer: Option<u32>) -> Self {
+        let pidfd = peer.and_then(pidfd);
+        Self { title, name, pid: peer, is_vm: false, pidfd, is_process: false }
+    }
+
+    /// Does the kernel tell its end? Else only its objects do.
+    pub(super) fn is_process(&self) -> bool {
+        self.is_process
     }
 
     /// Has he ended? `gone_for` is how long nothing that is sampled has been there.
@@ -73,7 +87,11 @@ pub(super) struct Absence {
 impl Absence {
     /// Notes a sample. That a row could not be read is no absence.
     pub(super) fn note(&self, sample: &Snapshot) {
-        let is_there = sample.objects().any(|view| view.state() != RowState::Gone);
+        self.note_whether(sample.objects().any(|view| view.state() != RowState::Gone));
+    }
+
+    /// Notes whether anything is there now.
+    pub(super) fn note_whether(&self, is_there: bool) {
         let since = self.since.get().unwrap_or_else(Instant::now);
         self.since.set((!is_there).then_some(since));
     }
@@ -117,6 +135,7 @@ mod tests {
         let child = sleeper();
         let attached = Attached::process(child.id());
         assert_eq!(attached.title, format!("pid {}", child.id()));
+        assert!(attached.pid == Some(child.id()) && attached.is_process());
         // That it has nothing to show for a while is no end.
         assert!(!attached.has_ended(Some(GONE_FOR_GOOD)));
         end(child);
@@ -127,7 +146,7 @@ mod tests {
     #[test]
     fn behind_a_socket_rows_tell() {
         let child = sleeper();
-        let attached = Attached::remote("it".to_owned(), Some(child.id()));
+        let attached = Attached::remote("it".to_owned(), "it".to_owned(), Some(child.id()));
         let (moment, long) = (Some(Duration::ZERO), Some(GONE_FOR_GOOD));
         assert!(!attached.has_ended(None) && !attached.has_ended(moment));
         assert!(attached.has_ended(long));

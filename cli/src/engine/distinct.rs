@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vmstrobe_core::{Object, Provider, ReadPlan, Result, Schema, Source};
+use vmstrobe_core::{Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
 /// The paths of several providers.
 #[derive(Clone, Debug, Default)]
@@ -120,11 +120,15 @@ impl Provider for Distinct {
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         self.inner.open(objects, plan)
     }
+
+    fn refresh(&self, target: &Target) -> Result<()> {
+        self.inner.refresh(target)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_core::Target;
+    use vmstrobe_core::{Error, ErrorKind};
     use vmstrobe_providers::{TableObject, TableSchema, TableWriter, Tables};
 
     use super::*;
@@ -183,6 +187,39 @@ mod tests {
         let _objects = [a.add("/q"), a.add("/vm/a"), a.add("/vm/ab"), b.add("/q")];
         assert_eq!(a.paths(), ["/vm/a/q", "/vm/a", "/vm/a/vm/ab"]);
         assert_eq!(b.paths(), ["/vm/b/q"]);
+    }
+
+    /// One who has nothing, and takes long to say so.
+    #[derive(Debug)]
+    struct Late;
+
+    impl Provider for Late {
+        fn name(&self) -> &str {
+            "late"
+        }
+
+        fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+            Ok(Vec::new())
+        }
+
+        fn objects(&self) -> Result<Vec<Object>> {
+            Ok(Vec::new())
+        }
+
+        fn open(&self, _: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+            Ok(Vec::new())
+        }
+
+        fn refresh(&self, target: &Target) -> Result<()> {
+            Err(Error::new(ErrorKind::Busy, target.name()))
+        }
+    }
+
+    #[test]
+    fn a_refresh_is_the_providers_own() {
+        let provider = Paths::default().distinct(Arc::new(Late), "/vm/a".to_owned(), false);
+        let error = provider.refresh(&Target::Vcpu).unwrap_err();
+        assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, "vcpu".to_owned()));
     }
 
     #[test]

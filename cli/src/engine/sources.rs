@@ -16,13 +16,13 @@ use super::distinct::Paths;
 use crate::args::Source;
 use crate::error::{Error, Result};
 
-/// Providers being put together.
-struct Sources<'a> {
-    registry: &'a Registry,
+/// Providers being put together in one registry.
+#[derive(Debug)]
+pub(super) struct Sources {
+    registry: Registry,
     reaper: Reaper,
     paths: Paths,
     processes: Processes,
-    source: &'a Source,
 }
 
 /// Adds the providers of what the user named, or else of the only one there is. Gives whose
@@ -31,15 +31,17 @@ struct Sources<'a> {
 /// # Errors
 /// If one of them cannot be read, or it is not clear which one is meant.
 pub(super) fn open(source: &Source, registry: &Registry) -> Result<Vec<Attached>> {
-    let reaper = Reaper::new()?;
-    let (processes, paths) = (Processes::new(reaper.clone())?, Paths::default());
-    let mut sources = Sources { registry, reaper, paths, processes, source };
-    let mut attached = sources.processes()?;
+    let mut sources = Sources::new(registry.clone(), Reaper::new()?)?;
+    let mut attached = match source.all || !source.pids.is_empty() || !source.is_named() {
+        true => sources.processes.attach(source)?,
+        false => Vec::new(),
+    };
+    sources.add_processes();
     for file in &source.tables {
         attached.push(sources.processes.open_file(file)?);
     }
     for socket in &source.qmp {
-        attached.push(sources.qmp(socket)?);
+        attached.push(sources.qmp(socket, source)?);
     }
     for socket in &source.sockets {
         attached.push(sources.handed_over(socket)?);
@@ -47,43 +49,64 @@ pub(super) fn open(source: &Source, registry: &Registry) -> Result<Vec<Attached>
     Ok(attached)
 }
 
-impl Sources<'_> {
+impl Sources {
+    /// None yet, in a registry where nobody else adds any.
+    ///
+    /// # Errors
+    /// If the system has no threads for them.
+    pub(super) fn new(registry: Registry, reaper: Reaper) -> Result<Self> {
+        let processes = Processes::new(reaper.clone())?;
+        Ok(Self { registry, reaper, paths: Paths::default(), processes })
+    }
+
+    /// One process and nothing else: its virtual machine, its tables.
+    ///
+    /// # Errors
+    /// If nothing of it can be read.
+    pub(super) fn process(&mut self, pid: u32) -> Result<Attached> {
+        let attached = self.processes.attach_one(pid)?;
+        self.add_processes();
+        Ok(attached)
+    }
+
+    /// What only its QEMU knows of a process that is read, and its names for the vCPUs.
+    pub(super) fn add_qemu(&self, pid: u32, qmp: Arc<Qmp>) {
+        self.processes.kvm.use_names(pid, qmp.cpu_names());
+        let label = label(&qmp);
+        self.add(qmp, label, false);
+    }
+
     fn add(&self, provider: Arc<dyn Provider>, label: String, always: bool) {
         self.registry.add(self.paths.distinct(provider, label, always));
     }
 
     /// `-p`, `--all`, or nothing at all: virtual machines and tables of processes. The tables are
     /// there for `--table` too.
-    fn processes(&mut self) -> Result<Vec<Attached>> {
-        let Source { pids, all, .. } = self.source;
-        let attached = match *all || !pids.is_empty() || !self.source.is_named() {
-            true => self.processes.attach(self.source)?,
-            false => Vec::new(),
-        };
+    fn add_processes(&self) {
         let (kvm, tables) = (Arc::clone(&self.processes.kvm), Arc::clone(&self.processes.tables));
         self.add(kvm, "/kvm".to_owned(), false);
         self.add(tables, "/table".to_owned(), false);
-        Ok(attached)
     }
 
     /// `--from-qmp`: a QEMU alone, or what it knows beside a VM that is read in a quicker way.
-    fn qmp(&self, socket: &Path) -> Result<Attached> {
+    fn qmp(&self, socket: &Path, source: &Source) -> Result<Attached> {
         let beside = !self.processes.vmms.is_empty();
         let share = if beside { QmpShare::BesideKvm } else { QmpShare::All };
         let qmp = Qmp::connect(socket, share)?;
-        let (name, peer) = (qmp.vm_name().to_owned(), qmp.peer_pid());
         // Every QEMU has the same paths.
-        let (label, several) = (format!("/vm/{name}"), self.source.qmp.len() > 1);
+        let several = source.qmp.len() > 1;
         if beside {
-            let pid = vmm_behind(socket, peer, &self.processes.vmms, self.source.all)?;
-            self.name_vcpus(pid, &qmp, label.clone(), several)?;
+            let pid = vmm_behind(socket, qmp.peer_pid(), &self.processes.vmms, source.all)?;
+            self.name_vcpus(pid, &qmp, several)?;
         }
+        let attached = qemu(socket, &qmp, !beside);
+        let label = label(&qmp);
         self.add(Arc::new(qmp), label, several);
-        Ok(Attached::remote(format!("QEMU {name} ({})", socket.display()), peer))
+        Ok(attached)
     }
 
     /// Lets the vCPUs of a process be called as its QEMU does.
-    fn name_vcpus(&self, pid: u32, qmp: &Qmp, label: String, several: bool) -> Result<()> {
+    fn name_vcpus(&self, pid: u32, qmp: &Qmp, several: bool) -> Result<()> {
         let kvm = &self.processes.kvm;
         if !several {
             kvm.use_names(pid, qmp.cpu_names());
@@ -94,25 +117,41 @@ impl Sources<'_> {
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
         kvm.detach(pid);
-        self.add(Arc::new(own), label, true);
+        self.add(Arc::new(own), label(qmp), true);
         Ok(())
     }
 
     /// `--from-socket`: what a process hands over.
     fn handed_over(&self, socket: &Path) -> Result<Attached> {
         let lender = HandedOver::connect(socket, self.reaper.clone())?;
-        let file = socket.file_stem().unwrap_or_default().to_string_lossy();
+        let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for provider in lender.providers() {
             self.add(provider, format!("/{file}"), false);
         }
         let title = format!("the process behind {}", socket.display());
-        Ok(Attached::remote(title, lender.peer_pid()))
+        Ok(Attached::remote(title, file, lender.peer_pid()))
     }
+}
+
+/// A QEMU that is asked, alone or beside its VM.
+pub(super) fn qemu(socket: &Path, qmp: &Qmp, is_alone: bool) -> Attached {
+    let name = qmp.vm_name().to_owned();
+    let title = format!("QEMU {name} ({})", socket.display());
+    let mut attached = Attached::remote(title, name, qmp.peer_pid());
+    attached.is_vm = is_alone;
+    attached
+}
+
+fn label(qmp: &Qmp) -> String {
+    format!("/vm/{}", qmp.vm_name())
 }
 
 /// Whose vCPUs a QEMU has names for: those of the process behind the socket, or of the only VMM
 /// there is, if it is a launcher or a relay that is behind it.
-fn vmm_behind(socket: &Path, peer: Option<u32>, vmms: &[u32], all: bool) -> Result<u32> {
+///
+/// # Errors
+/// If it is not clear whose.
+pub(super) fn vmm_behind(socket: &Path, peer: Option<u32>, vmms: &[u32], all: bool) -> Result<u32> {
     if let Some(pid) = peer.filter(|pid| vmms.contains(pid)) {
         return Ok(pid);
     }

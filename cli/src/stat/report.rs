@@ -6,10 +6,10 @@
 use serde::Serialize;
 use vmstrobe_core::hmp::printable;
 use vmstrobe_core::{Desc, Rate, StatType, Target, Unit};
+use vmstrobe_server::json;
 
 use super::line::{Amount, Line};
 use super::tally::Tally;
-use crate::json;
 use crate::query::quantile_text;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted, per_second, percent, seconds, thousands};

@@ -26,7 +26,8 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
 ];
 
 /// The crates whose users must not see a panic.
-const PRODUCT: &[&str] = &["core", "providers", "sampler", "export", "server", "guest", "cli"];
+const PRODUCT: &[&str] =
+    &["core", "providers", "sampler", "listen", "export", "server", "guest", "cli"];
 
 /// What a user must find: (file, what it shows).
 const SHOWN: &[(&str, &str)] = &[

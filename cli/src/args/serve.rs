@@ -1,0 +1,105 @@
+//! What can be typed behind `vmstrobe serve`.
+//!
+//! Invariant: there is one place where to answer, a socket or a directory of sockets; what is left
+//! open follows from what was said.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+use super::source::Source;
+
+/// Who may connect if nobody said: this user and root; ...
+const MODE: u32 = 0o600;
+/// ... and the group, if there is one: else naming it would be for nothing.
+const MODE_WITH_GROUP: u32 = 0o660;
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Where to answer (one of --qmp and --qmp-dir)")]
+#[command(group = ArgGroup::new("place").required(true).args(["qmp_path", "qmp_dir"]))]
+pub(crate) struct ServeArgs {
+    /// At this socket, for one virtual machine
+    #[arg(long = "qmp", value_name = "PATH")]
+    pub(crate) qmp_path: Option<PathBuf>,
+
+    /// At NAME.sock in this directory, for each virtual machine by its name; with --all they
+    /// appear and disappear as virtual machines do. Of two with one name, the later is at
+    /// NAME-PID.sock
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "sockets"])]
+    pub(crate) qmp_dir: Option<PathBuf>,
+
+    /// Who may connect, as the mode of the socket's file [default: 0600, or 0660 with --group]
+    #[arg(long, value_name = "OCTAL", value_parser = mode)]
+    mode: Option<u32>,
+
+    /// The socket's group: a name in /etc/group, or a number
+    #[arg(long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+
+    /// Answer in QEMU's own order, byte for byte: lists reversed, histograms from the largest
+    /// bucket down, crypto devices whatever the names, numbers of `info stats` signed
+    #[arg(long, help_heading = "How")]
+    pub(crate) qemu_order: bool,
+
+    /// What to do when the virtual machines have ended: end as well, or wait for a signal, while
+    /// queries answer `[]` [default: end; wait if --all is given a directory]
+    #[arg(long, value_name = "WHAT", help_heading = "How")]
+    on_exit: Option<OnExit>,
+
+    #[command(flatten)]
+    pub(crate) source: Source,
+}
+
+/// What to do when the virtual machines have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnExit {
+    /// End with the last of them, with status 0
+    End,
+    /// Go on until a signal
+    Wait,
+}
+
+impl ServeArgs {
+    /// Are virtual machines to come and go?
+    pub(crate) fn follows_all(&self) -> bool {
+        self.source.all && self.qmp_dir.is_some()
+    }
+
+    /// What to do when they have ended. Who follows all has not named any whose end would matter.
+    pub(crate) fn on_exit(&self) -> OnExit {
+        let default = if self.follows_all() { OnExit::Wait } else { OnExit::End };
+        self.on_exit.unwrap_or(default)
+    }
+
+    /// Who may connect.
+    pub(crate) fn mode(&self) -> u32 {
+        let default = if self.group.is_some() { MODE_WITH_GROUP } else { MODE };
+        self.mode.unwrap_or(default)
+    }
+}
+
+/// The mode of a file: `0660`, `660`.
+fn mode(text: &str) -> Result<u32, String> {
+    let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode @ ..=0o777) if is_octal => Ok(mode),
+        _ => Err(format!("'{text}' is no mode of a socket: write 0600, 0660 or 0666")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_octal() {
+        for (text, want) in
+            [("0600", 0o600), ("660", 0o660), ("0", 0), ("777", 0o777), ("00666", 0o666)]
+        {
+            assert_eq!(mode(text), Ok(want), "{text}");
+        }
+        for text in ["", "0o600", "rw", "680", "1777", "-1", "+600", "99999999999999", "6 00"] {
+            assert!(mode(text).is_err_and(|error| error.contains("is no mode")), "{text}");
+        }
+    }
+}

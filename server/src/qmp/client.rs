@@ -1,0 +1,219 @@
+//! One client: what he sends goes to his session, what that writes goes to him.
+//!
+//! Invariant: a round trip of a client that waits for nothing else is one receive and one send.
+//! While more than [`MAX_UNSENT_BYTES`] wait for him nothing more is read, answered or reported, so
+//! they and one reply are all that is kept for him. Nobody else notices how he behaves.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, read};
+
+use super::counts::Counters;
+use super::session::Session;
+use outbox::Outbox;
+
+mod outbox;
+
+/// The most bytes that may wait for a client before his requests do.
+pub const MAX_UNSENT_BYTES: usize = 4 << 20;
+/// How long a client for whom more than [`MAX_UNSENT_BYTES`] wait may read so little that the
+/// kernel has no room for more. The kernel makes room by buffers of some 32 KiB, not by bytes.
+pub const UNREAD_LIMIT: Duration = Duration::from_secs(1);
+/// How many bytes are received at once.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// From how many bytes on replies are sent although there are more requests.
+const FLUSH_BYTES: usize = 64 << 10;
+
+/// Why a client is served no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// He closed the connection, or all that he asked for was delivered after he said that nothing
+    /// follows.
+    Left,
+    /// The server ends.
+    Stopped,
+    /// He did not read.
+    Unread,
+}
+
+/// A client while he is served.
+#[derive(Debug)]
+pub(super) struct Client<'a> {
+    socket: BorrowedFd<'a>,
+    session: Session,
+    counters: &'a Counters,
+    stop: &'a AtomicBool,
+    received: Box<[u8]>,
+    outbox: Outbox,
+    /// The socket had no room for all of the outbox.
+    is_full: bool,
+    /// Nothing follows.
+    has_said_all: bool,
+}
+
+impl<'a> Client<'a> {
+    /// Of a socket that blocks. For `stop` to be noticed while the client is waited for, the socket
+    /// must be shut down.
+    pub(super) fn new(
+        socket: BorrowedFd<'a>,
+        session: Session,
+        counters: &'a Counters,
+        stop: &'a AtomicBool,
+    ) -> Self {
+        Self {
+            socket,
+            session,
+            counters,
+            stop,
+            received: vec![0; RECEIVE_BYTES].into_boxed_slice(),
+            outbox: Outbox::new(),
+            is_full: false,
+            has_said_all: false,
+        }
+    }
+
+    /// Serves him to the end.
+    pub(super) fn serve(mut self) -> End {
+        self.session.greet(&mut self.outbox.bytes);
+        loop {
+            match self.turn() {
+                Ok(()) => {}
+                Err(end) => return end,
+            }
+        }
+    }
+
+    /// Answers what there is, then waits for one thing.
+    fn turn(&mut self) -> Result<(), End> {
+        let is_all_answered = self.answer()?;
+        self.send()?;
+        if self.outbox.unsent() > MAX_UNSENT_BYTES {
+            self.wait_for_room()
+        } else if !is_all_answered {
+            Ok(())
+        } else if self.has_said_all && self.outbox.unsent() == 0 {
+            Err(End::Left)
+        } else {
+            self.wait()
+        }
+    }
+
+    /// Answers until there is no whole request; false if too much is unsent before that.
+    fn answer(&mut self) -> Result<bool, End> {
+        loop {
+            // Relaxed: nothing is read because of the flag.
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(End::Stopped);
+            }
+            if self.outbox.unsent() > MAX_UNSENT_BYTES {
+                return Ok(false);
+            }
+            self.report();
+            if !self.session.answer_next(&mut self.outbox.bytes) {
+                return Ok(true);
+            }
+            self.counters.requests.add(1);
+            if self.outbox.unsent() > FLUSH_BYTES {
+                self.send()?;
+            }
+        }
+    }
+
+    /// Writes the events that are due. One who has said all waits for replies alone.
+    fn report(&mut self) {
+        let due = self.next_events().is_some_and(|at| at <= Instant::now());
+        if due {
+            self.session.write_events(&mut self.outbox.bytes);
+        }
+    }
+
+    fn next_events(&self) -> Option<Instant> {
+        if self.has_said_all { None } else { self.session.next_events() }
+    }
+
+    /// Sends what there is room for. How much that was.
+    fn send(&mut self) -> Result<usize, End> {
+        if self.is_full || self.outbox.unsent() == 0 {
+            return Ok(0);
+        }
+        // Also if the kernel has no memory: he would wait, and we with him.
+        let count = self.outbox.send(self.socket).map_err(|_| End::Left)?;
+        self.is_full = self.outbox.unsent() > 0;
+        self.counters.bytes_sent.add(count as u64);
+        Ok(count)
+    }
+
+    /// Waits until he has taken something.
+    fn wait_for_room(&mut self) -> Result<(), End> {
+        let deadline = Instant::now() + UNREAD_LIMIT;
+        loop {
+            self.poll(PollFlags::OUT, Some(deadline))?;
+            // Also when the time is over: there is some room long before poll says so.
+            self.is_full = false;
+            if self.send()? > 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(End::Unread);
+            }
+        }
+    }
+
+    /// Waits until he says something or takes what is unsent, or events are due.
+    fn wait(&mut self) -> Result<(), End> {
+        let is_unsent = self.outbox.unsent() > 0;
+        let mut shrinks_at = self.outbox.shrinks_at();
+        if shrinks_at.is_some_and(|at| at <= Instant::now()) {
+            self.outbox.shrink();
+            shrinks_at = None;
+        }
+        let until = self.next_events().into_iter().chain(shrinks_at).min();
+        if until.is_none() && !is_unsent {
+            return self.receive();
+        }
+        let mut wanted = PollFlags::empty();
+        // At the end of what he says, there is always something to be received: nothing.
+        wanted.set(PollFlags::IN, !self.has_said_all);
+        wanted.set(PollFlags::OUT, is_unsent);
+        let found = self.poll(wanted, until)?;
+        // If he has left with something unsent, sending finds it.
+        self.is_full &= !found.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR);
+        if !self.has_said_all && !found.difference(PollFlags::OUT).is_empty() {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Takes what he has sent; waits for it if there is nothing.
+    fn receive(&mut self) -> Result<(), End> {
+        match read(self.socket, &mut self.received[..]) {
+            Ok(0) => self.has_said_all = true,
+            Ok(count) => {
+                self.counters.bytes_received.add(count as u64);
+                self.session.push(&self.received[..count]);
+            }
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(End::Left),
+        }
+        Ok(())
+    }
+
+    /// What is found, nothing when the time is over.
+    fn poll(&self, wanted: PollFlags, until: Option<Instant>) -> Result<PollFlags, End> {
+        let pause = until.map(|at| at.saturating_duration_since(Instant::now()));
+        // A time that does not fit is longer than anybody waits.
+        let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
+        let mut fds = [PollFd::from_borrowed_fd(self.socket, wanted)];
+        match poll(&mut fds, pause.as_ref()) {
+            Ok(_) => Ok(fds[0].revents()),
+            Err(Errno::INTR) => Ok(PollFlags::empty()),
+            Err(_) => Err(End::Left),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What a server has done so far, in numbers.
+//!
+//! Invariant: counting waits for nobody. Each number is right; two of them may be of slightly
+//! different moments.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What a [`Server`](super::Server) has done since it began to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Clients that are connected now.
+    pub clients: u64,
+    /// Clients that were let in, those connected now among them.
+    pub clients_served: u64,
+    /// Clients that were sent away: as many were connected as may be, or the system had no thread
+    /// for one more.
+    pub clients_refused: u64,
+    /// Clients that were disconnected because they did not read.
+    pub clients_dropped: u64,
+    /// Requests that were answered, be it by an error; what is no JSON gets an error and counts as
+    /// one.
+    pub requests: u64,
+    /// Events that were written for clients.
+    pub events: u64,
+    /// Bytes that clients sent.
+    pub bytes_received: u64,
+    /// Bytes that clients were sent. The kernel may hold some that they have not read.
+    pub bytes_sent: u64,
+}
+
+/// [`Counts`] as they are kept, shared by all threads of a server.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) clients: Counter,
+    pub(super) clients_served: Counter,
+    pub(super) clients_refused: Counter,
+    pub(super) clients_dropped: Counter,
+    pub(super) requests: Counter,
+    pub(super) events: Counter,
+    pub(super) bytes_received: Counter,
+    pub(super) bytes_sent: Counter,
+}
+
+/// A number that any thread may change.
+#[derive(Debug, Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counters {
+    /// The numbers now.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            clients: self.clients.get(),
+            clients_served: self.clients_served.get(),
+            clients_refused: self.clients_refused.get(),
+            clients_dropped: self.clients_dropped.get(),
+            requests: self.requests.get(),
+            events: self.events.get(),
+            bytes_received: self.bytes_received.get(),
+            bytes_sent: self.bytes_sent.get(),
+        }
+    }
+}
+
+impl Counter {
+    /// Counts so many more.
+    pub(super) fn add(&self, more: u64) {
+        // Relaxed, here and below: nothing is read because of a number.
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Counts one less, which was counted before.
+    pub(super) fn take_one(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_number_is_its_own() {
+        let counters = Counters::default();
+        assert_eq!(counters.counts(), Counts::default());
+        counters.clients.add(2);
+        counters.clients.take_one();
+        counters.clients_served.add(2);
+        counters.clients_refused.add(3);
+        counters.clients_dropped.add(4);
+        counters.requests.add(5);
+        counters.events.add(6);
+        counters.bytes_received.add(7);
+        counters.bytes_sent.add(8);
+        let counts = Counts {
+            clients: 1,
+            clients_served: 2,
+            clients_refused: 3,
+            clients_dropped: 4,
+            requests: 5,
+            events: 6,
+            bytes_received: 7,
+            bytes_sent: 8,
+        };
+        assert_eq!(counters.counts(), counts);
+    }
+
+    #[test]
+    fn no_count_is_lost_between_threads() {
+        let counters = Counters::default();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| counters.requests.add(1)));
+            }
+        });
+        assert_eq!(counters.counts().requests, 40_000);
+    }
+}

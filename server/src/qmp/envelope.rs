@@ -1,0 +1,84 @@
+//! What a JSON text must look like to be a request.
+//!
+//! Invariant: the checks are QEMU's (`qapi/qmp-dispatch.c`) and so is their order: members are
+//! looked at as a `QDict` has them, and the first one that will not do is named.
+
+use std::borrow::Cow;
+
+use super::qdict;
+use super::refusal::Refusal;
+use super::value::{Dict, Value};
+
+/// A command to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Request<'a> {
+    pub(super) command: Cow<'a, str>,
+    /// It came as `exec-oob`.
+    pub(super) is_oob: bool,
+    /// Empty if there were none.
+    pub(super) arguments: Dict<'a>,
+    /// To be echoed; any JSON value.
+    pub(super) id: Option<Value<'a>>,
+}
+
+/// A text that is no request: why, and the `id` to echo if it was an object that had one.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Unfit<'a> {
+    pub(super) refusal: Refusal,
+    pub(super) id: Option<Value<'a>>,
+}
+
+/// Takes a text as a request. `exec-oob` is a member like `execute` only if `oob_is_on`, which the
+/// client asks for when it negotiates.
+///
+/// # Errors
+/// Whatever QEMU would find wrong with it first.
+pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, Unfit<'_>> {
+    let Value::Dict(dict) = value else {
+        return Err(Unfit {
+            refusal: Refusal::generic("QMP input must be a JSON object"),
+            id: None,
+        });
+    };
+    let fault = first_fault(&dict, oob_is_on);
+    let (mut command, mut is_oob, mut arguments, mut id) = (None, false, Dict::default(), None);
+    for (name, value) in dict {
+        match (name.as_ref(), value) {
+            ("id", value) => id = Some(value),
+            ("arguments", Value::Dict(dict)) => arguments = dict,
+            ("execute" | "exec-oob", Value::String(string)) => {
+                is_oob = name == "exec-oob";
+                command = Some(string);
+            }
+            _ => {}
+        }
+    }
+    let fault = match (fault, command) {
+        (None, Some(command)) => return Ok(Request { command, is_oob, arguments, id }),
+        (None, None) => "QMP input lacks member 'execute'".to_owned(),
+        (Some(fault), _) => fault,
+    };
+    Err(Unfit { refusal: Refusal::generic(fault), id })
+}
+
+/// What is wrong with the first member, in the order of a `QDict`, with which anything is.
+fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
+    let has_oob = oob_is_on && dict.get("exec-oob").is_some();
+    let fault = |name: &str, value: &Value<'_>| match (name, value) {
+        // Whichever was sent first, `exec-oob` is met before `execute`.
+        ("execute", Value::String(_)) if has_oob => Some("clashes with 'exec-oob'"),
+        ("execute", Value::String(_)) | ("arguments", Value::Dict(_)) | ("id", _) => None,
+        ("exec-oob", Value::String(_)) if oob_is_on => None,
+        ("exec-oob", _) if oob_is_on => Some("must be a string"),
+        ("execute", _) => Some("must be a string"),
+        ("arguments", _) => Some("must be an object"),
+        _ => Some("is unexpected"),
+    };
+    let faults = dict.iter().enumerate().filter_map(|(index, (name, value))| {
+        fault(name, value).map(|fault| (qdict::rank(name, index), name, fault))
+    });
+    faults.min().map(|(_, name, fault)| format!("QMP input member '{name}' {fault}"))
+}
+
+#[cfg(test)]
+mod tests;

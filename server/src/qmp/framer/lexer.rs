@@ -1,0 +1,238 @@
+//! The bytes of a stream as JSON tokens, as far as it takes to see where a text ends.
+//!
+//! A byte that no token can have where it stands is stray: all that was open is forgotten, and what
+//! follows is skipped up to the next of `[]{}:,` or a control byte. So a client comes back to a
+//! known state by sending a control byte such as 0x01, or 0xFF, at the price of an error.
+//!
+//! Invariant: a text ends where QEMU's (`qobject/json-lexer.c`, `json-streamer.c` of 10.0) would;
+//! the state fits a few words, whatever is sent.
+
+use super::MAX_NESTING;
+
+/// Where in the stream's tokens it is.
+#[derive(Debug, Default)]
+pub(super) struct Lexer {
+    state: State,
+    /// Open `{` and `[`. Each kind is counted for itself, as QEMU does.
+    braces: usize,
+    brackets: usize,
+}
+
+/// Why the lexer looks no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// There is nothing more to look at.
+    Drained,
+    /// The text ends here.
+    Balanced,
+    /// The last bracket opened was one too many. Looking on is possible.
+    TooDeep,
+    /// The last byte was stray.
+    Stray(u8),
+}
+
+/// Where in a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Between tokens.
+    #[default]
+    Between,
+    /// In a string that ends with this quote.
+    String(u8),
+    /// In such a string, behind a backslash.
+    Escape(u8),
+    Scalar(Scalar),
+    /// Behind a stray byte.
+    Recovery,
+}
+
+/// Where in a number or a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scalar {
+    Word,
+    Minus,
+    /// Behind a leading 0, which neither a digit nor an exponent may follow.
+    Zero,
+    Digits,
+    Point,
+    Fraction,
+    Exponent,
+    ExponentSign,
+    ExponentDigits,
+}
+
+/// What a byte is to a number or a word.
+enum Step {
+    Part(Scalar),
+    Next,
+    Stray,
+}
+
+impl Lexer {
+    /// Whether no text has begun.
+    pub(super) fn is_between_texts(&self) -> bool {
+        matches!(self.state, State::Between | State::Recovery) && !self.is_open()
+    }
+
+    /// How many of the first of `bytes` belong to no text: white space, and what a stray byte makes
+    /// unreadable.
+    pub(super) fn skip(&mut self, bytes: &[u8]) -> usize {
+        let mut skipped = 0;
+        if self.state == State::Recovery {
+            let end = bytes.iter().position(|byte| is_resync(*byte));
+            let Some(end) = end else { return bytes.len() };
+            self.state = State::Between;
+            skipped = end;
+        }
+        let begin = bytes[skipped..].iter().position(|byte| !is_white(*byte));
+        begin.map_or(bytes.len(), |begin| skipped + begin)
+    }
+
+    /// Looks at `bytes` up to the first reason to stop. Returns at how many, and the reason.
+    pub(super) fn look(&mut self, bytes: &[u8]) -> (usize, Stop) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let stop = match self.state {
+                State::Between => {
+                    at += 1;
+                    self.begin(bytes[at - 1])
+                }
+                State::String(quote) => {
+                    let run = bytes[at..].iter().position(|byte| ENDS_RUN[usize::from(*byte)]);
+                    let Some(run) = run else { return (bytes.len(), Stop::Drained) };
+                    at += run + 1;
+                    self.in_string(quote, bytes[at - 1])
+                }
+                State::Escape(quote) => {
+                    self.state = State::String(quote);
+                    at += 1;
+                    is_control(bytes[at - 1]).then_some(Stop::Stray(bytes[at - 1]))
+                }
+                State::Scalar(scalar) => match scalar.step(bytes[at]) {
+                    Step::Next => self.end_token(),
+                    Step::Part(scalar) => {
+                        self.state = State::Scalar(scalar);
+                        at += 1;
+                        None
+                    }
+                    Step::Stray => {
+                        at += 1;
+                        Some(Stop::Stray(bytes[at - 1]))
+                    }
+                },
+                State::Recovery => {
+                    at += self.skip(&bytes[at..]);
+                    None
+                }
+            };
+            if let Some(stop) = stop {
+                if let Stop::Stray(_) = stop {
+                    *self = Self { state: State::Recovery, ..Self::default() };
+                }
+                return (at, stop);
+            }
+        }
+        (at, Stop::Drained)
+    }
+
+    /// A byte between tokens.
+    fn begin(&mut self, byte: u8) -> Option<Stop> {
+        self.state = match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => return None,
+            b'"' | b'\'' => State::String(byte),
+            b'a'..=b'z' => State::Scalar(Scalar::Word),
+            b'-' => State::Scalar(Scalar::Minus),
+            b'0' => State::Scalar(Scalar::Zero),
+            b'1'..=b'9' => State::Scalar(Scalar::Digits),
+            b':' | b',' => return self.end_token(),
+            b'{' => return self.open(|lexer| &mut lexer.braces),
+            b'[' => return self.open(|lexer| &mut lexer.brackets),
+            b'}' => return self.close(|lexer| &mut lexer.braces),
+            b']' => return self.close(|lexer| &mut lexer.brackets),
+            _ => return Some(Stop::Stray(byte)),
+        };
+        None
+    }
+
+    /// A byte in a string that ends a run of ordinary ones.
+    fn in_string(&mut self, quote: u8, byte: u8) -> Option<Stop> {
+        match byte {
+            b'\\' => self.state = State::Escape(quote),
+            byte if byte == quote => return self.end_token(),
+            b'"' | b'\'' => {}
+            byte => return Some(Stop::Stray(byte)),
+        }
+        None
+    }
+
+    fn open(&mut self, kind: fn(&mut Self) -> &mut usize) -> Option<Stop> {
+        *kind(self) += 1;
+        (self.braces + self.brackets == MAX_NESTING + 1).then_some(Stop::TooDeep)
+    }
+
+    /// A bracket of a kind of which none is open ends the text, whatever else is.
+    fn close(&mut self, kind: fn(&mut Self) -> &mut usize) -> Option<Stop> {
+        match kind(self).checked_sub(1) {
+            Some(left) => *kind(self) = left,
+            None => (self.braces, self.brackets) = (0, 0),
+        }
+        self.end_token()
+    }
+
+    fn end_token(&mut self) -> Option<Stop> {
+        self.state = State::Between;
+        (!self.is_open()).then_some(Stop::Balanced)
+    }
+
+    fn is_open(&self) -> bool {
+        self.braces + self.brackets > 0
+    }
+}
+
+impl Scalar {
+    fn step(self, byte: u8) -> Step {
+        let part = match (self, byte) {
+            (Self::Word, b'a'..=b'z') => Self::Word,
+            (Self::Minus, b'0') => Self::Zero,
+            (Self::Minus | Self::Digits, b'0'..=b'9') => Self::Digits,
+            (Self::Zero | Self::Digits, b'.') => Self::Point,
+            (Self::Point | Self::Fraction, b'0'..=b'9') => Self::Fraction,
+            (Self::Digits | Self::Fraction, b'e' | b'E') => Self::Exponent,
+            (Self::Exponent, b'+' | b'-') => Self::ExponentSign,
+            (Self::Exponent | Self::ExponentSign | Self::ExponentDigits, b'0'..=b'9') => {
+                Self::ExponentDigits
+            }
+            (Self::Zero, b'0'..=b'9') => return Step::Stray,
+            (Self::Minus | Self::Point | Self::Exponent | Self::ExponentSign, _) => {
+                return Step::Stray;
+            }
+            _ => return Step::Next,
+        };
+        Step::Part(part)
+    }
+}
+
+/// What a string must not have.
+const fn is_control(byte: u8) -> bool {
+    matches!(byte, 0x00..=0x1F | 0xFE | 0xFF)
+}
+
+fn is_white(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Where reading may begin again behind a stray byte.
+fn is_resync(byte: u8) -> bool {
+    matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',') || (is_control(byte) && byte != b'\t')
+}
+
+/// The bytes at which a string's lexer has to think, by byte.
+const ENDS_RUN: [bool; 256] = {
+    let mut ends = [false; 256];
+    let mut byte = 0;
+    while byte < ends.len() {
+        ends[byte] = is_control(byte as u8) || matches!(byte as u8, b'"' | b'\'' | b'\\');
+        byte += 1;
+    }
+    ends
+};

@@ -1,0 +1,240 @@
+//! `human-monitor-command`: a line of QEMU's monitor, as far as it is about statistics.
+//!
+//! A line is split as QEMU's monitor does (7.2 to 10.2, `monitor/hmp.c`): words between blanks, or
+//! in double quotes with escapes; a word too long is cut. Texts are QEMU's, help excepted.
+//!
+//! Invariant: no line is an error but one for a vCPU that there is not; what is wrong with a line
+//! is said in its output. Every value was read after the request arrived.
+
+use vmstrobe_core::hmp::{InfoStats, Order};
+use vmstrobe_core::{Filter, Names, Request, Result as Outcome, Schema, Target, VcpuRef};
+use vmstrobe_sampler::Census;
+
+use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
+use super::refusal::Refusal;
+use super::session::Shared;
+
+/// The most bytes of a word; the rest of it is dropped (QEMU's buffer, less its NUL).
+const MAX_WORD_BYTES: usize = 1023;
+/// The most words that `help` takes; of more it says nothing.
+const MAX_HELP_WORDS: usize = 16;
+
+const HELP_HELP: &str = "help|? [cmd] -- list the commands, or explain one\n";
+const HELP_STATS: &str = "info stats target [names] [provider] -- print what is counted of a \
+    target (vm, vcpu, cryptodev); of all names (*) or those in a list with commas, of every \
+    provider or one\n";
+
+/// The output of a command line, with `\r\n` behind each line. `cpu` is the index of the current
+/// vCPU; without, it is the first.
+///
+/// # Errors
+/// If there is no such vCPU.
+pub(super) fn command_line(
+    line: &str,
+    cpu: Option<i64>,
+    shared: &Shared,
+) -> Result<String, Refusal> {
+    output(line, cpu, &shared.inventory.census(), shared.order)
+}
+
+fn output(line: &str, cpu: Option<i64>, census: &Census, order: Order) -> Result<String, Refusal> {
+    let cpu = current_vcpu(cpu, census)?;
+    let text = match parse(line) {
+        Command::Say(text) => text,
+        Command::InfoStats(words) => info_stats(&words, cpu, census, order),
+    };
+    Ok(text.replace('\n', "\r\n"))
+}
+
+/// The vCPU whose statistics are meant; none if there is none at all and none was asked for.
+fn current_vcpu(cpu: Option<i64>, census: &Census) -> Result<Option<VcpuRef>, Refusal> {
+    let vcpus = census.objects().filter(|object| *object.schema.target() == Target::Vcpu);
+    let Some(cpu) = cpu else {
+        let first = vcpus.min_by_key(|vcpu| vcpu.index.unwrap_or(u32::MAX));
+        return Ok(first.map(|vcpu| match vcpu.index {
+            Some(index) => VcpuRef::Index(index),
+            None => VcpuRef::Path(vcpu.path.clone().into()),
+        }));
+    };
+    // QEMU looks at the low 32 bits.
+    let index = u32::try_from(cpu as i32).ok();
+    let is_there = index.is_some() && vcpus.into_iter().any(|vcpu| vcpu.index == index);
+    match index.filter(|_| is_there) {
+        Some(index) => Ok(Some(VcpuRef::Index(index))),
+        None => Err(Refusal::generic("Parameter 'cpu-index' expects a CPU number")),
+    }
+}
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    /// Something that has nothing to do with what is counted.
+    Say(String),
+    InfoStats(StatsWords),
+}
+
+/// The arguments of `info stats`.
+#[derive(Debug, PartialEq, Eq)]
+struct StatsWords {
+    target: String,
+    names: Option<String>,
+    provider: Option<String>,
+}
+
+fn parse(line: &str) -> Command {
+    let Some((name, rest)) = command_name(line) else {
+        return Command::Say(String::new());
+    };
+    match name {
+        "help" | "?" => Command::Say(help(rest)),
+        "info" => match command_name(rest) {
+            None => Command::Say(HELP_STATS.to_owned()),
+            Some(("stats", rest)) => stats_words(line, rest),
+            Some((_, rest)) => unknown(before(line, rest)),
+        },
+        _ => unknown(before(line, rest)),
+    }
+}
+
+/// The name of a command and what is behind it; `None` if nothing is there.
+fn command_name(rest: &str) -> Option<(&str, &str)> {
+    let start = rest.trim_start_matches(is_blank);
+    let end = start.find(|c| c == '/' || is_blank(c)).unwrap_or(start.len());
+    (!start.is_empty()).then(|| start.split_at(end))
+}
+
+/// The part of a line before its rest.
+fn before<'a>(line: &'a str, rest: &str) -> &'a str {
+    &line[..line.len() - rest.len()]
+}
+
+fn unknown(command: &str) -> Command {
+    Command::Say(format!("unknown command: '{command}'\n"))
+}
+
+/// The words behind `info stats`.
+fn stats_words(line: &str, rest: &str) -> Command {
+    let asked = before(line, rest);
+    let wrong = |what: &str| {
+        let try_help = format!("Try \"help {asked}\" for more information\n");
+        Command::Say(format!("stats: {what}\n{try_help}"))
+    };
+    let mut rest = rest;
+    let (Some(target), Some(names), Some(provider)) =
+        (word(&mut rest), optional_word(&mut rest), optional_word(&mut rest))
+    else {
+        return wrong("string expected");
+    };
+    if !is_all_blank(rest) {
+        return wrong("extraneous characters at the end of line");
+    }
+    Command::InfoStats(StatsWords { target, names, provider })
+}
+
+/// Takes a word, if there is one; `None` if it cannot be understood.
+fn optional_word(rest: &mut &str) -> Option<Option<String>> {
+    if is_all_blank(rest) { Some(None) } else { word(rest).map(Some) }
+}
+
+/// Takes a word; `None` if there is none, or its quotes are not closed, or it has an escape that
+/// means nothing.
+fn word(rest: &mut &str) -> Option<String> {
+    let start = rest.trim_start_matches(is_blank);
+    let Some(quoted) = start.strip_prefix('"') else {
+        let (word, behind) = start.split_at(start.find(is_blank).unwrap_or(start.len()));
+        *rest = behind;
+        return (!word.is_empty()).then(|| cut(word.to_owned()));
+    };
+    let (mut word, mut chars) = (String::new(), quoted.chars());
+    loop {
+        match chars.next()? {
+            '"' => break,
+            '\\' => word.push(match chars.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                c @ ('\\' | '\'' | '"') => c,
+                _ => return None,
+            }),
+            c => word.push(c),
+        }
+    }
+    *rest = chars.as_str();
+    Some(cut(word))
+}
+
+/// A word without what is too much of it, be it half a character.
+fn cut(word: String) -> String {
+    match word.as_bytes().get(..MAX_WORD_BYTES) {
+        Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        None => word,
+    }
+}
+
+/// As C's `isspace`.
+fn is_blank(c: char) -> bool {
+    matches!(c, ' ' | '\t'..='\r')
+}
+
+fn is_all_blank(text: &str) -> bool {
+    text.chars().all(is_blank)
+}
+
+/// What `help` says to the words behind it; nothing if they cannot be understood.
+fn help(mut rest: &str) -> String {
+    let mut words = Vec::new();
+    while !is_all_blank(rest) {
+        match word(&mut rest) {
+            Some(word) if words.len() < MAX_HELP_WORDS => words.push(word),
+            _ => return String::new(),
+        }
+    }
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match *words {
+        [] => format!("{HELP_HELP}{HELP_STATS}"),
+        ["help" | "?", ..] => HELP_HELP.to_owned(),
+        ["info"] | ["info", "stats", ..] => HELP_STATS.to_owned(),
+        ["info", other, ..] => format!("unknown command: 'info {other}'\n"),
+        [other, ..] => format!("unknown command: '{other}'\n"),
+    }
+}
+
+/// The text of `info stats`.
+fn info_stats(words: &StatsWords, vcpu: Option<VcpuRef>, census: &Census, order: Order) -> String {
+    let StatsWords { target, names, provider } = words;
+    if !is_known(target, &TARGETS, census, |schema| schema.target().name()) {
+        return format!("invalid stats target {target}\n");
+    }
+    if let Some(provider) = provider
+        && !is_known(provider, &PROVIDERS, census, Schema::provider)
+    {
+        return format!("invalid stats provider {provider}\n");
+    }
+    let names = match names.as_deref() {
+        Some("") => return String::new(),
+        Some("*") | None => None,
+        Some(names) => Some(Names::exact(names.split(','))),
+    };
+    let providers = Some(requests(names, provider.as_deref(), order));
+    let target = Target::from_name(target);
+    let filter = Filter { target, providers, vcpus: vcpu.map(|vcpu| vec![vcpu]) };
+    let with_provider = provider.is_none();
+    text_of(&filter, with_provider, census, order).unwrap_or_else(|error| format!("{error}\n"))
+}
+
+/// What is wanted of which provider. In QEMU's order, one of them does not look at names.
+fn requests(names: Option<Names>, provider: Option<&str>, order: Order) -> Vec<Request> {
+    let mut requests = vec![Request { provider: provider.map(str::to_owned), names }];
+    if order == Order::Qemu && provider.is_none_or(|provider| provider == NAMELESS) {
+        requests.push(Request { provider: Some(NAMELESS.to_owned()), names: None });
+    }
+    requests
+}
+
+fn text_of(filter: &Filter, with_provider: bool, census: &Census, order: Order) -> Outcome<String> {
+    let mut probe = census.probe(filter)?;
+    let snapshot = probe.read()?;
+    Ok(InfoStats { snapshot, with_provider, with_path: false, order }.to_string())
+}
+
+#[cfg(test)]
+pub(super) mod tests;

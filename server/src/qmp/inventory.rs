@@ -1,0 +1,112 @@
+//! What there is to be asked for, kept up to date by a thread that looks again and again.
+//!
+//! Invariant: whoever sees a generation sees a census at least as new. Nobody waits for a look.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use vmstrobe_core::{Error, ErrorKind, Registry, Result};
+use vmstrobe_sampler::Census;
+
+/// How often to look for objects that came or went.
+pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// What the providers of a registry have now. Dropping it ends its thread.
+#[derive(Debug)]
+pub(super) struct Inventory {
+    registry: Registry,
+    current: Arc<Current>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Current {
+    census: Mutex<Arc<Census>>,
+    generation: AtomicU64,
+}
+
+impl Inventory {
+    /// Looks, and goes on looking. Errors go to `complain`, each text once in a row.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub(super) fn new(
+        registry: &Registry,
+        mut complain: impl FnMut(&Error) + Send + 'static,
+    ) -> Result<Self> {
+        let mut inventory = Self::fixed(registry);
+        let (stop, stopped) = channel::<()>();
+        let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
+        let looker = move || {
+            let mut last = String::new();
+            while stopped.recv_timeout(LOOK_PERIOD) == Err(RecvTimeoutError::Timeout) {
+                let (census, errors) = Census::look(&registry);
+                current.replace(census);
+                let text: String = errors.iter().map(Error::to_string).collect();
+                if text != last {
+                    errors.iter().for_each(&mut complain);
+                    last = text;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("vmstrobe-census".into()).spawn(looker);
+        let thread = thread.map_err(|error| {
+            Error::caused(ErrorKind::Io, "cannot start the thread that looks for objects", error)
+        })?;
+        (inventory.stop, inventory.thread) = (Some(stop), Some(thread));
+        Ok(inventory)
+    }
+
+    /// Looks once.
+    pub(super) fn fixed(registry: &Registry) -> Self {
+        let census = Mutex::new(Arc::new(Census::look(registry).0));
+        let current = Arc::new(Current { census, generation: AtomicU64::new(0) });
+        Self { registry: registry.clone(), current, stop: None, thread: None }
+    }
+
+    /// What there was at the last look.
+    pub(super) fn census(&self) -> Arc<Census> {
+        Arc::clone(&self.current.lock())
+    }
+
+    /// Moves with every change of the census.
+    pub(super) fn generation(&self) -> u64 {
+        // Acquire pairs with the Release in `replace`; the census itself comes under its lock.
+        self.current.generation.load(Ordering::Acquire)
+    }
+
+    /// Whose objects they are.
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl Current {
+    fn lock(&self) -> MutexGuard<'_, Arc<Census>> {
+        // Replaced in one step: no panic leaves it half changed.
+        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a census in place of the last, if it is another.
+    fn replace(&self, census: Census) {
+        if self.lock().is_same(&census) {
+            return;
+        }
+        *self.lock() = Arc::new(census);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Drop for Inventory {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It only fails if the looker panicked, which it has then said itself.
+            let _ = thread.join();
+        }
+    }
+}

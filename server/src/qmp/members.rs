@@ -1,0 +1,138 @@
+//! One object's members, taken one by one in the order of the command's QAPI definition; what is
+//! left at the end should not have been sent.
+//!
+//! Invariant: texts and paths are those of QEMU's visitor (`qapi/qobject-input-visitor.c`); asked
+//! for in the order of the definition, the first refusal is QEMU's.
+
+use super::qdict;
+use super::refusal::Refusal;
+use super::value::{Dict, Value};
+
+/// The members of an object, and which of them have been taken.
+#[derive(Debug)]
+pub(super) struct Members<'v> {
+    dict: &'v Dict<'v>,
+    /// Where the object stands: empty for a command's arguments, else such as `providers[0]`.
+    at: String,
+    /// The places of the members taken, in the order in which they were.
+    taken: Vec<usize>,
+}
+
+impl<'v> Members<'v> {
+    /// A command's arguments.
+    pub(super) fn of_arguments(dict: &'v Dict<'v>) -> Self {
+        Self { dict, at: String::new(), taken: Vec::new() }
+    }
+
+    /// What stands at `path`.
+    ///
+    /// # Errors
+    /// GenericError if it is no object.
+    pub(super) fn of(value: &'v Value<'v>, path: String) -> Result<Self, Refusal> {
+        match value {
+            Value::Dict(dict) => Ok(Self { dict, at: path, taken: Vec::new() }),
+            _ => Err(bad_type(&path, "object")),
+        }
+    }
+
+    /// A string that has to be there.
+    ///
+    /// # Errors
+    /// GenericError if it is not, or is no string.
+    pub(super) fn string(&mut self, name: &str) -> Result<&'v str, Refusal> {
+        let string = self.optional_string(name)?;
+        string
+            .ok_or_else(|| Refusal::generic(format!("Parameter '{}' is missing", self.path(name))))
+    }
+
+    /// A string, if it is there.
+    ///
+    /// # Errors
+    /// GenericError if it is no string.
+    pub(super) fn optional_string(&mut self, name: &str) -> Result<Option<&'v str>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::String(string)) => Ok(Some(string)),
+            Some(_) => Err(bad_type(&self.path(name), "string")),
+        }
+    }
+
+    /// An integer, if it is there.
+    ///
+    /// # Errors
+    /// GenericError if it is no `i64`; a double is none, whatever its value.
+    pub(super) fn optional_int(&mut self, name: &str) -> Result<Option<i64>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Int(int)) => Ok(Some(*int)),
+            Some(_) => Err(bad_type(&self.path(name), "integer")),
+        }
+    }
+
+    /// A list, if it is there.
+    ///
+    /// # Errors
+    /// GenericError if it is no list.
+    pub(super) fn optional_list(&mut self, name: &str) -> Result<Option<&'v [Value<'v>]>, Refusal> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::List(items)) => Ok(Some(items)),
+            Some(_) => Err(bad_type(&self.path(name), "array")),
+        }
+    }
+
+    /// A list of strings, if it is there.
+    ///
+    /// # Errors
+    /// GenericError if it is no list, or an item of it no string.
+    pub(super) fn optional_strings(&mut self, name: &str) -> Result<Option<Vec<&'v str>>, Refusal> {
+        let Some(items) = self.optional_list(name)? else { return Ok(None) };
+        let strings = items.iter().enumerate().map(|(index, item)| match item {
+            Value::String(string) => Ok(string.as_ref()),
+            _ => Err(bad_type(&format!("{}[{index}]", self.path(name)), "string")),
+        });
+        strings.collect::<Result<_, _>>().map(Some)
+    }
+
+    /// Where a member stands: `target`, `providers[0].names`.
+    pub(super) fn path(&self, name: &str) -> String {
+        if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
+    }
+
+    /// Ends the taking.
+    ///
+    /// # Errors
+    /// GenericError that names a member which nobody took; of several, the one that QEMU names.
+    pub(super) fn finish(self) -> Result<(), Refusal> {
+        let names = || self.dict.iter().map(|(name, _)| name);
+        match qdict::first_left(names(), &self.taken).and_then(|index| names().nth(index)) {
+            None => Ok(()),
+            Some(name) => {
+                Err(Refusal::generic(format!("Parameter '{}' is unexpected", self.path(name))))
+            }
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'v Value<'v>> {
+        let dict = self.dict;
+        let (index, (_, value)) = dict.iter().enumerate().find(|(_, (key, _))| *key == name)?;
+        if !self.taken.contains(&index) {
+            self.taken.push(index);
+        }
+        Some(value)
+    }
+}
+
+/// A value that an enumeration does not have. `name` is the bare name of the member, not its path;
+/// an item of a list has none, which reads `null`.
+pub(super) fn bad_enum(name: Option<&str>, value: &str) -> Refusal {
+    let name = name.unwrap_or("null");
+    Refusal::generic(format!("Parameter '{name}' does not accept value '{value}'"))
+}
+
+pub(super) fn bad_type(path: &str, expected: &str) -> Refusal {
+    Refusal::generic(format!("Invalid parameter type for '{path}', expected: {expected}"))
+}
+
+#[cfg(test)]
+mod tests;

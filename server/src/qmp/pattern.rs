@@ -1,0 +1,149 @@
+//! A request recognised by its bytes: clients that poll send the same one again and again, with
+//! another `id` each time.
+//!
+//! Invariant: what is recognised is, as JSON, the request that the pattern was made of, but for the
+//! value of its `id`; and that is one that QEMU would echo byte for byte.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The longest id that is recognised. Longer ones are looked at in the ordinary way.
+const MAX_ID_BYTES: usize = 64;
+/// The most digits of a number that is surely echoed as it is.
+const MAX_ID_DIGITS: usize = 18;
+
+/// A request but for the value of its id.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    before: Box<[u8]>,
+    /// What follows the id; `None` for a request without one, which is all `before`.
+    after: Option<Box<[u8]>>,
+}
+
+/// A request that was recognised.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Recognised<'t> {
+    /// How long it is.
+    pub(super) bytes: usize,
+    /// Its id, as it is to be echoed.
+    pub(super) id: Option<&'t [u8]>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'t> {
+    // Not an `Option`: null is an id, and no id is an error here.
+    #[serde(borrow)]
+    id: &'t RawValue,
+}
+
+impl Pattern {
+    /// Of the text of a request, which is a JSON object.
+    pub(super) fn new(text: &[u8]) -> Self {
+        match id_in(text) {
+            None => Self { before: text.into(), after: None },
+            Some(id) => {
+                Self { before: text[..id.start].into(), after: Some(text[id.end..].into()) }
+            }
+        }
+    }
+
+    /// The request, if those bytes begin with it.
+    #[inline]
+    pub(super) fn find<'t>(&self, bytes: &'t [u8]) -> Option<Recognised<'t>> {
+        let rest = bytes.strip_prefix(&*self.before)?;
+        let Some(after) = &self.after else {
+            return Some(Recognised { bytes: self.before.len(), id: None });
+        };
+        let id = plain_id(rest)?;
+        rest[id.len()..].strip_prefix(&**after)?;
+        Some(Recognised { bytes: self.before.len() + id.len() + after.len(), id: Some(id) })
+    }
+}
+
+/// Where the value of the id stands.
+fn id_in(text: &[u8]) -> Option<Range<usize>> {
+    let id = serde_json::from_slice::<Envelope<'_>>(text).ok()?.id.get();
+    let start = id.as_ptr() as usize - text.as_ptr() as usize;
+    Some(start..start + id.len())
+}
+
+/// A number or string at the beginning that is echoed as it is, and ends there for certain.
+fn plain_id(bytes: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = bytes.split_first()?;
+    match first {
+        b'"' => {
+            let is_plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+            let length = rest.iter().take(MAX_ID_BYTES).take_while(|byte| is_plain(byte)).count();
+            (rest.get(length) == Some(&b'"')).then(|| &bytes[..length + 2])
+        }
+        b'0'..=b'9' => {
+            let digits = bytes.iter().take(MAX_ID_DIGITS + 1).take_while(|b| b.is_ascii_digit());
+            let length = digits.count();
+            // What follows has to be what followed before, which no digit, dot or exponent did.
+            let is_plain = length <= MAX_ID_DIGITS && (*first != b'0' || length == 1);
+            is_plain.then(|| &bytes[..length])
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(of: &str, bytes: &str) -> Option<(usize, Option<String>)> {
+        let found = Pattern::new(of.as_bytes());
+        let found = found.find(bytes.as_bytes())?;
+        let id = found.id.map(|id| String::from_utf8(id.to_vec()).unwrap());
+        Some((found.bytes, id))
+    }
+
+    #[test]
+    fn only_the_id_may_differ() {
+        let first = r#"{"execute": "query-stats", "id": 7, "arguments": {"id": 1}}"#;
+        let some = |length: usize, id: &str| Some((length, Some(id.to_owned())));
+        for (bytes, want) in [
+            (first.to_owned(), some(first.len(), "7")),
+            (format!("{first}\n{first}"), some(first.len(), "7")),
+            (first.replace('7', "815"), some(first.len() + 2, "815")),
+            (first.replace('7', r#""libvirt-3""#), some(first.len() + 10, r#""libvirt-3""#)),
+            (first.replace('7', r#""""#), some(first.len() + 1, r#""""#)),
+            (first.replace('7', "0"), some(first.len(), "0")),
+            (first.replace('7', "07"), None),
+            (first.replace('7', "-7"), None),
+            (first.replace('7', "7.0"), None),
+            (first.replace('7', "7e1"), None),
+            (first.replace('7', " 7"), None),
+            (first.replace('7', "1234567890123456789"), None),
+            (first.replace('7', r#""\n""#), None),
+            (first.replace('7', r#""é""#), None),
+            (first.replace('7', "\"\u{7f}\""), None),
+            (first.replace('7', r#""a", "x": "b""#), None),
+            (first.replace('7', &format!("\"{}\"", "x".repeat(MAX_ID_BYTES + 1))), None),
+            (first.replace('7', "[7]"), None),
+            (first.replace(": 1", ": 2"), None),
+            (first[..first.len() - 1].to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(found(first, &bytes), want, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn any_id_leaves_its_place() {
+        for id in [r#"{"a": [1, "}"]}"#, "null", "-1e5", r#""\u0041""#, "12"] {
+            let text = format!(r#"{{"id":{id} ,"execute":"x"}}"#);
+            let other = text.replace(id, "5");
+            assert_eq!(found(&text, &other), Some((other.len(), Some("5".to_owned()))), "{id}");
+        }
+    }
+
+    #[test]
+    fn without_an_id_it_is_all_the_same() {
+        let text = r#"{"execute": "query-stats"}"#;
+        assert_eq!(found(text, &format!("{text}  ")), Some((text.len(), None)));
+        assert_eq!(found(text, r#"{"execute": "query-stats", "id": 1}"#), None);
+    }
+}

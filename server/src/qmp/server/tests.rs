@@ -1,0 +1,315 @@
+//! Whole servers and many clients: who is let in, who is sent away, how all of it ends.
+
+use std::env;
+use std::fs;
+use std::io::{ErrorKind as IoErrorKind, Read};
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
+use tempfile::TempDir;
+
+use super::super::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
+use super::*;
+
+/// In which what is to happen soon happens.
+const LIMIT: Duration = Duration::from_secs(10);
+const GREETED: &[u8] = br#"{"execute": "qmp_capabilities"}"#;
+const VERSION: &[u8] = br#"{"execute": "query-version"}"#;
+const SCHEMA: &[u8] = br#"{"execute": "query-qmp-schema"}"#;
+
+struct Place {
+    server: Option<Server>,
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qmp");
+        let server = Server::listen(&path, Registry::default(), Config::default()).unwrap();
+        Self { server: Some(server), path, _directory: directory }
+    }
+
+    /// A client who has not read anything yet.
+    fn client(&self) -> UnixStream {
+        let client = UnixStream::connect(&self.path).unwrap();
+        client.set_read_timeout(Some(LIMIT)).unwrap();
+        client
+    }
+
+    fn counts(&self) -> Counts {
+        self.server.as_ref().unwrap().counts()
+    }
+
+    /// Waits until the counts are so.
+    #[track_caller]
+    fn until(&self, is_so: impl Fn(Counts) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !is_so(self.counts()) {
+            assert!(Instant::now() < deadline, "{:?}", self.counts());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn stop(&mut self) -> Duration {
+        let before = Instant::now();
+        drop(self.server.take());
+        before.elapsed()
+    }
+}
+
+fn expected(requests: &[u8]) -> Vec<u8> {
+    answers(&Registry::default(), Order::Schema, [requests])
+}
+
+/// He asks for these, and gets what is to be got.
+#[track_caller]
+fn talks(client: &mut UnixStream, requests: &[u8]) {
+    client.write_all(requests).unwrap();
+    let expected = expected(requests);
+    let mut got = vec![0; expected.len()];
+    client.read_exact(&mut got).unwrap();
+    assert!(got == expected, "{}", String::from_utf8_lossy(&got));
+}
+
+/// All that is still to be read, up to the end.
+fn rest(client: &mut UnixStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    match client.read_to_end(&mut rest) {
+        Ok(_) => {}
+        // What he said last was not read.
+        Err(error) => assert_eq!(error.kind(), IoErrorKind::ConnectionReset),
+    }
+    rest
+}
+
+#[test]
+fn whoever_comes_is_greeted_and_answered() {
+    let mut place = Place::new();
+    let mut first = place.client();
+    talks(&mut first, &[GREETED, VERSION].concat());
+    let mut second = place.client();
+    talks(&mut second, GREETED);
+    let counts = place.counts();
+    assert_eq!((counts.clients, counts.clients_served, counts.requests), (2, 2, 3));
+    assert_eq!((counts.clients_refused, counts.clients_dropped, counts.events), (0, 0, 0));
+    drop(first);
+    place.until(|counts| counts.clients == 1);
+    assert!(place.stop() < LIMIT / 10);
+    assert_eq!(rest(&mut second), b"");
+    assert!(!place.path.exists());
+}
+
+#[test]
+fn access_is_as_asked_and_a_live_path_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("qmp");
+    let access = Access { mode: 0o660, group: None };
+    let config = Config { access, ..Config::default() };
+    let _server = Server::listen(&path, Registry::default(), config).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+    let error = Server::listen(&path, Registry::default(), config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().contains("give another path"), "{error}");
+}
+
+#[test]
+fn one_more_than_may_be_is_told_so_and_nobody_else_notices() {
+    let place = Place::new();
+    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| place.client()).collect();
+    clients.iter_mut().for_each(|client| talks(client, GREETED));
+    for _ in 0..3 {
+        let text = String::from_utf8(rest(&mut place.client())).unwrap();
+        let line = text.strip_suffix("\r\n").unwrap();
+        let told: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(told["error"]["class"], "GenericError");
+        let desc = "64 clients are connected, as many as may be";
+        assert_eq!(told["error"]["desc"], desc);
+    }
+    let counts = place.counts();
+    assert_eq!((counts.clients, counts.clients_refused), (MAX_CLIENTS as u64, 3));
+    for client in &mut clients {
+        client.write_all(VERSION).unwrap();
+        let mut got = [0; 12];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, br#"{"return": {"#);
+    }
+    clients.pop();
+    place.until(|counts| counts.clients < MAX_CLIENTS as u64);
+    // His thread has ended; that it is joined takes a moment more.
+    let is_in = || place.client().read(&mut [0; 7]).is_ok_and(|_| place.counts().clients > 63);
+    assert!((0..100).any(|_| is_in()));
+}
+
+#[test]
+fn a_connection_may_end_at_any_byte() {
+    let place = Place::new();
+    let said =
+        [GREETED, b"{\"execute\": \"nonsense\", \"id\": [1, \"\xC3\xA4\"]}", VERSION].concat();
+    for length in 0..=said.len() {
+        for reads in [false, true] {
+            let mut client = place.client();
+            client.write_all(&said[..length]).unwrap();
+            if reads {
+                client.read_exact(&mut [0; 20]).unwrap();
+            }
+        }
+    }
+    place.until(|counts| counts.clients == 0);
+    assert_eq!(place.counts().clients_dropped, 0);
+    talks(&mut place.client(), &[GREETED, VERSION].concat());
+}
+
+#[test]
+fn half_a_request_is_waited_for_and_keeps_nobody() {
+    let place = Place::new();
+    let (half, other_half) = VERSION.split_at(9);
+    let mut slow = place.client();
+    talks(&mut slow, GREETED);
+    slow.write_all(half).unwrap();
+    talks(&mut place.client(), &[GREETED, VERSION].concat());
+    assert_eq!(place.counts().requests, 3);
+    slow.write_all(other_half).unwrap();
+    place.until(|counts| counts.requests == 4);
+}
+
+#[test]
+fn whoever_never_reads_is_dropped_and_others_are_served_meanwhile() {
+    let place = Place::new();
+    let mut deaf = place.client();
+    deaf.set_nonblocking(true).unwrap();
+    let mut other = place.client();
+    talks(&mut other, GREETED);
+    let requests = [GREETED, &SCHEMA.repeat(4000)].concat();
+    let (mut sent, mut slowest, began) = (0, Duration::ZERO, Instant::now());
+    let reply = expected(&[GREETED, VERSION].concat()).len() - expected(GREETED).len();
+    while place.counts().clients_dropped == 0 {
+        assert!(began.elapsed() < LIMIT, "{:?}", place.counts());
+        sent += deaf.write(&requests[sent..]).unwrap_or(0);
+        let before = Instant::now();
+        other.write_all(VERSION).unwrap();
+        other.read_exact(&mut vec![0; reply]).unwrap();
+        slowest = slowest.max(before.elapsed());
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(began.elapsed() >= UNREAD_LIMIT, "{:?}", began.elapsed());
+    assert!(slowest < UNREAD_LIMIT / 4, "others waited {slowest:?}");
+    place.until(|counts| counts.clients == 1);
+    // Of what he did not read he finds no more than a socket holds.
+    deaf.set_nonblocking(false).unwrap();
+    assert!(rest(&mut deaf).len() < MAX_UNSENT_BYTES);
+}
+
+#[test]
+fn the_server_ends_in_time_whatever_its_clients_do() {
+    let mut place = Place::new();
+    let mut idle = place.client();
+    talks(&mut idle, GREETED);
+    let mut half = place.client();
+    talks(&mut half, GREETED);
+    half.write_all(&VERSION[..9]).unwrap();
+    let gone = place.client();
+    let deaf: Vec<_> = (0..8)
+        .map(|_| {
+            let mut deaf = place.client();
+            deaf.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+            let _ = deaf.write_all(&[GREETED, &SCHEMA.repeat(16_000)].concat());
+            deaf
+        })
+        .collect();
+    place.until(|counts| counts.clients_served == 11 && counts.requests > 8 * 20);
+    drop(gone);
+    let took = place.stop();
+    assert!(took < UNREAD_LIMIT, "{took:?}");
+    assert!(!place.path.exists());
+    assert_eq!((rest(&mut idle), rest(&mut half)), (Vec::new(), Vec::new()));
+    drop(deaf);
+}
+
+/// An accepting thread's part, in this thread.
+fn accepting(place: &TempDir) -> Accepting {
+    let access = Access::default();
+    Accepting {
+        listening: Listening::at(&place.path().join("qmp"), Kind::Stream, &access).unwrap(),
+        shared: Arc::new(Shared::new(&Registry::default(), Order::Schema, None).unwrap()),
+        gate: Arc::new(Gate {
+            stop: AtomicBool::new(false),
+            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
+        }),
+        served: Vec::new(),
+        admit_at: Instant::now(),
+    }
+}
+
+#[test]
+fn a_thread_that_has_ended_is_joined() {
+    let place = tempfile::tempdir().unwrap();
+    let mut accepting = accepting(&place);
+    for round in 0..50 {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        accepting.let_in(ours.into());
+        assert_eq!(accepting.served.len(), 1, "round {round}");
+        drop(theirs);
+        // Waits for nothing but that end.
+        accepting.wait();
+        accepting.reap();
+        assert_eq!(accepting.served.len(), 0, "round {round}");
+    }
+    let counts = accepting.shared.counts.counts();
+    assert_eq!((counts.clients, counts.clients_served), (0, 50));
+}
+
+#[test]
+fn a_client_has_the_stack_that_the_deepest_request_needs() {
+    let place = Place::new();
+    let mut client = place.client();
+    let deep = format!("{}{}", "[".repeat(1024), "]".repeat(1024));
+    let deep = format!(r#"{{"execute": "query-version", "arguments": {{"x": {deep}}}}}"#);
+    let one_less = deep.replacen("[[[", "[", 1).replacen("]]]", "]", 1);
+    talks(&mut client, &[GREETED, deep.as_bytes(), one_less.as_bytes()].concat());
+    assert_eq!(place.counts().requests, 3);
+}
+
+/// Runs a test in a process of its own, for it changes limits that all threads have. True in there.
+fn is_alone(test: &str) -> bool {
+    if env::var_os("VMSTROBE_TEST_ALONE").is_some() {
+        return true;
+    }
+    let output = Command::new(env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("VMSTROBE_TEST_ALONE", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    false
+}
+
+fn cpu_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap()
+}
+
+#[test]
+fn a_server_without_room_lets_in_later() {
+    if !is_alone("qmp::server::tests::a_server_without_room_lets_in_later") {
+        return;
+    }
+    let place = Place::new();
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limits }).unwrap();
+    let mut files: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+    files.pop();
+    let mut client = UnixStream::connect(&place.path).unwrap();
+    client.set_read_timeout(Some(5 * RETRY_PAUSE)).unwrap();
+    let began = cpu_time();
+    let error = client.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), IoErrorKind::WouldBlock);
+    let took = cpu_time() - began;
+    files.clear();
+    talks(&mut client, &[GREETED, VERSION].concat());
+    assert!(took < RETRY_PAUSE / 2, "it tried again and again, for {took:?}");
+}

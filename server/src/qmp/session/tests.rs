@@ -1,0 +1,452 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use vmstrobe_core::{
+    Desc, ErrorKind, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, StatType, Target,
+};
+
+use super::*;
+use crate::qmp::filter::MAX_REQUESTS;
+use crate::qmp::query::MAX_KEPT_QUERIES;
+
+/// Objects whose every word is the number of readings there have been.
+#[derive(Debug)]
+struct Readings {
+    schemas: Vec<Arc<Schema>>,
+    objects: Mutex<Vec<(Object, RowState)>>,
+    readings: Arc<AtomicU64>,
+    is_busy: std::sync::atomic::AtomicBool,
+}
+
+struct Reading {
+    states: Vec<RowState>,
+    readings: Arc<AtomicU64>,
+}
+
+impl Source for Reading {
+    fn rows(&self) -> usize {
+        self.states.len()
+    }
+
+    fn read(&mut self, rows: Rows<'_>) {
+        let reading = self.readings.fetch_add(1, SeqCst) + 1;
+        rows.fill_from(&self.states, |state, row| {
+            row.fill(reading);
+            *state
+        });
+    }
+}
+
+impl Provider for Readings {
+    fn name(&self) -> &str {
+        "readings"
+    }
+
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(self.schemas.clone())
+    }
+
+    fn objects(&self) -> Result<Vec<Object>> {
+        Ok(self.objects.lock().unwrap().iter().map(|(object, _)| object.clone()).collect())
+    }
+
+    fn open(&self, objects: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        let known = self.objects.lock().unwrap();
+        let state = |object: &Object| {
+            known.iter().find(|(known, _)| known.key == object.key).map_or(RowState::Gone, |k| k.1)
+        };
+        let states = objects.iter().map(state).collect();
+        Ok(vec![Box::new(Reading { states, readings: Arc::clone(&self.readings) })])
+    }
+
+    fn refresh(&self, _: &Target) -> Result<()> {
+        if self.is_busy.load(SeqCst) {
+            return Err(Error::new(ErrorKind::Busy, "it does not answer"));
+        }
+        Ok(())
+    }
+}
+
+impl Readings {
+    fn object(&self, schema: usize, at: u32) -> Object {
+        let schema = Arc::clone(&self.schemas[schema]);
+        let path = format!("/{}[{at}]", schema.target().name()).into();
+        let key = u64::from(at) + 100 * schema.target().name().len() as u64;
+        let index = (*schema.target() == Target::Vcpu).then_some(at);
+        Object { path, index, schema, key }
+    }
+
+    fn set(&self, objects: &[(usize, u32, RowState)]) {
+        let objects = objects.iter().map(|(schema, at, state)| (self.object(*schema, *at), *state));
+        *self.objects.lock().unwrap() = objects.collect();
+    }
+}
+
+/// Two vCPUs and a crypto device.
+fn readings() -> (Registry, Arc<Readings>) {
+    let hist =
+        Desc { stat_type: StatType::Log2Histogram, size: 2, ..Desc::counter("wait_hist", 8) };
+    let vcpu = vec![Desc::counter("exits", 0), hist, Desc::counter("halt_exits", 24)];
+    let device = vec![Desc::counter("sym-encrypt-ops", 0), Desc::counter("sym-decrypt-ops", 8)];
+    let schemas = vec![
+        Schema::new("kvm", Target::Vcpu, vcpu),
+        Schema::new("cryptodev", Target::Cryptodev, device),
+    ];
+    let (objects, readings) = (Mutex::default(), Arc::default());
+    let provider = Arc::new(Readings { schemas, objects, readings, is_busy: false.into() });
+    provider.set(&[(0, 0, RowState::Good), (0, 1, RowState::Good), (1, 0, RowState::Good)]);
+    let registry = Registry::default();
+    registry.add(Arc::clone(&provider) as Arc<dyn Provider>);
+    (registry, provider)
+}
+
+/// A conversation past its negotiation.
+fn session(registry: &Registry, order: Order) -> Session {
+    let mut session = Session::new(Arc::new(Shared::new(registry, order, None).unwrap()));
+    assert_eq!(say(&mut session, r#"{"execute": "qmp_capabilities"}"#), [r#"{"return": {}}"#]);
+    session
+}
+
+/// The lines of all replies to that.
+fn say(session: &mut Session, text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    session.push(text.as_bytes());
+    while session.answer_next(&mut out) {}
+    let out = String::from_utf8(out).unwrap();
+    let lines: Vec<String> = out.split("\r\n").map(str::to_owned).collect();
+    assert_eq!(lines.last().map(String::as_str), Some(""), "a line end stands behind every reply");
+    lines[..lines.len() - 1].to_vec()
+}
+
+fn one(session: &mut Session, text: &str) -> String {
+    let replies = say(session, text);
+    assert_eq!(replies.len(), 1, "{text}: {replies:?}");
+    replies[0].clone()
+}
+
+fn stats(session: &mut Session, arguments: &str) -> String {
+    one(session, &format!(r#"{{"execute": "query-stats", "arguments": {arguments}}}"#))
+}
+
+const EXITS: &str = r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["exits"]}]}"#;
+
+fn exits_of_both(value: u64) -> String {
+    let of = |at| {
+        let stats = format!(r#"[{{"name": "exits", "value": {value}}}]"#);
+        format!(r#"{{"provider": "kvm", "stats": {stats}, "qom-path": "/vcpu[{at}]"}}"#)
+    };
+    format!("[{}, {}]", of(0), of(1))
+}
+
+#[test]
+fn capabilities_come_first_and_once() {
+    let (registry, _) = readings();
+    let shared = Arc::new(Shared::new(&registry, Order::Schema, None).unwrap());
+    let mut session = Session::new(Arc::clone(&shared));
+    let expecting = concat!(
+        r#""error": {"class": "CommandNotFound", "desc": "#,
+        r#""Expecting capabilities negotiation with 'qmp_capabilities'"}}"#,
+    );
+    let bad = r#"{"error": {"class": "GenericError", "desc": "#;
+    for (request, want) in [
+        (r#"{"execute": "query-version"}"#, format!("{{{expecting}")),
+        (r#"{"execute": "nonsense", "id": [1]}"#, format!(r#"{{"id": [1], {expecting}"#)),
+        (
+            r#"{"exec-oob": "qmp_capabilities"}"#,
+            format!(r#"{bad}"QMP input member 'exec-oob' is unexpected"}}}}"#),
+        ),
+        (
+            r#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob", "foo"]}}"#,
+            format!(r#"{bad}"Parameter 'null' does not accept value 'foo'"}}}}"#),
+        ),
+        (
+            r#"{"execute": "qmp_capabilities", "arguments": {"enable": [1]}}"#,
+            format!(r#"{bad}"Invalid parameter type for 'enable[0]', expected: string"}}}}"#),
+        ),
+        (
+            r#"{"execute": "qmp_capabilities", "arguments": {"x": 1}}"#,
+            format!(r#"{bad}"Parameter 'x' is unexpected"}}}}"#),
+        ),
+        (
+            r#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}, "id": 0}"#,
+            r#"{"return": {}, "id": 0}"#.to_owned(),
+        ),
+        (
+            r#"{"execute": "qmp_capabilities"}"#,
+            concat!(
+                r#"{"error": {"class": "CommandNotFound", "desc": "#,
+                r#""Capabilities negotiation is already complete, command ignored"}}"#,
+            )
+            .to_owned(),
+        ),
+        (
+            r#"{"exec-oob": "query-stats", "arguments": {"target": "vm"}, "id": 1}"#,
+            concat!(
+                r#"{"id": 1, "error": {"class": "GenericError", "desc": "#,
+                r#""The command query-stats does not support OOB"}}"#,
+            )
+            .to_owned(),
+        ),
+    ] {
+        assert_eq!(one(&mut session, request), want, "{request}");
+    }
+}
+
+#[test]
+fn every_text_has_one_reply_in_order() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let text = concat!(
+        r#"{"execute": "query-stats", "arguments": {"target": "vm"}, "id": 1} "#,
+        r#"{"execute": "quit", "id": "two"}"#,
+        r#"{"execute": "nope"} {"id": 01}"#,
+        "\n",
+        r#"{"execute": "query-version", "id": {"b": 1, "a": [true, null]}}"#,
+    );
+    let replies = say(&mut session, text);
+    assert_eq!(replies[0], r#"{"return": [], "id": 1}"#);
+    assert!(replies[1].starts_with(r#"{"id": "two", "error": {"class": "GenericError""#));
+    assert!(replies[2].contains(r#""CommandNotFound", "desc": "The command nope has not been"#));
+    assert!(
+        replies[3].contains(r#""GenericError", "desc": "JSON parse error, "#),
+        "{}",
+        replies[3]
+    );
+    let version = replies.last().unwrap();
+    assert!(version.contains(r#""package": "vmstrobe "#), "{version}");
+    assert!(version.ends_with(r#", "id": {"a": [true, null], "b": 1}}"#), "{version}");
+}
+
+/// Also when the query is ready already, by its bytes or by its arguments.
+#[test]
+fn values_are_read_when_they_are_asked_for() {
+    let (registry, provider) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let request =
+        |id: &str| format!(r#"{{"execute": "query-stats", "arguments": {EXITS}, "id": {id}}}"#);
+    for (nth, id) in (1..).zip(["1", "2", r#""x""#, "[3]", "4", "-5", "5"]) {
+        let want = format!(r#"{{"return": {}, "id": {id}}}"#, exits_of_both(nth));
+        assert_eq!(one(&mut session, &request(id)), want);
+        assert_eq!(provider.readings.load(SeqCst), nth, "nothing else was read");
+    }
+    // Without an id, in several pieces, and many at once.
+    assert_eq!(stats(&mut session, EXITS), format!(r#"{{"return": {}}}"#, exits_of_both(8)));
+    let text = request("9");
+    let replies: Vec<String> = text
+        .as_bytes()
+        .chunks(7)
+        .flat_map(|c| say(&mut session, str::from_utf8(c).unwrap()))
+        .collect();
+    assert_eq!(replies, [format!(r#"{{"return": {}, "id": 9}}"#, exits_of_both(9))]);
+    let replies =
+        say(&mut session, &(10..30).map(|id| request(&id.to_string())).collect::<String>());
+    for (reply, nth) in replies.iter().zip(10..30) {
+        assert_eq!(*reply, format!(r#"{{"return": {}, "id": {nth}}}"#, exits_of_both(nth)));
+    }
+    assert_eq!(replies.len(), 20);
+}
+
+#[test]
+fn filters_want_what_qemu_understands() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    // How many objects and how many statistics there are in the reply.
+    for (arguments, want) in [
+        (r#"{"target": "vcpu"}"#, (2, 6)),
+        (r#"{"target": "vm"}"#, (0, 0)),
+        (r#"{"target": "cryptodev"}"#, (1, 2)),
+        (r#"{"target": "vcpu", "providers": []}"#, (0, 0)),
+        (r#"{"target": "vcpu", "providers": [{"provider": "cryptodev"}]}"#, (0, 0)),
+        (r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": []}]}"#, (0, 0)),
+        (r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["x"]}]}"#, (0, 0)),
+        (r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["*"]}]}"#, (0, 0)),
+        (
+            r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["x", "exits"]}, {"provider": "kvm"}]}"#,
+            (4, 8),
+        ),
+        (r#"{"target": "vcpu", "vcpus": []}"#, (0, 0)),
+        (r#"{"target": "vcpu", "vcpus": ["/vcpu[1]", "/vcpu[1]", "1", "nope"]}"#, (1, 3)),
+        (
+            r#"{"target": "cryptodev", "providers": [{"provider": "cryptodev", "names": ["sym-encrypt-ops"]}]}"#,
+            (1, 1),
+        ),
+    ] {
+        let reply = stats(&mut session, arguments);
+        let found = (reply.matches("qom-path").count(), reply.matches(r#""name""#).count());
+        assert_eq!(found, want, "{arguments}: {reply}");
+    }
+    for (arguments, want) in [
+        (r#"{}"#, "Parameter 'target' is missing"),
+        (
+            r#"{"target": "bad", "providers": 1, "x": 1}"#,
+            "Parameter 'target' does not accept value 'bad'",
+        ),
+        (
+            r#"{"target": "vm", "providers": 1, "x": 1}"#,
+            "Invalid parameter type for 'providers', expected: array",
+        ),
+        (r#"{"target": "vm", "vcpus": []}"#, "Parameter 'vcpus' is unexpected"),
+        (
+            r#"{"target": "vm", "providers": [{"provider": "bad"}]}"#,
+            "Parameter 'provider' does not accept value 'bad'",
+        ),
+        (
+            r#"{"target": "vm", "providers": [{"provider": "kvm"}, {"provider": "kvm", "names": ["a", 1]}]}"#,
+            "Invalid parameter type for 'providers[1].names[1]', expected: string",
+        ),
+        (
+            r#"{"target": "vm", "providers": [{"provider": "kvm", "x": 1}], "y": 1}"#,
+            "Parameter 'providers[0].x' is unexpected",
+        ),
+        (
+            r#"{"target": "vcpu", "vcpus": [1], "y": 1}"#,
+            "Invalid parameter type for 'vcpus[0]', expected: string",
+        ),
+    ] {
+        let want = format!(r#"{{"error": {{"class": "GenericError", "desc": "{want}"}}}}"#);
+        assert_eq!(stats(&mut session, arguments), want, "{arguments}");
+    }
+}
+
+#[test]
+fn qemus_order_is_the_other_way_round() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Qemu);
+    let want = concat!(
+        r#"{"return": [{"provider": "kvm", "stats": [{"name": "halt_exits", "value": 1}, "#,
+        r#"{"name": "wait_hist", "value": [1, 1]}], "qom-path": "/vcpu[0]"}, "#,
+        r#"{"provider": "kvm", "stats": [{"name": "exits", "value": 2}], "qom-path": "/vcpu[0]"}]}"#,
+    );
+    let arguments = concat!(
+        r#"{"target": "vcpu", "vcpus": ["/vcpu[0]"], "providers": [{"provider": "kvm", "#,
+        r#""names": ["exits"]}, {"provider": "kvm", "names": ["wait_hist", "halt_exits"]}]}"#,
+    );
+    assert_eq!(stats(&mut session, arguments), want);
+    let reply = stats(&mut session, r#"{"target": "vcpu"}"#);
+    assert!(reply.find("/vcpu[1]") < reply.find("/vcpu[0]"), "{reply}");
+    // A crypto device does not look at names.
+    let arguments =
+        r#"{"target": "cryptodev", "providers": [{"provider": "cryptodev", "names": ["x"]}]}"#;
+    let reply = stats(&mut session, arguments);
+    assert!(reply.find("sym-decrypt-ops") < reply.find("sym-encrypt-ops"), "{reply}");
+    let reply = one(&mut session, r#"{"execute": "query-stats-schemas"}"#);
+    let (kvm, crypto) = (reply.find(r#""target": "vcpu""#), reply.find(r#""target": "cryptodev""#));
+    assert!(kvm.is_some() && kvm < crypto, "{reply}");
+    assert!(reply.find("halt_exits") < reply.find("wait_hist"), "{reply}");
+}
+
+#[test]
+fn schemas_are_those_of_the_provider_that_is_asked_for() {
+    let (registry, provider) = readings();
+    // As it is where one process is read in two ways.
+    registry.add(provider as Arc<dyn Provider>);
+    let mut session = session(&registry, Order::Schema);
+    let mut schemas = |arguments: &str| {
+        let request = format!(r#"{{"execute": "query-stats-schemas", "arguments": {arguments}}}"#);
+        one(&mut session, &request).matches(r#""target""#).count()
+    };
+    assert_eq!(schemas("{}"), 2, "each once");
+    assert_eq!(schemas(r#"{"provider": "kvm"}"#), 1);
+    assert_eq!(schemas(r#"{"provider": "bad"}"#), 0);
+    assert_eq!(schemas(r#"{"provider": null}"#), 0);
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_nothing_at_all_is_an_error() {
+    let (registry, provider) = readings();
+    for (states, want) in [
+        ([RowState::Good, RowState::Gone], (1, None)),
+        ([RowState::Good, RowState::Io(5)], (1, None)),
+        ([RowState::Gone, RowState::Gone], (0, None)),
+        ([RowState::Gone, RowState::Io(5)], (0, Some("/vcpu[1] could not be read: Input/output"))),
+        ([RowState::Torn, RowState::Gone], (0, Some("/vcpu[0] changed all the while"))),
+        ([RowState::Stale, RowState::Aged(90)], (0, Some("/vcpu[1] has fallen silent"))),
+    ] {
+        provider.set(&[(0, 0, states[0]), (0, 1, states[1])]);
+        let reply = stats(&mut session(&registry, Order::Schema), EXITS);
+        let error = want.1.is_none_or(|why| reply.contains(&format!(r#""desc": "{why}"#)));
+        assert!(error && reply.contains(r#""error""#) == want.1.is_some(), "{states:?}: {reply}");
+        assert_eq!(reply.matches("qom-path").count(), want.0, "{states:?}: {reply}");
+    }
+    provider.set(&[(0, 0, RowState::Good)]);
+    provider.is_busy.store(true, SeqCst);
+    let mut session = session(&registry, Order::Schema);
+    for _ in 0..2 {
+        let reply = stats(&mut session, EXITS);
+        assert_eq!(reply, r#"{"error": {"class": "GenericError", "desc": "it does not answer"}}"#);
+    }
+}
+
+#[test]
+fn objects_that_come_and_go_are_found() {
+    let (registry, provider) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let mut paths = || stats(&mut session, EXITS).matches("qom-path").count();
+    assert_eq!(paths(), 2);
+    for (objects, want) in [(3, 3), (0, 0), (1, 1)] {
+        let objects: Vec<_> = (0..objects).map(|at| (0, at, RowState::Good)).collect();
+        provider.set(&objects);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while paths() != want {
+            assert!(Instant::now() < deadline, "{want} objects are not seen");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn a_connection_keeps_so_much_and_no_more() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    for nth in 0..3 * MAX_KEPT_QUERIES {
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": ["{nth}"]}}"#));
+    }
+    assert_eq!(session.state.queries.kept(), MAX_KEPT_QUERIES);
+    for nth in 0..MAX_KEPT_QUERIES {
+        let long = format!("{nth}").repeat(100_000);
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": ["{long}"]}}"#));
+    }
+    assert!(session.state.queries.kept() <= 5, "they have 200 KB each, and the limit is 1 MiB");
+    // The one that was used last stays, whatever it takes.
+    assert!(session.state.queries.kept() >= 1);
+}
+
+#[test]
+fn a_reply_and_its_parts_are_limited() {
+    let words =
+        Desc { stat_type: StatType::Log2Histogram, size: u16::MAX, ..Desc::counter("hist", 0) };
+    let schemas = vec![Schema::new("kvm", Target::Vcpu, vec![words])];
+    let (objects, readings) = (Mutex::default(), Arc::new(AtomicU64::new(u64::MAX / 2)));
+    let provider = Arc::new(Readings { schemas, objects, readings, is_busy: false.into() });
+    provider.set(&[(0, 0, RowState::Good)]);
+    let registry = Registry::default();
+    registry.add(provider as Arc<dyn Provider>);
+    let mut session = session(&registry, Order::Schema);
+    let mut ask = |entries: usize| {
+        let entries = vec![r#"{"provider": "kvm"}"#; entries].join(", ");
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#))
+    };
+    assert_eq!(ask(3).matches("qom-path").count(), 3);
+    let error = r#"{"error": {"class": "GenericError", "desc": "#;
+    let limit = crate::qmp::query::MAX_REPLY_BYTES;
+    let want = format!(r#"{error}"the reply would have more than {limit} bytes"}}}}"#);
+    assert_eq!(ask(MAX_REQUESTS), want);
+    let text = format!("Parameter 'providers' has more than {MAX_REQUESTS} entries");
+    assert_eq!(ask(MAX_REQUESTS + 1), format!(r#"{error}"{text}"}}}}"#));
+}
+
+#[test]
+fn what_qemu_can_do_beyond_statistics_is_refused() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let reply = one(&mut session, r#"{"execute": "quit"}"#);
+    assert!(reply.contains("GenericError") && reply.contains("to leave, disconnect"), "{reply}");
+    let reply = one(&mut session, r#"{"execute": "stop"}"#);
+    assert!(reply.contains(r#""CommandNotFound", "desc": "The command stop has not"#), "{reply}");
+    for command in introspect::COMMANDS {
+        let reply = one(&mut session, &format!(r#"{{"execute": "{command}"}}"#));
+        assert!(!reply.contains("has not been found"), "{reply}");
+    }
+}

@@ -1,0 +1,124 @@
+//! A JSON text as a value, and back in QEMU's order.
+//!
+//! Invariant: a value has no object with the same key twice, and numbers as QEMU has them: an
+//! integer is an `i64`, else a `u64`, else a double.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+
+use super::qdict;
+use crate::json::Double;
+
+mod read;
+
+pub(super) use self::read::parse;
+
+/// A JSON value, its strings borrowed from the text where they have no escapes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    /// An integer that is no `i64`.
+    Uint(u64),
+    Double(f64),
+    String(Cow<'a, str>),
+    List(Vec<Value<'a>>),
+    Dict(Dict<'a>),
+}
+
+/// A JSON object, its members as sent, no key twice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Dict<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
+
+impl Value<'_> {
+    /// The value on its own, free of the text.
+    pub(super) fn into_owned(self) -> Value<'static> {
+        match self {
+            Value::Null => Value::Null,
+            Value::Bool(bool) => Value::Bool(bool),
+            Value::Int(int) => Value::Int(int),
+            Value::Uint(uint) => Value::Uint(uint),
+            Value::Double(double) => Value::Double(double),
+            Value::String(string) => Value::String(Cow::Owned(string.into_owned())),
+            Value::List(items) => Value::List(own_items(items)),
+            Value::Dict(dict) => Value::Dict(dict.into_owned()),
+        }
+    }
+}
+
+/// Apart, so that a level of nesting takes less of the stack.
+fn own_items(items: Vec<Value<'_>>) -> Vec<Value<'static>> {
+    let mut owned = Vec::with_capacity(items.len());
+    for item in items {
+        owned.push(item.into_owned());
+    }
+    owned
+}
+
+impl<'a> Dict<'a> {
+    /// The value of a member.
+    pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
+        self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+    }
+
+    /// The members as sent.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value<'a>)> + Clone {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
+    }
+
+    /// How many members there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The object on its own, free of the text.
+    pub(super) fn into_owned(self) -> Dict<'static> {
+        let mut owned = Vec::with_capacity(self.0.len());
+        for (name, value) in self.0 {
+            let value = value.into_owned();
+            owned.push((Cow::Owned(name.into_owned()), value));
+        }
+        Dict(owned)
+    }
+}
+
+impl<'a> IntoIterator for Dict<'a> {
+    type Item = (Cow<'a, str>, Value<'a>);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Value::Null => serializer.serialize_unit(),
+            Value::Bool(bool) => serializer.serialize_bool(*bool),
+            Value::Int(int) => serializer.serialize_i64(*int),
+            Value::Uint(uint) => serializer.serialize_u64(*uint),
+            Value::Double(double) => Double(*double).serialize(serializer),
+            Value::String(string) => serializer.serialize_str(string),
+            Value::List(items) => serializer.collect_seq(items),
+            Value::Dict(dict) => dict.serialize(serializer),
+        }
+    }
+}
+
+impl Serialize for Dict<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.len()))?;
+        for index in qdict::order(self.iter().map(|(name, _)| name)) {
+            let (name, value) = &self.0[index];
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! A JSON text to a value: RFC 8259, and what QEMU's reader takes beyond it, which is strings in
+//! single quotes, the escape `\'`, and the integer -0, which is 0.
+//!
+//! Invariant: what is no JSON in either way is refused, and reading takes no more than a constant
+//! times the text's length (times its logarithm, for the keys of large objects).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserializer;
+use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+
+use super::{Dict, Value};
+use crate::qmp::refusal::Refusal;
+
+/// Up to how many members of an object are compared each with each.
+pub(super) const FEW_MEMBERS: usize = 16;
+
+/// Reads one JSON text.
+///
+/// # Errors
+/// GenericError `JSON parse error, ...` if it is none, or an object in it has a key twice.
+pub(in crate::qmp) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
+    // What is rarely sent is looked for only where the usual way has failed.
+    read(text, Any { has_minus_zero: false }).or_else(|_| {
+        let any = Any { has_minus_zero: true };
+        let value = match standard(text) {
+            None => read(text, any),
+            Some(standard) => read(&standard, any).map(Value::into_owned),
+        };
+        value.map_err(|error| Refusal::generic(format!("JSON parse error, {}", reason(&error))))
+    })
+}
+
+fn read(text: &[u8], any: Any) -> Result<Value<'_>, serde_json::Error> {
+    let mut json = serde_json::Deserializer::from_slice(text);
+    json.disable_recursion_limit();
+    let value = any.deserialize(&mut json)?;
+    json.end()?;
+    Ok(value)
+}
+
+/// Why a text cannot be read. A key that is there twice needs no place, and QEMU gives none.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((reason, _)) if error.is_data() => reason.to_owned(),
+        _ => text,
+    }
+}
+
+/// Any value at all.
+#[derive(Clone, Copy)]
+struct Any {
+    /// A double may be -0. It is all that tells an integer -0 in the text from a -0.0.
+    has_minus_zero: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Any {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Value<'de>, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any {
+    type Value = Value<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value<'de>, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, bool: bool) -> Result<Value<'de>, E> {
+        Ok(Value::Bool(bool))
+    }
+
+    fn visit_i64<E>(self, int: i64) -> Result<Value<'de>, E> {
+        Ok(Value::Int(int))
+    }
+
+    fn visit_u64<E>(self, uint: u64) -> Result<Value<'de>, E> {
+        Ok(i64::try_from(uint).map_or(Value::Uint(uint), Value::Int))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, double: f64) -> Result<Value<'de>, E> {
+        if double == 0.0 && double.is_sign_negative() && !self.has_minus_zero {
+            return Err(E::custom("-0"));
+        }
+        Ok(Value::Double(double))
+    }
+
+    fn visit_borrowed_str<E>(self, string: &'de str) -> Result<Value<'de>, E> {
+        Ok(Value::String(Cow::Borrowed(string)))
+    }
+
+    fn visit_str<E>(self, string: &str) -> Result<Value<'de>, E> {
+        Ok(Value::String(Cow::Owned(string.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value<'de>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element_seed(self)? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value<'de>, A::Error> {
+        let mut members = Vec::new();
+        while let Some(name) = map.next_key_seed(Key)? {
+            members.push((name, map.next_value_seed(self)?));
+        }
+        if has_twice(&members) {
+            return Err(Error::custom("duplicate key"));
+        }
+        Ok(Value::Dict(Dict(members)))
+    }
+}
+
+/// A member's key.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Cow<'de, str>, D::Error> {
+        json.deserialize_str(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E>(self, string: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(string))
+    }
+
+    fn visit_str<E>(self, string: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(string.to_owned()))
+    }
+}
+
+/// Whether two members have the same key; in less than quadratic time.
+fn has_twice(members: &[(Cow<'_, str>, Value<'_>)]) -> bool {
+    if members.len() <= FEW_MEMBERS {
+        let mut rest = members;
+        while let Some(((name, _), others)) = rest.split_first() {
+            if others.iter().any(|(other, _)| other == name) {
+                return true;
+            }
+            rest = others;
+        }
+        return false;
+    }
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_ref()).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// The text in RFC 8259; None if nothing in it had to be changed.
+fn standard(text: &[u8]) -> Option<Vec<u8>> {
+    let mut standard = Vec::with_capacity(text.len());
+    let (mut quote, mut at) = (None, 0);
+    while let Some(&byte) = text.get(at) {
+        let next = text.get(at + 1).copied();
+        match (quote, byte) {
+            (Some(_), b'\\') if next == Some(b'\'') => {
+                standard.push(b'\'');
+                at += 1;
+            }
+            (Some(_), b'\\') => {
+                standard.push(byte);
+                standard.extend(next);
+                at += 1;
+            }
+            (Some(open), _) if byte == open => {
+                standard.push(b'"');
+                quote = None;
+            }
+            (Some(_), b'"') => standard.extend(b"\\\""),
+            (None, b'"' | b'\'') => {
+                standard.push(b'"');
+                quote = Some(byte);
+            }
+            // White space, so that what stands before it is not joined to the 0.
+            (None, b'-') if is_integer_zero(text, at) => standard.push(b' '),
+            _ => standard.push(byte),
+        }
+        at += 1;
+    }
+    (standard != text).then_some(standard)
+}
+
+/// Whether the minus at `at` is the sign of an integer 0, and not of an exponent.
+fn is_integer_zero(text: &[u8], at: usize) -> bool {
+    let is_exponent = at > 0 && matches!(text[at - 1], b'e' | b'E');
+    let after = text.get(at + 2).copied();
+    !is_exponent
+        && text.get(at + 1) == Some(&b'0')
+        && !matches!(after, Some(b'.' | b'e' | b'E' | b'0'..=b'9'))
+}

@@ -1,0 +1,303 @@
+//! QAPI's `StatsResult`: the statistics of a snapshot's objects, as `query-stats` returns them.
+//!
+//! All of the text but the values is the same from one reading to the next, so it is prepared once,
+//! for a layout.
+//!
+//! Invariant: what QEMU's `query-stats` would have said of the same statistic, a client of QEMU
+//! reads here, in the order that was asked for. An object whose row has no values is left out. What
+//! QEMU drops because QAPI has no word for it is there, unless QEMU's order is asked for.
+
+use vmstrobe_core::{Column, Group, Layout, Object, ObjectView, Order, Snapshot, Target};
+
+use crate::json;
+
+/// The results of one layout, all but the values.
+///
+/// ```
+/// use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, RowState, Schema, Snapshot, Target};
+/// use vmstrobe_server::Results;
+///
+/// let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
+/// let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+/// let object = Object { path: "/vm/a/vcpu[0]".into(), index: Some(0), schema, key: 0 };
+/// let layout = Layout::new(0, vec![(plan, vec![object])]);
+/// let mut snapshot = Snapshot::new(&layout);
+/// let (words, states) = snapshot.begin(1);
+/// words.fill(7);
+/// states.fill(RowState::Good);
+///
+/// let results = Results::new(&layout, Order::Schema);
+/// assert_eq!(
+///     results.text(&snapshot),
+///     r#"[{"provider": "kvm", "stats": [{"name": "exits", "value": 7}], "qom-path": "/vm/a/vcpu[0]"}]"#
+/// );
+/// ```
+#[derive(Debug)]
+pub struct Results {
+    order: Order,
+    groups: Box<[Frame]>,
+    /// What stands behind the values of each object, one after the other.
+    endings: Box<[u8]>,
+    objects: Box<[Ending]>,
+}
+
+/// What stands before the values of the objects of a group. It is all in one piece, because a cache
+/// line or page more that is touched costs as much as a value.
+#[derive(Debug)]
+struct Frame {
+    text: Box<[u8]>,
+    /// In the order in which they are written.
+    values: Box<[Place]>,
+}
+
+/// Where a value comes from and goes to.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Up to where the frame's text goes before it.
+    text_end: u32,
+    /// Its first word in the object's row.
+    first_word: u32,
+    words: u16,
+    is_boolean: bool,
+}
+
+/// Where the end of an object's result stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending {
+    group: u32,
+    start: u32,
+    end: u32,
+}
+
+impl Results {
+    /// Prepares them. A VM has no path, as in QEMU, if it is alone.
+    pub fn new(layout: &Layout, order: Order) -> Self {
+        let with_path = layout.rows() > 1;
+        let (mut groups, mut endings, mut objects) = (Vec::new(), String::new(), Vec::new());
+        for (at, group) in layout.groups().iter().enumerate() {
+            let frame = Frame::new(group, order);
+            for object in &group.objects {
+                let start = offset(&endings);
+                endings += &ending(object, frame.values.is_empty(), with_path);
+                objects.push(Ending { group: at as u32, start, end: offset(&endings) });
+            }
+            groups.push(frame);
+        }
+        let endings = endings.into_bytes().into();
+        Self { order, groups: groups.into(), endings, objects: objects.into() }
+    }
+
+    /// The list of all objects that have values.
+    pub fn text(&self, snapshot: &Snapshot) -> String {
+        let (mut out, mut separator) = (vec![b'['], &b""[..]);
+        for (view, ending) in self.of(snapshot) {
+            if view.state().has_values() {
+                out.extend_from_slice(std::mem::replace(&mut separator, b", "));
+                self.write(&mut out, view, ending);
+            }
+        }
+        out.push(b']');
+        String::from_utf8(out).expect("it is ASCII")
+    }
+
+    /// The objects of a snapshot of that layout, in order, each with what [`Results::write`] needs.
+    #[inline]
+    pub(crate) fn of<'a>(
+        &'a self,
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = (ObjectView<'a>, Ending)> {
+        let (mut views, mut endings) = (snapshot.objects(), self.objects.iter());
+        std::iter::from_fn(move || {
+            let (view, ending) = match self.order {
+                Order::Schema => (views.next(), endings.next()),
+                Order::Qemu => (views.next_back(), endings.next_back()),
+            };
+            Some((view?, *ending?))
+        })
+    }
+
+    /// Appends the result of an object that has values.
+    #[inline]
+    pub(crate) fn write(&self, out: &mut Vec<u8>, view: ObjectView<'_>, ending: Ending) {
+        let Frame { text, values } = &self.groups[ending.group as usize];
+        let (mut at, row) = (0, view.words());
+        if values.is_empty() {
+            out.extend_from_slice(text);
+        }
+        for place in values {
+            let end = place.text_end as usize;
+            out.extend_from_slice(&text[at..end]);
+            at = end;
+            let first = place.first_word as usize;
+            place.write(out, &row[first..first + usize::from(place.words)], self.order);
+        }
+        out.extend_from_slice(&self.endings[ending.start as usize..ending.end as usize]);
+    }
+}
+
+impl Frame {
+    fn new(group: &Group, order: Order) -> Self {
+        let schema = group.plan.schema();
+        let mut text = format!(r#"{{"provider": {}, "stats": ["#, json::text(&schema.provider()));
+        let mut columns: Vec<&Column> = group.plan.columns().iter().collect();
+        if order == Order::Qemu {
+            columns.retain(|column| schema.descs()[column.desc].has_qapi_value());
+            columns.reverse();
+        }
+        let values = columns.iter().enumerate().map(|(at, column)| {
+            let desc = &schema.descs()[column.desc];
+            text += if at == 0 { "" } else { "}, " };
+            text += &format!(r#"{{"name": {}, "value": "#, json::text(&&*desc.name));
+            Place {
+                text_end: offset(&text),
+                first_word: column.words.start as u32,
+                words: desc.size,
+                is_boolean: desc.is_boolean(),
+            }
+        });
+        let values = values.collect();
+        Self { text: text.into_bytes().into(), values }
+    }
+}
+
+impl Place {
+    /// QAPI `StatsValue`.
+    #[inline]
+    fn write(self, out: &mut Vec<u8>, words: &[u64], order: Order) {
+        match words {
+            _ if self.is_boolean => {
+                let is_true = words.first().is_some_and(|&word| word != 0);
+                out.extend_from_slice(if is_true { b"true" } else { b"false" });
+            }
+            [number] => write_number(out, *number),
+            _ => write_list(out, words, order),
+        }
+    }
+}
+
+fn write_list(out: &mut Vec<u8>, words: &[u64], order: Order) {
+    out.push(b'[');
+    for at in 0..words.len() {
+        if at > 0 {
+            out.extend_from_slice(b", ");
+        }
+        match order {
+            Order::Schema => write_number(out, words[at]),
+            Order::Qemu => write_number(out, words[words.len() - 1 - at]),
+        }
+    }
+    out.push(b']');
+}
+
+#[inline]
+fn write_number(out: &mut Vec<u8>, number: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn ending(object: &Object, is_empty: bool, with_path: bool) -> String {
+    let path = match with_path || *object.schema.target() != Target::Vm {
+        true => format!(r#", "qom-path": {}"#, json::text(&&*object.path)),
+        false => String::new(),
+    };
+    format!("{}{path}}}", if is_empty { "]" } else { "}]" })
+}
+
+/// How long that is: 65,536 objects with paths of 1 KiB are far from 4 GiB.
+fn offset(text: &str) -> u32 {
+    u32::try_from(text.len()).expect("objects, names and paths are limited")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use vmstrobe_core::{Base, Desc, Mask, ReadPlan, RowState, Scale, Schema, StatType, Unit};
+
+    fn descs() -> Vec<Desc> {
+        let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
+        vec![
+            Desc::counter("exits", 0),
+            ns(Desc {
+                stat_type: StatType::Log2Histogram,
+                size: 3,
+                ..Desc::counter("wait_hist", 8)
+            }),
+            Desc {
+                stat_type: StatType::Instant,
+                unit: Unit::Boolean,
+                ..Desc::counter("blocking", 32)
+            },
+            Desc {
+                stat_type: StatType::LinearHistogram,
+                bucket_size: 4,
+                ..Desc::counter("one", 40)
+            },
+            Desc {
+                stat_type: StatType::Unknown(9),
+                unit: Unit::Unknown(7),
+                scale: Scale { base: Base::Unknown(3), exponent: 2 },
+                ..Desc::counter("newer", 0)
+            },
+        ]
+    }
+
+    /// The results of one object, or of two of them of which the first could not be read.
+    fn result(target: Target, objects: u32, order: Order) -> String {
+        let schema = Schema::new("kvm", target, descs());
+        let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+        let object = |at| Object {
+            path: format!("/vm/é\u{1}\"{at}").into(),
+            index: Some(at),
+            schema: Arc::clone(&schema),
+            key: at.into(),
+        };
+        let objects = (0..objects).map(object).collect();
+        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), objects)]));
+        let (words, states) = snapshot.begin(1);
+        let last = words.len() - plan.row_words();
+        plan.keep(&[u64::MAX, 1, 2, 3, 5, 6], &mut words[last..]);
+        *states.last_mut().unwrap() = RowState::Good;
+        Results::new(snapshot.layout(), order).text(&snapshot)
+    }
+
+    #[test]
+    fn results_are_spelt_as_qemu_does() {
+        let stats = concat!(
+            r#"[{"provider": "kvm", "stats": ["#,
+            r#"{"name": "exits", "value": 18446744073709551615}, "#,
+            r#"{"name": "wait_hist", "value": [1, 2, 3]}, "#,
+            r#"{"name": "blocking", "value": true}, "#,
+            r#"{"name": "one", "value": 6}, "#,
+            r#"{"name": "newer", "value": 18446744073709551615}]"#,
+        );
+        let path = |at| format!(r#", "qom-path": "/vm/\u00E9\u0001\"{at}""#);
+        let want = |path: &str| format!("{stats}{path}}}]");
+        assert_eq!(result(Target::Vcpu, 1, Order::Schema), want(&path(0)));
+        assert_eq!(result(Target::Vm, 2, Order::Schema), want(&path(1)));
+        assert_eq!(result(Target::Vm, 1, Order::Schema), want(""));
+    }
+
+    #[test]
+    fn in_qemus_order_all_is_reversed_and_the_unknown_dropped() {
+        let want = concat!(
+            r#"[{"provider": "kvm", "stats": [{"name": "one", "value": 6}, "#,
+            r#"{"name": "blocking", "value": true}, "#,
+            r#"{"name": "wait_hist", "value": [3, 2, 1]}, "#,
+            r#"{"name": "exits", "value": 18446744073709551615}]}]"#,
+        );
+        assert_eq!(result(Target::Vm, 1, Order::Qemu), want);
+    }
+
+    #[test]
+    fn an_object_may_have_no_statistics() {
+        let schema = Schema::new("cryptodev", Target::Cryptodev, Vec::new());
+        let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+        let object = Object { path: "/objects/c".into(), index: None, schema, key: 0 };
+        let mut snapshot = Snapshot::new(&Layout::new(0, vec![(plan, vec![object])]));
+        snapshot.begin(1).1.fill(RowState::Good);
+        let want = r#"[{"provider": "cryptodev", "stats": [], "qom-path": "/objects/c"}]"#;
+        for order in [Order::Schema, Order::Qemu] {
+            assert_eq!(Results::new(snapshot.layout(), order).text(&snapshot), want);
+        }
+    }
+}
