@@ -10,9 +10,15 @@
 use serde::Serialize;
 
 mod pairs;
+mod one_cpu;
 mod rig;
 mod latest;
 mod qemu;
+mod qmp;
+mod qmp_client;
+mod qmp_echo;
+mod qmp_rig;
+mod qmp_stream;
 mod sleep;
 mod table;
 mod tick;
@@ -77,7 +83,7 @@ impl Line {
 /// A measurement: `None` if it is not one of the names asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 16] = [
+const MEASURES: [(&str, Measure); 24] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -94,10 +100,23 @@ const MEASURES: [(&str, Measure); 16] = [
     ("latest", latest::latest),
     ("sleep/1khz", sleep::sleep_1khz),
     ("qemu/query", qemu::query),
+    ("qmp/echo", qmp::echo),
+    ("qmp/echo/one-cpu", qmp::echo_one_cpu),
+    ("qmp/filtered", qmp::filtered),
+    ("qmp/all", qmp::all),
+    ("qmp/pipelined", qmp::pipelined),
+    ("qmp/clients/8", qmp::clients_8),
+    ("qmp/stream", qmp_stream::stream),
+    ("qmp/stream/qemu", qmp_stream::stream_qemu),
 ];
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, reply] = arguments.as_slice()
+        && first == qmp_echo::ARGUMENT
+    {
+        return qmp_echo::serve(reply);
+    }
     let json = arguments.iter().any(|a| a == "--json");
     let effort =
         if arguments.iter().any(|a| a == "--quick") { Effort::Quick } else { Effort::Full };
@@ -123,6 +142,7 @@ fn main() {
     if json {
         println!("{}", serde_json::to_string_pretty(&lines).expect("lines are plain numbers"));
     }
+    Ok(())
 }
 
 fn print_line(line: &Line) {

@@ -49,22 +49,27 @@ pub(crate) fn sleep_1khz(name: &str, effort: Effort) -> Result<Line, Box<dyn Err
 
 /// The least that a sampler can do: sleep to a time, read, and on.
 fn bare_loop(bare: &mut Bare, ticks: u64) {
+    at_1khz(ticks, || bare.read());
+}
+
+/// Does the work so many times, each at its time.
+pub(crate) fn at_1khz(times: u64, mut work: impl FnMut()) {
     set_current_timer_slack(NonZeroU64::new(1)).expect("a thread may be punctual");
     let start = clock_gettime(ClockId::Monotonic);
     let start_ns = start.tv_sec as u64 * NS_PER_S + start.tv_nsec as u64;
-    for tick in 1..=ticks {
+    for tick in 1..=times {
         let deadline_ns = start_ns + tick * PERIOD_NS;
         let deadline = Timespec {
             tv_sec: (deadline_ns / NS_PER_S) as i64,
             tv_nsec: (deadline_ns % NS_PER_S) as _,
         };
         clock_nanosleep_absolute(SleepClock::Monotonic, &deadline).expect("nobody interrupts it");
-        bare.read();
+        work();
     }
 }
 
 /// CPU time of this thread.
-fn cpu_ns() -> u64 {
+pub(crate) fn cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * NS_PER_S + time.tv_nsec as u64
 }

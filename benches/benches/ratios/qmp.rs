@@ -1,0 +1,155 @@
+//! Our QMP server beside a bare echo server, and beside QEMU's own.
+
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::one_cpu::OneCpu;
+use crate::pairs::{Effort, Medians, median, ns, ns_each};
+use crate::qmp_client::{ALL, Client, FILTERED};
+use crate::qmp_echo::Echo;
+use crate::qmp_rig::{Rig, VCPUS};
+use crate::{Goal, Line};
+
+/// Round trips that are timed together, ...
+const GROUP: u32 = 8;
+/// ... and such groups of one side of a pair: about 1 ms, so that a pair is of neighbours.
+const GROUPS: u32 = 25;
+/// Queries of one side of a pair beside QEMU, ours, ...
+const OURS: u32 = 800;
+/// ... and QEMU's, which take about as long.
+const PEERS: u32 = 16;
+/// Requests in flight.
+const IN_FLIGHT: u32 = 16;
+/// Clients that ask at the same time, ...
+const CLIENTS: usize = 8;
+/// ... and the queries of all of them together.
+const QUERIES_OF_ALL: usize = 4000;
+
+type Measured = Result<Line, Box<dyn Error>>;
+
+/// The round trip of a filtered query, over that of the same request to a server that sends the
+/// same reply every time.
+pub(crate) fn echo(name: &str, effort: Effort) -> Measured {
+    let rig = Rig::start()?;
+    let echo = Echo::start(&reply_of(&rig)?)?;
+    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::RatioAtMost(1.25)))
+}
+
+/// The same with everybody on one CPU: nobody is woken on another, which can take longer than all
+/// else together.
+pub(crate) fn echo_one_cpu(name: &str, effort: Effort) -> Measured {
+    let rig = Rig::start()?;
+    let echo = Echo::start(&reply_of(&rig)?)?;
+    let one = OneCpu::stay()?;
+    one.keep(rig.server_pid())?;
+    one.keep(echo.pid())?;
+    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::None))
+}
+
+fn reply_of(rig: &Rig) -> Result<String, Box<dyn Error>> {
+    Ok(str::from_utf8(answer(rig.ours()?.ask(FILTERED)))?.to_owned())
+}
+
+/// Each side of a pair has a new connection: where its server's thread runs, as it happens, is not
+/// so for the whole series.
+fn round_trips(rig: &Rig, echo: &Echo, effort: Effort) -> Medians {
+    let side = |mut client: Client| {
+        _ = client.ask(FILTERED);
+        let some = |_| ns_each(GROUP, || _ = black_box(client.ask(FILTERED)));
+        // The median of some: something else may run in between.
+        median((0..GROUPS).map(some).collect())
+    };
+    effort.pairs(
+        501,
+        || side(rig.ours().expect("it takes clients")),
+        || side(echo.client().expect("it takes clients")),
+    )
+}
+
+pub(crate) fn filtered(name: &str, effort: Effort) -> Measured {
+    over_qemu(name, effort, FILTERED, 1, 10.0)
+}
+
+pub(crate) fn all(name: &str, effort: Effort) -> Measured {
+    over_qemu(name, effort, ALL, 1, 6.0)
+}
+
+pub(crate) fn pipelined(name: &str, effort: Effort) -> Measured {
+    over_qemu(name, effort, FILTERED, IN_FLIGHT, 40.0)
+}
+
+/// What a query of one client takes when so many are sent at once; QEMU's over ours.
+fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f64) -> Measured {
+    let rig = Rig::start()?;
+    let requests = request.repeat(in_flight as usize);
+    let side = |mut client: Client, queries: u32| {
+        answer(client.ask_many(&requests, in_flight));
+        let ask = || _ = black_box(client.ask_many(&requests, in_flight));
+        ns_each(queries.div_ceil(in_flight), ask) / f64::from(in_flight)
+    };
+    let medians = effort.pairs(
+        101,
+        || side(rig.ours().expect("it takes clients"), OURS),
+        || side(rig.peer().expect("it takes another client"), PEERS),
+    );
+    let bytes = |mut client: Client| answer(client.ask(request)).len();
+    let (ours, peer) = (bytes(rig.ours()?), bytes(rig.peer()?));
+    // They differ in order only; but counters moved on between the two.
+    assert!(ours.abs_diff(peer) < peer / 20, "{ours} bytes are no reply like {peer} bytes");
+    Ok(speedup(name, medians, least))
+}
+
+/// What a query takes while eight clients ask, and while one does.
+pub(crate) fn clients_8(name: &str, effort: Effort) -> Measured {
+    let rig = Rig::start()?;
+    let side = |clients: usize| {
+        let connected = (0..clients).map(|_| rig.ours().expect("it takes so many clients"));
+        let mut clients: Vec<Client> = connected.collect();
+        clients.iter_mut().for_each(|client| _ = answer(client.ask(FILTERED)));
+        together(&mut clients)
+    };
+    Ok(speedup(name, effort.pairs(101, || side(CLIENTS), || side(1)), 1.0))
+}
+
+/// A thread for each client; ns a query, from the first request of any to the last reply of any.
+fn together(clients: &mut [Client]) -> f64 {
+    let each = QUERIES_OF_ALL / clients.len();
+    let barrier = Barrier::new(clients.len());
+    let ask = |client: &mut Client| {
+        barrier.wait();
+        let start = Instant::now();
+        (0..each).for_each(|_| _ = black_box(client.ask(FILTERED)));
+        (start, Instant::now())
+    };
+    let spans: Vec<(Instant, Instant)> = thread::scope(|scope| {
+        let start = |client| scope.spawn(|| ask(client));
+        let threads: Vec<_> = clients.iter_mut().map(start).collect();
+        threads.into_iter().map(|thread| thread.join().expect("every reply came")).collect()
+    });
+    let start = spans.iter().map(|span| span.0).min().expect("there is a client");
+    let end = spans.iter().map(|span| span.1).max().expect("there is a client");
+    ns(end - start) / (each * clients.len()) as f64
+}
+
+/// The same reply, which tells something of every vCPU.
+fn answer(reply: &[u8]) -> &[u8] {
+    let value: Value = serde_json::from_slice(reply).expect("a reply is JSON");
+    assert_eq!(value["return"].as_array().map(Vec::len), Some(VCPUS), "{value}");
+    reply
+}
+
+fn ratio(name: &str, medians: Medians, goal: Goal) -> Line {
+    let Medians { ours, peer, ratio } = medians;
+    Line { name: name.into(), ours, peer, ratio, goal, unit: "ns" }
+}
+
+/// The peer's time over ours.
+fn speedup(name: &str, medians: Medians, least: f64) -> Line {
+    let medians = Medians { ratio: 1.0 / medians.ratio, ..medians };
+    ratio(name, medians, Goal::SpeedupAtLeast(least))
+}
