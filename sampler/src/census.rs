@@ -7,15 +7,11 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{
-    Error, Filter, Layout, Object, Provider, Registry, Result, Schema, Snapshot, Target, Window,
+    Error, Filter, Layout, Object, Provider, Registry, Result, Schema, Snapshot, Target,
 };
 
-use crate::clock;
 use crate::fanout::read_inline;
 use crate::sweep::{Holdings, Sweep};
-
-/// How often the wall clock is compared with the monotonic one.
-const WALL_PERIOD_NS: u64 = 1_000_000_000;
 
 /// What the providers of a registry have, as of one look.
 ///
@@ -98,8 +94,6 @@ impl Census {
             snapshot: Snapshot::new(&sweep.layout),
             sweep,
             reads: 0,
-            wall_offset_ns: 0,
-            wall_read_ns: None,
         })
     }
 }
@@ -113,13 +107,14 @@ pub struct Probe {
     sweep: Sweep,
     snapshot: Snapshot,
     reads: u64,
-    wall_offset_ns: i64,
-    wall_read_ns: Option<u64>,
 }
 
 impl Probe {
     /// Reads everything now, on this thread. A row that cannot be read is marked; the snapshot's
     /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
+    ///
+    /// The snapshot has no window: it was read during this call, and whoever wants to know when
+    /// that was asks the clock. Two looks at it would cost as much as half a vCPU.
     ///
     /// # Errors
     /// `Busy`, mostly, if he does not answer in time: see [`Provider::refresh`].
@@ -127,16 +122,9 @@ impl Probe {
         if !self.sweep.slots.is_empty() {
             self.providers.iter().try_for_each(|provider| provider.refresh(&self.target))?;
         }
-        let begin_ns = clock::now_ns();
-        if self.wall_read_ns.is_none_or(|read_ns| begin_ns - read_ns >= WALL_PERIOD_NS) {
-            (self.wall_offset_ns, self.wall_read_ns) = (clock::wall_offset_ns(), Some(begin_ns));
-        }
         self.reads += 1;
         let (words, states) = self.snapshot.begin(self.reads);
         read_inline(&mut self.sweep.slots, words, states);
-        let end_ns = clock::now_ns();
-        let wall_offset_ns = self.wall_offset_ns;
-        self.snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns });
         Ok(&self.snapshot)
     }
 
@@ -231,8 +219,6 @@ mod tests {
         for nth in 1..=3 {
             let snapshot = probe.read().unwrap();
             assert_eq!((first(snapshot), snapshot.tick()), (Some(nth), nth));
-            let window = snapshot.window();
-            assert!(window.begin_ns <= window.end_ns && window.begin_ns > 0);
         }
         keeper.is_busy.store(true, SeqCst);
         assert_eq!(probe.read().unwrap_err().kind(), ErrorKind::Busy);

@@ -83,7 +83,7 @@ impl Line {
 /// A measurement: `None` if it is not one of the names asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 24] = [
+const MEASURES: [(&str, Measure); 25] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -101,6 +101,7 @@ const MEASURES: [(&str, Measure); 24] = [
     ("sleep/1khz", sleep::sleep_1khz),
     ("qemu/query", qemu::query),
     ("qmp/echo", qmp::echo),
+    ("qmp/echo/reads", qmp::echo_reads),
     ("qmp/echo/one-cpu", qmp::echo_one_cpu),
     ("qmp/filtered", qmp::filtered),
     ("qmp/all", qmp::all),
@@ -112,10 +113,10 @@ const MEASURES: [(&str, Measure); 24] = [
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let [first, reply] = arguments.as_slice()
-        && first == qmp_echo::ARGUMENT
+    if let [how, reply] = arguments.as_slice()
+        && [qmp_echo::ECHO, qmp_echo::READ_AND_ECHO].contains(&how.as_str())
     {
-        return qmp_echo::serve(reply);
+        return qmp_echo::serve(how, reply);
     }
     let json = arguments.iter().any(|a| a == "--json");
     let effort =

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::one_cpu::OneCpu;
 use crate::pairs::{Effort, Medians, median, ns, ns_each};
 use crate::qmp_client::{ALL, Client, FILTERED};
-use crate::qmp_echo::Echo;
+use crate::qmp_echo::{ECHO, Echo, READ_AND_ECHO};
 use crate::qmp_rig::{Rig, VCPUS};
 use crate::{Goal, Line};
 
@@ -36,15 +36,23 @@ type Measured = Result<Line, Box<dyn Error>>;
 /// same reply every time.
 pub(crate) fn echo(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
-    let echo = Echo::start(&reply_of(&rig)?)?;
+    let echo = Echo::start(ECHO, &reply_of(&rig)?)?;
     Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::RatioAtMost(1.25)))
 }
 
-/// The same with everybody on one CPU: nobody is woken on another, which can take longer than all
+/// The same over a server that reads the statistics of as many vCPUs in between: what is left is
+/// what we do beside system calls.
+pub(crate) fn echo_reads(name: &str, effort: Effort) -> Measured {
+    let rig = Rig::start()?;
+    let echo = Echo::start(READ_AND_ECHO, &reply_of(&rig)?)?;
+    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::None))
+}
+
+/// The same as the first with everybody on one CPU: nobody is woken on another, which can take longer than all
 /// else together.
 pub(crate) fn echo_one_cpu(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
-    let echo = Echo::start(&reply_of(&rig)?)?;
+    let echo = Echo::start(ECHO, &reply_of(&rig)?)?;
     let one = OneCpu::stay()?;
     one.keep(rig.server_pid())?;
     one.keep(echo.pid())?;

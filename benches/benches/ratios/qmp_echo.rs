@@ -1,7 +1,8 @@
 //! The bare server: for whatever one receive gives, it sends one prepared reply.
 //!
 //! Invariant: it is such a peer as the real server is: a process of its own, a Unix socket, one
-//! blocking thread a client. Beside receive and send it does nothing.
+//! blocking thread a client. Beside receive and send it does nothing, or the bare loop of pread
+//! over the statistics of as many vCPUs as the real server reads, and nothing with what they are.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -9,15 +10,24 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 
 use tempfile::TempDir;
+use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::process::Reaped;
 
 use crate::qmp_client::Client;
+use crate::qmp_rig::VCPUS;
+use crate::rig::{Rig, rig};
 
 /// The argument that makes this program the bare server; the reply follows.
-pub(crate) const ARGUMENT: &str = "--echo";
+pub(crate) const ECHO: &str = "--echo";
+/// The same for one that also reads.
+pub(crate) const READ_AND_ECHO: &str = "--read-and-echo";
+
+/// What the real server reads for the filtered query.
+const FILTER: &str = "vcpu: exits, halt_exits";
 
 /// Room for a request.
 const BUFFER_BYTES: usize = 1 << 16;
@@ -30,13 +40,13 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Starts this program once more, as a server of this reply.
-    pub(crate) fn start(reply: &str) -> io::Result<Self> {
+    /// Starts this program once more, as a server of this reply; `how` is one of the arguments.
+    pub(crate) fn start(how: &str, reply: &str) -> io::Result<Self> {
         let dir = TempDir::with_prefix("vmstrobe-echo-")?;
         // It listens before its process is there: nobody has to wait for it.
         let listener = UnixListener::bind(socket_in(&dir))?;
         let child = Command::new(std::env::current_exe()?)
-            .args([ARGUMENT, reply])
+            .args([how, reply])
             .stdin(OwnedFd::from(listener))
             .stdout(Stdio::null())
             .spawn()?;
@@ -59,19 +69,26 @@ fn socket_in(dir: &TempDir) -> PathBuf {
 }
 
 /// Serves the listening socket that is our standard input, until we are killed.
-pub(crate) fn serve(reply: &str) -> Result<(), Box<dyn Error>> {
+pub(crate) fn serve(how: &str, reply: &str) -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     let reply: &'static str = reply.to_owned().leak();
+    let rig = if how == READ_AND_ECHO { Some(rig(VCPUS, FILTER, Fanout::Inline)?) } else { None };
+    // Taken by one thread at a time, but known to all.
+    let bare: &'static Mutex<Option<Rig>> = Box::leak(Box::new(Mutex::new(rig)));
     for client in listener.incoming() {
         let client = client?;
-        thread::spawn(move || answer(client, reply.as_bytes()));
+        thread::spawn(move || answer(client, reply.as_bytes(), bare));
     }
     Ok(())
 }
 
-fn answer(mut client: UnixStream, reply: &[u8]) -> io::Result<()> {
+fn answer(mut client: UnixStream, reply: &[u8], rig: &Mutex<Option<Rig>>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
+    let mut rig = rig.lock().expect("no thread panics");
     while client.read(&mut buffer)? > 0 {
+        if let Some(rig) = rig.as_mut() {
+            rig.bare.read();
+        }
         client.write_all(reply)?;
     }
     Ok(())

@@ -51,6 +51,10 @@ impl Framer {
 
     /// The next piece; None if the stream has to go on first.
     pub(super) fn next_piece(&mut self) -> Option<Piece<'_>> {
+        if self.at == self.buffer.len() {
+            self.settle();
+            return None;
+        }
         loop {
             if self.lexer.is_between_texts() {
                 self.at += self.lexer.skip(&self.buffer[self.at..]);
