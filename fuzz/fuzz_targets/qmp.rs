@@ -20,7 +20,8 @@ use vmstrobe_server::qmp::answers;
 
 const NEGOTIATION: &[u8] = br#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}"#;
 /// Behind all else: a control character resynchronises, and then there is one good request.
-const PROBE: &[u8] = b"\x01{\"execute\": \"query-stats\", \"arguments\": {\"target\": \"vcpu\", \"vcpus\": []}, \"id\": \"probe\"}\n";
+const PROBE: &[u8] = b"\x01{\"execute\": \"query-stats\", \"id\": \"probe\", \
+    \"arguments\": {\"target\": \"vcpu\", \"vcpus\": []}}\n";
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(|| {
     let registry = Registry::default();

@@ -27,9 +27,10 @@ use crate::json;
 /// states.fill(RowState::Good);
 ///
 /// let results = Results::new(&layout, Order::Schema);
+/// let stats = r#"[{"name": "exits", "value": 7}]"#;
 /// assert_eq!(
 ///     results.text(&snapshot),
-///     r#"[{"provider": "kvm", "stats": [{"name": "exits", "value": 7}], "qom-path": "/vm/a/vcpu[0]"}]"#
+///     format!(r#"[{{"provider": "kvm", "stats": {stats}, "qom-path": "/vm/a/vcpu[0]"}}]"#)
 /// );
 /// ```
 #[derive(Debug)]

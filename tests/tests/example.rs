@@ -1,4 +1,5 @@
-//! The example for VMM authors runs as its text promises: it speaks QMP while its guest runs, prints what the guest did, and takes 30 lines for it.
+//! The example for VMM authors runs as its text promises: it speaks QMP while its guest runs,
+//! prints what the guest did, and takes 30 lines for it.
 
 use std::fs;
 use std::io::Read;

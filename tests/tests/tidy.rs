@@ -117,6 +117,7 @@ fn the_product_does_not_unwrap() {
             ("core/src/a.rs", tested),
             ("core/src/a.rs", "g().unwrap_or(0)"),
             ("core/src/a/tests.rs", "g().unwrap()"),
+            ("core/src/a/tests/b.rs", "g().unwrap()"),
             ("tests/src/a.rs", "g().unwrap()"),
         ],
     );

@@ -48,8 +48,8 @@ pub(crate) fn echo_reads(name: &str, effort: Effort) -> Measured {
     Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::None))
 }
 
-/// The same as the first with everybody on one CPU: nobody is woken on another, which can take longer than all
-/// else together.
+/// The same as the first with everybody on one CPU: nobody is woken on another, which can take
+/// longer than all else together.
 pub(crate) fn echo_one_cpu(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let echo = Echo::start(ECHO, &reply_of(&rig)?)?;

@@ -57,10 +57,10 @@ pub enum QmpShare {
 /// none, is `/vm/<name>`, and what else has none `/<provider>/<target>[<n>]`.
 ///
 /// QEMU is asked every 100 ms, or less often if it takes longer than half of that to answer, and at
-/// once by [`Provider::refresh`]. A row is good in the first tick that sees an answer and aged until
-/// the next; stale when the answer is more than 1 s old; gone when QEMU has the object no more, or
-/// has closed the connection. Then it is tried again about once a second, and what it has then are
-/// new objects.
+/// once by [`Provider::refresh`]. A row is good in the first tick that sees an answer and aged
+/// until the next; stale when the answer is more than 1 s old; gone when QEMU has the object no
+/// more, or has closed the connection. Then it is tried again about once a second, and what it has
+/// then are new objects.
 ///
 /// QEMU serves one client a socket: this one keeps it as long as the provider or a source lives.
 ///
@@ -171,14 +171,14 @@ impl Provider for Qmp {
         objects.chunks(ROWS_PER_SOURCE).map(source).collect()
     }
 
-    /// Has QEMU asked for the values of that target now, beside the rounds, and waits until they are
-    /// there, at most 1 s; then [`Provider::objects`] is as new as they. Many callers at a time share
-    /// one query. Nothing is asked of a target that none of the schemas has, nor while QEMU is not
-    /// connected, when all rows are gone.
+    /// Has QEMU asked for the values of that target now, beside the rounds, and waits until they
+    /// are there, at most 1 s; then [`Provider::objects`] is as new as they. Many callers at a time
+    /// share one query. Nothing is asked of a target that none of the schemas has, nor while QEMU
+    /// is not connected, when all rows are gone.
     ///
     /// # Errors
-    /// `Busy` if QEMU does not answer in time, `Io` if it answers that it cannot: it does so for all
-    /// vCPUs if it cannot read one.
+    /// `Busy` if QEMU does not answer in time, `Io` if it answers that it cannot: it does so for
+    /// all vCPUs if it cannot read one.
     fn refresh(&self, target: &Target) -> Result<()> {
         let is_of_target = |schema: &Arc<Schema>| schema.target() == target;
         if !self.shared.known().schemas.iter().any(is_of_target) {

@@ -3,8 +3,9 @@
 //! `stats-subscribe` takes a `StatsFilter`, a rate and a batch size. From then on events
 //! `STATS_SAMPLES` bring every sample, a batch at a time, and `STATS_OBJECTS` what came or went.
 //!
-//! Invariant: a connection has at most [`MAX_SUBSCRIPTIONS`], a server [`MAX_SERVER_SUBSCRIPTIONS`],
-//! each of bounded memory. When a connection goes, so do they and their threads.
+//! Invariant: a connection has at most [`MAX_SUBSCRIPTIONS`], a server
+//! [`MAX_SERVER_SUBSCRIPTIONS`], each of bounded memory. When a connection goes, so do they and
+//! their threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -18,10 +18,13 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
     ("providers/src/table/find.rs", "one name to look for in /proc"),
+    ("providers/src/handover/socket.rs", "one end that listens and one that connects"),
     ("providers/src/departures.rs", "one counter and its ordering argument"),
     ("providers/src/reaper.rs", "one thread that closes"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
     ("sampler/src/pool.rs", "one rule of reuse, to be read beside its loom model"),
+    ("server/src/qmp/refusal.rs", "one kind of reply"),
+    ("server/src/qmp/version.rs", "what we say we are"),
     ("sampler/src/publish.rs", "the one file that knows arc-swap, so that another can replace it"),
 ];
 

@@ -33,11 +33,13 @@ impl File {
         (1..).zip(self.text.lines())
     }
 
-    /// The lines above the unit tests: none, if they have a file of their own and this is it.
+    /// The lines above the unit tests: none, if they have files of their own and this is one.
     pub(crate) fn lines_above_tests(&self) -> impl Iterator<Item = (usize, &str)> {
         // In two pieces: in one it would end this file here.
         const TESTS: &str = concat!("#[cfg(", "test)]");
-        let above = |line: &str| self.name() != "tests.rs" && !line.contains(TESTS);
+        let is_tests = self.name() == "tests.rs"
+            || self.path.split_once("/src/").is_some_and(|(_, file)| file.contains("/tests/"));
+        let above = move |line: &str| !is_tests && !line.contains(TESTS);
         self.lines().take_while(move |(_, line)| above(line))
     }
 

@@ -154,19 +154,7 @@ fn serve(mut stream: UnixStream, model: &Mutex<Model>) -> std::io::Result<()> {
         let (id, command) = (&request["id"], request["execute"].as_str().unwrap_or_default());
         let ok = |result: &str| format!("{{\"return\": {result}, \"id\": {id}}}\r\n");
         if command != "query-stats" {
-            let result = match command {
-                "query-name" => "{\"name\": \"fake\"}".to_owned(),
-                "query-stats-schemas" => {
-                    let mut model = model.lock().unwrap();
-                    model.renewals += 1;
-                    model.schemas.clone()
-                }
-                "query-cpus-fast" => {
-                    "[{\"cpu-index\": 4, \"qom-path\": \"/cpu4\", \"thread-id\": 44}]".to_owned()
-                }
-                _ => "{}".to_owned(),
-            };
-            stream.write_all(ok(&result).as_bytes())?;
+            stream.write_all(ok(&other_than_stats(command, model)).as_bytes())?;
             continue;
         }
         let target = request["arguments"]["target"].as_str().unwrap_or_default().to_owned();
@@ -224,6 +212,22 @@ fn serve(mut stream: UnixStream, model: &Mutex<Model>) -> std::io::Result<()> {
         model.lock().unwrap().queries.push((read, Instant::now()));
     }
     Ok(())
+}
+
+/// What the commands beside `query-stats` return.
+fn other_than_stats(command: &str, model: &Mutex<Model>) -> String {
+    match command {
+        "query-name" => "{\"name\": \"fake\"}".to_owned(),
+        "query-stats-schemas" => {
+            let mut model = model.lock().unwrap();
+            model.renewals += 1;
+            model.schemas.clone()
+        }
+        "query-cpus-fast" => {
+            "[{\"cpu-index\": 4, \"qom-path\": \"/cpu4\", \"thread-id\": 44}]".to_owned()
+        }
+        _ => "{}".to_owned(),
+    }
 }
 
 /// One device of a provider, opened.

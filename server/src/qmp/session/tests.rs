@@ -1,3 +1,5 @@
+//! Conversations with a session over objects whose every value is the number of readings.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
@@ -263,13 +265,19 @@ fn filters_want_what_qemu_understands() {
         (r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["x"]}]}"#, (0, 0)),
         (r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["*"]}]}"#, (0, 0)),
         (
-            r#"{"target": "vcpu", "providers": [{"provider": "kvm", "names": ["x", "exits"]}, {"provider": "kvm"}]}"#,
+            concat!(
+                r#"{"target": "vcpu", "providers": [{"provider": "kvm", "#,
+                r#""names": ["x", "exits"]}, {"provider": "kvm"}]}"#,
+            ),
             (4, 8),
         ),
         (r#"{"target": "vcpu", "vcpus": []}"#, (0, 0)),
         (r#"{"target": "vcpu", "vcpus": ["/vcpu[1]", "/vcpu[1]", "1", "nope"]}"#, (1, 3)),
         (
-            r#"{"target": "cryptodev", "providers": [{"provider": "cryptodev", "names": ["sym-encrypt-ops"]}]}"#,
+            concat!(
+                r#"{"target": "cryptodev", "providers": [{"provider": "cryptodev", "#,
+                r#""names": ["sym-encrypt-ops"]}]}"#,
+            ),
             (1, 1),
         ),
     ] {
@@ -293,7 +301,10 @@ fn filters_want_what_qemu_understands() {
             "Parameter 'provider' does not accept value 'bad'",
         ),
         (
-            r#"{"target": "vm", "providers": [{"provider": "kvm"}, {"provider": "kvm", "names": ["a", 1]}]}"#,
+            concat!(
+                r#"{"target": "vm", "providers": [{"provider": "kvm"}, "#,
+                r#"{"provider": "kvm", "names": ["a", 1]}]}"#,
+            ),
             "Invalid parameter type for 'providers[1].names[1]', expected: string",
         ),
         (
@@ -317,7 +328,8 @@ fn qemus_order_is_the_other_way_round() {
     let want = concat!(
         r#"{"return": [{"provider": "kvm", "stats": [{"name": "halt_exits", "value": 1}, "#,
         r#"{"name": "wait_hist", "value": [1, 1]}], "qom-path": "/vcpu[0]"}, "#,
-        r#"{"provider": "kvm", "stats": [{"name": "exits", "value": 2}], "qom-path": "/vcpu[0]"}]}"#,
+        r#"{"provider": "kvm", "stats": [{"name": "exits", "value": 2}], "#,
+        r#""qom-path": "/vcpu[0]"}]}"#,
     );
     let arguments = concat!(
         r#"{"target": "vcpu", "vcpus": ["/vcpu[0]"], "providers": [{"provider": "kvm", "#,
