@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages.
-# Nothing happens if one is there. What cannot be installed is a note, never a failure: the tests say what they skip.
+# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages, and QEMU's
+# QMP library for Python, for which the tests have a Python of their own in target/.
+# Nothing happens to what is there. What cannot be installed is a note, never a failure: the tests say what they skip.
 # VMSTROBE_NO_INSTALL=1 leaves the machine as it is.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 wanted=10
 package=qemu-system-x86
 list=/etc/apt/sources.list.d/vmstrobe-backports.sources
+library="qemu.qmp>=0.0.6,<0.1"
+python=${CARGO_TARGET_DIR:-target}/python
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -75,4 +79,26 @@ else
   # ID and VERSION_CODENAME.
   . /etc/os-release
   if install_qemu; then note "QEMU $(installed_major) is there now"; else note "nothing is installed"; fi
+fi
+
+# pip asks wherever the machine has it ask, in silence and not for ever.
+install_library() {
+  mkdir -p "${python%/*}"
+  if python3 -m venv --clear "$python" >"$log" 2>&1 </dev/null &&
+    timeout 120 "$python/bin/pip" install --quiet --disable-pip-version-check --retries 1 --timeout 20 "$library" \
+      >"$log" 2>&1 </dev/null; then return; fi
+  # Half of it would pass for all of it.
+  rm -rf "$python"
+  note "no ${library%%>*} for Python: $(tail -n 1 "$log")"
+  return 1
+}
+
+if [ -x "$python/bin/qmp-shell" ]; then
+  note "${library%%>*} is there"
+elif [ -n "${VMSTROBE_NO_INSTALL:-}" ]; then
+  :
+elif ! command -v python3 >/dev/null; then
+  note "no python3: no ${library%%>*}"
+elif install_library; then
+  note "${library%%>*} is there now"
 fi

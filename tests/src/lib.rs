@@ -1,5 +1,6 @@
 //! Helpers of the integration tests: what they need of the machine, a real QEMU, the real
-//! command, a sampler over real vCPUs, a writer of tables that means no good.
+//! command, a sampler over real vCPUs, a writer of tables that means no good, a QMP server and what
+//! is asked of it.
 //!
 //! A helper that cannot do its work panics with a text that says why: in a test, that is the
 //! report. Every wait has a limit, and every process that is started here ends with its handle.
@@ -11,5 +12,11 @@ pub mod process;
 pub mod qemu;
 pub mod qmp;
 pub mod rig;
+
+pub mod replies;
+pub mod requests;
+pub mod serve;
+pub mod observed;
+pub mod wire;
 
 pub mod hostile;

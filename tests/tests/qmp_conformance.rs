@@ -1,0 +1,162 @@
+//! The shared cases of what a QMP server must say, replayed against a real QEMU and against a
+//! server of ours that looks at it: by default in any order, in `--qemu-order` byte for byte.
+//!
+//! The script waits after each case for what else might come, so the cases are dealt out to some
+//! runs of it at once: QEMU has a socket for each, our server has but one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+use vmstrobe_tests::command::{Output, run_within};
+use vmstrobe_tests::observed::{Observed, Plan};
+use vmstrobe_tests::require::{require, require_lending_qemu, require_older_qemu};
+use vmstrobe_tests::rig::show;
+use vmstrobe_tests::serve::Serve;
+
+/// How many runs of the script share the cases.
+const RUNS: usize = 3;
+/// QEMU's socket that our server takes; those before it are the script's.
+const OURS: usize = RUNS;
+/// Fewer would be a file that was misread.
+const CASES_MIN: usize = 100;
+const LIMIT: Duration = Duration::from_secs(150);
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance")
+}
+
+/// The script's directory, if the script and what runs it are there.
+fn conformance() -> Option<PathBuf> {
+    let there = || {
+        let script = folder().join("qmp_diff.py");
+        fs::metadata(&script).map_err(|error| format!("{}: {error}", script.display()))?;
+        let python = std::process::Command::new("python3").arg("--version").output();
+        python.map(drop).map_err(|error| format!("python3: {error}"))
+    };
+    require("conformance", there()).then(folder)
+}
+
+/// The cases, one a line, that these replies are to be compared in.
+fn cases(folder: &Path, wanted: impl Fn(&Json) -> bool) -> Vec<String> {
+    let text = fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("it lies by the script");
+    let case = |line: &str| serde_json::from_str(line).expect("a case is JSON");
+    let lines = text.lines().filter(|line| !line.is_empty() && wanted(&case(line)));
+    let cases: Vec<String> = lines.map(str::to_owned).collect();
+    assert!(cases.len() > CASES_MIN, "{} cases", cases.len());
+    cases
+}
+
+/// Departures from RFC 8259 are not required, and the script leaves them out.
+fn is_required(case: &Json) -> bool {
+    case["dialect"] != true
+}
+
+/// Replays these cases; every one passes.
+#[track_caller]
+fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mode: &[&str]) {
+    let directory = TempDir::new().expect("a temporary directory");
+    let run = |i: usize| {
+        let path = directory.path().join(format!("cases{i}"));
+        // Every so many cases, not so many in a row: the slow ones stand together.
+        let dealt: Vec<&str> = cases.iter().skip(i).step_by(RUNS).map(String::as_str).collect();
+        fs::write(&path, dealt.join("\n")).expect("there is room for it");
+        let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
+        let (script, path) = (text(&folder.join("qmp_diff.py")), text(&path));
+        let (theirs, ours) = (text(observed.socket(i)), text(ours.socket()));
+        let args = [&*script, "--cases", &path, "--ref", &theirs, "--ours", &ours];
+        (run_within(LIMIT, "python3", &[&args, mode].concat()), dealt.len())
+    };
+    let outputs: Vec<(Output, usize)> = thread::scope(|scope| {
+        let runs: Vec<_> = (0..RUNS).map(|i| scope.spawn(move || run(i))).collect();
+        runs.into_iter().map(|run| run.join().expect("the script ends")).collect()
+    });
+    let all_pass = |(output, dealt): &(Output, usize)| {
+        let last = format!("{dealt} passed, 0 failed");
+        output.code == Some(0) && output.stdout.lines().last() == Some(&last)
+    };
+    let said: Vec<String> =
+        outputs.iter().map(|(output, _)| format!("{}{}", output.stdout, output.stderr)).collect();
+    assert!(outputs.iter().all(all_pass), "{}\nvmstrobe said: {}", said.concat(), ours.said());
+    show(&format!("qmp_diff.py {}: {} cases as QEMU", mode.concat(), cases.len()));
+}
+
+/// With no crypto device: of those we give the statistics that are asked for, QEMU always all.
+#[test]
+fn every_case_passes() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let Some(folder) = conformance() else { return };
+    let observed = Observed::start(&Plan { name: "cases", sockets: RUNS + 1, ..Plan::default() });
+    let ours = observed.serve(OURS, &[]);
+    replay(&folder, &cases(&folder, is_required), &observed, &ours, &[]);
+}
+
+#[test]
+fn every_case_passes_to_the_byte() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let Some(folder) = conformance() else { return };
+    let plan = Plan {
+        name: "bytes",
+        sockets: RUNS + 1,
+        crypto_devices: &["cryptodev0"],
+        ..Plan::default()
+    };
+    let observed = Observed::start(&plan);
+    let ours = observed.serve(OURS, &["--qemu-order"]);
+    replay(&folder, &cases(&folder, is_required), &observed, &ours, &["--exact"]);
+}
+
+/// Before 8.1 QEMU keeps no statistics open that could be borrowed, and before 8.0 it has no
+/// crypto devices.
+#[test]
+fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
+    if !require_older_qemu() {
+        return;
+    }
+    let Some(folder) = conformance() else { return };
+    let observed = Observed::start(&Plan { name: "older", sockets: RUNS + 2, ..Plan::default() });
+    let has_none = |case: &Json| is_required(case) && !case.to_string().contains("cryptodev");
+    let cases = cases(&folder, has_none);
+    for (socket, flags, mode) in
+        [(OURS, &[][..], &[][..]), (OURS + 1, &["--qemu-order"], &["--exact"])]
+    {
+        let socket = observed.socket(socket).to_str().expect("the path is text");
+        let ours = Serve::start(&[&["--from-qmp", socket], flags].concat());
+        replay(&folder, &cases, &observed, &ours, mode);
+    }
+}
+
+/// What the script and the dealing out are worth: QEMU is found to be as QEMU.
+#[test]
+fn a_case_that_differs_is_seen() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let Some(folder) = conformance() else { return };
+    let observed =
+        Observed::start(&Plan { name: "differs", sockets: 2, vcpus: 1, ..Plan::default() });
+    let directory = TempDir::new().expect("a temporary directory");
+    let path = directory.path().join("case");
+    let other = Observed::start(&Plan { name: "other", sockets: 1, vcpus: 2, ..Plan::default() });
+    let request = r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}}"#;
+    let case = json!({"id": "Q1", "name": "all", "request": format!("{request}\n")});
+    fs::write(&path, case.to_string()).expect("there is room for it");
+    let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
+    let script = text(&folder.join("qmp_diff.py"));
+    let run = |ours: &Path| {
+        let (path, theirs, ours) = (text(&path), text(observed.socket(0)), text(ours));
+        let args = [&*script, "--cases", &path, "--ref", &theirs, "--ours", &ours, "--exact"];
+        run_within(LIMIT, "python3", &args)
+    };
+    let (same, different) = (run(observed.socket(1)), run(other.socket(0)));
+    assert_eq!((same.code, &*same.stdout), (Some(0), "1 passed, 0 failed\n"), "{same:?}");
+    assert_eq!(different.code, Some(1), "{different:?}");
+    assert!(different.stdout.ends_with("0 passed, 1 failed\n"), "{different:?}");
+}

@@ -1,0 +1,126 @@
+//! `vmstrobe serve` while things come and go: virtual machines, crypto devices, sockets, and the
+//! values themselves, which are read after they were asked for.
+
+mod qmp_gone {
+    mod directory;
+    mod fresh;
+    mod place;
+}
+
+use std::time::Duration;
+
+use rustix::process::geteuid;
+use serde_json::{Value as Json, json};
+use vmstrobe_tests::observed::{Observed, Plan};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::qmp::Qmp;
+use vmstrobe_tests::require::{require, require_lending_qemu};
+use vmstrobe_tests::rig::wait_for;
+use vmstrobe_tests::serve::Serve;
+
+/// How long what has come or gone may stay unseen.
+const SEEN_LIMIT: Duration = Duration::from_secs(3);
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// A QEMU at rest; `None` where there is none that lends its statistics.
+fn observed(name: &str, crypto_devices: &[&str]) -> Option<Observed> {
+    let plan = Plan { name, vcpus: 2, crypto_devices, sockets: 1 };
+    require_lending_qemu().then(|| Observed::start(&plan))
+}
+
+fn require_root() -> bool {
+    let root = geteuid().is_root();
+    require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
+}
+
+/// The results of a query of all that there is of a target.
+#[track_caller]
+fn query(client: &mut Qmp, target: &str) -> Vec<Json> {
+    let results = client.execute("query-stats", json!({"target": target}));
+    results.as_array().unwrap_or_else(|| panic!("this is no list: {results}")).clone()
+}
+
+fn count(client: &mut Qmp, target: &str) -> usize {
+    query(client, target).len()
+}
+
+#[test]
+fn of_a_vm_that_is_gone_there_is_nothing() {
+    let Some(observed) = observed("waits", &["c0"]) else { return };
+    let mut serve = observed.serve(0, &["--on-exit", "wait"]);
+    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let all = ["vcpu", "vm", "cryptodev"];
+    assert_eq!(all.map(|target| count(&mut client, target)), [2, 1, 1]);
+    drop(observed);
+    // What is frozen in the statistics that were lent is nobody's any more.
+    wait_for("its end is seen", SEEN_LIMIT, || {
+        all.map(|target| count(&mut client, target)) == [0, 0, 0]
+    });
+    let filter = json!({"target": "vcpu", "providers": [{"provider": "kvm", "names": ["exits"]}]});
+    assert_eq!(client.execute("query-stats", filter), json!([]));
+    wait_for("there is no text of it", SEEN_LIMIT, || {
+        let line = json!({"command-line": "info stats vm"});
+        client.execute("human-monitor-command", line) == ""
+    });
+    let mut other = Qmp::connect(serve.socket()).expect("it still serves");
+    assert_eq!(count(&mut other, "vcpu"), 0);
+    assert_eq!(serve.wait_within(Duration::from_millis(300)), None, "{}", serve.said());
+}
+
+#[test]
+fn it_ends_with_its_vm() {
+    for further in [&[][..], &["--on-exit", "end"]] {
+        let Some(observed) = observed("ends", &[]) else { return };
+        let mut serve = observed.serve(0, further);
+        let mut client = Qmp::connect(serve.socket()).expect("it serves");
+        assert_eq!(count(&mut client, "vcpu"), 2);
+        drop(observed);
+        let status = serve.wait_within(END_LIMIT).expect("it ends with its virtual machine");
+        assert_eq!(status.code(), Some(0), "{}", serve.said());
+        assert!(!serve.socket().exists(), "its socket stays: {}", serve.said());
+        let refused = client.exchange(r#"{"execute": "query-version"}"#);
+        assert!(refused.is_err(), "{refused:?}");
+    }
+}
+
+#[test]
+fn crypto_devices_come_and_go() {
+    let Some(mut observed) = observed("crypto", &["first"]) else { return };
+    let serve = observed.serve(0, &[]);
+    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    assert_eq!(count(&mut client, "cryptodev"), 1);
+    let late = json!({"qom-type": "cryptodev-backend-builtin", "id": "late"});
+    observed.qemu.execute("object-add", late);
+    wait_for("the device is seen", SEEN_LIMIT, || {
+        let paths: Vec<Json> =
+            query(&mut client, "cryptodev").into_iter().map(|of| of["qom-path"].clone()).collect();
+        paths == ["/objects/first", "/objects/late"] || paths == ["/objects/late", "/objects/first"]
+    });
+    observed.qemu.execute("object-del", json!({"id": "first"}));
+    wait_for("its end is seen", SEEN_LIMIT, || {
+        let results = query(&mut client, "cryptodev");
+        results.len() == 1 && results[0]["qom-path"] == "/objects/late"
+    });
+    assert_eq!(count(&mut client, "vcpu"), 2);
+}
+
+#[test]
+fn vcpus_come() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let extra = ["-smp", "1,maxcpus=2"];
+    let config = Config { name: "plugged", extra: &extra, ..Config::default() };
+    let mut qemu = Qemu::start(&config);
+    let serve = Serve::start(&["-p", &qemu.pid().to_string()]);
+    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    assert_eq!(count(&mut client, "vcpu"), 1);
+    let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
+    let free = slots.as_array().expect("a list").iter().find(|slot| slot.get("qom-path").is_none());
+    let free = free.expect("there is room for one more");
+    let mut device = free["props"].clone();
+    device["driver"] = free["type"].clone();
+    device["id"] = json!("late");
+    qemu.execute("device_add", device);
+    wait_for("the vCPU is seen", SEEN_LIMIT, || count(&mut client, "vcpu") == 2);
+}

@@ -1,0 +1,71 @@
+//! `serve --all --qmp-dir DIR`: a socket for each virtual machine of this host, as they come and
+//! go. Those of other tests come and go as well.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process;
+
+use tempfile::TempDir;
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::qmp::Qmp;
+use vmstrobe_tests::require::require_lending_qemu;
+use vmstrobe_tests::rig::wait_for;
+use vmstrobe_tests::serve::Serve;
+
+use crate::{SEEN_LIMIT, count};
+
+/// A QEMU with so many vCPUs, under a name that no other has.
+fn start(directory: &TempDir, name: &str, vcpus: u32) -> (Qemu, PathBuf) {
+    let name = format!("{name}-{}", process::id());
+    let socket = directory.path().join(format!("{name}.sock"));
+    (Qemu::start(&Config { name: &name, vcpus, paused: true, ..Config::default() }), socket)
+}
+
+#[test]
+fn each_vm_has_a_socket_as_long_as_it_lives() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory");
+    let (first, first_socket) = start(&directory, "first", 1);
+    let (_second, second_socket) = start(&directory, "second", 2);
+    let path = directory.path().to_str().expect("the path is text");
+    let mut serve = Serve::spawn(&["--all", "--qmp-dir", path]);
+    for (socket, vcpus) in [(&first_socket, 1), (&second_socket, 2)] {
+        serve.wait_for_socket(socket);
+        let mut client = Qmp::connect(socket).expect("it serves");
+        assert_eq!(count(&mut client, "vcpu"), vcpus);
+        let mode = fs::metadata(socket).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+    let mut second = Qmp::connect(&second_socket).expect("it serves");
+    drop(first);
+    wait_for("its socket goes with it", SEEN_LIMIT, || !first_socket.exists());
+    assert_eq!(count(&mut second, "vcpu"), 2);
+
+    let (_third, third_socket) = start(&directory, "third", 3);
+    wait_for("one that came later has its socket", SEEN_LIMIT, || third_socket.exists());
+    let mut third = Qmp::connect(&third_socket).expect("it serves");
+    assert_eq!(count(&mut third, "vcpu"), 3);
+    assert_eq!(count(&mut second, "vcpu"), 2);
+    assert!(!first_socket.exists());
+}
+
+/// One that was started again has the same name and another process.
+#[test]
+fn a_vm_that_was_started_again_is_served_again() {
+    if !require_lending_qemu() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory");
+    let (before, socket) = start(&directory, "again", 1);
+    let path = directory.path().to_str().expect("the path is text");
+    let mut serve = Serve::spawn(&["--all", "--qmp-dir", path]);
+    serve.wait_for_socket(&socket);
+    drop(before);
+    let (_after, _) = start(&directory, "again", 3);
+    wait_for("the new one is served", SEEN_LIMIT, || {
+        Qmp::connect(&socket).is_ok_and(|mut client| count(&mut client, "vcpu") == 3)
+    });
+}

@@ -1,0 +1,119 @@
+//! The socket's file: who may use it, and whose it is.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::process::getegid;
+use tempfile::TempDir;
+use vmstrobe_tests::command::{Output, vmstrobe};
+use vmstrobe_tests::qmp::Qmp;
+use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::serve::Serve;
+
+use crate::{END_LIMIT, count};
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the path is text")
+}
+
+/// What a server says that cannot have that socket.
+#[track_caller]
+fn refused(socket: &Path) -> Output {
+    let output = vmstrobe(&["serve", "--demo", "--qmp", text(socket)]);
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.starts_with("vmstrobe: "), "{output:?}");
+    let directory = socket.parent().expect("it lies in a directory");
+    assert!(output.stderr.contains(text(directory)), "{output:?}");
+    output
+}
+
+#[test]
+fn only_its_owner_may_use_it_unless_that_is_widened() {
+    if !require_kvm() {
+        return;
+    }
+    let group = getegid().as_raw().to_string();
+    let cases: [(&[&str], u32); 4] = [
+        (&[], 0o600),
+        (&["--mode", "0660"], 0o660),
+        (&["--mode", "0640", "--group", &group], 0o640),
+        (&["--group", &group], 0o660),
+    ];
+    for (widened, mode) in cases {
+        let serve = Serve::start(&[&["--demo"], widened].concat());
+        let file = fs::metadata(serve.socket()).expect("it is there");
+        assert!(file.file_type().is_socket());
+        assert_eq!(file.mode() & 0o7777, mode, "{widened:?}");
+        assert_eq!(file.gid(), getegid().as_raw(), "{widened:?}");
+    }
+}
+
+#[test]
+fn another_group_can_be_given_it() {
+    if !require_kvm() || !crate::require_root() {
+        return;
+    }
+    let serve = Serve::start(&["--demo", "--group", "65534"]);
+    let file = fs::metadata(serve.socket()).expect("it is there");
+    assert_eq!((file.mode() & 0o7777, file.gid()), (0o660, 65534));
+}
+
+#[test]
+fn a_live_socket_is_not_stolen() {
+    if !require_kvm() {
+        return;
+    }
+    let serve = Serve::start(&["--demo"]);
+    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let vcpus = count(&mut client, "vcpu");
+    assert!(vcpus > 0);
+    let output = refused(serve.socket());
+    assert!(output.stderr.contains("listens"), "it does not say why: {output:?}");
+    assert_eq!(count(&mut client, "vcpu"), vcpus);
+    let mut other = Qmp::connect(serve.socket()).expect("it still serves, and at its path");
+    assert_eq!(count(&mut other, "vcpu"), vcpus);
+}
+
+#[test]
+fn a_stale_socket_is_replaced() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory");
+    let socket = directory.path().join("stale");
+    drop(UnixListener::bind(&socket).expect("nobody else has it"));
+    assert!(socket.exists(), "nobody removes it");
+    let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
+    serve.wait_for_socket(&socket);
+    assert!(count(&mut Qmp::connect(&socket).expect("it serves"), "vcpu") > 0);
+}
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory");
+    let file = directory.path().join("file");
+    fs::write(&file, "a user's").expect("there is room for it");
+    refused(&file);
+    assert_eq!(fs::read_to_string(&file).expect("it is there"), "a user's");
+    refused(&directory.path().join("none/socket"));
+}
+
+/// A signal ends it; its socket goes, and so it is not in the way of the next.
+#[test]
+fn a_signal_ends_it_and_its_socket() {
+    if !require_kvm() {
+        return;
+    }
+    let mut serve = Serve::start(&["--demo"]);
+    let _client = Qmp::connect(serve.socket()).expect("it serves");
+    let pid = rustix::process::Pid::from_raw(serve.pid().cast_signed()).expect("a pid is not 0");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is ours");
+    let status = serve.wait_within(END_LIMIT).expect("it ends");
+    assert_eq!(status.code(), Some(0), "{}", serve.said());
+    assert!(!serve.socket().exists());
+}
