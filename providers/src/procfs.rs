@@ -56,6 +56,12 @@ pub(crate) fn links<T>(pid: u32, parse: impl Fn(&str) -> Option<T>) -> io::Resul
     Ok(links)
 }
 
+/// What an fd of a process leads to now; nothing if it is closed.
+pub(crate) fn link(pid: u32, fd: RawFd) -> Option<String> {
+    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+    Some(link.to_string_lossy().into_owned())
+}
+
 /// What an fd of ours leads to.
 pub(crate) fn link_of(fd: impl AsFd) -> io::Result<String> {
     let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))?;

@@ -8,6 +8,8 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
@@ -56,6 +58,12 @@ pub struct Borrowed {
     watch: Arc<DeathWatch>,
     state: Mutex<State>,
 }
+
+/// How often an fd that is new is looked at again before it is taken for one that stays, ...
+const LOOKS: u32 = 6;
+/// ... and how long after one another. That a VMM which opens one again and again, for a tenth of
+/// the time, has it open at each look is one chance in a million.
+const LOOK_PAUSE: Duration = Duration::from_micros(300);
 
 #[derive(Debug, Default)]
 struct State {
@@ -156,8 +164,10 @@ impl Borrowed {
             vms => vms?,
         };
         let mut known: HashMap<_, _> = attached.lent.drain(..).collect();
+        let mut wanted = wanted(&vms, &attached.name);
+        leave_passing(pid, &mut wanted, |fd, link| known.contains_key(&(fd, link)));
         let mut outcome = Ok(());
-        for (fd, link, path) in wanted(&vms, &attached.name) {
+        for (fd, link, path) in wanted {
             let mut kept = known.remove(&(fd, link));
             kept.take_if(|opened| !attached.calls_it_so(opened, link, &path));
             let lent = match kept {
@@ -215,6 +225,25 @@ fn wanted(vms: &[VmFds], name: &str) -> Vec<(RawFd, KvmLink, String)> {
         }));
     }
     wanted
+}
+
+/// Leaves out those that are not known yet and do not stay: a QEMU opens the VM's for each query
+/// that it is asked itself, for some µs, and up to 8.0 the vCPUs' too.
+fn leave_passing(
+    pid: u32,
+    wanted: &mut Vec<(RawFd, KvmLink, String)>,
+    is_known: impl Fn(RawFd, KvmLink) -> bool,
+) {
+    for _ in 0..LOOKS {
+        if wanted.iter().all(|(fd, link, _)| is_known(*fd, *link)) {
+            return;
+        }
+        thread::sleep(LOOK_PAUSE);
+        wanted.retain(|(fd, link, _)| {
+            let is_there = |held: String| KvmLink::parse(&held) == Some(*link);
+            is_known(*fd, *link) || procfs::link(pid, *fd).is_some_and(is_there)
+        });
+    }
 }
 
 impl Attached {
