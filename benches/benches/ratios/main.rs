@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 mod pairs;
-mod one_cpu;
+mod cpus;
 mod rig;
 mod latest;
 mod qemu;
@@ -102,7 +102,7 @@ const MEASURES: [(&str, Measure); 25] = [
     ("qemu/query", qemu::query),
     ("qmp/echo", qmp::echo),
     ("qmp/echo/reads", qmp::echo_reads),
-    ("qmp/echo/one-cpu", qmp::echo_one_cpu),
+    ("qmp/echo/apart", qmp::echo_apart),
     ("qmp/filtered", qmp::filtered),
     ("qmp/all", qmp::all),
     ("qmp/pipelined", qmp::pipelined),

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::one_cpu::OneCpu;
+use crate::cpus::{Placed, Servers};
 use crate::pairs::{Effort, Medians, median, ns, ns_each};
 use crate::qmp_client::{ALL, Client, FILTERED};
 use crate::qmp_echo::{ECHO, Echo, READ_AND_ECHO};
@@ -33,34 +33,32 @@ const QUERIES_OF_ALL: usize = 4000;
 type Measured = Result<Line, Box<dyn Error>>;
 
 /// The round trip of a filtered query, over that of the same request to a server that sends the
-/// same reply every time.
+/// same reply every time; all on one CPU, where everything that we do counts.
 pub(crate) fn echo(name: &str, effort: Effort) -> Measured {
-    let rig = Rig::start()?;
-    let echo = Echo::start(ECHO, &reply_of(&rig)?)?;
-    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::RatioAtMost(1.25)))
+    beside(name, effort, ECHO, Servers::Beside, Goal::RatioAtMost(1.25))
 }
 
 /// The same over a server that reads the statistics of as many vCPUs in between: what is left is
 /// what we do beside system calls.
 pub(crate) fn echo_reads(name: &str, effort: Effort) -> Measured {
-    let rig = Rig::start()?;
-    let echo = Echo::start(READ_AND_ECHO, &reply_of(&rig)?)?;
-    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::None))
+    beside(name, effort, READ_AND_ECHO, Servers::Beside, Goal::None)
 }
 
-/// The same as the first with everybody on one CPU: nobody is woken on another, which can take
-/// longer than all else together.
-pub(crate) fn echo_one_cpu(name: &str, effort: Effort) -> Measured {
-    let rig = Rig::start()?;
-    let echo = Echo::start(ECHO, &reply_of(&rig)?)?;
-    let one = OneCpu::stay()?;
-    one.keep(rig.server_pid())?;
-    one.keep(echo.pid())?;
-    Ok(ratio(name, round_trips(&rig, &echo, effort), Goal::None))
+/// The first with the servers on another CPU than the client.
+pub(crate) fn echo_apart(name: &str, effort: Effort) -> Measured {
+    beside(name, effort, ECHO, Servers::Apart, Goal::None)
 }
 
-fn reply_of(rig: &Rig) -> Result<String, Box<dyn Error>> {
-    Ok(str::from_utf8(answer(rig.ours()?.ask(FILTERED)))?.to_owned())
+fn beside(name: &str, effort: Effort, how: &str, servers: Servers, goal: Goal) -> Measured {
+    let rig = Rig::start()?;
+    let reply = str::from_utf8(answer(rig.ours()?.ask(FILTERED)))?.to_owned();
+    let echo = Echo::start(how, &reply)?;
+    // It has made its vCPUs, if it reads any.
+    answer(echo.client()?.ask(FILTERED));
+    let placed = Placed::here(servers)?;
+    placed.keep(rig.server_pid())?;
+    placed.keep(echo.pid())?;
+    Ok(ratio(name, round_trips(&rig, &echo, effort), goal))
 }
 
 /// Each side of a pair has a new connection: where its server's thread runs, as it happens, is not

@@ -1,4 +1,4 @@
-//! The bare server: for whatever one receive gives, it sends one prepared reply.
+//! The bare server: it greets, and for whatever one receive gives, it sends one prepared reply.
 //!
 //! Invariant: it is such a peer as the real server is: a process of its own, a Unix socket, one
 //! blocking thread a client. Beside receive and send it does nothing, or the bare loop of pread
@@ -29,6 +29,8 @@ pub(crate) const READ_AND_ECHO: &str = "--read-and-echo";
 /// What the real server reads for the filtered query.
 const FILTER: &str = "vcpu: exits, halt_exits";
 
+/// What a client wants to hear first.
+const GREETING: &[u8] = b"{\"QMP\": {}}\r\n";
 /// Room for a request.
 const BUFFER_BYTES: usize = 1 << 16;
 
@@ -60,7 +62,7 @@ impl Echo {
 
     /// A client of it.
     pub(crate) fn client(&self) -> io::Result<Client> {
-        Client::connect(&socket_in(&self.dir))
+        Client::negotiated(&socket_in(&self.dir))
     }
 }
 
@@ -85,6 +87,9 @@ pub(crate) fn serve(how: &str, reply: &str) -> Result<(), Box<dyn Error>> {
 fn answer(mut client: UnixStream, reply: &[u8], rig: &Mutex<Option<Rig>>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut rig = rig.lock().expect("no thread panics");
+    // Clients find what they find at the real one: what they then run on is the scheduler's choice,
+    // and depends on how they came there.
+    client.write_all(GREETING)?;
     while client.read(&mut buffer)? > 0 {
         if let Some(rig) = rig.as_mut() {
             rig.bare.read();
