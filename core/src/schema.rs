@@ -193,7 +193,8 @@ pub struct Object {
     pub index: Option<u32>,
     /// Its statistics. Objects with the same statistics share the schema.
     pub schema: Arc<Schema>,
-    /// Its provider's own handle for it. Never used again for another object.
+    /// Its provider's own handle for it. Never used again for another object; of two objects, the
+    /// one that was made later has the larger, as far as the provider can tell.
     pub key: u64,
 }
 

@@ -54,6 +54,15 @@ impl Census {
         (Self { schemas, holdings }, errors)
     }
 
+    /// The same with the objects of each provider in the order in which they were made, as far as it
+    /// can tell: vCPUs that were plugged in come last, whatever their numbers.
+    pub fn in_order_of_creation(mut self) -> Self {
+        for (_, objects) in &mut self.holdings {
+            objects.sort_by_key(|object| object.key);
+        }
+        self
+    }
+
     /// The schemas, in the order of providers.
     pub fn schemas(&self) -> &[Arc<Schema>] {
         &self.schemas
@@ -235,6 +244,16 @@ mod tests {
             let mut probe = census.probe(&filter).unwrap();
             assert_eq!(probe.read().unwrap().objects().count(), 0);
         }
+    }
+
+    #[test]
+    fn what_was_made_last_may_come_last() {
+        let (registry, _) = keeper(3);
+        let (mut census, _) = Census::look(&registry);
+        census.holdings[0].1.reverse();
+        let keys = |census: &Census| census.objects().map(|object| object.key).collect::<Vec<_>>();
+        assert_eq!(keys(&census), [2, 1, 0]);
+        assert_eq!(keys(&census.in_order_of_creation()), [0, 1, 2]);
     }
 
     #[test]

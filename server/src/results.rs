@@ -14,7 +14,8 @@ use crate::json;
 /// The results of one layout, all but the values.
 ///
 /// ```
-/// use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, RowState, Schema, Snapshot, Target};
+/// use vmstrobe_core::{Desc, Layout, Mask, Object, Order, ReadPlan, RowState};
+/// use vmstrobe_core::{Schema, Snapshot, Target};
 /// use vmstrobe_server::Results;
 ///
 /// let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);

@@ -4,6 +4,7 @@
 
 mod qmp_clients {
     mod library;
+    mod plot;
     mod shell;
     mod typed;
 }

@@ -104,23 +104,47 @@ fn crypto_devices_come_and_go() {
     assert_eq!(count(&mut client, "vcpu"), 2);
 }
 
+/// The later vCPUs first, in QEMU's order as in QEMU, whatever their numbers; for a server that saw
+/// them come, and for one that did not.
 #[test]
 fn vcpus_come() {
     if !require_lending_qemu() {
         return;
     }
-    let extra = ["-smp", "1,maxcpus=2"];
-    let config = Config { name: "plugged", extra: &extra, ..Config::default() };
+    let extra = ["-smp", "1,maxcpus=3"];
+    let config = Config { name: "plugged", paused: true, extra: &extra, ..Config::default() };
     let mut qemu = Qemu::start(&config);
-    let serve = Serve::start(&["-p", &qemu.pid().to_string()]);
-    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let pid = qemu.pid().to_string();
+    let serve = || Serve::start(&["-p", &pid, "--qemu-order"]);
+    let seen = serve();
+    let mut client = Qmp::connect(seen.socket()).expect("it serves");
     assert_eq!(count(&mut client, "vcpu"), 1);
     let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
-    let free = slots.as_array().expect("a list").iter().find(|slot| slot.get("qom-path").is_none());
-    let free = free.expect("there is room for one more");
-    let mut device = free["props"].clone();
-    device["driver"] = free["type"].clone();
-    device["id"] = json!("late");
-    qemu.execute("device_add", device);
-    wait_for("the vCPU is seen", SEEN_LIMIT, || count(&mut client, "vcpu") == 2);
+    let mut slots = slots.as_array().expect("a list").clone();
+    slots.retain(|slot| slot.get("qom-path").is_none());
+    slots.sort_by_key(|slot| std::cmp::Reverse(slot["props"]["core-id"].as_u64()));
+    for slot in &slots {
+        let mut device = slot["props"].clone();
+        device["driver"] = slot["type"].clone();
+        device["id"] = json!(format!("late{}", slot["props"]["core-id"]));
+        qemu.execute("device_add", device);
+    }
+    wait_for("the vCPUs are seen", SEEN_LIMIT, || count(&mut client, "vcpu") == 3);
+    let paths =
+        query(qemu.qmp(), "vcpu").iter().map(|of| of["qom-path"].clone()).collect::<Vec<_>>();
+    let cpus = qemu.execute("query-cpus-fast", Json::Null);
+    let index = |path: &Json| {
+        let mut cpus = cpus.as_array().expect("a list").iter();
+        let cpu = cpus.find(|cpu| cpu["qom-path"] == *path).expect("it is listed");
+        format!("/vm/plugged/vcpu[{}]", cpu["cpu-index"])
+    };
+    let want: Vec<String> = paths.iter().map(index).collect();
+    assert_ne!(want[0], "/vm/plugged/vcpu[2]", "the last one has not the last number: {want:?}");
+    let unseen = serve();
+    let mut other = Qmp::connect(unseen.socket()).expect("it serves");
+    for client in [&mut client, &mut other] {
+        let ours: Vec<Json> =
+            query(client, "vcpu").iter().map(|of| of["qom-path"].clone()).collect();
+        assert_eq!(ours, want);
+    }
 }

@@ -19,7 +19,7 @@ use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{Lender, Opener, StatsFd, sources};
 use crate::process::{DeathWatch, Process};
 use crate::procfs;
-use crate::qmp::CpuNames;
+use crate::qmp::{CpuNames, thread_of};
 use crate::reaper::Reaper;
 
 /// The statistics of VMs of other processes, attached by process id.
@@ -64,6 +64,9 @@ const LOOKS: u32 = 6;
 /// ... and how long after one another. That a VMM which opens one again and again, for a tenth of
 /// the time, has it open at each look is one chance in a million.
 const LOOK_PAUSE: Duration = Duration::from_micros(300);
+
+/// Of an object that has no key yet.
+const NO_KEY: u64 = u64::MAX;
 
 #[derive(Debug, Default)]
 struct State {
@@ -172,7 +175,7 @@ impl Borrowed {
             kept.take_if(|opened| !attached.calls_it_so(opened, link, &path));
             let lent = match kept {
                 Some(opened) => Ok(Some(opened)),
-                None => self.borrow(attached, fd, link, &path, next_key),
+                None => self.borrow(attached, fd, link, &path),
             };
             match lent {
                 Ok(lent) => attached.lent.extend(lent.map(|opened| ((fd, link), opened))),
@@ -180,6 +183,7 @@ impl Borrowed {
             }
         }
         known.values().for_each(|opened| opened.stats.retire());
+        attached.give_keys(next_key);
         outcome
     }
 
@@ -189,7 +193,6 @@ impl Borrowed {
         fd: RawFd,
         link: KvmLink,
         path: &str,
-        next_key: &mut u64,
     ) -> Result<Option<Opened>> {
         let process = &attached.process;
         let Some(borrowed) = process.borrow(fd, |held| KvmLink::parse(held) == Some(link))? else {
@@ -203,9 +206,7 @@ impl Borrowed {
         let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
         let stats = self.opener.open(borrowed, target, Some(lender))?;
         let (path, index) = attached.called(&stats, link, path);
-        let key = *next_key;
-        *next_key += 1;
-        Ok(Some(Opened::new(&path, index, key, stats)))
+        Ok(Some(Opened::new(&path, index, NO_KEY, stats)))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -247,6 +248,18 @@ fn leave_passing(
 }
 
 impl Attached {
+    /// Gives those that are new their keys in the order in which they were made: by the threads
+    /// that made them, whose numbers grow, but for once in some four million.
+    fn give_keys(&mut self, next_key: &mut u64) {
+        let new = self.lent.iter_mut().map(|(_, opened)| opened);
+        let mut new: Vec<&mut Opened> = new.filter(|new| new.object.key == NO_KEY).collect();
+        new.sort_by_key(|opened| thread_of(opened.stats.id()));
+        for opened in new {
+            opened.object.key = *next_key;
+            *next_key += 1;
+        }
+    }
+
     /// The path and index of an object that is `path` if nobody knows better.
     fn called(&self, stats: &StatsFd, link: KvmLink, path: &str) -> (Box<str>, Option<u32>) {
         let KvmLink::VcpuStats(id) = link else { return (path.into(), None) };

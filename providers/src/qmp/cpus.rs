@@ -63,8 +63,8 @@ impl CpuNames {
     }
 }
 
-/// The thread of `kvm-<tid>/vcpu-<n>`.
-fn thread_of(id: &str) -> Option<u32> {
+/// The thread of `kvm-<tid>/vcpu-<n>`, which made what has that id string.
+pub(crate) fn thread_of(id: &str) -> Option<u32> {
     let (thread, _) = id.strip_prefix("kvm-")?.split_once("/vcpu-")?;
     thread.parse().ok()
 }

@@ -29,6 +29,7 @@ mod poller;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cpus::thread_of;
 pub use cpus::{CpuName, CpuNames};
 use poller::{Poller, Shared};
 use session::{REPLY_LIMIT, Wake};

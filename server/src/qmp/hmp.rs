@@ -7,7 +7,7 @@
 //! is said in its output. Every value was read after the request arrived.
 
 use vmstrobe_core::hmp::{InfoStats, Order};
-use vmstrobe_core::{Filter, Names, Request, Result as Outcome, Schema, Target, VcpuRef};
+use vmstrobe_core::{Filter, Names, Request, Result as Outcome, RowState, Schema, Target, VcpuRef};
 use vmstrobe_sampler::Census;
 
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
@@ -233,6 +233,10 @@ fn requests(names: Option<Names>, provider: Option<&str>, order: Order) -> Vec<R
 fn text_of(filter: &Filter, with_provider: bool, census: &Census, order: Order) -> Outcome<String> {
     let mut probe = census.probe(filter)?;
     let snapshot = probe.read()?;
+    // Of what is no more there is nothing to say, as in `query-stats`.
+    if snapshot.objects().all(|view| view.state() == RowState::Gone) {
+        return Ok(String::new());
+    }
     Ok(InfoStats { snapshot, with_provider, with_path: false, order }.to_string())
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use vmstrobe_core::{Error, ErrorKind, Registry, Result};
+use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
 use vmstrobe_sampler::Census;
 
 /// How often to look for objects that came or went.
@@ -36,15 +36,16 @@ impl Inventory {
     /// If no thread can be started.
     pub(super) fn new(
         registry: &Registry,
+        order: Order,
         mut complain: impl FnMut(&Error) + Send + 'static,
     ) -> Result<Self> {
-        let mut inventory = Self::fixed(registry);
+        let mut inventory = Self::fixed(registry, order);
         let (stop, stopped) = channel::<()>();
         let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
         let looker = move || {
             let mut last = String::new();
             while stopped.recv_timeout(LOOK_PERIOD) == Err(RecvTimeoutError::Timeout) {
-                let (census, errors) = Census::look(&registry);
+                let (census, errors) = look(&registry, order);
                 current.replace(census);
                 let text: String = errors.iter().map(Error::to_string).collect();
                 if text != last {
@@ -62,8 +63,8 @@ impl Inventory {
     }
 
     /// Looks once.
-    pub(super) fn fixed(registry: &Registry) -> Self {
-        let census = Mutex::new(Arc::new(Census::look(registry).0));
+    pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
+        let census = Mutex::new(Arc::new(look(registry, order).0));
         let current = Arc::new(Current { census, generation: AtomicU64::new(0) });
         Self { registry: registry.clone(), current, stop: None, thread: None }
     }
@@ -82,6 +83,15 @@ impl Inventory {
     /// Whose objects they are.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
+    }
+}
+
+/// In the order of which QEMU's is the reverse, or by number.
+fn look(registry: &Registry, order: Order) -> (Census, Vec<Error>) {
+    let (census, errors) = Census::look(registry);
+    match order {
+        Order::Schema => (census, errors),
+        Order::Qemu => (census.in_order_of_creation(), errors),
     }
 }
 

@@ -46,7 +46,7 @@ impl Shared {
         complain: Option<fn(&Error)>,
     ) -> Result<Self> {
         let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
-        let inventory = Inventory::new(registry, complain)?;
+        let inventory = Inventory::new(registry, order, complain)?;
         let (counts, seats) = (Counters::default(), StreamSeats::new());
         Ok(Self { inventory, order, counts, seats })
     }
@@ -54,7 +54,7 @@ impl Shared {
     /// The same without a thread, now or later: over what there is now, and nobody subscribes.
     pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
         let (counts, seats) = (Counters::default(), StreamSeats::none());
-        Self { inventory: Inventory::fixed(registry), order, counts, seats }
+        Self { inventory: Inventory::fixed(registry, order), order, counts, seats }
     }
 }
 
