@@ -9,6 +9,7 @@ mod alloc {
     mod limits;
     mod ticks;
     mod tables;
+    mod queries;
 }
 
 use std::alloc::{GlobalAlloc, Layout, System};
