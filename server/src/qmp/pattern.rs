@@ -39,14 +39,14 @@ struct Envelope<'t> {
 }
 
 impl Pattern {
-    /// Of the text of a request, which is a JSON object.
-    pub(super) fn new(text: &[u8]) -> Self {
-        match id_in(text) {
-            None => Self { before: text.into(), after: None },
-            Some(id) => {
-                Self { before: text[..id.start].into(), after: Some(text[id.end..].into()) }
-            }
+    /// Of the text of a request, which has an id or not; nothing if it does not show where. (QEMU
+    /// takes more than JSON; what looks for the id does not.)
+    pub(super) fn new(text: &[u8], has_id: bool) -> Option<Self> {
+        if !has_id {
+            return Some(Self { before: text.into(), after: None });
         }
+        let id = id_in(text)?;
+        Some(Self { before: text[..id.start].into(), after: Some(text[id.end..].into()) })
     }
 
     /// The request, if those bytes begin with it.
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
 
     fn found(of: &str, bytes: &str) -> Option<(usize, Option<String>)> {
-        let found = Pattern::new(of.as_bytes());
-        let found = found.find(bytes.as_bytes())?;
+        let pattern = Pattern::new(of.as_bytes(), of.contains("id\""));
+        let found = pattern?.find(bytes.as_bytes())?;
         let id = found.id.map(|id| String::from_utf8(id.to_vec()).unwrap());
         Some((found.bytes, id))
     }
@@ -138,6 +138,12 @@ mod tests {
             let other = text.replace(id, "5");
             assert_eq!(found(&text, &other), Some((other.len(), Some("5".to_owned()))), "{id}");
         }
+    }
+
+    #[test]
+    fn an_id_that_is_not_found_is_not_left_out() {
+        let text = br#"{'execute': 'query-stats', 'id': 1}"#;
+        assert!(Pattern::new(text, true).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use vmstrobe_core::Order;
 use vmstrobe_core::{Error, Filter, ObjectView, RowState, Schema, Target, WORD_BYTES};
 use vmstrobe_sampler::{Census, Probe};
 
+use super::envelope::Request;
 use super::filter;
 use super::members::Members;
 use super::pattern::{Pattern, Recognised};
@@ -41,7 +42,7 @@ pub(super) struct Queries {
 pub(super) struct Query {
     arguments: Dict<'static>,
     /// The request by which it was asked for last.
-    pattern: Pattern,
+    pattern: Option<Pattern>,
     parts: Vec<Part>,
     bytes: usize,
 }
@@ -63,7 +64,8 @@ impl Queries {
     ) -> Option<(&mut Query, Recognised<'t>)> {
         self.renew(shared);
         let mut kept = self.kept.iter().enumerate().rev();
-        let (at, found) = kept.find_map(|(at, query)| Some((at, query.pattern.find(bytes)?)))?;
+        let (at, found) =
+            kept.find_map(|(at, query)| Some((at, query.pattern.as_ref()?.find(bytes)?)))?;
         Some((self.use_again(at), found))
     }
 
@@ -73,17 +75,19 @@ impl Queries {
     /// What is wrong with the arguments, or why nothing can be opened.
     pub(super) fn prepare(
         &mut self,
-        arguments: &Dict<'_>,
+        request: &Request<'_>,
         text: &[u8],
         shared: &Shared,
     ) -> Result<&mut Query, Refusal> {
         self.renew(shared);
+        let (arguments, pattern) = (&request.arguments, Pattern::new(text, request.id.is_some()));
         if let Some(at) = self.kept.iter().rposition(|query| query.arguments == *arguments) {
             let query = self.use_again(at);
-            query.pattern = Pattern::new(text);
+            query.pattern = pattern;
             return Ok(query);
         }
-        self.kept.push(Query::new(arguments, text, shared)?);
+        let query = Query::new(arguments, shared)?;
+        self.kept.push(Query { pattern, bytes: query.bytes + 2 * text.len(), ..query });
         self.tidy();
         Ok(self.kept.last_mut().expect("one was pushed, and the last is never tidied away"))
     }
@@ -123,7 +127,7 @@ impl Queries {
 }
 
 impl Query {
-    fn new(arguments: &Dict<'_>, text: &[u8], shared: &Shared) -> Result<Self, Refusal> {
+    fn new(arguments: &Dict<'_>, shared: &Shared) -> Result<Self, Refusal> {
         let census = shared.inventory.census();
         let mut members = Members::of_arguments(arguments);
         let filter = filter::stats_filter(&mut members, &census)?;
@@ -139,8 +143,8 @@ impl Query {
             parts.reverse();
         }
         let words: usize = parts.iter().map(|part| part.probe.layout().words()).sum();
-        let (arguments, pattern) = (arguments.clone().into_owned(), Pattern::new(text));
-        Ok(Self { arguments, pattern, parts, bytes: 2 * text.len() + words * WORD_BYTES })
+        let arguments = arguments.clone().into_owned();
+        Ok(Self { arguments, pattern: None, parts, bytes: words * WORD_BYTES })
     }
 
     /// Reads, and appends the list of results.

@@ -171,7 +171,7 @@ impl State {
             return Err(Refusal::generic(format!("The command {command} does not support OOB")));
         }
         match command {
-            "query-stats" => return self.queries.prepare(arguments, text, shared)?.write(out),
+            "query-stats" => return self.queries.prepare(request, text, shared)?.write(out),
             "query-stats-schemas" => return query::write_schemas(arguments, shared, out),
             "stats-subscribe" => return self.streams.subscribe(shared, arguments, out),
             "stats-unsubscribe" => self.streams.unsubscribe(arguments)?,
