@@ -54,8 +54,8 @@ impl Census {
         (Self { schemas, holdings }, errors)
     }
 
-    /// The same with the objects of each provider in the order in which they were made, as far as it
-    /// can tell: vCPUs that were plugged in come last, whatever their numbers.
+    /// The same with the objects of each provider in the order in which they were made, as far as
+    /// it can tell: vCPUs that were plugged in come last, whatever their numbers.
     pub fn in_order_of_creation(mut self) -> Self {
         for (_, objects) in &mut self.holdings {
             objects.sort_by_key(|object| object.key);

@@ -170,11 +170,12 @@ fn shortest_of_17(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use vmstrobe_core::{Scale, Target};
 
-    fn descs() -> Vec<Desc> {
+    /// One of each kind, the last of kinds that nobody knows.
+    pub(crate) fn descs() -> Vec<Desc> {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
         vec![
             Desc::counter("exits", 0),

@@ -212,36 +212,9 @@ fn offset(text: &str) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::tests::descs;
     use std::sync::Arc;
-    use vmstrobe_core::{Base, Desc, Mask, ReadPlan, RowState, Scale, Schema, StatType, Unit};
-
-    fn descs() -> Vec<Desc> {
-        let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
-        vec![
-            Desc::counter("exits", 0),
-            ns(Desc {
-                stat_type: StatType::Log2Histogram,
-                size: 3,
-                ..Desc::counter("wait_hist", 8)
-            }),
-            Desc {
-                stat_type: StatType::Instant,
-                unit: Unit::Boolean,
-                ..Desc::counter("blocking", 32)
-            },
-            Desc {
-                stat_type: StatType::LinearHistogram,
-                bucket_size: 4,
-                ..Desc::counter("one", 40)
-            },
-            Desc {
-                stat_type: StatType::Unknown(9),
-                unit: Unit::Unknown(7),
-                scale: Scale { base: Base::Unknown(3), exponent: 2 },
-                ..Desc::counter("newer", 0)
-            },
-        ]
-    }
+    use vmstrobe_core::{Mask, ReadPlan, RowState, Schema};
 
     /// The results of one object, or of two of them of which the first could not be read.
     fn result(target: Target, objects: u32, order: Order) -> String {

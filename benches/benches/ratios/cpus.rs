@@ -1,5 +1,5 @@
-//! Who runs on which CPU, where the scheduler's choice would drown what is measured: waking a thread
-//! on another CPU can take longer than all else together.
+//! Who runs on which CPU, where the scheduler's choice would drown what is measured: waking a
+//! thread on another CPU can take longer than all else together.
 
 use std::error::Error;
 use std::fs;
