@@ -179,8 +179,7 @@ pub(super) fn is_event(text: &[u8]) -> bool {
 pub(super) fn greeting(text: &[u8]) -> Result<()> {
     let greeting: Greeting<'_> = serde_json::from_slice(text).map_err(malformed)?;
     if greeting.qmp.version.package.starts_with("vmstrobe ") {
-        let text =
-            "it is a vmstrobe that serves there: name its VM by -p, or its QEMU's own socket";
+        let text = "a vmstrobe answers there, no QEMU: name its VM by -p, or its QEMU's own socket";
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     Ok(())

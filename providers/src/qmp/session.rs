@@ -142,7 +142,8 @@ impl Session {
             }
             fault => fault,
         })?;
-        message::greeting(session.framer.text(greeting))?;
+        message::greeting(session.framer.text(greeting))
+            .map_err(|error| Error::new(error.kind(), format!("{}: {error}", path.display())))?;
         session.negotiate()?;
         Ok(session)
     }

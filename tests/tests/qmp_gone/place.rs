@@ -117,3 +117,16 @@ fn a_signal_ends_it_and_its_socket() {
     assert_eq!(status.code(), Some(0), "{}", serve.said());
     assert!(!serve.socket().exists());
 }
+
+/// Its lists stand in another order than QEMU's, and what it has it has from somebody else.
+#[test]
+fn a_server_of_ours_is_no_qemu_to_ask() {
+    if !require_kvm() {
+        return;
+    }
+    let serve = Serve::start(&["--demo"]);
+    let output = vmstrobe(&["query", "--from-qmp", text(serve.socket())]);
+    assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
+    let why = format!("{}: a vmstrobe answers there", serve.socket().display());
+    assert!(output.stderr.contains(&why), "{output:?}");
+}
