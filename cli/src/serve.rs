@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::Order;
+use vmstrobe_sampler::look_pause;
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
@@ -23,6 +24,8 @@ mod place;
 mod roll;
 mod doors;
 
+/// How often to look who has come or gone, at most.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How often to look whether it is over, or a virtual machine has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -91,7 +94,7 @@ impl Serving {
             several.look(&mut self.doors);
         }
         let end = Instant::now();
-        self.next_look = end + roll::pause(end - begin);
+        self.next_look = end + look_pause(LOOK_PERIOD, end - begin);
     }
 }
 

@@ -6,7 +6,6 @@
 //! nothing to read yet.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Duration;
 
 use crate::engine::Vmm;
 
@@ -16,11 +15,6 @@ const MISSED_MAX: u32 = 3;
 /// At which refusal in a row it is said, of one that came later. Of those that were there at the
 /// start it is said at once.
 const REFUSED_SAID: u32 = 3;
-/// How often to look.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// How much longer than a look the time between two is: on a host with very many processes, looking
-/// must not become what it is busy with.
-const LOOK_SHARE: u32 = 20;
 
 /// What a look has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -80,11 +74,6 @@ impl Roll {
     pub(super) fn accept(&mut self, vmm: Vmm) {
         self.refused.remove(&vmm);
     }
-}
-
-/// How long to wait after a look that took so long.
-pub(super) fn pause(look: Duration) -> Duration {
-    LOOK_PERIOD.max(look.saturating_mul(LOOK_SHARE))
 }
 
 #[cfg(test)]
@@ -159,11 +148,5 @@ mod tests {
         assert!(!roll.refuse(vmm(1)) && !roll.refuse(vmm(1)));
         roll.accept(vmm(1));
         assert!(!roll.refuse(vmm(1)) && !roll.refuse(vmm(1)) && roll.refuse(vmm(1)));
-    }
-
-    #[test]
-    fn looking_takes_a_small_part_of_the_time() {
-        assert_eq!(pause(Duration::from_millis(1)), LOOK_PERIOD);
-        assert_eq!(pause(Duration::from_millis(500)), Duration::from_secs(10));
     }
 }

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
-use vmstrobe_sampler::Census;
+use vmstrobe_sampler::{Census, look_pause};
 
-/// How often to look for objects that came or went.
+/// How often to look for objects that came or went, at most.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// What the providers of a registry have now. Dropping it ends its thread.
@@ -43,9 +43,11 @@ impl Inventory {
         let (stop, stopped) = channel::<()>();
         let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
         let looker = move || {
-            let mut last = String::new();
-            while stopped.recv_timeout(LOOK_PERIOD) == Err(RecvTimeoutError::Timeout) {
+            let (mut last, mut pause) = (String::new(), LOOK_PERIOD);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let begin = Instant::now();
                 let (census, errors) = look(&registry, order);
+                pause = look_pause(LOOK_PERIOD, begin.elapsed());
                 current.replace(census);
                 let text: String = errors.iter().map(Error::to_string).collect();
                 if text != last {
