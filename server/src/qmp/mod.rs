@@ -1,4 +1,12 @@
-//! QMP, the part of it that is about statistics.
+//! QMP, the part of it that is about statistics: `query-stats`, `query-stats-schemas`, `info
+//! stats`, and streams, for many clients of one [`Server`].
+//!
+//! From the bytes of a request to its reply: `framer`, `value`, `envelope`, then `members` and what
+//! each command makes of them. docs/qmp.md tells clients what to expect.
+//!
+//! Invariant: class and text of every refusal, order of checks, order of keys and spelling are
+//! those of QEMU 10.0; with [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. What is
+//! answered was read after the request arrived.
 
 mod refusal;
 mod qdict;

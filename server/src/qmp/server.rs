@@ -47,6 +47,19 @@ pub struct Config {
 ///
 /// Dropping it disconnects them and removes the socket; that takes as long as the requests that are
 /// being answered.
+///
+/// ```
+/// use vmstrobe_core::Registry;
+/// use vmstrobe_server::qmp::{Config, Server};
+///
+/// let registry = Registry::default(); // providers are added now, or while it serves
+/// let path = std::env::temp_dir().join(format!("vmstrobe-{}.sock", std::process::id()));
+/// let server = Server::listen(&path, registry.clone(), Config::default())?;
+/// assert_eq!(server.counts().clients, 0);
+/// drop(server);
+/// assert!(!path.exists());
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -99,6 +112,18 @@ impl Server {
 
 /// What a server would send to a client who sends these pieces, one after the other: the greeting
 /// first, no events. For tests and fuzzing; there is no socket, and objects are looked for once.
+///
+/// ```
+/// use vmstrobe_core::{Order, Registry};
+/// use vmstrobe_server::qmp::answers;
+///
+/// let requests = br#"{"execute": "qmp_capabilities"} {"execute": "nonsense", "id": 7}"#;
+/// let replies = answers(&Registry::default(), Order::Schema, [&requests[..]]);
+/// let replies = String::from_utf8(replies).expect("it is ASCII");
+/// let mut lines = replies.lines().skip(1);
+/// assert_eq!(lines.next(), Some(r#"{"return": {}}"#));
+/// assert!(lines.next().is_some_and(|line| line.starts_with(r#"{"id": 7, "error": "#)));
+/// ```
 pub fn answers<'a>(
     registry: &Registry,
     order: Order,
