@@ -80,8 +80,9 @@ impl Roster {
         }
     }
 
-    /// Refreshes every `interval`, or as seldom as [`look_pause`] says, on a thread of its own, until
-    /// the watch is dropped, and hands changes to the sampler behind `control`. Errors go to `complain`, each text once in a row.
+    /// Refreshes every `interval`, or as seldom as [`look_pause`] says, on a thread of its own,
+    /// until the watch is dropped, and hands changes to the sampler behind `control`. Errors go to
+    /// `complain`, each text once in a row.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -145,8 +146,8 @@ impl Roster {
 }
 
 /// How long to wait after a look that took so long, where one is wanted every `interval`: so that
-/// looking takes no more than a twentieth of a CPU, however many objects there are. (A link in /proc
-/// costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.)
+/// looking takes no more than a twentieth of a CPU, however many objects there are. (A link in
+/// /proc costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.)
 ///
 /// ```
 /// use std::time::Duration;

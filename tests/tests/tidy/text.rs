@@ -14,6 +14,7 @@ const GLUE_PLACES: &[&str] = &["tests", "examples", "benches", "fuzz"];
 
 /// Files that are short for a reason: (file, reason).
 pub(crate) const SHORT: &[(&str, &str)] = &[
+    ("cli/src/serve/roll.rs", "who came and who went: decisions, and nothing that asks a system"),
     ("core/src/hist.rs", "two kinds of histogram and what can be asked of them: no third"),
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
