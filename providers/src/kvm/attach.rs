@@ -59,11 +59,15 @@ pub struct Borrowed {
     state: Mutex<State>,
 }
 
-/// How often an fd that is new is looked at again before it is taken for one that stays, ...
-const LOOKS: u32 = 6;
-/// ... and how long after one another. That a VMM which opens one again and again, for a tenth of
-/// the time, has it open at each look is one chance in a million.
-const LOOK_PAUSE: Duration = Duration::from_micros(300);
+/// How long to wait before each further look at an fd that is new, until it is taken for one that
+/// stays: 25 ms in all, so that a VMM which is interrupted while it has it open is not mistaken.
+const LOOK_PAUSES: [Duration; 5] = [
+    Duration::from_micros(300),
+    Duration::from_micros(700),
+    Duration::from_millis(2),
+    Duration::from_millis(6),
+    Duration::from_millis(16),
+];
 
 /// Of an object that has no key yet.
 const NO_KEY: u64 = u64::MAX;
@@ -168,7 +172,10 @@ impl Borrowed {
         };
         let mut known: HashMap<_, _> = attached.lent.drain(..).collect();
         let mut wanted = wanted(&vms, &attached.name);
-        leave_passing(pid, &mut wanted, |fd, link| known.contains_key(&(fd, link)));
+        let is_known = |fd, link| known.contains_key(&(fd, link));
+        leave_passing(&mut wanted, is_known, thread::sleep, |fd, link| {
+            procfs::link(pid, fd).is_some_and(|held| KvmLink::parse(&held) == Some(link))
+        });
         let mut outcome = Ok(());
         for (fd, link, path) in wanted {
             let mut kept = known.remove(&(fd, link));
@@ -231,19 +238,17 @@ fn wanted(vms: &[VmFds], name: &str) -> Vec<(RawFd, KvmLink, String)> {
 /// Leaves out those that are not known yet and do not stay: a QEMU opens the VM's for each query
 /// that it is asked itself, for some µs, and up to 8.0 the vCPUs' too.
 fn leave_passing(
-    pid: u32,
     wanted: &mut Vec<(RawFd, KvmLink, String)>,
     is_known: impl Fn(RawFd, KvmLink) -> bool,
+    wait: impl Fn(Duration),
+    is_there: impl Fn(RawFd, KvmLink) -> bool,
 ) {
-    for _ in 0..LOOKS {
+    for pause in LOOK_PAUSES {
         if wanted.iter().all(|(fd, link, _)| is_known(*fd, *link)) {
             return;
         }
-        thread::sleep(LOOK_PAUSE);
-        wanted.retain(|(fd, link, _)| {
-            let is_there = |held: String| KvmLink::parse(&held) == Some(*link);
-            is_known(*fd, *link) || procfs::link(pid, *fd).is_some_and(is_there)
-        });
+        wait(pause);
+        wanted.retain(|(fd, link, _)| is_known(*fd, *link) || is_there(*fd, *link));
     }
 }
 

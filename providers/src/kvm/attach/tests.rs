@@ -1,6 +1,7 @@
 //! Other processes to borrow from: a real QEMU, and a VMM of ours
 //! that does as it is told.
 
+use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
@@ -190,18 +191,43 @@ fn vcpus_of_a_qemu_are_borrowed() {
     assert!(scan::scan_all().unwrap().vms.contains(vm));
 }
 
-/// Without further looks, one attempt in a thousand finds it open all the while.
+/// Each stays for so many looks.
 #[test]
-fn what_a_vmm_opens_for_a_moment_is_not_borrowed() {
+fn what_is_open_for_a_moment_is_left_out() {
+    let all = LOOK_PAUSES.len();
+    let (known, stays, looks) = (7, [0, 1, all - 1, all, all + 1], Cell::new(0));
+    let wanted = |fds: &[usize]| -> Vec<(RawFd, KvmLink, String)> {
+        fds.iter().map(|fd| (*fd as RawFd, KvmLink::VmStats, String::new())).collect()
+    };
+    let mut left = wanted(&[0, 1, 2, 3, 4, known]);
+    let is_known = |fd: RawFd, _| fd as usize == known;
+    let wait = |pause| {
+        assert_eq!(pause, LOOK_PAUSES[looks.get()]);
+        looks.set(looks.get() + 1);
+    };
+    leave_passing(&mut left, is_known, wait, |fd, _| stays[fd as usize] >= looks.get());
+    assert_eq!((left, looks.get()), (wanted(&[3, 4, known]), all));
+    let mut left = wanted(&[known]);
+    leave_passing(&mut left, is_known, |_| panic!("nothing is new"), |_, _| false);
+    assert_eq!(left, wanted(&[known]));
+}
+
+/// A VMM that opens one all the time, for a tenth of it: whatever is mistaken once is found out.
+#[test]
+fn what_a_vmm_opens_for_a_moment_is_not_kept() {
     let Some(mut vmm) = Vmm::start() else { return };
-    vmm.tell("bare", 1, 0);
-    vmm.tell("flicker", 1, 0);
-    let is_open = || procfs::links(vmm.0.id(), KvmLink::parse).unwrap().len() == 2;
-    assert!(soon(Duration::from_secs(10), is_open), "it opens none");
+    vmm.tell("vm", 1, 0);
+    vmm.tell("vcpu 0", 1, 0);
+    vmm.tell("add 0", 1, 1);
     let kvm = borrowed();
-    for _ in 0..10_000 {
-        let error = kvm.attach(vmm.0.id()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    kvm.attach(vmm.0.id()).unwrap();
+    let before = paths(&kvm);
+    vmm.tell("flicker", 1, 1);
+    let is_open = || procfs::links(vmm.0.id(), KvmLink::parse).unwrap().len() > before.len() + 2;
+    assert!(soon(Duration::from_secs(10), is_open), "it opens none");
+    for _ in 0..1000 {
+        let is_as_before = || paths(&kvm) == before;
+        assert!(soon(Duration::from_secs(10), is_as_before), "{:?}", paths(&kvm));
     }
 }
 
