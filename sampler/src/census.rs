@@ -123,7 +123,7 @@ impl Probe {
     /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
     ///
     /// The snapshot has no window: it was read during this call, and whoever wants to know when
-    /// that was asks the clock. Two looks at it would cost as much as half a vCPU.
+    /// that was asks the clock. Two looks at it would cost 45 ns, a fifth of what a vCPU costs.
     ///
     /// # Errors
     /// `Busy`, mostly, if he does not answer in time: see [`Provider::refresh`].
