@@ -47,6 +47,7 @@ struct Total {
     refused: u64,
     dropped: u64,
     requests: u64,
+    unread: u64,
 }
 
 impl Doors {
@@ -145,10 +146,11 @@ impl Total {
         self.refused += counts.clients_refused;
         self.dropped += counts.clients_dropped;
         self.requests += counts.requests;
+        self.unread += counts.unread_rows;
     }
 
     fn text(&self) -> String {
-        let Self { served, refused, dropped, requests } = *self;
+        let Self { served, refused, dropped, requests, unread } = *self;
         let clients = counted(served as usize, "client");
         let requests = counted(requests as usize, "request");
         let mut text = format!("answered {requests} of {clients}");
@@ -157,6 +159,9 @@ impl Total {
         }
         if dropped > 0 {
             text += &format!("; dropped {}, who did not read", thousands(dropped));
+        }
+        if unread > 0 {
+            text += &format!("; {} could not be read", counted(unread as usize, "row"));
         }
         text
     }
@@ -230,5 +235,7 @@ mod tests {
         let want = "answered 2,408 requests of 2 clients; sent 2 away, there were too many; \
                     dropped 1, who did not read";
         assert_eq!(total.text(), want);
+        total.add(Counts { unread_rows: 3, ..Counts::default() });
+        assert_eq!(total.text(), format!("{want}; 3 rows could not be read"));
     }
 }

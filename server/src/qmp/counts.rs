@@ -20,6 +20,8 @@ pub struct Counts {
     /// Requests that were answered, be it by an error; what is no JSON gets an error and counts as
     /// one.
     pub requests: u64,
+    /// Objects that were left out of replies because they could not be read though they were there.
+    pub unread_rows: u64,
     /// Events that were written for clients.
     pub events: u64,
     /// Bytes that clients sent.
@@ -36,6 +38,7 @@ pub(super) struct Counters {
     pub(super) clients_refused: Counter,
     pub(super) clients_dropped: Counter,
     pub(super) requests: Counter,
+    pub(super) unread_rows: Counter,
     pub(super) events: Counter,
     pub(super) bytes_received: Counter,
     pub(super) bytes_sent: Counter,
@@ -54,6 +57,7 @@ impl Counters {
             clients_refused: self.clients_refused.get(),
             clients_dropped: self.clients_dropped.get(),
             requests: self.requests.get(),
+            unread_rows: self.unread_rows.get(),
             events: self.events.get(),
             bytes_received: self.bytes_received.get(),
             bytes_sent: self.bytes_sent.get(),
@@ -95,6 +99,7 @@ mod tests {
         counters.events.add(6);
         counters.bytes_received.add(7);
         counters.bytes_sent.add(8);
+        counters.unread_rows.add(9);
         let counts = Counts {
             clients: 1,
             clients_served: 2,
@@ -104,6 +109,7 @@ mod tests {
             events: 6,
             bytes_received: 7,
             bytes_sent: 8,
+            unread_rows: 9,
         };
         assert_eq!(counters.counts(), counts);
     }

@@ -9,6 +9,9 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+/// The longest request that is kept to be recognised. What is longer is looked at in the ordinary
+/// way each time.
+const MAX_PATTERN_BYTES: usize = 4096;
 /// The longest id that is recognised. Longer ones are looked at in the ordinary way.
 const MAX_ID_BYTES: usize = 64;
 /// The most digits of a number that is surely echoed as it is.
@@ -39,9 +42,12 @@ struct Envelope<'t> {
 }
 
 impl Pattern {
-    /// Of the text of a request, which has an id or not; nothing if it does not show where. (QEMU
-    /// takes more than JSON; what looks for the id does not.)
+    /// Of the text of a request, which has an id or not; nothing if it is too long, or does not show
+    /// where the id is. (QEMU takes more than JSON; what looks for the id does not.)
     pub(super) fn new(text: &[u8], has_id: bool) -> Option<Self> {
+        if text.len() > MAX_PATTERN_BYTES {
+            return None;
+        }
         if !has_id {
             return Some(Self { before: text.into(), after: None });
         }
@@ -144,6 +150,15 @@ mod tests {
     fn an_id_that_is_not_found_is_not_left_out() {
         let text = br#"{'execute': 'query-stats', 'id': 1}"#;
         assert!(Pattern::new(text, true).is_none());
+    }
+
+    #[test]
+    fn a_long_request_is_not_kept() {
+        let text = |spaces: usize| format!(r#"{{"id": 1{}}}"#, " ".repeat(spaces));
+        let longest = MAX_PATTERN_BYTES - text(0).len();
+        assert!(Pattern::new(text(longest).as_bytes(), true).is_some());
+        assert!(Pattern::new(text(longest + 1).as_bytes(), true).is_none());
+        assert!(Pattern::new(text(longest + 1).as_bytes(), false).is_none());
     }
 
     #[test]

@@ -13,6 +13,7 @@ use vmstrobe_core::Order;
 use vmstrobe_core::{Error, Filter, ObjectView, RowState, Schema, Target, WORD_BYTES};
 use vmstrobe_sampler::{Census, Probe};
 
+use super::counts::Counters;
 use super::envelope::Request;
 use super::filter;
 use super::members::Members;
@@ -147,12 +148,12 @@ impl Query {
         Ok(Self { arguments, pattern: None, parts, bytes: words * WORD_BYTES })
     }
 
-    /// Reads, and appends the list of results.
+    /// Reads, and appends the list of results. What could not be read is counted.
     ///
     /// # Errors
     /// If what is there could not be read, none of it; or if it is too much.
     #[inline]
-    pub(super) fn write(&mut self, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let (start, mut is_empty, mut unread) = (out.len(), true, None);
         out.push(b'[');
         for Part { probe, results } in &mut self.parts {
@@ -162,6 +163,7 @@ impl Query {
                     RowState::Good => {}
                     RowState::Gone => continue,
                     state => {
+                        counts.unread_rows.add(1);
                         unread = Some(not_read(&view, state));
                         continue;
                     }

@@ -134,7 +134,7 @@ impl State {
     #[inline]
     fn answer_again(&mut self, stream: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let (query, request) = self.queries.recall(stream, &self.shared)?;
-        reply(out, request.id, |out| query.write(out));
+        reply(out, request.id, |out| query.write(&self.shared.counts, out));
         Some(request.bytes)
     }
 
@@ -171,7 +171,10 @@ impl State {
             return Err(Refusal::generic(format!("The command {command} does not support OOB")));
         }
         match command {
-            "query-stats" => return self.queries.prepare(request, text, shared)?.write(out),
+            "query-stats" => {
+                let query = self.queries.prepare(request, text, shared)?;
+                return query.write(&shared.counts, out);
+            }
             "query-stats-schemas" => return query::write_schemas(arguments, shared, out),
             "stats-subscribe" => return self.streams.subscribe(shared, arguments, out),
             "stats-unsubscribe" => self.streams.unsubscribe(arguments)?,

@@ -383,7 +383,11 @@ fn what_cannot_be_read_is_left_out_and_nothing_at_all_is_an_error() {
         ([RowState::Stale, RowState::Aged(90)], (0, Some("/vcpu[1] has fallen silent"))),
     ] {
         provider.set(&[(0, 0, states[0]), (0, 1, states[1])]);
-        let reply = stats(&mut session(&registry, Order::Schema), EXITS);
+        let mut session = session(&registry, Order::Schema);
+        let reply = stats(&mut session, EXITS);
+        let is_unread = |state: &&RowState| !matches!(state, RowState::Good | RowState::Gone);
+        let unread = states.iter().filter(is_unread).count() as u64;
+        assert_eq!(session.state.shared.counts.counts().unread_rows, unread, "{states:?}");
         let error = want.1.is_none_or(|why| reply.contains(&format!(r#""desc": "{why}"#)));
         assert!(error && reply.contains(r#""error""#) == want.1.is_some(), "{states:?}: {reply}");
         assert_eq!(reply.matches("qom-path").count(), want.0, "{states:?}: {reply}");
