@@ -42,8 +42,8 @@ struct Envelope<'t> {
 }
 
 impl Pattern {
-    /// Of the text of a request, which has an id or not; nothing if it is too long, or does not show
-    /// where the id is. (QEMU takes more than JSON; what looks for the id does not.)
+    /// Of the text of a request, which has an id or not; nothing if it is too long, or does not
+    /// show where the id is. (QEMU takes more than JSON; what looks for the id does not.)
     pub(super) fn new(text: &[u8], has_id: bool) -> Option<Self> {
         if text.len() > MAX_PATTERN_BYTES {
             return None;
