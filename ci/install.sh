@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages, and QEMU's
-# QMP library for Python, for which the tests have a Python of their own in target/.
+# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages; beside it,
+# unpacked in target/ and not installed, the 7.2 of a release's own, which keeps no stats fds open; and QEMU's QMP library
+# for Python, for which the tests have a Python of their own in target/.
 # Nothing happens to what is there. What cannot be installed is a note, never a failure: the tests say what they skip.
 # VMSTROBE_NO_INSTALL=1 leaves the machine as it is.
 set -euo pipefail
@@ -9,6 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 wanted=10
 package=qemu-system-x86
 list=/etc/apt/sources.list.d/vmstrobe-backports.sources
+older=7.2
+older_qemu=$(realpath -m "${CARGO_TARGET_DIR:-target}/qemu-$older")
 library="qemu.qmp>=0.0.6,<0.1"
 python=${CARGO_TARGET_DIR:-target}/python
 log=$(mktemp)
@@ -79,6 +82,62 @@ else
   # ID and VERSION_CODENAME.
   . /etc/os-release
   if install_qemu; then note "QEMU $(installed_major) is there now"; else note "nothing is installed"; fi
+fi
+
+# The newest version of a package, of the older QEMU's release, in the sources that are there.
+older_version() { # PACKAGE
+  apt-cache madison "$1" 2>/dev/null | sed -n "s/^[^|]*| *\(\([0-9]*:\)\{0,1\}$older[+.~-][^ ]*\) .*/\1/p" | head -n 1 || true
+}
+
+# Downloads a package and unpacks it.
+unpack() { # PACKAGE INTO
+  local version
+  version=$(older_version "$1")
+  [ -n "$version" ] || { note "no $1 $older in apt's sources"; return 1; }
+  rm -f ./"$1"_*.deb
+  apt download "$1=$version" && dpkg -x ./"$1"_*.deb "$2" && rm -f ./"$1"_*.deb
+}
+
+# A script that runs it from beside the script. Firmware is the system's, of which it has none of its own.
+wrapper() {
+  # shellcheck disable=SC2016 # for the script
+  printf '%s\n' '#!/bin/sh' \
+    'here=$(dirname "$(readlink -f "$0")")/tree/usr' \
+    'exec "$here/bin/qemu-system-x86_64" -L "$here/share/qemu" -L /usr/share/seabios -L /usr/share/qemu "$@"'
+}
+
+# The libraries that it wants are those of a later one: what is missing all the same comes from the system's packages.
+libraries() { # PROGRAM DEB_DEPENDS
+  if ! ldd "$1" 2>/dev/null | grep -q 'not found'; then return; fi
+  [ "$(id -u)" = 0 ] || { note "QEMU $older lacks libraries: $(ldd "$1" | grep 'not found' | tr -s '\n\t' ' ')"; return 1; }
+  # shellcheck disable=SC2046 # a list
+  apt install --no-install-recommends $(echo "$2" | tr ',' '\n' | sed 's/^ *//; s/ .*//' | grep -v '^qemu-')
+}
+
+install_older() (
+  rm -rf "$older_qemu"
+  mkdir -p "$older_qemu" && cd "$older_qemu" || return 1
+  if [ -z "$(older_version "$package")" ] && [ "$(id -u)" = 0 ]; then apt update || true; fi
+  unpack qemu-system-data tree && unpack "$package" tree || return 1
+  depends=$(apt-cache show "$package=$(older_version "$package")" | sed -n 's/^Depends: //p' | head -n 1)
+  libraries tree/usr/bin/qemu-system-x86_64 "$depends" || return 1
+  wrapper >qemu-system-x86_64
+  chmod +x qemu-system-x86_64
+  ./qemu-system-x86_64 --version >"$log" 2>&1 || { note "QEMU $older does not start: $(tail -n 1 "$log")"; return 1; }
+)
+
+if [ -x "$older_qemu/qemu-system-x86_64" ]; then
+  note "QEMU $older is there"
+elif [ -n "${VMSTROBE_NO_INSTALL:-}" ]; then
+  :
+elif ! command -v apt-get >/dev/null || ! command -v dpkg >/dev/null; then
+  note "no apt-get: no QEMU $older"
+elif install_older; then
+  note "QEMU $older is there now"
+else
+  # Half of it would pass for all of it.
+  rm -rf "$older_qemu"
+  note "no QEMU $older"
 fi
 
 # pip asks wherever the machine has it ask, in silence and not for ever.

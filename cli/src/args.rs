@@ -22,14 +22,18 @@ mod serve;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
-pub(crate) use source::{Source, Vcpus, Wanted};
+pub(crate) use source::{How, Source, Vcpus, Wanted, When};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
 /// vmstrobe reads KVM's own statistics of running virtual machines (exits, halts, page faults, ...)
 /// from outside, without stopping a vCPU and without restarting a VMM; and any program's own, which
-/// it publishes in a table. It names them as QEMU's query-stats does. It needs root,
-/// CAP_SYS_PTRACE, or processes of the same user.
+/// it publishes in a table. It names them as QEMU's query-stats does.
+///
+/// It needs root, or these: for processes of other users CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH;
+/// for the kernel-side tick, which reads all vCPUs in one call and those of any VMM, CAP_BPF and
+/// CAP_PERFMON. Whatever else it has it gives up at once, and these before it samples: only what
+/// looks for virtual machines and vCPUs that come keeps them.
 ///
 /// Data goes to standard output, everything else to standard error. The exit status is 0 if it is
 /// done, 1 if it failed, 2 if the command line makes no sense.
@@ -158,13 +162,21 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
+    pub(crate) how: How,
+
+    #[command(flatten)]
     pub(crate) pace: Pace,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
+    /// Show below each virtual machine which ways to read it are open, and why others are not
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+
     /// Print an array of objects, each with kind (vm or table), pid, name, readable, how; and of a
-    /// VM vcpus, of a table its provider and how many objects of which target it has
+    /// VM vcpus, of a table its provider and how many objects of which target it has. With -v a VM
+    /// also has ways: an array of objects, each with way, open, how
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -180,6 +192,9 @@ pub(crate) struct SchemaArgs {
 
     #[command(flatten)]
     pub(crate) wanted: Wanted,
+
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 #[derive(Args, Debug)]
@@ -200,6 +215,9 @@ pub(crate) struct QueryArgs {
 
     #[command(flatten)]
     pub(crate) vcpus: Vcpus,
+
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 #[derive(Args, Debug)]
@@ -218,6 +236,9 @@ pub(crate) struct InfoArgs {
 
     #[command(flatten)]
     pub(crate) vcpus: Vcpus,
+
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 #[derive(Args, Debug)]
@@ -251,6 +272,9 @@ pub(crate) struct StatArgs {
 
     #[command(flatten)]
     pub(crate) vcpus: Vcpus,
+
+    #[command(flatten)]
+    pub(crate) how: How,
 
     #[command(flatten)]
     pub(crate) pace: Pace,

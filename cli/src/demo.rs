@@ -11,13 +11,14 @@ use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
 use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
-use crate::engine::{Engine, Session};
+use crate::engine::{Engine, Session, accel_for_sampling};
 use crate::error::Result;
 use crate::out::{Out, say};
+use crate::privileges::Needs;
 use crate::stat;
 use crate::terminal::{Screen, Stop, size};
 pub(crate) use crypto::CryptoLoad;
-use summary::Summary;
+use summary::{Load, Summary};
 use view::View;
 
 mod crypto;
@@ -42,7 +43,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// If sampling fails, or the result cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = stat::timing(&args.pace)?;
-    let (engine, vcpus) = match Engine::demo(args.vcpus) {
+    Needs::of_demo(args.how.accel).keep_only();
+    let accel = accel_for_sampling(args.how.accel)?;
+    let (engine, vcpus) = match Engine::demo(args.vcpus, accel) {
         Ok(engine) => (engine, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
@@ -69,9 +72,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     };
     let seconds = show.began.elapsed().as_secs_f64();
     let lost_samples = show.session.lost_samples();
-    let sampler = show.session.stop()?;
+    show.session.stop()?;
     shown?;
-    let summary = Summary::new(sampler, vcpus, args.pace.rate, seconds, lost_samples);
+    let way = show.session.way();
+    let sampler = show.session.stop()?;
+    let load = Load { vcpus, rate_hz: args.pace.rate, seconds };
+    let summary = Summary::new(sampler, &load, way.as_ref(), lost_samples);
     if args.json {
         out.lines([json::text(&summary)])?;
     } else {

@@ -6,13 +6,15 @@
 //!
 //! Invariant: what is lent by a guest of our own is given back before the guest goes, which is what
 //! the order of the fields is for. Whoever passes statistics on gets a [`VmRegistry`], in which our
-//! own health is not.
+//! own health is not. Nothing is read before this thread has given up what opening took, and the
+//! only thread that keeps it is the one that goes on opening.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use vmstrobe_core::{Filter, Object, Schema, Snapshot};
+use vmstrobe_providers::Accel;
 use vmstrobe_sampler::{
     Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
@@ -20,6 +22,7 @@ use vmstrobe_sampler::{
 use crate::args::Source;
 use crate::error::{Error, Result};
 use crate::out::say;
+use crate::privileges::{drop_all, keep_to_look, without};
 
 mod attached;
 mod attach;
@@ -29,14 +32,17 @@ mod providers;
 mod vm;
 mod vms;
 mod wanted;
+mod way;
 
 pub(crate) use attach::hidden_text;
 use attached::Absence;
 pub(crate) use attached::Attached;
 use providers::{Demo, Providers};
 pub(crate) use vm::VmRegistry;
-pub(crate) use vms::{FoundVm, Vmm, Vms, look};
+pub(crate) use vms::{FoundVm, Vmm, Vms};
 pub(crate) use wanted::Ask;
+use way::WayMark;
+pub(crate) use way::{Way, accel_for_reading, accel_for_sampling};
 
 /// vCPUs of a demo guest that nobody said more about.
 pub(crate) const DEMO_VCPUS: u32 = 4;
@@ -55,6 +61,8 @@ const QUEUE_WORDS_MAX: usize = 8 << 20;
 /// Providers, ready to be read.
 pub(crate) struct Engine {
     providers: Providers,
+    accel: Accel,
+    health: Health,
     recorder: Recorder,
 }
 
@@ -64,23 +72,24 @@ impl Engine {
     ///
     /// # Errors
     /// If what he named cannot be read, or it is not clear what is meant.
-    pub(crate) fn new(source: &Source, needs_source: bool) -> Result<Self> {
+    pub(crate) fn new(source: &Source, needs_source: bool, accel: Accel) -> Result<Self> {
         if source.demo {
-            return Self::demo(DEMO_VCPUS);
+            return Self::demo(DEMO_VCPUS, accel);
         }
         let providers = match needs_source || source.is_named() {
-            true => Providers::named(source)?,
+            true => Providers::named(source, &accel)?,
             false => Providers::none(),
         };
-        Ok(Self::with_health(providers))
+        Ok(Self::with_health(providers, accel))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
-    pub(crate) fn demo(vcpus: u32) -> Result<Self> {
-        Providers::demo(vcpus).map(Self::with_health)
+    pub(crate) fn demo(vcpus: u32, accel: Accel) -> Result<Self> {
+        let providers = Providers::demo(vcpus, &accel)?;
+        Ok(Self::with_health(providers, accel))
     }
 
     /// The same where there can be no guest.
@@ -88,13 +97,13 @@ impl Engine {
     /// # Errors
     /// If the system has no memory or threads for it.
     pub(crate) fn demo_without_guest() -> Result<Self> {
-        Providers::demo_without_guest().map(Self::with_health)
+        Ok(Self::with_health(Providers::demo_without_guest()?, Accel::off()))
     }
 
-    fn with_health(providers: Providers) -> Self {
+    fn with_health(providers: Providers, accel: Accel) -> Self {
         let (health, recorder) = Health::new();
-        providers.registry.add(Arc::new(health));
-        Self { providers, recorder }
+        providers.registry.add(Arc::new(health.clone()));
+        Self { providers, accel, health, recorder }
     }
 
     pub(crate) fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -114,6 +123,7 @@ impl Engine {
             thread::sleep(DEMO_WARM_UP);
         }
         let sweep = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
+        drop_all();
         let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Inline)?;
         sampler.tick();
         Ok(control.latest().load_full())
@@ -124,19 +134,24 @@ impl Engine {
     /// # Errors
     /// If it cannot be opened, or no thread can be had.
     pub(crate) fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
-        let Providers { registry, attached, demo } = self.providers;
+        let Self { providers: Providers { registry, attached, demo }, recorder, .. } = self;
+        let way_mark = WayMark::new(&registry, self.accel, self.health)?;
         let mut roster = Roster::new(registry, filters);
         let sweep = roster.open()?;
         let depth = queue_depth(timing, sweep.layout().words());
-        let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Auto)?;
+        let sampler = || Sampler::new(sweep, recorder, Fanout::Auto);
+        let (mut sampler, control) = without(sampler)??;
         let samples = control.subscribe(depth)?;
         // The first sample, taken before whatever the caller starts next.
         sampler.tick();
         let first = samples.try_recv();
         let first = first.ok_or_else(|| Error::failed("the first sample did not arrive"))?;
-        let running = sampler.start(timing)?;
         let complain = |error: &vmstrobe_core::Error| say(crate::error::with_causes(error));
+        // The roster's thread gets what it takes to open more; the tick's gets nothing.
+        keep_to_look();
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
+        drop_all();
+        let running = sampler.start(timing)?;
         let state = State::Running(running);
         Ok(Session {
             first,
@@ -144,7 +159,8 @@ impl Engine {
             absence: Absence::default(),
             watch: Some(watch),
             state,
-            _control: control,
+            control,
+            way_mark,
             attached,
             _demo: demo,
         })
@@ -168,7 +184,8 @@ pub(crate) struct Session {
     watch: Option<Watch>,
     state: State,
     /// What the tick retires is dropped with it.
-    _control: Control,
+    control: Control,
+    way_mark: WayMark,
     attached: Vec<Attached>,
     _demo: Option<Demo>,
 }
@@ -219,15 +236,22 @@ impl Session {
         self.attached.is_empty() || self.absence.is_for_good()
     }
 
+    /// Which way the objects of KVM went in the newest sample, if it has any.
+    pub(crate) fn way(&mut self) -> Option<Way> {
+        let newest = self.control.latest().load_full();
+        self.way_mark.way(newest.layout())
+    }
+
     /// Ends the sampling and gives the sampler, to tick once more or tell of its health.
     ///
     /// # Errors
     /// What made the sampler fail.
     pub(crate) fn stop(&mut self) -> Result<&mut Sampler> {
         self.watch = None;
-        if let State::Running(running) = std::mem::replace(&mut self.state, State::Failed) {
-            self.state = State::Stopped(Box::new(running.stop()?));
-        }
+        self.state = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Running(running) => State::Stopped(Box::new(running.stop()?)),
+            ended => ended,
+        };
         match &mut self.state {
             State::Stopped(sampler) => Ok(sampler),
             State::Running(_) | State::Failed => Err(Error::failed("the sampler has failed")),

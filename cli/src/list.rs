@@ -1,7 +1,7 @@
 //! `vmstrobe list`: the virtual machines and the tables on this host, and how they can be read.
 //!
-//! Whether one can be read is found out by trying: its stats fds, its tables, are borrowed and
-//! given back.
+//! Whether one can be read is found out by trying: its descriptors, its tables, are borrowed and
+//! given back, and the kernel-side tick is loaded where it is needed or asked about.
 //!
 //! Invariant: whatever can be seen is listed, readable or not; processes that may not be looked
 //! into are counted on standard error. None at all is an answer, not an error.
@@ -10,14 +10,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vmstrobe_core::{Object, Provider, Target};
-use vmstrobe_providers::{Access, Borrowed, FoundTable, Reaper, Tables, Vm, scan_all, scan_tables};
+use vmstrobe_providers::{Borrowed, FoundTable, Reaper, Tables, scan_all, scan_tables};
 use vmstrobe_server::json;
 
-use crate::args::ListArgs;
-use crate::engine::hidden_text;
+use crate::args::{ListArgs, Source, When};
+use crate::engine::{accel_for_reading, hidden_text};
 use crate::error::{Result, with_causes};
 use crate::out::{Out, say};
+use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use vms::VmEntry;
+
+mod vms;
 
 /// One entry, for programs.
 #[derive(Debug, Serialize)]
@@ -25,16 +29,6 @@ use crate::table::{Align, Table};
 enum Entry {
     Vm(VmEntry),
     Table(TableEntry),
-}
-
-/// One virtual machine.
-#[derive(Debug, Serialize)]
-struct VmEntry {
-    pid: u32,
-    name: Option<String>,
-    vcpus: usize,
-    readable: bool,
-    how: String,
 }
 
 /// What one process publishes of one provider.
@@ -55,13 +49,16 @@ struct TableEntry {
 /// # Errors
 /// If /proc cannot be read, or the list not be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
+    Needs::of(&Source::default(), When::Auto).keep_only();
     let found = scan_all()?;
-    let kvm = Borrowed::new(Reaper::new()?)?;
+    let accel = accel_for_reading(When::Auto)?;
+    let kvm = Borrowed::with_accel(Reaper::new()?, accel.clone())?;
     let mut vms = Vec::new();
     for vm in &found.vms {
         // Of several virtual machines in one process, the first attaches all.
-        let refused = kvm.attach(vm.pid).map_err(|error| with_causes(&error)).err();
-        vms.push(vm_entry(vm, refused));
+        let refused = kvm.attach(vm.pid).err();
+        let kernel_side = vms::kernel_side(&accel, args.verbose);
+        vms.push(VmEntry::new(vm, refused.as_ref(), &kernel_side, args.verbose));
     }
     let tables = tables(&scan_tables()?)?;
     if let Some(hidden) = hidden_text(&found) {
@@ -77,12 +74,6 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
         out.lines(lines(&vms, &tables))?;
     }
     Ok(0)
-}
-
-fn vm_entry(vm: &Vm, refused: Option<String>) -> VmEntry {
-    let readable = refused.is_none() && vm.access != Access::NoStatsFds;
-    let how = refused.unwrap_or_else(|| vm.access.to_string());
-    VmEntry { pid: vm.pid, name: vm.name.clone(), vcpus: vm.vcpus, readable, how }
 }
 
 /// What became of the tables of one process.
@@ -142,24 +133,10 @@ fn table_entry(table: &FoundTable, tried: &Tried) -> TableEntry {
 /// For people: one table below the other.
 fn lines(vms: &[VmEntry], tables: &[TableEntry]) -> Vec<String> {
     let parts = [
-        (!vms.is_empty()).then(|| vm_table(vms).lines()),
+        (!vms.is_empty()).then(|| vms::lines(vms)),
         (!tables.is_empty()).then(|| table_table(tables).lines()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(&String::new())
-}
-
-fn vm_table(entries: &[VmEntry]) -> Table {
-    let mut table = Table::new()
-        .column("PID", Align::Right)
-        .column("NAME", Align::Left)
-        .column("VCPUS", Align::Right)
-        .column("HOW", Align::Left);
-    for entry in entries {
-        let name = entry.name.clone().unwrap_or_else(|| "-".to_owned());
-        let how = how(entry.readable, &entry.how);
-        table.row([entry.pid.to_string(), name, entry.vcpus.to_string(), how]);
-    }
-    table
 }
 
 fn table_table(entries: &[TableEntry]) -> Table {
@@ -190,14 +167,11 @@ fn how(readable: bool, how: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::{TableSchema, TableWriter};
+    use vmstrobe_core::{Error, ErrorKind};
+    use vmstrobe_providers::{Access, TableSchema, TableWriter};
 
+    use super::vms::tests::vm;
     use super::*;
-
-    fn vm(name: Option<&str>, access: Access) -> Vm {
-        let name = name.map(str::to_owned);
-        Vm { pid: 4711, name, start_time_ticks: 1, vcpus: 2, access }
-    }
 
     fn found(provider: &str) -> FoundTable {
         FoundTable { pid: std::process::id(), comm: "xyzd".to_owned(), provider: provider.into() }
@@ -206,10 +180,12 @@ mod tests {
     #[test]
     fn whether_and_how_it_can_be_read_is_said() {
         let readable = Access::StatsFds { vcpus: 2, vm: false };
-        let vms = [
-            vm_entry(&vm(Some("web"), readable), None),
-            vm_entry(&vm(None, Access::NoStatsFds), Some("it is too old".to_owned())),
-        ];
+        let too_old = Error::new(ErrorKind::Unsupported, "it is too old");
+        let closed = Err("it takes CAP_BPF".to_owned());
+        let entry =
+            |name, access, refused| VmEntry::new(&vm(name, access), refused, &closed, false);
+        let vms =
+            [entry(Some("web"), readable, None), entry(None, Access::NoStatsFds, Some(&too_old))];
         let tried: Tried = Err("it is torn".to_owned());
         let tables = [table_entry(&FoundTable { pid: 99, ..found("xyz") }, &tried)];
         let want = [

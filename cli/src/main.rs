@@ -7,6 +7,7 @@
 
 mod error;
 mod args;
+mod privileges;
 mod engine;
 
 mod out;

@@ -8,9 +8,10 @@ use vmstrobe_core::{Desc, Names, ObjectView, Order, RowState, Snapshot, Target, 
 use vmstrobe_server::Results;
 
 use crate::args::{InfoArgs, QueryArgs};
-use crate::engine::{Ask, Engine};
+use crate::engine::{Ask, Engine, accel_for_reading};
 use crate::error::{Error, Result};
 use crate::out::{Out, say};
+use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::terminal;
 use crate::text::{bound, counted, thousands};
@@ -20,7 +21,9 @@ use crate::text::{bound, counted, thousands};
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
+    Needs::of(&args.source, args.how.accel).keep_only();
+    let accel = accel_for_reading(args.how.accel)?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -47,7 +50,9 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.vcpus.clone(),
     };
-    let engine = Engine::new(&args.source, needs_source)?;
+    Needs::of(&args.source, args.how.accel).keep_only();
+    let accel = accel_for_reading(args.how.accel)?;
+    let engine = Engine::new(&args.source, needs_source, accel)?;
     let filter = engine.filter(ask)?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;

@@ -9,9 +9,10 @@ use vmstrobe_core::{Desc, Names, Schema, StatType};
 use vmstrobe_server::json::{self, StatsSchema};
 
 use crate::args::SchemaArgs;
-use crate::engine::Engine;
+use crate::engine::{Engine, accel_for_reading};
 use crate::error::Result;
 use crate::out::Out;
+use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
 
@@ -20,7 +21,9 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
+    Needs::of(&args.source, args.how.accel).keep_only();
+    let accel = accel_for_reading(args.how.accel)?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
     let names = args.wanted.names.as_ref();
     let mut schemas = engine.wanted_schemas(&args.wanted)?;
     schemas.retain(|schema| wanted(schema, names).next().is_some());

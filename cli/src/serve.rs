@@ -8,13 +8,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::Order;
+use vmstrobe_providers::Accel;
 use vmstrobe_sampler::look_pause;
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{self, FoundVm, VmRegistry, Vmm, Vms};
+use crate::engine::{FoundVm, VmRegistry, Vmm, Vms, accel_for_sampling};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
+use crate::privileges::Needs;
 use crate::terminal::Stop;
 use doors::Doors;
 use place::Directory;
@@ -36,11 +38,14 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     // A second signal must not kill: sudo and timeout send what a terminal has sent already.
     let stop = Stop::listen(false)?;
+    // All of it as long as it serves: what is asked for is opened when it is asked for.
+    Needs::of(&args.source, args.how.accel).and_to_listen().keep_only();
+    let accel = accel_for_sampling(args.how.accel)?;
     let mut doors = Doors::new(config(args)?, keeps_ended(args), !args.source.qmp.is_empty());
     let several = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(Several::open(args, path, &mut doors)?),
+        (_, Some(path)) => Some(Several::open(args, path, accel, &mut doors)?),
         (Some(path), None) => {
-            doors.open(path.clone(), VmRegistry::named(&args.source)?, None)?;
+            doors.open(path.clone(), VmRegistry::named(&args.source, &accel)?, None)?;
             None
         }
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
@@ -115,10 +120,10 @@ impl Several {
     /// # Errors
     /// If one that was named cannot be served; of `--all`, if there is none and nobody waits for
     /// one.
-    fn open(args: &ServeArgs, path: &Path, doors: &mut Doors) -> Result<Self> {
+    fn open(args: &ServeArgs, path: &Path, accel: Accel, doors: &mut Doors) -> Result<Self> {
         let mut several = Self {
             directory: Directory::new(path)?,
-            vms: Vms::new(&args.source)?,
+            vms: Vms::new(&args.source, accel)?,
             roll: Roll::default(),
             follows_all: args.follows_all(),
             is_blind: false,
@@ -131,7 +136,7 @@ impl Several {
             several.serve(vm, None, doors)?;
         }
         if several.follows_all {
-            let found = engine::look()?;
+            let found = several.vms.look()?;
             found.hidden.iter().for_each(say);
             several.update(&found.vms, doors);
             several.check_found(args.on_exit(), doors)?;
@@ -160,7 +165,7 @@ impl Several {
     /// Looks who has come or gone, and which QEMU has been started again.
     fn look(&mut self, doors: &mut Doors) {
         if self.follows_all {
-            match engine::look() {
+            match self.vms.look() {
                 Ok(found) => {
                     self.is_blind = false;
                     self.update(&found.vms, doors);

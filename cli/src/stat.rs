@@ -2,11 +2,13 @@
 //!
 //! Invariant: every interval lies between two samples, the first taken before the command starts
 //! and the last after it has ended. Whatever ends the measuring, what was measured until then is
-//! printed; a command that was started is waited for.
+//! printed; a command that was started is waited for. It runs, and the output is opened, with all
+//! rights that we were started with.
 
+use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +17,10 @@ use vmstrobe_core::Snapshot;
 use vmstrobe_sampler::Timing;
 
 use crate::args::{Pace, StatArgs};
-use crate::engine::{Ask, Engine, Session};
+use crate::engine::{Ask, Engine, Session, accel_for_sampling};
 use crate::error::{Error, Kind, Result};
 use crate::out::{Out, reason, say};
+use crate::privileges::{Launcher, Needs};
 use crate::terminal::Stop;
 use crate::text;
 use report::{Report, Style};
@@ -42,9 +45,13 @@ const PATIENCE_NS: u64 = 50_000_000;
 pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
     let timing = timing(&args.pace)?;
     check_interval(args, &timing)?;
+    // Before anything is given up: where it is written to, and who starts the command.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
-    let engine = Engine::new(&args.source, args.wanted.needs_source())?;
+    let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
+    Needs::of(&args.source, args.how.accel).keep_only();
+    let accel = accel_for_sampling(args.how.accel)?;
+    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let stop = Stop::listen(!args.command.is_empty())?;
     let session = engine.start(vec![filter], timing)?;
@@ -52,7 +59,7 @@ pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
     if args.interval.is_some() && !args.zeros && !args.json {
         say("what does not move in an interval is left out of it (-z shows it)");
     }
-    let mut command = start(args)?;
+    let mut command = launcher.map(|launcher| start(launcher, &args.command)).transpose()?;
     let measured = measuring.measure(&stop, command.as_mut());
     let lost_vm = measuring.lost_vm;
     let status = command.as_mut().map(Child::wait).transpose();
@@ -86,11 +93,12 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     }
 }
 
-/// Starts the command, if there is one.
-fn start(args: &StatArgs) -> Result<Option<Child>> {
-    let Some((program, arguments)) = args.command.split_first() else { return Ok(None) };
-    let child = std::process::Command::new(program).args(arguments).spawn();
-    child.map(Some).map_err(|error| {
+/// Starts the command.
+fn start(launcher: Launcher, command: &[OsString]) -> Result<Child> {
+    let (program, arguments) = command.split_first().expect("there is a launcher for a command");
+    let mut command = Command::new(program);
+    command.args(arguments);
+    launcher.launch(command).map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::NotFound => Kind::NoCommand,
             _ => Kind::CannotRun,
@@ -211,7 +219,7 @@ impl<'a> Measuring<'a> {
         else {
             return Ok(());
         };
-        self.report()?;
+        self.report(false)?;
         self.out.flush()?;
         self.tally = self.tally.next();
         // An interval without a sample of its own is not made up.
@@ -232,16 +240,34 @@ impl<'a> Measuring<'a> {
     /// Reports what there is behind the last interval.
     fn finish(&mut self) -> Result<()> {
         self.name_the_dead();
-        if self.tally.samples() > 0 { self.report() } else { Ok(()) }
+        if self.tally.samples() > 0 {
+            self.report(true)?;
+        } else if let (Style { timed: true, json: false, .. }, Some(way)) = (self.style, self.way())
+        {
+            let time = report::time(self.tally.begin(), self.start_ns);
+            self.out.lines([report::way_line(&way, &time)])?;
+        }
+        Ok(())
     }
 
-    fn report(&mut self) -> Result<()> {
+    /// Which way the objects of KVM were read, and why so.
+    fn way(&mut self) -> Option<String> {
+        let way = self.session.way()?;
+        let reason = way.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
+        Some(way.text("an", "object") + &reason)
+    }
+
+    fn report(&mut self, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
+        // For people once, at the end.
+        let says_way = is_last || self.style.json;
+        let way = if says_way { self.way() } else { None };
         let report = Report {
             tally: &self.tally,
             lost_samples: lost_samples - self.lost_samples,
             start_ns: self.start_ns,
             is_first: self.reported == 0,
+            way,
         };
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
         self.out.lines(report.lines(self.style))

@@ -120,6 +120,25 @@ impl ReadPlan {
         self.row_words
     }
 
+    /// For each word of a row, which word of the data block it is.
+    ///
+    /// ```
+    /// # use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
+    /// let descs = (0..4).map(|i| Desc::counter(&format!("n{i}"), 8 * i)).collect();
+    /// let schema = Schema::new("xyz", Target::Vcpu, descs);
+    /// let mut mask = Mask::none(4);
+    /// mask.set(1);
+    /// mask.set(3);
+    /// assert_eq!(ReadPlan::new(&schema, &mask).kept().collect::<Vec<_>>(), [1, 3]);
+    /// ```
+    pub fn kept(&self) -> impl Iterator<Item = usize> {
+        let first = self.span_words.start;
+        self.runs.iter().flat_map(move |run| {
+            let start = first + run.span_word;
+            start..start + run.words
+        })
+    }
+
     /// The bytes to fetch, from the start of the data block. Both ends are multiples of 8.
     pub fn span_bytes(&self) -> Range<usize> {
         self.span_words.start * WORD_BYTES..self.span_words.end * WORD_BYTES

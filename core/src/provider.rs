@@ -8,9 +8,10 @@
 //! that is gone is a row marked so, never a shorter answer.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::plan::ReadPlan;
 use crate::schema::{Object, Schema, Target};
 use crate::snapshot::RowState;
@@ -51,6 +52,12 @@ pub trait Provider: Send + Sync + fmt::Debug {
     fn refresh(&self, _target: &Target) -> Result<()> {
         Ok(())
     }
+
+    /// What is wrong and costs no object: a faster way of reading that had to be given up, say. Said
+    /// for as long as it is so; whoever passes it on does so once.
+    fn warnings(&self) -> Vec<Error> {
+        Vec::new()
+    }
 }
 
 /// The data half: read on every tick. It allocates nothing, takes no lock, waits for nobody.
@@ -60,6 +67,17 @@ pub trait Source: Send {
 
     /// Fills or marks each of its rows. A row it does not touch stays [`RowState::Missing`].
     fn read(&mut self, rows: Rows<'_>);
+
+    /// Between which instants, in ns of `CLOCK_MONOTONIC`, the last `read` loaded all its words:
+    /// from a source that reads all its rows in one call, and so knows better than its caller;
+    /// `None` from any other, and after a `read` that was not done so.
+    ///
+    /// Before its first `read` such a source answers `Some(0..0)`, by which it is told from others.
+    /// Asked on the tick, after `read`: what holds for that holds for this.
+    #[inline]
+    fn read_ns(&self) -> Option<Range<u64>> {
+        None
+    }
 }
 
 /// The rows of one source in the snapshot being filled.

@@ -54,21 +54,26 @@ impl KnownGuest {
     /// # Errors
     /// Where KVM refuses to run it, or the vCPU exits for another reason.
     pub fn run(&self, outs: u32, halts: u32) -> Result<Exits, Error> {
-        let mut vcpu = self.vcpu.hold();
-        machine::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
-        let mut seen = Exits::default();
-        while seen.outs + seen.halts < u64::from(outs) + u64::from(halts) {
-            match vcpu.run() {
-                Ok(VcpuExit::IoOut(PORT_WORK, _)) => seen.outs += 1,
-                Ok(VcpuExit::Hlt) => seen.halts += 1,
-                Ok(exit) => return Err(Error::Stray { vcpu: 0, reason: format!("{exit:?}") }),
-                Err(errno) if errno.errno() == EINTR => {}
-                Err(errno) => return Err(refused("run a vCPU")(errno)),
-            }
-        }
-        settle(&mut vcpu)?;
-        Ok(seen)
+        run(&self.vcpu, outs, halts)
     }
+}
+
+/// Makes a vCPU do so from the beginning. It needs no stack, so that those of a VM can take turns.
+pub(crate) fn run(vcpu: &Vcpu, outs: u32, halts: u32) -> Result<Exits, Error> {
+    let (id, mut vcpu) = (vcpu.id(), vcpu.hold());
+    machine::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
+    let mut seen = Exits::default();
+    while seen.outs + seen.halts < u64::from(outs) + u64::from(halts) {
+        match vcpu.run() {
+            Ok(VcpuExit::IoOut(PORT_WORK, _)) => seen.outs += 1,
+            Ok(VcpuExit::Hlt) => seen.halts += 1,
+            Ok(exit) => return Err(Error::Stray { vcpu: id, reason: format!("{exit:?}") }),
+            Err(errno) if errno.errno() == EINTR => {}
+            Err(errno) => return Err(refused("run a vCPU")(errno)),
+        }
+    }
+    settle(&mut vcpu)?;
+    Ok(seen)
 }
 
 /// Lets KVM finish the last `out`: it does so at the start of the next run, not at the exit.

@@ -1,13 +1,15 @@
-//! A stats fd, from opening it to reading it on the tick.
+//! A descriptor of KVM's that is held to read statistics: a stats fd, or a VM's or vCPU's own.
+//!
+//! A stats fd is read by `pread`, in `fd/source.rs`; its header, id and descriptors once, here. A
+//! VM's or vCPU's own, a plain one, has no statistics to be read from it: only the kernel-side tick
+//! follows it to them.
 //!
 //! Invariant: only `pread`, from an offset and into a buffer that are both aligned to a word, so
-//! that no counter is torn (`lseek` on a stats fd does nothing). The header, the id and the
-//! descriptors are read once; a tick is one `pread` an object, of the bytes that the plan spans.
-//! The fd is closed by a [`Reaper`], whoever drops it last.
+//! that no counter is torn (`lseek` on a stats fd does nothing); and never of a plain fd. Each is
+//! closed by a [`Reaper`], whoever drops it last: the last close of either kind tears the VM down.
 //!
-//! A stats fd goes on returning the last values after its VM has died. So a row is good only while
-//! nobody has said that the object is gone: the fd's owner ([`StatsFd::retire`]) or the watcher of
-//! its process.
+//! The values stay the last ones after the VM has died. So a row is good only while nobody has said
+//! that the object is gone: the fd's owner ([`KvmFd::retire`]) or the watcher of its process.
 
 use std::fmt::Debug;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,31 +18,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::pread;
 use vmstrobe_core::wire::{self, Block, Header};
-use vmstrobe_core::{
-    Error, ErrorKind, Object, ReadPlan, Result, RowState, Rows, Schema, Source, Target, WORD_BYTES,
-};
+use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Schema, Source, Target};
 
 use crate::departures::Departures;
+use crate::kvm::Accel;
 use crate::reaper::Reaper;
-use crate::sys::HeldFds;
 
-/// The most objects of one source: enough to make its own cost vanish beside that of the reads,
-/// few enough that several threads can share 256 objects.
-const ROWS_PER_SOURCE: usize = 64;
+mod source;
 
-/// Bytes of a cache line, as a power of two that any CPU is content with.
-const LINE_BYTES: usize = 64;
+pub(crate) use source::{pread_source, pread_sources};
 
-/// What the stats fds of one provider share: one schema for all alike, who closes them, and
-/// whether any is gone.
+/// What the fds of one provider share: one schema for all alike, who closes them, whether any is
+/// gone, and the kernel-side tick.
 #[derive(Debug)]
 pub(crate) struct Opener {
     reaper: Reaper,
+    accel: Accel,
     departures: Departures,
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
 
-/// The process that a stats fd was borrowed from.
+/// The process that an fd was borrowed from.
 #[derive(Clone, Debug)]
 pub(crate) struct Lender {
     /// True until it has ended.
@@ -49,23 +47,45 @@ pub(crate) struct Lender {
     pub(crate) _watch: Arc<dyn Debug + Send + Sync>,
 }
 
-/// An open stats fd with what its head says. Closed by the reaper.
+/// What a descriptor of KVM's is: by the kernel's names, `kvm-vm-stats`, `kvm-vcpu-stats:N`,
+/// `kvm-vm` and `kvm-vcpu:N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FdKind {
+    VmStats,
+    VcpuStats,
+    Vm,
+    Vcpu,
+}
+
+/// An open descriptor of KVM's with the statistics of its object. Closed by the reaper.
 #[derive(Debug)]
-pub(crate) struct StatsFd {
+pub(crate) struct KvmFd {
     // `None` only while it is dropped.
     fd: Option<Arc<OwnedFd>>,
-    data_offset: u64,
+    head: Head,
     retired: AtomicBool,
     departures: Departures,
     lender: Option<Lender>,
-    id: String,
     schema: Arc<Schema>,
     reaper: Reaper,
 }
 
+/// What an fd itself says of the statistics behind it.
+#[derive(Debug)]
+enum Head {
+    /// A stats fd: where its data begin, and its id string.
+    Stats { data_offset: u64, id: String },
+    /// Nothing: there is nothing to read.
+    Plain,
+}
+
 impl Opener {
-    pub(crate) fn new(reaper: Reaper) -> Self {
-        Self { reaper, departures: Departures::default(), schemas: Mutex::default() }
+    pub(crate) fn new(reaper: Reaper, accel: Accel) -> Self {
+        Self { reaper, accel, departures: Departures::default(), schemas: Mutex::default() }
+    }
+
+    pub(crate) fn accel(&self) -> &Accel {
+        &self.accel
     }
 
     /// Moves when an object of the provider goes.
@@ -82,7 +102,7 @@ impl Opener {
         fd: OwnedFd,
         target: Target,
         lender: Option<Lender>,
-    ) -> Result<StatsFd> {
+    ) -> Result<KvmFd> {
         let block = match read_block(&fd, target) {
             Ok(block) => block,
             Err(error) => {
@@ -90,16 +110,60 @@ impl Opener {
                 return Err(error);
             }
         };
-        Ok(StatsFd {
+        let data_offset = u64::from(block.header.data_offset);
+        Ok(self.hold(fd, Head::Stats { data_offset, id: block.id }, block.schema, lender))
+    }
+
+    /// Holds a VM's or vCPU's own fd, which nothing is read from; `schema` is what the kernel-side
+    /// tick finds behind it.
+    pub(crate) fn open_plain(
+        &self,
+        fd: OwnedFd,
+        schema: Arc<Schema>,
+        lender: Option<Lender>,
+    ) -> KvmFd {
+        self.hold(fd, Head::Plain, schema, lender)
+    }
+
+    fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, lender: Option<Lender>) -> KvmFd {
+        KvmFd {
             fd: Some(Arc::new(fd)),
-            data_offset: u64::from(block.header.data_offset),
+            head,
             retired: AtomicBool::new(false),
             departures: self.departures.clone(),
             lender,
-            id: block.id,
-            schema: self.intern(block.schema),
+            schema: self.intern(schema),
             reaper: self.reaper.clone(),
-        })
+        }
+    }
+
+    /// Sources for these objects, in their order. `find` gives an object's fd by its key; the row
+    /// of one that it does not find is marked as gone.
+    ///
+    /// # Errors
+    /// `Malformed` if an object's statistics are not those that the plan was made for, or whatever
+    /// [`Accel::sources`] says.
+    pub(crate) fn sources(
+        &self,
+        objects: &[Object],
+        plan: &Arc<ReadPlan>,
+        find: impl Fn(u64) -> Option<Arc<KvmFd>>,
+    ) -> Result<Vec<Box<dyn Source>>> {
+        // Before anyone is asked whether it is gone; see `Departures`.
+        let opened_at = self.departures.count();
+        let row = |object: &Object| {
+            let Some(fd) = find(object.key).filter(|fd| !fd.is_gone()) else {
+                return Ok(None);
+            };
+            // Else the plan's words would be other statistics' here.
+            if fd.schema != *plan.schema() {
+                let text = format!("{} has other statistics than the plan is for", object.path);
+                return Err(Error::new(ErrorKind::Malformed, text));
+            }
+            Ok(Some(fd))
+        };
+        let rows = objects.iter().map(row).collect::<Result<_>>()?;
+        self.accel.sources(objects, plan, rows, &self.departures, opened_at)
     }
 
     /// The one of equal schemas that was there first.
@@ -143,10 +207,27 @@ fn read_exactly(fd: &OwnedFd, bytes: &mut [u8], offset: u64, what: &str) -> Resu
     }
 }
 
-impl StatsFd {
-    /// What it says of its creator: `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`.
-    pub(crate) fn id(&self) -> &str {
-        &self.id
+impl KvmFd {
+    pub(crate) fn kind(&self) -> FdKind {
+        match (&self.head, self.schema.target()) {
+            (Head::Stats { .. }, Target::Vm) => FdKind::VmStats,
+            (Head::Stats { .. }, _) => FdKind::VcpuStats,
+            (Head::Plain, Target::Vm) => FdKind::Vm,
+            (Head::Plain, _) => FdKind::Vcpu,
+        }
+    }
+
+    /// True if it is a VM's or vCPU's own, which only the kernel-side tick can read.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.head, Head::Plain)
+    }
+
+    /// What a stats fd says of its creator: `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`.
+    pub(crate) fn id(&self) -> Option<&str> {
+        match &self.head {
+            Head::Stats { id, .. } => Some(id),
+            Head::Plain => None,
+        }
     }
 
     pub(crate) fn schema(&self) -> &Arc<Schema> {
@@ -161,14 +242,26 @@ impl StatsFd {
         self.departures.note();
     }
 
-    fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         let has_ended = |lender: &Lender| !lender.alive.load(Ordering::Relaxed);
         self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 
-    /// Where a plan's span starts in the file.
-    fn span_offset(&self, plan: &ReadPlan) -> u64 {
-        self.data_offset + plan.span_bytes().start as u64
+    /// Where a plan's span starts in the file; nowhere in a plain one.
+    fn span_offset(&self, plan: &ReadPlan) -> Option<u64> {
+        match &self.head {
+            Head::Stats { data_offset, .. } => Some(data_offset + plan.span_bytes().start as u64),
+            Head::Plain => None,
+        }
+    }
+
+    /// One `pread` of the plan's span, which must have that many words. `Missing` of a plain one.
+    #[inline]
+    pub(crate) fn read_span(&self, plan: &ReadPlan, span: &mut [u64]) -> RowState {
+        match self.span_offset(plan) {
+            Some(offset) => fetch(self.fd().as_fd(), span, offset),
+            None => RowState::Missing,
+        }
     }
 
     /// Clones must not outlive this, nor keep it from being closed by the reaper.
@@ -190,159 +283,12 @@ fn fetch(fd: BorrowedFd<'_>, words: &mut [u64], offset: u64) -> RowState {
     }
 }
 
-impl Drop for StatsFd {
+impl Drop for KvmFd {
     fn drop(&mut self) {
         // Rows let go of the fd before they let go of this, so it is ours alone.
         if let Some(fd) = self.fd.take().and_then(Arc::into_inner) {
             self.reaper.close(fd);
         }
-    }
-}
-
-/// Sources for these objects, in their order, [`ROWS_PER_SOURCE`] each. `find` gives an object's
-/// fd by its key; the row of one that it does not find is marked as gone.
-///
-/// # Errors
-/// `Malformed` if an object's statistics are not those that the plan was made for.
-pub(crate) fn sources(
-    objects: &[Object],
-    plan: &Arc<ReadPlan>,
-    departures: &Departures,
-    find: impl Fn(u64) -> Option<Arc<StatsFd>>,
-) -> Result<Vec<Box<dyn Source>>> {
-    // Before anyone is asked whether it is gone; see `Departures`.
-    let opened_at = departures.count();
-    let row = |object: &Object| {
-        let Some(stats) = find(object.key).filter(|stats| !stats.is_gone()) else {
-            return Ok(None);
-        };
-        // Else the plan's words would be other statistics' here.
-        if stats.schema != *plan.schema() {
-            let text = format!("{} has other statistics than the plan is for", object.path);
-            return Err(Error::new(ErrorKind::Malformed, text));
-        }
-        Ok(Some(stats))
-    };
-    let source = |objects: &[Object]| {
-        let rows: Box<[Option<Arc<StatsFd>>]> = objects.iter().map(row).collect::<Result<_>>()?;
-        // Rows that are the span are filled without it.
-        let words = if plan.row_is_span() { 0 } else { plan.span_bytes().len() / WORD_BYTES };
-        Ok(Box::new(FdSource {
-            plan: Arc::clone(plan),
-            quick: Quick::new(&rows, plan),
-            rows,
-            span: Span::new(words),
-            departures: departures.clone(),
-            opened_at,
-        }) as Box<dyn Source>)
-    };
-    objects.chunks(ROWS_PER_SOURCE).map(source).collect()
-}
-
-/// Reads objects one after the other, a `pread` each.
-#[derive(Debug)]
-struct FdSource {
-    plan: Arc<ReadPlan>,
-    // Before `rows`, so that it lets go of the fds before they do.
-    quick: Option<Quick>,
-    // `None` where the object had gone before it was opened.
-    rows: Box<[Option<Arc<StatsFd>>]>,
-    span: Span,
-    departures: Departures,
-    opened_at: u64,
-}
-
-/// What a tick needs of the rows as long as none has gone, and no more: little memory that stays in
-/// the cache.
-#[derive(Debug)]
-struct Quick {
-    fds: HeldFds,
-    /// Where the plan's span starts in every file.
-    offset: u64,
-}
-
-impl Quick {
-    /// `None` if an object has gone already, or the files are not laid out alike.
-    fn new(rows: &[Option<Arc<StatsFd>>], plan: &ReadPlan) -> Option<Self> {
-        let rows: Vec<&Arc<StatsFd>> = rows.iter().map(Option::as_ref).collect::<Option<_>>()?;
-        let offset = rows.first()?.span_offset(plan);
-        let alike = plan.row_words() > 0 && rows.iter().all(|r| r.span_offset(plan) == offset);
-        alike.then(|| Self {
-            fds: HeldFds::new(rows.iter().map(|row| Arc::clone(row.fd())).collect()),
-            offset,
-        })
-    }
-}
-
-/// Where a span is read to: words at the start of a cache line. The kernel's copy takes 8 ns longer
-/// to anywhere else (an Intel Xeon, 920 bytes), a twenty-fifth of the whole read.
-#[derive(Debug)]
-struct Span {
-    // With up to a line before the first word.
-    words: Box<[u64]>,
-    first: usize,
-}
-
-impl Span {
-    fn new(words: usize) -> Self {
-        let words: Box<[u64]> = vec![0; words + LINE_BYTES / WORD_BYTES].into();
-        // At most a line less a word. (A pointer that cannot be aligned gives `usize::MAX`.)
-        let first = words.as_ptr().align_offset(LINE_BYTES).min(LINE_BYTES / WORD_BYTES);
-        Self { words, first }
-    }
-
-    fn words(&mut self) -> &mut [u64] {
-        let words = self.words.len() - LINE_BYTES / WORD_BYTES;
-        &mut self.words[self.first..self.first + words]
-    }
-}
-
-impl Source for FdSource {
-    fn rows(&self) -> usize {
-        self.rows.len()
-    }
-
-    fn read(&mut self, rows: Rows<'_>) {
-        let some_are_gone = self.departures.count() != self.opened_at;
-        let Some(Quick { fds, offset }) = self.quick.as_ref().filter(|_| !some_are_gone) else {
-            return self.read_with_care(rows);
-        };
-        // The loops are apart because what is asked behind a system call costs ns a row.
-        if self.plan.row_is_span() {
-            return rows.fill_from(fds.all(), |&fd, words| fetch(fd, words, *offset));
-        }
-        let (plan, span) = (&*self.plan, self.span.words());
-        rows.fill_from(fds.all(), |&fd, words| {
-            let state = fetch(fd, span, *offset);
-            if state == RowState::Good {
-                plan.keep(span, words);
-            }
-            state
-        });
-    }
-}
-
-impl FdSource {
-    /// Asks each row whether it is still there; whatever the plan, and wherever the files have it.
-    fn read_with_care(&mut self, rows: Rows<'_>) {
-        let (plan, span) = (&*self.plan, self.span.words());
-        rows.fill(|index, words| {
-            let Some(row) = self.rows[index].as_ref().filter(|row| !row.is_gone()) else {
-                return RowState::Gone;
-            };
-            let (fd, offset) = (row.fd().as_fd(), row.span_offset(plan));
-            if words.is_empty() {
-                return RowState::Good;
-            }
-            if plan.row_is_span() {
-                return fetch(fd, words, offset);
-            }
-            let state = fetch(fd, span, offset);
-            if state == RowState::Good {
-                plan.keep(span, words);
-            }
-            state
-        });
     }
 }
 

@@ -33,7 +33,10 @@ pub use handover::{
     CONNECT_LIMIT, HandOver, HandedOver, Lendable, Loan, MAX_BORROWERS, MAX_LOANS,
     MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
 };
-pub use kvm::{Access, Borrowed, OwnKvm, Scan, VCPU_BUSY_LIMIT, Vm, scan, scan_all};
+pub use kvm::{
+    Accel, AccelMode, AccelStatus, Access, Borrowed, FrameTime, KernelFrame, OwnKvm, Scan, Sched,
+    VCPU_BUSY_LIMIT, Vm, scan, scan_all,
+};
 pub use qmp::{CpuName, CpuNames, Qmp, QmpShare};
 pub use reaper::Reaper;
 pub use sys::kvm_get_stats_fd;

@@ -128,12 +128,18 @@ fn denied_text(pid: u32, is_root: bool, yama_scope: &str) -> String {
     }
 }
 
+/// Whether every process has a number that we could see, which is the kernel's own: not so in a pid
+/// namespace, nor where /proc does not say.
+pub(crate) fn sees_every_process() -> bool {
+    let namespace = fs::metadata("/proc/self/ns/pid");
+    namespace.is_ok_and(|namespace| namespace.st_ino() == INIT_PID_NAMESPACE)
+}
+
 /// The process that made the other end's socket listen. `None` where not every process has a number
-/// that we could see: in a pid namespace.
+/// that we could see.
 pub(crate) fn peer_pid(socket: impl AsFd) -> Option<u32> {
     // There the kernel may say 0, which rustix has no place for.
-    let namespace = fs::metadata("/proc/self/ns/pid").ok()?;
-    if namespace.st_ino() != INIT_PID_NAMESPACE {
+    if !sees_every_process() {
         return None;
     }
     let peer = socket_peercred(socket).ok()?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
 use vmstrobe_guest::{Irqchip, Vm};
 
-fn require(what: &str, available: Result<(), String>) -> bool {
+pub(crate) fn require(what: &str, available: Result<(), String>) -> bool {
     let Err(why) = available else { return true };
     let promised = std::env::var("VMSTROBE_REQUIRE").unwrap_or_default();
     let named = promised.split(',').any(|name| name.trim() == what);

@@ -38,7 +38,8 @@ pub struct Census {
 }
 
 impl Census {
-    /// Looks now. Whoever cannot say what he has is missing, and why is among the errors.
+    /// Looks now. Whoever cannot say what he has is missing, and why is among the errors; so are
+    /// the providers' warnings.
     pub fn look(registry: &Registry) -> (Self, Vec<Error>) {
         let (mut schemas, mut holdings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for provider in registry.providers() {
@@ -47,9 +48,10 @@ impl Census {
                 Err(error) => errors.push(error),
             }
             match provider.objects() {
-                Ok(objects) => holdings.push((provider, objects)),
+                Ok(objects) => holdings.push((Arc::clone(&provider), objects)),
                 Err(error) => errors.push(error),
             }
+            errors.extend(provider.warnings());
         }
         (Self { schemas, holdings }, errors)
     }
@@ -158,6 +160,7 @@ mod tests {
         objects: AtomicU64,
         asked: Arc<AtomicU64>,
         is_busy: AtomicBool,
+        has_warning: AtomicBool,
     }
 
     struct Kept(Arc<AtomicU64>, usize);
@@ -204,13 +207,19 @@ mod tests {
             self.asked.fetch_add(1, SeqCst);
             Ok(())
         }
+
+        fn warnings(&self) -> Vec<Error> {
+            let warning = || Error::new(ErrorKind::Unsupported, "it is read the slow way");
+            self.has_warning.swap(false, SeqCst).then(warning).into_iter().collect()
+        }
     }
 
     fn keeper(objects: u64) -> (Registry, Arc<Keeper>) {
         let schema = Schema::new("kept", Target::Vm, vec![Desc::counter("asked", 0)]);
         let asked = Arc::default();
-        let (objects, is_busy) = (AtomicU64::new(objects), AtomicBool::new(false));
-        let keeper = Arc::new(Keeper { schema, objects, asked, is_busy });
+        let objects = AtomicU64::new(objects);
+        let [is_busy, has_warning] = [const { AtomicBool::new(false) }; 2];
+        let keeper = Arc::new(Keeper { schema, objects, asked, is_busy, has_warning });
         let registry = Registry::default();
         registry.add(Arc::clone(&keeper) as Arc<dyn Provider>);
         (registry, keeper)
@@ -254,6 +263,17 @@ mod tests {
         let keys = |census: &Census| census.objects().map(|object| object.key).collect::<Vec<_>>();
         assert_eq!(keys(&census), [2, 1, 0]);
         assert_eq!(keys(&census.in_order_of_creation()), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_warning_is_among_the_errors_once_and_costs_nothing() {
+        let (registry, keeper) = keeper(2);
+        let (before, _) = Census::look(&registry);
+        keeper.has_warning.store(true, SeqCst);
+        let (census, errors) = Census::look(&registry);
+        assert_eq!(errors.iter().map(Error::kind).collect::<Vec<_>>(), [ErrorKind::Unsupported]);
+        assert!(census.is_same(&before));
+        assert!(Census::look(&registry).1.is_empty());
     }
 
     #[test]

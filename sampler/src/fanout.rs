@@ -198,6 +198,7 @@ mod tests {
                 source: Box::new(Stamp(n, rows)),
                 rows,
                 row_words,
+                knows_when: false,
             })
             .collect();
         let want: Vec<u64> = shapes

@@ -30,7 +30,7 @@ pub use control::{Control, MAX_SUBSCRIBERS};
 pub use fanout::Fanout;
 pub use health::{Counts, Health, PROVIDER, Recorder, TARGET, TimeQuantiles};
 pub use publish::Latest;
-pub use roster::{Roster, Watch, look_pause};
+pub use roster::{Complaints, Roster, Watch, look_pause};
 pub use sampler::{Running, Sampler, Tick};
 pub use subscribe::{MAX_QUEUE_SAMPLES, Subscriber};
 pub use sweep::{MAX_OBJECTS, Sweep};

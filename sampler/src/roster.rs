@@ -64,25 +64,27 @@ impl Roster {
         self.sweep(objects)
     }
 
-    /// Looks again: a new sweep if anything has changed, and what went wrong with whom. The objects
-    /// of a provider that failed are missing from the sweep.
+    /// Looks again: a new sweep if anything has changed, and what went wrong with whom, the
+    /// providers' warnings included. The objects of a provider that failed are missing from the
+    /// sweep.
     pub fn refresh(&mut self) -> (Option<Sweep>, Vec<Error>) {
         let (objects, mut errors) = self.look();
-        if keys(&objects) == self.known {
-            return (None, errors);
-        }
-        match self.sweep(objects) {
-            Ok(sweep) => (Some(sweep), errors),
-            Err(error) => {
-                errors.push(error);
-                (None, errors)
+        let mut sweep = None;
+        if keys(&objects) != self.known {
+            match self.sweep(objects) {
+                Ok(changed) => sweep = Some(changed),
+                Err(error) => errors.push(error),
             }
         }
+        // Last: opening may have been worth a warning.
+        let providers = self.registry.providers();
+        errors.extend(providers.iter().flat_map(|provider| provider.warnings()));
+        (sweep, errors)
     }
 
     /// Refreshes every `interval`, or as seldom as [`look_pause`] says, on a thread of its own,
     /// until the watch is dropped, and hands changes to the sampler behind `control`. Errors go to
-    /// `complain`, each text once in a row.
+    /// `complain`, each when it was not there a look ago: see [`Complaints`].
     ///
     /// # Errors
     /// If no thread can be started.
@@ -94,7 +96,7 @@ impl Roster {
     ) -> Result<Watch> {
         let (stop, stopped) = channel::<()>();
         let watcher = move || {
-            let (mut last, mut pause) = (String::new(), interval);
+            let (mut complaints, mut pause) = (Complaints::default(), interval);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
                 let (sweep, mut errors) = self.refresh();
@@ -105,11 +107,7 @@ impl Roster {
                     errors.push(error);
                 }
                 control.collect();
-                let text: String = errors.iter().map(Error::to_string).collect();
-                if text != last {
-                    errors.iter().for_each(&mut complain);
-                    last = text;
-                }
+                complaints.news(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
@@ -158,6 +156,36 @@ impl Roster {
 /// ```
 pub fn look_pause(interval: Duration, look: Duration) -> Duration {
     interval.max(look.saturating_mul(LOOK_SHARE))
+}
+
+/// What one who looks again and again has already complained of.
+///
+/// ```
+/// use vmstrobe_core::{Error, ErrorKind};
+/// use vmstrobe_sampler::Complaints;
+/// let errors = ["a", "b", "b"].map(|text| Error::new(ErrorKind::Io, text));
+/// let mut complaints = Complaints::default();
+/// let mut news = |errors: &[Error]| complaints.news(errors).len();
+/// assert_eq!(news(&errors[..1]), 1);
+/// assert_eq!(news(&errors), 1); // "a" has been said, and "b" is said once
+/// assert_eq!(news(&[]), 0);
+/// assert_eq!(news(&errors[..1]), 1); // it was gone, and is back
+/// ```
+#[derive(Debug, Default)]
+pub struct Complaints {
+    last: Vec<String>,
+}
+
+impl Complaints {
+    /// The errors of this look whose text was not among those of the look before; each text once.
+    pub fn news<'a>(&mut self, errors: &'a [Error]) -> Vec<&'a Error> {
+        let texts: Vec<String> = errors.iter().map(Error::to_string).collect();
+        let is_new = |at: usize| ![&self.last, &texts[..at]].iter().any(|s| s.contains(&texts[at]));
+        let each = errors.iter().enumerate();
+        let news = each.filter(|(at, _)| is_new(*at)).map(|(_, error)| error).collect();
+        self.last = texts;
+        news
+    }
 }
 
 fn keys(objects: &Holdings) -> Vec<(usize, u64, Box<str>)> {

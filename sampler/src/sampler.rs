@@ -8,6 +8,7 @@
 //! Invariant: after start a tick allocates nothing, waits for nobody and does bounded work; what it
 //! replaces it hands to the control plane to be dropped there.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,7 +17,7 @@ use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Window};
 use crate::clock;
 use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
 use crate::fanout::{Fanout, Reader};
-use crate::health::Recorder;
+use crate::health::{Counts, Recorder};
 use crate::pool::Pool;
 use crate::publish::Publisher;
 use crate::subscribe::Outlet;
@@ -108,7 +109,7 @@ impl Sampler {
     /// Reads everything once and publishes it, now.
     ///
     /// It spreads the reading over CPUs only inside [`Sampler::inside`]. What it cost is noted up
-    /// to the end of its window.
+    /// to where everything was read.
     #[inline]
     pub fn tick(&mut self) -> Tick {
         let begin_ns = clock::now_ns();
@@ -121,8 +122,8 @@ impl Sampler {
         }
     }
 
-    /// A tick that begins now, `missed` deadlines after the last. The end of its window; `None` if
-    /// it starved.
+    /// A tick that begins now, `missed` deadlines after the last. When everything was read; `None`
+    /// if it starved.
     #[inline]
     fn tick_at(&mut self, begin_ns: u64, missed: u64) -> Option<u64> {
         self.take_change();
@@ -137,7 +138,12 @@ impl Sampler {
             self.reader.read(&mut self.sweep.slots, words, states);
             end_ns = clock::now_ns();
             unread = states.iter().filter(|state| !state.has_values()).count();
-            snapshot.stamp(Window { begin_ns, end_ns, wall_offset_ns: self.wall_offset_ns });
+            let mut when = begin_ns..end_ns;
+            if self.sweep.knows_when {
+                when = narrowed(&self.sweep, when, self.recorder.counts_mut());
+            }
+            let wall_offset_ns = self.wall_offset_ns;
+            snapshot.stamp(Window { begin_ns: when.start, end_ns: when.end, wall_offset_ns });
         });
         let Some(fresh) = fresh else {
             self.recorder.counts_mut().starved_ticks += 1;
@@ -195,7 +201,8 @@ impl Sampler {
     }
 
     fn count_rows(&mut self) {
-        self.recorder.counts_mut().rows = self.sweep.layout.rows() as u64;
+        let counts = self.recorder.counts_mut();
+        (counts.rows, counts.swept_rows) = (self.sweep.layout.rows() as u64, 0);
     }
 
     /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick, on this thread or,
@@ -266,6 +273,16 @@ impl Sampler {
     pub fn health(&self) -> &Recorder {
         &self.recorder
     }
+}
+
+/// The window of a tick that took so long, as its sources know it; counts who swept. Not inlined:
+/// a sweep of which no source knows pays one test.
+#[inline(never)]
+fn narrowed(sweep: &Sweep, tick_ns: Range<u64>, counts: &mut Counts) -> Range<u64> {
+    let told = sweep.ask(tick_ns.clone());
+    counts.swept_rows = told.swept_rows as u64;
+    counts.fallback_ticks += u64::from(told.fell_back);
+    told.window_ns.unwrap_or(tick_ns)
 }
 
 /// A sampler that runs on a thread of its own; see [`Sampler::start`]. Dropping it stops it.

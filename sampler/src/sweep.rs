@@ -1,8 +1,10 @@
 //! What one tick reads: the opened sources and the layout that says where their rows go.
 //!
-//! Invariant: the sources' rows, one after the other, are the layout's rows.
+//! Invariant: the sources' rows, one after the other, are the layout's rows. What sources tell of
+//! when they were read never widens a tick's window, nor moves it.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use vmstrobe_core::{Error, ErrorKind, Filter, Layout, Object, Provider, ReadPlan, Result, Source};
@@ -18,12 +20,35 @@ pub(crate) struct Slot {
     pub(crate) source: Box<dyn Source>,
     pub(crate) rows: usize,
     pub(crate) row_words: usize,
+    /// It reads its rows in one call, and knows when: [`Source::read_ns`].
+    pub(crate) knows_when: bool,
 }
 
 /// Everything that a tick reads. Made by a [`crate::Roster`], off the tick.
 pub struct Sweep {
     pub(crate) layout: Arc<Layout>,
     pub(crate) slots: Vec<Slot>,
+    /// Some source does: each is asked after every tick.
+    pub(crate) knows_when: bool,
+}
+
+/// What its sources tell of one tick.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// When the words of all rows were loaded; `None` unless each row's source knows.
+    pub(crate) window_ns: Option<Range<u64>>,
+    /// Rows that were read all in one call of their source's.
+    pub(crate) swept_rows: usize,
+    /// A source that can do so did not.
+    pub(crate) fell_back: bool,
+}
+
+impl Slot {
+    fn new(source: Box<dyn Source>, row_words: usize) -> Self {
+        let rows = source.rows();
+        let knows_when = source.read_ns().is_some();
+        Self { source, rows, row_words, knows_when }
+    }
 }
 
 impl fmt::Debug for Sweep {
@@ -57,14 +82,36 @@ impl Sweep {
                     return Err(Error::new(ErrorKind::Malformed, context));
                 }
                 let row_words = plan.row_words();
-                slots.extend(sources.into_iter().map(|source| {
-                    let rows = source.rows();
-                    Slot { source, rows, row_words }
-                }));
+                slots.extend(sources.into_iter().map(|source| Slot::new(source, row_words)));
                 parts.push((plan, objects));
             }
         }
-        Ok(Self { layout: Layout::new(generation, parts), slots })
+        let knows_when = slots.iter().any(|slot| slot.knows_when);
+        Ok(Self { layout: Layout::new(generation, parts), slots, knows_when })
+    }
+
+    /// Asks the sources about the tick that has just read them between these instants. What one
+    /// says of another time (an earlier reading, say) it has not said; what has no rows is not
+    /// asked.
+    pub(crate) fn ask(&self, tick_ns: Range<u64>) -> Told {
+        let mut told = Told::default();
+        let (mut all_know, mut begin_ns, mut end_ns) = (true, u64::MAX, 0);
+        for slot in self.slots.iter().filter(|slot| slot.rows > 0) {
+            let read_ns = if slot.knows_when { slot.source.read_ns() } else { None };
+            let within = read_ns.map(|of| of.start.max(tick_ns.start)..of.end.min(tick_ns.end));
+            match within.filter(|within| within.start <= within.end) {
+                Some(within) => {
+                    told.swept_rows += slot.rows;
+                    (begin_ns, end_ns) = (begin_ns.min(within.start), end_ns.max(within.end));
+                }
+                None => {
+                    told.fell_back |= slot.knows_when;
+                    all_know = false;
+                }
+            }
+        }
+        told.window_ns = (all_know && told.swept_rows > 0).then_some(begin_ns..end_ns);
+        told
     }
 }
 
@@ -86,3 +133,6 @@ fn plans(filters: &[Filter], objects: Vec<Object>) -> Vec<(Arc<ReadPlan>, Vec<Ob
     groups.retain(|(plan, _)| !plan.columns().is_empty());
     groups
 }
+
+#[cfg(test)]
+mod tests;

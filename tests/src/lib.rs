@@ -20,3 +20,4 @@ pub mod observed;
 pub mod wire;
 
 pub mod hostile;
+pub mod frame;

@@ -53,6 +53,19 @@ impl Observed {
     ///
     /// If it does not start.
     pub fn start(plan: &Plan<'_>) -> Observed {
+        Observed::start_by(plan, Qemu::start)
+    }
+
+    /// The same of the [`older`](crate::qemu::older) QEMU.
+    ///
+    /// # Panics
+    ///
+    /// If it does not start.
+    pub fn start_older(plan: &Plan<'_>) -> Observed {
+        Observed::start_by(plan, Qemu::start_older)
+    }
+
+    fn start_by(plan: &Plan<'_>, start: fn(&Config<'_>) -> Qemu) -> Observed {
         let directory = TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory");
         let sockets: Vec<PathBuf> =
             (0..plan.sockets).map(|i| directory.path().join(format!("qmp{i}"))).collect();
@@ -68,7 +81,7 @@ impl Observed {
         }
         let extra: Vec<&str> = extra.iter().map(String::as_str).collect();
         let (name, vcpus) = (plan.name, plan.vcpus);
-        let qemu = Qemu::start(&Config { name, vcpus, paused: true, extra: &extra });
+        let qemu = start(&Config { name, vcpus, paused: true, extra: &extra });
         Observed { qemu, sockets, _directory: directory }
     }
 

@@ -3,7 +3,11 @@
 //! The guest has no disk and no OS: its firmware finds nothing to boot, and idles. That is enough
 //! to have vCPUs whose counters move. When QEMU does not come up, what it said on its standard
 //! error is part of the report.
+//!
+//! Two of them may be there: the one on the path, and an older one, which keeps no stats fds open.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,6 +20,9 @@ use crate::process::{POLL, Reaped};
 use crate::qmp::Qmp;
 
 const PROGRAM: &str = "qemu-system-x86_64";
+
+/// Names the older QEMU's program; without it, it is where `ci/install.sh` unpacks one.
+pub const OLDER_ENV: &str = "VMSTROBE_QEMU_OLD";
 
 /// How long QEMU may take until it greets.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -58,12 +65,26 @@ impl Qemu {
         Qemu::try_start(config).unwrap_or_else(|why| panic!("{PROGRAM} {why}"))
     }
 
+    /// As [`Qemu::start`], of the [`older`] one.
+    ///
+    /// # Panics
+    ///
+    /// Where [`Qemu::try_start`] fails, and if there is none.
+    pub fn start_older(config: &Config<'_>) -> Qemu {
+        let program = older().unwrap_or_else(|why| panic!("{why}"));
+        Qemu::start_by(&program, config).unwrap_or_else(|why| panic!("{program:?} {why}"))
+    }
+
     /// As [`Qemu::start`]; says why if QEMU does not start, ends early or does not greet in time.
     pub fn try_start(config: &Config<'_>) -> Result<Qemu, String> {
+        Qemu::start_by(Path::new(PROGRAM), config)
+    }
+
+    fn start_by(program: &Path, config: &Config<'_>) -> Result<Qemu, String> {
         let dir = TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory");
         let socket = socket_in(&dir);
         let messages = dir.path().join("stderr");
-        let child = Command::new(PROGRAM)
+        let child = Command::new(program)
             .args(["-accel", "kvm", "-machine", "q35", "-m", "64", "-nodefaults"])
             .args(["-no-user-config", "-display", "none", "-name", config.name])
             .args(["-smp", &config.vcpus.to_string()])
@@ -108,13 +129,34 @@ impl Qemu {
 
 /// Major and minor version of the QEMU on the path; else why there is none.
 pub fn version() -> Result<(u32, u32), String> {
-    let output = Command::new(PROGRAM)
+    version_of(OsStr::new(PROGRAM))
+}
+
+/// The program of a QEMU that answers `query-stats` (from 7.1 on) and keeps no stats fds open
+/// (before 8.1): the one that [`OLDER_ENV`] names, or that was unpacked beside the tests, or the
+/// one on the path; else why there is none.
+pub fn older() -> Result<PathBuf, String> {
+    let test = env::current_exe().expect("a test knows its own path");
+    let target = test.ancestors().nth(3).expect("a test lies in target/<profile>/deps");
+    let unpacked = target.join("qemu-7.2").join(PROGRAM);
+    let named = env::var_os(OLDER_ENV).map(PathBuf::from);
+    let program = named.or_else(|| unpacked.exists().then_some(unpacked));
+    let program = program.unwrap_or_else(|| PROGRAM.into());
+    let (major, minor) = version_of(program.as_os_str())?;
+    if ((7, 1)..(8, 1)).contains(&(major, minor)) {
+        return Ok(program);
+    }
+    Err(format!("{} is of version {major}.{minor}", program.display()))
+}
+
+fn version_of(program: &OsStr) -> Result<(u32, u32), String> {
+    let output = Command::new(program)
         .arg("--version")
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| format!("{PROGRAM}: {error}"))?;
+        .map_err(|error| format!("{}: {error}", program.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
-    parse_version(&text).ok_or_else(|| format!("{PROGRAM} --version says {text:?}"))
+    parse_version(&text).ok_or_else(|| format!("{} --version says {text:?}", program.display()))
 }
 
 /// `QEMU emulator version 10.0.2 (Debian ...)` gives (10, 0).

@@ -7,6 +7,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use vmstrobe_providers::{Accel, AccelMode};
+
 use crate::qemu;
 
 /// Names the things that must be there, separated by commas; without them tests fail, not skip.
@@ -40,12 +42,17 @@ pub fn require_qemu() -> bool {
 
 /// [`require`] for `qemu-8.1`, from which on QEMU keeps stats fds open that can be borrowed.
 pub fn require_lending_qemu() -> bool {
-    require("qemu-8.1", lending_qemu(true))
+    require("qemu-8.1", lending_qemu())
 }
 
-/// [`require`] for `qemu-before-8.1`.
+/// [`require`] for `qemu-7.2`, or what is like it: see [`qemu::older`].
 pub fn require_older_qemu() -> bool {
-    require("qemu-before-8.1", lending_qemu(false))
+    require("qemu-7.2", qemu::older().and_then(|_| kvm()))
+}
+
+/// [`require`] for `bpf`: the kernel-side tick.
+pub fn require_bpf() -> bool {
+    require("bpf", bpf())
 }
 
 /// Whether /dev/kvm opens for reading and writing; else why not.
@@ -60,13 +67,19 @@ pub fn qemu() -> Result<(), String> {
     kvm()
 }
 
-/// Whether there is a QEMU that keeps its stats fds open, or one that does not; else why not.
-fn lending_qemu(lends: bool) -> Result<(), String> {
+/// Whether the kernel-side tick can be used: programs can be loaded, and read what pread does; else
+/// why not.
+pub fn bpf() -> Result<(), String> {
+    Accel::new(AccelMode::Require).check().map_err(|error| error.to_string())
+}
+
+/// Whether there is a QEMU that keeps its stats fds open; else why not.
+fn lending_qemu() -> Result<(), String> {
     let (major, minor) = qemu::version()?;
-    if ((major, minor) >= (8, 1)) == lends {
+    if (major, minor) >= (8, 1) {
         return kvm();
     }
-    Err(format!("QEMU {major}.{minor} {} stats fds open", if lends { "keeps no" } else { "keeps" }))
+    Err(format!("QEMU {major}.{minor} keeps no stats fds open"))
 }
 
 /// Why the thing is missing, if it is; panics if it was promised.

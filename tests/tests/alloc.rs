@@ -8,6 +8,7 @@ mod alloc {
     mod count;
     mod limits;
     mod ticks;
+    mod kernel;
     mod tables;
     mod queries;
 }

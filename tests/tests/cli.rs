@@ -2,10 +2,12 @@
 //! something is not as it should be. The real binary, real virtual machines, real tables.
 
 mod cli {
+    mod accel;
     mod attach;
     mod demo;
     mod endings;
     mod output;
+    mod privileges;
     mod qmp;
     mod same;
     mod stat;

@@ -125,7 +125,9 @@ fn shown_as_counted(mut sampler: Sampler, control: &Control) {
         ("starved_ticks", counts.starved_ticks),
         ("lost_samples", counts.lost_samples),
         ("unread_rows", counts.unread_rows),
+        ("fallback_ticks", counts.fallback_ticks),
         ("rows", counts.rows),
+        ("swept_rows", counts.swept_rows),
         ("subscribers", counts.subscribers),
     ] {
         assert_eq!(health(&newest, name), counted, "{name}");

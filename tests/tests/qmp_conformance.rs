@@ -121,7 +121,8 @@ fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
         return;
     }
     let Some(folder) = conformance() else { return };
-    let observed = Observed::start(&Plan { name: "older", sockets: RUNS + 2, ..Plan::default() });
+    let observed =
+        Observed::start_older(&Plan { name: "older", sockets: RUNS + 2, ..Plan::default() });
     let has_none = |case: &Json| is_required(case) && !case.to_string().contains("cryptodev");
     let cases = cases(&folder, has_none);
     for (socket, flags, mode) in

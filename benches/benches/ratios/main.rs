@@ -22,6 +22,7 @@ mod qmp_stream;
 mod sleep;
 mod table;
 mod tick;
+mod kernel;
 mod words;
 
 use pairs::Effort;
@@ -83,12 +84,19 @@ impl Line {
 /// A measurement: `None` if it is not one of the names asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 25] = [
+const MEASURES: [(&str, Measure); 32] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
     ("tick/all/64", tick::all_64),
     ("tick/fanout/1024", tick::fanout_1024),
+    ("tick/bpf/4", kernel::tick_4),
+    ("tick/bpf/64", kernel::tick_64),
+    ("tick/bpf/256", kernel::tick_256),
+    ("tick/bpf/1024", kernel::tick_1024),
+    ("tick/bpf/scalars/64", kernel::tick_scalars_64),
+    ("tick/bpf/all/64", kernel::tick_all_64),
+    ("cpu/10khz/64", kernel::cpu_10khz_64),
     ("tick/table/64", table::tick_64),
     ("tick/table/1024", table::tick_1024),
     ("tick/table/64/list", table::tick_64_found),

@@ -9,6 +9,8 @@ EXAMPLES
       vmstrobe demo
   Which virtual machines and tables of statistics are there, and can they be read?
       vmstrobe list
+  By which ways, and why not by others?
+      vmstrobe list -v
   What do the vCPUs of process 4711 do in ten seconds?
       vmstrobe stat -p 4711 -d 10s
   What does each of them do while a benchmark runs?
@@ -28,6 +30,9 @@ EXAMPLES
       vmstrobe demo --vcpus 8 -r 10k -d 10s
   How late is a tick on this machine, for a script?
       vmstrobe demo -d 5s --json
+  What does a tick cost with a call for each vCPU, and with one for all of them?
+      vmstrobe demo --vcpus 64 -d 5s --accel off
+      vmstrobe demo --vcpus 64 -d 5s --accel require
   What it publishes, from another shell:
       vmstrobe list
       vmstrobe query -p $(pgrep -x vmstrobe) --target cryptodev
@@ -38,6 +43,8 @@ pub(super) const LIST: &str = "\
 EXAMPLES
   Everything that runs on this host:
       vmstrobe list
+  Which ways to read each virtual machine are open, and why are the others not?
+      vmstrobe list -v
   The process ids of all virtual machines that can be read, for a script:
       vmstrobe list --json | jq '.[] | select(.kind == \"vm\" and .readable) | .pid'
   Who publishes statistics of his own?
@@ -64,8 +71,9 @@ EXAMPLES
       vmstrobe query --names 'exits,halt_*,-*_hist'
   vCPU 0 of process 4711, for a program:
       vmstrobe query -p 4711 --vcpu 0 --json
-  The virtual machine as a whole, where its VMM keeps that open, and else from its QEMU:
+  The virtual machine as a whole, by the kernel-side tick or what its VMM keeps open:
       vmstrobe query --target vm
+  and where neither is to be had, from its QEMU:
       vmstrobe query --from-qmp /run/web.qmp --target vm
   The crypto devices of a QEMU, for a program:
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev --json
@@ -102,6 +110,10 @@ EXAMPLES
       vmstrobe stat -i 100 --json -p 4711
   Ten seconds of a program's own statistics, each object by itself:
       vmstrobe stat -p 4711 --provider xyz --per-vcpu -d 10s
+  All vCPUs of all virtual machines ten thousand times a second, in one call each time, or not:
+      vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --accel require
+  Nothing loaded into the kernel:
+      vmstrobe stat -d 10s --accel off
   Try it without a virtual machine of yours:
       vmstrobe stat --demo -d 5s
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::source::Source;
+use super::source::{How, Source};
 
 /// Who may connect if nobody said: this user and root; ...
 const MODE: u32 = 0o600;
@@ -48,6 +48,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) source: Source,
+
+    #[command(flatten)]
+    pub(crate) how: How,
 }
 
 /// What to do when the virtual machines have ended.

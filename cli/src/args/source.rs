@@ -1,11 +1,11 @@
-//! Where statistics come from and which are wanted, as it is typed.
+//! Where statistics come from, how they are read and which are wanted, as it is typed.
 //!
 //! Invariant: what a user named is told from what he left open; what is meant where he left it open
 //! is decided where it is known what there is, in the engine.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use vmstrobe_core::{Names, Target};
 
 use super::quantity;
@@ -50,6 +50,28 @@ impl Source {
         let any = !pids.is_empty() || !qmp.is_empty() || !tables.is_empty() || !sockets.is_empty();
         any || *all || *demo
     }
+}
+
+/// How they are read.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "How they are read")]
+pub(crate) struct How {
+    /// The kernel-side tick: a program in the kernel (BPF) reads all vCPUs in one call, and those
+    /// of any VMM. Without it each takes a call, and its VMM has to keep its statistics open
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) accel: When,
+}
+
+/// When to use the kernel-side tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    /// Where it is allowed, proves right and pays
+    #[default]
+    Auto,
+    /// Never: nothing is loaded into the kernel
+    Off,
+    /// Always: where it cannot be used, fail and say why
+    Require,
 }
 
 /// Which statistics.

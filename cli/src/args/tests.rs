@@ -65,6 +65,17 @@ fn sources_stand_beside_each_other() {
     }
 }
 
+#[test]
+fn the_kernel_side_tick_is_left_to_us_unless_somebody_says() {
+    assert_eq!(stat("stat").how.accel, When::Auto);
+    assert_eq!(stat("stat --accel require -- ls --accel off").how.accel, When::Require);
+    for command in ["demo", "query", "info stats vcpu", "schema", "stat", "serve --qmp a"] {
+        assert!(parse(&format!("{command} --accel off")).is_ok(), "{command}");
+        check_refused(&format!("{command} --accel on"), "auto, off, require");
+    }
+    check_refused("list --accel off", "unexpected argument");
+}
+
 fn serve(line: &str) -> ServeArgs {
     match parse(line) {
         Ok(Command::Serve(args)) => args,

@@ -5,6 +5,7 @@
 use serde::Serialize;
 use vmstrobe_sampler::{Sampler, TimeQuantiles};
 
+use crate::engine::Way;
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -15,6 +16,14 @@ const NEXT: [(&str, &str); 4] = [
     ("vmstrobe stat -p PID -- CMD", "what a virtual machine does while a command runs"),
     ("vmstrobe demo -r 10k", "this again, ten times as fast"),
 ];
+
+/// What was to be sampled, and for how long it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) vcpus: u32,
+    pub(super) rate_hz: f64,
+    pub(super) seconds: f64,
+}
 
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
@@ -49,22 +58,19 @@ impl From<TimeQuantiles> for Quantiles {
 impl Summary {
     pub(super) fn new(
         sampler: &Sampler,
-        vcpus: u32,
-        rate_hz: f64,
-        seconds: f64,
+        load: &Load,
+        way: Option<&Way>,
         lost_samples: u64,
     ) -> Self {
+        let Load { vcpus, rate_hz, seconds } = *load;
         let health = sampler.health();
         let counts = health.counts();
-        let threads = sampler.threads();
-        let what = if vcpus > 0 { "one pread a vCPU and tick, else " } else { "" };
-        let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
         Self {
             sampled: if vcpus > 0 { vec!["vcpu", "cryptodev"] } else { vec!["cryptodev"] },
             vcpus,
             rate_hz,
             seconds,
-            way: format!("{what}no system call, {how}"),
+            way: way_text(way, sampler.threads()),
             ticks: counts.ticks,
             missed_ticks: counts.missed_ticks,
             starved_ticks: counts.starved_ticks,
@@ -81,7 +87,7 @@ impl Summary {
             vcpus => format!("{} and a crypto device", counted(vcpus as usize, "vCPU")),
         };
         let (rate, time) = (hertz(self.rate_hz), seconds(self.seconds));
-        let title = format!("vmstrobe sampled {what} at {rate} for {time} ({}).", self.way);
+        let title = format!("vmstrobe sampled {what} at {rate} for {time}:");
         let due = (self.ticks + self.missed_ticks + self.starved_ticks).max(1);
         let mut counts =
             Table::new().column("", Align::Left).column("", Align::Right).column("", Align::Left);
@@ -110,13 +116,21 @@ impl Summary {
             next.row([format!("  {command}"), what.to_owned()]);
         }
         let blocks = [
-            vec![String::new(), title],
+            vec![String::new(), title, self.way.clone() + "."],
             counts.lines(),
             times.lines(),
             [vec!["Try next:".to_owned()], next.lines()].concat(),
         ];
         blocks.join(&String::new())
     }
+}
+
+/// Which way the vCPUs were read, and by how many threads. The crypto device is in memory.
+fn way_text(way: Option<&Way>, threads: usize) -> String {
+    let vcpus = way.map(|way| way.text("a", "vCPU") + ", else ").unwrap_or_default();
+    let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
+    let reason = way.and_then(Way::reason).map(|reason| format!("; {reason}")).unwrap_or_default();
+    format!("{vcpus}no system call, {how}{reason}")
 }
 
 #[cfg(test)]
@@ -131,7 +145,7 @@ mod tests {
             vcpus,
             rate_hz: 1000.0,
             seconds: 10.0,
-            way: "one pread a vCPU and tick, inline".to_owned(),
+            way: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,
             missed_ticks: 3,
             starved_ticks: 0,
@@ -146,7 +160,7 @@ mod tests {
     fn a_summary_says_it_all() {
         let text = summary(4).lines().join("\n");
         for part in [
-            "4 vCPUs and a crypto device at 1 kHz for 10.0 s (one pread a vCPU and tick, inline)",
+            "4 vCPUs and a crypto device at 1 kHz for 10.0 s:\none pread a vCPU and tick, else no ",
             "ticks    9,997  samples taken",
             "missed       3  0.0 %",
             "p50      p99   p99.9      max",
@@ -156,6 +170,12 @@ mod tests {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(summary(0).lines().join("\n").contains("vmstrobe sampled a crypto device at"));
+    }
+
+    #[test]
+    fn without_a_guest_there_is_no_choice() {
+        assert_eq!(way_text(None, 1), "no system call, inline");
+        assert_eq!(way_text(None, 2), "no system call, 2 threads");
     }
 
     #[test]

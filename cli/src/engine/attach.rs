@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use vmstrobe_core::ErrorKind;
 use vmstrobe_providers::{
-    Borrowed, FoundTable, Reaper, Scan, Tables, Vm, scan, scan_all, scan_tables,
+    Accel, Borrowed, FoundTable, Reaper, Scan, Tables, Vm, scan, scan_all, scan_tables,
 };
 
 use super::attached::{Attached, comm};
+use super::sources::borrowed;
 use crate::args::Source;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
+use crate::privileges::without;
 use crate::text::thousands;
 
 /// The most processes that an error lists.
@@ -38,9 +40,9 @@ impl Processes {
     ///
     /// # Errors
     /// If the system has no threads for them.
-    pub(super) fn new(reaper: Reaper) -> Result<Self> {
-        let kvm = Arc::new(Borrowed::new(reaper)?);
-        Ok(Self { kvm, tables: Arc::new(Tables::new()?), vmms: Vec::new() })
+    pub(super) fn new(reaper: &Reaper, accel: &Accel) -> Result<Self> {
+        let kvm = Arc::new(borrowed(reaper, accel)?);
+        Ok(Self { kvm, tables: Arc::new(without(Tables::new)??), vmms: Vec::new() })
     }
 
     /// Attaches to what the user named, or else to the only one there is.
@@ -233,7 +235,7 @@ pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
     let processes = if found.hidden == 1 { "process" } else { "processes" };
     let advice = match rustix::process::geteuid().is_root() {
         true => "the kernel forbids it even to root",
-        false => "run as root, or give vmstrobe CAP_SYS_PTRACE",
+        false => "run as root, or give vmstrobe CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
     };
     let hidden = thousands(found.hidden as u64);
     (found.hidden > 0).then(|| format!("{hidden} {processes} could not be examined: {advice}"))
@@ -286,7 +288,8 @@ mod tests {
     fn a_process_with_a_table_needs_no_vm() {
         let pid = std::process::id();
         let reaper = Reaper::new().expect("there are threads");
-        let mut processes = Processes::new(reaper).expect("there are threads");
+        let accel = Accel::off();
+        let mut processes = Processes::new(&reaper, &accel).expect("there are threads");
         let table = TableWriter::new("attach-me").expect("there is memory");
         let source = Source { pids: vec![pid, pid], ..Source::default() };
         let attached = processes.attach(&source).expect("it has a table");

@@ -1,5 +1,6 @@
-//! Paths where several providers stand side by side: every QEMU calls its first vCPU
-//! `/machine/unattached/device[0]`, and every program may call a queue what it likes.
+//! Providers that stand side by side: every QEMU calls its first vCPU
+//! `/machine/unattached/device[0]`, every program may call a queue what it likes, and of some
+//! objects two can tell.
 //!
 //! Invariant: no two objects behind one [`Paths`] bear one path at a time, and an object keeps its
 //! path as long as it is there, whoever else comes or goes.
@@ -7,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vmstrobe_core::{Object, Provider, ReadPlan, Result, Schema, Source, Target};
+use vmstrobe_core::{Error, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
 /// The paths of several providers.
 #[derive(Clone, Debug, Default)]
@@ -29,26 +30,33 @@ struct Given {
 struct Distinct {
     inner: Arc<dyn Provider>,
     number: usize,
-    /// What is put before a path, as far as it does not begin so.
-    label: String,
-    /// Before every path, or only before one that is taken.
-    always: bool,
+    standing: Standing,
     paths: Paths,
 }
 
+/// How a provider stands among others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    /// What is put before a path, as far as it does not begin so: the path of its VM, say.
+    pub(super) label: String,
+    /// Before every path, or only before one that is taken.
+    pub(super) always: bool,
+    /// Of what another gives the same, and better: the provider's name and the target.
+    pub(super) hidden: Option<(&'static str, Target)>,
+}
+
 impl Paths {
-    /// The same provider, among others. `label` is a path: that of its VM, say.
+    /// The same provider, among others.
     pub(super) fn distinct(
         &self,
         inner: Arc<dyn Provider>,
-        label: String,
-        always: bool,
+        standing: Standing,
     ) -> Arc<dyn Provider> {
         let number = self.with(|given| {
             given.providers += 1;
             given.providers
         });
-        Arc::new(Distinct { inner, number, label, always, paths: self.clone() })
+        Arc::new(Distinct { inner, number, standing, paths: self.clone() })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Given) -> T) -> T {
@@ -84,14 +92,22 @@ impl Given {
 impl Distinct {
     /// What an object would be called, the best first.
     fn wishes(&self, path: &str) -> impl Iterator<Item = String> {
+        let Standing { label, always, .. } = &self.standing;
         let is_labelled = path
-            .strip_prefix(&*self.label)
+            .strip_prefix(&**label)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let labelled = if is_labelled { path.to_owned() } else { self.label.clone() + path };
-        let plain = (!self.always).then(|| path.to_owned());
+        let labelled = if is_labelled { path.to_owned() } else { label.clone() + path };
+        let plain = (!always).then(|| path.to_owned());
         let numbered = labelled.clone();
         let numbered = (2_u64..).map(move |number| format!("{numbered}.{number}"));
         plain.into_iter().chain([labelled]).chain(numbered)
+    }
+
+    fn shows(&self, schema: &Schema) -> bool {
+        let is_hidden = |(provider, target): &(&str, Target)| {
+            schema.provider() == *provider && schema.target() == target
+        };
+        !self.standing.hidden.as_ref().is_some_and(is_hidden)
     }
 }
 
@@ -101,11 +117,14 @@ impl Provider for Distinct {
     }
 
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
-        self.inner.schemas()
+        let mut schemas = self.inner.schemas()?;
+        schemas.retain(|schema| self.shows(schema));
+        Ok(schemas)
     }
 
     fn objects(&self) -> Result<Vec<Object>> {
         let mut objects = self.inner.objects()?;
+        objects.retain(|object| self.shows(&object.schema));
         self.paths.with(|given| {
             given.keep(self.number, &objects);
             for object in &mut objects {
@@ -123,6 +142,10 @@ impl Provider for Distinct {
 
     fn refresh(&self, target: &Target) -> Result<()> {
         self.inner.refresh(target)
+    }
+
+    fn warnings(&self) -> Vec<Error> {
+        self.inner.warnings()
     }
 }
 
@@ -143,7 +166,8 @@ mod tests {
         fn new(paths: &Paths, label: &str, always: bool) -> Self {
             let (table, tables) = (TableWriter::new("xyz").unwrap(), Tables::new().unwrap());
             tables.add_own(&table).unwrap();
-            let provider = paths.distinct(Arc::new(tables), label.to_owned(), always);
+            let standing = Standing { label: label.to_owned(), always, hidden: None };
+            let provider = paths.distinct(Arc::new(tables), standing);
             Self { table, provider }
         }
 
@@ -216,8 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn what_another_gives_is_hidden() {
+        let (table, tables) = (TableWriter::new("xyz").unwrap(), Tables::new().unwrap());
+        tables.add_own(&table).unwrap();
+        let add =
+            |path, target| table.add(path, &TableSchema::new(Target::from_name(target))).unwrap();
+        let _objects = [add("/q", "queue"), add("/d", "disk")];
+        let tables = Arc::new(tables);
+        let shown = |hidden| {
+            let standing = Standing { hidden, ..Standing::default() };
+            let provider = Paths::default().distinct(Arc::clone(&tables) as _, standing);
+            let objects = provider.objects().unwrap();
+            assert_eq!(provider.schemas().unwrap().len(), objects.len());
+            objects.into_iter().map(|object| String::from(object.path)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(Some(("xyz", Target::from_name("queue")))), ["/d"]);
+        assert_eq!(shown(Some(("kvm", Target::from_name("queue")))).len(), 2);
+        assert_eq!(shown(None).len(), 2);
+    }
+
+    #[test]
     fn a_refresh_is_the_providers_own() {
-        let provider = Paths::default().distinct(Arc::new(Late), "/vm/a".to_owned(), false);
+        let provider = Paths::default().distinct(Arc::new(Late), Standing::default());
         let error = provider.refresh(&Target::Vcpu).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, "vcpu".to_owned()));
     }

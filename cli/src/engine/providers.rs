@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Object, Registry};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::OwnKvm;
+use vmstrobe_providers::{Accel, OwnKvm};
 
 use super::attached::Attached;
 use super::sources;
 use crate::args::Source;
 use crate::demo::CryptoLoad;
 use crate::error::Result;
+use crate::privileges::without;
 
 /// What the demo's guest is called.
 pub(super) const DEMO_NAME: &str = "demo";
@@ -41,9 +42,9 @@ impl Providers {
     ///
     /// # Errors
     /// If what he named cannot be read, or it is not clear what is meant.
-    pub(super) fn named(source: &Source) -> Result<Self> {
+    pub(super) fn named(source: &Source, accel: &Accel) -> Result<Self> {
         let registry = Registry::default();
-        let attached = sources::open(source, &registry)?;
+        let attached = sources::open(source, &registry, accel)?;
         Ok(Self { registry, attached, demo: None })
     }
 
@@ -51,15 +52,16 @@ impl Providers {
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
-    pub(super) fn demo(vcpus: u32) -> Result<Self> {
+    pub(super) fn demo(vcpus: u32, accel: &Accel) -> Result<Self> {
         vmstrobe_guest::usable()?;
         let mut guest = DemoGuest::new(vcpus)?;
-        let provider = OwnKvm::new(DEMO_NAME, guest.vm().fd())?;
+        let (vm, accel) = (guest.vm().fd(), accel.clone());
+        let provider = without(|| OwnKvm::with_accel(DEMO_NAME, vm, accel))??;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
             provider.add_vcpu(vcpu.id(), vcpu.fd())?;
         }
-        guest.start()?;
+        without(|| guest.start())??;
         let registry = Registry::default();
         registry.add(Arc::new(provider));
         Self::with_crypto(registry, Some(guest))
@@ -74,7 +76,7 @@ impl Providers {
     }
 
     fn with_crypto(registry: Registry, guest: Option<DemoGuest>) -> Result<Self> {
-        let crypto = CryptoLoad::start()?;
+        let crypto = without(CryptoLoad::start)??;
         registry.add(crypto.provider());
         let demo = Some(Demo { _guest: guest, _crypto: crypto });
         Ok(Self { registry, attached: Vec::new(), demo })

@@ -7,20 +7,22 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vmstrobe_core::{Provider, Registry};
-use vmstrobe_providers::{Borrowed, HandedOver, Qmp, QmpShare, Reaper, scan};
+use vmstrobe_core::{Provider, Registry, Target};
+use vmstrobe_providers::{Accel, AccelStatus, Borrowed, HandedOver, Qmp, QmpShare, Reaper, scan};
 
 use super::attach::Processes;
 use super::attached::{Attached, comm};
-use super::distinct::Paths;
+use super::distinct::{Paths, Standing};
 use crate::args::Source;
 use crate::error::{Error, Result};
+use crate::privileges::{connecting, without};
 
 /// Providers being put together in one registry.
 #[derive(Debug)]
 pub(super) struct Sources {
     registry: Registry,
     reaper: Reaper,
+    accel: Accel,
     paths: Paths,
     processes: Processes,
 }
@@ -30,8 +32,9 @@ pub(super) struct Sources {
 ///
 /// # Errors
 /// If one of them cannot be read, or it is not clear which one is meant.
-pub(super) fn open(source: &Source, registry: &Registry) -> Result<Vec<Attached>> {
-    let mut sources = Sources::new(registry.clone(), Reaper::new()?)?;
+pub(super) fn open(source: &Source, registry: &Registry, accel: &Accel) -> Result<Vec<Attached>> {
+    let reaper = without(Reaper::new)??;
+    let mut sources = Sources::new(registry.clone(), reaper, accel.clone())?;
     let mut attached = match source.all || !source.pids.is_empty() || !source.is_named() {
         true => sources.processes.attach(source)?,
         false => Vec::new(),
@@ -54,9 +57,9 @@ impl Sources {
     ///
     /// # Errors
     /// If the system has no threads for them.
-    pub(super) fn new(registry: Registry, reaper: Reaper) -> Result<Self> {
-        let processes = Processes::new(reaper.clone())?;
-        Ok(Self { registry, reaper, paths: Paths::default(), processes })
+    pub(super) fn new(registry: Registry, reaper: Reaper, accel: Accel) -> Result<Self> {
+        let processes = Processes::new(&reaper, &accel)?;
+        Ok(Self { registry, reaper, accel, paths: Paths::default(), processes })
     }
 
     /// One process and nothing else: its virtual machine, its tables.
@@ -72,27 +75,35 @@ impl Sources {
     /// What only its QEMU knows of a process that is read, and its names for the vCPUs.
     pub(super) fn add_qemu(&self, pid: u32, qmp: Arc<Qmp>) {
         self.processes.kvm.use_names(pid, qmp.cpu_names());
-        let label = label(&qmp);
-        self.add(qmp, label, false);
+        let standing = self.beside_kvm(label(&qmp));
+        self.add(qmp, standing);
     }
 
-    fn add(&self, provider: Arc<dyn Provider>, label: String, always: bool) {
-        self.registry.add(self.paths.distinct(provider, label, always));
+    fn add(&self, provider: Arc<dyn Provider>, standing: Standing) {
+        self.registry.add(self.paths.distinct(provider, standing));
+    }
+
+    /// Of a QEMU, where it is asked for what KVM does not tell by itself. By the kernel-side tick
+    /// KVM tells of every VM as a whole, too.
+    fn beside_kvm(&self, label: String) -> Standing {
+        let is_read = matches!(self.accel.status(), AccelStatus::Open(_));
+        let hidden = is_read.then_some(("kvm", Target::Vm));
+        Standing { label, always: false, hidden }
     }
 
     /// `-p`, `--all`, or nothing at all: virtual machines and tables of processes. The tables are
     /// there for `--table` too.
     fn add_processes(&self) {
         let (kvm, tables) = (Arc::clone(&self.processes.kvm), Arc::clone(&self.processes.tables));
-        self.add(kvm, "/kvm".to_owned(), false);
-        self.add(tables, "/table".to_owned(), false);
+        self.add(kvm, labelled("/kvm"));
+        self.add(tables, labelled("/table"));
     }
 
     /// `--from-qmp`: a QEMU alone, or what it knows beside a VM that is read in a quicker way.
     fn qmp(&self, socket: &Path, source: &Source) -> Result<Attached> {
         let beside = !self.processes.vmms.is_empty();
         let share = if beside { QmpShare::BesideKvm } else { QmpShare::All };
-        let qmp = Qmp::connect(socket, share)?;
+        let qmp = connecting(|| Qmp::connect(socket, share))??;
         // Every QEMU has the same paths.
         let several = source.qmp.len() > 1;
         if beside {
@@ -101,7 +112,8 @@ impl Sources {
         }
         let attached = qemu(socket, &qmp, !beside);
         let label = label(&qmp);
-        self.add(Arc::new(qmp), label, several);
+        let standing = if beside { self.beside_kvm(label) } else { labelled(label) };
+        self.add(Arc::new(qmp), Standing { always: several, ..standing });
         Ok(attached)
     }
 
@@ -113,24 +125,34 @@ impl Sources {
             return Ok(());
         }
         // On its own, so that its paths can be told from the others'.
-        let own = Borrowed::new(self.reaper.clone())?;
+        let own = borrowed(&self.reaper, &self.accel)?;
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
         kvm.detach(pid);
-        self.add(Arc::new(own), label(qmp), true);
+        self.add(Arc::new(own), Standing { always: true, ..labelled(label(qmp)) });
         Ok(())
     }
 
     /// `--from-socket`: what a process hands over.
     fn handed_over(&self, socket: &Path) -> Result<Attached> {
-        let lender = HandedOver::connect(socket, self.reaper.clone())?;
+        let (reaper, accel) = (self.reaper.clone(), self.accel.clone());
+        let lender = connecting(|| HandedOver::connect_with(socket, reaper, accel))??;
         let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for provider in lender.providers() {
-            self.add(provider, format!("/{file}"), false);
+            self.add(provider, labelled(format!("/{file}")));
         }
         let title = format!("the process behind {}", socket.display());
         Ok(Attached::remote(title, file, lender.peer_pid()))
     }
+}
+
+/// Virtual machines of others, none yet. Their ends are waited for without capabilities.
+///
+/// # Errors
+/// If the system has no thread or fd for that.
+pub(super) fn borrowed(reaper: &Reaper, accel: &Accel) -> Result<Borrowed> {
+    let (reaper, accel) = (reaper.clone(), accel.clone());
+    Ok(without(|| Borrowed::with_accel(reaper, accel))??)
 }
 
 /// A QEMU that is asked, alone or beside its VM.
@@ -140,6 +162,11 @@ pub(super) fn qemu(socket: &Path, qmp: &Qmp, is_alone: bool) -> Attached {
     let mut attached = Attached::remote(title, name, qmp.peer_pid());
     attached.is_vm = is_alone;
     attached
+}
+
+/// Of a provider whose paths are its own, as long as nobody else has them.
+fn labelled(label: impl Into<String>) -> Standing {
+    Standing { label: label.into(), ..Standing::default() }
 }
 
 fn label(qmp: &Qmp) -> String {

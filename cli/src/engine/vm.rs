@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Registry, Target};
-use vmstrobe_providers::{Qmp, QmpShare, Reaper};
+use vmstrobe_providers::{Accel, Qmp, QmpShare, Reaper};
 
 use super::attached::{Absence, Attached};
 use super::providers::{DEMO_NAME, Demo, Providers};
@@ -16,6 +16,7 @@ use super::sources::{self, Sources};
 use super::{DEMO_VCPUS, providers};
 use crate::args::Source;
 use crate::error::{Error, Result};
+use crate::privileges::connecting;
 use crate::text::counted;
 
 /// The providers of one virtual machine, or of one program with tables.
@@ -35,11 +36,11 @@ impl VmRegistry {
     ///
     /// # Errors
     /// If it cannot be read, it is not clear what is meant, or it is several virtual machines.
-    pub(crate) fn named(source: &Source) -> Result<Self> {
+    pub(crate) fn named(source: &Source, accel: &Accel) -> Result<Self> {
         if source.demo {
-            return Ok(Self::of(Providers::demo(DEMO_VCPUS)?));
+            return Ok(Self::of(Providers::demo(DEMO_VCPUS, accel)?));
         }
-        let providers = Providers::named(source)?;
+        let providers = Providers::named(source, accel)?;
         let vms: Vec<&str> =
             providers.attached.iter().filter(|who| who.is_vm).map(|who| &*who.title).collect();
         if vms.len() > 1 {
@@ -58,9 +59,9 @@ impl VmRegistry {
     ///
     /// # Errors
     /// If nothing of it can be read.
-    pub(super) fn of_process(pid: u32, reaper: Reaper) -> Result<Self> {
+    pub(super) fn of_process(pid: u32, reaper: Reaper, accel: Accel) -> Result<Self> {
         let registry = Registry::default();
-        let mut sources = Sources::new(registry.clone(), reaper)?;
+        let mut sources = Sources::new(registry.clone(), reaper, accel)?;
         let attached = vec![sources.process(pid)?];
         let vm = Self::of(Providers { registry, attached, demo: None });
         Ok(Self { sources: Some(sources), ..vm })
@@ -71,7 +72,7 @@ impl VmRegistry {
     /// # Errors
     /// If it cannot be asked.
     pub(super) fn of_qemu(socket: &Path) -> Result<Self> {
-        let qmp = Qmp::connect(socket, QmpShare::All)?;
+        let qmp = connecting(|| Qmp::connect(socket, QmpShare::All))??;
         let attached = vec![sources::qemu(socket, &qmp, true)];
         let registry = Registry::default();
         registry.add(Arc::new(qmp));
@@ -252,7 +253,7 @@ mod tests {
     fn our_own_health_is_not_among_them() {
         let table = vmstrobe_providers::TableWriter::new("vm").expect("there is memory");
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let vm = VmRegistry::named(&source).expect("it has a table");
+        let vm = VmRegistry::named(&source, &Accel::off()).expect("it has a table");
         let providers = vm.registry().providers();
         let names: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();
         assert_eq!(names, ["kvm", "table"]);

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use vmstrobe_providers::{Access, Qmp, QmpShare, Reaper, Scan, scan_all};
+use vmstrobe_providers::{Accel, Access, Qmp, QmpShare, Reaper, Scan, scan_all};
 
 use super::attach::{self, name};
 use super::hidden_text;
@@ -15,6 +15,7 @@ use super::sources::vmm_behind;
 use super::vm::VmRegistry;
 use crate::args::Source;
 use crate::error::Result;
+use crate::privileges::{connecting, without};
 
 /// A process with virtual machines, now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +28,7 @@ pub(crate) struct Vmm {
 /// How to open virtual machines one by one.
 pub(crate) struct Vms {
     reaper: Reaper,
+    accel: Accel,
     /// Those who are asked beside the VMs.
     qemus: Vec<Qemu>,
     all: bool,
@@ -42,15 +44,15 @@ impl Vms {
     ///
     /// # Errors
     /// If one of them cannot be asked.
-    pub(crate) fn new(source: &Source) -> Result<Self> {
+    pub(crate) fn new(source: &Source, accel: Accel) -> Result<Self> {
         let connect = |socket: &PathBuf| -> Result<Qemu> {
-            let qmp = Arc::new(Qmp::connect(socket, QmpShare::BesideKvm)?);
-            Ok(Qemu { socket: socket.clone(), qmp })
+            let qmp = connecting(|| Qmp::connect(socket, QmpShare::BesideKvm))??;
+            Ok(Qemu { socket: socket.clone(), qmp: Arc::new(qmp) })
         };
         let is_alone = !source.all && source.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &source.qmp[..] };
         let qemus = sockets.iter().map(connect).collect::<Result<_>>()?;
-        Ok(Self { reaper: Reaper::new()?, qemus, all: source.all })
+        Ok(Self { reaper: without(Reaper::new)??, accel, qemus, all: source.all })
     }
 
     /// Those that the user named, each by itself, or else the only one there is; none of `--all`,
@@ -63,7 +65,7 @@ impl Vms {
             return Ok(Vec::new());
         }
         if source.demo {
-            return Ok(vec![VmRegistry::named(source)?]);
+            return Ok(vec![VmRegistry::named(source, &self.accel)?]);
         }
         if !source.is_named() {
             return Ok(vec![self.open(attach::Found::look()?.the_only_one()?)?]);
@@ -81,7 +83,8 @@ impl Vms {
     /// # Errors
     /// If nothing of it can be read.
     pub(crate) fn open(&self, pid: u32) -> Result<VmRegistry> {
-        let mut vm = VmRegistry::of_process(pid, self.reaper.clone())?;
+        let (reaper, accel) = (self.reaper.clone(), self.accel.clone());
+        let mut vm = VmRegistry::of_process(pid, reaper, accel)?;
         self.add_qemus(&mut vm);
         Ok(vm)
     }
@@ -91,6 +94,15 @@ impl Vms {
         let its_own = |qemu: &&Qemu| vm.pid().is_some() && qemu.qmp.peer_pid() == vm.pid();
         let its_own: Vec<&Qemu> = self.qemus.iter().filter(its_own).collect();
         its_own.into_iter().for_each(|qemu| vm.add_qemu(&qemu.qmp));
+    }
+
+    /// Looks for the processes with virtual machines on this host.
+    ///
+    /// # Errors
+    /// If /proc cannot be read.
+    pub(crate) fn look(&self) -> Result<Found> {
+        let scan = scan_all()?;
+        Ok(Found { hidden: hidden_text(&scan), vms: by_process(&scan, &self.accel) })
     }
 
     /// Gives each QEMU to its VM, at the start.
@@ -112,7 +124,7 @@ impl Vms {
     }
 }
 
-/// What [`look`] found.
+/// What [`Vms::look`] found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) vms: Vec<FoundVm>,
@@ -130,24 +142,22 @@ pub(crate) struct FoundVm {
     pub(crate) refused: Option<String>,
 }
 
-/// Looks for the processes with virtual machines on this host.
-///
-/// # Errors
-/// If /proc cannot be read.
-pub(crate) fn look() -> Result<Found> {
-    let scan = scan_all()?;
-    Ok(Found { hidden: hidden_text(&scan), vms: by_process(&scan) })
-}
-
 /// Each process once, with the first of its virtual machines.
-fn by_process(scan: &Scan) -> Vec<FoundVm> {
+fn by_process(scan: &Scan, accel: &Accel) -> Vec<FoundVm> {
     let of_process = scan.vms.chunk_by(|a, b| a.pid == b.pid);
     of_process
         .map(|vms| {
             let vm = &vms[0];
             let vmm = Vmm { pid: vm.pid, start_time_ticks: vm.start_time_ticks };
-            let is_readable = vms.iter().any(|vm| vm.access != Access::NoStatsFds);
-            let refused = (!is_readable).then(|| format!("it {}", vm.access));
+            let has_stats_fds = vms.iter().any(|vm| vm.access != Access::NoStatsFds);
+            let is_readable = has_stats_fds || accel.check().is_ok();
+            let refused = (!is_readable).then(|| {
+                format!(
+                    "it {}; the kernel-side tick, which needs none: {}",
+                    vm.access,
+                    accel.status()
+                )
+            });
             FoundVm { vmm, title: format!("VM {} (pid {})", name(vm), vm.pid), refused }
         })
         .collect()
@@ -174,10 +184,11 @@ mod tests {
             vm(3, Some("web#2"), readable),
             vm(5, None, Access::NoStatsFds),
         ];
-        let found = by_process(&Scan { vms, hidden: 0 });
+        let found = by_process(&Scan { vms, hidden: 0 }, &Accel::off());
         let found: Vec<_> =
             found.iter().map(|vm| (vm.vmm.pid, &*vm.title, vm.refused.as_deref())).collect();
-        let why = "it keeps no stats fds open (QEMU 8.1 and later do)";
+        let why = "it keeps no stats fds open (QEMU 8.1 and later do); the kernel-side tick, which \
+                   needs none: switched off";
         assert_eq!(found, [(3, "VM web (pid 3)", None), (5, "VM 5 (pid 5)", Some(why))]);
     }
 
@@ -186,7 +197,7 @@ mod tests {
         let table = vmstrobe_providers::TableWriter::new("vms").expect("there is memory");
         let pid = std::process::id();
         let source = Source { pids: vec![pid, pid], ..Source::default() };
-        let vms = Vms::new(&source).expect("there are threads");
+        let vms = Vms::new(&source, Accel::off()).expect("there are threads");
         let named = vms.named(&source).expect("it has a table");
         assert_eq!(named.iter().map(VmRegistry::pid).collect::<Vec<_>>(), [Some(pid)]);
         assert!(!named[0].has_ended());

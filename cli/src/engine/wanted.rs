@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef};
+use vmstrobe_providers::AccelStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::args::{Vcpus, Wanted};
@@ -69,7 +70,8 @@ impl Engine {
         let is_meant = |object: &&Object| is_of(&object.schema, Some(&target), provider);
         let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
         if objects.is_empty() {
-            return Err(nothing_of(&target, provider, all.iter().map(|object| &object.schema)));
+            let known = all.iter().map(|object| &object.schema);
+            return Err(nothing_of(&target, provider, known, &self.accel.status()));
         }
         let names = ask.names.clone();
         let filter = ask.filter(target);
@@ -94,7 +96,8 @@ impl Engine {
         };
         let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
-            return Err(nothing_of(&target.unwrap_or(Target::Vcpu), provider, &all));
+            let target = target.unwrap_or(Target::Vcpu);
+            return Err(nothing_of(&target, provider, &all, &self.accel.status()));
         }
         check_names(wanted.names.as_ref(), &schemas)?;
         Ok(schemas)
@@ -142,20 +145,22 @@ fn default_target(
     }
 }
 
-/// There is none of these, only of those targets.
+/// There is none of these, only of those targets. `accel` is why the kernel-side tick is no help.
 fn nothing_of<'a>(
     target: &Target,
     provider: Option<&str>,
     known: impl IntoIterator<Item = &'a Arc<Schema>>,
+    accel: &AccelStatus,
 ) -> Error {
     let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
     let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some("kvm")));
     if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == "kvm") {
-        return Error::failed(
+        return Error::failed(format!(
             "there are no statistics of the virtual machine as a whole: its VMM keeps no stats fd \
-             of it open (QEMU opens one only while it answers query-stats). Ask QEMU itself: \
-             --from-qmp SOCKET; or read the vCPUs: --target vcpu",
-        );
+             of it open (QEMU opens one only while it answers query-stats), and the kernel-side \
+             tick, which needs none, does not help: {accel}. Ask QEMU itself: --from-qmp SOCKET; \
+             or read the vCPUs: --target vcpu",
+        ));
     }
     if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
         return Error::failed(
@@ -310,9 +315,11 @@ mod tests {
         let vcpus = object("kvm", "vcpu").schema;
         let queues = object("xyz", "queue").schema;
         let text = |target: &str, provider, known: &[&Arc<Schema>]| {
-            nothing_of(&Target::from_name(target), provider, known.iter().copied()).to_string()
+            let (target, known) = (Target::from_name(target), known.iter().copied());
+            nothing_of(&target, provider, known, &AccelStatus::Off).to_string()
         };
-        assert!(text("vm", None, &[&vcpus]).contains("--from-qmp SOCKET; or read the vCPUs"));
+        let none = text("vm", None, &[&vcpus]);
+        assert!(none.contains("switched off. Ask QEMU itself: --from-qmp SOCKET; or"), "{none}");
         for (target, provider, of) in [("vm", None, ""), ("vm", Some("xyz"), " of provider 'xyz'")]
         {
             let want =

@@ -71,8 +71,8 @@ impl Doors {
         say(announcement(&vm.title_with_counts(), &path, &vm.companions()));
         if !self.has_advised && vm.lacks_vm_statistics() {
             self.has_advised = true;
-            say("without the statistics of the VM as a whole: only its QEMU has them, and \
-                 --from-qmp SOCKET adds them");
+            say("without the statistics of the VM as a whole: they take the kernel-side tick \
+                 (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
         }
         self.open.push(Door { server, path, vm, vmm, has_ended: false });
         Ok(())
@@ -178,7 +178,7 @@ fn announcement(title: &str, path: &Path, companions: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::TableWriter;
+    use vmstrobe_providers::{Accel, TableWriter};
 
     use super::*;
     use crate::args::Source;
@@ -186,7 +186,7 @@ mod tests {
     /// This process, which has a table.
     fn program() -> VmRegistry {
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        VmRegistry::named(&source).expect("it has a table")
+        VmRegistry::named(&source, &Accel::off()).expect("it has a table")
     }
 
     #[test]

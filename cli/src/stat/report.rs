@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use vmstrobe_core::hmp::printable;
-use vmstrobe_core::{Desc, Rate, StatType, Target, Unit};
+use vmstrobe_core::{Desc, Rate, StatType, Target, Unit, Window};
 use vmstrobe_server::json;
 
 use super::line::{Amount, Line};
@@ -37,6 +37,8 @@ pub(super) struct Report<'a> {
     pub(super) start_ns: u64,
     /// The first of all has the headers.
     pub(super) is_first: bool,
+    /// Which way objects of KVM were read, if it is to be said.
+    pub(super) way: Option<String>,
 }
 
 impl Report<'_> {
@@ -61,20 +63,21 @@ impl Report<'_> {
             lines.push(format!(" not shown: {hidden} that did not move (-z shows them)"));
         }
         lines.extend(self.notes().map(|note| format!(" {note}")));
+        lines.extend(self.way.as_deref().map(|way| format!(" sampled by {way}")));
         lines
     }
 
     /// One of several intervals.
     fn timed(&self, style: Style) -> Vec<String> {
-        let end_ns = self.tally.end().begin_ns.saturating_sub(self.start_ns);
-        let time = format!("{:.3}", end_ns as f64 * 1e-9);
+        let time = time(self.tally.end(), self.start_ns);
         let (mut table, hidden) = self.table(style, Some(&time));
         if table.is_empty() && hidden > 0 {
             let cells = [time.clone(), String::new(), "nothing moved".to_owned()];
             table.row(cells.into_iter().filter(|cell| style.per_object || !cell.is_empty()));
         }
         let notes = self.notes().map(|note| format!("{time:>9}  {note}"));
-        table.lines().into_iter().chain(notes).collect()
+        let way = self.way.as_deref().map(|way| way_line(way, &time));
+        table.lines().into_iter().chain(notes).chain(way).collect()
     }
 
     /// The table, and how many of its lines did not move and are left out.
@@ -154,6 +157,16 @@ impl Report<'_> {
     }
 }
 
+/// When a sample was taken, in s since the first.
+pub(super) fn time(window: Window, start_ns: u64) -> String {
+    format!("{:.3}", window.begin_ns.saturating_sub(start_ns) as f64 * 1e-9)
+}
+
+/// Which way objects of KVM were read, behind intervals of which the last ended at that time.
+pub(super) fn way_line(way: &str, time: &str) -> String {
+    format!("{time:>9}  sampled by {way}")
+}
+
 /// Value, name, rate, its error, and what else is to be said.
 fn cells(line: &Line) -> [String; 5] {
     let desc = line.desc();
@@ -226,6 +239,8 @@ struct JsonInterval<'a> {
     unread_rows: u64,
     joined: Vec<&'a str>,
     left: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    way: Option<&'a str>,
 }
 
 #[derive(Default, Serialize)]
@@ -269,6 +284,7 @@ impl Report<'_> {
             unread_rows: tally.unread_rows(),
             joined: tally.joined().collect(),
             left: tally.left().collect(),
+            way: self.way.as_deref(),
         }
     }
 }
@@ -317,7 +333,8 @@ mod tests {
 
     fn lines(style: Style) -> Vec<String> {
         let tally = tally();
-        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true };
+        let way = Some("one pread an object and tick".to_owned());
+        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, way };
         report.lines(style)
     }
 
@@ -339,6 +356,7 @@ mod tests {
             "not shown: 1 statistic that did not move (-z shows them)",
             "missed 1 of 3 ticks",
             "not there at the beginning: /vm/web/vcpu[1]",
+            "sampled by one pread an object and tick",
         ];
         assert_eq!(squeezed(&lines(STYLE)), want);
         let zeros = lines(Style { zeros: true, ..STYLE });
@@ -352,6 +370,10 @@ mod tests {
         assert_eq!(lines[0], "time object value statistic rate");
         assert_eq!(lines[1], "1.000 /vm/web/vcpu[0] 1,200 exits 1.200 K/sec ± <0.1 %");
         assert!(lines.contains(&"1.000 missed 1 of 3 ticks".to_owned()), "{lines:?}");
+        assert_eq!(
+            lines.last().map(String::as_str),
+            Some("1.000 sampled by one pread an object and tick")
+        );
     }
 
     #[test]
@@ -359,7 +381,8 @@ mod tests {
         let row = [(vcpu(0), Some([0; 6]))];
         let mut tally = Tally::new(&snapshot(1, 0, &row));
         tally.add(&snapshot(2, 500, &row));
-        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: false };
+        let report =
+            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: false, way: None };
         let lines = report.lines(Style { timed: true, ..STYLE });
         assert_eq!(squeezed(&lines), ["0.500 nothing moved"]);
     }
@@ -375,7 +398,7 @@ mod tests {
             r#"{"name": "blocking", "true_share": 0.75}"#,
             r#"{"name": "level", "level": 0, "min": 0, "max": 0}"#,
             r#""ticks": 2, "missed_ticks": 1, "lost_samples": 0, "unread_rows": 0, "#,
-            r#""joined": ["/vm/web/vcpu[1]"], "left": []}"#,
+            r#""joined": ["/vm/web/vcpu[1]"], "left": [], "way": "one pread an object and tick"}"#,
         ] {
             assert!(line.contains(part), "{part} is not in\n{line}");
         }

@@ -7,14 +7,14 @@ use std::{fs, io};
 
 use rustix::fs::{SeekFrom, seek};
 use vmstrobe_core::{Desc, Mask};
-use vmstrobe_guest::{Farm, KnownGuest, Vm};
+use vmstrobe_guest::{Farm, KnownGuest, Vcpu, Vm};
 
 use super::*;
 use crate::sys::kvm_get_stats_fd;
 use crate::tests::{has_kvm, has_link, soon, tick, vm};
 
 fn opener() -> Opener {
-    Opener::new(Reaper::new().unwrap())
+    Opener::new(Reaper::new().unwrap(), Accel::off())
 }
 
 fn plan(schema: &Arc<Schema>, names: &[&str]) -> Arc<ReadPlan> {
@@ -23,51 +23,58 @@ fn plan(schema: &Arc<Schema>, names: &[&str]) -> Arc<ReadPlan> {
     ReadPlan::new(schema, &mask)
 }
 
-fn object(stats: &StatsFd, key: u64) -> Object {
+fn object(stats: &KvmFd, key: u64) -> Object {
     Object { path: "x".into(), index: None, schema: Arc::clone(stats.schema()), key }
 }
 
-fn departures(stats: &[Arc<StatsFd>]) -> Departures {
-    stats.first().map(|stats| stats.departures.clone()).unwrap_or_default()
+/// The sources over these fds, of the provider whose they are.
+fn sources(fds: &[Arc<KvmFd>], plan: &Arc<ReadPlan>) -> Vec<Box<dyn Source>> {
+    let departures = fds.first().map(|fd| fd.departures.clone()).unwrap_or_default();
+    let rows: Vec<_> = fds.iter().cloned().map(Some).collect();
+    pread_sources(plan, &rows, &departures, departures.count())
 }
 
 /// One source over these fds.
-fn source(stats: &[Arc<StatsFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
-    let objects: Vec<_> = (0..).zip(stats).map(|(key, stats)| object(stats, key)).collect();
-    let mut sources =
-        sources(&objects, plan, &departures(stats), |key| stats.get(key as usize).map(Arc::clone))
-            .unwrap();
+fn source(fds: &[Arc<KvmFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
+    let mut sources = sources(fds, plan);
     assert_eq!(sources.len(), 1);
     sources.remove(0)
 }
 
+fn data_offset(stats: &KvmFd) -> u64 {
+    match &stats.head {
+        Head::Stats { data_offset, .. } => *data_offset,
+        Head::Plain => panic!("it is a stats fd"),
+    }
+}
+
 /// The words of everything, read at once.
-fn bulk(stats: &StatsFd) -> Vec<u64> {
+fn bulk(stats: &KvmFd) -> Vec<u64> {
     let mut words = vec![0; stats.schema.data_bytes() / 8];
-    assert_eq!(fetch(stats.fd().as_fd(), &mut words, stats.data_offset), RowState::Good);
+    assert_eq!(fetch(stats.fd().as_fd(), &mut words, data_offset(stats)), RowState::Good);
     words
 }
 
 /// Stats fds of a VM and its vCPUs.
-fn open_vm(opener: &Opener, vm: &Vm, vcpus: &[vmstrobe_guest::Vcpu]) -> Vec<StatsFd> {
+fn open_vm(opener: &Opener, vm: &Vm, vcpus: &[Vcpu]) -> Vec<KvmFd> {
     let open = |fd, target| opener.open(kvm_get_stats_fd(fd).unwrap(), target, None).unwrap();
     let vcpus = vcpus.iter().map(|vcpu| open(vcpu.fd(), Target::Vcpu));
     std::iter::once(open(vm.fd(), Target::Vm)).chain(vcpus).collect()
 }
 
 /// Rules 17 and 18.
-fn check_reads(stats: &StatsFd) {
+fn check_reads(stats: &KvmFd) {
     let all = bulk(stats);
     assert!(all.len() >= stats.schema.descs().len());
     for desc in stats.schema.descs() {
         let mut words = vec![u64::MAX; desc.size.into()];
-        let offset = stats.data_offset + u64::from(desc.offset);
+        let offset = data_offset(stats) + u64::from(desc.offset);
         assert_eq!(fetch(stats.fd().as_fd(), &mut words, offset), RowState::Good, "{}", desc.name);
         // These vCPUs are at rest.
         assert_eq!(words, all[desc.words()], "{}", desc.name);
     }
     let mut one_more = vec![0; all.len() + 1];
-    assert_eq!(fetch(stats.fd().as_fd(), &mut one_more, stats.data_offset), RowState::Torn);
+    assert_eq!(fetch(stats.fd().as_fd(), &mut one_more, data_offset(stats)), RowState::Torn);
 }
 
 #[test]
@@ -79,7 +86,7 @@ fn rule_17_bulk_pread_returns_all_data() {
     for vm in farm.vms() {
         for stats in open_vm(&opener, vm.vm(), vm.vcpus()) {
             bulk(&stats);
-            assert!(stats.id().starts_with("kvm-"));
+            assert!(stats.id().unwrap().starts_with("kvm-"));
         }
     }
     assert_eq!(opener.schemas.lock().unwrap().len(), 2, "one a target for 20 fds");
@@ -220,7 +227,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
     let alive = Arc::new(AtomicBool::new(true));
     let opener = opener();
     let departures = opener.departures();
-    let open = |vcpu: &vmstrobe_guest::Vcpu| {
+    let open = |vcpu: &Vcpu| {
         let fd = kvm_get_stats_fd(vcpu.fd()).unwrap();
         Arc::new(
             opener
@@ -241,7 +248,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
         // The third was closed between the roster and now.
         let find = |key| [Some(0), Some(1), None, Some(2)][key as usize];
         let find = |key| find(key).map(|at: usize| Arc::clone(&vcpus[at]));
-        let mut sources = sources(&objects, &plan, departures, find).unwrap();
+        let mut sources = opener.sources(&objects, &plan, find).unwrap();
         let mut states = || tick(&mut *sources[0], plan.row_words()).0;
         let (good, gone) = (RowState::Good, RowState::Gone);
         assert_eq!(states(), [good, good, gone, good]);
@@ -257,23 +264,116 @@ fn gone_rows_are_marked_and_the_others_read_on() {
 fn many_objects_are_several_sources() {
     let Some(vm) = vm() else { return };
     let stats = Arc::new(open_vm(&opener(), &vm, &[]).remove(0));
-    let objects: Vec<_> = (0..130).map(|key| object(&stats, key)).collect();
     let plan = plan(stats.schema(), &["pages_4k"]);
-    let open =
-        |objects| sources(objects, &plan, &stats.departures, |_| Some(Arc::clone(&stats))).unwrap();
-    assert_eq!(open(&objects).iter().map(|s| s.rows()).collect::<Vec<_>>(), [64, 64, 2]);
-    assert_eq!(open(&[]).len(), 0);
+    let rows = |count| -> Vec<usize> {
+        sources(&vec![Arc::clone(&stats); count], &plan).iter().map(|s| s.rows()).collect()
+    };
+    assert_eq!(rows(130), [64, 64, 2]);
+    assert_eq!(rows(0).len(), 0);
 }
 
 #[test]
 fn a_plan_for_other_statistics_is_refused() {
     let Some(vm) = vm() else { return };
-    let stats = Arc::new(open_vm(&opener(), &vm, &[]).remove(0));
+    let opener = opener();
+    let stats = Arc::new(open_vm(&opener, &vm, &[]).remove(0));
     let other = Schema::new("kvm", Target::Vm, vec![Desc::counter("exits", 0)]);
-    let error = sources(&[object(&stats, 0)], &plan(&other, &["exits"]), &stats.departures, |_| {
-        Some(Arc::clone(&stats))
-    });
+    let plan = plan(&other, &["exits"]);
+    let error = opener.sources(&[object(&stats, 0)], &plan, |_| Some(Arc::clone(&stats)));
     assert_eq!(error.err().unwrap().kind(), ErrorKind::Malformed);
+}
+
+/// A VM and its vCPU, each by its stats fd and by its own.
+fn both_ways(opener: &Opener, vm: &Vm, vcpu: &Vcpu) -> [[Arc<KvmFd>; 2]; 2] {
+    [(vm.fd(), Target::Vm), (vcpu.fd(), Target::Vcpu)].map(|(fd, target)| {
+        let stats = opener.open(kvm_get_stats_fd(fd).unwrap(), target, None).unwrap();
+        let own = fd.try_clone_to_owned().unwrap();
+        // Another one of equal statistics, as it is learnt elsewhere.
+        let schema = Arc::new(Schema::clone(stats.schema()));
+        [Arc::new(stats), Arc::new(opener.open_plain(own, schema, None))]
+    })
+}
+
+#[test]
+fn fds_are_what_they_were_opened_as() {
+    let Some(vm) = vm() else { return };
+    let opener = opener();
+    let all = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
+    let kinds = all.each_ref().map(|fds| fds.each_ref().map(|fd| fd.kind()));
+    assert_eq!(kinds, [[FdKind::VmStats, FdKind::Vm], [FdKind::VcpuStats, FdKind::Vcpu]]);
+    for [stats, plain] in &all {
+        assert_eq!((stats.is_plain(), plain.is_plain()), (false, true));
+        assert!(stats.id().is_some() && plain.id().is_none());
+        assert!(Arc::ptr_eq(stats.schema(), plain.schema()), "one schema for all alike");
+    }
+}
+
+#[test]
+fn a_plain_fd_is_not_read() {
+    let Some(vm) = vm() else { return };
+    let vcpu = vm.vcpu(0).unwrap();
+    let opener = opener();
+    let (good, missing, gone) = (RowState::Good, RowState::Missing, RowState::Gone);
+    for [stats, plain] in both_ways(&opener, &vm, &vcpu) {
+        let names: Vec<&str> = stats.schema().descs().iter().map(|desc| &*desc.name).collect();
+        let ends = [names[0], names[names.len() - 1]];
+        // Straight into the row, by way of the span, and nothing at all.
+        for names in [&names[..], &ends, &[]] {
+            let plan = plan(stats.schema(), names);
+            plain.retired.store(false, Ordering::Relaxed);
+            for (fds, before, after) in [
+                (&[&plain, &stats, &plain][..], &[missing, good, missing][..], [gone, good, gone]),
+                (&[&stats, &plain, &stats], &[good, missing, good], [good, gone, good]),
+                (&[&plain, &plain, &plain], &[missing; 3], [gone; 3]),
+            ] {
+                plain.retired.store(false, Ordering::Relaxed);
+                let fds: Vec<_> = fds.iter().map(|&fd| Arc::clone(fd)).collect();
+                let mut source = source(&fds, &plan);
+                let (states, words) = tick(&mut *source, plan.row_words());
+                assert_eq!(states, before);
+                let rows = (0..3).map(|row| &words[row * plan.row_words()..][..plan.row_words()]);
+                let untouched = |row: &[u64]| row.iter().all(|&word| word == u64::MAX);
+                for (row, state) in rows.zip(before).filter(|(row, _)| !row.is_empty()) {
+                    assert_eq!(untouched(row), *state == missing, "{row:?}");
+                }
+                plain.retire();
+                assert_eq!(tick(&mut *source, plan.row_words()).0, after);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_span_is_read_of_a_stats_fd_alone() {
+    let Some(vm) = vm() else { return };
+    let vcpus = [vm.vcpu(0).unwrap()];
+    let [_, [stats, plain]] = both_ways(&opener(), &vm, &vcpus[0]);
+    let names: Vec<&str> = stats.schema().descs().iter().map(|desc| &*desc.name).collect();
+    let plan = plan(stats.schema(), &names[1..3]);
+    let mut span = vec![u64::MAX; plan.span_bytes().len() / 8];
+    assert_eq!(plain.read_span(&plan, &mut span), RowState::Missing);
+    assert!(span.iter().all(|&word| word == u64::MAX));
+    assert_eq!(stats.read_span(&plan, &mut span), RowState::Good);
+    let first = plan.span_bytes().start / 8;
+    assert_eq!(span, bulk(&stats)[first..first + span.len()]);
+}
+
+/// The last close of a vCPU's own fd tears the VM down as that of its stats fd does.
+#[test]
+fn a_plain_fd_is_closed_by_the_reaper() {
+    let Some(vm) = vm() else { return };
+    let (reaper, closed) = Reaper::held();
+    let opener = Opener::new(reaper, Accel::off());
+    let [_, [stats, plain]] = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
+    let plan = plan(plain.schema(), &["exits"]);
+    let source = source(&[Arc::clone(&plain)], &plan);
+    drop((stats, plain));
+    let links = || -> Vec<String> {
+        closed.try_iter().map(|fd| crate::procfs::link_of(&fd).unwrap()).collect()
+    };
+    assert!(!links().contains(&"anon_inode:kvm-vcpu:0".to_owned()), "its row has it");
+    drop(source);
+    assert_eq!(links(), ["anon_inode:kvm-vcpu:0"]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::kvm::LentKvm;
 use super::reader::Reader;
 use super::socket::connected;
 use crate::fd::Lender;
+use crate::kvm::Accel;
 use crate::procfs;
 use crate::reaper::Reaper;
 use crate::table::Tables;
@@ -68,12 +69,21 @@ impl HandedOver {
     /// `TooLarge` if it lends more than [`MAX_LOANS`](crate::MAX_LOANS) or
     /// [`MAX_TABLES`](crate::MAX_TABLES), `Io` if we have no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
+        Self::connect_with(path, reaper, Accel::off())
+    }
+
+    /// As [`HandedOver::connect`], with the kernel-side tick: what was handed over is then read in
+    /// one call, where that is allowed.
+    ///
+    /// # Errors
+    /// As [`HandedOver::connect`].
+    pub fn connect_with(path: &Path, reaper: Reaper, accel: Accel) -> Result<Self> {
         let deadline = Instant::now() + CONNECT_LIMIT;
         let socket = Arc::new(connected(path, deadline)?);
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
         let lender = Lender { alive, _watch: Arc::clone(&connection) as _ };
-        let kvm = Arc::new(LentKvm::new(reaper.clone(), lender.clone()));
+        let kvm = Arc::new(LentKvm::new(reaper.clone(), accel, lender.clone()));
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &lender, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {

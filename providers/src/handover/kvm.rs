@@ -10,8 +10,8 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 
 use super::message::{Key, Kind, malformed};
 use crate::departures::Departures;
-use crate::fd::{Lender, Opener, StatsFd, sources};
-use crate::kvm::{KvmLink, Opened, schemas_of};
+use crate::fd::{KvmFd, Lender, Opener};
+use crate::kvm::{Accel, KvmLink, Opened, schemas_of};
 use crate::procfs;
 use crate::reaper::Reaper;
 
@@ -33,8 +33,8 @@ struct State {
 }
 
 impl LentKvm {
-    pub(super) fn new(reaper: Reaper, lender: Lender) -> Self {
-        Self { opener: Opener::new(reaper), lender, state: Mutex::default() }
+    pub(super) fn new(reaper: Reaper, accel: Accel, lender: Lender) -> Self {
+        Self { opener: Opener::new(reaper, accel), lender, state: Mutex::default() }
     }
 
     /// Opens a stats fd that [`is_stats_fd`] has let pass.
@@ -42,7 +42,7 @@ impl LentKvm {
     /// # Errors
     /// `Malformed` if another object has its path, or it is no block of statistics; `Io` if it
     /// cannot be read.
-    pub(super) fn add(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Weak<StatsFd>> {
+    pub(super) fn add(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Weak<KvmFd>> {
         let (target, index, path) = match kind {
             Kind::Vcpu { index, path } => (Target::Vcpu, Some(index), path),
             Kind::Vm { path } => (Target::Vm, None, path),
@@ -53,7 +53,7 @@ impl LentKvm {
         let path = state.free_path(&path, key)?;
         let opened = Opened::new(&path, index, state.next_key, stats);
         state.next_key += 1;
-        let stats = Arc::downgrade(&opened.stats);
+        let stats = Arc::downgrade(&opened.fd);
         // The VM has no index, which is less than any.
         let place = |(key, opened): &(Key, Opened)| (key.offer, opened.object.index, key.loan);
         let at = state.opened.partition_point(|o| place(o) < (key.offer, index, key.loan));
@@ -115,10 +115,14 @@ impl Provider for LentKvm {
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         let state = self.state();
-        sources(objects, plan, self.opener.departures(), |key| {
+        self.opener.sources(objects, plan, |key| {
             let mut all = state.opened.iter().map(|(_, opened)| opened);
-            all.find(|opened| opened.object.key == key).map(|opened| Arc::clone(&opened.stats))
+            all.find(|opened| opened.object.key == key).map(|opened| Arc::clone(&opened.fd))
         })
+    }
+
+    fn warnings(&self) -> Vec<Error> {
+        self.opener.accel().warnings()
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Vm { path: Box<str> },
     /// A vCPU's stats fd, and what it is called.
     Vcpu { index: u32, path: Box<str> },
-    /// A table's memfd. What it holds is called as it says itself.
+    /// A table's memfd or frozen BPF array. What it holds is called as it says itself.
     Table,
 }
 

@@ -9,7 +9,7 @@
 //! full                               the second and last, if as many are connected as may be
 //! kvm-vm KEY PATH             + fd   a VM's stats fd, and its object's path
 //! kvm-vcpu KEY INDEX PATH     + fd   a vCPU's stats fd, its index and its object's path
-//! table KEY                   + fd   a table's memfd
+//! table KEY                   + fd   a table's memfd, or its frozen BPF array
 //! gone KEY                           that one is lent no more
 //! all                                so much for now
 //! ```
@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Object, Result, Target};
 
-use crate::fd::StatsFd;
+use crate::fd::KvmFd;
 
 mod message;
 mod packet;
@@ -54,10 +54,12 @@ use message::{Kind, sent_path};
 
 /// The most descriptors that are lent on one connection at a time.
 pub const MAX_LOANS: usize = 8192;
-/// The most tables among them: each may hold some 40 MiB of paths and descriptors.
+/// The most tables among them: each may hold some 40 MiB of paths and descriptors. What is over is
+/// lent as soon as another table is lent no more.
 pub const MAX_TABLES: usize = 16;
 
-/// What can be handed over: [`OwnKvm`](crate::OwnKvm) and [`TableWriter`](crate::TableWriter).
+/// What can be handed over: [`OwnKvm`](crate::OwnKvm), [`TableWriter`](crate::TableWriter) and
+/// [`Accel`](crate::Accel).
 pub trait Lendable: Send + Sync + fmt::Debug {
     /// What there is to be lent now. Asked again and again while somebody borrows, so it must not
     /// wait.
@@ -79,13 +81,13 @@ pub struct Loan {
 #[derive(Debug)]
 enum Held {
     /// Closed by its reaper, as every stats fd.
-    Stats(Arc<StatsFd>),
+    Stats(Arc<KvmFd>),
     Table(OwnedFd),
 }
 
 impl Loan {
-    /// Of a VM or a vCPU, under its path and index.
-    pub(crate) fn stats(object: &Object, stats: &Arc<StatsFd>) -> Self {
+    /// The stats fd of a VM or a vCPU, under its path and index.
+    pub(crate) fn stats(object: &Object, stats: &Arc<KvmFd>) -> Self {
         let path = sent_path(&object.path);
         let kind = match object.index {
             Some(index) if *object.schema.target() == Target::Vcpu => Kind::Vcpu { index, path },
@@ -94,9 +96,9 @@ impl Loan {
         Self { key: object.key, kind, held: Held::Stats(Arc::clone(stats)) }
     }
 
-    /// Of the one table that its owner has.
-    pub(crate) fn table(table: OwnedFd) -> Self {
-        Self { key: 0, kind: Kind::Table, held: Held::Table(table) }
+    /// A table, under a number of its owner's.
+    pub(crate) fn table(key: u64, table: OwnedFd) -> Self {
+        Self { key, kind: Kind::Table, held: Held::Table(table) }
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -12,7 +12,6 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::fcntl_get_seals;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
@@ -23,9 +22,10 @@ use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
 use super::{MAX_LOANS, MAX_TABLES};
 use crate::departures::Departures;
-use crate::fd::{Lender, StatsFd};
+use crate::fd::{KvmFd, Lender};
 use crate::reaper::Reaper;
 use crate::table::Tables;
+use crate::table::look::Memory;
 
 /// So many packets are taken in one go, once connected...
 const PACKETS_AT_ONCE: u32 = 64;
@@ -47,7 +47,7 @@ pub(super) struct Reader {
 
 /// What was lent under a key.
 enum Lent {
-    Stats(Weak<StatsFd>),
+    Stats(Weak<KvmFd>),
     /// By its number among the tables.
     Table(u64),
     /// Of no use: its provider is gone.
@@ -190,9 +190,7 @@ impl Reader {
         }
         let is_it = match (&kind, fds.last()) {
             (_, None) => false,
-            // The kernel itself answers, and only for a file in memory. Whatever else is asked of a
-            // file, even its length, its server may leave unanswered.
-            (Kind::Table, Some(fd)) => fcntl_get_seals(fd).is_ok(),
+            (Kind::Table, Some(fd)) => Memory::is_possible(fd)?,
             (_, Some(fd)) => is_stats_fd(fd, &kind)?,
         };
         let Some(fd) = fds.pop_if(|_| is_it) else {

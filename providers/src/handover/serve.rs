@@ -16,9 +16,9 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 use vmstrobe_listen::Listening;
 
 use super::lender::{Offer, Shared};
-use super::message::{Key, Message, VERSION};
+use super::message::{Key, Kind, Message, VERSION};
 use super::packet::send;
-use super::{Loan, MAX_LOANS};
+use super::{Loan, MAX_LOANS, MAX_TABLES};
 
 /// The most borrowers at a time.
 pub const MAX_BORROWERS: usize = 16;
@@ -162,12 +162,28 @@ impl Lent {
             }
         }
         self.loans.extend(before.into_iter().filter(|(key, _)| unanswered.contains(&key.offer)));
+        self.leave_tables_out(&known);
         while self.loans.len() > MAX_LOANS {
             self.loans.pop_last();
         }
         if !self.loans.keys().eq(&known) {
             self.version += 1;
         }
+    }
+
+    /// Leaves the tables out that are over the limit. Those that may have been lent already stay: a
+    /// key that was given back must not come again.
+    fn leave_tables_out(&mut self, known: &[Key]) {
+        let is_known = |key: &Key| known.binary_search(key).is_ok();
+        let tables = self.loans.iter().filter(|(_, loan)| loan.kind == Kind::Table);
+        let lent = tables.filter(|(key, _)| is_known(key)).count();
+        let mut room = MAX_TABLES.saturating_sub(lent);
+        self.loans.retain(|key, loan| {
+            let is_new = loan.kind == Kind::Table && !is_known(key);
+            let stays = !is_new || room > 0;
+            room -= usize::from(is_new && stays);
+            stays
+        });
     }
 }
 

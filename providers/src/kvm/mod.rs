@@ -1,36 +1,43 @@
 //! KVM's statistics: of a VM of this process ([`OwnKvm`]) and of VMs of others ([`Borrowed`]).
 //!
 //! Invariant: an object's key is given out once, so that no source can read another vCPU than the
-//! one it was opened for. The two providers differ only in how they come by their stats fds.
+//! one it was opened for. The two providers differ only in how they come by their fds.
 
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Schema};
 
-use crate::fd::StatsFd;
+use crate::fd::KvmFd;
 
 mod proc;
 mod scan;
+mod bpf;
 
 mod own;
 mod attach;
+mod sched;
 
 pub use attach::Borrowed;
+pub use bpf::{Accel, AccelMode, AccelStatus, FrameTime, KernelFrame};
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
 pub(crate) use proc::KvmLink;
 pub use scan::{Access, Scan, Vm, scan, scan_all};
+pub use sched::Sched;
 
-/// An object with its open stats fd.
+/// An object with its open fd.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) object: Object,
-    pub(crate) stats: Arc<StatsFd>,
+    pub(crate) fd: Arc<KvmFd>,
+    /// The thread that runs the vCPU, if its VMM has said so.
+    thread_id: Option<u32>,
 }
 
 impl Opened {
-    pub(crate) fn new(path: &str, index: Option<u32>, key: u64, stats: StatsFd) -> Self {
-        let schema = Arc::clone(stats.schema());
-        Self { object: Object { path: path.into(), index, schema, key }, stats: Arc::new(stats) }
+    pub(crate) fn new(path: &str, index: Option<u32>, key: u64, fd: KvmFd) -> Self {
+        let schema = Arc::clone(fd.schema());
+        let object = Object { path: path.into(), index, schema, key };
+        Self { object, fd: Arc::new(fd), thread_id: None }
     }
 }
 

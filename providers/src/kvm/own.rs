@@ -15,8 +15,10 @@ use std::{io, thread};
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
+use super::bpf::Accel;
+use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
-use crate::fd::{Opener, StatsFd, sources};
+use crate::fd::{KvmFd, Opener};
 use crate::handover::{Lendable, Loan};
 use crate::reaper::Reaper;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
@@ -73,11 +75,20 @@ impl OwnKvm {
     /// `Unsupported` if the kernel has no such statistics (Linux before 5.14) or the fd is no VM,
     /// `Denied` if the VM belongs to another process, `Io` if a thread or an fd is not to be had.
     pub fn new(name: &str, vm: BorrowedFd<'_>) -> Result<Self> {
+        Self::with_accel(name, vm, Accel::off())
+    }
+
+    /// As [`OwnKvm::new`], with the kernel-side tick: many vCPUs are then read in one call, where
+    /// that is allowed. What it needs for that is said at [`Accel`].
+    ///
+    /// # Errors
+    /// As [`OwnKvm::new`].
+    pub fn with_accel(name: &str, vm: BorrowedFd<'_>, accel: Accel) -> Result<Self> {
         if kvm_check_extension(vm, CAP_BINARY_STATS_FD).map_err(|e| refused("VM", e))? <= 0 {
             let text = "this kernel has no binary statistics of KVM: Linux 5.14 is needed";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
-        let opener = Opener::new(Reaper::new()?);
+        let opener = Opener::new(Reaper::new()?, accel);
         let fd = kvm_get_stats_fd(vm).map_err(|error| refused("VM", error))?;
         let stats = opener.open(fd, Target::Vm, None)?;
         let vm_path = vm_path(name);
@@ -93,7 +104,7 @@ impl OwnKvm {
     /// that index, or the fd is no vCPU; `Denied` if it belongs to another process; `Io` if a
     /// thread or an fd is not to be had.
     pub fn add_vcpu(&self, index: u32, vcpu: BorrowedFd<'_>) -> Result<()> {
-        self.add(index, None, || stats_fd_in_time(index, vcpu))
+        self.add(index, None, None, || stats_fd_in_time(index, vcpu))
     }
 
     /// As [`OwnKvm::add_vcpu`], under a path of the VMM's own: the QOM path, if it has them.
@@ -101,7 +112,7 @@ impl OwnKvm {
     /// # Errors
     /// As [`OwnKvm::add_vcpu`], and `Unsupported` if there is an object of that path.
     pub fn add_vcpu_as(&self, index: u32, path: &str, vcpu: BorrowedFd<'_>) -> Result<()> {
-        self.add(index, Some(path), || stats_fd_in_time(index, vcpu))
+        self.add(index, Some(path), None, || stats_fd_in_time(index, vcpu))
     }
 
     /// Adds a vCPU on its own thread, where it cannot be in `KVM_RUN`, however often it has run;
@@ -115,7 +126,9 @@ impl OwnKvm {
         path: Option<&str>,
         vcpu: BorrowedFd<'_>,
     ) -> Result<()> {
-        self.add(index, path, || kvm_get_stats_fd(vcpu).map_err(|error| refused("vCPU", error)))
+        let thread_id = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+        let stats_fd = || kvm_get_stats_fd(vcpu).map_err(|error| refused("vCPU", error));
+        self.add(index, path, Some(thread_id), stats_fd)
     }
 
     /// Removes a vCPU: its object is no more, and rows that are still read from it are marked so.
@@ -124,13 +137,14 @@ impl OwnKvm {
         let mut state = self.state();
         let at = state.opened.iter().position(|opened| opened.object.index == Some(index));
         let removed = at.map(|at| state.opened.remove(at));
-        removed.inspect(|opened| opened.stats.retire()).is_some()
+        removed.inspect(|opened| opened.fd.retire()).is_some()
     }
 
     fn add(
         &self,
         index: u32,
         path: Option<&str>,
+        thread_id: Option<u32>,
         stats_fd: impl FnOnce() -> Result<OwnedFd>,
     ) -> Result<()> {
         let path = path.map_or_else(|| vcpu_path(&self.vm_path, index), str::to_owned);
@@ -144,7 +158,8 @@ impl OwnKvm {
         state.next_key += 1;
         // The VM has no index, which is less than any.
         let at = state.opened.partition_point(|opened| opened.object.index < Some(index));
-        state.opened.insert(at, Opened::new(&path, Some(index), key, stats));
+        let opened = Opened::new(&path, Some(index), key, stats);
+        state.opened.insert(at, Opened { thread_id, ..opened });
         Ok(())
     }
 
@@ -184,10 +199,27 @@ impl Provider for OwnKvm {
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         let state = self.state();
-        sources(objects, plan, self.opener.departures(), |key| {
+        self.opener.sources(objects, plan, |key| {
             let opened = state.opened.iter().find(|opened| opened.object.key == key)?;
-            Some(Arc::clone(&opened.stats))
+            Some(Arc::clone(&opened.fd))
         })
+    }
+
+    fn warnings(&self) -> Vec<Error> {
+        self.opener.accel().warnings()
+    }
+}
+
+impl VcpuOwner for OwnKvm {
+    /// It knows of each when it is added.
+    fn look(&self) {}
+
+    fn vcpus(&self) -> Vec<Vcpu> {
+        self.state().opened.iter().filter_map(|opened| Vcpu::of(opened, None)).collect()
+    }
+
+    fn opener(&self) -> &Opener {
+        &self.opener
     }
 }
 
@@ -195,7 +227,7 @@ impl Provider for OwnKvm {
 impl Lendable for OwnKvm {
     fn loans(&self) -> Result<Vec<Loan>> {
         let state = self.state();
-        Ok(state.opened.iter().map(|opened| Loan::stats(&opened.object, &opened.stats)).collect())
+        Ok(state.opened.iter().map(|opened| Loan::stats(&opened.object, &opened.fd)).collect())
     }
 }
 
@@ -227,8 +259,8 @@ fn stats_fd_in_time(index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// A VM's fd gives the VM's statistics, which are not a vCPU's. The id of a future kernel that we
 /// cannot judge passes.
-fn check_vcpu(stats: &StatsFd) -> Result<()> {
-    if stats.id().starts_with("kvm-") && !stats.id().contains("/vcpu-") {
+fn check_vcpu(stats: &KvmFd) -> Result<()> {
+    if stats.id().is_some_and(|id| id.starts_with("kvm-") && !id.contains("/vcpu-")) {
         return Err(Error::new(ErrorKind::Unsupported, "the fd is a VM's and not a vCPU's"));
     }
     Ok(())

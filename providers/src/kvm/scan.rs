@@ -6,7 +6,7 @@
 //! The kernel does not say which VM an fd belongs to. With several VMs in a process we go by the
 //! order in which fds were made ([`group`]), which can be wrong for a VMM that re-opens some.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::os::fd::RawFd;
@@ -16,7 +16,8 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 use super::proc::{self, KvmLink};
 use crate::procfs;
 
-/// A VM of some process on this host.
+/// A VM of some process on this host. It was found by its own descriptor, which its VMM keeps open
+/// for as long as the VM lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vm {
     /// The VMM's process id.
@@ -25,13 +26,15 @@ pub struct Vm {
     pub name: Option<String>,
     /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
     pub start_time_ticks: u64,
-    /// How many vCPUs it has.
+    /// How many vCPUs it has: those whose own descriptors its VMM keeps open, as it must to run
+    /// them. By these and the VM's own the kernel-side tick reads them all, where it is allowed.
     pub vcpus: usize,
-    /// How its statistics can be read from outside.
+    /// Which stats fds there are to read it by.
     pub access: Access,
 }
 
-/// How a VM's statistics can be read from outside; in words by `Display`.
+/// How a VM's statistics can be read from outside without the kernel-side tick; in words by
+/// `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Its VMM keeps stats fds open, which can be borrowed.
@@ -143,9 +146,25 @@ pub(super) fn numbered(name: &str, at: usize) -> String {
     if at == 0 { name.to_owned() } else { format!("{name}#{}", at + 1) }
 }
 
+/// An fd of a process: its number, and what its link must be.
+pub(super) type Place = (RawFd, KvmLink);
+
+/// The fds of one object, by any of which its statistics can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ObjectFds {
+    /// The vCPU's id; the VM has none.
+    pub(super) vcpu: Option<u32>,
+    /// Its statistics, readable as they are.
+    pub(super) stats: Option<Place>,
+    /// The object's own, for the kernel-side tick: those of a VM by number, of a vCPU at most one.
+    pub(super) plain: Vec<Place>,
+}
+
 /// The KVM fds of one VM, by their numbers in its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct VmFds {
+    /// The VM's own, ascending: mostly one.
+    own: Vec<RawFd>,
     /// Of vCPUs, by id.
     vcpus: BTreeMap<u32, RawFd>,
     /// Of vCPUs' statistics, by vCPU id.
@@ -155,17 +174,32 @@ pub(super) struct VmFds {
 }
 
 impl VmFds {
-    /// The stats fds with what their links must be: the VM's, then the vCPUs' by id.
-    pub(super) fn stats(&self) -> impl Iterator<Item = (RawFd, KvmLink)> {
-        let vm = self.vm_stats.iter().map(|&fd| (fd, KvmLink::VmStats));
-        vm.chain(self.vcpu_stats.iter().map(|(&id, &fd)| (fd, KvmLink::VcpuStats(id))))
+    /// The VM, then its vCPUs by id.
+    pub(super) fn objects(&self) -> impl Iterator<Item = ObjectFds> {
+        let vm = ObjectFds {
+            vcpu: None,
+            stats: self.vm_stats.map(|fd| (fd, KvmLink::VmStats)),
+            plain: self.own.iter().map(|&fd| (fd, KvmLink::Vm)).collect(),
+        };
+        let vcpu = |id| ObjectFds {
+            vcpu: Some(id),
+            stats: self.vcpu_stats.get(&id).map(|&fd| (fd, KvmLink::VcpuStats(id))),
+            plain: self.vcpus.get(&id).map(|&fd| (fd, KvmLink::Vcpu(id))).into_iter().collect(),
+        };
+        let ids: BTreeSet<u32> = self.vcpus.keys().chain(self.vcpu_stats.keys()).copied().collect();
+        std::iter::once(vm).chain(ids.into_iter().map(vcpu))
     }
 
     fn access(&self) -> Access {
-        if self.stats().next().is_none() {
-            return Access::NoStatsFds;
+        match (self.vcpu_stats.len(), self.vm_stats.is_some()) {
+            (0, false) => Access::NoStatsFds,
+            (vcpus, vm) => Access::StatsFds { vcpus, vm },
         }
-        Access::StatsFds { vcpus: self.vcpu_stats.len(), vm: self.vm_stats.is_some() }
+    }
+
+    /// True if nothing belongs to it but the VM's own fd.
+    fn is_bare(&self) -> bool {
+        self.vcpus.is_empty() && self.vcpu_stats.is_empty() && self.vm_stats.is_none()
     }
 }
 
@@ -187,17 +221,22 @@ fn group(links: &[(RawFd, KvmLink)]) -> Vec<VmFds> {
     let vcpus = share_out(&vms, &vcpus, |_, _| true);
     let vcpu_stats = share_out(&vms, &vcpu_stats, |vm, id| vcpus[vm].contains_key(&id));
     let vm_stats = share_out(&vms, &vm_stats, |_, _| true);
-    let all = vcpus.into_iter().zip(vcpu_stats).zip(vm_stats);
-    let vm = |((vcpus, vcpu_stats), vm_stats): (_, BTreeMap<_, _>)| VmFds {
+    let own: Vec<RawFd> = vms.iter().map(|&(fd, _)| fd).collect();
+    let all = own.iter().zip(vcpus).zip(vcpu_stats).zip(vm_stats);
+    let vm = |(((&own, vcpus), vcpu_stats), vm_stats): (_, BTreeMap<_, _>)| VmFds {
+        own: vec![own],
         vcpus,
         vcpu_stats,
         vm_stats: vm_stats.get(&0).copied(),
     };
     let mut vms: Vec<VmFds> = all.map(vm).collect();
-    // A VMM may hold its VM by several fds (crosvm does): those that nothing belongs to are no VMs.
-    let is_bare = |vm: &VmFds| *vm == VmFds::default();
-    if !vms.iter().all(is_bare) {
-        vms.retain(|vm| !is_bare(vm));
+    // A VMM may hold its VM by several fds (crosvm does): those that nothing belongs to are no VMs,
+    // but the VM's, if there is only one that they can be of.
+    if !vms.iter().all(VmFds::is_bare) {
+        vms.retain(|vm| !vm.is_bare());
+    }
+    if let [vm] = &mut vms[..] {
+        vm.own = own;
     }
     vms
 }
@@ -236,4 +275,4 @@ fn share_out(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

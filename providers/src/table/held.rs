@@ -16,6 +16,7 @@ use vmstrobe_core::{Object, ReadPlan, Result, RowState, Schema};
 
 use super::format::Segment;
 use super::look::{Found, Memory, Schemas, lock_of};
+use super::map::is_in_memory;
 use super::source::{Row, Writer};
 use crate::departures::Departures;
 use crate::fd::Lender;
@@ -24,7 +25,7 @@ use crate::fd::Lender;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) number: u64,
-    /// Device and inode, which tell it from every other; `None` if it is our own.
+    /// What tells it from every other, if there is such a thing; not of our own.
     pub(super) file: Option<(u64, u64)>,
     memory: Arc<Memory>,
     segment: Segment,
@@ -85,8 +86,7 @@ impl Table {
     /// # Errors
     /// Those of [`Memory::of`] and [`Segment::parse`].
     pub(super) fn given(number: u64, fd: OwnedFd, by: Giver) -> Result<Self> {
-        // Not asked of a file that may not answer.
-        let file = Memory::is_possible(&fd).then(|| file_of(&fd));
+        let file = file_of(&fd);
         // Whether a file is locked is asked by its descriptor, which a mapping does not keep.
         let may_map = !matches!(by, Giver::Path);
         Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by)? })
@@ -219,10 +219,12 @@ impl Table {
     }
 }
 
-/// What tells a file from every other: its device and inode.
-pub(super) fn file_of(fd: impl AsFd) -> (u64, u64) {
-    // Of a descriptor that is open this does not fail; if it did, the file would be unlike others.
-    fstat(fd).map_or((u64::MAX, u64::MAX), |stat| (stat.st_dev, stat.st_ino))
+/// What tells a file in memory from every other: its device and inode. `None` of any other file:
+/// its server may not answer, and all BPF maps have one inode.
+pub(super) fn file_of(fd: impl AsFd) -> Option<(u64, u64)> {
+    let fd = fd.as_fd();
+    let stat = is_in_memory(fd).then(|| fstat(fd).ok()).flatten();
+    stat.map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Does any process hold a lock for writing on this file?

@@ -22,7 +22,7 @@ use super::format::{
     GENERATION, HEADER_WORDS, HEARTBEAT, LOCK_WORDS, MAX_SEGMENT_BYTES, SLOT_WORDS, SLOTS_USED,
     Segment, Slot, malformed,
 };
-use super::map::{Map, is_in_memory};
+use super::map::{Map, is_bpf_map, is_in_memory};
 
 /// How often a directory is read that keeps changing.
 pub const LOOK_TRIES: u32 = 8;
@@ -34,7 +34,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// Where a table's words are.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// In a sealed memfd, mapped.
+    /// In a sealed memfd or a frozen BPF array, mapped.
     Mapped(Arc<Map>),
     /// In a file on tmpfs that others may shorten: read by system calls.
     File(OwnedFd),
@@ -66,32 +66,55 @@ pub(crate) struct Schemas {
 }
 
 impl Memory {
-    /// Whether this could be a table at all, by the kind of its file.
-    pub(crate) fn is_possible(fd: impl AsFd) -> bool {
-        is_in_memory(fd)
-    }
-
-    /// Takes a descriptor that someone gave: maps it if it may and is sealed, else keeps it for
-    /// reading.
+    /// Whether this could be a table at all, by the kind of its file. The kernel itself answers; what
+    /// else is asked of a file, even its length, its server may leave unanswered.
     ///
     /// # Errors
-    /// `Unsupported` if it is not a file in memory, of which a read could wait for somebody;
-    /// `TooLarge` if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
+    /// `Io` if /proc cannot be read.
+    pub(crate) fn is_possible(fd: impl AsFd) -> Result<bool> {
+        let fd = fd.as_fd();
+        Ok(is_in_memory(fd) || is_bpf_map(fd).map_err(unmappable)?)
+    }
+
+    /// Takes a descriptor that someone gave: maps it if it may and is sealed, or a BPF array and
+    /// frozen; else keeps it for reading.
+    ///
+    /// # Errors
+    /// `Unsupported` if it is neither a file in memory, of which alone a read waits for nobody, nor
+    /// such an array; `TooLarge` if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
     pub(crate) fn of(fd: OwnedFd, may_map: bool) -> Result<Self> {
-        let io = |error| Error::caused(ErrorKind::Io, "cannot map a table", error);
         if !is_in_memory(&fd) {
-            let text = "not a table: it is neither a memfd nor a file on tmpfs";
-            return Err(Error::new(ErrorKind::Unsupported, text));
+            // No path leads to one, so that none is to be read by system calls.
+            return Self::array(fd);
         }
-        let bytes = fstat(&fd).map_err(|errno| io(errno.into()))?.st_size as u64;
+        let bytes = fstat(&fd).map_err(|errno| unmappable(errno.into()))?.st_size as u64;
         if bytes > MAX_SEGMENT_BYTES {
             let text = format!("a table of {bytes} bytes; the limit is {MAX_SEGMENT_BYTES}");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         // Mapped, the descriptor is no longer needed, and nobody finds a table in this process that
         // is another's.
-        let mapped = if may_map { Map::sealed(&fd, MAX_SEGMENT_BYTES).map_err(io)? } else { None };
-        Ok(mapped.map_or(Self::File(fd), Self::Mapped))
+        let mapped = if may_map { Map::sealed(&fd, MAX_SEGMENT_BYTES) } else { Ok(None) };
+        Ok(mapped.map_err(unmappable)?.map_or(Self::File(fd), Self::Mapped))
+    }
+
+    /// Maps what BPF programs write.
+    ///
+    /// # Errors
+    /// As [`Memory::of`].
+    pub(crate) fn array(fd: OwnedFd) -> Result<Self> {
+        if let Some(map) = Map::frozen_array(&fd, MAX_SEGMENT_BYTES).map_err(unmappable)? {
+            return Ok(Self::Mapped(map));
+        }
+        let text = if is_bpf_map(&fd).map_err(unmappable)? {
+            format!(
+                "not a table: a BPF map, but no array of one element that can be mapped, has at most \
+                 {MAX_SEGMENT_BYTES} bytes and is frozen: other processes might write it"
+            )
+        } else {
+            "not a table: neither a memfd nor a file on tmpfs, nor a frozen BPF array".to_owned()
+        };
+        Err(Error::new(ErrorKind::Unsupported, text))
     }
 
     /// Makes sure that the words of a row can be read on the tick.
@@ -305,6 +328,10 @@ pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> rust
         got if got == want => Ok(()),
         _ => Err(Errno::NXIO),
     }
+}
+
+fn unmappable(error: io::Error) -> Error {
+    Error::caused(ErrorKind::Io, "cannot map a table", error)
 }
 
 fn no_memory(error: io::Error) -> Error {

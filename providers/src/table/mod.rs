@@ -9,8 +9,8 @@
 //! Invariant: nothing that a writer does, by mistake or on purpose, makes a reader fault, wait,
 //! allocate without bound, or take for good what it did not read; and no reader can change a table.
 
-mod format;
-mod map;
+pub(crate) mod format;
+pub(crate) mod map;
 
 mod define;
 mod handle;
@@ -18,7 +18,7 @@ mod object;
 mod store;
 mod writer;
 
-mod look;
+pub(crate) mod look;
 mod source;
 mod quick;
 mod held;

@@ -124,12 +124,12 @@ impl Tables {
             };
             Error::caused(kind, format!("cannot open the table {shown}"), errno)
         })?;
-        if Memory::is_possible(&fd) && !has_writer(&fd) {
+        let file = file_of(&fd);
+        if file.is_some() && !has_writer(&fd) {
             let text = format!("nobody writes a table to {shown} (any more)");
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         let mut state = self.state();
-        let file = Memory::is_possible(&fd).then(|| file_of(&fd));
         if file.is_some() && state.tables.iter().any(|t| t.file == file && !t.is_gone()) {
             return Ok(());
         }
@@ -151,8 +151,9 @@ impl Tables {
     }
 
     /// Reads a table by a descriptor that came in some other way: mapped if it is sealed against
-    /// growing, shrinking and writing, else by system calls. Whoever calls this vouches for its
-    /// writer's life; a promise of heartbeats is watched.
+    /// growing, shrinking and writing, or a frozen BPF array ([`Accel::frames`](crate::Accel)), else
+    /// by system calls. Whoever calls this vouches for its writer's life; a promise of heartbeats is
+    /// watched.
     ///
     /// # Errors
     /// As [`Tables::open_file`].
@@ -205,7 +206,7 @@ impl Tables {
             };
             // Closed meanwhile, or there already.
             let Some(fd) = fd else { continue };
-            let file = Memory::is_possible(&fd).then(|| file_of(&fd));
+            let file = file_of(&fd);
             files.extend(file);
             if file.is_some() && state.tables.iter().any(|table| table.file == file) {
                 continue;

@@ -171,7 +171,7 @@ impl TableWriter {
 /// Lends the table, which nobody can change by its descriptor. A table in a file is not lent.
 impl Lendable for TableWriter {
     fn loans(&self) -> Result<Vec<Loan>> {
-        Ok(vec![Loan::table(self.descriptor()?)])
+        Ok(vec![Loan::table(0, self.descriptor()?)])
     }
 }
 

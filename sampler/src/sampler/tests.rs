@@ -20,6 +20,9 @@ struct Numbers {
     reads: Arc<AtomicU64>,
     dropped_on: Arc<Mutex<Vec<ThreadId>>>,
     fails: std::sync::atomic::AtomicBool,
+    warnings: Mutex<Vec<Error>>,
+    /// What opening it is worth.
+    warns_of: Option<&'static str>,
 }
 
 struct NumbersSource {
@@ -30,13 +33,24 @@ struct NumbersSource {
 
 impl Numbers {
     fn new(objects: usize) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(objects, None))
+    }
+
+    fn of(objects: usize, warns_of: Option<&'static str>) -> Self {
+        Self {
             schema: Schema::new("numbers", Target::Vcpu, vec![Desc::counter("reads", 0)]),
             objects: AtomicUsize::new(objects),
             reads: Arc::default(),
             dropped_on: Arc::default(),
             fails: false.into(),
-        })
+            warnings: Mutex::default(),
+            warns_of,
+        }
+    }
+
+    fn warn(&self, text: &str) {
+        let warning = Error::new(ErrorKind::Unsupported, text);
+        self.warnings.lock().expect("no test panics with it").push(warning);
     }
 
     fn dropped_on(&self) -> MutexGuard<'_, Vec<ThreadId>> {
@@ -81,8 +95,13 @@ impl Provider for Numbers {
     }
 
     fn open(&self, objects: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        self.warns_of.into_iter().for_each(|text| self.warn(text));
         let (reads, dropped_on) = (Arc::clone(&self.reads), Arc::clone(&self.dropped_on));
         Ok(vec![Box::new(NumbersSource { rows: objects.len(), reads, dropped_on })])
+    }
+
+    fn warnings(&self) -> Vec<Error> {
+        std::mem::take(&mut self.warnings.lock().expect("no test panics with it"))
     }
 }
 
@@ -258,10 +277,7 @@ fn a_watched_roster_keeps_the_sampler_up_to_date_and_complains_once() {
     let (roster, sampler, control) = numbers.sampler();
     let running =
         sampler.start(Timing::hz(1000.0).expect("it is a rate")).expect("a thread can be started");
-    let complaints = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&complaints);
-    let complain =
-        move |error: &Error| heard.lock().expect("nobody panics with it").push(error.to_string());
+    let (complaints, complain) = complaints();
     let watch = roster.watch(control.clone(), Duration::from_millis(2), complain);
     let watch = watch.expect("a thread can be started");
     let wait_for = |rows| {
@@ -281,6 +297,61 @@ fn a_watched_roster_keeps_the_sampler_up_to_date_and_complains_once() {
     drop(watch);
     assert_eq!(*complaints.lock().expect("nobody panics with it"), ["told to fail"]);
     drop(running);
+}
+
+/// What was complained of, and the complainer.
+fn complaints() -> (Arc<Mutex<Vec<String>>>, impl FnMut(&Error) + Send + 'static) {
+    let complaints = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&complaints);
+    let complain =
+        move |error: &Error| heard.lock().expect("nobody panics with it").push(error.to_string());
+    (complaints, complain)
+}
+
+#[test]
+fn a_watched_roster_passes_each_warning_on_once_and_repeats_no_error_for_it() {
+    let numbers = Numbers::new(1);
+    let (roster, _sampler, control) = numbers.sampler();
+    let (complaints, complain) = complaints();
+    let watch = roster.watch(control.clone(), Duration::from_millis(1), complain);
+    let watch = watch.expect("a thread can be started");
+    let heard = || complaints.lock().expect("nobody panics with it").clone();
+    let wait_for = |count| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while heard().len() < count {
+            assert!(Instant::now() < deadline, "never heard {count}: {:?}", heard());
+            thread::sleep(Duration::from_millis(1));
+        }
+        // Time to say something twice.
+        thread::sleep(Duration::from_millis(20));
+    };
+    numbers.warn("slow");
+    wait_for(1);
+    numbers.fails.store(true, SeqCst);
+    wait_for(2);
+    numbers.warn("slower");
+    wait_for(3);
+    drop(watch);
+    assert_eq!(heard(), ["slow", "told to fail", "slower"]);
+}
+
+#[test]
+fn a_warning_fails_nothing_and_waits_for_the_refresh() {
+    let numbers = Arc::new(Numbers::of(1, Some("opened the slow way")));
+    let mut roster = numbers.roster();
+    numbers.warn("slow");
+    assert_eq!(roster.objects().expect("it is no error").len(), 1);
+    assert_eq!(roster.open().expect("it is no error").layout().rows(), 1);
+    let mut texts = || {
+        let (sweep, errors) = roster.refresh();
+        (sweep.is_some(), errors.iter().map(Error::to_string).collect::<Vec<_>>())
+    };
+    let both = ["slow".to_owned(), "opened the slow way".to_owned()].to_vec();
+    assert_eq!(texts(), (false, both));
+    assert_eq!(texts(), (false, vec![]));
+    numbers.objects.store(2, SeqCst);
+    assert_eq!(texts(), (true, vec!["opened the slow way".to_owned()]), "with the same look");
+    assert_eq!(texts(), (false, vec![]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
-use vmstrobe_sampler::{Census, look_pause};
+use vmstrobe_sampler::{Census, Complaints, look_pause};
 
 /// How often to look for objects that came or went, at most.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
@@ -30,7 +30,7 @@ struct Current {
 }
 
 impl Inventory {
-    /// Looks, and goes on looking. Errors go to `complain`, each text once in a row.
+    /// Looks, and goes on looking. Errors go to `complain`, each when it was not there a look ago.
     ///
     /// # Errors
     /// If no thread can be started.
@@ -43,17 +43,13 @@ impl Inventory {
         let (stop, stopped) = channel::<()>();
         let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
         let looker = move || {
-            let (mut last, mut pause) = (String::new(), LOOK_PERIOD);
+            let (mut complaints, mut pause) = (Complaints::default(), LOOK_PERIOD);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
                 let (census, errors) = look(&registry, order);
                 pause = look_pause(LOOK_PERIOD, begin.elapsed());
                 current.replace(census);
-                let text: String = errors.iter().map(Error::to_string).collect();
-                if text != last {
-                    errors.iter().for_each(&mut complain);
-                    last = text;
-                }
+                complaints.news(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = thread::Builder::new().name("vmstrobe-census".into()).spawn(looker);

@@ -39,7 +39,8 @@ pub struct Config {
     pub access: Access,
     /// Whose habits the replies have.
     pub order: Order,
-    /// Is told what cannot be looked at, each text once in a row.
+    /// Is told what cannot be looked at, each when it was not there
+    /// a look ago.
     pub complain: Option<fn(&Error)>,
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use vmstrobe_tests::command::Output;
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
-use vmstrobe_tests::require::{require_lending_qemu, require_older_qemu};
+use vmstrobe_tests::require::{bpf, require_lending_qemu, require_older_qemu};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe};
 
@@ -136,14 +136,21 @@ fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
     if !require_older_qemu() {
         return;
     }
-    let qemu = Qemu::start(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
+    let qemu =
+        Qemu::start_older(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
     let pid = qemu.pid().to_string();
-    let query = vmstrobe(&["query", "-p", &pid]);
+    let query = vmstrobe(&["query", "-p", &pid, "--accel", "off"]);
     let advice = "a QEMU can be asked instead: --from-qmp SOCKET";
-    says(&query, 1, &["keeps no stats fds open: QEMU does from 8.1 on", advice]);
+    says(&query, 1, &["keeps no stats fds open (QEMU does from 8.1 on", advice]);
     let list = vmstrobe(&["list", "--json"]);
     let listed = json(&list.stdout);
     let vm = listed.as_array().and_then(|vms| vms.iter().find(|vm| vm["pid"] == qemu.pid()));
     let vm = vm.expect("a VM that cannot be read is listed too");
-    assert_eq!((&vm["readable"], &vm["vcpus"]), (&false.into(), &2.into()), "{vm}");
+    let is_open = bpf().is_ok();
+    assert_eq!((&vm["readable"], &vm["vcpus"]), (&is_open.into(), &2.into()), "{vm}");
+    if is_open {
+        assert_eq!(vm["how"], "kernel-side, by its vCPU descriptors");
+        fine(&vmstrobe(&["query", "-z", "-p", &pid]));
+        fine(&vmstrobe(&["query", "-z", "-p", &pid, "--target", "vm"]));
+    }
 }

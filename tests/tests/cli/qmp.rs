@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use vmstrobe_tests::command::{RUN_LIMIT, spawn};
 use vmstrobe_tests::qemu::{Config, Qemu};
-use vmstrobe_tests::require::require_lending_qemu;
+use vmstrobe_tests::require::{bpf, require_lending_qemu};
 use vmstrobe_tests::rig::show;
 
 use super::same::{ascending, by_name, list, run_a_while, sorted_by};
@@ -106,10 +106,17 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     assert_eq!(ours, qemu.stats("vcpu"));
     assert_eq!(query(&[&both[..], &["--target", "cryptodev"]].concat()), qemu.stats("cryptodev"));
     assert_eq!(query(&[&both[..], &["--target", "vm"]].concat()), qemu.stats("vm"));
-    // Without the socket they are called as the kernel knows them, and there is no more.
+    // Without the socket they are called as the kernel knows them, and without the kernel-side tick
+    // there is no more.
     let alone = query(&["-p", &pid]);
     assert_eq!(alone[0]["qom-path"], "/vm/named/vcpu[0]");
-    let output = vmstrobe(&["query", "-p", &pid, "--target", "vm"]);
+    if bpf().is_ok() {
+        assert_eq!(query(&["-p", &pid, "--target", "vm"]), qemu.stats("vm"));
+    }
+    let without = ["--accel", "off"];
+    let told = query(&[&both[..], &["--target", "vm"], &without].concat());
+    assert_eq!(told, qemu.stats("vm"));
+    let output = vmstrobe(&[&["query", "-p", &pid, "--target", "vm"], &without[..]].concat());
     says(&output, 1, &["no statistics of the virtual machine as a whole", "--from-qmp SOCKET"]);
     let output = vmstrobe(&["query", "-p", &pid, "--target", "cryptodev"]);
     says(&output, 1, &["nothing of target 'cryptodev' to read here, only of vcpu"]);

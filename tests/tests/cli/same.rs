@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use vmstrobe_tests::qemu::Qemu;
+use vmstrobe_tests::require::bpf;
 use vmstrobe_tests::rig::{show, wait_for};
 
 use crate::{LIMIT, fine, paused_qemu, vmstrobe};
@@ -37,18 +38,28 @@ pub(crate) fn sorted_by(mut entries: Vec<Json>, key: &str) -> Vec<Json> {
 fn schema_json_is_query_stats_schemas() {
     let Some((mut qemu, pid)) = paused_qemu("schemas", 1) else { return };
     let theirs = qemu.execute("query-stats-schemas", json!({"provider": "kvm"}));
-    let output = vmstrobe(&["schema", "--json", "-p", &pid, "--provider", "kvm"]);
-    fine(&output);
-    let ours = crate::json(&output.stdout);
-    // QEMU keeps no stats fd of its VM open, so that group only QEMU has.
-    let theirs = list(&theirs).iter().find(|group| group["target"] == "vcpu").expect("it has that");
-    let [ours] = list(&ours) else { panic!("one group: {ours}") };
-    for key in ["provider", "target"] {
-        assert_eq!(ours[key], theirs[key]);
+    // QEMU keeps no stats fd of its VM open, so that group takes the kernel-side tick.
+    let with_vm = bpf().is_ok();
+    for (accel, targets) in
+        [("off", &["vcpu"][..]), ("auto", &["vm", "vcpu"][usize::from(!with_vm)..])]
+    {
+        let args = ["schema", "--json", "-p", &pid, "--provider", "kvm", "--accel", accel];
+        let output = vmstrobe(&args);
+        fine(&output);
+        let ours = crate::json(&output.stdout);
+        assert_eq!(list(&ours).len(), targets.len(), "{ours}");
+        for (ours, target) in list(&ours).iter().zip(targets) {
+            let theirs = list(&theirs).iter().find(|group| group["target"] == *target);
+            let theirs = theirs.expect("it has that");
+            for key in ["provider", "target"] {
+                assert_eq!(ours[key], theirs[key]);
+            }
+            let stats = |group: &Json| sorted_by(list(&group["stats"]).to_vec(), "name");
+            assert_eq!(stats(ours), stats(theirs));
+            let count = stats(ours).len();
+            show(&format!("schema --json: {count} statistics of target {target} as QEMU's"));
+        }
     }
-    let stats = |group: &Json| sorted_by(list(&group["stats"]).to_vec(), "name");
-    assert_eq!(stats(ours), stats(theirs));
-    show(&format!("schema --json: {} statistics as QEMU's", stats(ours).len()));
 }
 
 #[test]

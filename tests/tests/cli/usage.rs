@@ -4,8 +4,17 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-const COMMANDS: [&[&str]; 8] =
-    [&[], &["demo"], &["list"], &["schema"], &["query"], &["info"], &["info", "stats"], &["stat"]];
+const COMMANDS: [&[&str]; 9] = [
+    &[],
+    &["demo"],
+    &["list"],
+    &["schema"],
+    &["query"],
+    &["info"],
+    &["info", "stats"],
+    &["stat"],
+    &["serve"],
+];
 
 #[test]
 fn every_help_has_an_example() {
@@ -46,6 +55,8 @@ fn bad_usage_is_status_2() {
         ("query --demo --from-qmp a", &["cannot be used with"]),
         ("query --frobnicate", &["unexpected argument '--frobnicate'"]),
         ("stat -d 1s -- true", &["cannot be used with"]),
+        ("stat --accel on", &["invalid value 'on' for '--accel <WHEN>'", "auto, off, require"]),
+        ("list --accel off", &["unexpected argument '--accel'"]),
     ] {
         let args: Vec<&str> = line.split_whitespace().collect();
         let output = vmstrobe(&args);

@@ -16,6 +16,8 @@ const SAFETY_REACH: usize = 10;
 /// The only files with `unsafe` in them.
 const UNSAFE_FILES: &[&str] = &[
     "providers/src/sys.rs",
+    "providers/src/kvm/bpf/sys.rs",
+    "providers/src/kvm/bpf/sys/writer.rs",
     "providers/src/table/map.rs",
     "guest/src/machine.rs",
     "benches/benches/ratios/words.rs",
@@ -32,6 +34,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["sampler/src/health.rs"]),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/"]),
+    ("libc", &["providers/src/kvm/bpf/sys.rs"]),
     (
         "memmap2",
         &["guest/src/machine.rs", "providers/src/table/map.rs", "tests/src/hostile/memory.rs"],

@@ -9,7 +9,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("guest", &[]),
     ("listen", &["vmstrobe-core"]),
-    ("providers", &["vmstrobe-core", "vmstrobe-listen"]),
+    // Its guest is what the kernel-side tick is tried on before it is believed.
+    ("providers", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-listen"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
     ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),

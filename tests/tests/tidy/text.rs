@@ -18,6 +18,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/hist.rs", "two kinds of histogram and what can be asked of them: no third"),
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
+    ("providers/src/kvm/bpf/sys/writer.rs", "one program and the array that it alone writes"),
     ("providers/src/table/find.rs", "one name to look for in /proc"),
     ("providers/src/handover/socket.rs", "one end that listens and one that connects"),
     ("providers/src/departures.rs", "one counter and its ordering argument"),

@@ -1,15 +1,17 @@
 //! Borrowers that keep to nothing: others are served as before, and the lender holds no more.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use rustix::net::{SendFlags, send};
-use vmstrobe_core::ErrorKind;
+use vmstrobe_core::{ErrorKind, Result};
 
 use super::*;
 use crate::handover::packet::receive;
 use crate::handover::socket::connected;
 use crate::handover::tests::{self, Guest, Place, connect, paths, providers, table, told};
-use crate::handover::{CONNECT_LIMIT, HandOver};
+use crate::handover::{CONNECT_LIMIT, HandOver, Lendable};
+use crate::TableWriter;
 use crate::tests::soon;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -137,4 +139,40 @@ fn what_borrowers_say_is_not_heard() {
     assert_eq!([next(&socket), next(&socket)], ["table 2.0", "all"]);
     drop(hand_over);
     assert_eq!(next(&socket), "");
+}
+
+/// Has tables that come and go.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<Vec<(u64, TableWriter)>>);
+
+impl Lendable for Shelf {
+    fn loans(&self) -> Result<Vec<Loan>> {
+        let tables = self.0.lock().unwrap();
+        tables.iter().map(|(key, table)| Ok(Loan::table(*key, table.descriptor()?))).collect()
+    }
+}
+
+#[test]
+fn tables_over_the_limit_wait_until_another_is_lent_no_more() {
+    let place = Place::new();
+    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let shelves = [Arc::new(Shelf::default()), Arc::new(Shelf::default())];
+    let put = |shelf: usize, key| {
+        let table = TableWriter::new("xyz").unwrap();
+        shelves[shelf].0.lock().unwrap().push((key, table));
+    };
+    for shelf in &shelves {
+        hand_over.offer(Arc::clone(shelf) as _).unwrap();
+    }
+    (1..MAX_TABLES as u64).for_each(|key| put(1, key));
+    let socket = raw(&place.socket());
+    let lent: Vec<_> = (0..=MAX_TABLES).map(|_| next(&socket)).collect();
+    assert_eq!((&*lent[0], &*lent[1], &*lent[16]), ("vmstrobe-handover 1", "table 2.1", "all"));
+    // Only one has room, and none that is lent already makes way for others.
+    (1..=3).for_each(|key| put(0, key));
+    assert_eq!([next(&socket), next(&socket)], ["table 1.1", "all"]);
+    shelves[1].0.lock().unwrap().drain(3..5);
+    let texts: Vec<_> = (0..5).map(|_| next(&socket)).collect();
+    assert_eq!(texts, ["gone 2.4", "gone 2.5", "table 1.2", "table 1.3", "all"]);
+    connect(&place.socket()).unwrap();
 }

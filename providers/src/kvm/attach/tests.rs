@@ -1,21 +1,23 @@
 //! Other processes to borrow from: a real QEMU, and a VMM of ours
 //! that does as it is told.
 
-use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::RowState;
+use vmstrobe_core::{RowState, Target};
 use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
 use crate::OwnKvm;
 use crate::departures::Departures;
+use crate::kvm::proc::KvmLink;
 use crate::kvm::scan::Access;
+use crate::procfs;
 use crate::tests::{has_kvm, has_lending_qemu, open_all, soon, states};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
@@ -191,27 +193,6 @@ fn vcpus_of_a_qemu_are_borrowed() {
     assert!(scan::scan_all().unwrap().vms.contains(vm));
 }
 
-/// Each stays for so many looks.
-#[test]
-fn what_is_open_for_a_moment_is_left_out() {
-    let all = LOOK_PAUSES.len();
-    let (known, stays, looks) = (7, [0, 1, all - 1, all, all + 1], Cell::new(0));
-    let wanted = |fds: &[usize]| -> Vec<(RawFd, KvmLink, String)> {
-        fds.iter().map(|fd| (*fd as RawFd, KvmLink::VmStats, String::new())).collect()
-    };
-    let mut left = wanted(&[0, 1, 2, 3, 4, known]);
-    let is_known = |fd: RawFd, _| fd as usize == known;
-    let wait = |pause| {
-        assert_eq!(pause, LOOK_PAUSES[looks.get()]);
-        looks.set(looks.get() + 1);
-    };
-    leave_passing(&mut left, is_known, wait, |fd, _| stays[fd as usize] >= looks.get());
-    assert_eq!((left, looks.get()), (wanted(&[3, 4, known]), all));
-    let mut left = wanted(&[known]);
-    leave_passing(&mut left, is_known, |_| panic!("nothing is new"), |_, _| false);
-    assert_eq!(left, wanted(&[known]));
-}
-
 /// A VMM that opens one all the time, for a tenth of it: whatever is mistaken once is found out.
 #[test]
 fn what_a_vmm_opens_for_a_moment_is_not_kept() {
@@ -352,9 +333,25 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
     let kvm = borrowed();
     let error = kvm.attach(pid).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("QEMU does from 8.1 on"), "{error}");
+    let want = format!(
+        "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
+         embeds vmstrobe), and the kernel-side tick, which needs none, is switched off (--accel)"
+    );
+    assert_eq!(error.to_string(), want);
     assert_eq!(paths(&kvm).len(), 0);
     assert!(!kvm.detach(pid));
+}
+
+#[test]
+fn why_the_other_way_is_closed_is_said() {
+    let closed = || Err(Error::new(ErrorKind::Denied, "CAP_BPF is missing"));
+    let error = unreadable(7, AccelMode::Auto, closed());
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let end = "the kernel-side tick, which needs none, cannot be used: CAP_BPF is missing";
+    assert!(error.to_string().ends_with(end), "{error}");
+    let error = unreadable(7, AccelMode::Auto, Ok(()));
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(error.to_string(), "the VMM of pid 7 has closed its VM just now");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use super::*;
 
 /// `group` of a compact text: `v` a VM, `c0` a vCPU, `s0` its statistics, `S` a VM's; the fds are
-/// 10, 11 and so on. Gives for each VM its vCPUs, its vCPU statistics and its own.
-fn check(links: &str, want: &[(&str, &str, &str)]) {
+/// 10, 11 and so on.
+pub(in crate::kvm) fn vms_of(links: &str) -> Vec<VmFds> {
     let link = |word: &str| match word.split_at(1) {
         ("v", "") => KvmLink::Vm,
         ("S", "") => KvmLink::VmStats,
@@ -13,11 +13,15 @@ fn check(links: &str, want: &[(&str, &str, &str)]) {
         ("s", id) => KvmLink::VcpuStats(id.parse().unwrap()),
         _ => panic!("{word}"),
     };
-    let links: Vec<_> = (10..).zip(links.split_whitespace().map(link)).collect();
+    group(&(10..).zip(links.split_whitespace().map(link)).collect::<Vec<_>>())
+}
+
+/// For each VM its vCPUs, its vCPU statistics and its own.
+fn check(links: &str, want: &[(&str, &str, &str)]) {
     let text = |fds: &BTreeMap<u32, RawFd>| {
         fds.iter().map(|(id, fd)| format!("{id}:{fd}")).collect::<Vec<_>>().join(" ")
     };
-    let got: Vec<_> = group(&links)
+    let got: Vec<_> = vms_of(links)
         .iter()
         .map(|vm| {
             let own = vm.vm_stats.map_or(String::new(), |fd| fd.to_string());
@@ -26,7 +30,7 @@ fn check(links: &str, want: &[(&str, &str, &str)]) {
         .collect();
     let want: Vec<_> =
         want.iter().map(|&(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).collect();
-    assert_eq!(got, want, "{links:?}");
+    assert_eq!(got, want, "{links}");
 }
 
 #[test]
@@ -85,6 +89,60 @@ fn a_vm_held_twice_is_one() {
 fn only_some_keep_statistics() {
     check("v c0 v c0 s0", &[("0:11", "", ""), ("0:13", "0:14", "")]);
     check("v c0 S v c0", &[("0:11", "", "12"), ("0:14", "", "")]);
+}
+
+/// The objects of each VM with their fds: the statistics, a bar, and their own.
+#[track_caller]
+fn check_objects(links: &str, want: &[&str]) {
+    let got: Vec<String> = vms_of(links)
+        .iter()
+        .map(|vm| {
+            let object = |object: ObjectFds| {
+                let id = object.vcpu.map_or("vm".to_owned(), |id| id.to_string());
+                let number = |(fd, link): Place| {
+                    let fits = match (object.vcpu, link) {
+                        (None, KvmLink::Vm | KvmLink::VmStats) => true,
+                        (Some(id), KvmLink::Vcpu(of) | KvmLink::VcpuStats(of)) => id == of,
+                        _ => false,
+                    };
+                    assert!(fits, "{object:?}");
+                    fd.to_string()
+                };
+                let stats = object.stats.map_or(String::new(), number);
+                let plain: Vec<_> = object.plain.iter().map(|&place| number(place)).collect();
+                format!("{id}:{stats}|{}", plain.join(","))
+            };
+            vm.objects().map(object).collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    assert_eq!(got, want, "{links}");
+}
+
+#[test]
+fn each_object_has_its_own_fd_and_maybe_one_of_its_statistics() {
+    check_objects("v", &["vm:|10"]);
+    check_objects("v c0 c1", &["vm:|10 0:|11 1:|12"]);
+    check_objects("v c1 c0", &["vm:|10 0:|12 1:|11"]);
+    check_objects("v S c0 s0 c1", &["vm:11|10 0:13|12 1:|14"]);
+    check_objects("v s1 c0", &["vm:|10 0:|12 1:11|"]);
+    check_objects("c0 s0", &[]);
+}
+
+#[test]
+fn vms_of_one_process_have_each_their_own_fds() {
+    check_objects("v c0 v c0 c1", &["vm:|10 0:|11", "vm:|12 0:|13 1:|14"]);
+    check_objects("v v c0 c1 c0 c1", &["vm:|10 0:|12 1:|13", "vm:|11 0:|14 1:|15"]);
+    check_objects("v c0 v c0 s0", &["vm:|10 0:|11", "vm:|12 0:14|13"]);
+    check_objects("v v", &["vm:|10", "vm:|11"]);
+}
+
+#[test]
+fn a_vm_that_is_held_twice_has_both_fds() {
+    check_objects("v v c0", &["vm:|10,11 0:|12"]);
+    check_objects("v c0 v S", &["vm:|10 0:|11", "vm:13|12"]);
+    check_objects("v S c0 v v", &["vm:11|10,13,14 0:|12"]);
+    // Of which of the two the third is, nothing tells.
+    check_objects("v c0 v c0 v", &["vm:|10 0:|11", "vm:|12 0:|13"]);
 }
 
 #[test]

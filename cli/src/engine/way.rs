@@ -1,0 +1,221 @@
+//! The kernel-side tick as commands use it: whether they want it, and which way was really used.
+//!
+//! Invariant: what is said was counted by the sampler in its ticks, not concluded from what was
+//! asked for. Nothing is said where there is no choice: of a table, or of what a QEMU is asked.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use vmstrobe_core::{Filter, Layout, Provider, Registry, Target};
+use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
+use vmstrobe_sampler::{Census, Health, Probe, TARGET};
+
+use crate::args::When;
+use crate::error::{Error, Result, with_causes};
+use crate::text::{counted, thousands};
+
+/// The provider of which each object takes a system call, or all of them one.
+const KVM: &str = "kvm";
+/// The provider that gives the same statistics as its QEMU tells them.
+const QMP: &str = "qmp";
+
+/// The kernel-side tick for one who samples. It is tried at once if it is required, and else when
+/// there is something to read.
+///
+/// # Errors
+/// If it is required and cannot be used.
+pub(crate) fn accel_for_sampling(when: When) -> Result<Accel> {
+    accel(when, AccelMode::Auto)
+}
+
+/// The same for one who reads once: where there is another way, a program is not worth loading.
+///
+/// # Errors
+/// If it is required and cannot be used.
+pub(crate) fn accel_for_reading(when: When) -> Result<Accel> {
+    accel(when, AccelMode::Needed)
+}
+
+fn accel(when: When, auto: AccelMode) -> Result<Accel> {
+    let accel = Accel::new(match when {
+        When::Auto => auto,
+        When::Off => AccelMode::Off,
+        When::Require => AccelMode::Require,
+    });
+    if when == When::Require {
+        let explain = |error| Error::failed(format!("--accel require: {}", with_causes(&error)));
+        accel.check().map_err(explain)?;
+    }
+    Ok(accel)
+}
+
+/// Which way the objects of KVM went in the last tick, and how often it was not the usual one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    /// How many there are.
+    objects: usize,
+    /// How many of them were read all in one call.
+    swept: usize,
+    /// Ticks by pread where one call was to do.
+    fallback_ticks: u64,
+    status: AccelStatus,
+}
+
+impl Way {
+    /// In words, for objects of which one is called `noun` with that article: `one pread a vCPU and
+    /// tick`.
+    pub(crate) fn text(&self, article: &str, noun: &str) -> String {
+        let Self { objects, swept, fallback_ticks, status } = self;
+        let program = match status {
+            AccelStatus::Open(how) => format!("the kernel-side tick ({how})"),
+            _ => "the kernel-side tick".to_owned(),
+        };
+        match (*swept, *fallback_ticks) {
+            (0, 0) => format!("one pread {article} {noun} and tick"),
+            (0, ticks) => {
+                let ticks = counted(ticks as usize, "tick");
+                format!("one pread {article} {noun} in the last {ticks}")
+            }
+            (swept, _) if swept >= *objects => {
+                format!("{program}: one call for {}", counted(*objects, noun))
+            }
+            (swept, _) => {
+                let (swept, objects) = (thousands(swept as u64), counted(*objects, noun));
+                format!("{program}: one call for {swept} of {objects}, a pread for each other")
+            }
+        }
+    }
+
+    /// Why it was not the other way, if there is something to say.
+    pub(crate) fn reason(&self) -> Option<String> {
+        match (&self.status, self.swept, self.fallback_ticks) {
+            (AccelStatus::GivenUp(why), ..) => {
+                Some(format!("the kernel-side tick was given up: {why}"))
+            }
+            (_, 1.., 0) => None,
+            (_, _, ticks @ 1..) => Some(format!("{} by pread", counted(ticks as usize, "tick"))),
+            (AccelStatus::Open(_) | AccelStatus::Untried, ..) => {
+                Some("quicker here than the kernel-side tick".to_owned())
+            }
+            (status, ..) => Some(format!("kernel-side tick: {status}")),
+        }
+    }
+}
+
+/// Who knows the way of a sampler that runs.
+#[derive(Debug)]
+pub(super) struct WayMark {
+    /// Those who ask a QEMU.
+    asking: Vec<Arc<dyn Provider>>,
+    accel: Accel,
+    /// Of our own health alone.
+    health: Probe,
+}
+
+impl WayMark {
+    /// Of a sampler with this health, of these providers.
+    ///
+    /// # Errors
+    /// If its health cannot be opened.
+    pub(super) fn new(registry: &Registry, accel: Accel, health: Health) -> Result<Self> {
+        let mut asking = registry.providers();
+        asking.retain(|provider| provider.name() == QMP);
+        let own = Registry::default();
+        own.add(Arc::new(health));
+        let health = Census::look(&own).0.probe(&Filter::all(Target::from_name(TARGET)))?;
+        Ok(Self { asking, accel, health })
+    }
+
+    /// The way of the newest sample, whose layout this is; `None` if nothing in it is KVM's.
+    pub(super) fn way(&mut self, layout: &Layout) -> Option<Way> {
+        let objects = self.objects(layout);
+        if objects == 0 {
+            return None;
+        }
+        // Our own health only fails to be read while it is written all the time.
+        let health = self.health.read().ok()?;
+        let count = |name| health.stat(name).next().and_then(|(_, value)| value.number());
+        let [swept, fallback_ticks] =
+            ["swept_rows", "fallback_ticks"].map(|name| count(name).unwrap_or(0));
+        let status = self.accel.status();
+        Some(Way { objects, swept: swept as usize, fallback_ticks, status })
+    }
+
+    /// How many objects are KVM's own, and not as a QEMU tells of them.
+    fn objects(&self, layout: &Layout) -> usize {
+        // They never wait for their QEMU.
+        let told = self.asking.iter().flat_map(|qemu| qemu.objects().unwrap_or_default());
+        let told: HashSet<Box<str>> = told.map(|object| object.path).collect();
+        let of_kvm = layout.groups().iter().filter(|group| group.plan.schema().provider() == KVM);
+        let objects = of_kvm.flat_map(|group| &group.objects);
+        objects.filter(|object| !told.contains(&object.path)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn way(swept: usize, fallback_ticks: u64, status: AccelStatus) -> (String, Option<String>) {
+        let way = Way { objects: 5, swept, fallback_ticks, status };
+        (way.text("an", "object"), way.reason())
+    }
+
+    #[test]
+    fn the_way_is_told_with_its_reason() {
+        let open = || AccelStatus::Open("may_goto, rdonly_cast".to_owned());
+        let refused = || AccelStatus::Refused("it takes CAP_BPF".to_owned());
+        let given_up = || AccelStatus::GivenUp("it was wrong".to_owned());
+        let program = "the kernel-side tick (may_goto, rdonly_cast): one call for";
+        for (swept, fallback_ticks, status, text, reason) in [
+            (5, 0, open(), format!("{program} 5 objects"), None),
+            (3, 0, open(), format!("{program} 3 of 5 objects, a pread for each other"), None),
+            (5, 1, open(), format!("{program} 5 objects"), Some("1 tick by pread")),
+            (
+                0,
+                0,
+                open(),
+                "one pread an object and tick".to_owned(),
+                Some("quicker here than the kernel-side tick"),
+            ),
+            (
+                0,
+                0,
+                AccelStatus::Off,
+                "one pread an object and tick".to_owned(),
+                Some("kernel-side tick: switched off"),
+            ),
+            (
+                0,
+                0,
+                refused(),
+                "one pread an object and tick".to_owned(),
+                Some("kernel-side tick: it takes CAP_BPF"),
+            ),
+            (
+                0,
+                1200,
+                given_up(),
+                "one pread an object in the last 1,200 ticks".to_owned(),
+                Some("the kernel-side tick was given up: it was wrong"),
+            ),
+        ] {
+            let want = (text, reason.map(str::to_owned));
+            assert_eq!(way(swept, fallback_ticks, status.clone()), want, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_providers_get() {
+        let mode = |when| accel_for_sampling(when).map(|accel| accel.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(AccelMode::Auto));
+        assert_eq!(mode(When::Off), Some(AccelMode::Off));
+        let mode = |when| accel_for_reading(when).map(|accel| accel.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(AccelMode::Needed));
+        // Here it can be used, or there is a word why not.
+        match accel_for_sampling(When::Require) {
+            Ok(accel) => assert!(matches!(accel.status(), AccelStatus::Open(_)), "{accel:?}"),
+            Err(error) => assert!(error.to_string().starts_with("--accel require: "), "{error}"),
+        }
+    }
+}

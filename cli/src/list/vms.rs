@@ -1,0 +1,223 @@
+//! The virtual machines of a list, each with the ways by which it can be read.
+//!
+//! Invariant: a way is called open if it was tried here, for this virtual machine or (the
+//! kernel-side tick) on this host, and closed with the reason. Those that cannot be told from
+//! outside are named without a verdict, and only to people.
+
+use serde::Serialize;
+use vmstrobe_core::{Error, ErrorKind};
+use vmstrobe_providers::{Accel, AccelStatus, Access, Vm};
+
+use crate::error::with_causes;
+use crate::table::{Align, Table};
+use crate::text::counted;
+
+/// The way that cannot be tried without its socket.
+const ASKED: &str = "--from-qmp SOCKET, if it is a QEMU: in 600 µs or more, all that QEMU knows";
+/// Where the ways are called so.
+const BORROWED: &str = "borrowed";
+const KERNEL_SIDE: &str = "kernel-side";
+
+/// One virtual machine, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct VmEntry {
+    pid: u32,
+    name: Option<String>,
+    vcpus: usize,
+    readable: bool,
+    how: String,
+    /// If they were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ways: Option<[WayEntry; 2]>,
+}
+
+/// One way to read it.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct WayEntry {
+    way: &'static str,
+    open: bool,
+    /// By what; or why not.
+    how: String,
+}
+
+/// By which instructions the kernel-side tick works on this host, or why it does not.
+pub(super) type KernelSide = std::result::Result<String, String>;
+
+/// As it has turned out; or by trying it now, if it `must_tell`.
+pub(super) fn kernel_side(accel: &Accel, must_tell: bool) -> KernelSide {
+    if must_tell {
+        accel.check().map_err(|error| with_causes(&error))?;
+    }
+    match accel.status() {
+        AccelStatus::Open(how) => Ok(how),
+        status => Err(status.to_string()),
+    }
+}
+
+impl VmEntry {
+    /// What became of attaching to it. `verbose`: with all ways.
+    pub(super) fn new(
+        vm: &Vm,
+        refused: Option<&Error>,
+        kernel_side: &KernelSide,
+        verbose: bool,
+    ) -> Self {
+        // One that keeps none can stand beside one that does, in the same process.
+        let readable =
+            refused.is_none() && (vm.access != Access::NoStatsFds || kernel_side.is_ok());
+        let how = match refused {
+            Some(error) => with_causes(error),
+            None if readable && vm.access == Access::NoStatsFds => {
+                "kernel-side, by its vCPU descriptors".to_owned()
+            }
+            None => vm.access.to_string(),
+        };
+        let ways = verbose.then(|| ways(vm, refused, kernel_side));
+        Self { pid: vm.pid, name: vm.name.clone(), vcpus: vm.vcpus, readable, how, ways }
+    }
+}
+
+/// Which ways are open, and why others are not.
+fn ways(vm: &Vm, refused: Option<&Error>, kernel_side: &KernelSide) -> [WayEntry; 2] {
+    let vcpus = counted(vm.vcpus, "vCPU");
+    // That there are no stats fds closes one way alone.
+    let no_way = refused
+        .filter(|error| error.kind() != ErrorKind::Unsupported)
+        .map(|error| with_causes(error));
+    let borrowed = match (&no_way, vm.access) {
+        (Some(why), _) => Err(why.clone()),
+        (None, Access::NoStatsFds) => Err("its VMM keeps no stats fds open: QEMU does from 8.1 \
+                                           on, and any VMM that embeds vmstrobe"
+            .to_owned()),
+        (None, Access::StatsFds { vcpus: 0, .. }) => {
+            Ok("stats fd of the VM, and none of its vCPUs".to_owned())
+        }
+        (None, Access::StatsFds { vcpus: some, vm: has_vm }) => {
+            let of = if some < vm.vcpus { format!("{some} of its ") } else { "its ".to_owned() };
+            let whole = match has_vm {
+                true => " and of the VM",
+                false => ", none of the VM (QEMU opens it only while it is asked)",
+            };
+            Ok(format!("stats fds of {of}{vcpus}{whole}"))
+        }
+    };
+    let kernel_side = match (no_way, kernel_side) {
+        (Some(why), _) => Err(why),
+        (None, Err(why)) => Err(why.clone()),
+        (None, Ok(how)) => Ok(format!("descriptors of the VM and of its {vcpus} ({how})")),
+    };
+    [(BORROWED, borrowed), (KERNEL_SIDE, kernel_side)].map(|(way, how)| WayEntry {
+        way,
+        open: how.is_ok(),
+        how: how.unwrap_or_else(|why| why),
+    })
+}
+
+/// For people: a line each, and below it the ways, if there are any.
+pub(super) fn lines(entries: &[VmEntry]) -> Vec<String> {
+    let mut table = Table::new()
+        .column("PID", Align::Right)
+        .column("NAME", Align::Left)
+        .column("VCPUS", Align::Right)
+        .column("HOW", Align::Left);
+    for entry in entries {
+        let name = entry.name.clone().unwrap_or_else(|| "-".to_owned());
+        let how = super::how(entry.readable, &entry.how);
+        table.row([entry.pid.to_string(), name, entry.vcpus.to_string(), how]);
+    }
+    let mut lines = table.lines().into_iter();
+    let header = lines.next().unwrap_or_default();
+    // Below the last column.
+    let indent = " ".repeat(header.find("HOW").unwrap_or_default());
+    let rows = lines.zip(entries).flat_map(|(line, entry)| {
+        let ways = entry.ways.iter().flat_map(|ways| way_lines(ways));
+        let ways = ways.map(|way| format!("{indent}{way}")).collect::<Vec<_>>();
+        [line].into_iter().chain(ways)
+    });
+    [header].into_iter().chain(rows.collect::<Vec<_>>()).collect()
+}
+
+/// A line each way.
+fn way_lines(ways: &[WayEntry]) -> Vec<String> {
+    let mut table = Table::new().column("", Align::Left).column("", Align::Left);
+    for WayEntry { way, open, how } in ways {
+        let verdict = if *open { "open" } else { "closed" };
+        table.row([(*way).to_owned(), format!("{verdict}: {how}")]);
+    }
+    table.row(["asked", ASKED].map(str::to_owned));
+    table.lines()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn vm(name: Option<&str>, access: Access) -> Vm {
+        let name = name.map(str::to_owned);
+        Vm { pid: 4711, name, start_time_ticks: 1, vcpus: 2, access }
+    }
+
+    const LENDS: Access = Access::StatsFds { vcpus: 2, vm: false };
+
+    fn open() -> KernelSide {
+        Ok("may_goto, rdonly_cast".to_owned())
+    }
+
+    #[test]
+    fn the_ways_stand_below_each_vm() {
+        let web = VmEntry::new(&vm(Some("größe"), LENDS), None, &open(), true);
+        let old = VmEntry::new(&vm(None, Access::NoStatsFds), None, &open(), false);
+        let want = [
+            " PID  NAME   VCPUS  HOW",
+            "4711  größe      2  stats fds of its vCPUs",
+            "                    borrowed     open: stats fds of its 2 vCPUs, none of the VM (QEMU \
+             opens it only while it is asked)",
+            "                    kernel-side  open: descriptors of the VM and of its 2 vCPUs \
+             (may_goto, rdonly_cast)",
+            "                    asked        --from-qmp SOCKET, if it is a QEMU: in 600 µs or \
+             more, all that QEMU knows",
+            "4711  -          2  kernel-side, by its vCPU descriptors",
+        ];
+        assert_eq!(lines(&[web, old]), want);
+    }
+
+    #[test]
+    fn a_way_that_is_closed_says_why() {
+        let verdicts = |access, refused, kernel_side: KernelSide| {
+            let entry = VmEntry::new(&vm(None, access), refused, &kernel_side, true);
+            let ways = entry.ways.expect("they were asked for");
+            (entry.readable, ways.map(|way| (way.open, way.how)))
+        };
+        let closed = || Err("it takes CAP_BPF".to_owned());
+        let (readable, [borrowed, kernel_side]) = verdicts(LENDS, None, closed());
+        assert!(readable && borrowed.0, "{borrowed:?}");
+        assert_eq!(kernel_side, (false, "it takes CAP_BPF".to_owned()));
+
+        let none = Error::new(ErrorKind::Unsupported, "keeps none");
+        let (readable, ways) = verdicts(Access::NoStatsFds, Some(&none), closed());
+        assert!(!readable && ways.iter().all(|(open, _)| !open), "{ways:?}");
+        assert!(ways[0].1.contains("QEMU does from 8.1 on"), "{ways:?}");
+
+        let denied = Error::new(ErrorKind::Denied, "it is another's");
+        let (readable, ways) = verdicts(LENDS, Some(&denied), open());
+        assert!(!readable, "{ways:?}");
+        assert_eq!(ways, [(); 2].map(|()| (false, "it is another's".to_owned())));
+
+        // Beside another VM of its process, which keeps some.
+        let (readable, _) = verdicts(Access::NoStatsFds, None, closed());
+        assert!(!readable);
+    }
+
+    #[test]
+    fn what_is_lent_is_counted() {
+        let how = |vcpus, of_vm| {
+            let access = Access::StatsFds { vcpus, vm: of_vm };
+            let entry = VmEntry::new(&vm(None, access), None, &open(), true);
+            let [borrowed, _] = entry.ways.expect("they were asked for");
+            borrowed.how
+        };
+        assert_eq!(how(2, true), "stats fds of its 2 vCPUs and of the VM");
+        assert!(how(1, false).starts_with("stats fds of 1 of its 2 vCPUs, none of the VM"));
+        assert_eq!(how(0, true), "stats fd of the VM, and none of its vCPUs");
+    }
+}

@@ -1,0 +1,208 @@
+//! Whether the kernel-side tick is used, and why not.
+//!
+//! Invariant: it is tried once, and given up for good: whoever holds a clone sees the same state.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use vmstrobe_core::{Error, ErrorKind, Result, Schema};
+
+use super::kernel::Kernel;
+use super::lend::Frames;
+use super::offsets::BTF_DIR;
+use super::slots::Subject;
+use super::trust::Trust;
+
+/// When the kernel-side tick is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccelMode {
+    /// Where it is allowed, has proven right, and is quicker; and for what nothing else can read.
+    #[default]
+    Auto,
+    /// Only for what nothing else can read: for reading once.
+    Needed,
+    /// Never.
+    Off,
+    /// Always: where it cannot be, there is an error.
+    Require,
+}
+
+/// How it stands with the kernel-side tick; in words by `Display`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccelStatus {
+    /// Not wanted.
+    Off,
+    /// Nobody has needed it yet.
+    Untried,
+    /// It cannot be used, and why.
+    Refused(String),
+    /// It can be used; by which instructions.
+    Open(String),
+    /// It was used until something was in doubt.
+    GivenUp(String),
+}
+
+impl fmt::Display for AccelStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("switched off"),
+            Self::Untried => f.write_str("not tried"),
+            Self::Refused(text) | Self::GivenUp(text) | Self::Open(text) => f.write_str(text),
+        }
+    }
+}
+
+/// The kernel-side tick of one program; clones are one.
+///
+/// It reads all vCPUs in one call of a BPF program, which it generates for what is asked, and needs
+/// `CAP_BPF` and `CAP_PERFMON` while something is opened, nothing while it is read. What it loads,
+/// what that can see, and why it cannot write: docs/kernel-tick.md.
+///
+/// What it reads lies in frames, which other processes may read while it is ticked, without any right
+/// and without a system call: as tables, if it is handed over, or whole ([`KernelFrame`]).
+///
+/// ```no_run
+/// # use std::{path::Path, sync::Arc};
+/// # use vmstrobe_core::Provider;
+/// # use vmstrobe_providers::{Accel, AccelMode, Borrowed, HandOver, HandedOver, Reaper};
+/// let accel = Accel::new(AccelMode::Auto);
+/// let hand_over = HandOver::listen(Path::new("/run/vmstrobe/frames"))?;
+/// hand_over.offer(Arc::new(accel.clone()))?;
+/// let kvm = Borrowed::with_accel(Reaper::new()?, accel)?; // and a sampler of it
+///
+/// // In another process: what that sampler selects, as new as its last tick.
+/// let frames = HandedOver::connect(Path::new("/run/vmstrobe/frames"), Reaper::new()?)?;
+/// let objects = frames.providers()[1].objects()?;
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+///
+/// [`KernelFrame`]: crate::KernelFrame
+///
+/// ```
+/// use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
+/// let accel = Accel::new(AccelMode::Auto);
+/// assert_eq!(accel.status(), AccelStatus::Untried);
+/// if let Err(error) = accel.check() {
+///     println!("everything is read by pread: {error}");
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Accel {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    mode: AccelMode,
+    kernel: OnceLock<std::result::Result<Arc<Kernel>, (ErrorKind, String)>>,
+    trust: Arc<Trust>,
+    lent: Frames,
+}
+
+impl Accel {
+    /// Does nothing until it is needed.
+    pub fn new(mode: AccelMode) -> Self {
+        let (kernel, trust) = (OnceLock::new(), Arc::default());
+        Self { inner: Arc::new(Inner { mode, kernel, trust, lent: Frames::default() }) }
+    }
+
+    /// Never used.
+    pub fn off() -> Self {
+        Self::new(AccelMode::Off)
+    }
+
+    /// When it is used.
+    pub fn mode(&self) -> AccelMode {
+        self.inner.mode
+    }
+
+    /// Tries it now, if nobody has yet, on a guest of our own: some tens of ms.
+    ///
+    /// # Errors
+    /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take them,
+    /// if they did not read what pread does, or if it is switched off; with what to do.
+    pub fn check(&self) -> Result<()> {
+        self.kernel().map(drop)
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> AccelStatus {
+        if self.inner.mode == AccelMode::Off {
+            return AccelStatus::Off;
+        }
+        if let Some(why) = self.inner.trust.why() {
+            return AccelStatus::GivenUp(why);
+        }
+        match self.inner.kernel.get() {
+            None => AccelStatus::Untried,
+            Some(Ok(kernel)) => AccelStatus::Open(kernel.step().name().to_owned()),
+            Some(Err((_, why))) => AccelStatus::Refused(why.clone()),
+        }
+    }
+
+    /// Uses it no more, from the next tick on: for who has a doubt of his own.
+    pub fn give_up(&self, why: &str) {
+        self.inner.trust.give_up_because(why);
+    }
+
+    /// Whether plain descriptors can be read.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.inner.trust.is_given_up() && self.check().is_ok()
+    }
+
+    pub(crate) fn vm_schema(&self) -> Result<Arc<Schema>> {
+        Ok(Arc::clone(self.kernel()?.schema(Subject::Vm)))
+    }
+
+    pub(crate) fn vcpu_schema(&self) -> Result<Arc<Schema>> {
+        Ok(Arc::clone(self.kernel()?.schema(Subject::Vcpu)))
+    }
+
+    /// That it was given up, from then on.
+    pub(crate) fn warnings(&self) -> Vec<Error> {
+        let text = |why| format!("the kernel-side tick is given up, pread takes over: {why}");
+        let why = self.inner.trust.why();
+        why.map(|why| Error::new(ErrorKind::Unsupported, text(why))).into_iter().collect()
+    }
+
+    /// What sources share that read so.
+    pub(super) fn trust(&self) -> &Arc<Trust> {
+        &self.inner.trust
+    }
+
+    /// The frames of its sources, for other processes.
+    pub(super) fn lent(&self) -> &Frames {
+        &self.inner.lent
+    }
+
+    /// The kernel, tried out.
+    ///
+    /// # Errors
+    /// As [`Accel::check`].
+    pub(super) fn kernel(&self) -> Result<Arc<Kernel>> {
+        if self.inner.mode == AccelMode::Off {
+            let text = "the kernel-side tick is switched off";
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        let prove = || {
+            let kernel = Kernel::prove(Path::new(BTF_DIR));
+            kernel.map(Arc::new).map_err(|error| (error.kind(), with_causes(&error)))
+        };
+        match self.inner.kernel.get_or_init(prove) {
+            Ok(kernel) => Ok(Arc::clone(kernel)),
+            Err((kind, why)) => Err(Error::new(*kind, why.clone())),
+        }
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn with_causes(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

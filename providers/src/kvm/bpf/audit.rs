@@ -1,0 +1,130 @@
+//! The guard of a running sweep: about once a second one of its vCPUs is read by pread, by the
+//! program, and by pread again, and what only grows must lie between.
+//!
+//! Invariant: an audit is two system calls and a comparison, on the tick, without allocation; it is
+//! done before what the program read is used.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{ReadPlan, RowState, StatType, WORD_BYTES};
+
+use super::frame::{LOCK_WORDS, Shape};
+use super::sweep::Sweep;
+use super::trust::Outside;
+use crate::fd::KvmFd;
+
+/// How long what the program reads is believed.
+const PERIOD_NS: u64 = 1_000_000_000;
+
+/// Which rows are compared, and where their words are.
+#[derive(Debug)]
+pub(super) struct Audit {
+    /// Each with its stats fd.
+    rows: Box<[(usize, Arc<KvmFd>)]>,
+    words: Box<[Word]>,
+    plan: Arc<ReadPlan>,
+    next: usize,
+    due_ns: u64,
+    before: Box<[u64]>,
+    after: Box<[u64]>,
+}
+
+/// A word that never becomes less.
+#[derive(Clone, Copy, Debug)]
+struct Word {
+    /// Where pread has it, from the plan's span on.
+    span: usize,
+    /// Where the program has it, in a row's data.
+    data: usize,
+    /// Whose it is.
+    column: usize,
+}
+
+impl Audit {
+    /// Of these rows, which have stats fds.
+    pub(super) fn new(
+        plan: &Arc<ReadPlan>,
+        shape: Shape,
+        rows: Box<[(usize, Arc<KvmFd>)]>,
+    ) -> Self {
+        let first = plan.span_bytes().start / WORD_BYTES;
+        let kept: Vec<usize> = plan.kept().map(|word| word - first).collect();
+        let descs = plan.schema().descs();
+        let grows = |desc: usize| {
+            let of = descs[desc].stat_type;
+            matches!(of, StatType::Cumulative | StatType::Peak) || of.is_histogram()
+        };
+        let columns = plan.columns().iter().enumerate().filter(|(_, column)| grows(column.desc));
+        let words = columns.flat_map(|(column, of)| {
+            let kept = &kept;
+            of.words.clone().map(move |at| {
+                let span = kept[at];
+                Word { span, data: if shape == Shape::Row { at } else { span }, column }
+            })
+        });
+        let span = vec![0; plan.span_bytes().len() / WORD_BYTES];
+        Self {
+            rows,
+            words: words.collect(),
+            plan: Arc::clone(plan),
+            next: 0,
+            due_ns: 0,
+            before: span.clone().into(),
+            after: span.into(),
+        }
+    }
+
+    /// How many rows can be compared.
+    pub(super) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Is one to be done with the next run? `now_ns` is when the last one was.
+    #[inline]
+    pub(super) fn is_due(&self, now_ns: u64) -> bool {
+        now_ns >= self.due_ns
+    }
+
+    /// Before a run. False if the row cannot be read by pread now.
+    pub(super) fn begin(&mut self) -> bool {
+        let Some((_, fd)) = self.rows.get(self.next) else { return false };
+        !fd.is_gone() && fd.read_span(&self.plan, &mut self.before) == RowState::Good
+    }
+
+    /// After it.
+    ///
+    /// # Errors
+    /// The first value that does not lie between.
+    pub(super) fn end(&mut self, sweep: &Sweep) -> Result<(), Outside> {
+        let Some((row, fd)) = self.rows.get(self.next) else { return Ok(()) };
+        if fd.read_span(&self.plan, &mut self.after) != RowState::Good {
+            return Ok(());
+        }
+        // Without an incarnation it has no data, and says so itself.
+        let seen = sweep.row(*row);
+        if !is_data(seen) {
+            return Ok(());
+        }
+        let data = &seen[LOCK_WORDS..];
+        for word in &self.words {
+            let (before, after) = (self.before[word.span], self.after[word.span]);
+            let value = data[word.data];
+            // The other way round if somebody has set it to 0 meanwhile, as debugfs allows.
+            if before <= after && !(before..=after).contains(&value) {
+                let values = [before, value, after];
+                return Err(Outside { row: *row, column: word.column, values });
+            }
+        }
+        Ok(())
+    }
+
+    /// The next one is of another row, and this much later.
+    pub(super) fn advance(&mut self, now_ns: u64) {
+        self.next = (self.next + 1) % self.rows.len().max(1);
+        self.due_ns = now_ns.saturating_add(PERIOD_NS);
+    }
+}
+
+fn is_data(row: &[u64]) -> bool {
+    row[1] != 0
+}

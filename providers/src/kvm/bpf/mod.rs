@@ -1,0 +1,29 @@
+//! The kernel-side tick: one call of a BPF program reads all vCPUs where one pread each would.
+//!
+//! Invariant: a shortcut and nothing else. Where the host or the kernel does not allow it, or what
+//! it reads is in doubt, the caller hears of it and reads with pread.
+
+mod btf;
+mod asm;
+mod sys;
+mod offsets;
+mod frame;
+mod slots;
+mod program;
+mod sweep;
+mod reference;
+mod kernel;
+mod trust;
+mod audit;
+mod source;
+mod accel;
+mod open;
+mod threads;
+mod lend;
+mod shared;
+
+#[cfg(test)]
+mod tests;
+
+pub use accel::{Accel, AccelMode, AccelStatus};
+pub use shared::{FrameTime, KernelFrame};

@@ -1,0 +1,148 @@
+//! Opens objects for reading, by the kernel-side tick where that is wanted and possible.
+//!
+//! Invariant: what is opened can be read, by the one way or the other; and a source that reads by
+//! the program has read every object right by it before anyone gets it.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Rows, Source, Target};
+
+use super::accel::{Accel, AccelMode};
+use super::audit::Audit;
+use super::slots::{KvmFile, Subject};
+use super::source::{Fallback, KernelSource};
+use super::sweep::MAX_ROWS;
+use crate::departures::Departures;
+use crate::fd::{KvmFd, pread_source, pread_sources};
+
+/// Fewer rows than these are read by pread unless somebody insists: a call of a program costs as
+/// much as two of them.
+const ROWS_MIN: usize = 3;
+/// From here on the program is quicker on any machine, and nothing is measured.
+const ROWS_SURE: usize = 16;
+/// How often both ways are measured; the middle ones count.
+const MEASUREMENTS: usize = 15;
+
+impl Accel {
+    /// Sources of these rows, which are `None` where the object had gone.
+    ///
+    /// # Errors
+    /// Why it cannot be used, if it must be.
+    pub(crate) fn sources(
+        &self,
+        objects: &[Object],
+        plan: &Arc<ReadPlan>,
+        rows: Box<[Option<Arc<KvmFd>>]>,
+        departures: &Departures,
+        opened_at: u64,
+    ) -> Result<Vec<Box<dyn Source>>> {
+        let is_plain = rows.iter().flatten().any(|row| row.is_plain());
+        let is_wanted = match self.mode() {
+            AccelMode::Off => false,
+            AccelMode::Needed => is_plain,
+            AccelMode::Auto => is_plain || rows.len() >= ROWS_MIN,
+            AccelMode::Require => true,
+        };
+        let is_possible = plan.row_words() > 0 && !self.trust().is_given_up();
+        if !(is_wanted && is_possible) {
+            return Ok(pread_sources(plan, &rows, departures, opened_at));
+        }
+        let open = |(objects, rows): (&[Object], &[Option<Arc<KvmFd>>])| {
+            let fallback = pread_source(plan, rows, departures, opened_at);
+            self.source(objects, plan, rows, fallback, departures, opened_at)
+        };
+        let rows_max = self.kernel().map_or(MAX_ROWS, |kernel| kernel.step().rows_max());
+        let chunks = objects.chunks(rows_max).zip(rows.chunks(rows_max));
+        let opened: Result<Vec<KernelSource>> = chunks.map(open).collect();
+        let must = self.mode() == AccelMode::Require;
+        match opened {
+            Err(error) if must => Err(error),
+            // As if there were no such thing: `status` says why.
+            Err(_) => Ok(pread_sources(plan, &rows, departures, opened_at)),
+            Ok(mut sources) => {
+                let is_sure = must || is_plain || rows.len() >= ROWS_SURE;
+                if !is_sure && !sources.iter_mut().all(is_quicker) {
+                    return Ok(pread_sources(plan, &rows, departures, opened_at));
+                }
+                sources.iter().for_each(|source| self.lent().add(source.sweep.frame().array()));
+                let boxed = |source| Box::new(source) as Box<dyn Source>;
+                Ok(sources.into_iter().map(boxed).collect())
+            }
+        }
+    }
+
+    fn source(
+        &self,
+        objects: &[Object],
+        plan: &Arc<ReadPlan>,
+        rows: &[Option<Arc<KvmFd>>],
+        fallback: Box<dyn Source>,
+        departures: &Departures,
+        opened_at: u64,
+    ) -> Result<KernelSource> {
+        let kernel = self.kernel()?;
+        let subject = match *plan.schema().target() {
+            Target::Vm => Subject::Vm,
+            _ => Subject::Vcpu,
+        };
+        let mut files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
+        let with_stats = rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref()?)));
+        let with_stats = with_stats.filter(|(_, row)| !row.is_plain());
+        let mut audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
+        // Where there is nobody to compare with, our own guest is read along.
+        let ours = Arc::clone(kernel.reference().stats(subject));
+        if audited.is_empty() {
+            files.push(Some(file(&ours)));
+            audited.push((rows.len(), Arc::clone(&ours)));
+        }
+        let sweep = kernel.sweep(subject, plan, objects, &files)?;
+        let mut source = KernelSource {
+            audit: Audit::new(plan, sweep.shape(), audited.into()),
+            sweep,
+            plan: Arc::clone(plan),
+            trust: Arc::clone(&self.trust()),
+            witness: self.trust().witness(plan, objects),
+            rows: rows.into(),
+            fallback: Fallback(fallback),
+            departures: departures.clone(),
+            opened_at,
+            read_ns: Some(0..0),
+        };
+        if let Err(doubt) = source.prove() {
+            source.trust.give_up(&source.witness, doubt);
+            let why = source.trust.why().unwrap_or_default();
+            let text = format!("the kernel-side tick did not read what pread does: {why}");
+            return Err(Error::new(ErrorKind::Unsupported, text));
+        }
+        Ok(source)
+    }
+}
+
+/// Whether a source is quicker than its fall-back, here and now.
+fn is_quicker(source: &mut KernelSource) -> bool {
+    let (mut words, mut states) =
+        (vec![0; source.rows() * source.plan.row_words()], vec![RowState::Missing; source.rows()]);
+    let row_words = source.plan.row_words();
+    let mut ns = |source: &mut dyn Source| {
+        let begin = Instant::now();
+        source.read(Rows::new(&mut words, &mut states, row_words));
+        begin.elapsed().as_nanos()
+    };
+    let mut times = [[0; MEASUREMENTS]; 2];
+    for at in 0..MEASUREMENTS {
+        times[0][at] = ns(&mut *source.fallback.0);
+        times[1][at] = ns(source);
+    }
+    let [pread, ours] = times.map(|mut times| {
+        times.sort_unstable();
+        times[MEASUREMENTS / 2]
+    });
+    ours < pread
+}
+
+/// What is found by its descriptor.
+pub(super) fn file(row: &Arc<KvmFd>) -> KvmFile<'_> {
+    KvmFile { fd: row.fd().as_fd(), is_plain: row.is_plain() }
+}

@@ -1,0 +1,160 @@
+//! Whether what the kernel-side tick reads is still believed, by all who read so.
+//!
+//! Invariant: once in doubt, always in doubt. The tick only stores some words; what they mean is put
+//! into a sentence elsewhere.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use vmstrobe_core::{Object, ReadPlan};
+
+use super::sweep::Unread;
+
+/// What one program believes; shared by all its sources.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    given_up: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// What sources say, if they do.
+    witnesses: Vec<Arc<Witness>>,
+    /// Why it was given up.
+    why: Option<String>,
+}
+
+/// What one source has seen. Relaxed stores, of which the last is that of [`Trust::give_up`].
+#[derive(Debug)]
+pub(super) struct Witness {
+    plan: Arc<ReadPlan>,
+    paths: Box<[Box<str>]>,
+    what: AtomicU64,
+    row: AtomicU64,
+    values: [AtomicU64; 3],
+    column: AtomicU64,
+}
+
+/// Words of [`Witness::what`].
+const NOTHING: u64 = 0;
+const REFUSED: u64 = 1;
+const INCOMPLETE: u64 = 2;
+const OUTSIDE: u64 = 3;
+
+/// A value that is not between those which pread found before and after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Outside {
+    /// One beyond the objects is our own guest.
+    pub(super) row: usize,
+    /// Of the plan.
+    pub(super) column: usize,
+    /// Before, by the kernel-side tick, after.
+    pub(super) values: [u64; 3],
+}
+
+/// Why a reading is not to be used, nor any further one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    Unread(Unread),
+    Outside(Outside),
+}
+
+impl Trust {
+    #[inline]
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    /// On the tick: everybody reads by pread from now on.
+    #[cold]
+    pub(super) fn give_up(&self, witness: &Witness, doubt: Doubt) {
+        witness.note(doubt);
+        // Release, pairs with the acquire of who looks what it was.
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// The same with a reason in words; the first counts.
+    pub(super) fn give_up_because(&self, why: &str) {
+        self.state().why.get_or_insert_with(|| why.to_owned());
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// A witness for a source of these objects.
+    pub(super) fn witness(&self, plan: &Arc<ReadPlan>, objects: &[Object]) -> Arc<Witness> {
+        let witness = Arc::new(Witness {
+            plan: Arc::clone(plan),
+            paths: objects.iter().map(|object| object.path.clone()).collect(),
+            what: AtomicU64::new(NOTHING),
+            row: AtomicU64::new(0),
+            values: Default::default(),
+            column: AtomicU64::new(0),
+        });
+        let mut state = self.state();
+        // Those of sources that are gone and had nothing to say.
+        state.witnesses.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
+        state.witnesses.push(Arc::clone(&witness));
+        witness
+    }
+
+    /// Why it was given up, if it was.
+    pub(super) fn why(&self) -> Option<String> {
+        if !self.given_up.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut state = self.state();
+        if state.why.is_none() {
+            state.why = state.witnesses.iter().find_map(|witness| witness.text());
+        }
+        state.why.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Texts and a list: no panic leaves them half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Witness {
+    fn note(&self, doubt: Doubt) {
+        let (what, details) = match doubt {
+            Doubt::Unread(Unread::Refused(errno)) => {
+                (REFUSED, [errno.raw_os_error().cast_unsigned().into(), 0, 0])
+            }
+            Doubt::Unread(Unread::Incomplete) => (INCOMPLETE, [0; 3]),
+            Doubt::Outside(Outside { row, column, values }) => {
+                self.row.store(row as u64, Ordering::Relaxed);
+                self.column.store(column as u64, Ordering::Relaxed);
+                (OUTSIDE, values)
+            }
+        };
+        for (word, value) in self.values.iter().zip(details) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.what.store(what, Ordering::Relaxed);
+    }
+
+    fn text(&self) -> Option<String> {
+        let [before, seen, after] =
+            self.values.each_ref().map(|value| value.load(Ordering::Relaxed));
+        match self.what.load(Ordering::Relaxed) {
+            REFUSED => {
+                let errno = Errno::from_raw_os_error(before as i32);
+                Some(format!("the kernel did not run its program: {errno}"))
+            }
+            INCOMPLETE => Some("its program did not come to an end".to_owned()),
+            OUTSIDE => {
+                let row = self.row.load(Ordering::Relaxed) as usize;
+                let path = self.paths.get(row).map_or("our own guest", |path| path);
+                let column = self.plan.columns().get(self.column.load(Ordering::Relaxed) as usize);
+                let descs = self.plan.schema().descs();
+                let name = column.map_or("?", |column| &descs[column.desc].name);
+                Some(format!(
+                    "of {path} it read {name} as {seen}, and pread {before} before and {after} after"
+                ))
+            }
+            _ => None,
+        }
+    }
+}

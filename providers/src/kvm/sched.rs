@@ -1,0 +1,336 @@
+//! What the kernel's scheduler knows of the threads that run vCPUs: how long each waited for a CPU
+//! while its vCPU wanted to run, which is the vCPU's steal time; how long it ran; which it is.
+//!
+//! Two ways: the kernel-side tick follows each vCPU to its thread (`bpf/threads.rs`); else the
+//! thread is told by what a VMM leaves in /proc (`threads`), where a thread of ours asks for its
+//! times (`schedstat`, `poller`), and a tick copies what it found (`source`).
+//!
+//! Invariant: objects are the vCPUs of a provider of KVM's, under its paths, indexes and keys, and
+//! end with them: no row outlives its vCPU.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vmstrobe_core::{
+    Desc, Error, ErrorKind, Object, Provider, ReadPlan, Result, Scale, Schema, Source, StatType,
+    Target, Unit, WORD_BYTES,
+};
+
+use super::bpf::AccelMode;
+use super::{Borrowed, Opened, OwnKvm};
+use crate::fd::{KvmFd, Opener};
+use crate::process::Process;
+
+mod schedstat;
+mod threads;
+mod poller;
+mod source;
+
+use poller::Poller;
+pub(crate) use schedstat::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS};
+use source::SchedSource;
+
+/// The provider's name.
+const NAME: &str = "sched";
+
+/// The most objects of one source that asks /proc: so that several threads can share them.
+const ROWS_PER_SOURCE: usize = 64;
+
+/// The scheduler's statistics of vCPUs: those of [`Borrowed`] ([`Borrowed::sched`]) or of an
+/// [`OwnKvm`] ([`OwnKvm::sched`]), under the same paths and indexes, of target vcpu. Each is that of
+/// the host's thread which runs the vCPU (`/proc/<pid>/task/<tid>/schedstat`):
+///
+/// | name | type | unit | what |
+/// |---|---|---|---|
+/// | `run_delay` | cumulative | seconds, -9 | how long it waited for a CPU: the guest sees it as steal |
+/// | `run_time` | cumulative | seconds, -9 | how long it ran, in the guest, in KVM and in the VMM |
+/// | `timeslices` | cumulative | | how often it was given a CPU |
+/// | `thread_id` | instant | | which it is |
+///
+/// A wait is counted when it ends, time on a CPU when the scheduler looks: at each switch, and at
+/// each tick in between (1 to 10 ms; up to a second on a CPU that is alone with one thread). A vCPU
+/// that goes on to another thread has that one's counts from then on, and its `thread_id`.
+///
+/// With the kernel-side tick ([`Accel`](crate::Accel)) all vCPUs are read in one call, by the thread
+/// that last ran each, and a vCPU that has never run, or whose thread has ended, is a row without
+/// data (`Missing`). Before that is used, it has read what /proc says, of a guest of our own once,
+/// and of every vCPU that has run each time that it is opened; else it is not used, and why is among
+/// the [`Provider::warnings`]. So it is not in a pid namespace, where the kernel numbers threads
+/// otherwise than /proc.
+///
+/// Without it, a thread of ours asks /proc ten times a second: a row is good in the first tick that
+/// sees an answer and aged until the next. Which thread runs a vCPU is told
+///
+/// * by [`OwnKvm::add_vcpu_here`], which was called on it;
+/// * by the vCPU's stats fd, which names the thread that made the vCPU, as QEMU's own do; not if that
+///   is the VMM's main thread, or made several, and not in a pid namespace;
+/// * by the thread's name, `CPU <n>/KVM` (QEMU), `fc_vcpu <n>` (Firecracker), `vcpu<n>` (Cloud
+///   Hypervisor), `crosvm_vcpu<n>` or `kvm-vcpu-<n>` (kvmtool), if there is one for each vCPU of the
+///   process.
+///
+/// A vCPU whose thread cannot be told is then no object.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use vmstrobe_core::{Provider, Registry};
+/// use vmstrobe_providers::{Accel, AccelMode, Borrowed, Reaper};
+///
+/// let kvm = Borrowed::with_accel(Reaper::new()?, Accel::new(AccelMode::Auto))?;
+/// let kvm = Arc::new(kvm);
+/// kvm.attach(4711)?;
+/// let registry = Registry::default();
+/// registry.add(Arc::new(kvm.sched()?));
+/// registry.add(kvm);
+/// # Ok::<(), vmstrobe_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sched {
+    owner: Arc<dyn VcpuOwner>,
+    schema: Arc<Schema>,
+    poller: Arc<Poller>,
+    news: Mutex<News>,
+}
+
+/// What is worth a warning, each once.
+#[derive(Debug, Default)]
+struct News {
+    /// Why threads are not read by the kernel-side tick, though it is there.
+    refused: Option<Error>,
+    is_refused_said: bool,
+    /// How many vCPUs were left out at the last look, because their threads cannot be told.
+    untold: usize,
+    is_untold_said: bool,
+}
+
+/// Who has vCPUs.
+pub(crate) trait VcpuOwner: Debug + Send + Sync {
+    /// Looks whether there are others than before.
+    fn look(&self);
+
+    /// The vCPUs there were at the last look, in the order of its objects.
+    fn vcpus(&self) -> Vec<Vcpu>;
+
+    /// What its vCPUs were opened with.
+    fn opener(&self) -> &Opener;
+}
+
+/// A vCPU of a provider of KVM's.
+#[derive(Clone, Debug)]
+pub(crate) struct Vcpu {
+    pub(crate) path: Box<str>,
+    index: Option<u32>,
+    key: u64,
+    /// Keeps it, and says whether it is gone.
+    pub(crate) fd: Arc<KvmFd>,
+    /// `None`: it is of this process.
+    process: Option<Arc<Process>>,
+    /// The thread that runs it, if its VMM has said so.
+    thread_id: Option<u32>,
+}
+
+impl Vcpu {
+    /// `None` of a VM.
+    pub(super) fn of(opened: &Opened, process: Option<&Arc<Process>>) -> Option<Self> {
+        let Object { path, index, schema, key } = &opened.object;
+        (*schema.target() == Target::Vcpu).then(|| Self {
+            path: path.clone(),
+            index: *index,
+            key: *key,
+            fd: Arc::clone(&opened.fd),
+            process: process.cloned(),
+            thread_id: opened.thread_id,
+        })
+    }
+
+    /// The process of its VMM.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
+    }
+}
+
+impl Borrowed {
+    /// The scheduler's statistics of these vCPUs. Whoever asks it for its objects has this look for
+    /// them anew.
+    ///
+    /// # Errors
+    /// `Io` if the system has no thread for it.
+    pub fn sched(self: &Arc<Self>) -> Result<Sched> {
+        Sched::new(Arc::clone(self) as _)
+    }
+}
+
+impl OwnKvm {
+    /// The scheduler's statistics of these vCPUs.
+    ///
+    /// # Errors
+    /// `Io` if the system has no thread for it.
+    pub fn sched(self: &Arc<Self>) -> Result<Sched> {
+        Sched::new(Arc::clone(self) as _)
+    }
+}
+
+impl Sched {
+    fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
+        Ok(Self {
+            owner,
+            schema: schema(),
+            poller: Arc::new(Poller::start()?),
+            news: Mutex::default(),
+        })
+    }
+
+    /// Whether the kernel-side tick reads them, some of which nothing else may be able to read.
+    ///
+    /// # Errors
+    /// Why it cannot, if it must.
+    fn is_kernel_side(&self, some_untold: bool) -> Result<bool> {
+        let accel = self.owner.opener().accel();
+        let is_wanted = match accel.mode() {
+            AccelMode::Off => false,
+            AccelMode::Needed => some_untold,
+            AccelMode::Auto | AccelMode::Require => true,
+        };
+        if !is_wanted || accel.is_given_up() {
+            return Ok(false);
+        }
+        let checked = accel.check_threads();
+        checked.map(|()| true).or_else(|error| self.do_without(error))
+    }
+
+    /// Not by the kernel-side tick, then.
+    ///
+    /// # Errors
+    /// This one, if it must be.
+    fn do_without(&self, error: Error) -> Result<bool> {
+        let accel = self.owner.opener().accel();
+        if accel.mode() == AccelMode::Require {
+            return Err(error);
+        }
+        // If nothing can be read so, that is for its own status to say.
+        if accel.is_open() {
+            let mut news = self.news();
+            if !std::mem::replace(&mut news.is_refused_said, true) {
+                let text = "the kernel-side tick does not read vCPUs' threads, /proc is asked";
+                let error = Error::new(ErrorKind::Unsupported, format!("{text}: {error}"));
+                news.refused = Some(error);
+            }
+        }
+        Ok(false)
+    }
+
+    fn news(&self) -> MutexGuard<'_, News> {
+        // Each of its parts is changed in one step: no panic leaves one half changed.
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sources that read what the poller finds in /proc.
+    fn polled(&self, plan: &Arc<ReadPlan>, rows: &[Option<Vcpu>], now: bool) -> SchedSource {
+        SchedSource::new(plan, self.poller.watch(rows, now), &self.poller)
+    }
+
+    fn object(&self, vcpu: Vcpu) -> Object {
+        let Vcpu { path, index, key, .. } = vcpu;
+        Object { path, index, schema: Arc::clone(&self.schema), key }
+    }
+}
+
+impl Provider for Sched {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+        Ok(vec![Arc::clone(&self.schema)])
+    }
+
+    /// The provider of KVM's looks anew. Of its vCPUs those that can be read: all by the kernel-side
+    /// tick, and by /proc those whose threads can be told.
+    fn objects(&self) -> Result<Vec<Object>> {
+        self.owner.look();
+        let mut vcpus = self.owner.vcpus();
+        self.poller.follow(&vcpus);
+        let mut untold = 0;
+        if !vcpus.is_empty() && !self.is_kernel_side(false)? {
+            let by_proc = schedstat::check();
+            let told = if by_proc.is_ok() { self.poller.tell() } else { HashMap::new() };
+            untold = vcpus.iter().filter(|vcpu| !told.contains_key(&vcpu.key)).count();
+            if untold > 0 && self.is_kernel_side(true)? {
+                untold = 0;
+            } else {
+                by_proc?;
+                vcpus.retain(|vcpu| told.contains_key(&vcpu.key));
+            }
+        }
+        self.news().untold = untold;
+        Ok(vcpus.into_iter().map(|vcpu| self.object(vcpu)).collect())
+    }
+
+    fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+        // Else the plan's words would be other statistics' here.
+        if *plan.schema() != self.schema {
+            let text = "sched has other statistics than the plan is for";
+            return Err(Error::new(ErrorKind::Malformed, text));
+        }
+        let opener = self.owner.opener();
+        // Before anyone is asked whether it is gone; see `Departures`.
+        let opened_at = opener.departures().count();
+        let vcpus: HashMap<u64, Vcpu> =
+            self.owner.vcpus().into_iter().map(|vcpu| (vcpu.key, vcpu)).collect();
+        let row = |object: &Object| vcpus.get(&object.key).filter(|v| !v.fd.is_gone()).cloned();
+        let rows: Vec<Option<Vcpu>> = objects.iter().map(row).collect();
+        let some_untold = !rows.iter().flatten().all(|vcpu| self.poller.knows(vcpu));
+        if plan.row_words() > 0 && self.is_kernel_side(some_untold)? {
+            let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
+                Box::new(self.polled(plan, rows, false))
+            };
+            let departures = opener.departures();
+            let accel = opener.accel();
+            match accel.thread_sources(objects, plan, &rows, polled, departures, opened_at) {
+                Ok(sources) => return Ok(sources),
+                Err(error) => self.do_without(error)?,
+            };
+        }
+        let rows = rows.chunks(ROWS_PER_SOURCE);
+        Ok(rows.map(|rows| Box::new(self.polled(plan, rows, true)) as _).collect())
+    }
+
+    /// Asks /proc now for what is read from there, without waiting.
+    fn refresh(&self, target: &Target) -> Result<()> {
+        if *target == Target::Vcpu {
+            self.poller.refresh();
+        }
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<Error> {
+        let accel = self.owner.opener().accel();
+        let mut warnings = accel.warnings();
+        let mut news = self.news();
+        warnings.extend(news.refused.take());
+        if news.untold > 0 && !std::mem::replace(&mut news.is_untold_said, true) {
+            let text = format!(
+                "which threads run {} of the vCPUs cannot be told, so that they have no statistics \
+                 of the scheduler; the kernel-side tick needs not be told: {}",
+                news.untold,
+                accel.status()
+            );
+            warnings.push(Error::new(ErrorKind::Unsupported, text));
+        }
+        warnings
+    }
+}
+
+/// The statistics in the order of their data.
+pub(crate) fn schema() -> Arc<Schema> {
+    let desc = |(at, name): (usize, &str)| Desc::counter(name, (at * WORD_BYTES) as u32);
+    let mut descs: Vec<Desc> = WORD_NAMES.into_iter().enumerate().map(desc).collect();
+    for desc in &mut descs[..2] {
+        (desc.unit, desc.scale) = (Unit::Seconds, Scale::NANO);
+    }
+    descs[THREAD_ID].stat_type = StatType::Instant;
+    Schema::new(NAME, Target::Vcpu, descs)
+}
+
+#[cfg(test)]
+mod tests;

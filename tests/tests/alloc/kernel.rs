@@ -1,0 +1,146 @@
+//! 10,000 kernel-side ticks over real vCPUs, audits included, and with the end of it in the middle:
+//! nothing is allocated, and nothing is freed.
+//!
+//! By the kernel's own count of the thread's reads, it is seen that a tick reads nothing by pread,
+//! and how many audits there were, which do twice each.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
+use vmstrobe_sampler::{Fanout, Sampler, Timing};
+use vmstrobe_tests::require::{require_bpf, require_kvm};
+use vmstrobe_tests::rig::{Over, Rig, farm, own_kvm_by, rig, show, vcpu_path};
+
+use super::count::{Counted, alone, counted, take_part};
+use super::ticks::{Followed, by_hand, check};
+
+const VCPUS: usize = 128;
+const TICKS: u64 = 10_000;
+/// 10,000 ticks last long enough for two audits at least, which come a second after each other.
+const RATE_HZ: f64 = 4000.0;
+const WARM_UP: u64 = 100;
+
+fn required() -> Accel {
+    Accel::new(AccelMode::Require)
+}
+
+/// A sampler of that many vCPUs, which has ticked already.
+fn sampler(accel: &Accel) -> (vmstrobe_guest::Farm, Rig) {
+    let (farm, _) = farm(VCPUS);
+    let vm = &farm.vms()[0];
+    let kvm = own_kvm_by(accel.clone(), "farm", vm.vm(), vm.vcpus());
+    let mut rig = rig(kvm, &["vcpu"], Fanout::Inline);
+    by_hand(&mut rig.sampler, WARM_UP);
+    assert_eq!(rig.sampler.health().counts().swept_rows, VCPUS as u64);
+    (farm, rig)
+}
+
+/// Ticks so often on this thread, at that rate.
+fn tick(sampler: &mut Sampler, ticks: u64) {
+    let timing = Timing::hz(RATE_HZ).expect("it is a rate");
+    let before = sampler.health().counts().ticks;
+    // Deadlines that pass unused do not count here.
+    while sampler.health().counts().ticks - before < ticks {
+        let left = ticks - (sampler.health().counts().ticks - before);
+        let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
+        assert!(outcome.is_ok(), "an ordinary thread can always be had");
+    }
+}
+
+/// Read system calls of this thread so far; `None` where the kernel does not count them.
+fn reads() -> Option<u64> {
+    let io = fs::read_to_string("/proc/thread-self/io").ok()?;
+    io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
+}
+
+/// What asking for them costs itself.
+fn reads_of_asking() -> Option<u64> {
+    let [first, second] = [reads(), reads()];
+    Some(second? - first?)
+}
+
+#[test]
+fn kernel_side_nothing_is_allocated_audits_included() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    let _alone = alone();
+    let (_farm, Rig { mut sampler, .. }) = sampler(&required());
+    let (asking, begun) = (reads_of_asking(), Instant::now());
+    take_part(true);
+    tick(&mut sampler, 10);
+    let before = reads();
+    let ((), counted) = counted(|| tick(&mut sampler, TICKS));
+    take_part(false);
+    let (after, took) = (reads(), begun.elapsed());
+    let preads = after.zip(before).zip(asking).map(|((after, before), of)| after - before - of);
+    show(&format!("{TICKS} kernel-side ticks of {VCPUS} objects: {counted:?}, {preads:?} preads"));
+    assert_eq!(counted, Counted::default());
+    let counts = sampler.health().counts();
+    assert_eq!((counts.swept_rows, counts.fallback_ticks, counts.unread_rows), (128, 0, 0));
+    assert!(took > Duration::from_secs(2), "too quick for two audits: {took:?}");
+    if let Some(preads) = preads {
+        let audits_max = took.as_secs() + 1;
+        let whole = preads.is_multiple_of(2) && (2..=audits_max).contains(&(preads / 2));
+        assert!(whole, "{preads} preads in {took:?}");
+    }
+}
+
+#[test]
+fn given_up_in_the_middle_nothing_is_allocated() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    let _alone = alone();
+    let accel = required();
+    let (_farm, Rig { mut sampler, .. }) = sampler(&accel);
+    let (middle, done) = (AtomicBool::new(false), AtomicBool::new(false));
+    let counted = thread::scope(|scope| {
+        let over = Over(&done);
+        let accel = &accel;
+        let (middle, done) = (&middle, &done);
+        scope.spawn(move || {
+            while !middle.load(SeqCst) && !done.load(SeqCst) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            accel.give_up("the middle is reached");
+        });
+        take_part(true);
+        tick(&mut sampler, 10);
+        let ((), counted) = counted(|| {
+            tick(&mut sampler, TICKS / 2);
+            middle.store(true, SeqCst);
+            tick(&mut sampler, TICKS / 2);
+        });
+        take_part(false);
+        drop(over);
+        counted
+    });
+    let counts = sampler.health().counts();
+    show(&format!("{TICKS} ticks, {} by pread in the end: {counted:?}", counts.fallback_ticks));
+    assert_eq!(counted, Counted::default());
+    assert!(matches!(accel.status(), AccelStatus::GivenUp(_)), "{:?}", accel.status());
+    assert_eq!((counts.swept_rows, counts.unread_rows), (0, 0));
+    // Some ms pass until it is given up.
+    let fallback = counts.fallback_ticks;
+    assert!((TICKS / 4..=TICKS / 2).contains(&fallback), "{fallback} ticks");
+}
+
+/// With subscribers, readers and health, as for the tick of pread.
+#[test]
+fn kernel_side_nothing_is_allocated_whoever_follows() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    for fanout in [Fanout::Inline, Fanout::Threads(2)] {
+        let (farm, _) = farm(VCPUS);
+        let vm = &farm.vms()[0];
+        let kvm = own_kvm_by(required(), "farm", vm.vm(), vm.vcpus());
+        let paths = (0..VCPUS as u32).map(|index| vcpu_path("farm", index)).collect();
+        let followed = Followed { stat: "exits", paths, may_be_torn: false };
+        check(kvm, &["vcpu", "sampler"], &followed, fanout, by_hand);
+    }
+}

@@ -1,0 +1,124 @@
+//! `--accel`: what is said of the way that was really used, and what is refused; and the ways that
+//! `list -v` shows.
+
+use vmstrobe_tests::require::{bpf, require_bpf, require_kvm};
+
+use crate::{Nobody, fine, json, paused_qemu, require_root, says, vmstrobe};
+
+/// By what each vCPU is read that is not read with the others.
+const PREAD: &str = "one pread an object and tick";
+
+#[test]
+fn without_it_the_summary_says_so() {
+    if !require_kvm() {
+        return;
+    }
+    let stat = ["stat", "--demo", "--names", "exits", "--accel", "off"];
+    let way = format!("{PREAD}; kernel-side tick: switched off");
+    let output = vmstrobe(&[&stat[..], &["-d", "200ms"]].concat());
+    fine(&output);
+    assert!(output.stdout.ends_with(&format!("\n sampled by {way}\n")), "{output:?}");
+    // Of several intervals it is said once.
+    let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100"]].concat());
+    assert_eq!(output.stdout.matches(&way).count(), 1, "{output:?}");
+    let last = output.stdout.lines().last().unwrap_or_default();
+    assert!(last.trim_start().starts_with("0.3") && last.ends_with(&way), "{output:?}");
+    // For programs each stands for itself.
+    let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100", "--json"]].concat());
+    fine(&output);
+    let ways: Vec<_> = output.stdout.lines().map(|line| json(line)["way"].clone()).collect();
+    assert!(!ways.is_empty() && ways.iter().all(|said| *said == *way), "{ways:?}");
+
+    let output = vmstrobe(&["demo", "-d", "200ms", "--accel", "off", "--json"]);
+    fine(&output);
+    let want = "one pread a vCPU and tick, else no system call, inline; kernel-side tick: switched \
+                off";
+    assert_eq!(json(&output.stdout)["way"], want);
+}
+
+#[test]
+fn where_there_is_no_choice_nothing_is_said() {
+    let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
+    let output = vmstrobe(&args);
+    fine(&output);
+    assert!(!output.stdout.contains("sampled by"), "{output:?}");
+    let output = vmstrobe(&[&args[..], &["--json"]].concat());
+    assert_eq!(json(&output.stdout).get("way"), None, "{output:?}");
+}
+
+#[test]
+fn it_is_used_where_it_is_required() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    let demo = ["demo", "-d", "500ms", "--accel", "require"];
+    let output = vmstrobe(&[&demo[..], &["--json"]].concat());
+    fine(&output);
+    let summary = json(&output.stdout);
+    let way = summary["way"].as_str().expect("it is a text");
+    assert!(way.starts_with("the kernel-side tick ("), "{way}");
+    assert!(way.ends_with("): one call for 4 vCPUs, else no system call, inline"), "{way}");
+    assert_eq!(summary["unread_rows"], 0, "{summary}");
+    let output = vmstrobe(&demo);
+    fine(&output);
+    assert!(output.stdout.contains("at 1 kHz for ") && output.stdout.contains(way), "{output:?}");
+
+    let output = vmstrobe(&["stat", "--demo", "-d", "300ms", "--accel", "require"]);
+    fine(&output);
+    let last = output.stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with(" sampled by the kernel-side tick ("), "{output:?}");
+    assert!(last.ends_with("): one call for 4 objects"), "{output:?}");
+    fine(&vmstrobe(&["query", "--demo", "--names", "exits", "--accel", "require"]));
+    fine(&vmstrobe(&["info", "stats", "--demo", "vcpu", "exits", "--accel", "require"]));
+}
+
+#[test]
+fn where_it_cannot_be_used_requiring_it_fails_and_says_why() {
+    if !require_root() {
+        return;
+    }
+    let nobody = Nobody::new();
+    let own = &["--target", "sampler", "--accel", "require"][..];
+    for command in [&["stat", "-d", "100ms"][..], &["query"], &["schema"]] {
+        let output = nobody.vmstrobe(&[command, own].concat());
+        says(&output, 1, &["vmstrobe: --accel require: "]);
+        assert_eq!(output.stdout, "");
+        assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    }
+    let output = nobody.vmstrobe(&["demo", "-d", "100ms", "--accel", "require"]);
+    says(&output, 1, &["vmstrobe: --accel require: "]);
+    // Where it is only wished for, it is no error and no word.
+    let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
+    fine(&nobody.vmstrobe(&args));
+}
+
+#[test]
+fn list_shows_the_ways() {
+    let Some((qemu, pid)) = paused_qemu("ways", 3) else { return };
+    let kernel_side = bpf();
+    let output = vmstrobe(&["list", "-v", "--json"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let entries = json(&output.stdout);
+    let entries = entries.as_array().expect("it is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let [borrowed, kernel] = [0, 1].map(|at| &ours["ways"][at]);
+    assert_eq!((&borrowed["way"], &borrowed["open"]), (&"borrowed".into(), &true.into()), "{ours}");
+    let how = "stats fds of its 3 vCPUs, none of the VM (QEMU opens it only while it is asked)";
+    assert_eq!(borrowed["how"], how);
+    assert_eq!(kernel["way"], "kernel-side");
+    assert_eq!(kernel["open"], kernel_side.is_ok(), "{ours} {kernel_side:?}");
+    let how = kernel["how"].as_str().expect("it is a text");
+    match &kernel_side {
+        Ok(()) => assert!(how.starts_with("descriptors of the VM and of its 3 vCPUs ("), "{how}"),
+        Err(why) => assert_eq!(how, why),
+    }
+
+    let output = vmstrobe(&["list", "-v"]);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    let at = lines.iter().position(|line| line.trim_start().starts_with(&pid)).expect("it runs");
+    let column = lines[0].find("HOW").expect("it has that column");
+    for (line, way) in lines[at + 1..].iter().zip(["borrowed", "kernel-side", "asked"]) {
+        assert!(line[..column].trim().is_empty() && line[column..].starts_with(way), "{output:?}");
+    }
+    assert!(lines[at + 2].contains(how), "{output:?}");
+}

@@ -1,0 +1,143 @@
+//! The kernel-side tick is given up while it is sampled: pread takes over at the next tick, no row
+//! is lost, no value steps back, and it is said once.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use vmstrobe_core::{ObjectView, Provider, RowState, Snapshot, StatType};
+use vmstrobe_guest::DemoGuest;
+use vmstrobe_providers::AccelStatus;
+use vmstrobe_sampler::{Fanout, Tick, Timing};
+use vmstrobe_tests::require::{require_bpf, require_kvm};
+use vmstrobe_tests::rig::{Rig, health, own_kvm_by, rig, show, wait_for};
+
+use crate::{LIMIT, required};
+
+const VCPUS: u64 = 8;
+const WHY: &str = "a test has its doubts";
+
+/// By hand, tick for tick.
+#[test]
+fn the_next_tick_is_preads() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    let guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let accel = required();
+    let kvm = own_kvm_by(accel.clone(), "doubt", guest.vm(), guest.vcpus());
+    let filters = ["vcpu", "vm"];
+    let Rig { mut sampler, control, .. } = rig(kvm.clone(), &filters, Fanout::Inline);
+    let mut tick = || {
+        assert_eq!(sampler.tick(), Tick::Published);
+        let newest = control.latest().load_full();
+        assert!(newest.objects().all(|view| view.state() == RowState::Good), "{newest:?}");
+        let counts = sampler.health().counts();
+        (counts.swept_rows, counts.fallback_ticks)
+    };
+    // With the VM's own row.
+    for _ in 0..3 {
+        assert_eq!(tick(), (VCPUS + 1, 0));
+    }
+    assert!(matches!(accel.status(), AccelStatus::Open(_)), "{:?}", accel.status());
+    assert_eq!(kvm.warnings().len(), 0);
+    accel.give_up(WHY);
+    for ticks in 1..=3 {
+        assert_eq!(tick(), (0, ticks));
+    }
+    accel.give_up("nobody asks for a second reason");
+    assert_eq!(accel.status(), AccelStatus::GivenUp(WHY.to_owned()));
+    // Who opens something now gets pread, whatever was required.
+    let Rig { mut sampler, .. } = rig(kvm, &filters, Fanout::Inline);
+    assert_eq!(sampler.tick(), Tick::Published);
+    let counts = sampler.health().counts();
+    assert_eq!((counts.rows, counts.swept_rows, counts.fallback_ticks), (VCPUS + 1, 0, 0));
+}
+
+/// At 1 kHz, over vCPUs that run, with the roster watched.
+#[test]
+fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
+    if !require_kvm() || !require_bpf() {
+        return;
+    }
+    let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let accel = required();
+    let kvm = own_kvm_by(accel.clone(), "doubt", guest.vm(), guest.vcpus());
+    guest.start().expect("it starts");
+    let Rig { roster, sampler, control } = rig(kvm, &["vcpu", "sampler"], Fanout::Inline);
+    let subscriber = control.subscribe(4096).expect("there is room");
+    let complaints: Arc<Mutex<Vec<String>>> = Arc::default();
+    let said = Arc::clone(&complaints);
+    let complain = move |error: &_| said.lock().expect("it is sound").push(format!("{error}"));
+    let watch = roster.watch(control.clone(), Duration::from_millis(20), complain);
+    let watch = watch.expect("a thread can be had");
+    let running = sampler.start(Timing::hz(1000.0).expect("it is a rate"));
+    let running = running.expect("a thread can be had");
+    let mut latest = control.latest();
+    wait_for("it samples", LIMIT, || latest.load().tick() > 400);
+    let swept = latest.load().tick();
+    accel.give_up(WHY);
+    let fallback = latest.load().tick() + 2;
+    wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
+    wait_for("it is said", LIMIT, || !complaints.lock().expect("it is sound").is_empty());
+    // Long enough to say it again.
+    thread::sleep(Duration::from_millis(200));
+    drop(watch);
+    let sampler = running.stop().expect("it ran");
+    let complaints = complaints.lock().expect("it is sound");
+    let [complaint] = &complaints[..] else { panic!("said otherwise than once: {complaints:?}") };
+    assert!(complaint.contains("kernel-side tick") && complaint.contains(WHY), "{complaint}");
+
+    let samples: Vec<_> = std::iter::from_fn(|| subscriber.try_recv()).collect();
+    assert_eq!(subscriber.lost_samples(), 0);
+    check_samples(&samples, swept, fallback);
+    let counts = sampler.health().counts();
+    assert_eq!((counts.unread_rows, counts.rows, counts.swept_rows), (0, VCPUS + 1, 0));
+    show(&format!(
+        "given up at 1 kHz: {} samples, of them {} by pread, none lost; said: {complaint}",
+        samples.len(),
+        counts.fallback_ticks
+    ));
+}
+
+/// All rows are good, all that grows grows, and each tick was read as it was to be.
+fn check_samples(samples: &[Arc<Snapshot>], swept: u64, fallback: u64) {
+    let moved = AtomicUsize::new(0);
+    for pair in samples.windows(2) {
+        let [before, now] = [&pair[0], &pair[1]];
+        for (before, now) in before.objects().zip(now.objects()) {
+            assert_eq!(now.state(), RowState::Good, "{}", now.object().path);
+            moved.fetch_add(grown(before, now), SeqCst);
+        }
+        let [rows, was] = [now, before].map(|sample| health(sample, "swept_rows"));
+        let fallbacks = [before, now].map(|sample| health(sample, "fallback_ticks"));
+        // What a sample shows is how things stood behind the one before it.
+        let tick = before.tick();
+        let by_pread = fallbacks[1] - fallbacks[0];
+        if tick <= swept {
+            assert_eq!((rows, by_pread), (VCPUS, 0), "tick {tick}");
+        } else if tick >= fallback {
+            assert_eq!((rows, by_pread), (0, 1), "tick {tick}");
+        } else {
+            assert!(rows <= was, "it was taken up again");
+        }
+    }
+    let moved = moved.into_inner();
+    assert!(moved > 1000, "next to nothing moved: {moved}");
+}
+
+/// How many words have grown; none of those that only grow is less.
+fn grown(before: ObjectView<'_>, now: ObjectView<'_>) -> usize {
+    let mut grown = 0;
+    for (before, now) in before.stats().zip(now.stats()) {
+        if now.desc().stat_type == StatType::Instant {
+            continue;
+        }
+        for (before, now_word) in before.words().iter().zip(now.words()) {
+            assert!(before <= now_word, "{}: {before}, {now_word}", now.desc().name);
+            grown += usize::from(before < now_word);
+        }
+    }
+    grown
+}

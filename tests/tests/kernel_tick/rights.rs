@@ -1,0 +1,170 @@
+//! Without the right to load programs, and where the host refuses it: a VM of one's own is read by
+//! pread as ever, one line says why, and whoever requires the kernel-side tick is told what it
+//! takes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use rustix::process::geteuid;
+use serde_json::Value as Json;
+use tempfile::TempDir;
+use vmstrobe_tests::command::{Output, RUN_LIMIT, binary, run_within};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::{require, require_kvm, require_lending_qemu};
+
+use crate::fine;
+
+/// Root without what loading takes, and all other rights.
+const WITHOUT: [&str; 4] =
+    ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-all", "--"];
+/// Root without one of the two.
+const WITHOUT_BPF: [&str; 4] =
+    ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-all", "--"];
+const WITHOUT_PERFMON: [&str; 4] =
+    ["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all", "--"];
+/// Root with all rights, in a world where they are worth nothing to the kernel.
+const ELSEWHERE: [&str; 2] = ["unshare", "-Ur"];
+
+/// A user who may use KVM and nothing else: within a view of /dev of his own.
+const NOBODY: &str = "cp -a /dev/kvm \"$0/kvm\" && chmod 666 \"$0/kvm\" && \
+     mount --bind \"$0/kvm\" /dev/kvm && \
+     exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all -- \"$@\"";
+
+fn require_root() -> bool {
+    let root = geteuid().is_root();
+    require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
+}
+
+/// What takes rights away from a program that it runs, and a copy of vmstrobe for everybody.
+struct Less {
+    wrapper: Vec<String>,
+    directory: TempDir,
+}
+
+impl Less {
+    /// By that program; `None` where the host does not let it do so much.
+    fn by(wrapper: &[&str]) -> Option<Less> {
+        let less = Less::of(wrapper);
+        let probe = less.run("true", &[]);
+        let may = if probe.code == Some(0) { Ok(()) } else { Err(probe.stderr) };
+        require(wrapper[0], may).then_some(less)
+    }
+
+    fn of(wrapper: &[&str]) -> Less {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let all_may = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        let copy = directory.path().join("vmstrobe");
+        fs::copy(binary(), copy).expect("there is room for a copy");
+        Less { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), directory }
+    }
+
+    /// Nobody; `None` where he cannot be let at KVM.
+    fn nobody() -> Option<Less> {
+        let mut less = Less::of(&["unshare", "--mount", "sh", "-c", NOBODY]);
+        less.wrapper.push(less.directory.path().to_str().expect("the path is text").to_owned());
+        let probe = less.run("sh", &["-c", ": <>/dev/kvm"]);
+        let may = if probe.code == Some(0) { Ok(()) } else { Err(probe.stderr) };
+        require("kvm-for-nobody", may).then_some(less)
+    }
+
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        let wrapper = self.wrapper.iter().map(String::as_str);
+        let line: Vec<&str> = wrapper.chain([program]).chain(args.iter().copied()).collect();
+        run_within(RUN_LIMIT, line[0], &line[1..])
+    }
+
+    #[track_caller]
+    fn vmstrobe(&self, args: &[&str]) -> Output {
+        let path: PathBuf = self.directory.path().join("vmstrobe");
+        let output = self.run(path.to_str().expect("the path is text"), args);
+        assert!(!output.stderr.contains("panicked"), "{output:?}");
+        output
+    }
+}
+
+/// A VM of one's own is read by pread, which one line says with the reason; requiring more fails.
+#[track_caller]
+fn reads_by_pread(less: &Less) {
+    const REASON: &str = "kernel-side tick: this host lets us use no BPF, which takes CAP_BPF and \
+                          CAP_PERFMON: ";
+    let output = less.vmstrobe(&["demo", "-d", "300ms", "--json"]);
+    fine(&output);
+    let summary: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let way = summary["way"].as_str().expect("it is a text");
+    assert!(way.starts_with("one pread a vCPU and tick") && way.contains(REASON), "{way}");
+    assert_eq!((&summary["unread_rows"], &summary["vcpus"]), (&0.into(), &4.into()), "{summary}");
+    assert!(summary["ticks"].as_u64() > Some(20), "{summary}");
+    for args in [&["demo"][..], &["stat", "--demo", "--names", "exits"]] {
+        let output = less.vmstrobe(&[args, &["-d", "300ms"]].concat());
+        fine(&output);
+        assert_eq!(output.stdout.matches(REASON).count(), 1, "{args:?}: {output:?}");
+        assert!(output.stdout.lines().any(|line| line.contains("one pread")), "{output:?}");
+    }
+    fine(&less.vmstrobe(&["query", "--demo", "--names", "exits"]));
+    for args in [&["demo", "-d", "100ms"][..], &["stat", "--demo", "-d", "100ms"]] {
+        let output = less.vmstrobe(&[args, &["--accel", "require"]].concat());
+        assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{args:?}: {output:?}");
+        let said = &output.stderr;
+        assert!(said.starts_with("vmstrobe: --accel require: "), "{said}");
+        assert!(said.contains("CAP_BPF and CAP_PERFMON"), "it does not say what to do: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn root_without_the_capabilities_reads_by_pread() {
+    if !require_kvm() || !require_root() {
+        return;
+    }
+    for wrapper in [&WITHOUT, &WITHOUT_BPF, &WITHOUT_PERFMON] {
+        let Some(less) = Less::by(wrapper) else { return };
+        reads_by_pread(&less);
+    }
+}
+
+#[test]
+fn a_user_without_rights_reads_by_pread() {
+    if !require_kvm() || !require_root() {
+        return;
+    }
+    let Some(nobody) = Less::nobody() else { return };
+    reads_by_pread(&nobody);
+}
+
+#[test]
+fn in_a_user_namespace_it_is_read_by_pread() {
+    if !require_kvm() || !require_root() {
+        return;
+    }
+    let Some(elsewhere) = Less::by(&ELSEWHERE) else { return };
+    reads_by_pread(&elsewhere);
+}
+
+/// Of another's VM as well: what it lends is read, and the other way is said to be closed.
+#[test]
+fn list_says_what_it_takes() {
+    if !require_lending_qemu() || !require_root() {
+        return;
+    }
+    let Some(less) = Less::by(&WITHOUT) else { return };
+    let config = Config { name: "closed", vcpus: 2, paused: true, ..Config::default() };
+    let qemu = Qemu::start(&config);
+    let output = less.vmstrobe(&["list", "-v", "--json"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let entries: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let ours = crate::list(&entries).iter().find(|entry| entry["pid"] == qemu.pid());
+    let ours = ours.expect("it runs");
+    let way = |name: &str| {
+        let way = crate::list(&ours["ways"]).iter().find(|way| way["way"] == name);
+        way.unwrap_or_else(|| panic!("no way {name}: {ours}")).clone()
+    };
+    assert_eq!((&ours["readable"], &way("borrowed")["open"]), (&true.into(), &true.into()));
+    let kernel_side = way("kernel-side");
+    assert_eq!(kernel_side["open"], false, "{ours}");
+    let why = kernel_side["how"].as_str().expect("it is a text");
+    assert!(why.contains("CAP_BPF and CAP_PERFMON"), "{why}");
+    let pid = qemu.pid().to_string();
+    fine(&less.vmstrobe(&["query", "-p", &pid, "--names", "exits"]));
+}

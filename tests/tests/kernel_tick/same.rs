@@ -1,0 +1,185 @@
+//! A QEMU, read from outside where it lends nothing: stopped, value by value what it says itself;
+//! running, between what it says before and after.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use vmstrobe_core::{RowState, Snapshot, StatType};
+use vmstrobe_sampler::{Fanout, Tick};
+use vmstrobe_tests::command::vmstrobe;
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::{require_bpf, require_lending_qemu, require_older_qemu};
+use vmstrobe_tests::rig::{Rig, rig, show};
+
+use crate::{SANDBOX, boot_and_stop, borrowed, fine, list, older_qemu, stats_fds, their_results};
+
+/// What `query` says of a target is what QEMU says; gives how many values those were.
+#[track_caller]
+fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
+    let pid = qemu.pid().to_string();
+    let args = ["query", "-p", &pid, "--json", "--target", target];
+    let output = vmstrobe(&[&args[..], further].concat());
+    fine(&output);
+    let ours: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let theirs = their_results(qemu, name, target);
+    assert!(!theirs.is_empty() && *list(&ours) == theirs, "{target}: {ours}\nQEMU: {theirs:?}");
+    let stats = theirs.iter().flat_map(|result| list(&result["stats"]));
+    let words = stats.map(|stat| stat["value"].as_array().map_or(1, Vec::len));
+    words.sum()
+}
+
+#[test]
+fn a_confined_qemu_that_keeps_none_open_says_the_same() {
+    if !require_older_qemu() || !require_bpf() {
+        return;
+    }
+    const NAME: &str = "older";
+    let mut qemu = older_qemu(NAME, 3, false);
+    boot_and_stop(&mut qemu, NAME);
+    for accel in ["auto", "require"] {
+        assert_eq!(stats_fds(qemu.pid()), 0, "QEMU keeps stats fds open");
+        let [vcpu, vm] =
+            ["vcpu", "vm"].map(|target| check(&mut qemu, NAME, target, &["--accel", accel]));
+        show(&format!("QEMU 7.2, --accel {accel}: {vcpu} values of vcpu and {vm} of vm as QEMU's"));
+        assert!(vcpu > 3 * 100 && vm > 10);
+    }
+    assert_eq!(stats_fds(qemu.pid()), 0, "QEMU has been made to open one");
+}
+
+/// All of it in one call, by a sampler.
+#[test]
+fn it_is_read_in_one_call() {
+    if !require_older_qemu() || !require_bpf() {
+        return;
+    }
+    let qemu = older_qemu("swept", 3, true);
+    let Rig { mut sampler, control, .. } =
+        rig(borrowed(qemu.pid()), &["vcpu", "vm"], Fanout::Inline);
+    assert_eq!(sampler.tick(), Tick::Published);
+    let newest = control.latest().load_full();
+    let paths: Vec<_> = newest.objects().map(|view| view.object().path.to_string()).collect();
+    assert_eq!(paths, ["/vm/swept", "/vm/swept/vcpu[0]", "/vm/swept/vcpu[1]", "/vm/swept/vcpu[2]"]);
+    assert!(newest.objects().all(|view| view.state() == RowState::Good), "{newest:?}");
+    let counts = sampler.health().counts();
+    assert_eq!((counts.rows, counts.swept_rows), (4, 4));
+}
+
+#[test]
+fn switched_off_it_cannot_be_read_and_says_what_would() {
+    if !require_older_qemu() {
+        return;
+    }
+    let qemu = older_qemu("off", 1, true);
+    let pid = qemu.pid().to_string();
+    for target in ["vcpu", "vm"] {
+        let args = ["query", "-p", &pid, "--json", "--target", target, "--accel", "off"];
+        let output = vmstrobe(&args);
+        assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
+        let said = output.stderr.strip_prefix("vmstrobe: ").expect("it says who speaks");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        for part in [
+            &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on"),
+            "the kernel-side tick, which needs none, is switched off (--accel)",
+            "--from-qmp SOCKET",
+        ] {
+            assert!(said.contains(part), "`{part}` is not in: {said}");
+        }
+    }
+}
+
+/// A QEMU from 8.1 on keeps those of its vCPUs open, and none of its VM.
+#[test]
+fn of_a_qemu_that_lends_the_vm_is_read_too() {
+    if !require_lending_qemu() || !require_bpf() {
+        return;
+    }
+    const NAME: &str = "newer";
+    let config = Config { name: NAME, vcpus: 3, extra: &SANDBOX, ..Config::default() };
+    let mut qemu = Qemu::start(&config);
+    boot_and_stop(&mut qemu, NAME);
+    let vm_stats = || stats_fds(qemu.pid()) - 3;
+    assert_eq!(vm_stats(), 0, "QEMU keeps one of its VM open");
+    for (target, accel) in
+        [("vcpu", "off"), ("vcpu", "auto"), ("vcpu", "require"), ("vm", "auto"), ("vm", "require")]
+    {
+        let values = check(&mut qemu, NAME, target, &["--accel", accel]);
+        show(&format!("QEMU 8.1 or later, --accel {accel}: {values} values of {target} as QEMU's"));
+    }
+    let pid = qemu.pid().to_string();
+    let off = vmstrobe(&["query", "-p", &pid, "--json", "--target", "vm", "--accel", "off"]);
+    assert_eq!((off.code, &*off.stdout), (Some(1), ""), "{off:?}");
+    show(&format!("--target vm --accel off says: {}", off.stderr.trim_end()));
+}
+
+/// What a snapshot or QEMU says of an object, by name: all that only grows.
+type Counters = BTreeMap<(String, String), u64>;
+
+fn our_counters(snapshot: &Snapshot) -> Counters {
+    let mut counters = Counters::new();
+    for view in snapshot.objects() {
+        assert_eq!(view.state(), RowState::Good, "{}", view.object().path);
+        // QEMU has no path for the VM.
+        let path = if view.object().index.is_some() { &*view.object().path } else { "" };
+        for value in view.stats().filter(|value| value.desc().stat_type == StatType::Cumulative) {
+            let number = value.number().expect("a counter is a number");
+            counters.insert((path.to_owned(), value.desc().name.to_string()), number);
+        }
+    }
+    counters
+}
+
+/// The same things as `like` has.
+fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
+    let mut counters = Counters::new();
+    for result in ["vm", "vcpu"].iter().flat_map(|target| their_results(qemu, name, target)) {
+        let path = result["qom-path"].as_str().unwrap_or_default();
+        for stat in list(&result["stats"]) {
+            let key = (path.to_owned(), stat["name"].as_str().expect("it is a text").to_owned());
+            if like.contains_key(&key) {
+                counters.insert(key, stat["value"].as_u64().expect("a counter is a number"));
+            }
+        }
+    }
+    counters
+}
+
+#[test]
+fn of_a_running_qemu_it_lies_between_what_that_says() {
+    if !require_older_qemu() || !require_bpf() {
+        return;
+    }
+    const NAME: &str = "between";
+    let mut qemu = older_qemu(NAME, 2, true);
+    let Rig { mut sampler, control, .. } =
+        rig(borrowed(qemu.pid()), &["vcpu", "vm"], Fanout::Inline);
+    let mut ours = || {
+        assert_eq!(sampler.tick(), Tick::Published);
+        our_counters(&control.latest().load_full())
+    };
+    let like = ours();
+    qemu.execute("cont", Json::Null);
+    let (mut moved, mut rounds) = ([0, 0], 0);
+    while rounds < 60 || moved[0] < 100 || moved[1] < 1 {
+        assert!(rounds < 1000, "the guest does next to nothing: {moved:?}");
+        // Once its firmware has come to its end, it begins again.
+        if rounds % 50 == 49 {
+            qemu.execute("system_reset", Json::Null);
+        }
+        rounds += 1;
+        let before = their_counters(&mut qemu, NAME, &like);
+        let seen = ours();
+        let after = their_counters(&mut qemu, NAME, &like);
+        assert_eq!((before.len(), after.len()), (like.len(), like.len()));
+        for (key, seen) in &seen {
+            let (before, after) = (before[key], after[key]);
+            assert!((before..=after).contains(seen), "{key:?}: {before}, {seen}, {after}");
+            moved[usize::from(key.0.is_empty())] += u32::from(before < after);
+        }
+    }
+    let [vcpu, vm] = moved;
+    show(&format!(
+        "{} counters of a running QEMU 7.2 read {rounds} times: between; {vcpu} of vcpu and {vm} \
+         of vm moved",
+        like.len()
+    ));
+}

@@ -1,0 +1,85 @@
+//! A VMM that does as it is told, in a process of its own: it makes a VM and vCPUs, closes them
+//! again, and keeps no stats fds but those that it is asked for.
+//!
+//! It is this test program once more, running the one test below that is none.
+
+use std::env;
+use std::fs;
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+
+use vmstrobe_guest::{Irqchip, Vcpu, Vm};
+use vmstrobe_providers::kvm_get_stats_fd;
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::rig::wait_for;
+
+use crate::LIMIT;
+
+const NAME: &str = "kernel_tick::vmm::a_vmm_that_does_as_it_is_told";
+
+/// The process; ended when dropped.
+pub(crate) struct Vmm(Reaped);
+
+impl Vmm {
+    pub(crate) fn start() -> Vmm {
+        let program = env::current_exe().expect("a test knows its own path");
+        let child = Command::new(program)
+            .args(["--exact", NAME, "--nocapture"])
+            .env(NAME, "")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
+        Vmm(Reaped(child.expect("it starts")))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Has a command carried out, and waits until it has that many VMs and vCPUs.
+    #[track_caller]
+    pub(crate) fn tell(&mut self, command: &str, count: (usize, usize)) {
+        let pid = self.pid();
+        writeln!(self.0.stdin.as_mut().expect("it is a pipe"), "{command}").expect("it listens");
+        wait_for(command, LIMIT, || counted(pid) == count);
+    }
+}
+
+/// The VMs and vCPUs that a process holds.
+fn counted(pid: u32) -> (usize, usize) {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let links: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let count = |what: fn(&str) -> bool| links.iter().filter(|link| what(link)).count();
+    let is_vcpu = |link: &str| link.starts_with("anon_inode:kvm-vcpu:");
+    (count(|link| link == "anon_inode:kvm-vm"), count(is_vcpu))
+}
+
+/// No test, but what [`Vmm`] runs: takes `vm`, `vcpu ID`, `stats ID` and `close ID` from its
+/// input.
+#[test]
+fn a_vmm_that_does_as_it_is_told() {
+    if env::var_os(NAME).is_none() {
+        return;
+    }
+    let (mut vm, mut vcpus): (Option<Vm>, Vec<Vcpu>) = (None, Vec::new());
+    let mut stats = Vec::new();
+    for line in io::stdin().lines() {
+        let line = line.expect("it is a pipe");
+        let (command, id) = line.split_once(' ').unwrap_or((&line, "0"));
+        let id: u32 = id.parse().expect("it is a number");
+        match command {
+            "vm" => vm = Some(Vm::new(Irqchip::None).expect("KVM makes a VM")),
+            "vcpu" => {
+                let vm = vm.as_ref().expect("there is a VM");
+                vcpus.push(vm.vcpu(id).expect("KVM makes vCPUs"));
+            }
+            "stats" => {
+                let vcpu = vcpus.iter().find(|vcpu| vcpu.id() == id).expect("there is that vCPU");
+                stats.push(kvm_get_stats_fd(vcpu.fd()).expect("KVM gives one"));
+            }
+            "close" => vcpus.retain(|vcpu| vcpu.id() != id),
+            _ => panic!("{line}"),
+        }
+    }
+}
