@@ -1,9 +1,11 @@
 //! A frame of the kernel-side tick, read in other processes while it is written without rest: no
 //! reading is of two ticks, and without the lock some are.
 //!
-//! Weakened by hand, `providers/src/kvm/bpf/shared.rs` was seen to be missed: the lock is not asked;
-//! an odd number is not waited for; the number is not read again. So was
-//! `providers/src/kvm/bpf/program.rs`: the number is not made odd.
+//! Weakened one after the other, by hand, these were seen to be missed, on x86:
+//!
+//! * `providers/src/kvm/bpf/shared.rs`: the lock is not asked;
+//! * `core/src/seq.rs`: an odd number is not waited for; the number is not read again;
+//! * `providers/src/kvm/bpf/program.rs`: the number is not made odd.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,11 +22,11 @@ use vmstrobe_tests::require::require_bpf;
 use vmstrobe_tests::rig::{Over, show};
 
 const READER: &str = env!("CARGO_BIN_EXE_frame");
-/// Frames that are read in all.
+/// Frames that are read in all, at least.
 const READS: u64 = 10_000_000;
 /// By so many processes, so that there is a CPU for the writer.
 const READERS: u64 = 2;
-/// Readings without the lock.
+/// Readings without the lock, at least.
 const UNLOCKED_READS: u64 = 2_000_000;
 /// Some ten times what it takes.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -72,13 +74,12 @@ fn no_frame_is_inconsistent_in_ten_million_reads() {
     let _alone = ALONE.lock();
     let mut sampler = Sampler::new();
     let seen = read_by(&mut sampler, "whole", READERS, READS);
-    assert_eq!((seen.reads, seen.violations), (READS, 0));
+    assert!(seen.reads >= READS && seen.violations == 0, "{seen}");
     // Else they were not in each other's way.
-    assert!(seen.retries > 1000 && seen.frames > 10_000, "{seen}");
+    assert!(seen.retries > 100 && seen.frames > 1000, "{seen}");
     // The witness sees what the lock is for.
     let unlocked = read_by(&mut sampler, "rows", 1, UNLOCKED_READS);
-    assert_eq!(unlocked.reads, UNLOCKED_READS);
-    assert!(unlocked.violations > 100, "{unlocked}");
+    assert!(unlocked.reads >= UNLOCKED_READS && unlocked.violations > 100, "{unlocked}");
 }
 
 #[test]
@@ -92,7 +93,8 @@ fn who_borrows_frames_needs_no_right_and_sees_the_end_of_the_sampler() {
     fs::set_permissions(place.path(), everybody).expect("it is ours");
     let path = place.path().join("frames");
     let path = path.to_str().expect("a temporary path is text");
-    let mut sampler = Child::start(READER, &["sample", path], Stdio::piped(), None).expect("starts");
+    let mut sampler =
+        Child::start(READER, &["sample", path], Stdio::piped(), None).expect("starts");
     assert_eq!(sampler.line(LIMIT), "ok");
     let nobody = rustix::process::geteuid().is_root().then_some(NOBODY);
     let borrow = |uid| Child::start(READER, &["borrow", path], Stdio::null(), uid);

@@ -29,7 +29,7 @@ mod source;
 
 use poller::Poller;
 pub(crate) use schedstat::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS};
-use source::SchedSource;
+use source::{SchedSource, Watched};
 
 /// The provider's name.
 const NAME: &str = "sched";
@@ -38,12 +38,12 @@ const NAME: &str = "sched";
 const ROWS_PER_SOURCE: usize = 64;
 
 /// The scheduler's statistics of vCPUs: those of [`Borrowed`] ([`Borrowed::sched`]) or of an
-/// [`OwnKvm`] ([`OwnKvm::sched`]), under the same paths and indexes, of target vcpu. Each is that of
-/// the host's thread which runs the vCPU (`/proc/<pid>/task/<tid>/schedstat`):
+/// [`OwnKvm`] ([`OwnKvm::sched`]), under the same paths and indexes, of target vcpu. They are those
+/// of the host's thread that runs the vCPU (`/proc/<pid>/task/<tid>/schedstat`):
 ///
 /// | name | type | unit | what |
 /// |---|---|---|---|
-/// | `run_delay` | cumulative | seconds, -9 | how long it waited for a CPU: the guest sees it as steal |
+/// | `run_delay` | cumulative | seconds, -9 | how long it waited for a CPU: the guest's steal |
 /// | `run_time` | cumulative | seconds, -9 | how long it ran, in the guest, in KVM and in the VMM |
 /// | `timeslices` | cumulative | | how often it was given a CPU |
 /// | `thread_id` | instant | | which it is |
@@ -52,22 +52,23 @@ const ROWS_PER_SOURCE: usize = 64;
 /// each tick in between (1 to 10 ms; up to a second on a CPU that is alone with one thread). A vCPU
 /// that goes on to another thread has that one's counts from then on, and its `thread_id`.
 ///
-/// With the kernel-side tick ([`Accel`](crate::Accel)) all vCPUs are read in one call, by the thread
-/// that last ran each, and a vCPU that has never run, or whose thread has ended, is a row without
+/// With the kernel-side tick ([`Accel`](crate::Accel)) all vCPUs are read in one call, each by the
+/// thread that ran it last; a vCPU that has never run, or whose thread has ended, is a row without
 /// data (`Missing`). Before that is used, it has read what /proc says, of a guest of our own once,
-/// and of every vCPU that has run each time that it is opened; else it is not used, and why is among
-/// the [`Provider::warnings`]. So it is not in a pid namespace, where the kernel numbers threads
-/// otherwise than /proc.
+/// and of every vCPU that has run each time that it is opened; else it is not used, and why is
+/// among the [`Provider::warnings`]. So it is not used in a pid namespace, where the kernel numbers
+/// threads otherwise than /proc.
 ///
 /// Without it, a thread of ours asks /proc ten times a second: a row is good in the first tick that
-/// sees an answer and aged until the next. Which thread runs a vCPU is told
+/// sees an answer and aged until the next. Nobody asks while the kernel-side tick reads: if that is
+/// given up, rows are without data until the first answer. Which thread runs a vCPU is told
 ///
 /// * by [`OwnKvm::add_vcpu_here`], which was called on it;
-/// * by the vCPU's stats fd, which names the thread that made the vCPU, as QEMU's own do; not if that
-///   is the VMM's main thread, or made several, and not in a pid namespace;
+/// * by the vCPU's stats fd, which names the thread that made it, in QEMU its own; not if that is
+///   the VMM's main thread, or has made several, and not in a pid namespace;
 /// * by the thread's name, `CPU <n>/KVM` (QEMU), `fc_vcpu <n>` (Firecracker), `vcpu<n>` (Cloud
-///   Hypervisor), `crosvm_vcpu<n>` or `kvm-vcpu-<n>` (kvmtool), if there is one for each vCPU of the
-///   process.
+///   Hypervisor), `crosvm_vcpu<n>` or `kvm-vcpu-<n>` (kvmtool), if there is just one for each vCPU
+///   of the process.
 ///
 /// A vCPU whose thread cannot be told is then no object.
 ///
@@ -92,15 +93,13 @@ pub struct Sched {
     news: Mutex<News>,
 }
 
-/// What is worth a warning, each once.
+/// What is worth a warning for as long as it is so.
 #[derive(Debug, Default)]
 struct News {
     /// Why threads are not read by the kernel-side tick, though it is there.
-    refused: Option<Error>,
-    is_refused_said: bool,
+    refused: Option<String>,
     /// How many vCPUs were left out at the last look, because their threads cannot be told.
     untold: usize,
-    is_untold_said: bool,
 }
 
 /// Who has vCPUs.
@@ -150,8 +149,8 @@ impl Vcpu {
 }
 
 impl Borrowed {
-    /// The scheduler's statistics of these vCPUs. Whoever asks it for its objects has this look for
-    /// them anew.
+    /// The scheduler's statistics of these vCPUs: another provider at each call. Whoever asks it
+    /// for its objects has this one look for its own anew.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
@@ -161,7 +160,7 @@ impl Borrowed {
 }
 
 impl OwnKvm {
-    /// The scheduler's statistics of these vCPUs.
+    /// The scheduler's statistics of these vCPUs: another provider at each call.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
@@ -209,12 +208,7 @@ impl Sched {
         }
         // If nothing can be read so, that is for its own status to say.
         if accel.is_open() {
-            let mut news = self.news();
-            if !std::mem::replace(&mut news.is_refused_said, true) {
-                let text = "the kernel-side tick does not read vCPUs' threads, /proc is asked";
-                let error = Error::new(ErrorKind::Unsupported, format!("{text}: {error}"));
-                news.refused = Some(error);
-            }
+            self.news().refused = Some(error.to_string());
         }
         Ok(false)
     }
@@ -224,9 +218,9 @@ impl Sched {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sources that read what the poller finds in /proc.
-    fn polled(&self, plan: &Arc<ReadPlan>, rows: &[Option<Vcpu>], now: bool) -> SchedSource {
-        SchedSource::new(plan, self.poller.watch(rows, now), &self.poller)
+    /// A source that reads what the poller finds in /proc of these.
+    fn polled(&self, plan: &Arc<ReadPlan>, rows: &[Option<Arc<Watched>>]) -> Box<dyn Source> {
+        Box::new(SchedSource::new(plan, rows, &self.poller))
     }
 
     fn object(&self, vcpu: Vcpu) -> Object {
@@ -244,8 +238,8 @@ impl Provider for Sched {
         Ok(vec![Arc::clone(&self.schema)])
     }
 
-    /// The provider of KVM's looks anew. Of its vCPUs those that can be read: all by the kernel-side
-    /// tick, and by /proc those whose threads can be told.
+    /// The provider of KVM's looks anew. Of its vCPUs those that can be read: all by the
+    /// kernel-side tick, by /proc those whose threads can be told.
     fn objects(&self) -> Result<Vec<Object>> {
         self.owner.look();
         let mut vcpus = self.owner.vcpus();
@@ -281,18 +275,19 @@ impl Provider for Sched {
         let rows: Vec<Option<Vcpu>> = objects.iter().map(row).collect();
         let some_untold = !rows.iter().flatten().all(|vcpu| self.poller.knows(vcpu));
         if plan.row_words() > 0 && self.is_kernel_side(some_untold)? {
-            let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
-                Box::new(self.polled(plan, rows, false))
-            };
+            let polled = |rows: &[Option<Vcpu>]| self.polled(plan, &self.poller.watch(rows, false));
             let departures = opener.departures();
             let accel = opener.accel();
             match accel.thread_sources(objects, plan, &rows, polled, departures, opened_at) {
-                Ok(sources) => return Ok(sources),
+                Ok(sources) => {
+                    self.news().refused = None;
+                    return Ok(sources);
+                }
                 Err(error) => self.do_without(error)?,
             };
         }
-        let rows = rows.chunks(ROWS_PER_SOURCE);
-        Ok(rows.map(|rows| Box::new(self.polled(plan, rows, true)) as _).collect())
+        let rows = self.poller.watch(&rows, true);
+        Ok(rows.chunks(ROWS_PER_SOURCE).map(|rows| self.polled(plan, rows)).collect())
     }
 
     /// Asks /proc now for what is read from there, without waiting.
@@ -306,16 +301,18 @@ impl Provider for Sched {
     fn warnings(&self) -> Vec<Error> {
         let accel = self.owner.opener().accel();
         let mut warnings = accel.warnings();
-        let mut news = self.news();
-        warnings.extend(news.refused.take());
-        if news.untold > 0 && !std::mem::replace(&mut news.is_untold_said, true) {
-            let text = format!(
+        let mut warn = |text| warnings.push(Error::new(ErrorKind::Unsupported, text));
+        let news = self.news();
+        if let Some(why) = &news.refused {
+            warn(format!("threads of vCPUs are not read by the kernel-side tick: {why}"));
+        }
+        if news.untold > 0 {
+            warn(format!(
                 "which threads run {} of the vCPUs cannot be told, so that they have no statistics \
                  of the scheduler; the kernel-side tick needs not be told: {}",
                 news.untold,
                 accel.status()
-            );
-            warnings.push(Error::new(ErrorKind::Unsupported, text));
+            ));
         }
         warnings
     }

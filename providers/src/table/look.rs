@@ -66,8 +66,8 @@ pub(crate) struct Schemas {
 }
 
 impl Memory {
-    /// Whether this could be a table at all, by the kind of its file. The kernel itself answers; what
-    /// else is asked of a file, even its length, its server may leave unanswered.
+    /// Whether this could be a table at all, by the kind of its file. The kernel itself answers;
+    /// what else is asked of a file, even its length, its server may leave unanswered.
     ///
     /// # Errors
     /// `Io` if /proc cannot be read.
@@ -108,8 +108,8 @@ impl Memory {
         }
         let text = if is_bpf_map(&fd).map_err(unmappable)? {
             format!(
-                "not a table: a BPF map, but no array of one element that can be mapped, has at most \
-                 {MAX_SEGMENT_BYTES} bytes and is frozen: other processes might write it"
+                "not a table: a BPF map, but no array of one element that can be mapped, has at \
+                 most {MAX_SEGMENT_BYTES} bytes and is frozen: other processes might write it"
             )
         } else {
             "not a table: neither a memfd nor a file on tmpfs, nor a frozen BPF array".to_owned()

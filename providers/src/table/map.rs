@@ -234,8 +234,8 @@ pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
     fcntl_get_seals(fd).is_ok() && fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC)
 }
 
-/// True for a BPF map: by the kernel's word for it, which nobody can forge. The kernel alone answers
-/// what is asked of one.
+/// True for a BPF map: by the kernel's word for it, which nobody can forge. The kernel alone
+/// answers what is asked of one.
 ///
 /// # Errors
 /// If /proc cannot be read.
@@ -335,8 +335,8 @@ mod tests {
 
     #[test]
     fn only_a_frozen_array_of_one_element_is_mapped() {
-        let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t17\nmap_type:\t2\nkey_size:\t4\n\
-            value_size:\t1120\nmax_entries:\t1\nmap_flags:\t0x400\nmap_extra:\t0x0\n\
+        let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t17\nmap_type:\t2\n\
+            key_size:\t4\nvalue_size:\t1120\nmax_entries:\t1\nmap_flags:\t0x400\nmap_extra:\t0x0\n\
             memlock:\t4424\nmap_id:\t7\nfrozen:\t1\n";
         assert_eq!(frozen_array_bytes(fdinfo), Some(1120));
         let others = [

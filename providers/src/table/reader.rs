@@ -151,9 +151,9 @@ impl Tables {
     }
 
     /// Reads a table by a descriptor that came in some other way: mapped if it is sealed against
-    /// growing, shrinking and writing, or a frozen BPF array ([`Accel::frames`](crate::Accel)), else
-    /// by system calls. Whoever calls this vouches for its writer's life; a promise of heartbeats is
-    /// watched.
+    /// growing, shrinking and writing, or a frozen BPF array, as a frame is
+    /// ([`Accel::frames`](crate::Accel::frames)); else by system calls. Whoever calls this vouches
+    /// for its writer's life; a promise of heartbeats is watched.
     ///
     /// # Errors
     /// As [`Tables::open_file`].

@@ -14,13 +14,19 @@ use std::{fs, thread};
 use vmstrobe_core::{Error, Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
 use vmstrobe_providers::{HandedOver, KernelFrame, Reaper, Tables};
 
-use super::judge::Judge;
+use super::judge::{Counts, Judge};
 use super::sampler::{ROWS, Sampler};
 
 /// How long a mode goes on at most.
 const LIMIT: Duration = Duration::from_secs(240);
-/// So many good readings are enough to say so.
-const ENOUGH: u64 = 100_000;
+/// How long frames are read at least: so few ticks meet ten million quick readings.
+const TIME_MIN: Duration = Duration::from_secs(8);
+/// How often the time is asked.
+const READS_AT_ONCE: u64 = 1000;
+/// So many good readings of a table, of which so many differ from the one before, are enough to say
+/// that it is read.
+const GOOD_MIN: u64 = 100_000;
+const CHANGES_MIN: u64 = 100;
 
 /// Runs a mode.
 ///
@@ -32,14 +38,20 @@ pub fn run(args: &[&str]) -> io::Result<()> {
     let count = |text: &str| text.parse::<u64>().map_err(io::Error::other);
     match args {
         ["whole", reads] => whole(count(reads)?, deadline),
-        ["rows", reads] => rows(count(reads)?, deadline),
+        ["rows", reads] => rows(count(reads)?),
         ["sample", path] => sample(Path::new(path)),
         ["borrow", path] => borrow(Path::new(path), deadline),
         _ => Err(io::Error::other(format!("no such mode: {args:?}"))),
     }
 }
 
-/// Reads the frame that is standard input so often, each time all of it under its lock.
+/// Whether so many readings are enough: asked before each.
+fn is_enough(counts: &Counts, reads: u64, begun: Instant) -> bool {
+    let is_time = counts.reads >= reads && counts.reads.is_multiple_of(READS_AT_ONCE);
+    is_time && begun.elapsed() >= TIME_MIN
+}
+
+/// Reads the frame that is standard input so often or more, each time all of it under its lock.
 fn whole(reads: u64, deadline: Instant) -> io::Result<()> {
     let frame = KernelFrame::open(input()?).map_err(told)?;
     if (frame.objects().len(), frame.row_words()) != (ROWS, 1) {
@@ -47,7 +59,8 @@ fn whole(reads: u64, deadline: Instant) -> io::Result<()> {
     }
     let (mut judge, mut torn) = (Judge::default(), 0);
     let (mut words, mut states) = ([0; ROWS], [RowState::Missing; ROWS]);
-    while judge.counts.reads < reads {
+    let begun = Instant::now();
+    while !is_enough(&judge.counts, reads, begun) {
         match frame.read(&mut words, &mut states) {
             Ok(time) => judge.judge(Some(time), &words, &states),
             Err(_) if Instant::now() > deadline => return Err(late()),
@@ -59,9 +72,9 @@ fn whole(reads: u64, deadline: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads it so often as a table: row by row, without the lock around all. The last row first, so
-/// that the writer comes the other way.
-fn rows(reads: u64, deadline: Instant) -> io::Result<()> {
+/// Reads it so often or more as a table: row by row, without the lock around all. The last row
+/// first, so that the writer comes the other way.
+fn rows(reads: u64) -> io::Result<()> {
     let tables = Tables::new().map_err(told)?;
     tables.add_fd(input()?).map_err(told)?;
     let mut objects = tables.objects().map_err(told)?;
@@ -69,12 +82,10 @@ fn rows(reads: u64, deadline: Instant) -> io::Result<()> {
     let mut source = opened(&tables, &objects)?;
     let mut judge = Judge::default();
     let (mut words, mut states) = ([0; ROWS], [RowState::Missing; ROWS]);
-    while judge.counts.reads < reads {
+    let begun = Instant::now();
+    while !is_enough(&judge.counts, reads, begun) {
         source.read(Rows::new(&mut words, &mut states, 1));
         judge.judge(None, &words, &states);
-        if judge.counts.reads.is_multiple_of(ENOUGH) && Instant::now() > deadline {
-            return Err(late());
-        }
     }
     println!("{}", judge.counts);
     Ok(())
@@ -106,7 +117,7 @@ fn borrow(path: &Path, deadline: Instant) -> io::Result<()> {
     let objects = tables.objects().map_err(told)?;
     let mut source = opened(&**tables, &objects)?;
     let (mut words, mut states) = ([0; ROWS], [RowState::Missing; ROWS]);
-    let (mut last, mut reads, mut changes) = ([0; ROWS], 0_u64, 0_u64);
+    let (mut last, mut reads, mut changes, mut is_told) = ([0; ROWS], 0_u64, 0_u64, false);
     while Instant::now() < deadline {
         source.read(Rows::new(&mut words, &mut states, 1));
         if states == [RowState::Gone; ROWS] {
@@ -123,8 +134,9 @@ fn borrow(path: &Path, deadline: Instant) -> io::Result<()> {
         reads += 1;
         changes += u64::from(words != last);
         last = words;
-        if reads == ENOUGH {
+        if !is_told && reads >= GOOD_MIN && changes >= CHANGES_MIN {
             println!("reading");
+            is_told = true;
         }
     }
     Err(late())

@@ -7,11 +7,11 @@ use rustix::net::{SendFlags, send};
 use vmstrobe_core::{ErrorKind, Result};
 
 use super::*;
+use crate::TableWriter;
 use crate::handover::packet::receive;
 use crate::handover::socket::connected;
 use crate::handover::tests::{self, Guest, Place, connect, paths, providers, table, told};
 use crate::handover::{CONNECT_LIMIT, HandOver, Lendable};
-use crate::TableWriter;
 use crate::tests::soon;
 
 const LIMIT: Duration = Duration::from_secs(10);

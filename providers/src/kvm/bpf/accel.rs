@@ -59,8 +59,8 @@ impl fmt::Display for AccelStatus {
 /// `CAP_BPF` and `CAP_PERFMON` while something is opened, nothing while it is read. What it loads,
 /// what that can see, and why it cannot write: docs/kernel-tick.md.
 ///
-/// What it reads lies in frames, which other processes may read while it is ticked, without any right
-/// and without a system call: as tables, if it is handed over, or whole ([`KernelFrame`]).
+/// What it reads lies in frames, which other processes may read while it is ticked, without any
+/// right and without a system call: as tables, if it is handed over, or whole ([`KernelFrame`]).
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc};
@@ -206,3 +206,6 @@ pub(super) fn with_causes(error: &Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

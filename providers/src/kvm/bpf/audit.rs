@@ -128,3 +128,6 @@ impl Audit {
 fn is_data(row: &[u64]) -> bool {
     row[1] != 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@
 //! row      why it has no data, or 0 | incarnation, or 0 | data words
 //! ```
 //!
-//! All else is as in `table::format`: the row's first two words are an object's lock words there, so
-//! that a row without data is one of an object that is gone.
+//! All else is as in `table::format`: the row's first two words are an object's lock words there,
+//! so that a row without data is one of an object that is gone.
 //!
 //! Invariant: the array is frozen before anyone sees it: what the header, the directory and the
 //! blocks say never changes. Rows change only between an odd number and the next even one.
@@ -72,8 +72,8 @@ impl Frame {
     /// An array with a row for each of these objects, and `extra` more that nobody is told of.
     ///
     /// # Errors
-    /// `TooLarge` if it is over [`MAX_SEGMENT_BYTES`] or a path too long for a block; `Denied` if we
-    /// may not make one; `Io` if there is no memory.
+    /// `TooLarge` if it is over [`MAX_SEGMENT_BYTES`] or a path too long for a block; `Denied` if
+    /// we may not make one; `Io` if there is no memory.
     pub(super) fn new(
         plan: &ReadPlan,
         shape: Shape,
@@ -113,7 +113,7 @@ impl Frame {
         let first_row = (first_block + block_words).next_multiple_of(LINES_WORDS);
         let words = first_row + rows * row_words;
         if words as u64 * WORD_BYTES as u64 > MAX_SEGMENT_BYTES {
-            let text = format!("a frame of {} vCPUs is too large", objects.len());
+            let text = format!("a frame of {rows} rows is too large");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let mut image = vec![0; words];
@@ -205,3 +205,6 @@ fn write_block(image: &mut [u64], mut block: Vec<u8>, data_offset: usize) -> Res
     }
     Ok(words.len())
 }
+
+#[cfg(test)]
+mod tests;

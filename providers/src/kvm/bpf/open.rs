@@ -102,7 +102,7 @@ impl Accel {
             audit: Audit::new(plan, sweep.shape(), audited.into()),
             sweep,
             plan: Arc::clone(plan),
-            trust: Arc::clone(&self.trust()),
+            trust: Arc::clone(self.trust()),
             witness: self.trust().witness(plan, objects),
             rows: rows.into(),
             fallback: Fallback(fallback),
@@ -130,12 +130,9 @@ fn is_quicker(source: &mut KernelSource) -> bool {
         source.read(Rows::new(&mut words, &mut states, row_words));
         begin.elapsed().as_nanos()
     };
-    let mut times = [[0; MEASUREMENTS]; 2];
-    for at in 0..MEASUREMENTS {
-        times[0][at] = ns(&mut *source.fallback.0);
-        times[1][at] = ns(source);
-    }
-    let [pread, ours] = times.map(|mut times| {
+    let times = [(); MEASUREMENTS].map(|()| [ns(&mut *source.fallback.0), ns(source)]);
+    let [pread, ours] = [0, 1].map(|way| {
+        let mut times = times.map(|both| both[way]);
         times.sort_unstable();
         times[MEASUREMENTS / 2]
     });
@@ -146,3 +143,6 @@ fn is_quicker(source: &mut KernelSource) -> bool {
 pub(super) fn file(row: &Arc<KvmFd>) -> KvmFile<'_> {
     KvmFile { fd: row.fd().as_fd(), is_plain: row.is_plain() }
 }
+
+#[cfg(test)]
+mod tests;

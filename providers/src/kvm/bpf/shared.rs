@@ -27,8 +27,8 @@ const COPIED_WORDS_MAX: usize = 1 << 16;
 /// A frame of the kernel-side tick: what a sampler, in whatever process, has read in its last tick
 /// of many objects at one time. It is read without a system call and without any right.
 ///
-/// Its descriptor is one of [`Accel::frames`](crate::Accel::frames). Who wants single objects, among
-/// those of others, takes it as a table ([`Tables::add_fd`](crate::Tables::add_fd)).
+/// Its descriptor is one of [`Accel::frames`](crate::Accel::frames). Who wants single objects,
+/// among those of others, takes it as a table ([`Tables::add_fd`](crate::Tables::add_fd)).
 ///
 /// ```no_run
 /// use vmstrobe_core::RowState;
@@ -128,8 +128,8 @@ impl KernelFrame {
         self.row_words - LOCK_WORDS
     }
 
-    /// Copies all rows as one tick left them, and says of each what became of it. They are as old as
-    /// the time that this returns: nothing else tells whether the sampler goes on.
+    /// Copies all rows as one tick left them, and says of each what became of it. They are as old
+    /// as the time that this returns: nothing else tells whether the sampler goes on.
     ///
     /// # Errors
     /// [`Torn`] if it was written all the while, or its writer has stopped in the middle of a tick:

@@ -160,3 +160,6 @@ impl Source for KernelSource {
         self.read_ns.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,4 +239,4 @@ fn content(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use vmstrobe_core::{Mask, Object, ReadPlan, RowState, Schema, Target};
 use vmstrobe_guest::KnownGuest;
 
-use super::accel::Accel;
+use super::accel::{Accel, with_causes};
 use super::kernel::Kernel;
 use super::offsets::{BTF_DIR, Offsets};
 use super::slots::{KvmFile, Subject};
@@ -30,7 +30,7 @@ pub(super) fn kernel() -> Option<Arc<Kernel>> {
     static KERNEL: OnceLock<Result<Arc<Kernel>, String>> = OnceLock::new();
     let prove = || match Kernel::prove(Path::new(BTF_DIR)) {
         Ok(kernel) => Ok(Arc::new(kernel)),
-        Err(error) => Err(format!("{error}: {:?}", std::error::Error::source(&error))),
+        Err(error) => Err(with_causes(&error)),
     };
     match KERNEL.get_or_init(prove) {
         Ok(kernel) => Some(Arc::clone(kernel)),
@@ -134,7 +134,10 @@ pub(super) fn file(fd: &Arc<KvmFd>) -> KvmFile<'_> {
 }
 
 /// What pread reads of these rows, one after the other.
-pub(super) fn pread(plan: &Arc<ReadPlan>, rows: &[Option<Arc<KvmFd>>]) -> (Vec<RowState>, Vec<u64>) {
+pub(super) fn pread(
+    plan: &Arc<ReadPlan>,
+    rows: &[Option<Arc<KvmFd>>],
+) -> (Vec<RowState>, Vec<u64>) {
     let departures = Departures::default();
     let mut source = pread_source(plan, rows, &departures, departures.count());
     tick(&mut *source, plan.row_words())

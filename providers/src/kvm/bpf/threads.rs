@@ -6,8 +6,8 @@
 //! is what it is compared with.
 //!
 //! Invariant: a source that is made here has read of each of its vCPUs, if it has run, what /proc
-//! says; and before any is made, the same was read of a guest of our own. A vCPU without a thread is
-//! a row without data.
+//! says; and before any is made, the same was read of a guest of our own. A vCPU without a thread
+//! is a row without data.
 
 use std::io;
 use std::process;
@@ -164,8 +164,8 @@ fn compare(
     Ok(())
 }
 
-/// The same once; gives those that went to another thread meanwhile, or whose threads /proc does not
-/// have.
+/// The same once; gives those that went to another thread meanwhile, or whose threads /proc does
+/// not have.
 fn compare_once<'a>(
     guide: &mut Sweep,
     sweep: &mut Sweep,

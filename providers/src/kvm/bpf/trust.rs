@@ -26,7 +26,7 @@ struct State {
     why: Option<String>,
 }
 
-/// What one source has seen. Relaxed stores, of which the last is that of [`Trust::give_up`].
+/// What one source has seen. Written on the tick, without a lock: what it is after the details.
 #[derive(Debug)]
 pub(super) struct Witness {
     plan: Arc<ReadPlan>,
@@ -77,6 +77,8 @@ impl Trust {
 
     /// The same with a reason in words; the first counts.
     pub(super) fn give_up_because(&self, why: &str) {
+        // A source's doubt that nobody has asked for yet comes first.
+        self.why();
         self.state().why.get_or_insert_with(|| why.to_owned());
         self.given_up.store(true, Ordering::Release);
     }
@@ -132,13 +134,15 @@ impl Witness {
         for (word, value) in self.values.iter().zip(details) {
             word.store(value, Ordering::Relaxed);
         }
-        self.what.store(what, Ordering::Relaxed);
+        // Release, pairs with the acquire of who looks: another source may have given up before.
+        self.what.store(what, Ordering::Release);
     }
 
     fn text(&self) -> Option<String> {
+        let what = self.what.load(Ordering::Acquire);
         let [before, seen, after] =
             self.values.each_ref().map(|value| value.load(Ordering::Relaxed));
-        match self.what.load(Ordering::Relaxed) {
+        match what {
             REFUSED => {
                 let errno = Errno::from_raw_os_error(before as i32);
                 Some(format!("the kernel did not run its program: {errno}"))
@@ -158,3 +162,6 @@ impl Witness {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

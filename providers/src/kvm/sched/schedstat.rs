@@ -167,6 +167,10 @@ mod tests {
         let error = Schedstat::open(std::process::id(), id).unwrap_err();
         assert_eq!(error.kind(), Kind::NotFound);
         // A thread, but of another process.
-        assert!(Schedstat::open(1, own_thread()).is_err());
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let error = Schedstat::open(child.id(), own_thread()).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound);
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -1,9 +1,9 @@
 //! The tick where /proc is asked: a thread of ours writes what it read into words, a source copies
 //! them, both under a sequence lock.
 //!
-//! Invariant: one writer at a time, whoever holds the poller's lock. A row is good in the first tick
-//! that sees a reading and aged until the next. A tick takes no lock, allocates nothing, makes no
-//! system call but a look at the clock a source, and closes no file.
+//! Invariant: one writer at a time, whoever holds the poller's lock. A row is good in the first
+//! tick that sees a reading and aged until the next. A tick takes no lock, allocates nothing,
+//! closes no file, and looks at the clock once a source.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -122,10 +122,10 @@ impl SchedSource {
     /// On a tick, if the plan is not of `sched`'s schema.
     pub(super) fn new(
         plan: &Arc<ReadPlan>,
-        rows: impl IntoIterator<Item = Option<Arc<Watched>>>,
+        rows: &[Option<Arc<Watched>>],
         poller: &Arc<Poller>,
     ) -> Self {
-        let rows = rows.into_iter().map(|watched| Row { watched, seen: 0 }).collect();
+        let rows = rows.iter().map(|watched| Row { watched: watched.clone(), seen: 0 }).collect();
         Self { plan: Arc::clone(plan), rows, _poller: Arc::clone(poller) }
     }
 }

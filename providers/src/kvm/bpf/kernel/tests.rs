@@ -8,6 +8,13 @@ use crate::kvm::bpf::program::{Access, Loop};
 use crate::kvm::bpf::tests::types::{BtfDir, Types};
 use crate::kvm::bpf::tests::{all, kernel};
 
+impl Kernel {
+    /// As if these were what works here.
+    pub(in crate::kvm::bpf) fn with_steps(self, steps: Vec<Step>) -> Self {
+        Self { steps, ..self }
+    }
+}
+
 /// The types to be falsified, where there is a kernel that can be proven.
 fn types() -> Option<Types> {
     kernel()?;

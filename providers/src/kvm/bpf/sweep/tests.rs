@@ -23,14 +23,15 @@ type Fds = Vec<Option<Arc<KvmFd>>>;
 
 struct Rig {
     kernel: Arc<Kernel>,
-    offsets: &'static Offsets,
+    offsets: Offsets,
     guests: Guests,
 }
 
 impl Rig {
     fn new(guests: u32) -> Option<Self> {
         let (kernel, offsets) = kernel_and_offsets()?;
-        Some(Self { kernel, offsets, guests: Guests::new(guests, Accel::off()) })
+        let guests = Guests::new(guests, Accel::off());
+        Some(Self { kernel, offsets: offsets.clone(), guests })
     }
 
     fn sweep(&self, steps: &[Step], subject: Subject, plan: &ReadPlan, fds: &Fds) -> Result<Sweep> {
@@ -38,7 +39,7 @@ impl Rig {
         let objects = objects(plan.schema(), fds.len());
         let known = self.kernel.reference().files(subject);
         let wanted = Wanted { subject, plan, objects: &objects, files: &files, known };
-        Sweep::new(self.offsets, steps, &wanted)
+        Sweep::new(&self.offsets, steps, &wanted)
     }
 
     /// Reads the plan by that step, and compares with what pread says of `same`.
@@ -122,7 +123,7 @@ fn each_step_reads_what_pread_does() {
         let schema = rig.kernel.schema(subject);
         let plain = repeated(&rig.guests.plain(subject, schema), 6);
         for plan in plans(schema) {
-            for step in steps(rig.offsets) {
+            for step in steps(&rig.offsets) {
                 rig.check(step, subject, &plan, &stats, &stats);
                 rig.check(step, subject, &plan, &plain, &stats);
             }
@@ -139,7 +140,7 @@ fn one_row_and_many_are_read() {
         for count in [1, 2, 63, 300] {
             for plan in [strided(schema, 0, 4, 3), all(schema)] {
                 let rows = repeated(&fds, count);
-                for step in steps(rig.offsets) {
+                for step in steps(&rig.offsets) {
                     rig.check(step, subject, &plan, &rows, &rows);
                 }
             }
@@ -152,7 +153,7 @@ fn words_are_read_one_by_one_up_to_a_number() {
     let Some(rig) = Rig::new(1) else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 1);
     let schema = rig.kernel.schema(Subject::Vcpu);
-    for step in steps(rig.offsets) {
+    for step in steps(&rig.offsets) {
         let shape = |count| {
             let sweep = rig.sweep(&[step], Subject::Vcpu, &strided(schema, 0, 1, count), &fds);
             sweep.map(|sweep| sweep.shape()).ok()
@@ -172,7 +173,7 @@ fn rows_of_nothing_are_marked_and_the_others_are_read() {
     let rows: Fds = vec![None, fds[0].clone(), fds[1].clone(), None, None, fds[2].clone(), None];
     for plan in [strided(schema, 0, 3, 2), all(schema)] {
         let (_, want) = pread(&plan, &fds);
-        let mut sweep = rig.sweep(&steps(rig.offsets), Subject::Vcpu, &plan, &rows).unwrap();
+        let mut sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &rows).unwrap();
         // Whatever the last run has left, each counts anew.
         for _ in 0..3 {
             assert_eq!(sweep.run().unwrap().marked, 4);
@@ -201,7 +202,7 @@ fn zeros_are_data() {
     let Some(rig) = Rig::new(1) else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 4);
     let plan = zero(&fds, rig.kernel.schema(Subject::Vcpu));
-    for step in steps(rig.offsets) {
+    for step in steps(&rig.offsets) {
         rig.check(step, Subject::Vcpu, &plan, &fds, &fds);
     }
 }
@@ -214,9 +215,7 @@ fn zeros_without_the_guard_are_no_data() {
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 3);
     let schema = rig.kernel.schema(Subject::Vcpu);
     let exits = &schema.descs()[schema.find("exits").unwrap()];
-    let mut offsets = rig.offsets.clone();
-    offsets.vcpu.stats_id = offsets.vcpu.stat + exits.offset;
-    rig.offsets = Box::leak(Box::new(offsets));
+    rig.offsets.vcpu.stats_id = rig.offsets.vcpu.stat + exits.offset;
     let step = Step { looping: Loop::Bounded, access: Access::Cast(cast) };
     let read = |plan: &Arc<ReadPlan>, sweep: &mut Sweep| {
         let marked = sweep.run().unwrap().marked;
@@ -242,14 +241,12 @@ fn zeros_without_the_guard_are_no_data() {
 #[test]
 fn addresses_that_are_none_can_be_read() {
     let Some(mut rig) = Rig::new(1) else { return };
-    let mut offsets = rig.offsets.clone();
-    offsets.vcpu.stat_is_pointer = true;
-    offsets.vcpu.stat = offsets.vcpu.stats_id;
-    rig.offsets = Box::leak(Box::new(offsets));
+    rig.offsets.vcpu.stat_is_pointer = true;
+    rig.offsets.vcpu.stat = rig.offsets.vcpu.stats_id;
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 3);
     let schema = rig.kernel.schema(Subject::Vcpu);
     for plan in [strided(schema, 5, 2, 3), all(schema)] {
-        for step in steps(rig.offsets) {
+        for step in steps(&rig.offsets) {
             let sweep = rig.sweep(&[step], Subject::Vcpu, &plan, &fds);
             let Ok(mut sweep) = sweep else {
                 assert_eq!(step.looping, Loop::MayGoto);
@@ -271,7 +268,7 @@ fn a_run_counts_and_takes_its_time() {
     let Some(rig) = Rig::new(2) else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 2);
     let plan = all(rig.kernel.schema(Subject::Vcpu));
-    let mut sweep = rig.sweep(&steps(rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
+    let mut sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
     let exits = plan.column("exits").unwrap().words.start;
     let now = |sweep: &Sweep| {
         let rows = sweep.rows().map(|row| kept(sweep, &plan, row)[exits]);
@@ -298,16 +295,17 @@ fn what_the_verifier_refuses_is_unsupported_with_its_words() {
     let Some(cast) = rig.offsets.cast else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), MAX_ROWS);
     let schema = rig.kernel.schema(Subject::Vcpu);
-    // A million instructions are gone through, and these are more.
-    let plan = strided(schema, 0, 2, WORDS_MAX);
-    let step = Step { looping: Loop::Bounded, access: Access::Cast(cast) };
-    for steps in [&[step][..], &[step, step]] {
-        let error = rig.sweep(steps, Subject::Vcpu, &plan, &fds).unwrap_err();
+    // More branches than it keeps in mind; and a function that is none.
+    let plan = strided(schema, 0, 2, 1);
+    let unknown = Access::Cast(Cast { kfunc: 1, ..cast });
+    for (access, why) in [(Access::Cast(cast), "8193 jumps"), (unknown, "kernel")] {
+        let step = Step { looping: Loop::Bounded, access };
+        let error = rig.sweep(&[step], Subject::Vcpu, &plan, &fds).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(error.to_string(), "this kernel cannot run our BPF program");
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        println!("{cause}");
-        assert!(cause.contains("the verifier: "), "{cause}");
+        let (_, verifier) = cause.split_once("the verifier: ").unwrap();
+        assert!(verifier.contains(why), "{cause}");
     }
     let error = rig.sweep(&[], Subject::Vcpu, &plan, &fds).unwrap_err();
     assert_eq!(error.to_string(), "there is no way to read a word");
@@ -326,7 +324,7 @@ fn a_file_that_is_not_kvms_is_refused_at_once() {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().ends_with("it is not KVM's"), "{error}");
     };
-    refused(&steps(rig.offsets));
+    refused(&steps(&rig.offsets));
     let unknown = Cast { kfunc: 1, struct_id: 1 };
     let bad = Step { looping: Loop::Bounded, access: Access::Cast(unknown) };
     let probe = Step { looping: Loop::Bounded, access: Access::Probe };
@@ -339,7 +337,7 @@ fn the_verifier_takes_as_many_rows_as_there_can_be() {
     let Some(rig) = Rig::new(1) else { return };
     let schema = rig.kernel.schema(Subject::Vcpu);
     let stats = rig.guests.stats(Subject::Vcpu);
-    for step in steps(rig.offsets) {
+    for step in steps(&rig.offsets) {
         let rows = repeated(&stats, step.rows_max() + 1);
         let most = if step.access == Access::Probe { PROBED_WORDS_MAX } else { WORDS_MAX };
         for plan in [strided(schema, 0, 2, most), all(schema)] {
@@ -347,4 +345,18 @@ fn the_verifier_takes_as_many_rows_as_there_can_be() {
             assert!(sweep.is_ok() || step.looping == Loop::MayGoto, "{}: {sweep:?}", step.name());
         }
     }
+}
+
+/// As if it were to go through more rows than its program does.
+pub(in crate::kvm::bpf) fn of_more_rows(sweep: Sweep) -> Sweep {
+    Sweep { rows: sweep.rows + 1, ..sweep }
+}
+
+#[test]
+fn a_run_that_does_not_go_through_all_rows_is_not_used() {
+    let Some(rig) = Rig::new(1) else { return };
+    let fds = repeated(&rig.guests.stats(Subject::Vcpu), 2);
+    let plan = all(rig.kernel.schema(Subject::Vcpu));
+    let sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
+    assert_eq!(of_more_rows(sweep).run().unwrap_err(), Unread::Incomplete);
 }

@@ -112,10 +112,10 @@ fn a_vcpu_that_had_gone_and_a_plan_of_nothing() {
     let watched = Watched::new(1, &fd);
     watched.write(clock_ns(), &[1; WORDS]);
     let poller = Arc::new(Poller::start().unwrap());
-    let rows = || [None, Some(Arc::clone(&watched))];
-    let mut source = SchedSource::new(&plan(&["run_time"]), rows(), &poller);
+    let rows = [None, Some(Arc::clone(&watched))];
+    let mut source = SchedSource::new(&plan(&["run_time"]), &rows, &poller);
     assert_eq!(tick(&mut source, 1), (vec![RowState::Gone, RowState::Good], vec![u64::MAX, 1]));
-    let mut source = SchedSource::new(&plan(&[]), rows(), &poller);
+    let mut source = SchedSource::new(&plan(&[]), &rows, &poller);
     assert_eq!(tick(&mut source, 0).0, [RowState::Gone, RowState::Good]);
     assert_eq!(source.read_ns(), None);
 }

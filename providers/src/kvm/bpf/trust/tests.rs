@@ -1,0 +1,112 @@
+//! What is said of each doubt, to whom and how often. No privilege is needed.
+
+use std::thread;
+
+use vmstrobe_core::Schema;
+
+use super::*;
+use crate::kvm::bpf::tests::{named, objects};
+
+/// A plan of two statistics, of three objects.
+fn rig() -> (Trust, Arc<ReadPlan>, Vec<Object>) {
+    let counter = |name, at| vmstrobe_core::Desc::counter(name, at);
+    let descs = vec![counter("exits", 0), counter("nmi_injections", 8), counter("halts", 16)];
+    let schema = Schema::new("kvm", vmstrobe_core::Target::Vcpu, descs);
+    (Trust::default(), named(&schema, &["exits", "halts"]), objects(&schema, 3))
+}
+
+fn outside(row: usize, column: usize) -> Doubt {
+    Doubt::Outside(Outside { row, column, values: [10, 3, 12] })
+}
+
+#[test]
+fn nothing_is_said_as_long_as_it_is_believed() {
+    let (trust, plan, objects) = rig();
+    let witness = trust.witness(&plan, &objects);
+    assert!(!trust.is_given_up() && trust.why().is_none() && witness.text().is_none());
+}
+
+#[test]
+fn each_doubt_has_its_words() {
+    let refused = |errno| Doubt::Unread(Unread::Refused(errno));
+    for (doubt, text) in [
+        (refused(Errno::PERM), format!("the kernel did not run its program: {}", Errno::PERM)),
+        (refused(Errno::NOMEM), format!("the kernel did not run its program: {}", Errno::NOMEM)),
+        (Doubt::Unread(Unread::Incomplete), "its program did not come to an end".to_owned()),
+        (
+            outside(2, 1),
+            "of /vm/x/vcpu[2] it read halts as 3, and pread 10 before and 12 after".to_owned(),
+        ),
+        // Behind the objects.
+        (
+            outside(3, 0),
+            "of our own guest it read exits as 3, and pread 10 before and 12 after".to_owned(),
+        ),
+    ] {
+        let (trust, plan, objects) = rig();
+        trust.give_up(&trust.witness(&plan, &objects), doubt);
+        assert!(trust.is_given_up());
+        assert_eq!(trust.why(), Some(text.clone()));
+        assert_eq!(trust.why(), Some(text), "and it stays so");
+    }
+}
+
+#[test]
+fn the_first_reason_counts() {
+    let (trust, plan, objects) = rig();
+    let witness = trust.witness(&plan, &objects);
+    trust.give_up_because("somebody says so");
+    trust.give_up_because("another one, too");
+    trust.give_up(&witness, outside(0, 0));
+    assert_eq!(trust.why().as_deref(), Some("somebody says so"));
+
+    // Also if nobody asks in between.
+    let (trust, ..) = rig();
+    trust.give_up(&trust.witness(&plan, &objects), outside(1, 0));
+    trust.give_up_because("somebody says so");
+    assert!(trust.why().unwrap().starts_with("of /vm/x/vcpu[1] it read exits"));
+}
+
+/// Sources come and go with every roster.
+#[test]
+fn witnesses_that_had_nothing_to_say_are_forgotten() {
+    let (trust, plan, objects) = rig();
+    let kept = trust.witness(&plan, &objects);
+    for _ in 0..100 {
+        trust.witness(&plan, &objects);
+    }
+    // The last one goes when the next one comes.
+    assert_eq!(trust.state().witnesses.len(), 2);
+    drop(kept);
+    let doubter = trust.witness(&plan, &objects);
+    trust.give_up(&doubter, outside(0, 0));
+    drop(doubter);
+    trust.witness(&plan, &objects);
+    assert_eq!(trust.state().witnesses.len(), 2);
+    assert!(trust.why().is_some(), "what its source has seen outlives it");
+}
+
+/// The tick must not wait for who asks.
+#[test]
+fn doubts_are_noted_while_others_ask() {
+    let (trust, plan, objects) = rig();
+    let witnesses: Vec<_> = (0..4).map(|_| trust.witness(&plan, &objects)).collect();
+    thread::scope(|scope| {
+        let asker = scope.spawn(|| {
+            loop {
+                if let Some(why) = trust.why() {
+                    break why;
+                }
+            }
+        });
+        let held = trust.state();
+        for (row, witness) in witnesses.iter().enumerate().take(3) {
+            // In this thread, which holds the lock already: a second one would never come.
+            trust.give_up(witness, outside(row, 0));
+        }
+        drop(held);
+        assert!(
+            asker.join().unwrap().ends_with("it read exits as 3, and pread 10 before and 12 after")
+        );
+    });
+}
