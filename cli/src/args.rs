@@ -22,7 +22,7 @@ mod serve;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
-pub(crate) use source::{How, Source, Vcpus, Wanted, When};
+pub(crate) use source::{How, SCHED, Source, Vcpus, Wanted, When, Whose};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -228,7 +228,7 @@ pub(crate) struct InfoArgs {
     /// Exact names with commas between, or * for all
     pub(crate) names: Option<String>,
 
-    /// Of one provider only
+    /// Of one provider only; sched is shown only so
     pub(crate) provider: Option<String>,
 
     #[command(flatten)]

@@ -16,11 +16,12 @@ use std::time::Duration;
 use vmstrobe_core::{Filter, Object, Schema, Snapshot};
 use vmstrobe_providers::Accel;
 use vmstrobe_sampler::{
-    Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing, Watch,
+    Complaints, Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing,
+    Watch,
 };
 
-use crate::args::Source;
-use crate::error::{Error, Result};
+use crate::args::{Source, Whose};
+use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{drop_all, keep_to_look, without};
 
@@ -37,6 +38,7 @@ mod way;
 pub(crate) use attach::hidden_text;
 use attached::Absence;
 pub(crate) use attached::Attached;
+pub(crate) use providers::Setup;
 use providers::{Demo, Providers};
 pub(crate) use vm::VmRegistry;
 pub(crate) use vms::{FoundVm, Vmm, Vms};
@@ -72,15 +74,14 @@ impl Engine {
     ///
     /// # Errors
     /// If what he named cannot be read, or it is not clear what is meant.
-    pub(crate) fn new(source: &Source, needs_source: bool, accel: Accel) -> Result<Self> {
-        if source.demo {
-            return Self::demo(DEMO_VCPUS, accel);
-        }
-        let providers = match needs_source || source.is_named() {
-            true => Providers::named(source, &accel)?,
-            false => Providers::none(),
+    pub(crate) fn new(source: &Source, whose: Whose, accel: Accel) -> Result<Self> {
+        let setup = Setup { accel, sched: whose == Whose::WithSched };
+        let providers = match whose {
+            _ if source.demo => Providers::demo(DEMO_VCPUS, &setup)?,
+            Whose::Own if !source.is_named() => Providers::none(),
+            _ => Providers::named(source, &setup)?,
         };
-        Ok(Self::with_health(providers, accel))
+        Ok(Self::with_health(providers, setup.accel))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
@@ -88,8 +89,9 @@ impl Engine {
     /// # Errors
     /// If there is no usable `/dev/kvm`.
     pub(crate) fn demo(vcpus: u32, accel: Accel) -> Result<Self> {
-        let providers = Providers::demo(vcpus, &accel)?;
-        Ok(Self::with_health(providers, accel))
+        let setup = Setup { accel, sched: false };
+        let providers = Providers::demo(vcpus, &setup)?;
+        Ok(Self::with_health(providers, setup.accel))
     }
 
     /// The same where there can be no guest.
@@ -123,6 +125,10 @@ impl Engine {
             thread::sleep(DEMO_WARM_UP);
         }
         let sweep = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
+        let warnings = providers::warnings(&self.providers.registry, |_| true);
+        for warning in Complaints::default().news(&warnings) {
+            say(with_causes(warning));
+        }
         drop_all();
         let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Inline)?;
         sampler.tick();
@@ -146,7 +152,7 @@ impl Engine {
         sampler.tick();
         let first = samples.try_recv();
         let first = first.ok_or_else(|| Error::failed("the first sample did not arrive"))?;
-        let complain = |error: &vmstrobe_core::Error| say(crate::error::with_causes(error));
+        let complain = |error: &vmstrobe_core::Error| say(with_causes(error));
         // The roster's thread gets what it takes to open more; the tick's gets nothing.
         keep_to_look();
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;

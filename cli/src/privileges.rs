@@ -5,13 +5,13 @@
 //!
 //! 1. Before there is any other thread, the main one keeps [`Needs`]: what opening may take.
 //! 2. Once everything is opened, and programs are loaded, [`drop_all`]: the main thread has none,
-//!    and so has none the tick's thread, which it starts then. Threads that wait, close or burn
-//!    time are started [`without`] any, from the beginning.
+//!    and so has none the tick's thread, which it starts then. Threads that wait or burn time are
+//!    started [`without`] any, from the beginning; one that closes drops them by itself.
 //!
 //! What goes on opening keeps what that takes: the roster's thread, `vmstrobe-roster`, borrows from
 //! vCPUs that come and builds programs for them ([`keep_to_look`]); the thread that asks a QEMU
-//! connects to it again ([`connecting`]). What proving the kernel-side tick starts (a thread that
-//! closes, the kernel's own worker of a guest) has what the thread had that tried it. A server
+//! connects to it again ([`connecting`]). What the kernel starts for the guest that the kernel-side
+//! tick is proven by, a worker of its own, has what the thread had that tried it. A server
 //! keeps [`Needs`] in all threads that look, let in or answer, for it opens whenever something new
 //! is asked for.
 //!

@@ -7,14 +7,14 @@ use vmstrobe_core::hmp::{InfoStats, printable};
 use vmstrobe_core::{Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile};
 use vmstrobe_server::Results;
 
-use crate::args::{InfoArgs, QueryArgs};
+use crate::args::{InfoArgs, QueryArgs, Whose};
 use crate::engine::{Ask, Engine, accel_for_reading};
 use crate::error::{Error, Result};
 use crate::out::{Out, say};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::terminal;
-use crate::text::{bound, counted, thousands};
+use crate::text::{bound, counted, is_id, thousands};
 
 /// Prints the return value of `query-stats`, for programs or for people.
 ///
@@ -23,7 +23,7 @@ use crate::text::{bound, counted, thousands};
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     Needs::of(&args.source, args.how.accel).keep_only();
     let accel = accel_for_reading(args.how.accel)?;
-    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
 pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
     let target = Target::from_name(&args.target);
-    let needs_source = target.name() != vmstrobe_sampler::TARGET;
+    let whose = Whose::of(Some(&args.target), args.provider.as_deref());
     let ask = Ask {
         target: Some(target),
         provider: args.provider.clone(),
@@ -52,7 +52,7 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     };
     Needs::of(&args.source, args.how.accel).keep_only();
     let accel = accel_for_reading(args.how.accel)?;
-    let engine = Engine::new(&args.source, needs_source, accel)?;
+    let engine = Engine::new(&args.source, whose, accel)?;
     let filter = engine.filter(ask)?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -158,7 +158,10 @@ fn plain(value: &Value<'_>) -> String {
     match value.boolean() {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
-        None => value.words().iter().map(|word| thousands(*word)).collect::<Vec<_>>().join(" "),
+        None => {
+            let number = if is_id(value.desc()) { |word: u64| word.to_string() } else { thousands };
+            value.words().iter().map(|word| number(*word)).collect::<Vec<_>>().join(" ")
+        }
     }
 }
 

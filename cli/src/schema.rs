@@ -23,7 +23,7 @@ use crate::text::{amount, counted};
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     Needs::of(&args.source, args.how.accel).keep_only();
     let accel = accel_for_reading(args.how.accel)?;
-    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let names = args.wanted.names.as_ref();
     let mut schemas = engine.wanted_schemas(&args.wanted)?;
     schemas.retain(|schema| wanted(schema, names).next().is_some());

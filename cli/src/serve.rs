@@ -8,12 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::Order;
-use vmstrobe_providers::Accel;
 use vmstrobe_sampler::look_pause;
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{FoundVm, VmRegistry, Vmm, Vms, accel_for_sampling};
+use crate::engine::{FoundVm, Setup, VmRegistry, Vmm, Vms, accel_for_sampling};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::Needs;
@@ -40,12 +39,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     let stop = Stop::listen(false)?;
     // All of it as long as it serves: what is asked for is opened when it is asked for.
     Needs::of(&args.source, args.how.accel).and_to_listen().keep_only();
-    let accel = accel_for_sampling(args.how.accel)?;
+    let setup = Setup { accel: accel_for_sampling(args.how.accel)?, sched: args.sched };
     let mut doors = Doors::new(config(args)?, keeps_ended(args), !args.source.qmp.is_empty());
     let several = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(Several::open(args, path, accel, &mut doors)?),
+        (_, Some(path)) => Some(Several::open(args, path, setup, &mut doors)?),
         (Some(path), None) => {
-            doors.open(path.clone(), VmRegistry::named(&args.source, &accel)?, None)?;
+            doors.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
             None
         }
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
@@ -120,10 +119,10 @@ impl Several {
     /// # Errors
     /// If one that was named cannot be served; of `--all`, if there is none and nobody waits for
     /// one.
-    fn open(args: &ServeArgs, path: &Path, accel: Accel, doors: &mut Doors) -> Result<Self> {
+    fn open(args: &ServeArgs, path: &Path, setup: Setup, doors: &mut Doors) -> Result<Self> {
         let mut several = Self {
             directory: Directory::new(path)?,
-            vms: Vms::new(&args.source, accel)?,
+            vms: Vms::new(&args.source, setup)?,
             roll: Roll::default(),
             follows_all: args.follows_all(),
             is_blind: false,

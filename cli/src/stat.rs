@@ -51,7 +51,7 @@ pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
     Needs::of(&args.source, args.how.accel).keep_only();
     let accel = accel_for_sampling(args.how.accel)?;
-    let engine = Engine::new(&args.source, args.wanted.needs_source(), accel)?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let stop = Stop::listen(!args.command.is_empty())?;
     let session = engine.start(vec![filter], timing)?;

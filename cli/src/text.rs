@@ -3,7 +3,7 @@
 //! Invariant: pure functions; a number is rounded to the digits that are shown and never changed
 //! otherwise, and every width is counted in characters, which are all one column wide here.
 
-use vmstrobe_core::{Bucket, Desc, Scale, Unit};
+use vmstrobe_core::{Bucket, Desc, Scale, StatType, Unit};
 
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
@@ -19,6 +19,12 @@ pub(crate) fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// Is it no amount but which one of something: `thread_id`? Nothing but its name tells, by which
+/// QEMU and the kernel call such numbers too. They have no sum, and are not read in thousands.
+pub(crate) fn is_id(desc: &Desc) -> bool {
+    desc.stat_type == StatType::Instant && desc.unit == Unit::None && desc.name.ends_with("_id")
 }
 
 /// `1 vCPU`, `4 vCPUs`, `1,000 samples`.
@@ -98,6 +104,7 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
     match (desc.unit, desc.scale.factor()) {
         (Unit::Seconds, Some(factor)) => seconds(number as f64 * factor),
         (Unit::Bytes, Some(factor)) => bytes(number as f64 * factor),
+        _ if is_id(desc) => number.to_string(),
         (Unit::None, _) if desc.scale == Scale::ONE => thousands(number),
         _ => format!("{} {}", thousands(number), desc.scale.text(desc.unit)),
     }
@@ -195,6 +202,10 @@ mod tests {
         assert_eq!(amount(&desc(Unit::None, Scale::ONE), 12345), "12,345");
         assert_eq!(amount(&desc(Unit::Cycles, Scale::ONE), 12345), "12,345 cycles");
         assert_eq!(amount(&desc(Unit::Unknown(7), Scale::NANO), 1), "1 * 10^-9 unit-7");
+        let named = |name, stat_type| Desc { stat_type, ..Desc::counter(name, 0) };
+        assert_eq!(amount(&named("thread_id", StatType::Instant), 12345), "12345");
+        assert_eq!(amount(&named("depth", StatType::Instant), 12345), "12,345");
+        assert_eq!(amount(&named("lost_id", StatType::Cumulative), 12345), "12,345");
         let ns = desc(Unit::Seconds, Scale::NANO);
         assert_eq!(bound(&ns, Bucket { low: 1024, end: Some(2048) }), "≤ 2.05 µs");
         assert_eq!(bound(&ns, Bucket { low: 1 << 30, end: None }), "≥ 1.07 s");

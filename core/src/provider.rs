@@ -53,8 +53,8 @@ pub trait Provider: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// What is wrong and costs no object: a faster way of reading that had to be given up, say. Said
-    /// for as long as it is so; whoever passes it on does so once.
+    /// What is wrong and costs no object: a faster way of reading that had to be given up, say.
+    /// Said for as long as it is so; whoever passes it on does so once.
     fn warnings(&self) -> Vec<Error> {
         Vec::new()
     }

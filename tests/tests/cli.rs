@@ -10,6 +10,7 @@ mod cli {
     mod privileges;
     mod qmp;
     mod same;
+    mod sched;
     mod stat;
     mod tables;
     mod usage;

@@ -59,8 +59,8 @@ fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
 /// What is wanted of a schema.
 type Wanted = fn(&Desc) -> bool;
 
-/// Plans of all kinds: the whole block and a part of it, which are copied; many words and few, which
-/// are loaded one by one.
+/// Plans of all kinds: the whole block and a part of it, which are copied; many words and few,
+/// which are loaded one by one.
 const PLANS: [(&str, Wanted); 8] = [
     ("everything", |_| true),
     ("every histogram", |desc| desc.stat_type.is_histogram()),

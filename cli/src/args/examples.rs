@@ -79,6 +79,8 @@ EXAMPLES
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev --json
   vCPUs called as their QEMU calls them, and read without asking it:
       vmstrobe query -p 4711 --from-qmp /run/web.qmp
+  How long did each vCPU run, how long did it wait for a CPU, and which thread is it?
+      vmstrobe query -p 4711 --provider sched
   What a program publishes in a table of its own, by its process, its file or its socket:
       vmstrobe query -p 4711 --provider xyz
       vmstrobe query --table /dev/shm/xyz
@@ -106,6 +108,8 @@ EXAMPLES
       vmstrobe stat -i 1000 --names exits,halt_exits
   What does each vCPU do while a benchmark runs?
       vmstrobe stat --per-vcpu -o stat.txt -- ssh guest ./benchmark
+  How much of its time does each vCPU wait for a CPU of the host: what its guest sees as steal?
+      vmstrobe stat --provider sched --per-vcpu -d 10s
   The same for a program, one JSON object a line:
       vmstrobe stat -i 100 --json -p 4711
   Ten seconds of a program's own statistics, each object by itself:
@@ -141,6 +145,8 @@ EXAMPLES
       vmstrobe serve --all --qmp-dir /run/vmstrobe --group kvm
   For two of them, and not only until they end:
       vmstrobe serve -p 4711 -p 4712 --qmp-dir /run/vmstrobe --on-exit wait
+  With how long each vCPU waits for a CPU of the host, and when its thread runs:
+      vmstrobe serve --sched --qmp /run/web.sock
   For a client that counts on the order in which QEMU lists things:
       vmstrobe serve --qmp /run/web.sock --qemu-order
 

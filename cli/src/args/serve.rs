@@ -41,6 +41,11 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "How")]
     pub(crate) qemu_order: bool,
 
+    /// Tell also what the host's scheduler says of each vCPU's thread, as provider sched, which no
+    /// QEMU has: how long it ran, and how long it waited for a CPU
+    #[arg(long, help_heading = "How")]
+    pub(crate) sched: bool,
+
     /// What to do when the virtual machines have ended: end as well, or wait for a signal, while
     /// queries answer `[]` [default: end; wait if --all is given a directory]
     #[arg(long, value_name = "WHAT", help_heading = "How")]

@@ -10,6 +10,9 @@ use vmstrobe_core::{Names, Target};
 
 use super::quantity;
 
+/// The provider that is there for who names it alone: QEMU has none of that name.
+pub(crate) const SCHED: &str = "sched";
+
 const HEADING: &str =
     "Where from (default: the only virtual machine here, or else the only program with tables)";
 
@@ -74,6 +77,30 @@ pub(crate) enum When {
     Require,
 }
 
+/// Whose statistics are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// Our own, which need nobody else.
+    Own,
+    /// What there is.
+    Usual,
+    /// What there is, and [`SCHED`].
+    WithSched,
+}
+
+impl Whose {
+    /// Of this target and provider, if they were named.
+    pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
+        match (target, provider) {
+            (Some(vmstrobe_sampler::TARGET), _) | (_, Some(vmstrobe_sampler::PROVIDER)) => {
+                Self::Own
+            }
+            (_, Some(SCHED)) => Self::WithSched,
+            _ => Self::Usual,
+        }
+    }
+}
+
 /// Which statistics.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
@@ -87,16 +114,16 @@ pub(crate) struct Wanted {
     #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
     pub(crate) names: Option<Names>,
 
-    /// Of one provider: kvm, cryptodev, anyone's own, or vmstrobe for vmstrobe itself
+    /// Of one provider: kvm, cryptodev, anyone's own, or vmstrobe for vmstrobe itself; or, not
+    /// shown otherwise, sched: what the host's scheduler says of each vCPU's thread
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<String>,
 }
 
 impl Wanted {
-    /// Our own statistics need nobody else.
-    pub(crate) fn needs_source(&self) -> bool {
-        self.target.as_deref() != Some(vmstrobe_sampler::TARGET)
-            && self.provider.as_deref() != Some(vmstrobe_sampler::PROVIDER)
+    /// Whose statistics that takes.
+    pub(crate) fn whose(&self) -> Whose {
+        Whose::of(self.target.as_deref(), self.provider.as_deref())
     }
 
     /// What kind of object, if it was said.

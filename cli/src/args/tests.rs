@@ -47,11 +47,18 @@ fn stat_takes_it_all() {
 #[test]
 fn what_is_left_open_stays_open() {
     assert_eq!(stat("stat").wanted.target(), None);
-    assert!(stat("stat").wanted.needs_source() && !stat("stat").source.is_named());
+    assert!(stat("stat").wanted.whose() == Whose::Usual && !stat("stat").source.is_named());
     assert_eq!(stat("stat").pace.rate, 1000.0);
     assert_eq!(stat("stat --target xyz").wanted.target(), Some(Target::from_name("xyz")));
-    for own in ["stat --target sampler", "stat --provider vmstrobe"] {
-        assert!(!stat(own).wanted.needs_source());
+    for (line, whose) in [
+        ("stat --target sampler", Whose::Own),
+        ("stat --provider vmstrobe", Whose::Own),
+        ("stat --target sampler --provider sched", Whose::Own),
+        ("stat --provider kvm", Whose::Usual),
+        ("stat --provider sched", Whose::WithSched),
+        ("stat --target vcpu --provider sched", Whose::WithSched),
+    ] {
+        assert_eq!(stat(line).wanted.whose(), whose, "{line}");
     }
 }
 
@@ -87,10 +94,11 @@ fn serve(line: &str) -> ServeArgs {
 fn serve_answers_at_one_place() {
     let args = serve(
         "serve -p 1 --from-qmp a --table t --qmp b --mode 666 --group kvm --qemu-order --on-exit \
-         wait",
+         wait --sched",
     );
     assert_eq!((args.qmp_path, args.qmp_dir), (Some("b".into()), None));
     assert_eq!((args.source.qmp, args.source.tables), (vec!["a".into()], vec!["t".into()]));
+    assert!(args.sched && !serve("serve --qmp b").sched);
     assert!(args.qemu_order && args.group.is_some_and(|group| group == "kvm"));
     let args = serve("serve --all --qmp-dir d --from-qmp a");
     assert_eq!((args.qmp_path, args.qmp_dir), (None, Some("d".into())));

@@ -2,8 +2,9 @@
 //! `/machine/unattached/device[0]`, every program may call a queue what it likes, and of some
 //! objects two can tell.
 //!
-//! Invariant: no two objects behind one [`Paths`] bear one path at a time, and an object keeps its
-//! path as long as it is there, whoever else comes or goes.
+//! Invariant: no two objects behind one [`Paths`] bear one path at a time, but for those that are
+//! one object, of which two providers tell; and an object keeps its path as long as it is there,
+//! whoever else comes or goes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +33,8 @@ struct Distinct {
     number: usize,
     standing: Standing,
     paths: Paths,
+    /// It has all objects of that number, and so gives back the paths of those that are gone.
+    has_all: bool,
 }
 
 /// How a provider stands among others.
@@ -52,11 +55,29 @@ impl Paths {
         inner: Arc<dyn Provider>,
         standing: Standing,
     ) -> Arc<dyn Provider> {
-        let number = self.with(|given| {
+        let number = self.number();
+        Arc::new(Distinct { inner, number, standing, paths: self.clone(), has_all: true })
+    }
+
+    /// The same two providers, among others. What the second has is of the first's objects, known
+    /// by their keys, and bears their paths.
+    pub(super) fn distinct_pair(
+        &self,
+        [first, second]: [Arc<dyn Provider>; 2],
+        standing: Standing,
+    ) -> [Arc<dyn Provider>; 2] {
+        let number = self.number();
+        [(first, true), (second, false)].map(|(inner, has_all)| {
+            let (standing, paths) = (standing.clone(), self.clone());
+            Arc::new(Distinct { inner, number, standing, paths, has_all }) as _
+        })
+    }
+
+    fn number(&self) -> usize {
+        self.with(|given| {
             given.providers += 1;
             given.providers
-        });
-        Arc::new(Distinct { inner, number, standing, paths: self.clone() })
+        })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Given) -> T) -> T {
@@ -126,7 +147,9 @@ impl Provider for Distinct {
         let mut objects = self.inner.objects()?;
         objects.retain(|object| self.shows(&object.schema));
         self.paths.with(|given| {
-            given.keep(self.number, &objects);
+            if self.has_all {
+                given.keep(self.number, &objects);
+            }
             for object in &mut objects {
                 let wishes = self.wishes(&object.path);
                 object.path = given.path((self.number, object.key), wishes);
@@ -237,6 +260,38 @@ mod tests {
         fn refresh(&self, target: &Target) -> Result<()> {
             Err(Error::new(ErrorKind::Busy, target.name()))
         }
+    }
+
+    #[test]
+    fn of_one_object_two_can_tell() {
+        let paths = Paths::default();
+        let other = Program::new(&paths, "/vm/a", false);
+        let _other = other.add("/q");
+        assert_eq!(other.paths(), ["/q"]);
+        let (table, tables) = (TableWriter::new("xyz").unwrap(), Tables::new().unwrap());
+        tables.add_own(&table).unwrap();
+        let queues = TableSchema::new(Target::from_name("queue"));
+        let disks = TableSchema::new(Target::from_name("disk"));
+        let _objects = [table.add("/q", &queues).unwrap(), table.add("/d", &disks).unwrap()];
+        let tables: Arc<dyn Provider> = Arc::new(tables);
+        // The second tells of the queue alone.
+        let some =
+            Standing { hidden: Some(("xyz", Target::from_name("disk"))), ..Standing::default() };
+        let some = Paths::default().distinct(Arc::clone(&tables), some);
+        let standing = Standing { label: "/vm/b".to_owned(), ..Standing::default() };
+        let [all, some] = paths.distinct_pair([tables, some], standing);
+        let shown = |provider: &Arc<dyn Provider>| {
+            let objects = provider.objects().unwrap();
+            objects.into_iter().map(|object| String::from(object.path)).collect::<Vec<_>>()
+        };
+        // Whoever is asked first.
+        assert_eq!(shown(&some), ["/vm/b/q"]);
+        assert_eq!(shown(&all), ["/vm/b/q", "/d"]);
+        assert_eq!(shown(&some), ["/vm/b/q"]);
+        // And takes no path from the first.
+        let _later = other.add("/d");
+        assert_eq!(other.paths(), ["/q", "/vm/a/d"]);
+        assert_eq!(shown(&all), ["/vm/b/q", "/d"]);
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! of our own is given back before the guest goes, which is what the order of the fields is for.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use vmstrobe_core::{Object, Registry};
+use vmstrobe_core::{Object, Provider, Registry};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Accel, OwnKvm};
+use vmstrobe_providers::{Accel, OwnKvm, Sched};
 
 use super::attached::Attached;
 use super::sources;
@@ -19,6 +21,19 @@ use crate::privileges::without;
 /// What the demo's guest is called.
 pub(super) const DEMO_NAME: &str = "demo";
 
+/// How long to wait for the threads of a demo's vCPUs to take their names, by which they are told.
+const NAMING: Duration = Duration::from_secs(1);
+/// How often to look for them.
+const NAMING_LOOK: Duration = Duration::from_millis(5);
+
+/// How what the user named is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    pub(crate) accel: Accel,
+    /// With what the scheduler says of the threads of vCPUs.
+    pub(crate) sched: bool,
+}
+
 /// Providers, and whose statistics they give.
 pub(super) struct Providers {
     pub(super) registry: Registry,
@@ -28,7 +43,7 @@ pub(super) struct Providers {
 
 /// What runs for a demo.
 pub(super) struct Demo {
-    _guest: Option<DemoGuest>,
+    guest: Option<DemoGuest>,
     _crypto: CryptoLoad,
 }
 
@@ -42,9 +57,9 @@ impl Providers {
     ///
     /// # Errors
     /// If what he named cannot be read, or it is not clear what is meant.
-    pub(super) fn named(source: &Source, accel: &Accel) -> Result<Self> {
+    pub(super) fn named(source: &Source, setup: &Setup) -> Result<Self> {
         let registry = Registry::default();
-        let attached = sources::open(source, &registry, accel)?;
+        let attached = sources::open(source, &registry, setup)?;
         Ok(Self { registry, attached, demo: None })
     }
 
@@ -52,10 +67,10 @@ impl Providers {
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
-    pub(super) fn demo(vcpus: u32, accel: &Accel) -> Result<Self> {
+    pub(super) fn demo(vcpus: u32, setup: &Setup) -> Result<Self> {
         vmstrobe_guest::usable()?;
         let mut guest = DemoGuest::new(vcpus)?;
-        let (vm, accel) = (guest.vm().fd(), accel.clone());
+        let (vm, accel) = (guest.vm().fd(), setup.accel.clone());
         let provider = without(|| OwnKvm::with_accel(DEMO_NAME, vm, accel))??;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
@@ -63,7 +78,13 @@ impl Providers {
         }
         without(|| guest.start())??;
         let registry = Registry::default();
-        registry.add(Arc::new(provider));
+        let provider = Arc::new(provider);
+        registry.add(Arc::clone(&provider) as _);
+        if setup.sched {
+            let sched = without(|| provider.sched())??;
+            wait_for_names(&sched, vcpus as usize)?;
+            registry.add(Arc::new(sched));
+        }
         Self::with_crypto(registry, Some(guest))
     }
 
@@ -78,9 +99,38 @@ impl Providers {
     fn with_crypto(registry: Registry, guest: Option<DemoGuest>) -> Result<Self> {
         let crypto = without(CryptoLoad::start)??;
         registry.add(crypto.provider());
-        let demo = Some(Demo { _guest: guest, _crypto: crypto });
+        let demo = Some(Demo { guest, _crypto: crypto });
         Ok(Self { registry, attached: Vec::new(), demo })
     }
+
+    /// Is a virtual machine read whose threads are on this host, and not only asked for?
+    pub(super) fn has_threads(&self) -> bool {
+        let has_guest = self.demo.as_ref().is_some_and(|demo| demo.guest.is_some());
+        has_guest || self.attached.iter().any(|who| who.is_vm && who.is_process())
+    }
+}
+
+/// Waits until all vCPUs can be told, if they ever can.
+///
+/// # Errors
+/// If they must be read in a way that cannot be used.
+fn wait_for_names(sched: &Sched, vcpus: usize) -> Result<()> {
+    for _ in 0..NAMING.as_millis() / NAMING_LOOK.as_millis() {
+        if sched.objects()?.len() >= vcpus {
+            break;
+        }
+        thread::sleep(NAMING_LOOK);
+    }
+    Ok(())
+}
+
+/// What those of these providers warn of that are meant.
+pub(super) fn warnings(
+    registry: &Registry,
+    is_meant: impl Fn(&dyn Provider) -> bool,
+) -> Vec<vmstrobe_core::Error> {
+    let providers = registry.providers();
+    providers.iter().filter(|one| is_meant(&***one)).flat_map(|one| one.warnings()).collect()
 }
 
 /// Everything that has statistics now, of all providers.

@@ -13,6 +13,7 @@ use vmstrobe_providers::{Accel, AccelStatus, Borrowed, HandedOver, Qmp, QmpShare
 use super::attach::Processes;
 use super::attached::{Attached, comm};
 use super::distinct::{Paths, Standing};
+use super::providers::Setup;
 use crate::args::Source;
 use crate::error::{Error, Result};
 use crate::privileges::{connecting, without};
@@ -22,7 +23,7 @@ use crate::privileges::{connecting, without};
 pub(super) struct Sources {
     registry: Registry,
     reaper: Reaper,
-    accel: Accel,
+    setup: Setup,
     paths: Paths,
     processes: Processes,
 }
@@ -32,14 +33,13 @@ pub(super) struct Sources {
 ///
 /// # Errors
 /// If one of them cannot be read, or it is not clear which one is meant.
-pub(super) fn open(source: &Source, registry: &Registry, accel: &Accel) -> Result<Vec<Attached>> {
-    let reaper = without(Reaper::new)??;
-    let mut sources = Sources::new(registry.clone(), reaper, accel.clone())?;
+pub(super) fn open(source: &Source, registry: &Registry, setup: &Setup) -> Result<Vec<Attached>> {
+    let mut sources = Sources::new(registry.clone(), Reaper::new()?, setup.clone())?;
     let mut attached = match source.all || !source.pids.is_empty() || !source.is_named() {
         true => sources.processes.attach(source)?,
         false => Vec::new(),
     };
-    sources.add_processes();
+    sources.add_processes()?;
     for file in &source.tables {
         attached.push(sources.processes.open_file(file)?);
     }
@@ -57,9 +57,9 @@ impl Sources {
     ///
     /// # Errors
     /// If the system has no threads for them.
-    pub(super) fn new(registry: Registry, reaper: Reaper, accel: Accel) -> Result<Self> {
-        let processes = Processes::new(&reaper, &accel)?;
-        Ok(Self { registry, reaper, accel, paths: Paths::default(), processes })
+    pub(super) fn new(registry: Registry, reaper: Reaper, setup: Setup) -> Result<Self> {
+        let processes = Processes::new(&reaper, &setup.accel)?;
+        Ok(Self { registry, reaper, setup, paths: Paths::default(), processes })
     }
 
     /// One process and nothing else: its virtual machine, its tables.
@@ -68,7 +68,7 @@ impl Sources {
     /// If nothing of it can be read.
     pub(super) fn process(&mut self, pid: u32) -> Result<Attached> {
         let attached = self.processes.attach_one(pid)?;
-        self.add_processes();
+        self.add_processes()?;
         Ok(attached)
     }
 
@@ -83,20 +83,43 @@ impl Sources {
         self.registry.add(self.paths.distinct(provider, standing));
     }
 
+    /// Virtual machines, with what the scheduler says of their vCPUs where that is wanted.
+    ///
+    /// # Errors
+    /// If the system has no thread for it.
+    fn add_vms(&self, kvm: Arc<Borrowed>, standing: Standing) -> Result<()> {
+        if !self.setup.sched {
+            self.add(kvm, standing);
+            return Ok(());
+        }
+        let sched = without(|| kvm.sched())??;
+        let both = self.paths.distinct_pair([kvm, Arc::new(sched)], standing);
+        both.into_iter().for_each(|provider| self.registry.add(provider));
+        Ok(())
+    }
+
     /// Of a QEMU, where it is asked for what KVM does not tell by itself. By the kernel-side tick
     /// KVM tells of every VM as a whole, too.
     fn beside_kvm(&self, label: String) -> Standing {
-        let is_read = matches!(self.accel.status(), AccelStatus::Open(_));
+        let is_read = matches!(self.setup.accel.status(), AccelStatus::Open(_));
         let hidden = is_read.then_some(("kvm", Target::Vm));
         Standing { label, always: false, hidden }
     }
 
     /// `-p`, `--all`, or nothing at all: virtual machines and tables of processes. The tables are
     /// there for `--table` too.
-    fn add_processes(&self) {
+    ///
+    /// # Errors
+    /// As [`Sources::add_vms`].
+    fn add_processes(&self) -> Result<()> {
         let (kvm, tables) = (Arc::clone(&self.processes.kvm), Arc::clone(&self.processes.tables));
-        self.add(kvm, labelled("/kvm"));
+        let standing = labelled("/kvm");
+        match self.processes.vmms.is_empty() {
+            true => self.add(kvm, standing),
+            false => self.add_vms(kvm, standing)?,
+        }
         self.add(tables, labelled("/table"));
+        Ok(())
     }
 
     /// `--from-qmp`: a QEMU alone, or what it knows beside a VM that is read in a quicker way.
@@ -125,17 +148,16 @@ impl Sources {
             return Ok(());
         }
         // On its own, so that its paths can be told from the others'.
-        let own = borrowed(&self.reaper, &self.accel)?;
+        let own = borrowed(&self.reaper, &self.setup.accel)?;
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
         kvm.detach(pid);
-        self.add(Arc::new(own), Standing { always: true, ..labelled(label(qmp)) });
-        Ok(())
+        self.add_vms(Arc::new(own), Standing { always: true, ..labelled(label(qmp)) })
     }
 
     /// `--from-socket`: what a process hands over.
     fn handed_over(&self, socket: &Path) -> Result<Attached> {
-        let (reaper, accel) = (self.reaper.clone(), self.accel.clone());
+        let (reaper, accel) = (self.reaper.clone(), self.setup.accel.clone());
         let lender = connecting(|| HandedOver::connect_with(socket, reaper, accel))??;
         let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for provider in lender.providers() {

@@ -4,14 +4,15 @@
 //! has ended when the kernel says so of its process; without a process, when nothing of it has been
 //! there for a while.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Registry, Target};
-use vmstrobe_providers::{Accel, Qmp, QmpShare, Reaper};
+use vmstrobe_providers::{Qmp, QmpShare, Reaper};
 
 use super::attached::{Absence, Attached};
-use super::providers::{DEMO_NAME, Demo, Providers};
+use super::providers::{DEMO_NAME, Demo, Providers, Setup};
 use super::sources::{self, Sources};
 use super::{DEMO_VCPUS, providers};
 use crate::args::Source;
@@ -36,11 +37,11 @@ impl VmRegistry {
     ///
     /// # Errors
     /// If it cannot be read, it is not clear what is meant, or it is several virtual machines.
-    pub(crate) fn named(source: &Source, accel: &Accel) -> Result<Self> {
+    pub(crate) fn named(source: &Source, setup: &Setup) -> Result<Self> {
         if source.demo {
-            return Ok(Self::of(Providers::demo(DEMO_VCPUS, accel)?));
+            return Ok(Self::of(Providers::demo(DEMO_VCPUS, setup)?));
         }
-        let providers = Providers::named(source, accel)?;
+        let providers = Providers::named(source, setup)?;
         let vms: Vec<&str> =
             providers.attached.iter().filter(|who| who.is_vm).map(|who| &*who.title).collect();
         if vms.len() > 1 {
@@ -59,9 +60,9 @@ impl VmRegistry {
     ///
     /// # Errors
     /// If nothing of it can be read.
-    pub(super) fn of_process(pid: u32, reaper: Reaper, accel: Accel) -> Result<Self> {
+    pub(super) fn of_process(pid: u32, reaper: Reaper, setup: Setup) -> Result<Self> {
         let registry = Registry::default();
-        let mut sources = Sources::new(registry.clone(), reaper, accel)?;
+        let mut sources = Sources::new(registry.clone(), reaper, setup)?;
         let attached = vec![sources.process(pid)?];
         let vm = Self::of(Providers { registry, attached, demo: None });
         Ok(Self { sources: Some(sources), ..vm })
@@ -168,7 +169,9 @@ fn several(vms: &[&str]) -> Error {
 /// `VM web (pid 4711)` with 4 vCPUs is `VM web (pid 4711, 4 vCPUs)`.
 fn with_counts(title: &str, objects: &[Object]) -> String {
     let mut counts: Vec<(&Target, usize)> = Vec::new();
-    for object in objects {
+    let mut seen = HashSet::new();
+    // Of one object two providers may tell.
+    for object in objects.iter().filter(|one| seen.insert((one.schema.target(), &one.path))) {
         let target = object.schema.target();
         match counts.iter_mut().find(|(known, _)| *known == target) {
             Some((_, count)) => *count += 1,
@@ -192,12 +195,20 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::Schema;
+    use vmstrobe_providers::Accel;
 
     use super::*;
 
     fn object(target: &str) -> Object {
         let schema = Schema::new("kvm", Target::from_name(target), Vec::new());
         Object { path: "/a".into(), index: None, schema, key: 0 }
+    }
+
+    #[test]
+    fn an_object_counts_once() {
+        let at = |path: &str| Object { path: path.into(), ..object("vcpu") };
+        let objects = [at("/a"), at("/b"), at("/a")];
+        assert_eq!(with_counts("VM web (pid 1)", &objects), "VM web (pid 1, 2 vCPUs)");
     }
 
     #[test]
@@ -213,7 +224,10 @@ mod tests {
             ("the demo guest", &["vcpu"], "the demo guest (1 vCPU)"),
             ("the table /a", &["queue", "queue"], "the table /a (2 queue objects)"),
         ] {
-            let objects: Vec<Object> = targets.iter().map(|target| object(target)).collect();
+            let each = targets.iter().enumerate();
+            let at = |at: usize| format!("/{at}").into_boxed_str();
+            let objects: Vec<Object> =
+                each.map(|(i, target)| Object { path: at(i), ..object(target) }).collect();
             assert_eq!(with_counts(title, &objects), want);
         }
     }
@@ -253,7 +267,8 @@ mod tests {
     fn our_own_health_is_not_among_them() {
         let table = vmstrobe_providers::TableWriter::new("vm").expect("there is memory");
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let vm = VmRegistry::named(&source, &Accel::off()).expect("it has a table");
+        let setup = Setup { accel: Accel::off(), sched: true };
+        let vm = VmRegistry::named(&source, &setup).expect("it has a table");
         let providers = vm.registry().providers();
         let names: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();
         assert_eq!(names, ["kvm", "table"]);

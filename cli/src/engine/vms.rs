@@ -11,11 +11,12 @@ use vmstrobe_providers::{Accel, Access, Qmp, QmpShare, Reaper, Scan, scan_all};
 
 use super::attach::{self, name};
 use super::hidden_text;
+use super::providers::Setup;
 use super::sources::vmm_behind;
 use super::vm::VmRegistry;
 use crate::args::Source;
 use crate::error::Result;
-use crate::privileges::{connecting, without};
+use crate::privileges::connecting;
 
 /// A process with virtual machines, now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -28,7 +29,7 @@ pub(crate) struct Vmm {
 /// How to open virtual machines one by one.
 pub(crate) struct Vms {
     reaper: Reaper,
-    accel: Accel,
+    setup: Setup,
     /// Those who are asked beside the VMs.
     qemus: Vec<Qemu>,
     all: bool,
@@ -44,7 +45,7 @@ impl Vms {
     ///
     /// # Errors
     /// If one of them cannot be asked.
-    pub(crate) fn new(source: &Source, accel: Accel) -> Result<Self> {
+    pub(crate) fn new(source: &Source, setup: Setup) -> Result<Self> {
         let connect = |socket: &PathBuf| -> Result<Qemu> {
             let qmp = connecting(|| Qmp::connect(socket, QmpShare::BesideKvm))??;
             Ok(Qemu { socket: socket.clone(), qmp: Arc::new(qmp) })
@@ -52,7 +53,7 @@ impl Vms {
         let is_alone = !source.all && source.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &source.qmp[..] };
         let qemus = sockets.iter().map(connect).collect::<Result<_>>()?;
-        Ok(Self { reaper: without(Reaper::new)??, accel, qemus, all: source.all })
+        Ok(Self { reaper: Reaper::new()?, setup, qemus, all: source.all })
     }
 
     /// Those that the user named, each by itself, or else the only one there is; none of `--all`,
@@ -65,7 +66,7 @@ impl Vms {
             return Ok(Vec::new());
         }
         if source.demo {
-            return Ok(vec![VmRegistry::named(source, &self.accel)?]);
+            return Ok(vec![VmRegistry::named(source, &self.setup)?]);
         }
         if !source.is_named() {
             return Ok(vec![self.open(attach::Found::look()?.the_only_one()?)?]);
@@ -83,8 +84,7 @@ impl Vms {
     /// # Errors
     /// If nothing of it can be read.
     pub(crate) fn open(&self, pid: u32) -> Result<VmRegistry> {
-        let (reaper, accel) = (self.reaper.clone(), self.accel.clone());
-        let mut vm = VmRegistry::of_process(pid, reaper, accel)?;
+        let mut vm = VmRegistry::of_process(pid, self.reaper.clone(), self.setup.clone())?;
         self.add_qemus(&mut vm);
         Ok(vm)
     }
@@ -102,7 +102,7 @@ impl Vms {
     /// If /proc cannot be read.
     pub(crate) fn look(&self) -> Result<Found> {
         let scan = scan_all()?;
-        Ok(Found { hidden: hidden_text(&scan), vms: by_process(&scan, &self.accel) })
+        Ok(Found { hidden: hidden_text(&scan), vms: by_process(&scan, &self.setup.accel) })
     }
 
     /// Gives each QEMU to its VM, at the start.
@@ -197,7 +197,8 @@ mod tests {
         let table = vmstrobe_providers::TableWriter::new("vms").expect("there is memory");
         let pid = std::process::id();
         let source = Source { pids: vec![pid, pid], ..Source::default() };
-        let vms = Vms::new(&source, Accel::off()).expect("there are threads");
+        let setup = Setup { accel: Accel::off(), sched: false };
+        let vms = Vms::new(&source, setup).expect("there are threads");
         let named = vms.named(&source).expect("it has a table");
         assert_eq!(named.iter().map(VmRegistry::pid).collect::<Vec<_>>(), [Some(pid)]);
         assert!(!named[0].has_ended());

@@ -6,13 +6,13 @@
 
 use std::sync::Arc;
 
-use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef};
+use vmstrobe_core::{Filter, Names, Object, Provider, Request, Schema, Target, VcpuRef};
 use vmstrobe_providers::AccelStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
-use crate::args::{Vcpus, Wanted};
-use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::args::{SCHED, Vcpus, Wanted, Whose};
+use crate::engine::{Engine, providers};
+use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 
 /// How many near names a text suggests.
@@ -71,7 +71,8 @@ impl Engine {
         let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
         if objects.is_empty() {
             let known = all.iter().map(|object| &object.schema);
-            return Err(nothing_of(&target, provider, known, &self.accel.status()));
+            let none = nothing_of(&target, provider, known, &self.accel.status());
+            return Err(self.explained(none, provider));
         }
         let names = ask.names.clone();
         let filter = ask.filter(target);
@@ -92,7 +93,7 @@ impl Engine {
         let (all, target) = (self.schemas()?, wanted.target());
         let is_meant = |schema: &&Arc<Schema>| {
             let is_ours = schema.provider() == OWN_PROVIDER;
-            is_of(schema, target.as_ref(), provider) && (!is_ours || !wanted.needs_source())
+            is_of(schema, target.as_ref(), provider) && (!is_ours || wanted.whose() == Whose::Own)
         };
         let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
@@ -106,12 +107,28 @@ impl Engine {
     fn check_provider(&self, provider: Option<&str>) -> Result<()> {
         let Some(provider) = provider else { return Ok(()) };
         let schemas = self.schemas()?;
-        let known: Vec<&str> = schemas.iter().map(|schema| schema.provider()).collect();
+        let mut known: Vec<&str> = schemas.iter().map(|schema| schema.provider()).collect();
         if known.contains(&provider) {
             return Ok(());
         }
-        let known = joined(known);
-        Err(Error::failed(format!("there is no provider '{provider}' here, only {known}")))
+        if self.providers.has_threads() {
+            // It would be there if it had been named.
+            known.push(SCHED);
+        }
+        let mut text = format!("there is no provider '{provider}' here, only {}", joined(known));
+        if provider == SCHED {
+            text += ": it is of virtual machines that run on this host, named by -p or --all";
+        }
+        Err(Error::failed(text))
+    }
+
+    /// The error with what that provider warns of, which may be why it has nothing.
+    fn explained(&self, error: Error, provider: Option<&str>) -> Error {
+        let is_meant = |one: &dyn Provider| Some(one.name()) == provider;
+        let warnings = providers::warnings(&self.providers.registry, is_meant);
+        let mut text = error.to_string();
+        warnings.iter().for_each(|warning| text += &format!(": {}", with_causes(warning)));
+        Error::failed(text)
     }
 }
 

@@ -6,16 +6,19 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use vmstrobe_core::{Filter, Layout, Provider, Registry, Target};
+use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
 use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
 use vmstrobe_sampler::{Census, Health, Probe, TARGET};
 
-use crate::args::When;
+use crate::args::{SCHED, When};
 use crate::error::{Error, Result, with_causes};
 use crate::text::{counted, thousands};
 
 /// The provider of which each object takes a system call, or all of them one.
 const KVM: &str = "kvm";
+/// How each object of [`SCHED`] is read that is not read with the others; see
+/// [`vmstrobe_providers::Sched`].
+const BY_PROC: &str = "/proc, asked ten times a second";
 /// The provider that gives the same statistics as its QEMU tells them.
 const QMP: &str = "qmp";
 
@@ -49,39 +52,59 @@ fn accel(when: When, auto: AccelMode) -> Result<Accel> {
     Ok(accel)
 }
 
-/// Which way the objects of KVM went in the last tick, and how often it was not the usual one.
+/// Which way the objects of KVM, or the threads of its vCPUs, went in the last tick, and how often
+/// it was not the usual one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Way {
     /// How many there are.
     objects: usize,
     /// How many of them were read all in one call.
     swept: usize,
-    /// Ticks by pread where one call was to do.
+    /// Ticks without the one call that was to do.
     fallback_ticks: u64,
     status: AccelStatus,
+    otherwise: Otherwise,
+}
+
+/// How those are read that are not read all in one call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Otherwise {
+    /// Objects of KVM.
+    Pread,
+    /// Threads of vCPUs; with what their provider warns of.
+    Proc(Option<String>),
 }
 
 impl Way {
     /// In words, for objects of which one is called `noun` with that article: `one pread a vCPU and
     /// tick`.
     pub(crate) fn text(&self, article: &str, noun: &str) -> String {
-        let Self { objects, swept, fallback_ticks, status } = self;
+        let Self { objects, swept, fallback_ticks, status, otherwise } = self;
+        let one_by_one = match otherwise {
+            Otherwise::Pread => format!("one pread {article} {noun}"),
+            Otherwise::Proc(_) => BY_PROC.to_owned(),
+        };
         let program = match status {
             AccelStatus::Open(how) => format!("the kernel-side tick ({how})"),
             _ => "the kernel-side tick".to_owned(),
         };
         match (*swept, *fallback_ticks) {
-            (0, 0) => format!("one pread {article} {noun} and tick"),
+            (0, 0) if *otherwise == Otherwise::Pread => format!("{one_by_one} and tick"),
+            (0, 0) => one_by_one,
             (0, ticks) => {
                 let ticks = counted(ticks as usize, "tick");
-                format!("one pread {article} {noun} in the last {ticks}")
+                format!("{one_by_one} in the last {ticks}")
             }
             (swept, _) if swept >= *objects => {
                 format!("{program}: one call for {}", counted(*objects, noun))
             }
             (swept, _) => {
                 let (swept, objects) = (thousands(swept as u64), counted(*objects, noun));
-                format!("{program}: one call for {swept} of {objects}, a pread for each other")
+                let each = match otherwise {
+                    Otherwise::Pread => "a pread for each other",
+                    Otherwise::Proc(_) => "the others by /proc",
+                };
+                format!("{program}: one call for {swept} of {objects}, {each}")
             }
         }
     }
@@ -93,10 +116,15 @@ impl Way {
                 Some(format!("the kernel-side tick was given up: {why}"))
             }
             (_, 1.., 0) => None,
-            (_, _, ticks @ 1..) => Some(format!("{} by pread", counted(ticks as usize, "tick"))),
-            (AccelStatus::Open(_) | AccelStatus::Untried, ..) => {
-                Some("quicker here than the kernel-side tick".to_owned())
+            (_, _, ticks @ 1..) => {
+                let ticks = counted(ticks as usize, "tick");
+                let how = if self.otherwise == Otherwise::Pread { "pread" } else { "/proc" };
+                Some(format!("{ticks} by {how}"))
             }
+            (AccelStatus::Open(_) | AccelStatus::Untried, ..) => match &self.otherwise {
+                Otherwise::Pread => Some("quicker here than the kernel-side tick".to_owned()),
+                Otherwise::Proc(why) => why.clone(),
+            },
             (status, ..) => Some(format!("kernel-side tick: {status}")),
         }
     }
@@ -107,6 +135,8 @@ impl Way {
 pub(super) struct WayMark {
     /// Those who ask a QEMU.
     asking: Vec<Arc<dyn Provider>>,
+    /// Those of threads.
+    sched: Vec<Arc<dyn Provider>>,
     accel: Accel,
     /// Of our own health alone.
     health: Probe,
@@ -118,36 +148,48 @@ impl WayMark {
     /// # Errors
     /// If its health cannot be opened.
     pub(super) fn new(registry: &Registry, accel: Accel, health: Health) -> Result<Self> {
-        let mut asking = registry.providers();
-        asking.retain(|provider| provider.name() == QMP);
+        let named = |name| {
+            let mut providers = registry.providers();
+            providers.retain(|provider| provider.name() == name);
+            providers
+        };
+        let (asking, sched) = (named(QMP), named(SCHED));
         let own = Registry::default();
         own.add(Arc::new(health));
         let health = Census::look(&own).0.probe(&Filter::all(Target::from_name(TARGET)))?;
-        Ok(Self { asking, accel, health })
+        Ok(Self { asking, sched, accel, health })
     }
 
     /// The way of the newest sample, whose layout this is; `None` if nothing in it is KVM's.
     pub(super) fn way(&mut self, layout: &Layout) -> Option<Way> {
-        let objects = self.objects(layout);
+        let of_sched = self.objects(layout, SCHED);
+        let objects = self.objects(layout, KVM) + of_sched;
         if objects == 0 {
             return None;
         }
+        let otherwise =
+            match of_sched {
+                0 => Otherwise::Pread,
+                _ => Otherwise::Proc(self.sched.iter().find_map(|sched| {
+                    sched.warnings().first().map(|warning| with_causes(warning))
+                })),
+            };
         // Our own health only fails to be read while it is written all the time.
         let health = self.health.read().ok()?;
         let count = |name| health.stat(name).next().and_then(|(_, value)| value.number());
         let [swept, fallback_ticks] =
             ["swept_rows", "fallback_ticks"].map(|name| count(name).unwrap_or(0));
         let status = self.accel.status();
-        Some(Way { objects, swept: swept as usize, fallback_ticks, status })
+        Some(Way { objects, swept: swept as usize, fallback_ticks, status, otherwise })
     }
 
-    /// How many objects are KVM's own, and not as a QEMU tells of them.
-    fn objects(&self, layout: &Layout) -> usize {
+    /// How many objects are of this provider, and not as a QEMU tells of them.
+    fn objects(&self, layout: &Layout, provider: &str) -> usize {
         // They never wait for their QEMU.
         let told = self.asking.iter().flat_map(|qemu| qemu.objects().unwrap_or_default());
         let told: HashSet<Box<str>> = told.map(|object| object.path).collect();
-        let of_kvm = layout.groups().iter().filter(|group| group.plan.schema().provider() == KVM);
-        let objects = of_kvm.flat_map(|group| &group.objects);
+        let is_its = |group: &&Group| group.plan.schema().provider() == provider;
+        let objects = layout.groups().iter().filter(is_its).flat_map(|group| &group.objects);
         objects.filter(|object| !told.contains(&object.path)).count()
     }
 }
@@ -157,8 +199,42 @@ mod tests {
     use super::*;
 
     fn way(swept: usize, fallback_ticks: u64, status: AccelStatus) -> (String, Option<String>) {
-        let way = Way { objects: 5, swept, fallback_ticks, status };
+        told(swept, fallback_ticks, status, Otherwise::Pread)
+    }
+
+    fn told(
+        swept: usize,
+        fallback_ticks: u64,
+        status: AccelStatus,
+        otherwise: Otherwise,
+    ) -> (String, Option<String>) {
+        let way = Way { objects: 5, swept, fallback_ticks, status, otherwise };
         (way.text("an", "object"), way.reason())
+    }
+
+    #[test]
+    fn the_way_of_threads_is_told_too() {
+        let open = || AccelStatus::Open("may_goto".to_owned());
+        let (proc, program) = (BY_PROC, "the kernel-side tick (may_goto): one call for");
+        let why = "a pid namespace";
+        for (swept, fallback_ticks, status, text, reason) in [
+            (5, 0, open(), format!("{program} 5 objects"), None),
+            (3, 0, open(), format!("{program} 3 of 5 objects, the others by /proc"), None),
+            (5, 2, open(), format!("{program} 5 objects"), Some("2 ticks by /proc")),
+            (0, 0, open(), proc.to_owned(), Some(why)),
+            (0, 0, AccelStatus::Off, proc.to_owned(), Some("kernel-side tick: switched off")),
+            (
+                0,
+                7,
+                AccelStatus::GivenUp("it was wrong".to_owned()),
+                format!("{proc} in the last 7 ticks"),
+                Some("the kernel-side tick was given up: it was wrong"),
+            ),
+        ] {
+            let want = (text, reason.map(str::to_owned));
+            let otherwise = Otherwise::Proc(Some(why.to_owned()));
+            assert_eq!(told(swept, fallback_ticks, status.clone(), otherwise), want, "{status:?}");
+        }
     }
 
     #[test]

@@ -182,11 +182,13 @@ mod tests {
 
     use super::*;
     use crate::args::Source;
+    use crate::engine::Setup;
 
     /// This process, which has a table.
     fn program() -> VmRegistry {
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        VmRegistry::named(&source, &Accel::off()).expect("it has a table")
+        let setup = Setup { accel: Accel::off(), sched: false };
+        VmRegistry::named(&source, &setup).expect("it has a table")
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Rate, Schema};
 
+use crate::text::is_id;
+
 /// What the samples of a level were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Level {
@@ -98,6 +100,11 @@ impl Line {
         }
     }
 
+    /// Would it be the sum of numbers that have none?
+    pub(super) fn has_no_sum(&self) -> bool {
+        self.objects > 1 && is_id(self.desc())
+    }
+
     /// Adds the same statistic of another object.
     pub(super) fn add(&mut self, other: Self) {
         self.objects += other.objects;
@@ -132,7 +139,7 @@ impl Amount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmstrobe_core::{Interval, Target};
+    use vmstrobe_core::{Interval, StatType, Target};
 
     fn line(amount: Amount, rate: Option<Rate>) -> Line {
         let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
@@ -170,6 +177,21 @@ mod tests {
         levels.add(line(Amount::Level(level(&[0, 9])), None));
         let want = Level { samples: 4, trues: 3, min: 0, max: 9, last: 13 };
         assert_eq!(levels.amount, Amount::Level(want));
+    }
+
+    #[test]
+    fn which_one_it_is_has_no_sum() {
+        let named = |name, stat_type| {
+            let desc = Desc { stat_type, ..Desc::counter(name, 0) };
+            let schema = Schema::new("sched", Target::Vcpu, vec![desc]);
+            let line = Line { schema, ..line(Amount::Level(level(&[7])), None) };
+            let mut sum = line.clone();
+            sum.add(line.clone());
+            [line.has_no_sum(), sum.has_no_sum()]
+        };
+        assert_eq!(named("thread_id", StatType::Instant), [false, true]);
+        assert_eq!(named("depth", StatType::Instant), [false, false]);
+        assert_eq!(named("lost_id", StatType::Cumulative), [false, false]);
     }
 
     #[test]

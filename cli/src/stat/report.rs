@@ -1,7 +1,8 @@
 //! One interval, printed: a table as `perf stat` has it, or a line of JSON.
 //!
-//! Invariant: what the table leaves out (statistics that did not move) it counts, and what went
-//! missing on the way (ticks, samples, rows, objects) it names. JSON leaves out nothing.
+//! Invariant: what the table leaves out (statistics that did not move) it counts, what has no sum
+//! and what went missing on the way (ticks, samples, rows, objects) it names. JSON leaves out
+//! nothing but sums that are none.
 
 use serde::Serialize;
 use vmstrobe_core::hmp::printable;
@@ -62,6 +63,7 @@ impl Report<'_> {
             let hidden = counted(hidden, "statistic");
             lines.push(format!(" not shown: {hidden} that did not move (-z shows them)"));
         }
+        lines.extend(self.without_sum(style).map(|note| format!(" {note}")));
         lines.extend(self.notes().map(|note| format!(" {note}")));
         lines.extend(self.way.as_deref().map(|way| format!(" sampled by {way}")));
         lines
@@ -75,7 +77,10 @@ impl Report<'_> {
             let cells = [time.clone(), String::new(), "nothing moved".to_owned()];
             table.row(cells.into_iter().filter(|cell| style.per_object || !cell.is_empty()));
         }
-        let notes = self.notes().map(|note| format!("{time:>9}  {note}"));
+        // It is so in all intervals.
+        let without_sum = self.without_sum(style).filter(|_| self.is_first);
+        let notes = without_sum.into_iter().chain(self.notes());
+        let notes = notes.map(|note| format!("{time:>9}  {note}"));
         let way = self.way.as_deref().map(|way| way_line(way, &time));
         table.lines().into_iter().chain(notes).chain(way).collect()
     }
@@ -98,6 +103,9 @@ impl Report<'_> {
             .column("", Align::Left);
         let mut hidden = 0;
         for line in self.tally.lines(style.per_object) {
+            if line.has_no_sum() {
+                continue;
+            }
             if line.is_at_rest() && !style.zeros {
                 hidden += 1;
                 continue;
@@ -107,6 +115,16 @@ impl Report<'_> {
             table.row(time.into_iter().chain(path).chain(cells(&line)));
         }
         (table, hidden)
+    }
+
+    /// What is left out because it has no sum.
+    fn without_sum(&self, style: Style) -> Option<String> {
+        let lines = self.tally.lines(style.per_object);
+        let left_out = lines.iter().filter(|line| line.has_no_sum());
+        let names: Vec<&str> = left_out.map(|line| &*line.desc().name).collect();
+        let names = names.join(", ");
+        (!names.is_empty())
+            .then(|| format!("not shown: {names}, of which there is no sum (--per-vcpu shows it)"))
     }
 
     fn title(&self) -> String {
@@ -307,7 +325,8 @@ fn json_stat(line: &Line) -> JsonStat {
             stat.true_share = Some(level.trues as f64 / level.samples.max(1) as f64);
         }
         Amount::Level(level) => {
-            (stat.level, stat.min, stat.max) = (Some(level.last), Some(level.min), Some(level.max));
+            stat.level = (!line.has_no_sum()).then_some(level.last);
+            (stat.min, stat.max) = (Some(level.min), Some(level.max));
         }
     }
     stat

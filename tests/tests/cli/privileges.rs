@@ -25,9 +25,8 @@ const LOOK: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_R
 /// What root has that no command of ours needs.
 const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
 const OPEN: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
-/// What closes the descriptors of the guest that the kernel-side tick is proven by, and what the
-/// kernel itself does for it.
-const PROVING: [&str; 2] = ["vmstrobe-reaper", "kvm-nx-lpage-re"];
+/// What the kernel itself does for the guest that the kernel-side tick is proven by.
+const WORKER: &str = "kvm-nx-lpage-re";
 /// The threads that read, ...
 const TICK: &str = "vmstrobe-tick";
 /// ... and that open what comes.
@@ -69,7 +68,7 @@ fn threads_of_a_sampler(child: &mut Reaped) -> BTreeMap<String, Vec<[CapabilityS
 }
 
 /// None but the thread that goes on opening has anything, and that one no more than `kept`; nor
-/// have those that proving the kernel-side tick has started.
+/// has the kernel's worker of the guest that proved the kernel-side tick.
 #[track_caller]
 fn samples_without(args: &[&str], kept: CapabilitySet) {
     let had = rustix::thread::capabilities(None).expect("one's own are known").permitted;
@@ -79,7 +78,7 @@ fn samples_without(args: &[&str], kept: CapabilitySet) {
     assert!(threads.contains_key("vmstrobe"), "{threads:?}");
     for (name, sets) in &threads {
         let may = if name == ROSTER { had & kept } else { CapabilitySet::empty() };
-        let may_have_more = PROVING.contains(&&**name);
+        let may_have_more = name == WORKER;
         for set in sets {
             let has = *set == [may; 2];
             let has_no_more = set.iter().all(|set| (kept | OPEN).contains(*set));
@@ -96,6 +95,7 @@ fn who_samples_has_no_capabilities() {
     samples_without(&["stat", "--demo", "-d", "2s"], LOAD);
     samples_without(&["demo", "-d", "2s", "--json"], LOAD);
     samples_without(&["stat", "--demo", "-d", "2s", "--accel", "off"], CapabilitySet::empty());
+    samples_without(&["stat", "--demo", "--provider", "sched", "-d", "2s"], LOAD);
     let Some((_qemu, pid)) = paused_qemu("rights", 1) else { return };
     samples_without(&["stat", "-p", &pid, "-d", "2s"], LOOK | LOAD);
     samples_without(&["stat", "-p", &pid, "-d", "2s", "--accel", "off"], LOOK);

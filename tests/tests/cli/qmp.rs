@@ -60,6 +60,10 @@ fn query(args: &[&str]) -> Vec<Json> {
     sorted(list(&parsed(&output.stdout)).iter().cloned())
 }
 
+fn paths(results: &[Json]) -> Vec<&Json> {
+    results.iter().map(|result| &result["qom-path"]).collect()
+}
+
 #[test]
 fn query_json_is_query_stats_of_every_target() {
     let Some(mut qemu) = Second::start("asked") else { return };
@@ -104,6 +108,9 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     let both = ["-p", &*pid, "--from-qmp", &socket];
     let ours = query(&[&both[..], &["--target", "vcpu"]].concat());
     assert_eq!(ours, qemu.stats("vcpu"));
+    // Whoever tells of a vCPU calls it so.
+    let threads = query(&[&both[..], &["--provider", "sched"]].concat());
+    assert_eq!(paths(&threads), paths(&ours));
     assert_eq!(query(&[&both[..], &["--target", "cryptodev"]].concat()), qemu.stats("cryptodev"));
     assert_eq!(query(&[&both[..], &["--target", "vm"]].concat()), qemu.stats("vm"));
     // Without the socket they are called as the kernel knows them, and without the kernel-side tick
@@ -145,6 +152,12 @@ fn several_qemus_are_told_apart() {
         assert_eq!(query(&[&sockets[..], &wanted].concat()), want);
         assert_eq!(query(&[&pids[..], &sockets, &wanted].concat()), want);
     }
+    let ours = query(&[&pids[..], &sockets, &["--target", "vcpu"]].concat());
+    let threads = query(&[&pids[..], &sockets, &["--provider", "sched"]].concat());
+    assert_eq!(paths(&threads), paths(&ours));
+    // Asked for, but not read: nobody knows its threads.
+    let output = vmstrobe(&["query", "--from-qmp", &a_socket, "--provider", "sched"]);
+    says(&output, 1, &["there is no provider 'sched' here", "named by -p or --all"]);
     // Whose vCPUs?
     let output = vmstrobe(&["query", "-p", &a_pid, "--from-qmp", &b_socket]);
     let what = format!("whose vCPUs does {b_socket} speak of? Behind it is pid {b_pid}");

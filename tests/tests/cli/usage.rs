@@ -81,7 +81,7 @@ fn what_is_not_there_is_status_1() {
         ("query --demo --target disk", &["nothing of target 'disk'", "only of cryptodev, vcpu"]),
         (
             "query --demo --provider xyz",
-            &["no provider 'xyz' here, only cryptodev, kvm and vmstrobe"],
+            &["no provider 'xyz' here, only cryptodev, kvm, sched and vmstrobe"],
         ),
         ("info stats --demo vcpu exots", &["did you mean 'exits'"]),
     ] {

@@ -120,8 +120,8 @@ impl Accel {
     /// Tries it now, if nobody has yet, on a guest of our own: some tens of ms.
     ///
     /// # Errors
-    /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take them,
-    /// if they did not read what pread does, or if it is switched off; with what to do.
+    /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take
+    /// them, if they did not read what pread does, or if it is switched off; with what to do.
     pub fn check(&self) -> Result<()> {
         self.kernel().map(drop)
     }

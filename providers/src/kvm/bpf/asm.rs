@@ -2,7 +2,8 @@
 //!
 //! Invariant: whatever is asked for becomes exactly the words that the kernel's
 //! `Documentation/bpf/standardization/instruction-set.rst` gives for it, or an error of
-//! [`Asm::finish`]; never another program. Whether a program is a good one is the verifier's to say.
+//! [`Asm::finish`]; never another program. Whether a program is a good one is the verifier's to
+//! say.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

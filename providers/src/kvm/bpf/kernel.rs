@@ -1,8 +1,8 @@
-//! The running kernel, proven: its offsets were tried on a guest of our own, of which both ways read
-//! the same.
+//! The running kernel, proven: its offsets were tried on a guest of our own, of which both ways
+//! read the same.
 //!
-//! Invariant: a [`Kernel`] is only there once that is so. Whatever is wrong with this kernel or with
-//! our rights is an error that says what and what to do.
+//! Invariant: a [`Kernel`] is only there once that is so. Whatever is wrong with this kernel or
+//! with our rights is an error that says what and what to do.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -35,8 +35,8 @@ impl Kernel {
     /// Tries it out: some tens of ms.
     ///
     /// # Errors
-    /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take them,
-    /// keeps its statistics elsewhere, or they do not read what `pread` does.
+    /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take
+    /// them, keeps its statistics elsewhere, or they do not read what `pread` does.
     pub(super) fn prove(btf_dir: &Path) -> Result<Self> {
         let offsets = Offsets::read(btf_dir)?;
         let reference = Reference::new()?;

@@ -1,10 +1,11 @@
-//! The program of the tick: goes through the objects of a sweep and copies what a plan keeps of each
-//! into its row.
+//! The program of the tick: goes through the objects of a sweep and copies what a plan keeps of
+//! each into its row.
 //!
-//! Invariant: it writes to its frame and to nothing else, and loads from kernel memory only by means
-//! that survive any address: `bpf_probe_read_kernel`, or loads from what `bpf_rdonly_cast` gave, of
-//! which a bad one gives 0. So that this is never taken for data, an object of which all words are 0
-//! must show its guard: the name that it bore when it was found. A row without data says why.
+//! Invariant: it writes to its frame and to nothing else, and loads from kernel memory only by
+//! means that survive any address: `bpf_probe_read_kernel`, or loads from what `bpf_rdonly_cast`
+//! gave, of which a bad one gives 0. So that this is never taken for data, an object of which all
+//! words are 0 must show its guard: the name that it bore when it was found. A row without data
+//! says why.
 
 use std::os::fd::BorrowedFd;
 
@@ -107,7 +108,8 @@ impl Tick<'_> {
         };
         self.begin(&mut asm);
         match self.looping {
-            // It is 0, of which the verifier must not know: what it does not know it need not count.
+            // It is 0, of which the verifier must not know: what it does not know it need not
+            // count.
             Loop::MayGoto => {
                 asm.load_map_value(R1, self.slots.fd(), START_BYTE);
                 asm.load(R8, R1, 0);

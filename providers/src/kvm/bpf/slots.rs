@@ -5,8 +5,8 @@
 //! the kernel is needed, and no other file's `private_data` is ever taken for a vCPU.
 //!
 //! Invariant: user space cannot write the array, and never reads it: no address of the kernel is
-//! known out here. It is filled before the tick's program runs, never after, and lives and ends with
-//! that; whoever runs that program keeps the descriptors open.
+//! known out here. It is filled before the tick's program runs, never after, and lives and ends
+//! with that; whoever runs that program keeps the descriptors open.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -113,8 +113,9 @@ impl Slots {
         self.map.as_fd()
     }
 
-    /// Fills the slots with the objects behind these files; `None` leaves one empty. `known` are two
-    /// files of our own guest, of the statistics and the plain one, by which those kinds are told.
+    /// Fills the slots with the objects behind these files; `None` leaves one empty. `known` are
+    /// two files of our own guest, of the statistics and the plain one, by which those kinds are
+    /// told.
     ///
     /// # Errors
     /// `Unsupported` if a file is not of that kind, or cannot be followed; [`Program::load`]'s.

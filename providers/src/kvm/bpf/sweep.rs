@@ -23,8 +23,8 @@ pub(super) const MAX_ROWS: usize = 4096;
 /// instructions, or 8192 branches that it has yet to come back to: a row has up to 550 and 12.
 const BOUNDED_ROWS_MAX: usize = 512;
 
-/// The most words of a row that are loaded one by one; of more, the whole span is copied, which is as
-/// quick from there on (measured: 81 ns against 76 for a block of 140).
+/// The most words of a row that are loaded one by one; of more, the whole span is copied, which is
+/// as quick from there on (measured: 81 ns against 76 for a block of 140).
 const WORDS_MAX: usize = 64;
 /// The same where a word is a call of a helper.
 const PROBED_WORDS_MAX: usize = 3;
@@ -111,8 +111,8 @@ impl Sweep {
     /// Finds the objects and loads the program, by the first of the steps that the kernel takes.
     ///
     /// # Errors
-    /// `Denied` if we may not; `Unsupported` if a file is not KVM's, or if the kernel takes none, in
-    /// the verifier's words of the last; `TooLarge` or `Io` if there is no room.
+    /// `Denied` if we may not; `Unsupported` if a file is not KVM's, or if the kernel takes none,
+    /// in the verifier's words of the last; `TooLarge` or `Io` if there is no room.
     pub(super) fn new(offsets: &Offsets, steps: &[Step], wanted: &Wanted<'_>) -> Result<Self> {
         let mut last = Error::new(ErrorKind::Unsupported, "there is no way to read a word");
         for &step in steps {

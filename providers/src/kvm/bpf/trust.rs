@@ -1,7 +1,7 @@
 //! Whether what the kernel-side tick reads is still believed, by all who read so.
 //!
-//! Invariant: once in doubt, always in doubt. The tick only stores some words; what they mean is put
-//! into a sentence elsewhere.
+//! Invariant: once in doubt, always in doubt. The tick only stores some words; what they mean is
+//! put into a sentence elsewhere.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -155,7 +155,7 @@ impl Witness {
                 let descs = self.plan.schema().descs();
                 let name = column.map_or("?", |column| &descs[column.desc].name);
                 Some(format!(
-                    "of {path} it read {name} as {seen}, and pread {before} before and {after} after"
+                    "of {path} it read {name} as {seen}, pread {before} before and {after} after"
                 ))
             }
             _ => None,

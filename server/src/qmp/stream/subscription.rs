@@ -205,8 +205,8 @@ fn until_complete(period: Duration, batch: usize, depth: usize, samples: usize) 
 fn open(roster: &mut Roster) -> Result<Sweep> {
     match roster.refresh() {
         (Some(sweep), _) => Ok(sweep),
-        // Nothing is there, which for a roster that never looked is no change; or nobody can say, and
-        // says so again.
+        // Nothing is there, which for a roster that never looked is no change; or nobody can say,
+        // and says so again.
         (None, _) => roster.open(),
     }
 }

@@ -1,6 +1,8 @@
 //! Which way is taken when, and that both read the same.
 
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use vmstrobe_core::{Mask, Schema};
 
@@ -104,25 +106,37 @@ fn few_rows_are_measured() {
     assert!(matches!(guests.opener.accel().status(), AccelStatus::Open(_)));
 }
 
+/// A fall-back that takes so long.
+struct Waiting(Duration);
+
+impl Source for Waiting {
+    fn rows(&self) -> usize {
+        1
+    }
+
+    fn read(&mut self, _rows: Rows<'_>) {
+        thread::sleep(self.0);
+    }
+}
+
 #[test]
-fn a_source_is_as_quick_as_is_said() {
+fn it_is_measured_which_way_is_quicker() {
     if kernel().is_none() {
         return;
     }
     let guests = Guests::new(1, Accel::new(AccelMode::Require));
-    let stats = guests.stats(Subject::Vcpu);
-    let is_quicker = |plan: &Arc<ReadPlan>, count| {
-        let rows = repeated(&stats, count);
-        let departures = guests.opener.departures();
-        let fallback = pread_source(plan, &rows, departures, departures.count());
-        let objects = objects(plan.schema(), count);
-        let accel = guests.opener.accel();
-        let source = accel.source(&objects, plan, &rows, fallback, departures, departures.count());
+    let rows = repeated(&guests.stats(Subject::Vcpu), 64);
+    let plan = all(rows[0].as_ref().unwrap().schema());
+    let (accel, departures) = (guests.opener.accel(), guests.opener.departures());
+    let objects = objects(plan.schema(), rows.len());
+    let is_quicker_than = |wait| {
+        let fallback = Box::new(Waiting(wait));
+        let source = accel.source(&objects, &plan, &rows, fallback, departures, 0);
         is_quicker(&mut source.unwrap())
     };
-    let plan = named(stats[0].schema(), &["exits"]);
-    // Whatever the machine, a call of a program is not as quick as one pread, and quicker than 600.
-    assert_eq!((is_quicker(&plan, 1), is_quicker(&plan, 600)), (false, true));
+    assert!(is_quicker_than(Duration::from_millis(5)));
+    // It does nothing at all, not even a system call.
+    assert!(!is_quicker_than(Duration::ZERO));
 }
 
 /// As of a VMM that keeps none open: by what is behind the descriptors that every VMM has.

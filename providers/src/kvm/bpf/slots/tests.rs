@@ -187,6 +187,10 @@ fn check_program(lines: &[Line]) {
             assert_eq!(to.text, "r1 = r10");
         }
     }
+    // A number of 32 bits: what stands behind it, in the same word, is not counted.
+    let asked = lines.iter().position(|line| line.text == "if r9 >= r8 goto").unwrap();
+    let bounds: Vec<&str> = lines[asked - 3..asked].iter().map(|line| &*line.text).collect();
+    assert_eq!(bounds, ["r8 <<= 32", "r8 >>= 32", "r9 = u64[r6+0]"]);
     assert!(is_all_reached(lines), "{}", listing(lines));
 }
 

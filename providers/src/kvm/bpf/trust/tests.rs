@@ -35,12 +35,12 @@ fn each_doubt_has_its_words() {
         (Doubt::Unread(Unread::Incomplete), "its program did not come to an end".to_owned()),
         (
             outside(2, 1),
-            "of /vm/x/vcpu[2] it read halts as 3, and pread 10 before and 12 after".to_owned(),
+            "of /vm/x/vcpu[2] it read halts as 3, pread 10 before and 12 after".to_owned(),
         ),
         // Behind the objects.
         (
             outside(3, 0),
-            "of our own guest it read exits as 3, and pread 10 before and 12 after".to_owned(),
+            "of our own guest it read exits as 3, pread 10 before and 12 after".to_owned(),
         ),
     ] {
         let (trust, plan, objects) = rig();
@@ -106,7 +106,7 @@ fn doubts_are_noted_while_others_ask() {
         }
         drop(held);
         assert!(
-            asker.join().unwrap().ends_with("it read exits as 3, and pread 10 before and 12 after")
+            asker.join().unwrap().ends_with("it read exits as 3, pread 10 before and 12 after")
         );
     });
 }

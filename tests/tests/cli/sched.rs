@@ -1,0 +1,230 @@
+//! `--provider sched`: what the host's scheduler says of the threads of vCPUs, by both ways; and
+//! that nobody gets it who has not asked.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::ChildStdout;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use vmstrobe_tests::command::spawn;
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::qmp::Qmp;
+use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::rig::show;
+use vmstrobe_tests::serve::Serve;
+
+use super::same::{list, run_a_while, sorted_by};
+use crate::{fine, json as parsed, paused_qemu, says, vmstrobe};
+
+const NAMES: [&str; 4] = ["run_delay", "run_time", "timeslices", "thread_id"];
+/// The kernel-side tick where it can be used, and /proc.
+const WAYS: [&str; 2] = ["auto", "off"];
+const SCHED: [&str; 2] = ["--provider", "sched"];
+
+/// The results of a query, with the statistics of each by their names.
+fn query(args: &[&str]) -> Vec<(Json, Json)> {
+    let output = vmstrobe(&[&["query", "--json"], args].concat());
+    fine(&output);
+    let by_name = |result: &Json| {
+        assert_eq!(result["provider"], "sched", "{result}");
+        let stats = list(&result["stats"]);
+        assert_eq!(stats.iter().map(|stat| &stat["name"]).collect::<Vec<_>>(), NAMES);
+        let values = NAMES.iter().zip(stats).map(|(name, stat)| (*name, stat["value"].clone()));
+        (result["qom-path"].clone(), values.collect())
+    };
+    list(&parsed(&output.stdout)).iter().map(by_name).collect()
+}
+
+/// The providers of results or schemas.
+fn providers(entries: &Json) -> Vec<&str> {
+    list(entries).iter().map(|entry| entry["provider"].as_str().expect("it is a text")).collect()
+}
+
+#[test]
+fn nobody_gets_it_unasked() {
+    if !require_kvm() {
+        return;
+    }
+    let unasked = |args: &[&str]| {
+        let output = vmstrobe(args);
+        fine(&output);
+        parsed(&output.stdout)
+    };
+    assert_eq!(providers(&unasked(&["query", "--demo", "--json"])), ["kvm"; 4]);
+    let schemas = unasked(&["schema", "--demo", "--json"]);
+    let schemas = providers(&schemas);
+    assert!(schemas.contains(&"kvm") && !schemas.contains(&"sched"), "{schemas:?}");
+
+    let output = vmstrobe(&[&["schema", "--demo", "--json"], &SCHED[..]].concat());
+    fine(&output);
+    let time = |name: &str| {
+        json!({"name": name, "exponent": -9, "unit": "seconds", "base": 10,
+                                   "type": "cumulative"})
+    };
+    let want = json!([{"provider": "sched", "target": "vcpu", "stats": [
+        time("run_delay"),
+        time("run_time"),
+        {"name": "timeslices", "exponent": 0, "type": "cumulative"},
+        {"name": "thread_id", "exponent": 0, "type": "instant"},
+    ]}]);
+    assert_eq!(parsed(&output.stdout), want);
+    let text = vmstrobe(&["info", "stats", "--demo", "vcpu", "timeslices", "sched"]);
+    fine(&text);
+    assert_eq!(text.stdout.matches("    timeslices (cumulative): ").count(), 4, "{text:?}");
+}
+
+/// What `stat` says in each interval, while it runs.
+struct Intervals {
+    child: Reaped,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Intervals {
+    fn start(args: &[&str]) -> Self {
+        let stat = ["stat", "--json", "--per-vcpu", "-i", "1000"];
+        let mut child = spawn(&[&stat, &SCHED[..], args].concat());
+        let lines = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        Self { child, lines }
+    }
+
+    fn next(&mut self) -> Json {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).expect("it prints lines");
+        parsed(&line)
+    }
+}
+
+#[test]
+fn of_the_demo_it_is_the_same_by_both_ways() {
+    if !require_kvm() {
+        return;
+    }
+    for accel in WAYS {
+        let mut intervals = Intervals::start(&["--demo", "--accel", accel]);
+        let report = intervals.next();
+        let stats = list(&report["stats"]);
+        assert_eq!(stats.len(), 4 * NAMES.len(), "{report}");
+        for (vcpu, stats) in stats.chunks(NAMES.len()).enumerate() {
+            let names: Vec<&Json> = stats.iter().map(|stat| &stat["name"]).collect();
+            assert_eq!(names, NAMES);
+            let of_this = |stat: &Json| stat["qom-path"] == format!("/vm/demo/vcpu[{vcpu}]");
+            assert!(stats.iter().all(of_this), "{report}");
+            let number = |at: usize, key: &str| stats[at][key].as_u64().expect("it is a number");
+            // It ran, and no longer than there was time; it was given a CPU for that.
+            let seconds = report["seconds"].as_f64().expect("it is a number");
+            let ran = number(1, "delta") as f64 * 1e-9;
+            assert!(0.0 < ran && ran < 1.1 * seconds, "{ran} of {seconds} s: {report}");
+            assert!(number(2, "delta") > 0, "{report}");
+            // The thread is the vCPU's.
+            let task = format!("/proc/{}/task/{}", intervals.child.id(), number(3, "level"));
+            let name = fs::read_to_string(format!("{task}/comm")).expect("it is of that process");
+            assert_eq!(name.trim_end(), format!("CPU {vcpu}/KVM"));
+            assert!(number(3, "min") == number(3, "max"), "{report}");
+        }
+        let way = report["way"].as_str().expect("it is a text");
+        show(&format!("sched of the demo, --accel {accel}: {way}"));
+        let by_proc = way.starts_with("/proc, asked ten times a second; ");
+        let swept = way.ends_with("): one call for 4 objects");
+        assert!(by_proc || swept && accel == "auto", "{way}");
+    }
+}
+
+#[test]
+fn a_sum_of_threads_is_not_shown() {
+    if !require_kvm() {
+        return;
+    }
+    let args = [&["stat", "--demo", "-d", "1s"], &SCHED[..]].concat();
+    let output = vmstrobe(&args);
+    fine(&output);
+    let told = |name: &str| output.stdout.lines().any(|line| line.contains(&format!("  {name}  ")));
+    assert!(told("run_time") && told("timeslices") && !told("thread_id"), "{output:?}");
+    let note = " not shown: thread_id, of which there is no sum (--per-vcpu shows it)\n";
+    assert!(output.stdout.contains(note), "{output:?}");
+    let of_vcpus = |line: &str| line.contains(" run_time ") && line.ends_with(" of vcpu time");
+    assert!(output.stdout.lines().any(of_vcpus), "{output:?}");
+
+    let output = vmstrobe(&[&args[..], &["--json"]].concat());
+    fine(&output);
+    let report = parsed(&output.stdout);
+    let threads = list(&report["stats"]).iter().find(|stat| stat["name"] == "thread_id");
+    let threads = threads.expect("nothing is left out for programs");
+    assert!(threads.get("level").is_none() && threads["min"].as_u64() < threads["max"].as_u64());
+    // Of one there is no sum.
+    let output = vmstrobe(&[&args[..], &["--vcpu", "1"]].concat());
+    fine(&output);
+    assert!(output.stdout.contains(" thread_id") && !output.stdout.contains("no sum"));
+}
+
+#[test]
+fn of_a_qemu_the_threads_are_those_it_names() {
+    let Some((mut qemu, pid)) = paused_qemu("threads", 3) else { return };
+    run_a_while(&mut qemu);
+    let cpus = qemu.execute("query-cpus-fast", Json::Null);
+    let cpus = sorted_by(list(&cpus).to_vec(), "cpu-index");
+    let threads: Vec<&Json> = cpus.iter().map(|cpu| &cpu["thread-id"]).collect();
+    for accel in WAYS {
+        let ours = query(&[&["-p", &pid, "--accel", accel], &SCHED[..]].concat());
+        let paths: Vec<&str> = ours.iter().filter_map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, [0, 1, 2].map(|at| format!("/vm/threads/vcpu[{at}]")));
+        let ids: Vec<&Json> = ours.iter().map(|(_, stats)| &stats["thread_id"]).collect();
+        assert_eq!(ids, threads, "{accel}");
+        for (_, stats) in &ours {
+            let tid = &stats["thread_id"];
+            // They rest, but each may be called for a moment by QEMU.
+            let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
+            let text = text.expect("it lives");
+            let words: Vec<u64> =
+                text.split_whitespace().map(|word| word.parse().expect("it is")).collect();
+            for (name, word) in ["run_time", "run_delay", "timeslices"].iter().zip(words) {
+                let ours = stats[name].as_u64().expect("it is a number");
+                assert!(ours > 0 || *name == "run_delay", "{stats}");
+                assert!(ours <= word, "{name}: {ours} was more than {word} is");
+            }
+        }
+    }
+}
+
+#[test]
+fn where_there_are_no_vcpus_it_says_so() {
+    let output = vmstrobe(&[&["query", "--target", "sampler"], &SCHED[..]].concat());
+    let why = "there is no provider 'sched' here, only vmstrobe: it is of virtual machines";
+    says(&output, 1, &[why]);
+    assert_eq!(output.stdout, "");
+}
+
+#[test]
+fn a_server_tells_of_it_if_it_is_to() {
+    if !require_kvm() {
+        return;
+    }
+    let ask = |serve: &Serve, command: &str, arguments: Json| {
+        let mut qmp = Qmp::connect(serve.socket()).expect("it listens");
+        qmp.execute(command, arguments)
+    };
+    let plain = Serve::start(&["--demo"]);
+    let schemas = ask(&plain, "query-stats-schemas", json!({}));
+    assert!(!providers(&schemas).contains(&"sched"), "{schemas}");
+    let serve = Serve::start(&["--demo", "--sched"]);
+    assert!(serve.said().contains("(4 vCPUs"), "{}", serve.said());
+    let schemas = ask(&serve, "query-stats-schemas", json!({"provider": "sched"}));
+    assert_eq!(providers(&schemas), ["sched"], "{schemas}");
+    // Both tell of one vCPU.
+    let vcpu = "/vm/demo/vcpu[1]";
+    let both = ask(&serve, "query-stats", json!({"target": "vcpu", "vcpus": [vcpu]}));
+    assert_eq!(providers(&both), ["kvm", "sched"], "{both}");
+    assert!(list(&both).iter().all(|entry| entry["qom-path"] == vcpu), "{both}");
+    let run_time = || {
+        let sched = json!([{"provider": "sched", "names": ["run_time"]}]);
+        let arguments = json!({"target": "vcpu", "vcpus": [vcpu], "providers": sched});
+        let reply = ask(&serve, "query-stats", arguments);
+        let [entry] = list(&reply) else { panic!("{reply}") };
+        entry["stats"][0]["value"].as_u64().expect("it is a number")
+    };
+    let before = run_time();
+    thread::sleep(Duration::from_millis(500));
+    let after = run_time();
+    assert!(0 < before && before < after, "{before} {after}");
+}
