@@ -50,6 +50,11 @@ impl Vms {
             let qmp = connecting(|| Qmp::connect(socket, QmpShare::BesideKvm))??;
             Ok(Qemu { socket: socket.clone(), qmp: Arc::new(qmp) })
         };
+        if source.all {
+            // Tried here, where it is no part of a look: the longer one takes, the later is the
+            // next. Whether it can be used is asked again for each VM.
+            let _ = setup.accel.check();
+        }
         let is_alone = !source.all && source.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &source.qmp[..] };
         let qemus = sockets.iter().map(connect).collect::<Result<_>>()?;

@@ -159,7 +159,8 @@ fn of_a_running_qemu_it_lies_between_what_that_says() {
     let like = ours();
     qemu.execute("cont", Json::Null);
     let (mut moved, mut rounds) = ([0, 0], 0);
-    while rounds < 60 || moved[0] < 100 || moved[1] < 1 {
+    // What a VM counts as a whole need not move.
+    while rounds < 60 || moved[0] < 100 {
         assert!(rounds < 1000, "the guest does next to nothing: {moved:?}");
         // Once its firmware has come to its end, it begins again.
         if rounds % 50 == 49 {
