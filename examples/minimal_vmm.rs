@@ -1,10 +1,10 @@
 //! A minimal VMM that serves its own statistics: what the author of a VMM copies.
 //!
 //! The VMM is one VM with two vCPUs; the guest writes to a port in a loop and halts now and then.
-//! What vmstrobe needs stands between the marker comments, 30 lines in all:
+//! The code for vmstrobe stands between the marker comments, 26 lines in all:
 //!
 //! * before a vCPU runs, its statistics are opened: later, the kernel would make that wait;
-//! * while the vCPUs run, a QMP server answers `query-stats` and `info stats` to whoever connects
+//! * while the vCPUs run, a QMP server answers `query-stats` and `info stats` to all who connect
 //!   to a Unix socket, as QEMU would; and one thread samples them 1000 times a second. Neither
 //!   stops a vCPU;
 //! * at the end, it prints by how much they have grown.

@@ -167,7 +167,7 @@ impl Source for ThreadSource {
     }
 }
 
-/// What the scheduler says of a thread.
+/// Reads a thread's run and wait time in ns, and how often it was given a CPU.
 fn read(file: &File) -> io::Result<[u64; STATS]> {
     // Three numbers of at most 20 digits.
     let mut text = [0; 64];

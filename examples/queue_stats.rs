@@ -24,7 +24,7 @@ use vmstrobe_providers::{Stat, TableSchema, TableWriter};
 
 const THREADS: usize = 2;
 const DISK_BYTES: usize = 1 << 20;
-/// What the guest asks for, in turn.
+/// The sizes that the guest asks for, in turn.
 const REQUEST_BYTES: [usize; 3] = [512, 4096, 65536];
 /// How long it waits between two requests.
 const PAUSE: Duration = Duration::from_micros(200);

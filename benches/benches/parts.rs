@@ -1,5 +1,5 @@
-//! Where time goes inside, by criterion: the parts of a tick and of setting one up, for whoever
-//! changes them. What the project promises is in `ratios`.
+//! Criterion benchmarks of the parts of a tick and of its setup, for people who change them. The
+//! figures that the project promises are in `ratios`.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,21 +4,18 @@
 //! there is such a VM or such a statistic, the engine finds out. Help is data and goes to standard
 //! output; anything wrong is one line that begins with `vmstrobe: `.
 
-use std::error::Error as StdError;
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::StyledStr;
-use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::error::{Error, Kind, Result, with_causes};
+use crate::error::Result;
 
 mod quantity;
 mod source;
 mod serve;
+mod habits;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
@@ -32,13 +29,15 @@ pub(crate) use source::{How, SCHED, Source, Vcpus, Wanted, When, Whose};
 ///
 /// It needs root, or these: for processes of other users CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH;
 /// for the kernel-side tick, which reads all vCPUs in one call and those of any VMM, CAP_BPF and
-/// CAP_PERFMON. Whatever else it has it gives up at once, and these before it samples: only what
-/// looks for virtual machines and vCPUs that come keeps them.
+/// CAP_PERFMON. One thread keeps these, to open what comes later, and CAP_DAC_OVERRIDE; in `serve`
+/// also CAP_CHOWN and CAP_FOWNER, to make sockets; in `stat -- CMD` also CAP_KILL, to pass signals
+/// on to CMD. It gives up everything else at the start. Threads that sample, serve or parse have no
+/// capability.
 ///
 /// Data goes to standard output, everything else to standard error. The exit status is 0 if it is
 /// done, 1 if it failed, 2 if the command line makes no sense.
 #[derive(Debug, Parser)]
-#[command(name = "vmstrobe", version, arg_required_else_help = true)]
+#[command(name = "vmstrobe", bin_name = "vmstrobe", version, arg_required_else_help = true)]
 #[command(after_help = examples::TOP)]
 struct Cli {
     #[command(subcommand)]
@@ -54,6 +53,9 @@ pub(crate) enum Command {
     /// what each does: as a table that refreshes on a terminal, as plain lines otherwise. It ends
     /// with how well the sampling went: ticks, missed ticks, how late they began and what they
     /// cost. Without a usable /dev/kvm it says why, and samples the crypto device alone.
+    ///
+    /// Ctrl-C, SIGTERM and SIGHUP end it. A second signal ends it at once, even while the terminal
+    /// is stopped (Ctrl-S); then reset(1) gives the terminal its cursor and its contents back.
     #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
 
@@ -62,7 +64,11 @@ pub(crate) enum Command {
     /// Shows each virtual machine with its process id, its name, how many vCPUs it has, and how its
     /// statistics can be read, or why they cannot and what to do about it. Below them the same of
     /// the tables in which programs publish statistics of their own: the process, the provider's
-    /// name, and how many objects of which target it has.
+    /// name, and how many objects of which target it has. A virtual machine is shown where it was
+    /// made: not in a process that inherited it, nor in one that reads its statistics.
+    ///
+    /// The look at all processes takes 2 s at most. Those that could not be looked at are named on
+    /// standard error.
     #[command(after_help = examples::LIST)]
     List(ListArgs),
 
@@ -99,6 +105,11 @@ pub(crate) enum Command {
     /// of this interval as bounds, because a bucket is all that is known; booleans the share of
     /// samples in which they were true; other levels the last value and the range.
     ///
+    /// Ctrl-C, SIGTERM and SIGHUP end it, and what was measured until then is printed. With a
+    /// command, signals that are sent to vmstrobe are passed on to it, SIGQUIT as well, and the
+    /// measuring ends with the command; a second one within 5 s kills it. Ctrl-C in a terminal
+    /// reaches the command without vmstrobe, and does not count. SIGHUP stays ignored under nohup.
+    ///
     /// With a command the exit status is the command's: 128 and the signal's number if one killed
     /// it, 127 if it was not found, 126 if it could not be run. If a process ends while it is
     /// measured, what was measured until then is printed, and the exit status is 1 unless the
@@ -114,9 +125,12 @@ pub(crate) enum Command {
     /// values that are read when the request is there, and it has one command more: stats-subscribe
     /// sends every sample, at a rate, without being asked again.
     ///
-    /// It serves until Ctrl-C or SIGTERM, or until the virtual machines have ended; then the exit
-    /// status is 0. Sockets of its own are removed, stale ones replaced, and none on which somebody
-    /// listens is ever taken away.
+    /// It serves until Ctrl-C, SIGTERM or SIGHUP, or until the virtual machines have ended; then
+    /// the exit status is 0. A second signal ends it at once. Sockets of its own are removed, stale
+    /// ones replaced, and none on which somebody listens is ever taken away.
+    ///
+    /// With --all a socket is called after its virtual machine only if that belongs to a trusted
+    /// user (--vm-user); those of others are at NAME-uidUID-PID.sock.
     #[command(after_help = examples::SERVE)]
     Serve(ServeArgs),
 }
@@ -285,34 +299,14 @@ pub(crate) struct StatArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// What the user typed.
+/// Parses the command line.
 ///
 /// # Errors
-/// Help or the version, if that was asked for; otherwise what cannot be understood.
+/// If it cannot be understood. Help and the version, if asked for, are returned as an error, too.
 pub(crate) fn parse() -> Result<Command> {
-    Cli::try_parse().map(|cli| cli.command).map_err(explain)
-}
-
-fn explain(error: clap::Error) -> Error {
-    let plain = |text: StyledStr| text.to_string();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            let text = error.render();
-            Error::new(Kind::Help, if colours { text.ansi().to_string() } else { plain(text) })
-        }
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            Error::usage(format!("name a command\n\n{}", plain(error.render()).trim_end()))
-        }
-        // Our own parsers' texts stand alone.
-        ErrorKind::ValueValidation => {
-            Error::usage(error.source().map_or_else(|| error.to_string(), with_causes))
-        }
-        _ => {
-            let text = plain(error.render());
-            Error::usage(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
-        }
-    }
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let parsed = Cli::try_parse_from(&words);
+    Ok(parsed.map_err(|error| habits::hinted(error, &words))?.command)
 }
 
 #[cfg(test)]

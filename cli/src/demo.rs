@@ -15,8 +15,10 @@ use crate::engine::{Engine, Session, accel_for_sampling};
 use crate::error::Result;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
+use crate::signals::Stop;
 use crate::stat;
-use crate::terminal::{Screen, Stop, size};
+use crate::stop;
+use crate::terminal::{Screen, has_cursor, size};
 pub(crate) use crypto::CryptoLoad;
 use summary::{Load, Summary};
 use view::View;
@@ -43,8 +45,8 @@ const LOOK: Duration = Duration::from_millis(10);
 /// If sampling fails, or the result cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = stat::timing(&args.pace)?;
-    Needs::of_demo(args.how.accel).keep_only();
-    let accel = accel_for_sampling(args.how.accel)?;
+    let broker = Needs::of_demo(args.how.accel).leave_to_broker()?;
+    let accel = accel_for_sampling(args.how.accel, broker)?;
     let (engine, vcpus) = match Engine::demo(args.vcpus, accel) {
         Ok(engine) => (engine, args.vcpus),
         Err(error) => {
@@ -53,10 +55,13 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
             (Engine::demo_without_guest()?, 0)
         }
     };
-    let live = out.is_terminal() && !args.json;
+    let live = out.is_terminal() && has_cursor() && !args.json;
     let unwatched = (!live && args.pace.count.is_none()).then_some(DURATION_UNWATCHED);
-    let stop = Stop::listen(false)?;
+    let stop = Stop::listen()?;
+    // A terminal that is stopped (Ctrl-S) keeps this thread from seeing the first.
+    stop::end_at_second_signal()?;
     let session = engine.start(filters(), timing)?;
+    let begin_wall_ns = stat::begin_wall_ns(session.first.window());
     let view = View::new(&session.first, vcpus, args.pace.rate);
     let mut show = Show {
         session,
@@ -76,7 +81,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     shown?;
     let way = show.session.way();
     let sampler = show.session.stop()?;
-    let load = Load { vcpus, rate_hz: args.pace.rate, seconds };
+    let load = Load { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
     let summary = Summary::new(sampler, &load, way.as_ref(), lost_samples);
     if args.json {
         out.lines([json::text(&summary)])?;
@@ -86,7 +91,8 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     Ok(0)
 }
 
-/// What is shown of vCPUs, the crypto device, and the sampler's health.
+/// Returns the filters for all that is shown: some statistics of the vCPUs, and all of the crypto
+/// device and of the sampler itself.
 fn filters() -> Vec<Filter> {
     let request = Request { provider: None, names: Some(Names::exact(vcpus::NAMES)) };
     let vcpus = Filter { providers: Some(vec![request]), ..Filter::all(Target::Vcpu) };

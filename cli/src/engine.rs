@@ -5,9 +5,9 @@
 //! [`Session`].
 //!
 //! Invariant: what is lent by a guest of our own is given back before the guest goes, which is what
-//! the order of the fields is for. Whoever passes statistics on gets a [`VmRegistry`], in which our
-//! own health is not. Nothing is read before this thread has given up what opening took, and the
-//! only thread that keeps it is the one that goes on opening.
+//! the order of the fields is for. A command that passes statistics on gets a [`VmRegistry`], which
+//! does not contain our own health. The broker of [`Accel`] does what opening takes: no thread here
+//! needs a capability.
 
 use std::sync::Arc;
 use std::thread;
@@ -23,9 +23,9 @@ use vmstrobe_sampler::{
 use crate::args::{Source, Whose};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
-use crate::privileges::{drop_all, keep_to_look, without};
 
 mod attached;
+mod left_out;
 mod attach;
 mod distinct;
 mod sources;
@@ -35,16 +35,16 @@ mod vms;
 mod wanted;
 mod way;
 
-pub(crate) use attach::hidden_text;
 use attached::Absence;
-pub(crate) use attached::Attached;
+pub(crate) use attached::{Attached, name_or_number};
+pub(crate) use left_out::{hidden_text, say_left_out};
 pub(crate) use providers::Setup;
 use providers::{Demo, Providers};
 pub(crate) use vm::VmRegistry;
 pub(crate) use vms::{FoundVm, Vmm, Vms};
 pub(crate) use wanted::Ask;
 use way::WayMark;
-pub(crate) use way::{Way, accel_for_reading, accel_for_sampling};
+pub(crate) use way::{Read, Way, accel_for_reading, accel_for_sampling};
 
 /// vCPUs of a demo guest that nobody said more about.
 pub(crate) const DEMO_VCPUS: u32 = 4;
@@ -69,19 +69,20 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The engine for what the user named: the one virtual machine on this host if he named none
-    /// and one is needed. Our own health is always among the providers.
+    /// Opens what the user named; if they named nothing and a source is needed, the only virtual
+    /// machine on this host, or else the only program with tables. Our own health is always among
+    /// the providers.
     ///
     /// # Errors
-    /// If what he named cannot be read, or it is not clear what is meant.
+    /// If what the user named cannot be read, or it is not clear what is meant.
     pub(crate) fn new(source: &Source, whose: Whose, accel: Accel) -> Result<Self> {
-        let setup = Setup { accel, sched: whose == Whose::WithSched };
+        let setup = Setup::new(source, accel, whose == Whose::WithSched);
         let providers = match whose {
             _ if source.demo => Providers::demo(DEMO_VCPUS, &setup)?,
             Whose::Own if !source.is_named() => Providers::none(),
             _ => Providers::named(source, &setup)?,
         };
-        Ok(Self::with_health(providers, setup.accel))
+        Ok(Self::with_health(providers, setup.attach.accel))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
@@ -89,12 +90,12 @@ impl Engine {
     /// # Errors
     /// If there is no usable `/dev/kvm`.
     pub(crate) fn demo(vcpus: u32, accel: Accel) -> Result<Self> {
-        let setup = Setup { accel, sched: false };
+        let setup = Setup::new(&Source::default(), accel, false);
         let providers = Providers::demo(vcpus, &setup)?;
-        Ok(Self::with_health(providers, setup.accel))
+        Ok(Self::with_health(providers, setup.attach.accel))
     }
 
-    /// The same where there can be no guest.
+    /// An engine with the crypto device alone, for a host where there can be no guest.
     ///
     /// # Errors
     /// If the system has no memory or threads for it.
@@ -129,7 +130,6 @@ impl Engine {
         for warning in Complaints::default().news(&warnings) {
             say(with_causes(warning));
         }
-        drop_all();
         let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Inline)?;
         sampler.tick();
         Ok(control.latest().load_full())
@@ -145,18 +145,14 @@ impl Engine {
         let mut roster = Roster::new(registry, filters);
         let sweep = roster.open()?;
         let depth = queue_depth(timing, sweep.layout().words());
-        let sampler = || Sampler::new(sweep, recorder, Fanout::Auto);
-        let (mut sampler, control) = without(sampler)??;
+        let (mut sampler, control) = Sampler::new(sweep, recorder, Fanout::Auto)?;
         let samples = control.subscribe(depth)?;
         // The first sample, taken before whatever the caller starts next.
         sampler.tick();
         let first = samples.try_recv();
         let first = first.ok_or_else(|| Error::failed("the first sample did not arrive"))?;
         let complain = |error: &vmstrobe_core::Error| say(with_causes(error));
-        // The roster's thread gets what it takes to open more; the tick's gets nothing.
-        keep_to_look();
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
-        drop_all();
         let running = sampler.start(timing)?;
         let state = State::Running(running);
         Ok(Session {
@@ -189,7 +185,7 @@ pub(crate) struct Session {
     absence: Absence,
     watch: Option<Watch>,
     state: State,
-    /// What the tick retires is dropped with it.
+    /// Holds what the tick retires, which is dropped with it.
     control: Control,
     way_mark: WayMark,
     attached: Vec<Attached>,
@@ -231,7 +227,7 @@ impl Session {
         }
     }
 
-    /// Those who have ended since the last call.
+    /// Returns the sources that have ended since the last call.
     pub(crate) fn newly_ended(&mut self) -> Vec<Attached> {
         let gone_for = self.absence.lasts();
         self.attached.extract_if(.., |attached| attached.has_ended(gone_for)).collect()
@@ -242,18 +238,23 @@ impl Session {
         self.attached.is_empty() || self.absence.is_for_good()
     }
 
-    /// Which way the objects of KVM went in the newest sample, if it has any.
+    /// Returns how the objects of KVM were read in the newest sample, if it has any.
     pub(crate) fn way(&mut self) -> Option<Way> {
         let newest = self.control.latest().load_full();
         self.way_mark.way(newest.layout())
     }
 
-    /// Ends the sampling and gives the sampler, to tick once more or tell of its health.
+    /// Ends the sampling and returns the sampler, to tick once more or to tell of its health.
     ///
     /// # Errors
-    /// What made the sampler fail.
+    /// The error that made the sampler fail.
     pub(crate) fn stop(&mut self) -> Result<&mut Sampler> {
-        self.watch = None;
+        match self.watch.take() {
+            // What a guest of our own has lent is given back before the guest goes.
+            Some(watch) if self._demo.is_some() => drop(watch),
+            Some(watch) => watch.end(),
+            None => {}
+        }
         self.state = match std::mem::replace(&mut self.state, State::Failed) {
             State::Running(running) => State::Stopped(Box::new(running.stop()?)),
             ended => ended,

@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vmstrobe_core::{Object, Provider, Target};
-use vmstrobe_providers::{Borrowed, FoundTable, Reaper, Tables, scan_all, scan_tables};
+use vmstrobe_providers::{FoundTable, Host, Tables};
 use vmstrobe_server::json;
 
 use crate::args::{ListArgs, Source, When};
-use crate::engine::{accel_for_reading, hidden_text};
+use crate::engine::{Setup, accel_for_reading, hidden_text, name_or_number, say_left_out};
 use crate::error::{Result, with_causes};
 use crate::out::{Out, say};
 use crate::privileges::Needs;
@@ -31,7 +31,7 @@ enum Entry {
     Table(TableEntry),
 }
 
-/// What one process publishes of one provider.
+/// The tables of one provider in one process.
 #[derive(Debug, Serialize)]
 struct TableEntry {
     pid: u32,
@@ -44,26 +44,21 @@ struct TableEntry {
     how: String,
 }
 
-/// Lists them.
+/// Lists the virtual machines and the tables.
 ///
 /// # Errors
 /// If /proc cannot be read, or the list not be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
-    Needs::of(&Source::default(), When::Auto).keep_only();
-    let found = scan_all()?;
-    let accel = accel_for_reading(When::Auto)?;
-    let kvm = Borrowed::with_accel(Reaper::new()?, accel.clone())?;
-    let mut vms = Vec::new();
-    for vm in &found.vms {
-        // Of several virtual machines in one process, the first attaches all.
-        let refused = kvm.attach(vm.pid).err();
-        let kernel_side = vms::kernel_side(&accel, args.verbose);
-        vms.push(VmEntry::new(vm, refused.as_ref(), &kernel_side, args.verbose));
-    }
-    let tables = tables(&scan_tables()?)?;
+    let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
+    let accel = accel_for_reading(When::Auto, broker)?;
+    let setup = Setup::new(&Source { all: true, ..Source::default() }, accel, false);
+    let found = setup.attach.host.scan()?;
+    let vms = vms::tried(&found.vms, &setup.attach, args.verbose)?;
+    let tables = tables(&found.tables, &setup.attach.host)?;
     if let Some(hidden) = hidden_text(&found) {
         say(hidden);
     }
+    say_left_out(&found.left_out);
     if args.json {
         let entries = vms.into_iter().map(Entry::Vm).chain(tables.into_iter().map(Entry::Table));
         out.lines([json::text(&entries.collect::<Vec<_>>())])?;
@@ -71,70 +66,83 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
         say("no virtual machine and no table of statistics found on this host; `vmstrobe demo` \
              starts one of its own");
     } else {
-        out.lines(lines(&vms, &tables))?;
+        out.lines(lines(&vms, &tables, out.width()))?;
     }
     Ok(0)
 }
 
-/// What became of the tables of one process.
+/// The outcome of reading the tables of one process: an error is why they cannot be read.
 type Tried = std::result::Result<Readable, String>;
 
-/// Those that could be read.
+/// The tables of one process that could be read.
 struct Readable {
     objects: Vec<Object>,
-    /// All there are.
+    /// The name of the provider of each, as the table says it.
+    providers: Vec<String>,
+    /// True if all of its tables could be read.
     is_all: bool,
 }
 
 /// Tries the tables of each process. Several of one provider in a process are one entry, as they
-/// are for whoever reads them.
+/// are for whoever reads them. A table says itself whose it is; only of one that cannot be read
+/// must the name of its memory tell.
 ///
 /// # Errors
 /// If the system has no thread to watch a process.
-fn tables(found: &[FoundTable]) -> Result<Vec<TableEntry>> {
+fn tables(found: &[FoundTable], host: &Host) -> Result<Vec<TableEntry>> {
     let mut entries = Vec::new();
     for of_process in found.chunk_by(|a, b| a.pid == b.pid) {
-        let tables = Tables::new()?;
+        let tables = Tables::on_host(host.clone())?;
         let tried = tables.attach(of_process[0].pid).and_then(|count| {
-            let objects = tables.objects()?;
-            Ok(Readable { objects, is_all: count >= of_process.len() })
+            let (objects, providers) = (tables.objects()?, tables.provider_names());
+            Ok(Readable { objects, providers, is_all: count >= of_process.len() })
         });
         let tried = tried.map_err(|error| with_causes(&error));
-        let mut seen: Vec<&str> = Vec::new();
-        for table in of_process {
-            if !seen.contains(&&*table.provider) {
-                seen.push(&table.provider);
-                entries.push(table_entry(table, &tried));
-            }
-        }
+        let process = &of_process[0];
+        let entry = |provider| table_entry(process, provider, &tried);
+        entries.extend(providers(of_process, &tried).into_iter().map(entry));
     }
     Ok(entries)
 }
 
-fn table_entry(table: &FoundTable, tried: &Tried) -> TableEntry {
+/// The providers of the tables of one process, each once.
+fn providers<'a>(found: &'a [FoundTable], tried: &'a Tried) -> Vec<&'a str> {
+    let read = tried.iter().flat_map(|tried| &tried.providers).map(String::as_str);
+    let is_all = tried.as_ref().is_ok_and(|tried| tried.is_all);
+    let unread = found.iter().filter(|_| !is_all).map(|table| &*table.provider);
+    let mut names = Vec::new();
+    for name in read.chain(unread) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The tables of that provider in that process.
+fn table_entry(process: &FoundTable, provider: &str, tried: &Tried) -> TableEntry {
     let mut objects = BTreeMap::new();
-    let its_own = |object: &&Object| {
-        // As it was found: harmless to a terminal.
-        object.schema.provider().escape_debug().to_string() == table.provider
-    };
+    let its_own = |object: &&Object| object.schema.provider() == provider;
     for object in tried.iter().flat_map(|tried| &tried.objects).filter(its_own) {
         let target: &Target = object.schema.target();
         *objects.entry(target.name().to_owned()).or_default() += 1;
     }
     let (readable, how) = match tried {
-        Ok(tried) if tried.is_all || !objects.is_empty() => (true, "mapped".to_owned()),
+        Ok(tried) if tried.providers.iter().any(|name| name == provider) => {
+            (true, "mapped".to_owned())
+        }
         Ok(_) => (false, "no table of a kind that is known, or just being made".to_owned()),
         Err(why) => (false, why.clone()),
     };
-    let FoundTable { pid, comm, provider } = table.clone();
-    TableEntry { pid, name: comm, provider, objects, readable, how }
+    let FoundTable { pid, comm, .. } = process.clone();
+    TableEntry { pid, name: comm, provider: provider.to_owned(), objects, readable, how }
 }
 
-/// For people: one table below the other.
-fn lines(vms: &[VmEntry], tables: &[TableEntry]) -> Vec<String> {
+/// For people: one table below the other, on a terminal of that width.
+fn lines(vms: &[VmEntry], tables: &[TableEntry], width: usize) -> Vec<String> {
     let parts = [
-        (!vms.is_empty()).then(|| vms::lines(vms)),
-        (!tables.is_empty()).then(|| table_table(tables).lines()),
+        (!vms.is_empty()).then(|| vms::lines(vms, width)),
+        (!tables.is_empty()).then(|| table_table(tables).lines_cut(width)),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(&String::new())
 }
@@ -154,7 +162,8 @@ fn table_table(entries: &[TableEntry]) -> Table {
             (true, true) => "none".to_owned(),
             (true, false) => "-".to_owned(),
         };
-        let (name, provider) = (entry.name.clone(), entry.provider.clone());
+        let name = name_or_number(entry.name.clone(), entry.pid);
+        let provider = entry.provider.clone();
         let how = how(entry.readable, &entry.how);
         table.row([entry.pid.to_string(), name, provider, objects, how]);
     }
@@ -187,18 +196,18 @@ mod tests {
         let vms =
             [entry(Some("web"), readable, None), entry(None, Access::NoStatsFds, Some(&too_old))];
         let tried: Tried = Err("it is torn".to_owned());
-        let tables = [table_entry(&FoundTable { pid: 99, ..found("xyz") }, &tried)];
+        let tables = [table_entry(&FoundTable { pid: 99, ..found("xyz") }, "xyz", &tried)];
         let want = [
             " PID  NAME  VCPUS  HOW",
             "4711  web       2  stats fds of its vCPUs",
-            "4711  -         2  cannot be read: it is too old",
+            "4711  4711      2  cannot be read: it is too old",
             "",
             "PID  PROCESS  PROVIDER  OBJECTS  HOW",
             " 99  xyzd     xyz       -        cannot be read: it is torn",
         ];
-        assert_eq!(lines(&vms, &tables), want);
-        assert_eq!(lines(&vms, &[]), want[..3]);
-        assert_eq!(lines(&[], &tables), want[4..]);
+        assert_eq!(lines(&vms, &tables, 80), want);
+        assert_eq!(lines(&vms, &[], 80), want[..3]);
+        assert_eq!(lines(&[], &tables, 80), want[4..]);
         let [_, vm] = vms;
         let [table] = tables;
         let want = r#"[{"kind": "vm", "pid": 4711, "name": null, "vcpus": 2, "#.to_owned()
@@ -214,22 +223,34 @@ mod tests {
         let target = |name| TableSchema::new(Target::from_name(name));
         let add = |path, name| table.add(path, &target(name)).expect("there is room");
         let mut objects = vec![add("/q[0]", "queue"), add("/q[1]", "queue"), add("/d", "disk")];
+        // Whatever its memory is called; other tests have tables in this process, too.
         let look = || {
-            let found = [found("list-me"), found("list-me"), found("someone-else")];
-            tables(&found).expect("there are threads")
+            let found = [found("a-name-of-its-memory")];
+            let entries = tables(&found, &Host::default()).expect("there are threads");
+            assert!(entries.iter().all(|entry| entry.provider != found[0].provider), "{entries:?}");
+            entries.into_iter().filter(|entry| entry.provider == "list-me").collect::<Vec<_>>()
         };
         let entries = look();
-        assert_eq!(entries.len(), 2);
+        assert_eq!(entries.len(), 1);
         let text = table_table(&entries).lines()[1].clone();
-        assert!(text.ends_with("xyzd     list-me       1 disk, 2 queue  mapped"), "{text}");
+        assert!(text.ends_with("xyzd     list-me   1 disk, 2 queue  mapped"), "{text}");
         let json = json::text(&entries[0]);
         assert!(json.contains(r#""objects": {"disk": 1, "queue": 2}, "readable": true"#), "{json}");
+        // A process whose name is not seen goes by its number.
+        let pid = std::process::id();
+        let blank = TableEntry {
+            name: " ".to_owned(),
+            ..table_entry(&found("xyz"), "xyz", &Err(String::new()))
+        };
+        let text = table_table(&[blank]).lines()[1].clone();
+        assert!(text.starts_with(&format!("{pid}  {pid}  ")), "{text}");
         objects.clear();
         assert!(look()[0].objects.is_empty());
         // Without objects it is told from one that cannot be read by their number.
         let text = |is_all| {
-            let tried: Tried = Ok(Readable { objects: Vec::new(), is_all });
-            let line = table_table(&[table_entry(&found("xyz"), &tried)]).lines()[1].clone();
+            let providers = if is_all { vec!["xyz".to_owned()] } else { Vec::new() };
+            let tried: Tried = Ok(Readable { objects: Vec::new(), providers, is_all });
+            let line = table_table(&[table_entry(&found("xyz"), "xyz", &tried)]).lines()[1].clone();
             line.split_once("xyz ")
                 .map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>().join(" "))
         };

@@ -8,12 +8,16 @@
 mod error;
 mod args;
 mod privileges;
+mod limits;
 mod engine;
 
 mod out;
 mod text;
+mod width;
 mod table;
 mod terminal;
+mod signals;
+mod stop;
 
 mod list;
 mod schema;
@@ -26,11 +30,13 @@ use std::process::ExitCode;
 
 use args::Command;
 use error::{Error, Kind, Result};
-use out::{Out, say};
+use limits::OpenFiles;
+use out::{Out, say_lines};
 
 fn main() -> ExitCode {
     let mut out = Out::stdout();
-    let done = args::parse().and_then(|command| run(command, &mut out));
+    let open_files = OpenFiles::raise();
+    let done = args::parse().and_then(|command| run(command, open_files, &mut out));
     // What was written before an error still has to get out.
     let flushed = out.flush();
     let status = done.and_then(|status| flushed.map(|()| status));
@@ -40,21 +46,21 @@ fn main() -> ExitCode {
 /// Tells the user, help on standard output and an error on standard error, and gives the status.
 fn show(error: &Error, out: &mut Out) -> u8 {
     if error.kind == Kind::Help {
-        let shown = out.text(&error.to_string()).and_then(|()| out.flush());
+        let shown = out.as_is(&error.to_string()).and_then(|()| out.flush());
         return shown.map_or_else(|error| show(&error, out), |()| 0);
     }
-    say(error);
+    say_lines(error.lines());
     error.status()
 }
 
-fn run(command: Command, out: &mut Out) -> Result<u8> {
+fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
     match command {
         Command::Demo(args) => demo::run(&args, out),
         Command::List(args) => list::run(&args, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
-        Command::Stat(args) => stat::run(&args, out),
+        Command::Stat(args) => stat::run(&args, open_files, out),
         Command::Serve(args) => serve::run(&args),
     }
 }

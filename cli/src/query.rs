@@ -3,8 +3,10 @@
 //! Invariant: only what was read in this one tick is printed. An object that could not be read is
 //! named on standard error, and that none could be is a failure.
 
-use vmstrobe_core::hmp::{InfoStats, printable};
-use vmstrobe_core::{Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile};
+use vmstrobe_core::hmp::InfoStats;
+use vmstrobe_core::{
+    Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile, total,
+};
 use vmstrobe_server::Results;
 
 use crate::args::{InfoArgs, QueryArgs, Whose};
@@ -13,7 +15,6 @@ use crate::error::{Error, Result};
 use crate::out::{Out, say};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
-use crate::terminal;
 use crate::text::{bound, counted, is_id, thousands};
 
 /// Prints the return value of `query-stats`, for programs or for people.
@@ -21,8 +22,8 @@ use crate::text::{bound, counted, is_id, thousands};
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    Needs::of(&args.source, args.how.accel).keep_only();
-    let accel = accel_for_reading(args.how.accel)?;
+    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
+    let accel = accel_for_reading(args.how.accel, broker)?;
     let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let snapshot = engine.once(filter)?;
@@ -30,8 +31,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
-        let width = if out.is_terminal() { terminal::size().width } else { usize::MAX };
-        out.lines(tables(&snapshot, args.zeros, width))?;
+        out.lines(tables(&snapshot, args.zeros, out.width()))?;
     }
     Ok(0)
 }
@@ -50,8 +50,8 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.vcpus.clone(),
     };
-    Needs::of(&args.source, args.how.accel).keep_only();
-    let accel = accel_for_reading(args.how.accel)?;
+    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
+    let accel = accel_for_reading(args.how.accel, broker)?;
     let engine = Engine::new(&args.source, whose, accel)?;
     let filter = engine.filter(ask)?;
     let snapshot = engine.once(filter)?;
@@ -59,7 +59,8 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
     let order = Order::Schema;
-    out.text(&InfoStats { snapshot: &snapshot, with_provider, with_path, order }.to_string())?;
+    let text = InfoStats { snapshot: &snapshot, with_provider, with_path, order }.to_string();
+    out.lines(text.lines())?;
     Ok(0)
 }
 
@@ -70,7 +71,7 @@ fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
 /// Names what could not be read.
 fn check_read(snapshot: &Snapshot) -> Result<()> {
     for view in snapshot.objects() {
-        let path = printable(&view.object().path);
+        let path = &view.object().path;
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
             RowState::Stale => say(format_args!("{path} has fallen silent")),
@@ -143,7 +144,7 @@ fn row_of(table: &mut Table, row: &[Value<'_>]) {
         table.row([format!("{}{label}", desc.name), unit].into_iter().chain(cells));
     };
     if row.iter().all(|value| value.buckets().is_some()) {
-        let count = |value: &Value<'_>| thousands(value.words().iter().sum());
+        let count = |value: &Value<'_>| thousands(total(value.words()));
         add("", "count".to_owned(), &count);
         for (label, q) in [("p50", 0.5), ("p99", 0.99)] {
             add("", label.to_owned(), &|value| quantile_text(desc, value.words(), q));

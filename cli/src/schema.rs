@@ -21,8 +21,8 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    Needs::of(&args.source, args.how.accel).keep_only();
-    let accel = accel_for_reading(args.how.accel)?;
+    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
+    let accel = accel_for_reading(args.how.accel, broker)?;
     let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let names = args.wanted.names.as_ref();
     let mut schemas = engine.wanted_schemas(&args.wanted)?;
@@ -30,20 +30,20 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
     } else {
-        out.lines(for_people(&schemas, names))?;
+        out.lines(for_people(&schemas, names, out.width()))?;
     }
     Ok(0)
 }
 
-/// What QEMU's `query-stats-schemas` returns.
+/// Returns the JSON text that QEMU's `query-stats-schemas` returns.
 fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
     let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, wanted(schema, names)));
     json::text(&schemas.collect::<Vec<_>>())
 }
 
-/// A table for each schema, with an empty line between.
-fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>) -> Vec<String> {
-    let tables: Vec<_> = schemas.iter().map(|schema| lines(schema, names)).collect();
+/// A table for each schema, with an empty line between, on a terminal of that width.
+fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>, width: usize) -> Vec<String> {
+    let tables: Vec<_> = schemas.iter().map(|schema| lines(schema, names, width)).collect();
     tables.join(&String::new())
 }
 
@@ -52,7 +52,7 @@ fn wanted<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Ite
     schema.descs().iter().filter(move |desc| names.is_none_or(|names| names.wants(&desc.name)))
 }
 
-fn lines(schema: &Schema, names: Option<&Names>) -> Vec<String> {
+fn lines(schema: &Schema, names: Option<&Names>, width: usize) -> Vec<String> {
     let mut table = Table::new()
         .column("  NAME", Align::Left)
         .column("TYPE", Align::Left)
@@ -68,10 +68,10 @@ fn lines(schema: &Schema, names: Option<&Names>) -> Vec<String> {
     }
     let count = counted(wanted(schema, names).count(), "statistic");
     let title = format!("{} {}: {count}", schema.provider(), schema.target());
-    std::iter::once(title).chain(table.lines()).collect()
+    std::iter::once(title).chain(table.lines_cut(width)).collect()
 }
 
-/// What is worth knowing of more than one word.
+/// Describes the words of a statistic that has more than one.
 fn buckets(desc: &Desc) -> String {
     match desc.stat_type {
         StatType::Log2Histogram => format!("{}, each twice the one before", desc.size),
@@ -112,11 +112,11 @@ mod tests {
             "  linear     linear-histogram  ns    4, 1.00 µs each",
             "  newer      type-9                  2 words",
         ];
-        assert_eq!(lines(&schema, None), want);
+        assert_eq!(lines(&schema, None, 80), want);
         let names = Names::parse("-*_hist,-linear,-newer").expect("it is well formed");
-        assert_eq!(lines(&schema, Some(&names)).len(), 3);
+        assert_eq!(lines(&schema, Some(&names), 80).len(), 3);
         let two = [Arc::clone(&schema), schema];
-        assert_eq!(for_people(&two, Some(&names)).len(), 3 + 1 + 3);
+        assert_eq!(for_people(&two, Some(&names), 80).len(), 3 + 1 + 3);
         let want = r#"{"name": "exits", "exponent": 0, "type": "cumulative"}"#;
         assert!(for_programs(&two, Some(&names)).contains(&format!(r#""stats": [{want}]"#)));
     }

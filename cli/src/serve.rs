@@ -1,48 +1,60 @@
 //! `vmstrobe serve`: QMP sockets of our own for running virtual machines, as they come and go.
 //!
-//! Invariant: nothing is written to standard output. However it ends, its sockets are removed and
-//! what they have done is said; one virtual machine that cannot be served disturbs no other.
+//! Invariant: nothing is written to standard output. However it ends, short of SIGKILL, its sockets
+//! are removed, and it ends within a second of a signal. One virtual machine that cannot be served,
+//! and one user, take no more from others than the shares and limits of docs/qmp.md and
+//! docs/shared-hosts.md allow.
 
-use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::Order;
+use vmstrobe_providers::trim_memory;
 use vmstrobe_sampler::look_pause;
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{FoundVm, Setup, VmRegistry, Vmm, Vms, accel_for_sampling};
+use crate::engine::{Setup, VmRegistry, accel_for_sampling};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
-use crate::privileges::Needs;
-use crate::terminal::Stop;
+use crate::privileges::{Needs, seccomp};
+use crate::signals::Stop;
+use crate::stop::{self, SocketFiles};
 use doors::Doors;
-use place::Directory;
-use roll::Roll;
+use several::Several;
 
+mod accounts;
 mod place;
 mod roll;
+mod share;
+mod log;
 mod doors;
+mod several;
 
 /// How often to look who has come or gone, at most.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How often to look whether it is over, or a virtual machine has ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// In how many looks memory is given back after clients have left.
+const TRIMS: u32 = 10;
 
 /// Serves until a signal, or until what was named has ended.
 ///
 /// # Errors
 /// If what was named cannot be read, or there can be no socket.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
-    // A second signal must not kill: sudo and timeout send what a terminal has sent already.
-    let stop = Stop::listen(false)?;
-    // All of it as long as it serves: what is asked for is opened when it is asked for.
-    Needs::of(&args.source, args.how.accel).and_to_listen().keep_only();
-    let setup = Setup { accel: accel_for_sampling(args.how.accel)?, sched: args.sched };
-    let mut doors = Doors::new(config(args)?, keeps_ended(args), !args.source.qmp.is_empty());
+    // What a second signal does, and what is done if we do not end in time: see `stop`.
+    let stop = Stop::listen()?;
+    seccomp::refuse();
+    let files = SocketFiles::default();
+    stop::end_in_time(files.clone())?;
+    let broker = Needs::of(&args.source, args.how.accel).and_to_listen().leave_to_broker()?;
+    let accel = accel_for_sampling(args.how.accel, broker.clone())?;
+    let setup = Setup::new(&args.source, accel, args.sched);
+    let asks_qemu = !args.source.qmp.is_empty();
+    let mut doors = Doors::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let several = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(Several::open(args, path, setup, &mut doors)?),
+        (_, Some(path)) => Some(Several::open(args, path, setup, &mut doors, &stop)?),
         (Some(path), None) => {
             doors.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
             None
@@ -50,28 +62,30 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
     };
     doors.say_how_to_try();
-    let mut serving = Serving { doors, several, next_look: Instant::now() };
+    let mut serving =
+        Serving { doors, several, freed: FreedMemory::default(), next_look: Instant::now() };
     while !stop.is_asked() {
         serving.doors.close_ended();
         if args.on_exit() == OnExit::End && serving.doors.is_empty() {
             break;
         }
-        serving.look_if_due();
+        serving.look_if_due(&stop);
         thread::sleep(LOOK);
     }
     say(serving.doors.close());
     Ok(0)
 }
 
-/// Who may ask, and how he is answered.
+/// Returns the configuration of each server: who may connect, and how requests are answered.
 ///
 /// # Errors
 /// If there is no such group.
 fn config(args: &ServeArgs) -> Result<Config> {
-    let group = args.group.as_deref().map(place::group_id).transpose()?;
+    let group = args.group.as_deref().map(accounts::group_id).transpose()?;
     let order = if args.qemu_order { Order::Qemu } else { Order::Schema };
     let complain: fn(&vmstrobe_core::Error) = |error| say(with_causes(error));
-    Ok(Config { access: Access { mode: args.mode(), group }, order, complain: Some(complain) })
+    let access = Access { mode: args.mode(), group };
+    Ok(Config { access, order, complain: Some(complain), ..Config::default() })
 }
 
 /// Does the socket of a virtual machine outlive it? Of those that come and go, none does.
@@ -79,132 +93,56 @@ fn keeps_ended(args: &ServeArgs) -> bool {
     args.on_exit() == OnExit::Wait && !args.follows_all()
 }
 
-/// What goes on.
+/// The state of a `serve` that runs.
 struct Serving {
     doors: Doors,
     several: Option<Several>,
+    freed: FreedMemory,
     next_look: Instant,
 }
 
 impl Serving {
     /// Looks, about once a second, at what no event tells.
-    fn look_if_due(&mut self) {
+    fn look_if_due(&mut self, stop: &Stop) {
         let begin = Instant::now();
         if begin < self.next_look {
             return;
         }
         self.doors.vms().for_each(|vm| vm.look());
+        self.freed.trim(self.doors.clients_gone());
+        let mut took = begin.elapsed();
+        let mut is_unfinished = false;
         if let Some(several) = &mut self.several {
-            several.look(&mut self.doors);
+            let look = several.look(&mut self.doors, stop);
+            took += look.took;
+            is_unfinished = look.is_unfinished;
         }
-        let end = Instant::now();
-        self.next_look = end + look_pause(LOOK_PERIOD, end - begin);
+        let pause = if is_unfinished { LOOK } else { look_pause(LOOK_PERIOD, took) };
+        self.next_look = Instant::now() + pause;
     }
 }
 
-/// A socket for each virtual machine.
-struct Several {
-    directory: Directory,
-    vms: Vms,
-    roll: Roll,
-    /// Those that come are served too.
-    follows_all: bool,
-    /// The last look failed, and it was said.
-    is_blind: bool,
+/// The memory of clients' streams that was freed, up to 100 MiB, which the C library may keep.
+#[derive(Debug, Default)]
+struct FreedMemory {
+    /// The number of clients that had left at the last look.
+    clients_gone: u64,
+    trims_left: u32,
 }
 
-impl Several {
-    /// Opens the sockets of those there are.
-    ///
-    /// # Errors
-    /// If one that was named cannot be served; of `--all`, if there is none and nobody waits for
-    /// one.
-    fn open(args: &ServeArgs, path: &Path, setup: Setup, doors: &mut Doors) -> Result<Self> {
-        let mut several = Self {
-            directory: Directory::new(path)?,
-            vms: Vms::new(&args.source, setup)?,
-            roll: Roll::default(),
-            follows_all: args.follows_all(),
-            is_blind: false,
-        };
-        let mut named = several.vms.named(&args.source)?;
-        if !several.follows_all {
-            several.vms.share_out(&mut named)?;
+impl FreedMemory {
+    /// Gives it back if clients have left, now and at the next looks: the threads of their streams
+    /// may end later than they do.
+    fn trim(&mut self, clients_gone: u64) {
+        // Fewer if a socket was closed, with all of its clients.
+        if clients_gone != self.clients_gone {
+            self.trims_left = TRIMS;
         }
-        for vm in named {
-            several.serve(vm, None, doors)?;
+        self.clients_gone = clients_gone;
+        if self.trims_left > 0 {
+            self.trims_left -= 1;
+            trim_memory();
         }
-        if several.follows_all {
-            let found = several.vms.look()?;
-            found.hidden.iter().for_each(say);
-            several.update(&found.vms, doors);
-            several.check_found(args.on_exit(), doors)?;
-            // Its virtual machine may be yet to come.
-            several.vms.share_out(doors.vms()).unwrap_or_else(say);
-        }
-        Ok(several)
-    }
-
-    fn check_found(&self, on_exit: OnExit, doors: &Doors) -> Result<()> {
-        if !doors.is_empty() {
-            return Ok(());
-        }
-        if on_exit == OnExit::End {
-            return Err(Error::failed(
-                "no virtual machine on this host can be served: `vmstrobe list` says why; or wait \
-                 for one with --on-exit wait",
-            ));
-        }
-        let place = self.directory.path().join("NAME.sock");
-        let place = place.display();
-        say(format_args!("no virtual machine yet: each will be at {place} by its name"));
-        Ok(())
-    }
-
-    /// Looks who has come or gone, and which QEMU has been started again.
-    fn look(&mut self, doors: &mut Doors) {
-        if self.follows_all {
-            match self.vms.look() {
-                Ok(found) => {
-                    self.is_blind = false;
-                    self.update(&found.vms, doors);
-                }
-                Err(error) if !self.is_blind => {
-                    self.is_blind = true;
-                    say(format_args!("cannot look for virtual machines: {error}"));
-                }
-                Err(_) => {}
-            }
-        }
-        doors.vms().for_each(|vm| self.vms.add_qemus(vm));
-    }
-
-    fn update(&mut self, found: &[FoundVm], doors: &mut Doors) {
-        let vmms: Vec<Vmm> = found.iter().map(|vm| vm.vmm).collect();
-        let changes = self.roll.compare(&vmms, &doors.vmms());
-        doors.close_gone(&changes.gone);
-        for vmm in changes.came {
-            let Some(found) = found.iter().find(|found| found.vmm == vmm) else { continue };
-            match self.serve_found(found, doors) {
-                Ok(()) => self.roll.accept(vmm),
-                Err(error) if self.roll.refuse(vmm) => {
-                    say(format_args!("left out: {}: {error}", found.title));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn serve_found(&self, found: &FoundVm, doors: &mut Doors) -> Result<()> {
-        match &found.refused {
-            Some(why) => Err(Error::failed(why)),
-            None => self.serve(self.vms.open(found.vmm.pid)?, Some(found.vmm), doors),
-        }
-    }
-
-    fn serve(&self, vm: VmRegistry, vmm: Option<Vmm>, doors: &mut Doors) -> Result<()> {
-        let path = self.directory.socket(vm.name(), vm.pid(), |path| doors.has(path));
-        doors.open(path, vm, vmm)
     }
 }
 
@@ -240,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_ask_and_how_he_is_answered() {
+    fn who_may_ask_and_how_requests_are_answered() {
         let asked = config(&args("--qmp a --group 7 --qemu-order")).expect("it has a number");
         assert_eq!(asked.access, Access { mode: 0o660, group: Some(7) });
         assert_eq!(asked.order, Order::Qemu);

@@ -10,30 +10,37 @@ use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use vmstrobe_core::Snapshot;
+use vmstrobe_providers::Broker;
 use vmstrobe_sampler::Timing;
 
 use crate::args::{Pace, StatArgs};
 use crate::engine::{Ask, Engine, Session, accel_for_sampling};
 use crate::error::{Error, Kind, Result};
+use crate::limits::OpenFiles;
 use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
-use crate::terminal::Stop;
+use crate::signals::{Signals, Stop};
+use crate::stop;
 use crate::text;
+pub(crate) use report::begin_wall_ns;
 use report::{Report, Style};
 use tally::Tally;
 
 mod line;
+mod member;
+mod sums;
 mod tally;
 mod report;
+mod data;
 
 /// How often to look whether it is over, at least.
 const LOOK: Duration = Duration::from_millis(2);
-/// How many samples to take between two looks.
-const SAMPLES_PER_LOOK: usize = 4096;
+/// How long to take samples between two looks.
+const TAKE: Duration = Duration::from_millis(50);
 /// How long to wait for a sample behind the end before one is taken on purpose, if the next one is
 /// due by then.
 const PATIENCE_NS: u64 = 50_000_000;
@@ -42,25 +49,35 @@ const PATIENCE_NS: u64 = 50_000_000;
 ///
 /// # Errors
 /// If there is nothing to measure, the command cannot be run, or the result not be written.
-pub(crate) fn run(args: &StatArgs, out: &mut Out) -> Result<u8> {
+pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
     let timing = timing(&args.pace)?;
     check_interval(args, &timing)?;
     // Before anything is given up: where it is written to, and who starts the command.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    Needs::of(&args.source, args.how.accel).keep_only();
-    let accel = accel_for_sampling(args.how.accel)?;
+    let mut needs = Needs::of(&args.source, args.how.accel);
+    if launcher.is_some() {
+        needs = needs.and_to_signal();
+    }
+    let broker = needs.leave_to_broker()?;
+    let accel = accel_for_sampling(args.how.accel, broker.clone())?;
     let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
-    let stop = Stop::listen(!args.command.is_empty())?;
+    // A command that is not started yet needs no signal passed on: until then, they end us.
+    let stop = args.command.is_empty().then(Stop::listen).transpose()?;
+    if stop.is_some() {
+        stop::end_at_second_signal()?;
+    }
     let session = engine.start(vec![filter], timing)?;
     let mut measuring = Measuring::new(args, timing.period_ns, session, out);
     if args.interval.is_some() && !args.zeros && !args.json {
         say("what does not move in an interval is left out of it (-z shows it)");
     }
-    let mut command = launcher.map(|launcher| start(launcher, &args.command)).transpose()?;
-    let measured = measuring.measure(&stop, command.as_mut());
+    let start = |launcher| start(launcher, &args.command, broker);
+    let mut command = launcher.map(start).transpose()?;
+    command.iter().for_each(|command| open_files.give_back(command));
+    let measured = measuring.measure(stop.as_ref(), command.as_mut());
     let lost_vm = measuring.lost_vm;
     let status = command.as_mut().map(Child::wait).transpose();
     measured.and_then(|()| out.flush())?;
@@ -93,18 +110,28 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     }
 }
 
-/// Starts the command.
-fn start(launcher: Launcher, command: &[OsString]) -> Result<Child> {
+/// Starts the command, to which the broker passes signals on.
+fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Child> {
     let (program, arguments) = command.split_first().expect("there is a launcher for a command");
     let mut command = Command::new(program);
     command.args(arguments);
-    launcher.launch(command).map_err(|error| {
+    // Those that come while it is started wait for it.
+    let signals = Signals::for_a_command()?;
+    let started = launcher.launch(command).map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::NotFound => Kind::NoCommand,
             _ => Kind::CannotRun,
         };
         let program = program.to_string_lossy();
         Error::new(kind, format!("cannot run '{program}': {}", reason(&error)))
+    });
+    started.and_then(|mut command| match stop::pass_on(signals, &command, broker) {
+        Ok(()) => Ok(command),
+        Err(error) => {
+            // It is not to run on with nobody to end it.
+            let _ = command.kill().and_then(|()| command.wait());
+            Err(error)
+        }
     })
 }
 
@@ -155,6 +182,7 @@ impl<'a> Measuring<'a> {
             per_object: args.per_vcpu,
             zeros: args.zeros,
             timed: args.interval.is_some(),
+            width: out.width(),
         };
         Self {
             session,
@@ -173,33 +201,40 @@ impl<'a> Measuring<'a> {
     }
 
     /// Takes samples until it is over, and reports.
-    fn measure(&mut self, stop: &Stop, mut command: Option<&mut Child>) -> Result<()> {
+    fn measure(&mut self, stop: Option<&Stop>, mut command: Option<&mut Child>) -> Result<()> {
         loop {
             // Asked before its samples are taken: what comes later is seen next time.
             let finished = self.session.is_finished();
-            let (mut taken, mut next) = (0, self.session.recv(LOOK));
+            let mut next = self.session.recv(LOOK);
+            let (began, mut drained) = (Instant::now(), true);
             while let Some(sample) = next {
-                self.take(&sample)?;
+                let reported = self.take(&sample)?;
                 if sample.window().begin_ns >= self.end_ns {
                     return self.finish();
                 }
-                taken += 1;
-                next = if taken < SAMPLES_PER_LOOK { self.session.try_recv() } else { None };
+                // A report can take longer than an interval, and a sample longer than a tick: they
+                // must not keep us from looking.
+                drained = !reported && began.elapsed() < TAKE;
+                next = if drained { self.session.try_recv() } else { None };
             }
             self.name_the_dead();
             let over = match &mut command {
-                // A Ctrl-C reaches the command as well, and it is waited for.
+                // Signals are for the command, and it is waited for.
                 Some(command) => !matches!(command.try_wait(), Ok(None)),
                 None => {
                     let deserted = self.lost_vm && self.session.is_deserted();
-                    stop.is_asked() || deserted || self.out.is_closed()
+                    let asked = stop.is_some_and(Stop::is_asked);
+                    asked || deserted || self.out.is_closed()
                 }
             };
             let now_ns = now_ns();
             if over {
                 self.end_ns = self.end_ns.min(now_ns);
             }
-            let drained = taken < SAMPLES_PER_LOOK;
+            if over || now_ns > self.end_ns.saturating_add(PATIENCE_NS) {
+                // What is still queued is one interval, whose report is not waited for.
+                self.interval_ns = None;
+            }
             if now_ns > self.end_ns.saturating_add(self.patience_ns) {
                 self.sample_once_more()?;
                 return self.finish();
@@ -212,12 +247,13 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    fn take(&mut self, sample: &Arc<Snapshot>) -> Result<()> {
+    /// Takes a sample. Returns true if it ended an interval, which was reported.
+    fn take(&mut self, sample: &Arc<Snapshot>) -> Result<bool> {
         self.tally.add(sample);
         let begin_ns = sample.window().begin_ns;
         let Some(interval_ns) = self.interval_ns.filter(|_| begin_ns >= self.interval_end_ns)
         else {
-            return Ok(());
+            return Ok(false);
         };
         self.report(false)?;
         self.out.flush()?;
@@ -225,7 +261,7 @@ impl<'a> Measuring<'a> {
         // An interval without a sample of its own is not made up.
         let passed = (begin_ns - self.interval_end_ns) / interval_ns + 1;
         self.interval_end_ns += passed * interval_ns;
-        Ok(())
+        Ok(true)
     }
 
     /// The next sample would come too late: takes one now.
@@ -242,7 +278,8 @@ impl<'a> Measuring<'a> {
         self.name_the_dead();
         if self.tally.samples() > 0 {
             self.report(true)?;
-        } else if let (Style { timed: true, json: false, .. }, Some(way)) = (self.style, self.way())
+        } else if let (Style { timed: true, json: false, .. }, Some(way)) =
+            (self.style, self.session.way())
         {
             let time = report::time(self.tally.begin(), self.start_ns);
             self.out.lines([report::way_line(&way, &time)])?;
@@ -250,18 +287,11 @@ impl<'a> Measuring<'a> {
         Ok(())
     }
 
-    /// Which way the objects of KVM were read, and why so.
-    fn way(&mut self) -> Option<String> {
-        let way = self.session.way()?;
-        let reason = way.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
-        Some(way.text("an", "object") + &reason)
-    }
-
     fn report(&mut self, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
         // For people once, at the end.
         let says_way = is_last || self.style.json;
-        let way = if says_way { self.way() } else { None };
+        let way = if says_way { self.session.way() } else { None };
         let report = Report {
             tally: &self.tally,
             lost_samples: lost_samples - self.lost_samples,

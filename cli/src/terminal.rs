@@ -1,21 +1,21 @@
-//! The person before us: how large the terminal is, a screen that refreshes, and Ctrl-C.
+//! The terminal: what it can do, its size, and a screen that refreshes.
 //!
 //! Invariant: a terminal is left as it was found, cursor and contents, however the command ends
-//! short of being killed. A signal asks to end and never interrupts; whoever works for long looks.
+//! short of being killed, or of a second signal while the terminal takes no output. One that says
+//! nothing of itself, or that it is dumb, gets plain lines.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::termios::tcgetwinsize;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use vmstrobe_core::text::printable;
 
-use crate::error::{Error, Result};
-use crate::out::{Out, reason};
-use crate::text::fit;
+use crate::error::Result;
+use crate::out::Out;
+use crate::width::fit;
 
-/// What a terminal has that does not say.
+/// The size of a terminal that does not tell its own.
 const DEFAULT: Size = Size { width: 80, height: 24 };
 
 /// To the alternate screen, which has no history to spoil, and the cursor away.
@@ -43,6 +43,22 @@ pub(crate) fn size() -> Size {
     }
 }
 
+/// Can the cursor of the user's terminal be moved?
+pub(crate) fn has_cursor() -> bool {
+    is_capable(env::var_os("TERM"))
+}
+
+/// Are colours wanted on the user's terminal? <https://no-color.org> has the variable.
+pub(crate) fn has_colours() -> bool {
+    has_cursor() && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+}
+
+/// Does a terminal of that name take escape sequences? They are those of ECMA-48, which all have
+/// but the dumb ones.
+fn is_capable(name: Option<OsString>) -> bool {
+    name.is_some_and(|name| !name.is_empty() && name != OsStr::new("dumb"))
+}
+
 /// A terminal that is drawn on again and again, until this is dropped.
 pub(crate) struct Screen<'a> {
     out: &'a mut Out,
@@ -54,7 +70,7 @@ impl<'a> Screen<'a> {
     /// # Errors
     /// If it cannot be written to.
     pub(crate) fn enter(out: &'a mut Out) -> Result<Self> {
-        out.text(ENTER)?;
+        out.as_is(ENTER)?;
         Ok(Self { out })
     }
 
@@ -63,10 +79,11 @@ impl<'a> Screen<'a> {
     /// # Errors
     /// If the terminal cannot be written to.
     pub(crate) fn draw(&mut self, lines: &[String], size: Size) -> Result<()> {
-        let shown = lines.iter().take(size.height).map(|line| fit(line, size.width));
+        let shown = lines.iter().take(size.height);
+        let shown = shown.map(|line| fit(&printable(line), size.width));
         let shown: Vec<String> = shown.map(|line| line + CLEAR_LINE_END).collect();
         // No line end behind the last line: it would scroll a full screen.
-        self.out.text(&format!("{HOME}{}{CLEAR_SCREEN_END}", shown.join("\r\n")))?;
+        self.out.as_is(&format!("{HOME}{}{CLEAR_SCREEN_END}", shown.join("\r\n")))?;
         self.out.flush()
     }
 
@@ -79,39 +96,7 @@ impl<'a> Screen<'a> {
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
         // If it cannot be written to, there is nothing to be restored.
-        let _ = self.out.text(LEAVE).and_then(|()| self.out.flush());
-    }
-}
-
-/// Whether the user has asked to end: by Ctrl-C, or SIGTERM.
-#[derive(Clone, Debug)]
-pub(crate) struct Stop {
-    asked: Arc<AtomicBool>,
-}
-
-impl Stop {
-    /// Listens from now on. If `second_kills`, whoever asks twice does not wait for us.
-    ///
-    /// # Errors
-    /// If the system refuses.
-    pub(crate) fn listen(second_kills: bool) -> Result<Self> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let register = |signal| -> io::Result<()> {
-            if second_kills {
-                // Before the other: it acts only if the flag is set already.
-                flag::register_conditional_default(signal, Arc::clone(&asked))?;
-            }
-            flag::register(signal, Arc::clone(&asked)).map(drop)
-        };
-        [SIGINT, SIGTERM].into_iter().try_for_each(register).map_err(|error| {
-            Error::failed(format!("cannot listen to signals: {}", reason(&error)))
-        })?;
-        Ok(Self { asked })
-    }
-
-    pub(crate) fn is_asked(&self) -> bool {
-        // Relaxed: nothing else is read on its strength.
-        self.asked.load(Ordering::Relaxed)
+        let _ = self.out.as_is(LEAVE).and_then(|()| self.out.flush());
     }
 }
 
@@ -135,7 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn nobody_has_asked_to_stop() {
-        assert!(!Stop::listen(false).expect("signals can be listened to").is_asked());
+    fn a_dumb_terminal_gets_no_sequences() {
+        for (name, want) in
+            [("xterm-256color", true), ("vt100", true), ("dumb", false), ("", false)]
+        {
+            assert_eq!(is_capable(Some(name.into())), want, "{name}");
+        }
+        assert!(!is_capable(None));
     }
 }

@@ -1,10 +1,12 @@
 //! Numbers as people read them.
 //!
 //! Invariant: pure functions; a number is rounded to the digits that are shown and never changed
-//! otherwise, and every width is counted in characters, which are all one column wide here.
+//! otherwise. What they return is ASCII, or of characters that are one column wide.
 
 use vmstrobe_core::{Bucket, Desc, Scale, StatType, Unit};
 
+/// Above this, a number in seconds or bytes has more digits than anyone reads.
+const READABLE_MAX: f64 = 1e18;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
@@ -35,7 +37,8 @@ pub(crate) fn counted(number: usize, noun: &str) -> String {
 
 /// So many digits, if there are as many behind the point.
 fn significant(value: f64, digits: usize) -> String {
-    let whole = value.abs().max(1.0).log10().floor() as usize + 1;
+    // Of an infinite value, the whole part has more digits than can be counted.
+    let whole = (value.abs().max(1.0).log10().floor() as usize).saturating_add(1);
     format!("{value:.*}", digits.saturating_sub(whole))
 }
 
@@ -99,18 +102,25 @@ pub(crate) fn hertz(rate_hz: f64) -> String {
     format!("{} {unit}", (value * 1e3).round() / 1e3)
 }
 
+/// A number of a statistic in its unit without prefix; `None` if its base is not known, or its
+/// exponent makes of it what no float holds or no one reads.
+pub(crate) fn in_unit(desc: &Desc, number: u64) -> Option<f64> {
+    let factor = desc.scale.factor().filter(|factor| factor.is_normal())?;
+    Some(number as f64 * factor).filter(|&value| value <= READABLE_MAX)
+}
+
 /// A number of a statistic in its unit: times and sizes with a prefix, counts with commas.
 pub(crate) fn amount(desc: &Desc, number: u64) -> String {
-    match (desc.unit, desc.scale.factor()) {
-        (Unit::Seconds, Some(factor)) => seconds(number as f64 * factor),
-        (Unit::Bytes, Some(factor)) => bytes(number as f64 * factor),
+    match (desc.unit, in_unit(desc, number)) {
+        (Unit::Seconds, Some(value)) => seconds(value),
+        (Unit::Bytes, Some(value)) => bytes(value),
         _ if is_id(desc) => number.to_string(),
         (Unit::None, _) if desc.scale == Scale::ONE => thousands(number),
         _ => format!("{} {}", thousands(number), desc.scale.text(desc.unit)),
     }
 }
 
-/// What is known of a quantile: the upper bound of its bucket, or the lower one if it is open.
+/// Returns the bound of a quantile: the upper one of its bucket, or the lower one if it is open.
 pub(crate) fn bound(desc: &Desc, bucket: Bucket) -> String {
     match bucket.end {
         Some(end) => format!("≤ {}", amount(desc, end)),
@@ -137,18 +147,10 @@ pub(crate) fn bar(share: f64, width: usize) -> String {
     format!("{:<width$}", "█".repeat(full) + &rest)
 }
 
-/// Cut to a width, with `…` where something is missing.
-pub(crate) fn fit(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    if width == 0 { kept } else { kept + "…" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use vmstrobe_core::Base;
 
     #[test]
     fn numbers_have_commas() {
@@ -157,6 +159,13 @@ mod tests {
         }
         assert_eq!(thousands(u64::MAX), "18,446,744,073,709,551,615");
         assert_eq!(counted(1, "vCPU") + " " + &counted(2000, "tick"), "1 vCPU 2,000 ticks");
+    }
+
+    #[test]
+    fn what_is_infinite_has_a_text() {
+        assert_eq!([per_second(f64::INFINITY), seconds(f64::INFINITY)], ["inf P/sec", "inf s"]);
+        assert_eq!(bytes(f64::INFINITY), "inf TiB");
+        assert_eq!(percent(f64::INFINITY), "inf %");
     }
 
     #[test]
@@ -206,6 +215,16 @@ mod tests {
         assert_eq!(amount(&named("thread_id", StatType::Instant), 12345), "12345");
         assert_eq!(amount(&named("depth", StatType::Instant), 12345), "12,345");
         assert_eq!(amount(&named("lost_id", StatType::Cumulative), 12345), "12,345");
+        let to_the = |exponent| Scale { base: Base::Ten, exponent };
+        for (unit, exponent, number, want) in [
+            (Unit::Seconds, 32767, 3, "3 * 10^32767 seconds"),
+            (Unit::Seconds, -32768, 3, "3 * 10^-32768 seconds"),
+            (Unit::Bytes, 32767, 0, "0 * 10^32767 bytes"),
+            (Unit::Bytes, 300, 7, "7 * 10^300 bytes"),
+            (Unit::Seconds, 0, u64::MAX, "18,446,744,073,709,551,615 s"),
+        ] {
+            assert_eq!(amount(&desc(unit, to_the(exponent)), number), want);
+        }
         let ns = desc(Unit::Seconds, Scale::NANO);
         assert_eq!(bound(&ns, Bucket { low: 1024, end: Some(2048) }), "≤ 2.05 µs");
         assert_eq!(bound(&ns, Bucket { low: 1 << 30, end: None }), "≥ 1.07 s");
@@ -217,8 +236,6 @@ mod tests {
         assert_eq!(sparkline([0.0, 0.0], 0.0), "▁▁");
         assert_eq!([bar(0.5, 4), bar(1.7, 4), bar(-1.0, 2)], ["██  ", "████", "  "]);
         assert_eq!([bar(0.95, 4), bar(0.01, 4), bar(0.04, 4)], ["███▊", "    ", "▏   "]);
-        assert_eq!([fit("abcdef", 6), fit("abcdef", 4)], ["abcdef", "abc…"]);
-        assert_eq!(fit("abc", 0), "");
         assert_eq!(percent(0.9123), "91.2 %");
     }
 }

@@ -1,8 +1,10 @@
-//! What the user asked for: QAPI's `StatsFilter`, compiled once per schema into a [`Mask`].
+//! The user's filter: QAPI's `StatsFilter`, compiled once per schema into a [`Mask`].
 //!
-//! Invariant: what is left out wants everything, what is an empty list wants nothing, and a name
-//! or path that nobody knows is no error here; it is reported to whoever asks.
+//! Invariant: a part that is left out selects everything, and an empty list selects nothing. An
+//! unknown name or path is not an error here; a caller can ask for those that matched nothing.
 
+use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -11,26 +13,26 @@ use crate::mask::Mask;
 use crate::names::Names;
 use crate::schema::{Object, Schema, Target};
 
-/// What the user asked for: QAPI `StatsFilter`.
+/// The statistics that the user asks for: QAPI `StatsFilter`.
 ///
 /// ```
 /// use vmstrobe_core::{Desc, Filter, Schema, Target, VcpuRef};
 /// let descs = vec![Desc::counter("exits", 0), Desc::counter("halt_exits", 8)];
 /// let schema = Schema::new("kvm", Target::Vcpu, descs);
 /// let mut filter: Filter = "vcpu: halt_*, zzz".parse()?;
-/// filter.vcpus = Some(vec![VcpuRef::Index(0)]);
+/// filter.vcpus = Some([VcpuRef::Index(0)].into_iter().collect());
 /// assert_eq!(filter.compile(&schema).iter().collect::<Vec<_>>(), [1]);
 /// assert_eq!(filter.unmatched_names(&[schema]), ["zzz"]);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// Which kind of object.
+    /// The kind of object.
     pub target: Target,
-    /// Of which providers, and which names of each; `None` for all of all.
+    /// The providers, and the names wanted of each; `None` for all statistics of all providers.
     pub providers: Option<Vec<Request>>,
-    /// Which vCPUs; `None` for all. Means nothing for other targets.
-    pub vcpus: Option<Vec<VcpuRef>>,
+    /// The vCPUs; `None` for all. Ignored for other targets.
+    pub vcpus: Option<VcpuSet>,
 }
 
 /// One provider's part of a filter: QAPI `StatsRequest`.
@@ -38,12 +40,12 @@ pub struct Filter {
 pub struct Request {
     /// The provider's name; `None` for whichever has these names.
     pub provider: Option<String>,
-    /// Which of its statistics; `None` for all.
+    /// The statistics wanted of it; `None` for all.
     pub names: Option<Names>,
 }
 
 /// One vCPU as a user names it: QAPI knows paths, people also count.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VcpuRef {
     /// The object's whole path.
     Path(String),
@@ -56,12 +58,58 @@ impl VcpuRef {
     pub fn parse(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Path(text.to_owned()), Self::Index)
     }
+}
 
-    fn is(&self, object: &Object) -> bool {
-        match self {
-            Self::Path(path) => **path == *object.path,
-            Self::Index(index) => Some(*index) == object.index,
-        }
+/// Several vCPUs, each once. Clones share the list, and finding an object in it takes the logarithm
+/// of its length: a client may name as many vCPUs as there are objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VcpuSet(Arc<[VcpuRef]>);
+
+impl VcpuSet {
+    /// The vCPUs, in the order of their paths, then of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &VcpuRef> {
+        self.0.iter()
+    }
+
+    /// Returns the number of vCPUs.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True if the object is one of them, by its path or its number.
+    pub fn contains(&self, object: &Object) -> bool {
+        self.has_path(&object.path) || object.index.is_some_and(|index| self.has_index(index))
+    }
+
+    fn has_path(&self, path: &str) -> bool {
+        let found = self.0.binary_search_by(|vcpu| match vcpu {
+            VcpuRef::Path(known) => (**known).cmp(path),
+            // Numbers stand behind all paths.
+            VcpuRef::Index(_) => Ordering::Greater,
+        });
+        found.is_ok()
+    }
+
+    fn has_index(&self, index: u32) -> bool {
+        let found = self.0.binary_search_by(|vcpu| match vcpu {
+            VcpuRef::Path(_) => Ordering::Less,
+            VcpuRef::Index(known) => known.cmp(&index),
+        });
+        found.is_ok()
+    }
+}
+
+impl FromIterator<VcpuRef> for VcpuSet {
+    fn from_iter<I: IntoIterator<Item = VcpuRef>>(vcpus: I) -> Self {
+        let mut vcpus: Vec<VcpuRef> = vcpus.into_iter().collect();
+        vcpus.sort_unstable();
+        vcpus.dedup();
+        Self(vcpus.into())
     }
 }
 
@@ -97,7 +145,7 @@ impl Filter {
             return false;
         }
         match &self.vcpus {
-            Some(vcpus) if self.target == Target::Vcpu => vcpus.iter().any(|v| v.is(object)),
+            Some(vcpus) if self.target == Target::Vcpu => vcpus.contains(object),
             _ => true,
         }
     }
@@ -118,10 +166,15 @@ impl Filter {
             .collect()
     }
 
-    /// The vCPUs asked for that none of these objects is.
+    /// The vCPUs asked for that none of these objects is, in the order of the set.
     pub fn unmatched_vcpus<'a>(&'a self, objects: &[Object]) -> Vec<&'a VcpuRef> {
-        let asked = self.vcpus.iter().flatten();
-        asked.filter(|vcpu| !objects.iter().any(|object| vcpu.is(object))).collect()
+        let paths: HashSet<&str> = objects.iter().map(|object| &*object.path).collect();
+        let indexes: HashSet<u32> = objects.iter().filter_map(|object| object.index).collect();
+        let is_known = |vcpu: &VcpuRef| match vcpu {
+            VcpuRef::Path(path) => paths.contains(&**path),
+            VcpuRef::Index(index) => indexes.contains(index),
+        };
+        self.vcpus.iter().flat_map(VcpuSet::iter).filter(|vcpu| !is_known(vcpu)).collect()
     }
 }
 
@@ -214,11 +267,33 @@ mod tests {
         let mut filter = Filter::all(Target::Vcpu);
         let wanted = |filter: &Filter| objects.iter().filter(|o| filter.wants(o)).count();
         assert_eq!(wanted(&filter), 2);
-        filter.vcpus = Some(vec![VcpuRef::parse("/vm/a/vcpu[1]"), VcpuRef::parse("7")]);
+        let set = |vcpus: &[&str]| Some(vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect());
+        filter.vcpus = set(&["/vm/a/vcpu[1]", "7"]);
         assert_eq!(wanted(&filter), 1);
         assert_eq!(filter.unmatched_vcpus(&objects), [&VcpuRef::Index(7)]);
-        filter.vcpus = Some(vec![]);
+        filter.vcpus = set(&["1", "/vm/a/vcpu[0]", "/vm/b"]);
+        assert_eq!(wanted(&filter), 2);
+        assert_eq!(filter.unmatched_vcpus(&objects), [&VcpuRef::Path("/vm/b".to_owned())]);
+        filter.vcpus = set(&[]);
         assert_eq!(wanted(&filter), 0);
+    }
+
+    #[test]
+    fn a_set_of_vcpus_has_each_once_and_finds_it_among_many() {
+        let kvm = schema("kvm", &["exits"]);
+        let object = |index: u32| Object {
+            path: format!("/vm/a/vcpu[{index}]").into(),
+            index: Some(index),
+            schema: Arc::clone(&kvm),
+            key: 0,
+        };
+        let even = |name: fn(u32) -> VcpuRef| (0..1000).rev().step_by(2).map(name);
+        let paths = even(|at| VcpuRef::Path(format!("/vm/a/vcpu[{}]", at - 1)));
+        let set: VcpuSet = paths.clone().chain(paths).collect();
+        assert_eq!((set.len(), set.is_empty()), (500, false));
+        assert!((0..1000).all(|at| set.contains(&object(at)) == (at % 2 == 0)));
+        let set: VcpuSet = even(|at| VcpuRef::Index(at - 1)).collect();
+        assert!((0..1000).all(|at| set.contains(&object(at)) == (at % 2 == 0)));
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
 pub struct Quantile {
     /// The bucket in which it lies.
     pub bucket: Bucket,
-    /// How many values were counted in all.
+    /// The number of values that all buckets counted; see [`total`].
     pub count: u64,
 }
 
@@ -64,17 +64,23 @@ pub struct Quantile {
 ///
 /// `counts` may be a histogram's words or their difference over a time.
 pub fn quantile(desc: &Desc, counts: &[u64], q: f64) -> Option<Quantile> {
-    let count = counts.iter().fold(0_u64, |sum, &n| sum.saturating_add(n));
+    // Wide enough for any histogram: with a sum that stays at the top, the rank would be too low.
+    let count: u128 = counts.iter().map(|&n| u128::from(n)).sum();
     if count == 0 {
         return None;
     }
-    let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count);
-    let mut seen = 0_u64;
+    let rank = ((q.clamp(0.0, 1.0) * count as f64).ceil() as u128).clamp(1, count);
+    let mut seen = 0;
     let index = counts.iter().position(|&n| {
-        seen = seen.saturating_add(n);
+        seen += u128::from(n);
         seen >= rank
     })?;
-    Some(Quantile { bucket: bucket(desc, index)?, count })
+    Some(Quantile { bucket: bucket(desc, index)?, count: total(counts) })
+}
+
+/// The sum of what buckets counted, or the largest number there is if it is larger.
+pub fn total(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
 
 #[cfg(test)]
@@ -128,5 +134,16 @@ mod tests {
         assert_eq!(quantile(&desc, &[0; 8], 0.5), None);
         let huge = [u64::MAX, u64::MAX, 0, 0, 0, 0, 0, 1];
         assert!(quantile(&desc, &huge, 0.999).is_some());
+        // Two thirds of what was counted lie in the last bucket, above the sum's own limit.
+        let top = [1 << 63, 0, 0, 0, 0, 0, 0, u64::MAX];
+        let median = quantile(&desc, &top, 0.5).expect("it counted");
+        assert_eq!((median.bucket.end, median.count), (None, u64::MAX));
+    }
+
+    #[test]
+    fn a_total_stays_at_the_top() {
+        assert_eq!(total(&[]), 0);
+        assert_eq!(total(&[1 << 63, (1 << 63) - 6, 5]), u64::MAX);
+        assert_eq!(total(&[1 << 63, 1 << 63, 5]), u64::MAX);
     }
 }

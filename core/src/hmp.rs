@@ -1,17 +1,17 @@
 //! The text of QEMU's `info stats`, from a snapshot.
 //!
 //! The line format is QEMU's (7.1 to 10.2, `stats/stats-hmp-cmds.c`), with our differences: schema
-//! order, buckets ascending, numbers unsigned, unknown types shown, control characters in names not
-//! passed on. [`Order::Qemu`] takes them back. Lines end with `\n`; a monitor turns that into
-//! `\r\n`.
+//! order, buckets ascending, numbers unsigned, unknown types shown. [`Order::Qemu`] takes them
+//! back. In both, names are [`printable`]; those of the kernel and of QEMU are so already. Lines
+//! end with `\n`; a monitor turns that into `\r\n`.
 //!
 //! Invariant: only values of this snapshot are printed. A row that could not be read says so.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use crate::snapshot::{ObjectView, RowState, Snapshot, Value};
 use crate::stat::StatType;
+use crate::text::printable;
 
 /// In what order lists stand in replies, and with it the other habits of QEMU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,14 +20,14 @@ pub enum Order {
     #[default]
     Schema,
     /// As QEMU 7.1 to 10.2 have it, byte for byte: all lists reversed, numbers of `info stats`
-    /// signed, what QAPI has no word for left out, names as they are.
+    /// signed, what QAPI has no word for left out.
     Qemu,
 }
 
 /// The text of a snapshot's objects. Printed by `Display`.
 #[derive(Clone, Copy, Debug)]
 pub struct InfoStats<'a> {
-    /// What to print.
+    /// The snapshot to print.
     pub snapshot: &'a Snapshot,
     /// The `provider:` line above each object: QEMU prints it when no provider was asked for.
     pub with_provider: bool,
@@ -57,7 +57,7 @@ impl InfoStats<'_> {
             writeln!(f, "{}", printable(&view.object().path))?;
         }
         if self.with_provider {
-            writeln!(f, "provider: {}", view.object().schema.provider())?;
+            writeln!(f, "provider: {}", printable(view.object().schema.provider()))?;
         }
         match view.state() {
             RowState::Good | RowState::Aged(_) => self.stats(f, view),
@@ -84,18 +84,14 @@ impl InfoStats<'_> {
 
     fn line(&self, f: &mut fmt::Formatter<'_>, value: Value<'_>) -> fmt::Result {
         let desc = value.desc();
-        let (name, width) = match self.order {
-            Order::Schema => {
-                let has_width = desc.bucket_size != 0;
-                (printable(&desc.name).into(), has_width.then(|| i64::from(desc.bucket_size)))
-            }
+        let width = match self.order {
+            Order::Schema => (desc.bucket_size != 0).then(|| i64::from(desc.bucket_size)),
             Order::Qemu => {
                 let has_width = desc.stat_type == StatType::LinearHistogram;
-                let width = i64::from(desc.bucket_size.cast_signed());
-                (Cow::Borrowed(&*desc.name), has_width.then_some(width))
+                has_width.then(|| i64::from(desc.bucket_size.cast_signed()))
             }
         };
-        write!(f, "    {name} ({}", desc.stat_type)?;
+        write!(f, "    {} ({}", printable(&desc.name), desc.stat_type)?;
         let unit = value.unit_text();
         if !unit.is_empty() {
             write!(f, ", {unit}")?;
@@ -131,15 +127,6 @@ impl InfoStats<'_> {
             Order::Qemu => write!(f, "{}", word.cast_signed()),
         }
     }
-}
-
-/// A name as it may be printed: whoever wrote it, it is one line and moves no cursor.
-///
-/// ```
-/// assert_eq!(vmstrobe_core::hmp::printable("exits\n\x1b[2J"), "exits\u{fffd}\u{fffd}[2J");
-/// ```
-pub fn printable(name: &str) -> String {
-    name.replace(char::is_control, "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -214,7 +201,7 @@ provider: kvm
         assert_eq!(text(descs, &words, RowState::Good), want);
     }
 
-    /// The same, as QEMU itself prints it; what it drops is dropped, and there is no path.
+    /// In QEMU's order the text is QEMU's own: what QEMU drops is left out, and no path is printed.
     #[test]
     fn in_qemus_order_all_is_reversed_and_signed() {
         let linear = |bucket_size, desc| {
@@ -233,12 +220,12 @@ provider: kvm
         ];
         let want = "\
 provider: kvm
-    tab\there (cumulative): 7
+    tab\u{fffd}here (cumulative): 7
     no_lin (cumulative): 7
     lin_no_bucket (linear-histogram, bucket size=0): [1]=3 [2]=2 [3]=1\u{20}
     lin_big_bucket (linear-histogram, bucket size=-1): [1]=3 [2]=2 [3]=1\u{20}
 provider: kvm
-    tab\there (cumulative): -1
+    tab\u{fffd}here (cumulative): -1
     no_lin (cumulative): -1
     lin_no_bucket (linear-histogram, bucket size=0): [1]=0 [2]=0 [3]=-2\u{20}
     lin_big_bucket (linear-histogram, bucket size=-1): [1]=0 [2]=0 [3]=-2\u{20}

@@ -34,10 +34,11 @@ mod rate;
 mod hist;
 pub mod hmp;
 pub mod seq;
+pub mod text;
 
 pub use error::{Error, ErrorKind, Result};
-pub use filter::{Filter, Request, VcpuRef};
-pub use hist::{Bucket, Quantile, bucket, quantile};
+pub use filter::{Filter, Request, VcpuRef, VcpuSet};
+pub use hist::{Bucket, Quantile, bucket, quantile, total};
 pub use hmp::Order;
 pub use mask::Mask;
 pub use names::Names;

@@ -6,7 +6,7 @@ use crate::schema::Schema;
 
 const WORD_BITS: usize = u64::BITS as usize;
 
-/// Which statistics of a schema are wanted, one bit a descriptor in schema order.
+/// The wanted statistics of a schema: one bit per descriptor, in schema order.
 ///
 /// ```
 /// use vmstrobe_core::Mask;
@@ -44,7 +44,7 @@ impl Mask {
         self.bits.iter().all(|&word| word == 0)
     }
 
-    /// How many statistics are wanted.
+    /// Returns the number of wanted statistics.
     pub fn count(&self) -> usize {
         self.bits.iter().map(|word| word.count_ones() as usize).sum()
     }

@@ -1,5 +1,5 @@
-//! Which names are wanted: exact names as QMP has them, and for people globs, regular expressions
-//! and exclusion.
+//! Lists of wanted names: exact names as in QMP, and for people also globs, regular expressions
+//! and exclusions.
 //!
 //! A list for people is `exits,halt_*,-halt_wait_hist,/^pf_/`: separated by commas, blanks around a
 //! name do not count; `*` and `?` make a glob of the whole name; `/…/` is a regular expression

@@ -24,7 +24,7 @@ struct Run {
     words: usize,
 }
 
-/// Where a kept statistic lies in a row.
+/// The place of a kept statistic in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     /// Its descriptor in the schema.
@@ -33,7 +33,7 @@ pub struct Column {
     pub words: Range<usize>,
 }
 
-/// How to read one kind of object: built once from a schema and a mask, then only followed.
+/// Instructions for reading one kind of object: built once from a schema and a mask.
 ///
 /// ```
 /// use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
@@ -55,7 +55,7 @@ pub struct ReadPlan {
     runs: Box<[Run]>,
     /// Each row word's place in the span, where most runs are a word: then this is the quicker way.
     scattered: Box<[u32]>,
-    /// The same in bytes, if the span is so short.
+    /// The places in `scattered` as bytes; empty if one of them does not fit into a byte.
     near: Box<[u8]>,
     span_words: Range<usize>,
     row_words: usize,

@@ -22,8 +22,8 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// statistics of others has a name of its own; theirs stand in its schemas.
     fn name(&self) -> &str;
 
-    /// What its objects can have, one schema for each target. Needs no object to be there, where
-    /// that can be.
+    /// Returns the schemas of its objects' statistics, one for each target. Where possible, this
+    /// works before any object exists.
     ///
     /// # Errors
     /// If the schemas cannot be had at all.
@@ -43,9 +43,9 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// If nothing can be opened. An object that has gone since is no error: its row is marked.
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>>;
 
-    /// Makes what its sources of this target read next younger than this call. Whoever reads the
-    /// thing itself has nothing to do. Whoever keeps what another answered asks that one now, and
-    /// waits for a bounded time. Nothing there to be asked about is no error: rows say so.
+    /// Refreshes cached values, so that what the sources of this target read next is newer than
+    /// this call. Waits for a bounded time. Providers that read live data need not implement it.
+    /// It is no error if there is nothing to ask: the rows say so.
     ///
     /// # Errors
     /// `Busy` if there is no answer in time. What sources read then may be older than this call.
@@ -53,8 +53,8 @@ pub trait Provider: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// What is wrong and costs no object: a faster way of reading that had to be given up, say.
-    /// Said for as long as it is so; whoever passes it on does so once.
+    /// Returns the problems that cost no object: that a faster way of reading had to be given up,
+    /// for example. Each is returned for as long as it lasts; the caller reports it only once.
     fn warnings(&self) -> Vec<Error> {
         Vec::new()
     }
@@ -62,7 +62,7 @@ pub trait Provider: Send + Sync + fmt::Debug {
 
 /// The data half: read on every tick. It allocates nothing, takes no lock, waits for nobody.
 pub trait Source: Send {
-    /// How many rows it fills, always the same number.
+    /// Returns the number of rows that it fills, which never changes.
     fn rows(&self) -> usize;
 
     /// Fills or marks each of its rows. A row it does not touch stays [`RowState::Missing`].
@@ -98,7 +98,7 @@ impl<'a> Rows<'a> {
         Self { words, states, row_words }
     }
 
-    /// How many rows there are.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.states.len()
     }

@@ -1,4 +1,4 @@
-//! What happened between two readings of one statistic.
+//! The change of one statistic between two readings.
 //!
 //! A cumulative statistic has grown by a delta, or was reset if it is smaller than before; a
 //! histogram likewise, bucket by bucket; anything else is a level and has no rate. A reading is
@@ -6,6 +6,7 @@
 //!
 //! Invariant: no rate is negative, and the true rate lies between the bounds.
 
+use crate::hist::total;
 use crate::snapshot::{Value, Window};
 use crate::stat::StatType;
 
@@ -55,7 +56,7 @@ impl Rate {
     }
 }
 
-/// What happened to one statistic between two readings.
+/// The change of one statistic between two readings.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// A cumulative statistic grew.
@@ -115,8 +116,8 @@ pub fn change(earlier: Value<'_>, later: Value<'_>, interval: Interval) -> Chang
                 Change::Delta { delta, rate: Rate::of(delta, interval) }
             }
             _ => {
-                let sum = deltas.iter().fold(0_u64, |sum, &delta| sum.saturating_add(delta));
-                Change::Buckets { deltas, rate: Rate::of(sum, interval) }
+                let rate = Rate::of(total(&deltas), interval);
+                Change::Buckets { deltas, rate }
             }
         },
     }

@@ -1,8 +1,8 @@
-//! What a provider offers: statistics by name, one schema for each of its targets, and the objects
+//! The statistics of a provider by name, in one schema for each of its targets, and the objects
 //! that have them.
 //!
 //! Invariant: a [`Schema`] is immutable, and each of its descriptors lies inside its data block,
-//! aligned to a word. Whoever holds one may index words by it without another check.
+//! aligned to a word. Words may be indexed by it without another check.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::stat::{Base, Scale, StatType, Unit};
 /// Bytes in a word; every statistic is made of words.
 pub const WORD_BYTES: usize = 8;
 
-/// What kind of object has statistics: QAPI `StatsTarget`.
+/// The kind of object that has statistics: QAPI `StatsTarget`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     /// A virtual machine as a whole.
@@ -58,17 +58,17 @@ impl fmt::Display for Target {
 pub struct Desc {
     /// The kernel's name for it. Not unique by any promise; and no enum, as kernels have their own.
     pub name: Box<str>,
-    /// How it moves.
+    /// Its type: a count that grows, a value of the moment, a histogram and so on.
     pub stat_type: StatType,
-    /// What it counts.
+    /// The unit of its values.
     pub unit: Unit,
-    /// What a stored number is multiplied by.
+    /// The factor that a stored number is multiplied by.
     pub scale: Scale,
     /// Flag bits 12 to 31, which no kernel uses yet.
     pub other_flags: u32,
     /// Words: 1 for a scalar, the number of buckets for a histogram. Never 0.
     pub size: u16,
-    /// Where its first word is, in bytes from the start of the data block. A multiple of 8.
+    /// The offset of its first word, in bytes from the start of the data block. A multiple of 8.
     pub offset: u32,
     /// Width of a linear histogram's buckets in stored units; otherwise 0.
     pub bucket_size: u32,
@@ -158,12 +158,12 @@ impl Schema {
         Arc::new(Self { provider: provider.into(), target, descs: descs.into(), data_bytes })
     }
 
-    /// Whose statistics these are.
+    /// Returns the name of the provider that has these statistics.
     pub fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// What kind of object has them.
+    /// Returns the kind of object that has them.
     pub fn target(&self) -> &Target {
         &self.target
     }
@@ -187,7 +187,7 @@ impl Schema {
 /// One thing that has statistics: QAPI's `qom-path` with what a sampler needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// What it is called: the QOM path where known, else `/vm/<name>` or `/vm/<name>/vcpu[<n>]`.
+    /// Its name: the QOM path where known, else `/vm/<name>` or `/vm/<name>/vcpu[<n>]`.
     pub path: Box<str>,
     /// The vCPU's number, for a vCPU.
     pub index: Option<u32>,

@@ -161,8 +161,9 @@ mod loom_models {
         });
     }
 
-    /// Memory that changes hands: its owner's number goes first, and the next owner's words come in
-    /// a change. Who then still finds the first owner's number has read only his words.
+    /// Memory gets a new owner: the old owner's number is cleared first, and the new owner's words
+    /// are written in a change. A reader that finds the old owner's number after it has loaded the
+    /// words has loaded only words of the old owner.
     #[test]
     fn loom_seq_memory_changes_hands() {
         loom::model(|| {
@@ -190,7 +191,7 @@ mod loom_models {
         });
     }
 
-    /// Whoever sees the even number behind a change sees the change: what W2 and R1 are for.
+    /// A reader that sees the even number after a change sees the change: W2 and R1 ensure that.
     #[test]
     fn loom_seq_number_brings_its_words() {
         model(1, |seq, words| {

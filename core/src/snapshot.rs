@@ -13,15 +13,16 @@ use std::sync::Arc;
 use crate::plan::ReadPlan;
 use crate::schema::{Desc, Object};
 
-/// When a snapshot was read: every word of a good row was loaded between begin and end, or arrived
-/// since the tick before, from a source that is slower than the ticks ([`RowState::Aged`]).
+/// The time in which a snapshot was read: every word of a good row was loaded between begin and
+/// end, or arrived since the tick before, from a source that is slower than the ticks
+/// ([`RowState::Aged`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// Before the first row, in ns of `CLOCK_MONOTONIC`.
     pub begin_ns: u64,
     /// After the last row, in ns of `CLOCK_MONOTONIC`.
     pub end_ns: u64,
-    /// What to add for ns since 1970 (`CLOCK_REALTIME`). Renewed about once a second.
+    /// The number to add to get ns since 1970 (`CLOCK_REALTIME`). Renewed about once a second.
     pub wall_offset_ns: i64,
 }
 
@@ -37,7 +38,7 @@ impl Window {
     }
 }
 
-/// What became of one object's row in this tick. All the error that a tick has.
+/// The result of reading one object's row in this tick. A tick has no other errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RowState {
     /// Nobody read it.
@@ -47,7 +48,7 @@ pub enum RowState {
     Good,
     /// Read some ticks ago, so many ms: its source is asked less often than there are ticks.
     Aged(u32),
-    /// Whoever gives it has fallen silent: what he said last may no longer be so.
+    /// Its source no longer answers, so that its last values may be out of date.
     Stale,
     /// It changed all the while, or arrived short.
     Torn,
@@ -67,9 +68,9 @@ impl RowState {
 /// Objects of one schema, read by one plan.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// How each is read.
+    /// The plan that each is read by.
     pub plan: Arc<ReadPlan>,
-    /// Whose rows follow each other.
+    /// The objects, whose rows follow each other.
     pub objects: Box<[Object]>,
     /// The row of the first object.
     pub first_row: usize,
@@ -77,7 +78,7 @@ pub struct Group {
     pub first_word: usize,
 }
 
-/// Whose words are where, in every snapshot of one generation.
+/// The place of each object's words, in every snapshot of one generation.
 #[derive(Clone, Debug)]
 pub struct Layout {
     generation: u64,
@@ -177,7 +178,7 @@ impl Snapshot {
         self.window = window;
     }
 
-    /// Whose words are where.
+    /// Returns the layout, which says where the words of each object are.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }
@@ -187,7 +188,7 @@ impl Snapshot {
         self.tick
     }
 
-    /// When it was read.
+    /// Returns the time in which it was read.
     pub fn window(&self) -> Window {
         self.window
     }
@@ -244,7 +245,7 @@ pub struct ObjectView<'a> {
 }
 
 impl<'a> ObjectView<'a> {
-    /// Which object.
+    /// Returns the object.
     pub fn object(&self) -> &'a Object {
         self.object
     }
@@ -289,7 +290,7 @@ impl<'a> Value<'a> {
         Self { desc, words }
     }
 
-    /// What it is.
+    /// Returns the descriptor of the statistic.
     pub fn desc(&self) -> &'a Desc {
         self.desc
     }

@@ -1,4 +1,4 @@
-//! What one statistic is: its type, its unit, its scale, and how those read in text.
+//! The properties of one statistic: its type, its unit, its scale, and their text.
 //!
 //! The words are the kernel's (`KVM_STATS_*` in `include/uapi/linux/kvm.h`) and QAPI's
 //! (`stats.json`).
@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-/// How a statistic moves: `KVM_STATS_TYPE_*`, QAPI `StatsType`.
+/// The type of a statistic: `KVM_STATS_TYPE_*`, QAPI `StatsType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StatType {
     /// A count that only grows, except when someone resets it.
@@ -70,7 +70,7 @@ impl fmt::Display for StatType {
     }
 }
 
-/// What a statistic counts: `KVM_STATS_UNIT_*`, QAPI `StatsUnit`.
+/// The unit of a statistic: `KVM_STATS_UNIT_*`, QAPI `StatsUnit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unit {
     /// A plain number.
@@ -175,7 +175,7 @@ impl Base {
     }
 }
 
-/// What a stored number is multiplied by: `base^exponent`. Nanoseconds are seconds at `10^-9`.
+/// The factor of a stored number: `base^exponent`. Nanoseconds are seconds at `10^-9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scale {
     /// Ten or two.

@@ -30,8 +30,9 @@ pub const MAX_DESCS: u32 = 4096;
 pub const MAX_NAME_BYTES: u32 = 256;
 /// The most bytes of a data block. A vCPU of Linux 6.18 has 1120.
 pub const MAX_DATA_BYTES: usize = 1 << 20;
-/// What parsing one block may allocate: a descriptor with its name, its note and its place in the
-/// check for overlaps take under 1 KiB, also where the name is no UTF-8 and grows threefold.
+/// The most bytes that parsing one block may allocate: a descriptor with its name, its note and its
+/// place in the check for overlaps takes under 1 KiB, even if its name is not UTF-8 and grows
+/// threefold.
 pub const MAX_PARSED_BYTES: usize = MAX_DESCS as usize * 2048;
 
 /// Bytes of a descriptor before its name.
@@ -46,11 +47,11 @@ pub struct Header {
     pub name_size: u32,
     /// The number of descriptors.
     pub num_desc: u32,
-    /// Where the id string starts.
+    /// The start of the id string, in bytes of the file.
     pub id_offset: u32,
-    /// Where the descriptors start.
+    /// The start of the descriptors, in bytes of the file.
     pub desc_offset: u32,
-    /// Where the data words start.
+    /// The start of the data words, in bytes of the file.
     pub data_offset: u32,
 }
 
@@ -94,13 +95,13 @@ impl Header {
         bytes
     }
 
-    /// Where the id string is, in bytes of the file.
+    /// Returns the range of the id string, in bytes of the file.
     pub fn id_range(&self) -> Range<u64> {
         let start = u64::from(self.id_offset);
         start..start + u64::from(self.name_size)
     }
 
-    /// Where the descriptors are, in bytes of the file.
+    /// Returns the range of the descriptors, in bytes of the file.
     pub fn desc_range(&self) -> Range<u64> {
         let start = u64::from(self.desc_offset);
         start..start + u64::from(self.num_desc) * self.desc_bytes() as u64
@@ -120,7 +121,7 @@ pub struct Block {
     pub id: String,
     /// The statistics that can be read.
     pub schema: Arc<Schema>,
-    /// What was left out, and what is kept although it breaks a soft rule.
+    /// Notes on what was left out, and on what is kept although it breaks a soft rule.
     pub notes: Vec<Note>,
 }
 

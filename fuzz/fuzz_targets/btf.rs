@@ -54,7 +54,7 @@ fn is_refusal(error: &Error) {
     assert!(matches!(kind, ErrorKind::Malformed | ErrorKind::TooLarge | ErrorKind::Unsupported));
 }
 
-/// What vmlinux has is not hidden by a module.
+/// Checks that a module hides nothing that vmlinux has.
 fn comes_first(alone: &Btf<'_>, both: &Btf<'_>, names: &[&str]) {
     for name in names {
         for (before, now) in [

@@ -1,10 +1,10 @@
-//! What a client may send to the QMP server: whatever it is, each reply is a line of JSON with a
-//! result or an error, what comes after is answered, and how the bytes were cut makes no
+//! Anything that a client may send to the QMP server: each reply is a line of JSON with a result or
+//! an error, a request that comes after is answered, and how the bytes were cut makes no
 //! difference.
 //!
-//! The first byte of the input says whose order lists have and into what pieces the rest, which is
-//! what the client sends behind his negotiation, is cut. That the answers are QEMU's is the tests'
-//! business.
+//! The first byte of the input says in which order lists are and how long the pieces are into which
+//! all bytes are cut. The rest is what the client sends behind its negotiation. The tests check
+//! that the answers are QEMU's.
 
 #![no_main]
 

@@ -1,9 +1,8 @@
-//! What a QEMU answers, or whoever listens in its place: it is refused, or what is made of it is
-//! within the limits and fits its schemas.
+//! The answers of a QEMU, or of a process that listens in its place: they are refused, or what is
+//! made of them is within the limits and fits its schemas.
 //!
 //! The input is a byte that says what is asked for, and then the other side of a connection byte
-//! for byte. That real answers are understood rightly is the tests' business; here they are
-//! damaged.
+//! for byte. The tests check that real answers are understood rightly; here they are damaged.
 
 #![no_main]
 

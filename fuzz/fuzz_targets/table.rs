@@ -37,7 +37,7 @@ const CHANGE_BYTES: usize = 11;
 /// Steps of the reader, before each of which something may change.
 const STEPS: u8 = 4;
 
-/// What the input asks for.
+/// The test case that an input encodes.
 struct Case {
     is_sealed: bool,
     changes: Vec<Change>,
@@ -50,7 +50,7 @@ struct Change {
     value: u64,
 }
 
-/// What a tick gave of an object: its path, what became of it, and its statistics by name.
+/// An object as a tick read it: its path, the state of its row, and its statistics by name.
 type Row = (String, RowState, Vec<(String, Vec<u64>)>);
 
 fuzz_target!(|input: &[u8]| {
@@ -62,8 +62,9 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The same rows of the same objects. Where a lock means nothing, one way may wait for it all the
-/// same; and a promise may be broken in one run and not yet in the other.
+/// True if both have the same rows of the same objects. A row may be torn in one of them, because
+/// one way of reading may wait for a lock where the lock means nothing; or stale in one of them,
+/// because a promised heartbeat may be overdue in one run and not yet in the other.
 fn are_alike(rows: &Option<Vec<Row>>, others: &Option<Vec<Row>>) -> bool {
     let (Some(rows), Some(others)) = (rows, others) else { return rows == others };
     let may_differ = |row: &Row| matches!(row.1, RowState::Torn | RowState::Stale);
@@ -215,8 +216,8 @@ fn tick(opened: &mut [Opened]) -> Vec<Row> {
     opened.iter_mut().map(read).collect()
 }
 
-/// Each good row is of an object of that path, and its words are there. Only who has promised to
-/// say that he lives falls silent.
+/// Checks that each good row is of an object of that path and has its words, and that a row is
+/// stale only if the table has promised a heartbeat.
 fn is_what_it_says(rows: &[Row], said: &[Entry], words: &[u64], promises: bool) {
     for (path, state, values) in rows {
         let is_so = match state {

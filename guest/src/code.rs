@@ -15,9 +15,9 @@
 /// Guest memory: eight pages from address 0.
 pub(crate) const MEMORY_BYTES: usize = 0x8000;
 
-/// Where a vCPU starts to make exactly `ecx` writes to [`PORT_WORK`] and then halts for ever.
+/// The entry point for a vCPU to make exactly `ecx` writes to [`PORT_WORK`] and then halt for ever.
 pub(crate) const KNOWN_ENTRY: u16 = 0x1000;
-/// Where a vCPU with an x2APIC starts the timer loop of the demo.
+/// The entry point of the demo's timer loop, for a vCPU with an x2APIC.
 pub(crate) const DEMO_ENTRY: u16 = 0x2000;
 
 /// Written by the guest, one byte at a time: the work that costs an exit. The value says nothing.

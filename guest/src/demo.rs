@@ -45,7 +45,7 @@ pub struct DemoGuest {
     vm: Vm,
 }
 
-/// What the vCPU threads and the owner both use.
+/// The state that the vCPU threads and the owner share.
 #[derive(Debug)]
 struct Shared {
     vcpus: Vec<Vcpu>,
@@ -59,7 +59,7 @@ impl DemoGuest {
     /// Running costs about 5 % of a CPU for each vCPU where KVM emulates real mode.
     ///
     /// # Errors
-    /// Where KVM is unusable or refuses a step, or for 0 or too many vCPUs.
+    /// If KVM is unusable or refuses a step, or for 0 or too many vCPUs.
     pub fn new(vcpus: u32) -> Result<DemoGuest, Error> {
         if vcpus == 0 || vcpus > STACKS {
             return Err(Error::VcpuCount { asked: vcpus, max: STACKS });
@@ -104,7 +104,7 @@ impl DemoGuest {
     /// Does nothing while they run already; after [`DemoGuest::stop`] it goes on.
     ///
     /// # Errors
-    /// Where a thread cannot be spawned; none is left running then.
+    /// If a thread cannot be spawned; none is left running then.
     pub fn start(&mut self) -> Result<(), Error> {
         if !self.threads.is_empty() {
             return Ok(());
@@ -146,7 +146,7 @@ impl DemoGuest {
 
 impl Drop for DemoGuest {
     fn drop(&mut self) {
-        // Whoever wants to know how the vCPUs ended calls `stop` himself.
+        // A caller that wants to know how the vCPUs ended calls `stop` itself.
         let _ = self.stop();
     }
 }

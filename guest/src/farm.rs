@@ -39,7 +39,7 @@ impl Farm {
     /// Each vCPU and each VM needs an fd, and a statistics fd will be needed for each as well.
     ///
     /// # Errors
-    /// Where KVM is unusable, or fds or memory run out.
+    /// If KVM is unusable, or fds or memory run out.
     pub fn new(vcpus: usize) -> Result<Farm, Error> {
         Self::with_vcpus_per_vm(vcpus, host::open()?.get_max_vcpus())
     }
@@ -47,7 +47,7 @@ impl Farm {
     /// Creates `vcpus` vCPUs with at most `vcpus_per_vm` in each VM; 0 counts as 1.
     ///
     /// # Errors
-    /// As [`Farm::new`], and where `vcpus_per_vm` is more than KVM allows.
+    /// As [`Farm::new`], and if `vcpus_per_vm` is more than KVM allows.
     pub fn with_vcpus_per_vm(vcpus: usize, vcpus_per_vm: usize) -> Result<Farm, Error> {
         let vcpus_per_vm = vcpus_per_vm.max(1);
         let vms = (0..vcpus)

@@ -1,9 +1,12 @@
-//! What the host lets us do: opening `/dev/kvm`, and the words for each refusal.
+//! Access to `/dev/kvm` on this host, and the message for each refusal.
 //!
 //! Invariant: every error says in one line what failed, why, and what to do next; no text needs
 //! its source to be understood, so there is no source chain.
 
+use std::fs;
 use std::io;
+use std::os::linux::fs::MetadataExt;
+use std::path::Path;
 
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::Kvm;
@@ -30,17 +33,17 @@ pub enum Error {
     /// KVM is absent, out of reach, or too old for binary statistics.
     #[error("/dev/kvm {reason}: {advice}")]
     Unusable {
-        /// What is wrong with it.
+        /// The fault of `/dev/kvm`, as a verb phrase.
         reason: String,
-        /// What the user can do about it.
+        /// Advice for the user.
         advice: &'static str,
     },
     /// The kernel refused one step of building or running a guest.
     #[error("The kernel refused to {step}: {errno}: {}", advice(.errno))]
     Refused {
-        /// What was asked of it, as a verb phrase.
+        /// The step that was refused, as a verb phrase.
         step: &'static str,
-        /// Its answer.
+        /// The kernel's answer.
         errno: io::Error,
     },
     /// A vCPU came back for a reason its program cannot have.
@@ -87,7 +90,7 @@ pub fn usable() -> Result<(), Error> {
 
 /// Opens `/dev/kvm`.
 pub(crate) fn open() -> Result<Kvm, Error> {
-    Kvm::new().map_err(|errno| unopened(errno.into()))
+    Kvm::new().map_err(|errno| unopened(errno.into(), Device::find()))
 }
 
 /// Turns the kernel's answer to `step` (a verb phrase) into our error.
@@ -95,18 +98,66 @@ pub(crate) fn refused(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error
     move |errno| Error::Refused { step, errno: errno.into() }
 }
 
-fn unopened(errno: io::Error) -> Error {
-    let (why, advice) = match errno.raw_os_error() {
-        Some(EACCES | EPERM) => {
+/// The facts about `/dev/kvm` that tell why it does not open.
+#[derive(Clone, Copy, Debug, Default)]
+struct Device {
+    /// Its owner, group and mode, if there is such a file.
+    access: Option<(u32, u32, u32)>,
+    /// Whether the kernel has KVM's core, as a module or built in.
+    has_module: bool,
+    /// Whether the processor offers virtualisation to this system.
+    has_virtualisation: bool,
+}
+
+impl Device {
+    fn find() -> Self {
+        let access = fs::metadata("/dev/kvm").ok();
+        let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Self {
+            access: access.map(|at| (at.st_uid(), at.st_gid(), at.st_mode() & 0o777)),
+            has_module: Path::new("/sys/module/kvm").exists(),
+            // Where neither is named, as on arm64, nothing is known.
+            has_virtualisation: !cpu.contains("flags")
+                || cpu.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"),
+        }
+    }
+}
+
+fn unopened(errno: io::Error, device: Device) -> Error {
+    let (why, advice) = match (errno.raw_os_error(), device.access) {
+        (Some(EACCES), Some((user, group, mode))) => (
+            format!(
+                "permission denied: it belongs to user {user} and group {group}, with mode \
+                 {mode:04o}"
+            ),
+            "add yourself to that group (usermod -aG, then log in again) or run as root",
+        ),
+        (Some(EACCES), None) => {
             ("permission denied".to_owned(), "add yourself to group kvm or run as root")
         }
-        Some(ENOENT | ENXIO | ENODEV) => (
-            "no such device".to_owned(),
-            "load the kvm module (modprobe kvm_intel or kvm_amd) or enable virtualisation",
+        (Some(EPERM), _) => (
+            "a device policy forbids it, of a container or a service".to_owned(),
+            "allow the device there (--device /dev/kvm, DeviceAllow=/dev/kvm)",
         ),
+        (Some(ENOENT | ENXIO | ENODEV), access) => {
+            let why = if access.is_none() { "there is no such device" } else { "no such device" };
+            (why.to_owned(), absent(device))
+        }
         _ => (errno.to_string(), advice(&errno)),
     };
     Error::Unusable { reason: format!("cannot be opened: {why}"), advice }
+}
+
+/// Advice where there is no `/dev/kvm`, or nothing behind it.
+fn absent(device: Device) -> &'static str {
+    if device.has_module && device.access.is_none() {
+        "the kernel has KVM: give the container its device (--device /dev/kvm)"
+    } else if device.has_virtualisation {
+        "load the kvm module (modprobe kvm_intel or kvm_amd)"
+    } else {
+        "the processor offers no virtualisation here: enable it in the firmware, or in the \
+         hypervisor that this system runs on"
+    }
 }
 
 fn advice(errno: &io::Error) -> &'static str {
@@ -135,27 +186,59 @@ pub(crate) fn skipped() -> bool {
 mod tests {
     use super::*;
 
-    fn check(errno: i32, text: &str) {
-        assert_eq!(unopened(io::Error::from_raw_os_error(errno)).to_string(), text);
-    }
-
     #[test]
     fn a_refused_open_says_why_and_what_to_do() {
-        check(
-            EACCES,
-            "/dev/kvm cannot be opened: permission denied: \
-             add yourself to group kvm or run as root",
-        );
-        check(
-            ENOENT,
-            "/dev/kvm cannot be opened: no such device: \
-             load the kvm module (modprobe kvm_intel or kvm_amd) or enable virtualisation",
-        );
-        check(
-            EMFILE,
-            "/dev/kvm cannot be opened: Too many open files (os error 24): \
-             raise the limit on open files (ulimit -n) or ask for fewer vCPUs",
-        );
+        let root = Some((0, 104, 0o660));
+        let with = |access, has_module, has_virtualisation| Device {
+            access,
+            has_module,
+            has_virtualisation,
+        };
+        for (errno, device, want) in [
+            (
+                EACCES,
+                with(root, true, true),
+                "permission denied: it belongs to user 0 and group 104, with mode 0660: add \
+                 yourself to that group (usermod -aG, then log in again) or run as root",
+            ),
+            (
+                EACCES,
+                Device::default(),
+                "permission denied: add yourself to group kvm or run as root",
+            ),
+            (
+                EPERM,
+                with(root, true, true),
+                "a device policy forbids it, of a container or a service: allow the device there \
+                 (--device /dev/kvm, DeviceAllow=/dev/kvm)",
+            ),
+            (
+                ENOENT,
+                with(None, true, true),
+                "there is no such device: the kernel has KVM: give the container its device \
+                 (--device /dev/kvm)",
+            ),
+            (
+                ENOENT,
+                with(None, false, true),
+                "there is no such device: load the kvm module (modprobe kvm_intel or kvm_amd)",
+            ),
+            (
+                ENODEV,
+                with(root, false, false),
+                "no such device: the processor offers no virtualisation here: enable it in the \
+                 firmware, or in the hypervisor that this system runs on",
+            ),
+            (
+                EMFILE,
+                with(root, true, true),
+                "Too many open files (os error 24): raise the limit on open files (ulimit -n) or \
+                 ask for fewer vCPUs",
+            ),
+        ] {
+            let text = unopened(io::Error::from_raw_os_error(errno), device).to_string();
+            assert_eq!(text, format!("/dev/kvm cannot be opened: {want}"));
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl KnownGuest {
     /// Builds the guest; nothing runs yet.
     ///
     /// # Errors
-    /// Where KVM is unusable or refuses a step.
+    /// If KVM is unusable or refuses a step.
     pub fn new() -> Result<KnownGuest, Error> {
         let vm = Vm::new(Irqchip::None)?;
         Ok(KnownGuest { vcpu: vm.vcpu(0)?, vm })
@@ -52,7 +52,7 @@ impl KnownGuest {
     /// asked for unless the guest or the kernel is wrong.
     ///
     /// # Errors
-    /// Where KVM refuses to run it, or the vCPU exits for another reason.
+    /// If KVM refuses to run it, or the vCPU exits for another reason.
     pub fn run(&self, outs: u32, halts: u32) -> Result<Exits, Error> {
         run(&self.vcpu, outs, halts)
     }

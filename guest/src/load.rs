@@ -19,7 +19,7 @@ const NS_PER_MS: u64 = 1_000_000;
 /// How much later each further group of four vCPUs runs through the same shapes.
 const PHASE_MS: u64 = 700;
 
-/// What a vCPU does next.
+/// The next action of a vCPU: a sleep, and port writes when it wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
     /// How long it sleeps.
@@ -69,7 +69,7 @@ fn saw_tooth(at_ms: u64) -> Load {
     Load { period_ns: (1_000 * NS_PER_MS / wakeups_per_s) as u32, outs: 4 }
 }
 
-/// What averages hide and a fast sampler shows.
+/// A burst that averages hide and a fast sampler shows.
 fn rare_burst(at_ms: u64) -> Load {
     // Not at the start of the demo, where it would look like a busy vCPU.
     if (3_000..3_250).contains(&at_ms) {

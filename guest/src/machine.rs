@@ -20,7 +20,7 @@ use crate::host::{self, Error, refused};
 /// Three pages that KVM on old Intel CPUs needs to emulate real mode; where QEMU has them.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// Where the interrupt controllers of a VM are.
+/// The place of a VM's interrupt controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Irqchip {
     /// Nowhere: every `hlt` leaves to user space.
@@ -41,7 +41,7 @@ impl Vm {
     /// Creates a VM that holds the programs of this crate and has no vCPU yet.
     ///
     /// # Errors
-    /// Where KVM is unusable or refuses a step.
+    /// If KVM is unusable or refuses a step.
     pub fn new(irqchip: Irqchip) -> Result<Vm, Error> {
         let vm = host::open()?.create_vm().map_err(refused("create a VM"))?;
         vm.set_tss_address(TSS_ADDRESS).map_err(refused("set the TSS address"))?;
@@ -56,7 +56,7 @@ impl Vm {
     /// Creates vCPU `id`, which is 0 for the first.
     ///
     /// # Errors
-    /// Where the id exists or is too large, or fds or memory run out.
+    /// If the id exists or is too large, or fds or memory run out.
     pub fn vcpu(&self, id: u32) -> Result<Vcpu, Error> {
         let vcpu = self.vm.create_vcpu(id.into()).map_err(refused("create a vCPU"))?;
         Ok(Vcpu {

@@ -1,7 +1,7 @@
-//! Who may connect: the group and the mode of the socket's file.
+//! Access to a socket: the group and the mode of its file decide who may connect.
 //!
-//! Invariant: while the file is not of the group asked for, only its owner may connect. What is
-//! changed is a socket of this user's own, and nothing that a link leads to.
+//! Invariant: while the file is not of the group asked for, only its owner may connect. Only a
+//! socket of this user's own is changed, and nothing that a link leads to.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -13,16 +13,16 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 /// The bits of a mode that say who may connect.
 const ALL: u32 = 0o777;
-/// Those of them that are the owner's.
+/// The bits of [`ALL`] that are the owner's.
 const OWNERS: u32 = 0o700;
 
-/// Who may connect to a socket: those who may write its file (unix(7)). The default is this user
-/// and root.
+/// The users who may connect to a socket: all who may write its file (unix(7)). The default is this
+/// user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Of the file, exactly so whatever the umask is; bits beyond `0o777` do not count.
+    /// The file's mode, set exactly so whatever the umask is; bits beyond `0o777` do not count.
     pub mode: u32,
-    /// Of the file, by number; without it, what the system gives a new file there.
+    /// The file's group, by number; `None` for the one that the system gives a new file there.
     pub group: Option<u32>,
 }
 
@@ -41,9 +41,9 @@ impl Access {
     /// Gives a file that was just made its group, then its mode.
     ///
     /// The path is followed once: group and mode go to what was found there then, and only if it is
-    /// a socket of this user's, not a link. Whoever else may write the directory could have put
+    /// a socket of this user's, not a link. Another user who may write the directory could have put
     /// another socket of this user's there in between, which then gets this group and mode; against
-    /// him no path in that directory is safe, and he could as well put a socket of his own there.
+    /// that user no path in the directory is safe, and it could as well put its own socket there.
     ///
     /// # Errors
     /// `Denied` if the group is not ours to give, `Busy` if somebody replaced the file, `Io` if

@@ -1,8 +1,8 @@
 //! A Unix socket that listens at a path.
 //!
-//! Invariant: a path at which somebody listens is never taken from him. A socket's file is removed
-//! by whoever made it, or when nobody has that socket any more; another kind of file never is. At
-//! no moment may more connect than was asked for.
+//! Invariant: a path at which a process listens is never taken from it. A socket's file is removed
+//! by the process that made it, or when no process has that socket any more; another kind of file
+//! never is. At no moment may more connect than was asked for. No other user can keep us waiting.
 //!
 //! ```
 //! use vmstrobe_listen::{Access, Kind, Listening};
@@ -20,8 +20,10 @@
 #![forbid(unsafe_code)]
 
 mod listening;
+mod lock;
 mod place;
 mod access;
 
 pub use access::Access;
 pub use listening::{Kind, Listening};
+pub use place::SocketFile;

@@ -1,11 +1,10 @@
 //! The socket itself: made, let in by, removed.
 //!
-//! Invariant: nothing here waits beyond [`LOCK_LIMIT`](crate::place::LOCK_LIMIT). Whoever is let in
-//! came when the file had its final group and mode, for only then does it listen.
+//! Invariant: nothing here waits beyond [`LOCK_LIMIT`](crate::lock::LOCK_LIMIT). A client that is
+//! let in came when the file had its final group and mode, for only then does the socket listen.
 
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::fchmod;
 use rustix::io::Errno;
@@ -15,17 +14,20 @@ use rustix::net::{
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::Access;
-use crate::place::{FileId, file_at, lock, make_room};
+use crate::lock::ReplaceLock;
+use crate::place::{Place, SocketFile, look, remove_stale};
 
-/// How many may wait to be let in.
+/// The backlog of `listen(2)`: the clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
+/// The most tries to bind a path that was taken at the first look and free at the second.
+const BIND_TRIES: u32 = 8;
 
-/// What a socket carries.
+/// The type of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Bytes in a row (`SOCK_STREAM`): QMP.
+    /// A stream of bytes (`SOCK_STREAM`), as QMP uses it.
     Stream,
-    /// Packets, each whole (`SOCK_SEQPACKET`): the hand-over.
+    /// Packets, each received whole (`SOCK_SEQPACKET`), as the hand-over of descriptors uses it.
     SeqPacket,
 }
 
@@ -34,8 +36,7 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Listening {
     socket: OwnedFd,
-    path: PathBuf,
-    file: Option<FileId>,
+    file: Option<SocketFile>,
 }
 
 impl Listening {
@@ -43,10 +44,10 @@ impl Listening {
     /// more is replaced.
     ///
     /// # Errors
-    /// `Busy` if somebody has a socket there or keeps its directory locked, `Unsupported` if
-    /// another kind of file is there, `TooLarge` if the path is too long for a socket (108 bytes),
-    /// `NotFound` or `Denied` if its directory is not there or not ours to write, `Denied` if the
-    /// group is not ours to give, `Io` if the system has no socket.
+    /// `Busy` if a process has a socket there, `Unsupported` if another kind of file is there,
+    /// `TooLarge` if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its
+    /// directory is not there or not ours to write, `Denied` if the group is not ours to give, `Io`
+    /// if the system has no socket.
     pub fn at(path: &Path, kind: Kind, access: &Access) -> Result<Self> {
         let shown = path.display().to_string();
         let failed = |errno| cannot_listen(errno, &shown);
@@ -55,16 +56,13 @@ impl Listening {
         let path = std::path::absolute(path).map_err(|error| {
             Error::caused(ErrorKind::NotFound, format!("{shown} is no path: give another"), error)
         })?;
-        // Between looking and listening nobody else looks.
-        let _lock = lock(path.parent().unwrap_or(Path::new("/")))?;
-        make_room(&path, &address)?;
         let socket = unconnected(kind).map_err(failed)?;
         // Before it is bound: the file is made with the socket's mode.
         fchmod(&socket, access.mode_at_first()).map_err(failed)?;
-        bind(&socket, &address).map_err(failed)?;
+        bind_at(&socket, &path, &address)?;
         // From here on the file goes with it, also if what follows fails.
-        let listening = Self { socket, file: file_at(&path), path };
-        access.give_to(&listening.path)?;
+        let listening = Self { socket, file: SocketFile::at(&path) };
+        access.give_to(&path)?;
         listen(&listening.socket, BACKLOG).map_err(failed)?;
         Ok(listening)
     }
@@ -74,11 +72,11 @@ impl Listening {
         self.socket.as_fd()
     }
 
-    /// Lets in who waits longest. His socket blocks, and is closed on exec.
+    /// Lets in the client that waits longest. Its socket blocks, and is closed on exec.
     ///
     /// # Errors
     /// As `accept4(2)`: `AGAIN` if nobody waits; `INTR` and `CONNABORTED` pass; `MFILE`, `NFILE`,
-    /// `NOBUFS` or `NOMEM` if there is no room for him: he goes on waiting, and
+    /// `NOBUFS` or `NOMEM` if there is no room for it: it goes on waiting, and
     /// [`Listening::socket`] stays readable.
     pub fn accept(&self) -> rustix::io::Result<OwnedFd> {
         accept_with(&self.socket, SocketFlags::CLOEXEC)
@@ -87,12 +85,36 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // Unless another has it now: then somebody removed ours.
-        if self.file.is_some() && file_at(&self.path) == self.file {
-            // If it cannot be removed, whoever comes next finds that nobody listens there.
-            let _ = fs::remove_file(&self.path);
+        self.file.iter().for_each(SocketFile::remove);
+    }
+}
+
+/// Binds, and replaces a socket that no process has any more.
+///
+/// Binding is exclusive by itself: of all that bind at a free path, the kernel lets one. A lock is
+/// needed only to replace a stale socket, so that what is removed is not another's, made since.
+fn bind_at(socket: &OwnedFd, path: &Path, address: &SocketAddrUnix) -> Result<()> {
+    let failed = |errno| cannot_listen(errno, &path.display().to_string());
+    for _ in 0..BIND_TRIES {
+        match bind(socket, address) {
+            Err(Errno::ADDRINUSE) => {}
+            bound => return bound.map_err(failed),
+        }
+        if let Place::Free = look(path, address)? {
+            continue;
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let _lock = ReplaceLock::take(directory);
+        // Again: whoever had the lock before may have replaced it.
+        if let Place::Stale(file) = look(path, address)? {
+            remove_stale(path, file)?;
+        }
+        match bind(socket, address) {
+            Err(Errno::ADDRINUSE) => {}
+            bound => return bound.map_err(failed),
         }
     }
+    Err(failed(Errno::ADDRINUSE))
 }
 
 fn unconnected(kind: Kind) -> rustix::io::Result<OwnedFd> {
@@ -104,7 +126,7 @@ fn unconnected(kind: Kind) -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, kind, flags, None)
 }
 
-/// What keeps us from listening there, and what to do about it.
+/// Returns the error that says why the path cannot be listened at, and what to do about it.
 pub(crate) fn cannot_listen(errno: Errno, shown: &str) -> Error {
     let (kind, advice) = match errno {
         Errno::NOENT | Errno::NOTDIR => {
@@ -114,8 +136,10 @@ pub(crate) fn cannot_listen(errno: Errno, shown: &str) -> Error {
             (ErrorKind::Denied, ": give a path in a directory that is yours to write")
         }
         Errno::NAMETOOLONG => (ErrorKind::TooLarge, ": give a shorter path"),
-        // By somebody who looks for no lock.
-        Errno::ADDRINUSE => (ErrorKind::Busy, ": somebody took it just now: give another path"),
+        // It came and went at each look.
+        Errno::ADDRINUSE => {
+            (ErrorKind::Busy, ": others take it again and again: give another path")
+        }
         _ => (ErrorKind::Io, ""),
     };
     Error::caused(kind, format!("cannot listen at {shown}{advice}"), errno)

@@ -1,124 +1,158 @@
-//! The place in the directory: looked at, made free, kept from others meanwhile.
+//! The place in the directory: what is there, and how a socket that no process has is removed.
 //!
-//! Invariant: what is removed is a socket that no process has. Nobody notices that it was looked
-//! at: no connection is made.
+//! Invariant: what is removed is a socket that no process has. Nobody notices that a socket was
+//! looked at: no connection is made.
+//!
+//! A socket's file belongs to one socket for good: once no process has that socket any more, the
+//! file can never be listened at again, so "stale" stays true of it.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::listening::cannot_listen;
 
-/// How long to wait for another who is about to listen in the same directory: that takes him less
-/// than a ms.
-pub(crate) const LOCK_LIMIT: Duration = Duration::from_secs(1);
-/// How often what is locked is tried again.
-const RETRY_PAUSE: Duration = Duration::from_millis(5);
-
-/// What tells a file from every other that there is.
+/// The device and the inode of a file, which tell it from every other file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
 }
 
-/// What stands at that path itself, be it a link.
-pub(crate) fn file_at(path: &Path) -> Option<FileId> {
-    let file = fs::symlink_metadata(path).ok()?;
-    Some(FileId { device: file.st_dev(), inode: file.st_ino() })
+impl From<&fs::Metadata> for FileId {
+    fn from(file: &fs::Metadata) -> Self {
+        Self { device: file.st_dev(), inode: file.st_ino() }
+    }
 }
 
-/// Removes a socket that nobody has any more.
-pub(crate) fn make_room(path: &Path, address: &SocketAddrUnix) -> Result<()> {
-    let shown = path.display().to_string();
-    let failed = |errno| cannot_listen(errno, &shown);
-    // Datagrams: whoever listens there for connections is of another kind, which the kernel says
-    // (unix_find_bsd in net/unix/af_unix.c) before he would have to let us in and see us leave.
+/// The file of a socket that this process made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+impl SocketFile {
+    /// Takes note of the file at that path; `None` if there is none. It is found again whatever the
+    /// working directory is by then.
+    pub fn at(path: &Path) -> Option<Self> {
+        let path = std::path::absolute(path).ok()?;
+        file_at(&path).map(|id| Self { path, id })
+    }
+
+    /// Returns its path, which is absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes the file, unless another has taken its place.
+    pub fn remove(&self) {
+        if file_at(&self.path) == Some(self.id) {
+            // If it cannot be removed, the next server finds that nobody listens there.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// The state of a path that a socket can be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nothing is there.
+    Free,
+    /// A socket is there that no process has any more.
+    Stale(FileId),
+}
+
+/// The file at that path itself, even if it is a link.
+pub(crate) fn file_at(path: &Path) -> Option<FileId> {
+    fs::symlink_metadata(path).ok().as_ref().map(FileId::from)
+}
+
+/// Looks at the path.
+///
+/// # Errors
+/// `Busy` if a process has a socket there, `Unsupported` if another kind of file is there, or why
+/// it cannot be looked at.
+pub(crate) fn look(path: &Path, address: &SocketAddrUnix) -> Result<Place> {
+    let shown = path.display();
+    let failed = |errno| cannot_listen(errno, &shown.to_string());
+    let file = match fs::symlink_metadata(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Place::Free),
+        Err(error) => return Err(failed(errno_of(&error))),
+    };
+    if !file.file_type().is_socket() {
+        let text = format!("{shown} is there and no socket: give another path");
+        return Err(Error::new(ErrorKind::Unsupported, text));
+    }
+    // Datagrams: a socket that listens for connections is of another kind, which the kernel says
+    // (unix_find_bsd in net/unix/af_unix.c) before its process would have to let us in and see us
+    // leave.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed)?;
     match connect(&probe, address) {
-        Err(Errno::NOENT) => Ok(()),
-        Err(Errno::CONNREFUSED) => {
-            let is_socket =
-                fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-            if !is_socket {
-                let text = format!("{shown} is there and no socket: give another path");
-                return Err(Error::new(ErrorKind::Unsupported, text));
-            }
-            fs::remove_file(path).map_err(|error| {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                failed(errno)
-            })
+        Err(Errno::NOENT) => Ok(Place::Free),
+        // Only of the file that was there before and after: another may have come in between.
+        Err(Errno::CONNREFUSED) if file_at(path) == Some(FileId::from(&file)) => {
+            Ok(Place::Stale(FileId::from(&file)))
         }
+        Err(Errno::CONNREFUSED) => Ok(Place::Free),
         Ok(()) | Err(Errno::PROTOTYPE) => {
-            let text = format!("somebody listens at {shown} already: give another path");
+            let text = format!("another process listens at {shown} already: give another path");
             Err(Error::new(ErrorKind::Busy, text))
         }
         Err(errno) => Err(failed(errno)),
     }
 }
 
-/// Keeps everyone who does the same out of that directory until it is dropped.
-pub(crate) fn lock(directory: &Path) -> Result<OwnedFd> {
-    let shown = directory.display().to_string();
-    let failed = |errno| cannot_listen(errno, &format!("a path in {shown}"));
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let lock = open(directory, flags, Mode::empty()).map_err(failed)?;
-    let deadline = Instant::now() + LOCK_LIMIT;
-    loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
-            Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
-            Err(Errno::WOULDBLOCK) => {
-                let text = format!("somebody keeps {shown} locked: give a path in another one");
-                return Err(Error::new(ErrorKind::Busy, text));
-            }
-            Err(errno) => return Err(failed(errno)),
-        }
+/// Removes a stale socket, if it is still that one.
+///
+/// # Errors
+/// If it cannot be removed.
+pub(crate) fn remove_stale(path: &Path, stale: FileId) -> Result<()> {
+    if file_at(path) != Some(stale) {
+        return Ok(());
     }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(cannot_listen(errno_of(&error), &path.display().to_string()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
-    fn a_locked_directory_is_not_waited_for_for_ever() {
+    fn what_is_removed_is_the_socket_that_was_found_stale() {
         let place = tempfile::tempdir().unwrap();
-        let directory = fs::File::open(&place).unwrap();
-        flock(&directory, FlockOperation::LockExclusive).unwrap();
-        let before = Instant::now();
-        let error = lock(place.path()).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Busy);
-        assert!(error.to_string().contains("locked: give a path in another one"), "{error}");
-        assert!((LOCK_LIMIT..3 * LOCK_LIMIT).contains(&before.elapsed()), "{:?}", before.elapsed());
-        drop(directory);
-        lock(place.path()).unwrap();
-    }
-
-    #[test]
-    fn one_at_a_time_has_the_directory() {
-        let place = tempfile::tempdir().unwrap();
-        let held = lock(place.path()).unwrap();
-        thread::scope(|scope| {
-            let other = scope.spawn(|| {
-                let before = Instant::now();
-                lock(place.path()).unwrap();
-                before.elapsed()
-            });
-            thread::sleep(Duration::from_millis(50));
-            drop(held);
-            assert!(other.join().unwrap() >= Duration::from_millis(20));
-        });
+        let path = place.path().join("socket");
+        let address = SocketAddrUnix::new(&path).unwrap();
+        assert_eq!(look(&path, &address).unwrap(), Place::Free);
+        drop(UnixListener::bind(&path).unwrap());
+        let stale = file_at(&path).unwrap();
+        assert_eq!(look(&path, &address).unwrap(), Place::Stale(stale));
+        // Another came meanwhile, and the number of the file before is not free to be its own.
+        let kept = place.path().join("kept");
+        fs::rename(&path, &kept).unwrap();
+        let _other = UnixListener::bind(&path).unwrap();
+        remove_stale(&path, stale).unwrap();
+        assert_eq!(look(&path, &address).unwrap_err().kind(), ErrorKind::Busy);
+        remove_stale(&kept, stale).unwrap();
+        assert!(!kept.exists());
+        remove_stale(&kept, stale).unwrap();
     }
 }

@@ -17,18 +17,20 @@ use crate::table::{ShardedCounter, StatKey, TableObject, TableSchema, TableWrite
 /// The provider's and the target's name.
 const NAME: &str = "cryptodev";
 
-/// What a crypto device can do: QEMU's `QCryptodevBackendServiceType`, as far as it is counted.
+/// The services that a crypto device offers: the ones of QEMU's `QCryptodevBackendServiceType` that
+/// have statistics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CryptoServices {
     /// Symmetric ciphers: 4 statistics.
     Symmetric,
-    /// Asymmetric ones: 8 statistics.
+    /// Asymmetric ciphers and signatures: 8 statistics.
     Asymmetric,
-    /// Both: 12.
+    /// Both: 12 statistics.
     Both,
 }
 
-/// What a crypto device is asked to do: QEMU's `QCryptodevBackendAlgType` and its operations.
+/// An operation of a crypto device: a type of algorithm, as in QEMU's `QCryptodevBackendAlgType`,
+/// and what is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CryptoOp {
     /// A symmetric cipher encrypts.
@@ -99,12 +101,12 @@ pub struct Cryptodev {
 /// its own, and the device is there until the last is gone.
 #[derive(Clone, Debug)]
 pub struct CryptoDevice {
-    /// By operation: how many, and how many bytes; `None` if it is not offered.
+    /// By operation, the counts of operations and of bytes; `None` if the device does not offer it.
     counters: [Option<(ShardedCounter, ShardedCounter)>; 6],
     _listed: Arc<Listed>,
 }
 
-/// What ends with the last clone of a device.
+/// The listing of a device, which its clones share; the last one drops the object and frees the id.
 #[derive(Debug)]
 struct Listed {
     id: String,
@@ -112,7 +114,7 @@ struct Listed {
     _object: TableObject,
 }
 
-/// The keys of an operation: how many, and how many bytes.
+/// The keys of an operation's two counts: of operations and of bytes.
 type Keys = (StatKey<ShardedCounter>, StatKey<ShardedCounter>);
 
 impl Cryptodev {

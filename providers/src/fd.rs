@@ -20,6 +20,7 @@ use rustix::io::pread;
 use vmstrobe_core::wire::{self, Block, Header};
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Schema, Source, Target};
 
+use crate::budget::FdSeat;
 use crate::departures::Departures;
 use crate::kvm::Accel;
 use crate::reaper::Reaper;
@@ -28,8 +29,8 @@ mod source;
 
 pub(crate) use source::{pread_source, pread_sources};
 
-/// What the fds of one provider share: one schema for all alike, who closes them, whether any is
-/// gone, and the kernel-side tick.
+/// The parts that the fds of one provider share: one schema for all alike, the reaper that closes
+/// them, the counter that moves when an object goes, and the kernel-side tick.
 #[derive(Debug)]
 pub(crate) struct Opener {
     reaper: Reaper,
@@ -43,11 +44,14 @@ pub(crate) struct Opener {
 pub(crate) struct Lender {
     /// True until it has ended.
     pub(crate) alive: Arc<AtomicBool>,
-    /// Who finds that out. Held by what is borrowed, which may outlive the provider.
+    /// The watcher that notices its end. It is held by what is borrowed, which may outlive the
+    /// provider.
     pub(crate) _watch: Arc<dyn Debug + Send + Sync>,
+    /// Its place among what may be borrowed, if that is counted here.
+    pub(crate) _seat: Option<Arc<FdSeat>>,
 }
 
-/// What a descriptor of KVM's is: by the kernel's names, `kvm-vm-stats`, `kvm-vcpu-stats:N`,
+/// The kind of a descriptor of KVM's; by the kernel's names, `kvm-vm-stats`, `kvm-vcpu-stats:N`,
 /// `kvm-vm` and `kvm-vcpu:N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FdKind {
@@ -70,12 +74,12 @@ pub(crate) struct KvmFd {
     reaper: Reaper,
 }
 
-/// What an fd itself says of the statistics behind it.
+/// The part of an fd's data that says where its statistics are.
 #[derive(Debug)]
 enum Head {
     /// A stats fd: where its data begin, and its id string.
     Stats { data_offset: u64, id: String },
-    /// Nothing: there is nothing to read.
+    /// A VM's or vCPU's own fd: nothing can be read from it.
     Plain,
 }
 
@@ -222,7 +226,7 @@ impl KvmFd {
         matches!(self.head, Head::Plain)
     }
 
-    /// What a stats fd says of its creator: `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`.
+    /// Returns the id of a stats fd, which names its creator: `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`.
     pub(crate) fn id(&self) -> Option<&str> {
         match &self.head {
             Head::Stats { id, .. } => Some(id),
@@ -247,7 +251,7 @@ impl KvmFd {
         self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 
-    /// Where a plan's span starts in the file; nowhere in a plain one.
+    /// Returns the offset of a plan's span in the file; `None` for a plain fd.
     fn span_offset(&self, plan: &ReadPlan) -> Option<u64> {
         match &self.head {
             Head::Stats { data_offset, .. } => Some(data_offset + plan.span_bytes().start as u64),

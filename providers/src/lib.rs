@@ -1,48 +1,65 @@
-//! Where statistics come from: KVM's binary statistics, of one's own VM or borrowed from a running
-//! VMM.
+//! The providers of statistics: KVM's binary statistics, of one's own VM or borrowed from a running
+//! VMM ([`OwnKvm`], [`Borrowed`]); the scheduler's, of the threads that run vCPUs ([`Sched`]); a
+//! QEMU's, over its QMP socket ([`Qmp`]); and any program's own, in tables in memory ([`Tables`]).
 //!
-//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`Borrowed`] for someone beside it who
-//! knows its process id; [`scan_all`] finds those. Both are `vmstrobe_core::Provider`s: a sampler
-//! knows neither.
+//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`Borrowed`] for a program beside it
+//! that knows its process id; [`scan_all`] finds such ids. All are `vmstrobe_core::Provider`s: a
+//! sampler depends on none of them.
 //!
 //! Invariant: all that blocks, allocates or parses happens when something is opened. On the tick
-//! there is one `pread` an object, and no close: the last close of a stats fd may tear down a whole
-//! VM, so a [`Reaper`] does it.
+//! there is at most one `pread` for an object of KVM's, and no close: the last close of a stats fd
+//! may tear down a whole VM, so a [`Reaper`] does it.
 
 #![deny(unsafe_code)]
 
 mod sys;
 mod sync;
 
+mod broker;
 mod reaper;
 mod departures;
+mod memfd;
+mod scm;
 mod procfs;
+mod status;
+mod refusal;
 mod process;
+mod host;
+mod budget;
+mod release;
 mod fd;
 mod kvm;
 mod qmp;
 mod table;
 mod cryptodev;
 mod handover;
+mod survey;
 
 #[cfg(test)]
 mod tests;
 
+pub use broker::Broker;
+pub use budget::FdBudget;
 pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use handover::{
     CONNECT_LIMIT, HandOver, HandedOver, Lendable, Loan, MAX_BORROWERS, MAX_LOANS,
     MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
 };
+pub use host::Host;
 pub use kvm::{
-    Accel, AccelMode, AccelStatus, Access, Borrowed, FrameTime, KernelFrame, OwnKvm, Scan, Sched,
-    VCPU_BUSY_LIMIT, Vm, scan, scan_all,
+    Accel, AccelMode, AccelStatus, Access, AttachOptions, Borrowed, FrameTime, KernelFrame, OwnKvm,
+    Sched, VCPU_BUSY_LIMIT, Vm, scan,
 };
+pub use process::has_exited;
 pub use qmp::{CpuName, CpuNames, Qmp, QmpShare};
 pub use reaper::Reaper;
-pub use sys::kvm_get_stats_fd;
+pub use survey::{LOOK_LIMIT, LeftOut, Scan, WhyLeftOut, scan_all};
+pub use sys::{kvm_get_stats_fd, trim_memory};
 pub use table::{
-    Counter, Flag, FoundTable, Gauge, Group, Handle, LOOK_TRIES, LinearHistogram, Log2Histogram,
-    MAX_PROCESS_TABLES, MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_DESCS,
-    MAX_TABLE_NAME_BYTES, OwnedCounter, Peak, ShardedCounter, Stat, StatKey, TableConfig,
-    TableObject, TableSchema, TableWriter, Tables, scan_tables,
+    Counter, Flag, FoundTable, Gauge, Group, Handle, LOOK_BYTES_PER_S, LOOK_TRIES, LinearHistogram,
+    Log2Histogram, MAX_LENDER_HELD_BYTES, MAX_LENDER_MAPPED_BYTES, MAX_LENDER_READ_BYTES,
+    MAX_LOOK_BYTES, MAX_PROCESS_TABLES, MAX_REFUSED, MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS,
+    MAX_TABLE_DESCS, MAX_TABLE_NAME_BYTES, MAX_TABLES_FDS, MAX_TABLES_HELD_BYTES,
+    MAX_TABLES_MAPPED_BYTES, MAX_TABLES_READ_BYTES, OwnedCounter, Peak, REFUSED_FOR,
+    ShardedCounter, Stat, StatKey, TableConfig, TableObject, TableSchema, TableWriter, Tables,
 };

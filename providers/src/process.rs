@@ -1,4 +1,4 @@
-//! Another process: a hold on it that outlasts the reuse of its number, its fds, and its end.
+//! Another process: a hold on it that outlasts the reuse of its number, and its end.
 //!
 //! The end is learnt from a pidfd, because nothing else tells: a stats fd goes on returning its
 //! last values. One thread watches all processes of a provider.
@@ -8,7 +8,7 @@
 //! then finds it living has read about this process.
 
 use std::fmt;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::departures::Departures;
 use crate::procfs;
+use crate::refusal::{self, Step};
 
-/// How long the watcher rests if the system refuses to wait, which takes being out of memory.
+/// The watcher's pause if the system refuses to wait, which takes being out of memory.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
 /// A process, held by a pidfd.
@@ -49,6 +50,7 @@ impl Process {
                 let text = format!("{pid} is no process but a thread of one: give the process id");
                 Error::new(ErrorKind::NotFound, text)
             }
+            Errno::PERM | Errno::NOSYS => refusal::of_process(pid, Step::Hold, errno, None),
             _ => Error::caused(ErrorKind::Io, format!("cannot open pid {pid}"), errno),
         })?;
         let alive = Arc::new(AtomicBool::new(true));
@@ -66,8 +68,7 @@ impl Process {
 
     /// Asks the kernel whether it still lives. A zombie does not.
     pub(crate) fn lives(&self) -> bool {
-        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let ended = matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..));
+        let ended = has_exited(&self.pidfd);
         if ended {
             self.give_up();
         }
@@ -81,30 +82,16 @@ impl Process {
         self.departures.note();
     }
 
-    /// A duplicate of one of its fds, whose link must be as `is_meant` says. `None` if it no longer
-    /// is.
-    ///
-    /// # Errors
-    /// `Denied` if we may not have it, `Io` if we have no room for it.
-    pub(crate) fn borrow(
-        &self,
-        fd: RawFd,
-        is_meant: impl FnOnce(&str) -> bool,
-    ) -> Result<Option<OwnedFd>> {
-        let borrowed = match pidfd_getfd(&self.pidfd, fd, PidfdGetfdFlags::empty()) {
-            Ok(borrowed) => borrowed,
-            Err(Errno::BADF | Errno::SRCH) => return Ok(None),
-            Err(Errno::PERM) => return Err(procfs::denied(self.pid)),
-            Err(errno) => {
-                let text = format!("cannot borrow fd {fd} of pid {}", self.pid);
-                return Err(Error::caused(ErrorKind::Io, text, errno));
-            }
-        };
-        // The number may have become another file's since we looked. What we now hold stays.
-        let held = procfs::link_of(&borrowed)
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot read /proc/self/fd", error))?;
-        Ok(is_meant(&held).then_some(borrowed))
+    /// Returns the pidfd, through which descriptors are borrowed from it.
+    pub(crate) fn pidfd(&self) -> &OwnedFd {
+        &self.pidfd
     }
+}
+
+/// Asks the kernel whether the process of a pidfd has ended; a zombie has. Does not wait.
+pub fn has_exited(pidfd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
 }
 
 /// A thread that notices the end of processes within a moment. It ends when this is dropped.
@@ -208,8 +195,6 @@ impl fmt::Debug for DeathWatch {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-    use std::os::fd::AsRawFd;
     use std::process::{Child, Command};
     use std::time::Instant;
 
@@ -281,15 +266,5 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::NotFound);
             assert_eq!(error.to_string(), format!("there is no process {pid}"));
         }
-    }
-
-    #[test]
-    fn only_the_file_that_was_meant_is_borrowed() {
-        let this = Process::open(std::process::id(), &Departures::default()).unwrap();
-        let file = File::open("/dev/null").unwrap();
-        let borrow = |fd, link| this.borrow(fd, |held| held == link).unwrap();
-        assert!(borrow(file.as_raw_fd(), "/dev/null").is_some());
-        assert!(borrow(file.as_raw_fd(), "anon_inode:kvm-vm").is_none());
-        assert!(borrow(1 << 20, "/dev/null").is_none());
     }
 }

@@ -1,32 +1,30 @@
-//! What the system shows of other processes: which there are, what their fds lead to, what they are
-//! called, who is behind a socket; and the errors of those who may not look.
+//! Facts about processes, from /proc and from sockets: which there are, their users and names, the
+//! targets of fds, the peer of a socket.
 //!
-//! Invariant: looks only; nothing is opened in another process. What it shows may be the past a
-//! moment later: whoever acts on it checks again.
+//! Invariant: looks only; nothing is opened in another process. A fact may be out of date a moment
+//! later: a caller that acts on it checks again.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::linux::fs::MetadataExt;
 
-use rustix::net::sockopt::socket_peercred;
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-/// The most fds of one process that are looked at. A VM of 1024 vCPUs has some 3000.
-const FDS_MAX: usize = 1 << 16;
+use crate::refusal::proc::mounted;
+use crate::status::Status;
+use crate::sys::peer_process;
 
 /// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
 /// kernel's `proc_ns.h`).
 const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// The most of a command line that is searched for a name.
-const CMDLINE_BYTES_MAX: u64 = 1 << 18;
-
 /// The processes there are, ascending.
 ///
 /// # Errors
-/// `Io` if /proc cannot be read.
+/// `Unsupported` if /proc is not mounted, `Io` if it cannot be read.
 pub(crate) fn pids() -> Result<Vec<u32>> {
+    mounted()?;
     let unreadable = |error| Error::caused(ErrorKind::Io, "cannot read /proc", error);
     let mut pids: Vec<u32> = Vec::new();
     for entry in fs::read_dir("/proc").map_err(unreadable)? {
@@ -37,95 +35,46 @@ pub(crate) fn pids() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// The fds of a process whose links `parse` knows, ascending.
-pub(crate) fn links<T>(pid: u32, parse: impl Fn(&str) -> Option<T>) -> io::Result<Vec<(RawFd, T)>> {
-    let mut links = Vec::new();
-    for entry in fs::read_dir(format!("/proc/{pid}/fd"))?.take(FDS_MAX) {
-        let entry = entry?;
-        let Some(fd) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
-        match fs::read_link(entry.path()) {
-            Ok(link) => links.extend(link.to_str().and_then(&parse).map(|l| (fd, l))),
-            Err(error) if is_denied(&error) => return Err(error),
-            // Closed meanwhile.
-            Err(_) => {}
-        }
-    }
-    links.sort_unstable_by_key(|(fd, _)| *fd);
-    Ok(links)
-}
-
-/// What an fd of a process leads to now; nothing if it is closed.
-pub(crate) fn link(pid: u32, fd: RawFd) -> Option<String> {
-    let link = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
-    Some(link.to_string_lossy().into_owned())
-}
-
-/// What an fd of ours leads to.
+/// Reads the /proc link of an fd of ours, on this thread, which may have descriptors of its own.
 pub(crate) fn link_of(fd: impl AsFd) -> io::Result<String> {
-    let link = fs::read_link(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()))?;
+    let link = fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd()))?;
     Ok(link.to_string_lossy().into_owned())
 }
 
-pub(crate) fn is_denied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
+/// Returns when the process of this `/proc/<pid>/stat` started, in clock ticks since boot: field
+/// 22. (The file is read by the helper alone: the kernel lets us wait for a process that is in
+/// `execve`.)
+pub(crate) fn start_time_in(stat: &str) -> Option<u64> {
+    // Field 2 is the command in parentheses, and may itself hold parentheses and spaces.
+    let (_, from_field_3) = stat.rsplit_once(')')?;
+    from_field_3.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-/// A process's arguments, each with a NUL behind it; nothing if it has ended.
-pub(crate) fn cmdline(pid: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{pid}/cmdline")) {
-        // What could be read is good enough for a name.
-        let _ = file.take(CMDLINE_BYTES_MAX).read_to_end(&mut bytes);
-    }
-    bytes
+/// The user that a process belongs to: its real user id. `None` if it has ended.
+pub(crate) fn uid(pid: u32) -> Option<u32> {
+    Some(Status::of(pid)?.users.real)
 }
 
-/// What a process calls itself, harmless to a terminal.
+/// Whether a thread of that number belongs to that process.
+pub(crate) fn has_thread(pid: u32, thread: u32) -> bool {
+    fs::exists(format!("/proc/{pid}/task/{thread}")).unwrap_or(false)
+}
+
+/// Whether there is a thread of that number, of whichever process.
+pub(crate) fn is_thread(thread: u32) -> bool {
+    fs::exists(format!("/proc/{thread}")).unwrap_or(false)
+}
+
+/// The name that a process has given itself (its `comm`), as it was written: see
+/// [`vmstrobe_core::text`]. Empty if it has ended.
 pub(crate) fn comm(pid: u32) -> String {
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    comm.trim_end().escape_debug().to_string()
-}
-
-/// Why the fds of a process cannot be seen.
-pub(crate) fn unseen(pid: u32, error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::NotFound => no_process(pid),
-        _ if is_denied(&error) => denied(pid),
-        _ => Error::caused(ErrorKind::Io, format!("cannot see the fds of pid {pid}"), error),
-    }
+    let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned()
 }
 
 /// There is no process of that id.
 pub(crate) fn no_process(pid: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no process {pid}"))
-}
-
-/// We may not look into that process, or not take its fds.
-pub(crate) fn denied(pid: u32) -> Error {
-    let yama = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let is_root = rustix::process::geteuid().is_root();
-    Error::new(ErrorKind::Denied, denied_text(pid, is_root, yama.trim()))
-}
-
-fn denied_text(pid: u32, is_root: bool, yama_scope: &str) -> String {
-    let advice = "run as root, or give vmstrobe CAP_SYS_PTRACE";
-    match yama_scope {
-        // Root in a container, or one that has laid its capabilities down.
-        "" | "0" if is_root => {
-            format!("pid {pid} has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE")
-        }
-        "" | "0" => format!("pid {pid} belongs to another user: {advice}"),
-        "3" => format!(
-            "pid {pid} cannot be looked into: kernel.yama.ptrace_scope is 3, which forbids it to \
-             everyone until the next boot"
-        ),
-        scope => format!(
-            "pid {pid} belongs to another user, or kernel.yama.ptrace_scope={scope} forbids it: \
-             {advice}"
-        ),
-    }
 }
 
 /// Whether every process has a number that we could see, which is the kernel's own: not so in a pid
@@ -135,15 +84,11 @@ pub(crate) fn sees_every_process() -> bool {
     namespace.is_ok_and(|namespace| namespace.st_ino() == INIT_PID_NAMESPACE)
 }
 
-/// The process that made the other end's socket listen. `None` where not every process has a number
-/// that we could see.
+/// The process that made the other end's socket listen. `None` where it has no number that we could
+/// see: it is outside of our pid namespace.
 pub(crate) fn peer_pid(socket: impl AsFd) -> Option<u32> {
-    // There the kernel may say 0, which rustix has no place for.
-    if !sees_every_process() {
-        return None;
-    }
-    let peer = socket_peercred(socket).ok()?;
-    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+    let pid = peer_process(socket.as_fd()).ok()?;
+    u32::try_from(pid).ok().filter(|pid| *pid != 0)
 }
 
 #[cfg(test)]
@@ -151,18 +96,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_says_what_to_do() {
-        let plain = "pid 7 belongs to another user: run as root, or give vmstrobe CAP_SYS_PTRACE";
-        for (scope, want) in [("", plain), ("0", plain)] {
-            assert_eq!(denied_text(7, false, scope), want);
+    fn start_time_is_field_22_whatever_the_command_is_called() {
+        let after = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 8242 20 21";
+        for comm in ["bash", "a b", "a) S 1 (b", "", ")))", "(x"] {
+            let stat = format!("4711 ({comm}) {after}\n");
+            assert_eq!(start_time_in(&stat), Some(8242), "{stat}");
         }
-        let root = "pid 7 has more rights than vmstrobe: give vmstrobe CAP_SYS_PTRACE";
-        assert_eq!(denied_text(7, true, ""), root);
-        for scope in ["1", "2"] {
-            let text = denied_text(7, false, scope);
-            assert!(text.contains(&format!("kernel.yama.ptrace_scope={scope}")), "{text}");
-            assert!(text.contains("CAP_SYS_PTRACE"), "{text}");
+        for garbage in ["", ")", "1 (a) S 1 2", "1 (a", ") a b c d e f g h i j k l m n o p q r s t"]
+        {
+            assert_eq!(start_time_in(garbage), None, "{garbage}");
         }
-        assert!(denied_text(7, true, "3").contains("until the next boot"));
+    }
+
+    #[test]
+    fn a_process_is_its_real_users() {
+        let own = rustix::process::getuid().as_raw();
+        assert_eq!(uid(std::process::id()), Some(own));
+        assert_eq!(uid(u32::MAX), None);
     }
 }

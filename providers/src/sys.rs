@@ -1,10 +1,11 @@
 //! All the unsafe code of reaching and holding a stats fd: KVM's two ioctls that lead to
-//! statistics, and fds that are used without touching their owners.
+//! statistics, and fds that are used without touching their owners; the process behind a socket;
+//! and memory given back.
 //!
 //! Invariant: everything here is safe to call with any fd whatever. A request number means
 //! something only to the driver behind the fd, so a file that cannot be KVM's never sees ours.
 
-#![allow(unsafe_code, reason = "no safe crate offers these ioctls, or fds with shared owners")]
+#![allow(unsafe_code, reason = "no safe crate has these calls, or fds with shared owners")]
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -23,7 +24,7 @@ const KVMIO: u8 = 0xAE;
 const CHECK_EXTENSION: Opcode = opcode::none(KVMIO, 0x03);
 const GET_STATS_FD: Opcode = opcode::none(KVMIO, 0xCE);
 
-/// What `fstatfs` says of files without a name, as those of VMs and vCPUs are.
+/// The type that `fstatfs` reports for anonymous inodes, as the files of VMs and vCPUs are.
 const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
 
 /// Opens the statistics of a VM or a vCPU: the kernel's `KVM_GET_STATS_FD` (Linux 5.14).
@@ -44,9 +45,44 @@ pub fn kvm_get_stats_fd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(stats) })
 }
 
-/// What the VM says of a capability: 0 that it has none, more that it has.
+/// Gives memory that this process has freed back to the system, as far as its C library keeps any:
+/// glibc keeps what many threads have used for a while, for good. Takes some ms for each 100 MiB
+/// that was kept, for which other threads can allocate no memory; one that does not is not delayed.
+///
+/// ```
+/// vmstrobe_providers::trim_memory();
+/// ```
+pub fn trim_memory() {
+    // SAFETY: any thread may call it at any time (`malloc_trim(3)` is MT-safe), and it touches only
+    // memory that is free. What it returns says whether there was some.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
+/// Asks the VM for a capability (`KVM_CHECK_EXTENSION`): returns 0 if it does not have it, else
+/// more.
 pub(crate) fn kvm_check_extension(vm: BorrowedFd<'_>, capability: usize) -> io::Result<i32> {
     request::<CHECK_EXTENSION>(vm, capability)
+}
+
+/// Returns the process that made the other end's socket listen, by its number in our pid namespace;
+/// 0 if it has none there. (rustix has no place for that 0.)
+///
+/// # Errors
+/// If the kernel does not tell.
+pub(crate) fn peer_process(socket: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut bytes = size_of_val(&peer) as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_PEERCRED);
+    let at = (&raw mut peer).cast();
+    // SAFETY: the kernel must be given that many bytes to write to, and their number.
+    // - `peer` has as many, is plain numbers, and like `bytes` is there until the call returns.
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, at, &raw mut bytes) } {
+        0 => Ok(peer.pid),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn request<const OPCODE: Opcode>(fd: BorrowedFd<'_>, argument: usize) -> io::Result<c_int> {
@@ -134,6 +170,15 @@ mod tests {
     fn requests_have_the_kernels_numbers() {
         assert_eq!(GET_STATS_FD, 0xAECE);
         assert_eq!(CHECK_EXTENSION, 0xAE03);
+    }
+
+    #[test]
+    fn the_process_behind_a_socket_is_told() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let own = std::process::id().cast_signed();
+        assert_eq!(peer_process(ours.as_fd()).unwrap(), own);
+        let file = File::open("/dev/null").unwrap();
+        assert_eq!(peer_process(file.as_fd()).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 
     #[test]

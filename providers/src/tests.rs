@@ -1,16 +1,19 @@
-//! What the tests of this crate share: whether the machine has what a test needs, and
-//! one way to read.
+//! Helpers that the tests of this crate share: checks of what the machine has, and one way to read.
 //!
 //! Invariant: a test that cannot run says so on standard output, and fails instead where
 //! `VMSTROBE_REQUIRE` (a comma list) promises the thing.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::fd::{OwnedFd, RawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
 use vmstrobe_guest::{Irqchip, Vm};
+
+use crate::host::{Care, Host, KvmLink};
+use crate::process::Process;
 
 pub(crate) fn require(what: &str, available: Result<(), String>) -> bool {
     let Err(why) = available else { return true };
@@ -67,6 +70,17 @@ pub(crate) fn has_link(link: &str) -> bool {
     let links = fs::read_dir("/proc/self/fd").unwrap();
     let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
     links.into_iter().any(|held| held.to_str() == Some(link))
+}
+
+/// KVM's descriptors of a process, ascending.
+pub(crate) fn kvm_links(pid: u32) -> Vec<(RawFd, KvmLink)> {
+    let seen = Host::default().look(pid, Care { makers: false, ..Care::FULL }).unwrap();
+    seen.kvm.iter().map(|seen| (seen.fd, seen.link)).collect()
+}
+
+/// A duplicate of a descriptor of KVM's.
+pub(crate) fn borrow(process: &Process, fd: RawFd, link: KvmLink) -> OwnedFd {
+    Host::default().borrow(process, &[(fd, Some(link))]).unwrap().remove(0).unwrap()
 }
 
 /// Opens these objects, all of one schema, for everything they have.

@@ -1,5 +1,6 @@
-//! What a source relies on when objects go, under the model checker: the file itself, with loom's
-//! atomics in the place of std's. `ci/loom.sh` runs it; an ordinary build has nothing of it.
+//! A test, under the loom model checker, of the order on which a source relies when objects go. It
+//! compiles `departures.rs` itself, with loom's atomics in the place of std's. `ci/loom.sh` runs
+//! it; an ordinary build has nothing of it.
 
 #![cfg(loom)]
 

@@ -1,19 +1,19 @@
-//! Reading on demand, without a loop: a [`Census`] is what there is of a registry, a [`Probe`] what
-//! a filter wants of it, opened, to be read whenever somebody asks.
+//! Reading on demand, without a loop: a [`Census`] lists the objects of a registry's providers, and
+//! a [`Probe`] opens those that a filter wants and reads them when asked.
 //!
-//! Invariant: what a probe gives was read after it was asked to. A provider that keeps answers of
-//! somebody else is told to ask anew first; one that cannot is an error, not an old value.
+//! Invariant: a probe returns only what was read after it was asked. A provider with cached values
+//! refreshes them first; if it cannot, that is an error, and no old value is returned.
 
 use std::sync::Arc;
 
 use vmstrobe_core::{
-    Error, Filter, Layout, Object, Provider, Registry, Result, Schema, Snapshot, Target,
+    Error, Filter, Layout, Mask, Object, Provider, Registry, Result, Schema, Snapshot, Target,
 };
 
 use crate::fanout::read_inline;
 use crate::sweep::{Holdings, Sweep};
 
-/// What the providers of a registry have, as of one look.
+/// The schemas and objects of a registry's providers, as of one look.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -38,8 +38,8 @@ pub struct Census {
 }
 
 impl Census {
-    /// Looks now. Whoever cannot say what he has is missing, and why is among the errors; so are
-    /// the providers' warnings.
+    /// Looks now. Schemas or objects that a provider cannot list are missing; its error is among
+    /// the errors, and so are the providers' warnings.
     pub fn look(registry: &Registry) -> (Self, Vec<Error>) {
         let (mut schemas, mut holdings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for provider in registry.providers() {
@@ -56,8 +56,8 @@ impl Census {
         (Self { schemas, holdings }, errors)
     }
 
-    /// The same with the objects of each provider in the order in which they were made, as far as
-    /// it can tell: vCPUs that were plugged in come last, whatever their numbers.
+    /// Sorts the objects of each provider in the order in which they were made, as far as it can
+    /// tell: vCPUs that were plugged in come last, whatever their numbers.
     pub fn in_order_of_creation(mut self) -> Self {
         for (_, objects) in &mut self.holdings {
             objects.sort_by_key(|object| object.key);
@@ -88,6 +88,26 @@ impl Census {
         self.schemas == other.schemas && keys(self) == keys(other) && paths(self) == paths(other)
     }
 
+    /// The objects that the filter wants something of, before anything is opened: a group for each
+    /// provider and schema, as [`Census::probe`] opens them.
+    pub fn wanted(&self, filter: &Filter) -> Vec<Wanted<'_>> {
+        let mut all = Vec::new();
+        for (_, objects) in &self.holdings {
+            let mut groups: Vec<Wanted<'_>> = Vec::new();
+            for object in objects.iter().filter(|object| filter.wants(object)) {
+                let known = groups.iter().position(|g| Arc::ptr_eq(g.schema, &object.schema));
+                let at = known.unwrap_or_else(|| {
+                    let mask = filter.compile(&object.schema);
+                    groups.push(Wanted { schema: &object.schema, mask, objects: Vec::new() });
+                    groups.len() - 1
+                });
+                groups[at].objects.push(object);
+            }
+            all.extend(groups.into_iter().filter(|group| !group.mask.is_empty()));
+        }
+        all
+    }
+
     /// Opens what the filter wants, be it nothing.
     ///
     /// # Errors
@@ -109,11 +129,22 @@ impl Census {
     }
 }
 
+/// Objects of one provider and schema that a filter wants something of.
+#[derive(Debug)]
+pub struct Wanted<'a> {
+    /// The schema that they have in common.
+    pub schema: &'a Arc<Schema>,
+    /// The statistics that are wanted of it.
+    pub mask: Mask,
+    /// The objects, in the order in which they are read.
+    pub objects: Vec<&'a Object>,
+}
+
 /// Objects that are opened and read when asked. It belongs to one thread at a time.
 #[derive(Debug)]
 pub struct Probe {
     target: Target,
-    /// Those whose objects are read.
+    /// The providers whose objects are read.
     providers: Vec<Arc<dyn Provider>>,
     sweep: Sweep,
     snapshot: Snapshot,
@@ -124,11 +155,11 @@ impl Probe {
     /// Reads everything now, on this thread. A row that cannot be read is marked; the snapshot's
     /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
     ///
-    /// The snapshot has no window: it was read during this call, and whoever wants to know when
-    /// that was asks the clock. Two looks at it would cost 45 ns, a fifth of what a vCPU costs.
+    /// The snapshot has no window: it was read during this call, and a caller that needs the time
+    /// can look at the clock. Two looks at it would cost 45 ns, a fifth of what a vCPU costs.
     ///
     /// # Errors
-    /// `Busy`, mostly, if he does not answer in time: see [`Provider::refresh`].
+    /// `Busy`, mostly, if a provider has no answer in time: see [`Provider::refresh`].
     pub fn read(&mut self) -> Result<&Snapshot> {
         if !self.sweep.slots.is_empty() {
             self.providers.iter().try_for_each(|provider| provider.refresh(&self.target))?;
@@ -139,7 +170,7 @@ impl Probe {
         Ok(&self.snapshot)
     }
 
-    /// Whose words it reads.
+    /// Returns the layout of the objects that it reads.
     pub fn layout(&self) -> &Layout {
         &self.sweep.layout
     }
@@ -252,6 +283,22 @@ mod tests {
         for filter in [Filter::all(Target::Vcpu), "vm: nope".parse().unwrap()] {
             let mut probe = census.probe(&filter).unwrap();
             assert_eq!(probe.read().unwrap().objects().count(), 0);
+        }
+    }
+
+    #[test]
+    fn what_would_be_opened_can_be_told_before() {
+        let (registry, keeper) = keeper(3);
+        let (census, _) = Census::look(&registry);
+        for (filter, want) in [("vm", 3), ("vm: asked", 3), ("vm: nope", 0), ("vcpu", 0)] {
+            let filter: Filter = filter.parse().unwrap();
+            let wanted = census.wanted(&filter);
+            let probe = census.probe(&filter).unwrap();
+            let groups = probe.layout().groups().iter().map(|group| group.objects.len());
+            assert!(groups.eq(wanted.iter().map(|group| group.objects.len())), "{filter:?}");
+            assert_eq!(wanted.iter().map(|group| group.objects.len()).sum::<usize>(), want);
+            let is_kept = |group: &Wanted<'_>| Arc::ptr_eq(group.schema, &keeper.schema);
+            assert!(wanted.iter().all(|group| is_kept(group) && group.mask.count() == 1));
         }
     }
 

@@ -11,7 +11,7 @@ pub(crate) fn now_ns() -> u64 {
     read_ns(ClockId::Monotonic) as u64
 }
 
-/// What to add to a monotonic time for ns since 1970.
+/// Returns the number to add to a monotonic time to get ns since 1970.
 pub(crate) fn wall_offset_ns() -> i64 {
     read_ns(ClockId::Realtime) - read_ns(ClockId::Monotonic)
 }

@@ -1,5 +1,5 @@
-//! How the control plane speaks to the tick: changes go in, and what they replaced comes out to be
-//! dropped where dropping does no harm.
+//! The exchange between the control plane and the tick: changes go in, and what they replaced comes
+//! out, to be dropped where dropping does no harm.
 //!
 //! Both lie behind a mutex that the tick only ever tries: if the control plane is just holding it,
 //! the tick goes on and tries again next time. It looks for changes by one relaxed load. A tick
@@ -25,7 +25,7 @@ const MAX_CHANGES: usize = 16;
 /// Replaced things that the tick may keep until it can hand them over.
 pub(crate) const MAX_RETIRED: usize = 8;
 
-/// What the tick shall take up. Everything in it was made off the tick.
+/// A change that the tick takes up. Everything in it was made off the tick.
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Other objects from now on, and snapshots for them.
@@ -34,7 +34,7 @@ pub(crate) enum Change {
     Subscribe(Outlet, Pool<Snapshot>),
 }
 
-/// What the tick no longer needs, kept only to be dropped elsewhere.
+/// A thing that the tick no longer needs, kept only to be dropped elsewhere.
 #[derive(Debug)]
 #[allow(dead_code, reason = "retired things are carried to where they are dropped, never read")]
 pub(crate) enum Retired {

@@ -19,11 +19,11 @@ use crate::sweep::Slot;
 
 /// Fewer rows than these are never worth a second CPU, so nothing is measured for them.
 const ROWS_WORTH_MEASURING: usize = 128;
-/// How often each cost is measured; the middle one counts.
+/// The number of measurements of each cost; their median counts.
 const MEASUREMENTS: usize = 15;
 /// Long enough for a worker to fall asleep between two ticks.
 const DOZE: Duration = Duration::from_micros(300);
-/// How long a hand-off is waited for before it counts as endless.
+/// The longest wait for a hand-off, which then counts as taking this long.
 const HANDOFF_NS_MAX: u64 = 2_000_000;
 
 /// Whether to read sources on several CPUs.
@@ -38,7 +38,7 @@ pub enum Fanout {
     Threads(usize),
 }
 
-/// How sources are read, decided.
+/// The chosen way of reading sources: the threads, and the number of rows from which they are used.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pool: Option<Arc<ThreadPool>>,
@@ -74,7 +74,7 @@ impl Reader {
         }
     }
 
-    /// How many threads read.
+    /// Returns the number of threads that read.
     pub(crate) fn threads(&self) -> usize {
         self.pool.as_ref().map_or(1, |pool| pool.current_num_threads())
     }
@@ -89,7 +89,7 @@ impl Reader {
     }
 }
 
-/// The same on this thread.
+/// Lets every source fill its rows, one after the other on this thread.
 pub(crate) fn read_inline(slots: &mut [Slot], mut words: &mut [u64], mut states: &mut [RowState]) {
     for slot in slots {
         let (its_words, other_words) = words.split_at_mut(slot.rows * slot.row_words);
@@ -128,7 +128,7 @@ fn break_even(handoff_ns: u64, row_ns: u64, cpus: usize) -> usize {
     (handoff_ns as f64 / saved_ns).ceil() as usize
 }
 
-/// What it takes until a dozing worker has begun with what it was handed.
+/// Measures the ns until a dozing worker has begun with work that was handed to it.
 fn handoff_ns(pool: &ThreadPool) -> u64 {
     pool.install(|| {
         middle(|| {
@@ -150,7 +150,7 @@ fn handoff_ns(pool: &ThreadPool) -> u64 {
     })
 }
 
-/// What one row costs, read inline.
+/// Measures the ns that one row takes, read inline.
 fn row_ns(slots: &mut [Slot]) -> u64 {
     let rows: usize = slots.iter().map(|slot| slot.rows).sum();
     let mut words = vec![0; slots.iter().map(|slot| slot.rows * slot.row_words).sum()];

@@ -1,4 +1,4 @@
-//! How well the sampler itself does: how late it wakes, what a tick costs, what was lost. The only
+//! Statistics of the sampler itself: how late it wakes, what a tick costs, what was lost. The only
 //! file that knows hdrhistogram.
 //!
 //! The sampler's thread records into two fixed histograms (no allocation, a few ns) and keeps a
@@ -56,7 +56,7 @@ const TIMES: [&str; 8] = [
     "tick_ns_max",
 ];
 const HISTOGRAMS: [&str; 2] = ["lateness_ns_hist", "tick_ns_hist"];
-/// Where the words of each are: counts, times, histograms.
+/// The index of the first word of each part: the counts begin at 0, then come times and histograms.
 const FIRST_TIME: usize = COUNTS.len();
 const LATENESS_HIST: usize = FIRST_TIME + TIMES.len();
 const TICK_HIST: usize = LATENESS_HIST + BUCKETS;
@@ -79,7 +79,7 @@ pub struct Counts {
     pub fallback_ticks: u64,
     /// Rows of a snapshot, now.
     pub rows: u64,
-    /// How many of them the last tick read with all others of their source in one call.
+    /// The number of these that the last tick read with all others of their source in one call.
     pub swept_rows: u64,
     /// Subscribers, now.
     pub subscribers: u64,
@@ -88,7 +88,7 @@ pub struct Counts {
 /// Quantiles of a time over all ticks, in ns, right to 1 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeQuantiles {
-    /// How many were recorded.
+    /// The number of ticks that were recorded.
     pub count: u64,
     /// Half of them were at most this.
     pub p50_ns: u64,
@@ -286,12 +286,13 @@ impl Recorder {
         self.counts
     }
 
-    /// How late ticks began, after their deadlines.
+    /// Returns how late ticks began, after their deadlines.
     pub fn lateness(&self) -> TimeQuantiles {
         self.lateness.quantiles()
     }
 
-    /// What ticks cost, from their begin until their snapshot was published.
+    /// Returns the time that ticks took, from their begin until their snapshot was published; those
+    /// of [`Sampler::tick`](crate::Sampler::tick) until everything was read.
     pub fn tick_cost(&self) -> TimeQuantiles {
         self.tick.quantiles()
     }

@@ -4,7 +4,7 @@
 //! A [`Roster`] opens what a filter wants of a registry's providers as a [`Sweep`]; a [`Sampler`]
 //! reads it at the rate of a [`Timing`]; [`Latest`] gives the newest snapshot, a [`Subscriber`]
 //! every one; [`Control`] changes a running sampler from outside; [`Health`] tells how well it
-//! does. Who wants no loop takes a [`Census`] and reads a [`Probe`] when asked.
+//! does. Without a loop, a [`Census`] lists the objects and a [`Probe`] reads them when asked.
 //!
 //! It knows the model and no provider: they meet as `dyn Source`.
 
@@ -25,12 +25,12 @@ mod ticker;
 mod sampler;
 mod census;
 
-pub use census::{Census, Probe};
+pub use census::{Census, Probe, Wanted};
 pub use control::{Control, MAX_SUBSCRIBERS};
 pub use fanout::Fanout;
 pub use health::{Counts, Health, PROVIDER, Recorder, TARGET, TimeQuantiles};
 pub use publish::Latest;
-pub use roster::{Complaints, Roster, Watch, look_pause};
+pub use roster::{Complaints, LOOK_PAUSE_MAX, Roster, Watch, look_pause};
 pub use sampler::{Running, Sampler, Tick};
 pub use subscribe::{MAX_QUEUE_SAMPLES, Subscriber};
 pub use sweep::{MAX_OBJECTS, Sweep};

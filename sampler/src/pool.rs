@@ -14,7 +14,7 @@ use crate::sync::Arc;
 pub(crate) struct Pool<T> {
     /// The last one came back last: its words are still in the CPU's cache.
     buffers: Vec<Arc<T>>,
-    /// Where the search goes on.
+    /// The index at which the next search begins.
     next: usize,
 }
 
@@ -63,7 +63,7 @@ impl<T> Pool<T> {
         self.buffers.append(&mut other.buffers);
     }
 
-    /// How many buffers there are, held by readers or not.
+    /// Returns the number of buffers in the pool, held by readers or not.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.buffers.len()

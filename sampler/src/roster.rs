@@ -1,4 +1,4 @@
-//! Who is sampled: objects come and go, and the sampler gets a new [`Sweep`] ready to use.
+//! The objects to sample: they come and go, and the sampler gets a new [`Sweep`] ready to use.
 //!
 //! Invariant: all that looks, opens, allocates or closes happens here, off the tick. A provider
 //! that cannot answer keeps the others going.
@@ -15,6 +15,8 @@ use crate::sweep::{Holdings, Sweep};
 
 /// A pause is at least so many times as long as the look before it.
 const LOOK_SHARE: u32 = 20;
+/// A pause that was not asked for is never longer, however long a look took.
+pub const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// The objects of all providers that some filters want, watched for change.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub struct Roster {
     registry: Registry,
     filters: Vec<Filter>,
     generation: u64,
-    /// What the last sweep was made of: provider, key and path of each object.
+    /// The objects of the last sweep: provider, key and path of each.
     known: Vec<(usize, u64, Box<str>)>,
 }
 
@@ -143,9 +145,13 @@ impl Roster {
     }
 }
 
-/// How long to wait after a look that took so long, where one is wanted every `interval`: so that
-/// looking takes no more than a twentieth of a CPU, however many objects there are. (A link in
-/// /proc costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.)
+/// Returns the pause after a look at all objects that took `look`, if one is wanted every
+/// `interval`.
+///
+/// It is so long that looking takes no more than a twentieth of a CPU, however many objects there
+/// are. (A link in /proc costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.) But it is never
+/// longer than [`LOOK_PAUSE_MAX`], unless `interval` is: any user can make a look long, by
+/// processes with many descriptors, and new objects would not be noticed for hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -153,12 +159,13 @@ impl Roster {
 /// let [ms, second] = [Duration::from_millis(1), Duration::from_secs(1)];
 /// assert_eq!(look_pause(second, ms), second);
 /// assert_eq!(look_pause(second, 500 * ms), 10 * second);
+/// assert_eq!(look_pause(second, 200 * second), 10 * second);
 /// ```
 pub fn look_pause(interval: Duration, look: Duration) -> Duration {
-    interval.max(look.saturating_mul(LOOK_SHARE))
+    interval.max(look.saturating_mul(LOOK_SHARE).min(LOOK_PAUSE_MAX))
 }
 
-/// What one who looks again and again has already complained of.
+/// The errors that repeated looks have already reported.
 ///
 /// ```
 /// use vmstrobe_core::{Error, ErrorKind};
@@ -199,6 +206,15 @@ fn keys(objects: &Holdings) -> Vec<(usize, u64, Box<str>)> {
 pub struct Watch {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Ends the watch without waiting for a look that is under way: a provider may be kept waiting.
+    /// The thread ends when that look does.
+    pub fn end(mut self) {
+        self.stop = None;
+        self.thread = None;
+    }
 }
 
 impl Drop for Watch {

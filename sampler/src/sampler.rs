@@ -27,12 +27,12 @@ use crate::ticker::{Ticker, Timing};
 /// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
 /// They cost address space; memory only once they are used.
 pub(crate) const SPARES: usize = 64;
-/// What one tick may retire: an outlet, what a change replaces, a snapshot of the old layout.
+/// The most that one tick retires: an outlet, what a change replaces, a snapshot of the old layout.
 const RETIRED_BY_A_TICK: usize = 3;
-/// How often the wall clock is compared with the monotonic one.
+/// The period in which the wall clock is compared with the monotonic one.
 const WALL_PERIOD_NS: u64 = 1_000_000_000;
 
-/// What became of a tick.
+/// The result of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
     /// A snapshot was published.
@@ -122,8 +122,8 @@ impl Sampler {
         }
     }
 
-    /// A tick that begins now, `missed` deadlines after the last. When everything was read; `None`
-    /// if it starved.
+    /// A tick that begins now, `missed` deadlines after the last. Returns when everything was read;
+    /// `None` if it starved.
     #[inline]
     fn tick_at(&mut self, begin_ns: u64, missed: u64) -> Option<u64> {
         self.take_change();
@@ -222,20 +222,17 @@ impl Sampler {
     fn run_here(&mut self, timing: &Timing) {
         let mut ticker = Ticker::new(timing, clock::now_ns());
         let mailbox = Arc::clone(&self.mailbox);
-        let mut left = timing.ticks_max.unwrap_or(u64::MAX);
-        let mut missed = 0;
-        while left > 0 {
+        while !ticker.is_over() {
             let Some(now_ns) = ticker.wait(|| mailbox.stopped()) else { break };
-            let published = self.tick_at(now_ns, missed).is_some();
+            let begun = ticker.begin(now_ns);
+            let published = self.tick_at(now_ns, begun.missed).is_some();
             let done_ns = clock::now_ns();
             if published {
-                self.recorder.record(Some(now_ns - ticker.deadline_ns()), now_ns, done_ns);
+                self.recorder.record(Some(begun.late_ns), now_ns, done_ns);
             }
-            left -= 1;
-            missed = ticker.advance(done_ns).min(left);
-            left -= missed;
+            ticker.end(done_ns);
         }
-        self.recorder.counts_mut().missed_ticks += missed;
+        self.recorder.counts_mut().missed_ticks += ticker.missed();
     }
 
     /// Calls `work` where [`Sampler::tick`] can spread its reading: on a reading thread, if there
@@ -259,17 +256,17 @@ impl Sampler {
         Ok(Running { thread: Some(thread), mailbox })
     }
 
-    /// What is sampled now.
+    /// Returns the layout of the objects that are sampled now.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.sweep.layout
     }
 
-    /// How many threads read.
+    /// Returns the number of threads that read.
     pub fn threads(&self) -> usize {
         self.reader.threads()
     }
 
-    /// How well it does.
+    /// Returns the recorder of the sampler's own statistics.
     pub fn health(&self) -> &Recorder {
         &self.recorder
     }
@@ -301,7 +298,7 @@ impl Running {
     /// Stops the sampler, within 50 ms or a tick, and gives it back with its health.
     ///
     /// # Errors
-    /// What made [`Sampler::run`] fail.
+    /// The error of [`Sampler::run`]; `Io` if the thread panicked.
     pub fn stop(mut self) -> Result<Sampler> {
         self.mailbox.request_stop();
         let thread = self.thread.take().expect("it is taken only here and in drop");

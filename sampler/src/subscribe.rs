@@ -19,7 +19,7 @@ use vmstrobe_core::Snapshot;
 /// The deepest queue: a minute at 1 kHz, or six seconds at 10 kHz.
 pub const MAX_QUEUE_SAMPLES: usize = 65_536;
 
-/// How long a waiting subscriber sleeps between two looks.
+/// The sleep of a waiting subscriber between two looks.
 const LOOK_NS: Duration = Duration::from_micros(500);
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl Outlet {
         false
     }
 
-    /// How many samples it can hold.
+    /// Returns the number of samples that it can hold.
     pub(crate) fn depth(&self) -> usize {
         self.queue.ring.capacity() - 1
     }
@@ -124,7 +124,7 @@ impl Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.queue.left.store(true, Ordering::Relaxed);
-        // What it did not receive goes back to the sampler's pool at once.
+        // Samples that it did not receive go back to the sampler's pool at once.
         while self.queue.ring.pop().is_some() {}
     }
 }

@@ -1,7 +1,7 @@
-//! What one tick reads: the opened sources and the layout that says where their rows go.
+//! The opened sources that one tick reads, and the layout that says where their rows go.
 //!
-//! Invariant: the sources' rows, one after the other, are the layout's rows. What sources tell of
-//! when they were read never widens a tick's window, nor moves it.
+//! Invariant: the sources' rows, one after the other, are the layout's rows. The times at which
+//! sources say that they were read can only narrow a tick's window.
 
 use std::fmt;
 use std::ops::Range;
@@ -32,10 +32,10 @@ pub struct Sweep {
     pub(crate) knows_when: bool,
 }
 
-/// What its sources tell of one tick.
+/// The answers of all sources about one tick, taken together.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Told {
-    /// When the words of all rows were loaded; `None` unless each row's source knows.
+    /// The time in which the words of all rows were loaded; `None` unless each row's source knows.
     pub(crate) window_ns: Option<Range<u64>>,
     /// Rows that were read all in one call of their source's.
     pub(crate) swept_rows: usize,
@@ -59,7 +59,7 @@ impl fmt::Debug for Sweep {
 }
 
 impl Sweep {
-    /// Whose words are where.
+    /// Returns the layout, which says where the words of each object are.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
     }

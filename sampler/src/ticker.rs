@@ -1,4 +1,4 @@
-//! When to tick: absolute deadlines, a period apart.
+//! The times of the ticks: absolute deadlines, a period apart.
 //!
 //! Sleeping to an absolute time does not drift. A deadline that has passed before its tick could
 //! begin is missed: it is counted and skipped, never caught up in a burst.
@@ -27,7 +27,7 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// The longest sleep without a look whether to stop.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 
-/// How often to sample, and by what kind of thread.
+/// The rate of sampling, and the kind of thread that samples.
 ///
 /// ```
 /// use vmstrobe_sampler::Timing;
@@ -109,19 +109,33 @@ fn real_time(priority: u8) -> Result<()> {
         .map_err(|error| refused(format!("{error:?}")))
 }
 
-/// The deadlines of one run.
+/// The deadlines of one run, and how many of them are left.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     period_ns: u64,
     spin_ns: u64,
     deadline_ns: u64,
+    /// Deadlines that are neither ticked nor missed.
+    left: u64,
+    /// Deadlines missed since the last tick began.
+    missed: u64,
+}
+
+/// A tick that begins: how long after the deadline that was waited for, and how many deadlines were
+/// missed between the tick before it and this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Begun {
+    pub(crate) late_ns: u64,
+    pub(crate) missed: u64,
 }
 
 impl Ticker {
     /// The first deadline is a period from now.
     pub(crate) fn new(timing: &Timing, now_ns: u64) -> Self {
         let period_ns = timing.period_ns.max(1);
-        Self { period_ns, spin_ns: timing.spin_ns, deadline_ns: now_ns + period_ns }
+        let left = timing.ticks_max.unwrap_or(u64::MAX);
+        let deadline_ns = now_ns + period_ns;
+        Self { period_ns, spin_ns: timing.spin_ns, deadline_ns, left, missed: 0 }
     }
 
     /// Waits for the deadline and gives the time, which is at or after it; `None` if `stopped`.
@@ -143,17 +157,38 @@ impl Ticker {
         }
     }
 
-    /// The deadline now waited for.
-    pub(crate) fn deadline_ns(&self) -> u64 {
-        self.deadline_ns
+    /// Begins the tick of the last deadline that has passed. Those before it that passed during the
+    /// sleep are missed, as those are that passed in the tick before.
+    pub(crate) fn begin(&mut self, now_ns: u64) -> Begun {
+        let late_ns = now_ns.saturating_sub(self.deadline_ns);
+        self.left -= 1;
+        self.miss(late_ns / self.period_ns);
+        Begun { late_ns, missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Goes on to the first deadline that has not passed; gives the number of those that have.
-    pub(crate) fn advance(&mut self, now_ns: u64) -> u64 {
-        let next_ns = self.deadline_ns + self.period_ns;
-        let missed = if now_ns < next_ns { 0 } else { (now_ns - next_ns) / self.period_ns + 1 };
-        self.deadline_ns = next_ns + missed * self.period_ns;
-        missed
+    /// Goes on to the first deadline that has not passed when a tick is done.
+    pub(crate) fn end(&mut self, now_ns: u64) {
+        self.deadline_ns += self.period_ns;
+        if now_ns >= self.deadline_ns {
+            self.miss((now_ns - self.deadline_ns) / self.period_ns + 1);
+        }
+    }
+
+    fn miss(&mut self, deadlines: u64) {
+        self.deadline_ns += deadlines * self.period_ns;
+        let missed = deadlines.min(self.left);
+        self.left -= missed;
+        self.missed += missed;
+    }
+
+    /// True once every deadline was ticked or missed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Returns how many deadlines were missed since the last tick began.
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed
     }
 }
 
@@ -171,31 +206,60 @@ fn sleep_until(time_ns: u64) {
 mod tests {
     use super::*;
 
+    fn ticker(period_ns: u64, ticks_max: Option<u64>) -> Ticker {
+        let timing = Timing { period_ns, ticks_max, ..Timing::hz(1000.0).expect("it is a rate") };
+        Ticker::new(&timing, 0)
+    }
+
     #[test]
     fn what_has_passed_is_missed_and_not_caught_up() {
-        let timing = Timing::hz(1000.0).expect("it is a rate");
-        let mut ticker = Ticker::new(&timing, 0);
-        assert_eq!(ticker.deadline_ns(), 1_000_000);
-        assert_eq!(ticker.advance(1_000_100), 0);
-        assert_eq!(ticker.deadline_ns(), 2_000_000);
-        assert_eq!(ticker.advance(2_999_999), 0);
-        assert_eq!(ticker.advance(4_000_000), 1, "the deadline at 4 ms is here already");
-        assert_eq!(ticker.deadline_ns(), 5_000_000);
-        assert_eq!(ticker.advance(15_500_000), 10);
-        assert_eq!(ticker.deadline_ns(), 16_000_000);
+        let mut ticker = ticker(1_000_000, None);
+        for (end_ns, missed, deadline_ns) in [
+            (1_000_100, 0, 2_000_000),
+            (2_999_999, 0, 3_000_000),
+            // The deadline at 4 ms is here already.
+            (4_000_000, 1, 5_000_000),
+            (15_500_000, 10, 16_000_000),
+        ] {
+            let begun = ticker.begin(ticker.deadline_ns);
+            assert_eq!(begun.late_ns, 0);
+            ticker.end(end_ns);
+            assert_eq!((ticker.missed(), ticker.deadline_ns), (missed, deadline_ns));
+        }
+    }
+
+    #[test]
+    fn what_passed_in_the_sleep_was_missed_before_the_tick() {
+        let mut ticker = ticker(1_000_000, Some(5000));
+        let begin = |ticker: &mut Ticker, now_ns| {
+            let Begun { late_ns, missed } = ticker.begin(now_ns);
+            ticker.end(now_ns + 10_000);
+            (late_ns, missed)
+        };
+        assert_eq!(begin(&mut ticker, 1_000_100), (100, 0));
+        // Stopped for 4 s: the tick behind the gap is that of the deadline at 4,002 ms.
+        assert_eq!(begin(&mut ticker, 4_002_300_000), (4_000_300_000, 4000));
+        assert_eq!((ticker.missed(), ticker.deadline_ns), (0, 4_003_000_000));
+        assert_eq!(begin(&mut ticker, 4_003_000_100), (100, 0));
+        // No more are missed than there are.
+        assert_eq!(begin(&mut ticker, 9_000_000_000), (4_996_000_000, 5000 - 4003 - 1));
+        assert!(ticker.is_over());
     }
 
     #[test]
     fn ticks_and_misses_are_all_deadlines() {
-        let mut ticker = Ticker { period_ns: 7, spin_ns: 0, deadline_ns: 7 };
-        let (mut now_ns, mut ticks, mut missed) = (7, 0, 0);
+        let mut ticker = ticker(7, None);
+        let (mut now_ns, mut number) = (7, 0);
         for step in (1..50).cycle().take(1000) {
-            now_ns = ticker.deadline_ns().max(now_ns + step % 23);
-            ticks += 1;
-            missed += ticker.advance(now_ns);
+            now_ns = ticker.deadline_ns.max(now_ns + step % 23);
+            number += 1 + ticker.begin(now_ns).missed;
+            assert_eq!(number, now_ns / 7, "a tick has the number of its deadline");
+            now_ns += step % 11;
+            ticker.end(now_ns);
+            assert!(ticker.deadline_ns > now_ns);
         }
-        assert_eq!((ticks + missed) * 7 + 7, ticker.deadline_ns());
-        assert!(ticker.deadline_ns() > now_ns);
+        assert_eq!((number + ticker.missed() + 1) * 7, ticker.deadline_ns);
+        assert_eq!(ticker.left, u64::MAX - number - ticker.missed());
     }
 
     #[test]
@@ -204,7 +268,7 @@ mod tests {
             let timing = Timing { spin_ns, ..Timing::hz(500.0).expect("it is a rate") };
             let ticker = Ticker::new(&timing, clock::now_ns());
             let now_ns = ticker.wait(|| false).expect("nobody stops it");
-            assert!(now_ns >= ticker.deadline_ns());
+            assert!(now_ns >= ticker.deadline_ns);
         }
     }
 

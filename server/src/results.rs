@@ -7,7 +7,9 @@
 //! reads here, in the order that was asked for. An object whose row has no values is left out. What
 //! QEMU drops because QAPI has no word for it is there, unless QEMU's order is asked for.
 
-use vmstrobe_core::{Column, Group, Layout, Object, ObjectView, Order, Snapshot, Target};
+use vmstrobe_core::{
+    Column, Filter, Group, Layout, Object, ObjectView, Order, Schema, Snapshot, Target,
+};
 
 use crate::json;
 
@@ -37,22 +39,33 @@ use crate::json;
 #[derive(Debug)]
 pub struct Results {
     order: Order,
-    groups: Box<[Frame]>,
-    /// What stands behind the values of each object, one after the other.
+    /// The text behind the values of each object, one object after the other.
     endings: Box<[u8]>,
     objects: Box<[Ending]>,
+    parts: Box<[Part]>,
 }
 
-/// What stands before the values of the objects of a group. It is all in one piece, because a cache
-/// line or page more that is touched costs as much as a value.
+/// The results of one entry of `providers`, one after the other.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// By the layout's groups; `None` for a group of which it wants nothing.
+    frames: Box<[Option<Frame>]>,
+    /// A VM has no path, as in QEMU, if it is alone.
+    with_path: bool,
+}
+
+/// The text before each value of a group's objects. It is all in one piece, because a cache line or
+/// page more that is touched costs as much as a value.
 #[derive(Debug)]
 struct Frame {
     text: Box<[u8]>,
     /// In the order in which they are written.
     values: Box<[Place]>,
+    /// The length of the brace that an ending begins with, and that no value stands before.
+    unused_ending: u32,
 }
 
-/// Where a value comes from and goes to.
+/// The source of a value in an object's row, and its place in the frame's text.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     /// Up to where the frame's text goes before it.
@@ -63,65 +76,110 @@ struct Place {
     is_boolean: bool,
 }
 
-/// Where the end of an object's result stands.
+/// The end of the result of an object that has no path.
+const ALONE: &[u8] = b"}]}";
+
+/// The text of an object's result, but for its values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ending {
+pub(crate) struct ObjectText<'a> {
+    frame: &'a Frame,
+    ending: &'a [u8],
+}
+
+/// The group of an object, and the range of its text in [`Results::endings`].
+#[derive(Clone, Copy, Debug)]
+struct Ending {
     group: u32,
     start: u32,
     end: u32,
 }
 
 impl Results {
-    /// Prepares them. A VM has no path, as in QEMU, if it is alone.
+    /// Prepares the results of everything that the layout has. A VM has no path, as in QEMU, if it
+    /// is alone.
     pub fn new(layout: &Layout, order: Order) -> Self {
-        let with_path = layout.rows() > 1;
-        let (mut groups, mut endings, mut objects) = (Vec::new(), String::new(), Vec::new());
+        let part = Part::new(layout, order, |group| Some(group.plan.columns().iter().collect()));
+        Self::of_parts(layout, order, [part])
+    }
+
+    /// Prepares the results of each of these filters, one after the other. The layout has
+    /// everything that any of them wants.
+    pub(crate) fn of_filters(layout: &Layout, order: Order, filters: &[Filter]) -> Self {
+        let part = |filter: &Filter| {
+            Part::new(layout, order, |group| {
+                let mask = filter.compile(group.plan.schema());
+                let columns = group.plan.columns().iter();
+                (!mask.is_empty()).then(|| columns.filter(|c| mask.contains(c.desc)).collect())
+            })
+        };
+        let parts = filters.iter().map(part);
+        match order {
+            Order::Schema => Self::of_parts(layout, order, parts),
+            Order::Qemu => Self::of_parts(layout, order, parts.rev()),
+        }
+    }
+
+    fn of_parts(layout: &Layout, order: Order, parts: impl IntoIterator<Item = Part>) -> Self {
+        let (mut endings, mut objects) = (String::new(), Vec::new());
         for (at, group) in layout.groups().iter().enumerate() {
-            let frame = Frame::new(group, order);
             for object in &group.objects {
                 let start = offset(&endings);
-                endings += &ending(object, frame.values.is_empty(), with_path);
+                endings += &ending(object);
                 objects.push(Ending { group: at as u32, start, end: offset(&endings) });
             }
-            groups.push(frame);
         }
         let endings = endings.into_bytes().into();
-        Self { order, groups: groups.into(), endings, objects: objects.into() }
+        Self { order, endings, objects: objects.into(), parts: parts.into_iter().collect() }
     }
 
     /// The list of all objects that have values.
     pub fn text(&self, snapshot: &Snapshot) -> String {
         let (mut out, mut separator) = (vec![b'['], &b""[..]);
-        for (view, ending) in self.of(snapshot) {
-            if view.state().has_values() {
-                out.extend_from_slice(std::mem::replace(&mut separator, b", "));
-                self.write(&mut out, view, ending);
+        for part in &self.parts {
+            for (view, result) in self.of(part, snapshot) {
+                if view.state().has_values() {
+                    out.extend_from_slice(std::mem::replace(&mut separator, b", "));
+                    self.write(&mut out, view, result);
+                }
             }
         }
         out.push(b']');
-        String::from_utf8(out).expect("it is ASCII")
+        String::from_utf8(out).expect("JSON is written in ASCII")
     }
 
-    /// The objects of a snapshot of that layout, in order, each with what [`Results::write`] needs.
+    /// The parts, in the order in which their results are written.
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    /// The objects of a part in a snapshot of that layout, in order, each with what
+    /// [`Results::write`] needs.
     #[inline]
     pub(crate) fn of<'a>(
         &'a self,
+        part: &'a Part,
         snapshot: &'a Snapshot,
-    ) -> impl Iterator<Item = (ObjectView<'a>, Ending)> {
+    ) -> impl Iterator<Item = (ObjectView<'a>, ObjectText<'a>)> {
         let (mut views, mut endings) = (snapshot.objects(), self.objects.iter());
         std::iter::from_fn(move || {
-            let (view, ending) = match self.order {
-                Order::Schema => (views.next(), endings.next()),
-                Order::Qemu => (views.next_back(), endings.next_back()),
-            };
-            Some((view?, *ending?))
+            loop {
+                let (view, ending) = match self.order {
+                    Order::Schema => (views.next()?, endings.next()?),
+                    Order::Qemu => (views.next_back()?, endings.next_back()?),
+                };
+                if let Some(frame) = &part.frames[ending.group as usize] {
+                    let ending = &self.endings[ending.start as usize..ending.end as usize];
+                    let ending = if part.with_path { ending } else { ALONE };
+                    return Some((view, ObjectText { frame, ending }));
+                }
+            }
         })
     }
 
     /// Appends the result of an object that has values.
     #[inline]
-    pub(crate) fn write(&self, out: &mut Vec<u8>, view: ObjectView<'_>, ending: Ending) {
-        let Frame { text, values } = &self.groups[ending.group as usize];
+    pub(crate) fn write(&self, out: &mut Vec<u8>, view: ObjectView<'_>, result: ObjectText<'_>) {
+        let Frame { text, values, unused_ending } = result.frame;
         let (mut at, row) = (0, view.words());
         if values.is_empty() {
             out.extend_from_slice(text);
@@ -133,15 +191,31 @@ impl Results {
             let first = place.first_word as usize;
             place.write(out, &row[first..first + usize::from(place.words)], self.order);
         }
-        out.extend_from_slice(&self.endings[ending.start as usize..ending.end as usize]);
+        out.extend_from_slice(&result.ending[*unused_ending as usize..]);
+    }
+}
+
+impl Part {
+    fn new<'l>(
+        layout: &'l Layout,
+        order: Order,
+        columns: impl Fn(&'l Group) -> Option<Vec<&'l Column>>,
+    ) -> Self {
+        let (mut rows, mut is_of_vms) = (0, true);
+        let frame = |group: &'l Group| {
+            let columns = columns(group)?;
+            rows += group.objects.len();
+            is_of_vms &= *group.plan.schema().target() == Target::Vm;
+            Some(Frame::new(group.plan.schema(), columns, order))
+        };
+        let frames = layout.groups().iter().map(frame).collect();
+        Self { frames, with_path: rows > 1 || !is_of_vms }
     }
 }
 
 impl Frame {
-    fn new(group: &Group, order: Order) -> Self {
-        let schema = group.plan.schema();
+    fn new(schema: &Schema, mut columns: Vec<&Column>, order: Order) -> Self {
         let mut text = format!(r#"{{"provider": {}, "stats": ["#, json::text(&schema.provider()));
-        let mut columns: Vec<&Column> = group.plan.columns().iter().collect();
         if order == Order::Qemu {
             columns.retain(|column| schema.descs()[column.desc].has_qapi_value());
             columns.reverse();
@@ -157,8 +231,9 @@ impl Frame {
                 is_boolean: desc.is_boolean(),
             }
         });
-        let values = values.collect();
-        Self { text: text.into_bytes().into(), values }
+        let values: Box<[Place]> = values.collect();
+        let unused_ending = u32::from(values.is_empty());
+        Self { text: text.into_bytes().into(), values, unused_ending }
     }
 }
 
@@ -196,12 +271,8 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-fn ending(object: &Object, is_empty: bool, with_path: bool) -> String {
-    let path = match with_path || *object.schema.target() != Target::Vm {
-        true => format!(r#", "qom-path": {}"#, json::text(&&*object.path)),
-        false => String::new(),
-    };
-    format!("{}{path}}}", if is_empty { "]" } else { "}]" })
+fn ending(object: &Object) -> String {
+    format!(r#"}}], "qom-path": {}}}"#, json::text(&&*object.path))
 }
 
 /// How long that is: 65,536 objects with paths of 1 KiB are far from 4 GiB.

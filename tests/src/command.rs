@@ -16,7 +16,7 @@ use crate::process::Reaped;
 /// How long [`vmstrobe`] lets the command run.
 pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a finished run left.
+/// The exit status and the output of a finished run.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The exit status; `None` if a signal ended it.
@@ -117,7 +117,7 @@ fn read(file: &mut File) -> String {
 }
 
 /// Builds something beside the tests and gives the profile's directory: tests are in
-/// target/<profile>/deps. Cargo takes its own lock, so test processes may do so at once.
+/// `target/<profile>/deps`. Cargo takes its own lock, so test processes may do so at once.
 fn build(what: &[&str]) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let out = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");

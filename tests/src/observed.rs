@@ -18,7 +18,7 @@ use crate::serve::Serve;
 /// How long the guest may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(20);
 
-/// What to start.
+/// The QEMU to start, and its QMP sockets.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan<'a> {
     /// The guest's name.
@@ -56,7 +56,7 @@ impl Observed {
         Observed::start_by(plan, Qemu::start)
     }
 
-    /// The same of the [`older`](crate::qemu::older) QEMU.
+    /// Starts the [`older`](crate::qemu::older) QEMU with its vCPUs stopped.
     ///
     /// # Panics
     ///

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 /// How often a wait looks again.
 pub const POLL: Duration = Duration::from_millis(2);
 
-/// A [`Child`] that is killed and reaped when this is dropped, if it still runs.
+/// The longest time that a process may take to end after SIGKILL.
+const END_LIMIT: Duration = Duration::from_secs(10);
+
+/// A [`Child`] that is killed and reaped when this is dropped, if it still runs. One that not even
+/// SIGKILL ends is left behind: it must not keep the test.
 #[derive(Debug)]
 pub struct Reaped(pub Child);
 
@@ -43,6 +47,9 @@ impl Drop for Reaped {
     fn drop(&mut self) {
         // Both fail only when it has ended and was reaped already. A drop must not panic.
         let _ = self.0.kill();
-        let _ = self.0.wait();
+        let deadline = Instant::now() + END_LIMIT;
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(POLL);
+        }
     }
 }

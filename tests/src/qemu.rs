@@ -27,7 +27,7 @@ pub const OLDER_ENV: &str = "VMSTROBE_QEMU_OLD";
 /// How long QEMU may take until it greets.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
-/// What to start.
+/// The guest and the command line of a QEMU to start.
 #[derive(Debug, Clone)]
 pub struct Config<'a> {
     /// The guest's name (`-name`).
@@ -60,16 +60,16 @@ impl Qemu {
     ///
     /// # Panics
     ///
-    /// Where [`Qemu::try_start`] fails.
+    /// If [`Qemu::try_start`] fails.
     pub fn start(config: &Config<'_>) -> Qemu {
         Qemu::try_start(config).unwrap_or_else(|why| panic!("{PROGRAM} {why}"))
     }
 
-    /// As [`Qemu::start`], of the [`older`] one.
+    /// Starts the [`older`] QEMU as [`Qemu::start`] does.
     ///
     /// # Panics
     ///
-    /// Where [`Qemu::try_start`] fails, and if there is none.
+    /// If there is no older QEMU, or it fails as [`Qemu::try_start`] does.
     pub fn start_older(config: &Config<'_>) -> Qemu {
         let program = older().unwrap_or_else(|why| panic!("{why}"));
         Qemu::start_by(&program, config).unwrap_or_else(|why| panic!("{program:?} {why}"))

@@ -25,9 +25,14 @@ impl Qmp {
     ///
     /// Fails if nobody listens, if no greeting comes in time, or if it is none.
     pub fn connect(socket: &Path) -> io::Result<Qmp> {
+        Qmp::connect_within(REPLY_LIMIT, socket)
+    }
+
+    /// [`Qmp::connect`] with another limit on how long each reply may take.
+    pub fn connect_within(limit: Duration, socket: &Path) -> io::Result<Qmp> {
         let stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(REPLY_LIMIT))?;
-        stream.set_write_timeout(Some(REPLY_LIMIT))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         let mut qmp = Qmp { stream: BufReader::new(stream), greeting: Value::Null };
         qmp.greeting = qmp.read_line()?;
         if qmp.greeting.get("QMP").is_none() {

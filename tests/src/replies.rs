@@ -10,10 +10,10 @@ use crate::requests::Wanted;
 /// How alike replies must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alike {
-    /// The same but for the order of what is returned, of lines and of members: a server in its
+    /// Equal but for the order of lists, lines and members in what is returned: a server in its
     /// default mode.
     InAnyOrder,
-    /// The same bytes: a server in `--qemu-order`, or QEMU itself.
+    /// Equal byte for byte: a server in `--qemu-order`, or QEMU itself.
     Exactly,
 }
 
@@ -49,8 +49,8 @@ fn is_parse_error(line: &[u8]) -> bool {
     line.starts_with(start) && serde_json::from_slice::<Value>(line).is_ok()
 }
 
-/// What of a reply does not depend on the order of lists: a sorted `return`, and all that comes
-/// behind it, such as the `id`, as it is; of other replies the whole.
+/// Returns a reply with its `return` sorted, so that the order of lists does not matter; all that
+/// comes behind it, such as the `id`, is unchanged. Any other reply is returned whole.
 fn canonical(line: &[u8]) -> (Option<Value>, &[u8]) {
     let Some(rest) = line.strip_prefix(b"{\"return\": ") else { return (None, line) };
     let mut values = Deserializer::from_slice(rest).into_iter::<Value>();

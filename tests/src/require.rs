@@ -1,14 +1,15 @@
-//! What a test needs of the machine, and the plain word when it is not there.
+//! The requirements of tests on the machine, such as KVM or QEMU.
 //!
 //! A test that cannot run says so on standard output and passes; `ci/test.sh` repeats those lines
-//! at its end. Where a thing is promised (`VMSTROBE_REQUIRE=kvm,qemu`, as CI sets it), its absence
-//! fails the test instead: nothing is skipped in silence.
+//! at its end. Where `VMSTROBE_REQUIRE` names the missing thing (`VMSTROBE_REQUIRE=kvm,qemu`, as CI
+//! sets it), the test fails instead.
 
 use std::fs::OpenOptions;
 use std::io::Write;
 
 use vmstrobe_providers::{Accel, AccelMode};
 
+use crate::host::namespace;
 use crate::qemu;
 
 /// Names the things that must be there, separated by commas; without them tests fail, not skip.
@@ -53,6 +54,17 @@ pub fn require_older_qemu() -> bool {
 /// [`require`] for `bpf`: the kernel-side tick.
 pub fn require_bpf() -> bool {
     require("bpf", bpf())
+}
+
+/// [`require`] for `namespaces`: of processes and of mounts, made by root, who may become any user.
+pub fn require_namespaces() -> bool {
+    require("namespaces", namespace::available())
+}
+
+/// [`require`] for `fuse`: file systems whose server is a process.
+pub fn require_fuse() -> bool {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/fuse");
+    require("fuse", opened.map(drop).map_err(|error| format!("/dev/fuse: {error}")))
 }
 
 /// Whether /dev/kvm opens for reading and writing; else why not.

@@ -18,7 +18,7 @@ use crate::process::POLL;
 /// A sampler that has not ticked yet, and what belongs to it.
 #[derive(Debug)]
 pub struct Rig {
-    /// What is sampled, to be refreshed or watched.
+    /// The roster of what is sampled, to be refreshed or watched.
     pub roster: Roster,
     /// The sampler.
     pub sampler: Sampler,
@@ -126,6 +126,15 @@ pub fn wait_for(what: &str, limit: Duration, mut so: impl FnMut() -> bool) {
 ///
 /// If standard output is gone.
 pub fn show(line: &str) {
-    let line = format!("measured: {line}\n");
+    show_again(&format!("measured: {line}"));
+}
+
+/// Prints a line that [`show`] printed in another process.
+///
+/// # Panics
+///
+/// If standard output is gone.
+pub fn show_again(line: &str) {
+    let line = format!("{line}\n");
     std::io::stdout().write_all(line.as_bytes()).expect("standard output takes a line");
 }

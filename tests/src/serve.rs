@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -81,10 +82,26 @@ impl Serve {
         self.child.wait_within(limit)
     }
 
-    /// What it has said so far, on standard output and standard error.
+    /// Returns its output so far: standard output, then standard error.
     pub fn said(&self) -> String {
         let read = |name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
         read("stdout") + &read("stderr")
+    }
+
+    /// Waits until its output has this text in it. A client can be served before the line about its
+    /// socket is written.
+    ///
+    /// # Panics
+    ///
+    /// If it takes too long.
+    #[track_caller]
+    pub fn wait_for_text(&self, text: &str) {
+        let deadline = Instant::now() + START_LIMIT;
+        while !self.said().contains(text) {
+            let late = Instant::now() >= deadline;
+            assert!(!late, "no {text:?} in {START_LIMIT:?}; it said: {}", self.said());
+            thread::sleep(POLL);
+        }
     }
 
     /// Waits until somebody listens there.

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long a reply may take, and how long the server may take no bytes.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// What no reply of a test has in it by chance.
+/// A text that no reply of a test contains by chance.
 const PROBE: &str = "probe-of-the-tests-";
 
 /// A connection.

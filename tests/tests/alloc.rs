@@ -1,8 +1,8 @@
-//! What allocates, counted: a tick and its readers nothing at all, parsers no more than they say.
+//! Allocations, counted: a tick and its readers make none, parsers hold no more than their limits.
 //!
-//! The allocator counts for the threads that take part while a count is on, frees included; beside
-//! that, a thread may watch how much it holds at once. Both are shown first to see what they must.
-//! The harness's own threads take no part, so other tests may run meanwhile.
+//! The allocator counts the calls, frees included, of the threads that take part while a count is
+//! on. Besides, a thread may measure how many bytes it holds at once. The tests in `count` check
+//! both measurements. The harness's own threads take no part, so other tests may run meanwhile.
 
 mod alloc {
     mod count;

@@ -4,13 +4,20 @@
 mod cli {
     mod accel;
     mod attach;
+    mod container;
     mod demo;
     mod endings;
+    mod extremes;
+    mod foreign;
+    mod json_fields;
     mod output;
     mod privileges;
     mod qmp;
+    mod refusals;
+    mod rights;
     mod same;
     mod sched;
+    mod signals;
     mod stat;
     mod tables;
     mod usage;
@@ -87,7 +94,7 @@ fn require_root() -> bool {
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
 }
 
-/// What runs a program as a user who has no rights, and a copy of vmstrobe that he may run.
+/// A copy of vmstrobe that any user may run, to be run as user 65534 without capabilities.
 struct Nobody {
     _directory: TempDir,
     binary: PathBuf,
@@ -108,8 +115,23 @@ impl Nobody {
 
     #[track_caller]
     fn vmstrobe(&self, args: &[&str]) -> Output {
+        self.by(&Self::WRAPPER, args)
+    }
+
+    /// With these capabilities, as `setpriv` takes them: `+sys_ptrace,+bpf`.
+    #[track_caller]
+    fn vmstrobe_with(&self, capabilities: &str, args: &[&str]) -> Output {
+        let [inheritable, ambient] =
+            ["inh", "ambient"].map(|set| format!("--{set}-caps=-all,{capabilities}"));
+        let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        self.by(&[&user[..], &[&inheritable, &ambient, "--"]].concat(), args)
+    }
+
+    /// Runs another program that runs the copy.
+    #[track_caller]
+    fn by(&self, wrapper: &[&str], args: &[&str]) -> Output {
         let path = self.binary.to_str().expect("the path is text");
-        let line = [&Self::WRAPPER[..], &[path], args].concat();
+        let line = [wrapper, &[path], args].concat();
         let output = run_within(RUN_LIMIT, line[0], &line[1..]);
         assert!(!output.stderr.contains("panicked"), "{output:?}");
         output

@@ -13,6 +13,7 @@ mod hostile {
     mod resized;
     mod ended;
     mod crowded;
+    mod memory;
 }
 
 use std::time::{Duration, Instant};

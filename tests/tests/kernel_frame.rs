@@ -36,7 +36,7 @@ const NOBODY: u32 = 65534;
 /// One test at a time: a reader that has to wait for a CPU meets no writer.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// What readers in that mode have counted, together, while the sampler ticks.
+/// Runs readers in that mode while the sampler ticks, and returns the sum of their counts.
 fn read_by(sampler: &mut Sampler, mode: &str, readers: u64, reads: u64) -> Counts {
     let start = |_| {
         let frame = sampler.accel.frames().expect("frames may be lent").remove(0);

@@ -1,8 +1,8 @@
-//! The kernel-side tick on real things: it reads what pread reads, of any VMM, and whatever happens
-//! to it ends in pread or in a row that says so.
+//! The kernel-side tick on real VMs: of any VMM it reads the values that pread reads, and any
+//! failure of it ends in pread or in a row that says so.
 //!
-//! That it is used at all is part of what is shown: a source that has fallen back to pread would
-//! agree with pread.
+//! The tests also check that it is used at all: a source that has fallen back to pread would agree
+//! with pread.
 
 mod kernel_tick {
     mod still;
@@ -56,7 +56,7 @@ fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
     objects
 }
 
-/// What is wanted of a schema.
+/// A choice of statistics: true for those that are wanted.
 type Wanted = fn(&Desc) -> bool;
 
 /// Plans of all kinds: the whole block and a part of it, which are copied; many words and few,
@@ -72,7 +72,7 @@ const PLANS: [(&str, Wanted); 8] = [
     ("1 name", |desc| FOUR[..1].contains(&&*desc.name)),
 ];
 
-/// What plotting tools ask for first.
+/// The statistics that plotting tools ask for first.
 const FOUR: [&str; 4] = ["halt_wait_ns", "exits", "halt_exits", "blocking"];
 
 fn plan(schema: &Arc<Schema>, wanted: Wanted) -> Arc<ReadPlan> {
@@ -130,7 +130,7 @@ impl Reader {
     }
 }
 
-/// What QEMU is confined by when management software starts it.
+/// The options with which management software confines a QEMU.
 const SANDBOX: [&str; 2] =
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 
@@ -147,8 +147,8 @@ fn borrowed(pid: u32) -> Arc<Borrowed> {
     Arc::new(kvm)
 }
 
-/// What QEMU itself says of a target, with its vCPUs' paths as ours are without its help, and its
-/// lists the right way round: vCPUs, statistics and buckets.
+/// Returns QEMU's own results for a target, in our form: with our vCPU paths, sorted by them, and
+/// with statistics and buckets, which QEMU lists in reverse, turned round.
 fn their_results(qemu: &mut Qemu, name: &str, target: &str) -> Vec<Json> {
     let results = qemu.execute("query-stats", json!({"target": target}));
     let cpus = qemu.execute("query-cpus-fast", Json::Null);

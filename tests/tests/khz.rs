@@ -18,7 +18,7 @@ const VCPUS: usize = 64;
 const RATE_HZ: f64 = 1000.0;
 const DEADLINES: u64 = 10_000;
 
-/// What a subscriber took home.
+/// A subscriber, the counts of its samples, and the last of them.
 struct Harvest {
     subscriber: Subscriber,
     received: u64,
@@ -113,7 +113,7 @@ fn adds_up(harvest: &Harvest, counts: Counts) {
     assert_eq!(lost, in_gaps + after_last);
 }
 
-/// What health shows as a provider is what was counted: in a sample, as of the tick before it.
+/// Asserts that the health in a sample shows the counts as of the tick before that sample.
 fn shown_as_counted(mut sampler: Sampler, control: &Control) {
     sampler.tick();
     let counts = sampler.health().counts();

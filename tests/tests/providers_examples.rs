@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vmstrobe_core::{Provider, Snapshot, StatType, Unit};
-use vmstrobe_providers::{Tables, scan_tables};
+use vmstrobe_providers::{Tables, scan_all};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::command::{example, run_within};
 use vmstrobe_tests::process::Reaped;
@@ -46,8 +46,8 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         tables.attach(child.id()).is_ok()
             && !tables.objects().expect("they can be listed").is_empty()
     });
-    let found = scan_tables().expect("/proc can be read");
-    assert!(found.iter().any(|table| table.pid == child.id() && table.provider == "xyz"));
+    let found = scan_all().expect("/proc can be read");
+    assert!(found.tables.iter().any(|table| table.pid == child.id() && table.provider == "xyz"));
 
     let Rig { mut sampler, control, .. } = rig(tables, &["queue"], Fanout::Inline);
     let mut sample = || {

@@ -22,7 +22,7 @@ use vmstrobe_tests::rig::{Rig, rig, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Who counts the fds of this process holds it alone; all others share it.
+/// A lock on this process's fds: a test that counts them holds it alone, all others share it.
 static FDS: RwLock<()> = RwLock::new(());
 
 /// The values of one vCPU by name, as QMP has them.

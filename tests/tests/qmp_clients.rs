@@ -19,7 +19,7 @@ use vmstrobe_tests::serve::Serve;
 /// The environment variable that names a directory with a Python that has `qemu.qmp`.
 const PYTHON_ENV: &str = "VMSTROBE_PYTHON";
 
-/// What stands in that directory: the interpreter, the shell.
+/// Returns the path of a program of that Python: the interpreter or `qmp-shell`.
 fn python_program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     // As ci/install.sh has made it, beside target/<profile>/deps.

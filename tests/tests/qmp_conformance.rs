@@ -134,7 +134,7 @@ fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
     }
 }
 
-/// What the script and the dealing out are worth: QEMU is found to be as QEMU.
+/// The script finds two sockets of one QEMU alike, and two QEMUs of 1 and 2 vCPUs different.
 #[test]
 fn a_case_that_differs_is_seen() {
     if !require_lending_qemu() {

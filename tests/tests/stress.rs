@@ -22,8 +22,8 @@ use vmstrobe_tests::rig::{Over, Rig, health, own_kvm, rig, show, wait_for};
 const VCPUS: u32 = 16;
 const RUN: Duration = Duration::from_millis(2500);
 const LIMIT: Duration = Duration::from_secs(20);
-/// What may be in use beyond what was at a fifth of the time. One roster's snapshots take 1 to
-/// 2 MiB, and there are hundreds of rosters.
+/// The most bytes by which memory may grow after a fifth of the time. One roster's snapshots take
+/// 1 to 2 MiB, and there are hundreds of rosters.
 const GROWTH_BYTES_MAX: u64 = 32 << 20;
 
 /// The right words of each vCPU, by path.
@@ -39,7 +39,7 @@ struct Reader {
     looks: u64,
 }
 
-/// What a thread found.
+/// The number of snapshots that a thread looked at, and one snapshot of each layout.
 type Found = (u64, Vec<Weak<Snapshot>>);
 
 #[test]

@@ -137,6 +137,32 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
+fn nobody_is_he_or_she() {
+    check(
+        each(text::persons),
+        &[("a.rs", "/// He reads it.\n"), ("a.md", "his own"), ("a.rs", "\"ask him\"")],
+        &[("a.rs", "/// The client: this, cache_her, the hers_of.\n"), ("a.lock", "he")],
+    );
+}
+
+#[test]
+fn doc_comments_have_a_verb_or_define() {
+    check(
+        each(text::headless),
+        &[
+            ("a.rs", "    /// What is lent.\n"),
+            ("a.rs", "//! Whose it is.\n"),
+            ("a.rs", "/// Opens\n/// That what is open.\n"),
+            ("a.rs", "/// The same of all.\n"),
+        ],
+        &[
+            ("a.rs", "/// Opens what is there, which stays.\n// Where it was.\n"),
+            ("a.rs", "/// Whether it is open; Thatch, The sameness.\n"),
+        ],
+    );
+}
+
+#[test]
 fn no_test_is_ignored() {
     check(each(text::ignored_tests), &[("a.rs", concat!("  #[ig", "nore = \"slow\"]\n"))], &[]);
 }
@@ -160,6 +186,12 @@ fn unsafe_stands_in_named_files_only() {
         &[("providers/Cargo.toml", ""), ("providers/src/sys.rs", "// unsafe")],
         &[("guest/src/machine.rs", "unsafe fn f() {}"), ("core/src/lib.rs", "")],
     );
+}
+
+#[test]
+fn the_readme_has_the_files_with_unsafe() {
+    let some = "\n* [providers/src/sys.rs](providers/src/sys.rs): some\n";
+    check(each(code::unsafe_files_are_in_the_readme), &[("README.md", some)], &[("a.md", some)]);
 }
 
 #[test]
@@ -224,6 +256,29 @@ fn a_dependency_has_one_place() {
             ("providers/src/sys.rs", tested),
             ("providers/src/kvm/own/tests.rs", "use kvm_ioctls::Kvm;"),
             ("sampler/src/pool.rs", "//! Unlike arc_swap.\nconst A: &str = \"rayon\";"),
+        ],
+    );
+}
+
+#[test]
+fn foreign_text_is_printed_in_one_way() {
+    let tested = concat!("fn f() {}\n#[cfg(", "test)]\nfn g() { println!(); }\n");
+    check(
+        each(code::printing_places),
+        &[
+            ("providers/src/a.rs", "fn f(name: &str) { eprintln!(\"{name}\") }"),
+            ("cli/src/a.rs", "fn f(out: &mut Out) { out.as_is(name) }"),
+            ("cli/src/a.rs", "fn f() { io::stdout().write_all(b) }"),
+            ("server/src/a/b.rs", "fn f(c: char) -> bool { c.is_control() }"),
+            ("core/src/hmp.rs", "fn f(name: &str) { name.escape_debug() }"),
+        ],
+        &[
+            ("cli/src/out.rs", "fn f() { io::stderr().write_all(b) }"),
+            ("core/src/text.rs", "fn f(c: char) -> bool { c.is_control() }"),
+            ("core/src/a.rs", "//! println!\n/// println!()\nconst A: &str = \"println!\";"),
+            ("providers/src/a.rs", tested),
+            ("providers/src/a/tests.rs", "fn f() { println!() }"),
+            ("tests/src/bin/a.rs", "fn f() { println!() }"),
         ],
     );
 }

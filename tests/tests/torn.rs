@@ -31,7 +31,7 @@ const RUN: Duration = Duration::from_millis(1500);
 /// Readers at a time, for two CPUs.
 const READERS: usize = 2;
 
-/// What a reader saw.
+/// The counts of the readings of one reader.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     good: u64,

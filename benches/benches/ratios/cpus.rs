@@ -1,5 +1,5 @@
-//! Who runs on which CPU, where the scheduler's choice would drown what is measured: waking a
-//! thread on another CPU can take longer than all else together.
+//! CPU affinity for measurements that the scheduler's choice of CPUs would distort: waking a thread
+//! on another CPU can take longer than all else together.
 
 use std::error::Error;
 use std::fs;
@@ -7,7 +7,7 @@ use std::io;
 
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
-/// Where the servers are, while the client is on the last CPU that it may use.
+/// The CPU of the servers' threads, while the client is on the last CPU that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Servers {
     /// On the client's CPU.

@@ -27,7 +27,7 @@ mod words;
 
 use pairs::Effort;
 
-/// What a ratio has to be.
+/// The bound that a measurement has to meet.
 #[derive(Clone, Copy, Debug)]
 enum Goal {
     /// Ours over the peer's, at most.

@@ -59,7 +59,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// What one of `times` calls takes, in ns.
+/// Returns the mean time of `times` calls, in ns.
 pub(crate) fn ns_each(times: u32, mut work: impl FnMut()) -> f64 {
     let start = Instant::now();
     (0..times).for_each(|_| work());

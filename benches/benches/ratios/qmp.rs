@@ -38,8 +38,8 @@ pub(crate) fn echo(name: &str, effort: Effort) -> Measured {
     beside(name, effort, ECHO, Servers::Beside, Goal::RatioAtMost(1.25))
 }
 
-/// The same over a server that reads the statistics of as many vCPUs in between: what is left is
-/// what we do beside system calls.
+/// Like [`echo`], but the peer also reads the statistics of as many vCPUs before each reply: the
+/// difference is the work of our server besides system calls.
 pub(crate) fn echo_reads(name: &str, effort: Effort) -> Measured {
     beside(name, effort, READ_AND_ECHO, Servers::Beside, Goal::None)
 }
@@ -89,7 +89,7 @@ pub(crate) fn pipelined(name: &str, effort: Effort) -> Measured {
     over_qemu(name, effort, FILTERED, IN_FLIGHT, 40.0)
 }
 
-/// What a query of one client takes when so many are sent at once; QEMU's over ours.
+/// Measures the time per query of a client that sends `in_flight` at once; QEMU's over ours.
 fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f64) -> Measured {
     let rig = Rig::start()?;
     let requests = request.repeat(in_flight as usize);
@@ -110,7 +110,7 @@ fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f
     Ok(speedup(name, medians, least))
 }
 
-/// What a query takes while eight clients ask, and while one does.
+/// Measures the wall time per query while eight clients ask; one client's over the eight's.
 pub(crate) fn clients_8(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let side = |clients: usize| {
@@ -142,7 +142,7 @@ fn together(clients: &mut [Client]) -> f64 {
     ns(end - start) / (each * clients.len()) as f64
 }
 
-/// The same reply, which tells something of every vCPU.
+/// Returns the reply as it is; panics if it has not one entry for each vCPU.
 fn answer(reply: &[u8]) -> &[u8] {
     let value: Value = serde_json::from_slice(reply).expect("a reply is JSON");
     assert_eq!(value["return"].as_array().map(Vec::len), Some(VCPUS), "{value}");

@@ -8,19 +8,19 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// What a client asks of 4 vCPUs; with an id, as libvirt's and qemu.qmp's requests.
+/// A query for two statistics of 4 vCPUs; with an id, as libvirt and qemu.qmp send it.
 pub(crate) const FILTERED: &str = concat!(
     r#"{"execute": "query-stats", "arguments": {"target": "vcpu", "#,
     r#""providers": [{"provider": "kvm", "names": ["exits", "halt_exits"]}]}, "id": 7}"#,
     "\n"
 );
-/// Everything that is known of them.
+/// A query for all statistics of the same vCPUs.
 pub(crate) const ALL: &str =
     concat!(r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}, "id": 7}"#, "\n");
 
-/// What a successful reply begins with, ...
+/// The beginning of a successful reply, ...
 const RETURN: &[u8] = br#"{"return": "#;
-/// ... and an event; anything else is an error reply.
+/// ... and of an event; any other line is an error reply.
 const EVENT: &[u8] = br#"{"timestamp": "#;
 
 /// Room for the replies to all that is in flight, so that one system call can fetch them.

@@ -23,13 +23,13 @@ use crate::rig::{Rig, rig};
 
 /// The argument that makes this program the bare server; the reply follows.
 pub(crate) const ECHO: &str = "--echo";
-/// The same for one that also reads.
+/// The argument for a bare server that also reads statistics; the reply follows.
 pub(crate) const READ_AND_ECHO: &str = "--read-and-echo";
 
-/// What the real server reads for the filtered query.
+/// The statistics that the real server reads for the filtered query.
 const FILTER: &str = "vcpu: exits, halt_exits";
 
-/// What a client wants to hear first.
+/// The greeting that a client waits for before it sends anything.
 const GREETING: &[u8] = b"{\"QMP\": {}}\r\n";
 /// Room for a request.
 const BUFFER_BYTES: usize = 1 << 16;

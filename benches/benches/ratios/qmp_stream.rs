@@ -66,7 +66,7 @@ struct Sample {
     values: Vec<[u64; 2]>,
 }
 
-/// What `stats-subscribe` returns.
+/// The reply to `stats-subscribe`.
 #[derive(Deserialize)]
 struct Subscribed {
     #[serde(rename = "return")]
@@ -171,7 +171,8 @@ impl BothEnds {
         Self { client_ns: cpu_ns(), threads_ns }
     }
 
-    /// What was spent since then. A thread that has ended meanwhile served something else.
+    /// Returns the CPU time that both ends have spent since then, in ns. A thread that has ended
+    /// meanwhile is left out: it served something else.
     fn spent_ns(&self, server_pid: u32) -> u64 {
         let client_ns = cpu_ns() - self.client_ns;
         let now_ns = threads_ns(server_pid).expect("a process of ours shows its threads");

@@ -59,7 +59,7 @@ pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box
     rig_with(vcpus, filter, fanout, Accel::off())
 }
 
-/// The same, read as `accel` says.
+/// Like [`rig`], but read as `accel` says: by BPF or by pread.
 pub(crate) fn rig_with(
     vcpus: usize,
     filter: &str,

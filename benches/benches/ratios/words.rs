@@ -57,7 +57,7 @@ impl BareWords {
         std::hint::black_box(&mut self.buffer);
     }
 
-    /// The same by a list of all their addresses.
+    /// Loads the same words once, by a list of all their addresses.
     #[inline]
     pub(crate) fn read_found(&mut self) {
         for (kept, word) in self.buffer.iter_mut().zip(&self.found) {
@@ -66,7 +66,7 @@ impl BareWords {
         std::hint::black_box(&mut self.buffer);
     }
 
-    /// What was loaded last.
+    /// Returns the words that were loaded last.
     pub(crate) fn values(&self) -> &[u64] {
         &self.buffer
     }

@@ -47,7 +47,7 @@ EXAMPLES
       vmstrobe list -v
   The process ids of all virtual machines that can be read, for a script:
       vmstrobe list --json | jq '.[] | select(.kind == \"vm\" and .readable) | .pid'
-  Who publishes statistics of his own?
+  Which programs publish statistics of their own?
       vmstrobe list --json | jq '.[] | select(.kind == \"table\") | [.pid, .provider]'";
 
 pub(super) const SCHEMA: &str = "\

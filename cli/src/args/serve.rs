@@ -1,7 +1,7 @@
-//! What can be typed behind `vmstrobe serve`.
+//! The arguments of `vmstrobe serve`.
 //!
-//! Invariant: there is one place where to answer, a socket or a directory of sockets; what is left
-//! open follows from what was said.
+//! Invariant: there is one place where to answer, a socket or a directory of sockets. The defaults
+//! of options that were left out follow from the other options.
 
 use std::path::PathBuf;
 
@@ -9,9 +9,9 @@ use clap::{ArgGroup, Args, ValueEnum};
 
 use super::source::{How, Source};
 
-/// Who may connect if nobody said: this user and root; ...
+/// The default mode of a socket's file: this user and root may connect.
 const MODE: u32 = 0o600;
-/// ... and the group, if there is one: else naming it would be for nothing.
+/// The default mode with `--group`: the members of the group may connect as well.
 const MODE_WITH_GROUP: u32 = 0o660;
 
 #[derive(Args, Debug)]
@@ -24,11 +24,20 @@ pub(crate) struct ServeArgs {
 
     /// At NAME.sock in this directory, for each virtual machine by its name; with --all they
     /// appear and disappear as virtual machines do. Of two with one name, the later is at
-    /// NAME-PID.sock
+    /// NAME-PID.sock; those of users who are not trusted (see --vm-user) are at
+    /// NAME-uidUID-PID.sock
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "sockets"])]
     pub(crate) qmp_dir: Option<PathBuf>,
 
-    /// Who may connect, as the mode of the socket's file [default: 0600, or 0660 with --group]
+    /// A user whose virtual machines --all trusts: they get NAME.sock, and as many sockets as there
+    /// are; a name in /etc/passwd, or a number; may be given more than once. Always trusted are
+    /// root, the user who runs this and the owner of DIR. Any other user may have 64 of the 256
+    /// sockets, all others together 128 [default: users below 1000, libvirt-qemu and qemu]
+    #[arg(long = "vm-user", value_name = "USER", requires = "qmp_dir")]
+    pub(crate) vm_users: Vec<String>,
+
+    /// The mode of the socket's file, which says who may connect [default: 0600, or 0660 with
+    /// --group]
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
 
@@ -46,8 +55,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "How")]
     pub(crate) sched: bool,
 
-    /// What to do when the virtual machines have ended: end as well, or wait for a signal, while
-    /// queries answer `[]` [default: end; wait if --all is given a directory]
+    /// Whether to end when the virtual machines have ended, or to wait for a signal, while queries
+    /// answer `[]` [default: end; wait with --all and --qmp-dir]
     #[arg(long, value_name = "WHAT", help_heading = "How")]
     on_exit: Option<OnExit>,
 
@@ -58,7 +67,7 @@ pub(crate) struct ServeArgs {
     pub(crate) how: How,
 }
 
-/// What to do when the virtual machines have ended.
+/// The action to take when the virtual machines have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnExit {
     /// End with the last of them, with status 0
@@ -73,13 +82,14 @@ impl ServeArgs {
         self.source.all && self.qmp_dir.is_some()
     }
 
-    /// What to do when they have ended. Who follows all has not named any whose end would matter.
+    /// Returns the action to take when the virtual machines have ended. By default `--all` with
+    /// `--qmp-dir` waits, because the user has named no virtual machine whose end could matter.
     pub(crate) fn on_exit(&self) -> OnExit {
         let default = if self.follows_all() { OnExit::Wait } else { OnExit::End };
         self.on_exit.unwrap_or(default)
     }
 
-    /// Who may connect.
+    /// Returns the mode of the socket's file.
     pub(crate) fn mode(&self) -> u32 {
         let default = if self.group.is_some() { MODE_WITH_GROUP } else { MODE };
         self.mode.unwrap_or(default)

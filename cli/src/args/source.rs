@@ -1,7 +1,7 @@
-//! Where statistics come from, how they are read and which are wanted, as it is typed.
+//! The arguments that say where statistics come from, how they are read and which are wanted.
 //!
-//! Invariant: what a user named is told from what he left open; what is meant where he left it open
-//! is decided where it is known what there is, in the engine.
+//! Invariant: what the user named is told from what they left out. The engine, which knows what
+//! there is on this host, decides what an option that was left out stands for.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,13 @@ use vmstrobe_core::{Names, Target};
 
 use super::quantity;
 
-/// The provider that is there for who names it alone: QEMU has none of that name.
+/// The provider that is read only if the user asks for it: QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
 const HEADING: &str =
     "Where from (default: the only virtual machine here, or else the only program with tables)";
 
-/// Where statistics come from.
+/// The sources of statistics.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct Source {
@@ -37,9 +37,14 @@ pub(crate) struct Source {
     #[arg(long = "table", value_name = "FILE")]
     pub(crate) tables: Vec<PathBuf>,
 
-    /// What the process behind this socket hands over; may be given more than once
+    /// The statistics that the process behind this socket hands over; may be given more than once
     #[arg(long = "from-socket", value_name = "SOCKET")]
     pub(crate) sockets: Vec<PathBuf>,
+
+    /// Attach also on a kernel before 6.5 (6.4.8, 6.1.43, 5.15.124), which reads freed memory if a
+    /// virtual machine ends while it is read: only for one that has the fix under another number
+    #[arg(long)]
+    pub(crate) on_any_kernel: bool,
 
     /// A demo guest and its crypto device, which are started for this
     #[arg(long, conflicts_with_all = ["pids", "all", "qmp", "tables", "sockets"])]
@@ -49,13 +54,13 @@ pub(crate) struct Source {
 impl Source {
     /// Did the user say anything?
     pub(crate) fn is_named(&self) -> bool {
-        let Self { pids, all, qmp, tables, sockets, demo } = self;
+        let Self { pids, all, qmp, tables, sockets, demo, on_any_kernel: _ } = self;
         let any = !pids.is_empty() || !qmp.is_empty() || !tables.is_empty() || !sockets.is_empty();
         any || *all || *demo
     }
 }
 
-/// How they are read.
+/// The options for how statistics are read.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "How they are read")]
 pub(crate) struct How {
@@ -68,7 +73,7 @@ pub(crate) struct How {
 /// When to use the kernel-side tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum When {
-    /// Where it is allowed, proves right and pays
+    /// Only if it is permitted, passes its self-test here, and is faster or the only way
     #[default]
     Auto,
     /// Never: nothing is loaded into the kernel
@@ -77,19 +82,19 @@ pub(crate) enum When {
     Require,
 }
 
-/// Whose statistics are asked for.
+/// The providers that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Whose {
-    /// Our own, which need nobody else.
+    /// vmstrobe's own alone, which needs no source.
     Own,
-    /// What there is.
+    /// All providers of the sources but [`SCHED`].
     Usual,
-    /// What there is, and [`SCHED`].
+    /// All providers of the sources, and [`SCHED`].
     WithSched,
 }
 
 impl Whose {
-    /// Of this target and provider, if they were named.
+    /// Returns the providers that statistics of this target and provider need. `None`: not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
             (Some(vmstrobe_sampler::TARGET), _) | (_, Some(vmstrobe_sampler::PROVIDER)) => {
@@ -101,7 +106,7 @@ impl Whose {
     }
 }
 
-/// Which statistics.
+/// The choice of statistics.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
 pub(crate) struct Wanted {
@@ -121,18 +126,18 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Whose statistics that takes.
+    /// Returns the providers that this choice needs.
     pub(crate) fn whose(&self) -> Whose {
         Whose::of(self.target.as_deref(), self.provider.as_deref())
     }
 
-    /// What kind of object, if it was said.
+    /// Returns the target, if the user named one.
     pub(crate) fn target(&self) -> Option<Target> {
         self.target.as_deref().map(Target::from_name)
     }
 }
 
-/// Which vCPUs.
+/// The choice of vCPUs.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
 pub(crate) struct Vcpus {

@@ -4,10 +4,11 @@ use clap::CommandFactory;
 use vmstrobe_core::Target;
 
 use super::*;
+use crate::error::{Error, Kind};
 
 fn parse(line: &str) -> std::result::Result<Command, Error> {
     let words = std::iter::once("vmstrobe").chain(line.split_whitespace());
-    Cli::try_parse_from(words).map(|cli| cli.command).map_err(explain)
+    Cli::try_parse_from(words).map(|cli| cli.command).map_err(Error::from)
 }
 
 fn stat(line: &str) -> StatArgs {
@@ -163,4 +164,30 @@ fn help_teaches_by_example() {
         assert!(text.contains("EXAMPLES\n") && text.contains("vmstrobe "), "{text}");
     }
     assert!(parse("--version").expect_err("nor is the version").to_string().contains("vmstrobe 0"));
+}
+
+#[test]
+fn an_argument_breaks_no_line_of_a_message() {
+    let hostile = "a\nvmstrobe: b\u{1b}[2J\u{202e}\u{9b}c";
+    for words in [
+        &["vmstrobe", hostile][..],
+        &["vmstrobe", "list", hostile],
+        &["vmstrobe", "list", &format!("--{hostile}")],
+        &["vmstrobe", "query", &format!("--pid{hostile}")],
+        &["vmstrobe", "query", "--accel", hostile],
+        &["vmstrobe", "query", "--pid", hostile],
+        &["vmstrobe", "stat", "--rate", hostile],
+        &["vmstrobe", "info", hostile],
+        &["vmstrobe", "serve", "--on-exit", hostile],
+    ] {
+        let error = Error::from(Cli::try_parse_from(words).expect_err("it makes no sense"));
+        assert_eq!(error.kind, Kind::Usage, "{error}");
+        // Ours alone have line breaks, and what is left goes through the message.
+        let is_broken = |line: &String| line.starts_with("vmstrobe: b");
+        assert!(!error.lines().iter().any(is_broken), "{words:?}: {error}");
+        assert!(
+            error.lines()[0].contains("a\u{fffd}vmstrobe: b") || error.lines()[0].contains(hostile),
+            "{words:?}: {error}"
+        );
+    }
 }

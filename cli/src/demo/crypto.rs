@@ -19,9 +19,9 @@ use vmstrobe_providers::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 
 use crate::error::{Error, Result};
 
-/// What the device is called.
+/// The device's name.
 pub(super) const DEVICE: &str = "crypto0";
-/// What it does, for users.
+/// One line for users on what the device does.
 pub(super) const ABOUT: &str =
     "crypto0: AES-128-CTR over 4 KiB, 500 to 1,500 times a second and back within 8 s";
 
@@ -41,7 +41,7 @@ const DECRYPT_SHARE: f64 = 0.5;
 /// Further behind its deadline, a thread begins anew from now.
 const LATE_MAX: Duration = Duration::from_millis(20);
 
-/// What one operation works on.
+/// The data of one operation.
 type Buffer = [u128; OPERATION_BLOCKS];
 
 /// The crypto device at work, until this is dropped.

@@ -8,7 +8,7 @@ use vmstrobe_core::{Snapshot, Target};
 use super::history::{Changed, Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
 use crate::table::{Align, Table};
 
-/// What is shown of the device: by row what it is called, and its statistics.
+/// The rows that are shown of the device, each with the operation's name and its statistics.
 const ROWS: [(&str, [&str; 2]); 2] = [
     ("encrypt", ["sym-encrypt-ops", "sym-encrypt-bytes"]),
     ("decrypt", ["sym-decrypt-ops", "sym-decrypt-bytes"]),
@@ -20,7 +20,7 @@ pub(super) struct Device {
     charts: [Chart; 2],
 }
 
-/// What is shown of one kind of operation.
+/// The figures of one kind of operation, as text.
 struct Figures {
     path: String,
     what: &'static str,

@@ -1,8 +1,8 @@
-//! What the demo remembers of its samples: some of the last second, and a little chart of each
-//! rate, which has a point for each 100 ms.
+//! The samples that the demo remembers: one for each 100 ms of the last second, and the newest; and
+//! a little chart of each rate, which has a point for each 100 ms.
 //!
 //! Invariant: a figure comes from two samples of the same object; where there are none, there is a
-//! dash. At most [`POINTS_PER_SECOND`] and some samples are kept from the sampler.
+//! dash. At most [`POINTS_PER_SECOND`] + 2 of the sampler's snapshots are held at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use std::sync::Arc;
 use vmstrobe_core::{Change, Interval, ObjectView, Snapshot, Target, change};
 
 use crate::text::{sparkline, thousands};
+use crate::width::{pad_right, width};
 
 const POINT_NS: u64 = 100_000_000;
 pub(super) const POINTS_PER_SECOND: usize = 10;
-/// What the widest terminal can show.
+/// The most points of a chart: as many as the widest terminal can show.
 const POINTS_MAX: usize = 400;
 
 /// The samples of the last second.
@@ -77,7 +78,7 @@ pub(super) fn changes<'a>(
     objects.map(|view| (view, changed(&view))).collect()
 }
 
-/// So many a second.
+/// Returns the rate per second; `None` for a reset or a level.
 pub(super) fn rate(change: Option<&Change>) -> Option<f64> {
     match change? {
         Change::Delta { rate, .. } | Change::Buckets { rate, .. } => Some(rate.per_second),
@@ -85,7 +86,7 @@ pub(super) fn rate(change: Option<&Change>) -> Option<f64> {
     }
 }
 
-/// The same for people.
+/// Returns the rate per second as text, rounded to a whole number; a dash if there is none.
 pub(super) fn rate_text(change: Option<&Change>) -> String {
     rate(change).map_or_else(dash, |rate| thousands(rate.round() as u64))
 }
@@ -125,12 +126,12 @@ pub(super) fn with_charts(
 ) -> Vec<String> {
     let room = columns.len().min(POINTS_MAX);
     let header = [format!("{what} of the last {} s", room / POINTS_PER_SECOND)];
-    let header = header.into_iter().filter(|header| header.chars().count() <= room);
+    let header = header.into_iter().filter(|header| width(header) <= room);
     let mut behind = vec![header.collect::<String>()];
     behind.extend(charts.iter().map(|chart| chart.text(room)));
     behind.resize(lines.len(), String::new());
     let begin = columns.start;
-    let join = |(line, chart): (String, String)| format!("{line:<begin$}{chart}");
+    let join = |(line, chart): (String, String)| pad_right(&line, begin) + &chart;
     lines.into_iter().zip(behind).map(join).map(|line| line.trim_end().to_owned()).collect()
 }
 

@@ -5,11 +5,11 @@
 use serde::Serialize;
 use vmstrobe_sampler::{Sampler, TimeQuantiles};
 
-use crate::engine::Way;
+use crate::engine::{Read, Way};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
-/// What can be tried next.
+/// The commands to try next, and what each shows.
 const NEXT: [(&str, &str); 4] = [
     ("vmstrobe list", "the virtual machines and tables on this host"),
     ("vmstrobe stat --demo -d 3s", "everything a vCPU counts, as deltas and rates"),
@@ -17,12 +17,14 @@ const NEXT: [(&str, &str); 4] = [
     ("vmstrobe demo -r 10k", "this again, ten times as fast"),
 ];
 
-/// What was to be sampled, and for how long it was.
+/// The number of vCPUs that were sampled, at which rate and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) vcpus: u32,
     pub(super) rate_hz: f64,
     pub(super) seconds: f64,
+    /// When the first sample was taken, in ns since 1970.
+    pub(super) begin_wall_ns: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +33,12 @@ pub(super) struct Summary {
     vcpus: u32,
     rate_hz: f64,
     seconds: f64,
+    begin_wall_ns: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read: Option<Read>,
+    threads: usize,
+    /// How everything was read, for people.
+    #[serde(skip)]
     way: String,
     ticks: u64,
     missed_ticks: u64,
@@ -62,7 +70,7 @@ impl Summary {
         way: Option<&Way>,
         lost_samples: u64,
     ) -> Self {
-        let Load { vcpus, rate_hz, seconds } = *load;
+        let Load { vcpus, rate_hz, seconds, begin_wall_ns } = *load;
         let health = sampler.health();
         let counts = health.counts();
         Self {
@@ -70,6 +78,9 @@ impl Summary {
             vcpus,
             rate_hz,
             seconds,
+            begin_wall_ns,
+            read: way.map(Way::data),
+            threads: sampler.threads(),
             way: way_text(way, sampler.threads()),
             ticks: counts.ticks,
             missed_ticks: counts.missed_ticks,
@@ -125,7 +136,8 @@ impl Summary {
     }
 }
 
-/// Which way the vCPUs were read, and by how many threads. The crypto device is in memory.
+/// Describes how the vCPUs were read, and by how many threads. The crypto device's statistics are
+/// in this process's memory: reading them takes no system call.
 fn way_text(way: Option<&Way>, threads: usize) -> String {
     let vcpus = way.map(|way| way.text("a", "vCPU") + ", else ").unwrap_or_default();
     let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
@@ -145,6 +157,9 @@ mod tests {
             vcpus,
             rate_hz: 1000.0,
             seconds: 10.0,
+            begin_wall_ns: 1_000_000_000_000_000_000,
+            read: Some(Way::by_pread(4).data()),
+            threads: 1,
             way: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,
             missed_ticks: 3,
@@ -185,6 +200,8 @@ mod tests {
             text.starts_with(r#"{"sampled": ["vcpu", "cryptodev"], "vcpus": 4, "rate_hz": "#),
             "{text}"
         );
+        assert!(text.contains(r#""read": {"method": "pread", "objects": 4, "#), "{text}");
+        assert!(!text.contains("way"), "{text}");
         assert!(text.contains(r#""lateness_ns": {"p50": 5000, "p99": 85000, "#), "{text}");
     }
 }

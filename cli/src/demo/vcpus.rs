@@ -11,7 +11,7 @@ use crate::query::quantile_text;
 use crate::table::{Align, Table};
 use crate::text::{bar, percent};
 
-/// What is shown of a vCPU.
+/// The statistics of a vCPU that are shown.
 pub(super) const NAMES: [&str; 4] = ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist"];
 
 const HALTED_NOTE: &str =
@@ -24,7 +24,7 @@ pub(super) struct Vcpus {
     charts: Vec<Chart>,
 }
 
-/// What is shown of one vCPU.
+/// The figures of one vCPU.
 struct Figures {
     exits: String,
     halts: String,
@@ -82,7 +82,7 @@ impl Vcpus {
         &self.charts[..shown.min(self.charts.len())]
     }
 
-    /// What stands above all blocks of [`Vcpus::lines`].
+    /// Returns the header above all blocks of [`Vcpus::lines`]; nothing if there are no vCPUs.
     pub(super) fn header(&self) -> Vec<String> {
         if self.count() == 0 { Vec::new() } else { plain_table("time").lines() }
     }
@@ -106,7 +106,7 @@ impl Vcpus {
         if table.is_empty() { Vec::new() } else { table.lines() }
     }
 
-    /// What the loads are.
+    /// Describes the loads, one line each; nothing if there are no vCPUs.
     pub(super) fn legend(&self) -> Vec<String> {
         let loads = (0..LOADS).take(self.count());
         let mut legend: Vec<String> =
@@ -155,7 +155,7 @@ fn plain_table(time: &str) -> Table {
         .column(header("exits/s of the last second"), Align::Left)
 }
 
-/// What a vCPU does, in a word.
+/// Returns the name of a vCPU's load, such as `steady`.
 fn load(vcpu: usize) -> &'static str {
     let about = DemoGuest::describe(vcpu as u32);
     about.split_once(':').map_or(about, |(word, _)| word)

@@ -1,4 +1,4 @@
-//! What the demo shows: its vCPUs, its crypto device, and two lines for the sampler.
+//! The display of the demo: its vCPUs, its crypto device, and the sampler's own figures.
 //!
 //! Figures are of the last second; the little charts have a point for each 100 ms, however often
 //! the rest is refreshed. That the samples come a thousand times a second makes their points sharp.
@@ -15,7 +15,8 @@ use super::device::Device;
 use super::history::{Samples, dash, with_charts};
 use super::vcpus::Vcpus;
 use crate::terminal::Size;
-use crate::text::{counted, fit, hertz, nanos, percent, thousands};
+use crate::text::{counted, hertz, nanos, percent, thousands};
+use crate::width::{fit, width};
 
 const BAR_WIDTH: usize = 8;
 /// A narrower terminal has no bars.
@@ -46,7 +47,7 @@ impl View {
         }
     }
 
-    /// What this is.
+    /// Returns the title: what is sampled, and at which rate.
     fn about(&self) -> String {
         let rate = hertz(self.rate_hz);
         match self.vcpus.count() {
@@ -58,7 +59,7 @@ impl View {
         }
     }
 
-    /// What stands above the blocks of [`View::lines`].
+    /// Returns the lines above the blocks of [`View::lines`].
     pub(super) fn title(&self) -> Vec<String> {
         [vec![self.about(), String::new()], self.vcpus.header()].concat()
     }
@@ -86,7 +87,7 @@ impl View {
         lines
     }
 
-    /// What remains of the last screen.
+    /// Returns the lines that remain of the last screen: the title and the rows.
     pub(super) fn remains(&self, size: Size) -> Vec<String> {
         let lines = [vec![self.about(), String::new()], self.rows(size)].concat();
         lines.iter().map(|line| fit(line, size.width)).collect()
@@ -99,7 +100,7 @@ impl View {
         let bar_width = if size.width < BARS_FROM_WIDTH { 0 } else { BAR_WIDTH };
         let vcpus = self.vcpus.table(&self.samples, shown, bar_width);
         let device = self.device.table(&self.samples);
-        let used = vcpus.iter().chain(&device).map(|line| line.chars().count());
+        let used = vcpus.iter().chain(&device).map(|line| width(line));
         let columns = used.max().unwrap_or(0) + 2..size.width;
         let gap = (!vcpus.is_empty()).then(String::new);
         let vcpus = with_charts(vcpus, self.vcpus.charts(shown), "exits/s", columns.clone());

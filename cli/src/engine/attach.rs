@@ -1,32 +1,29 @@
-//! Processes of others: which are meant, and what of each is read: its virtual machines, its
-//! tables, or both.
+//! Other processes: which are meant, and what is read of each: its virtual machines, its tables, or
+//! both.
 //!
-//! Invariant: of a process that was named something is read, or there is an error that says what to
-//! do. What else of it cannot be read, and those of `--all` of which nothing can be, are named on
-//! standard error: none is left out in silence.
+//! Invariant: something is read of a process that was named, or there is an error that says what to
+//! do. Anything else of it that cannot be read, and processes of `--all` of which nothing can be
+//! read, are named on standard error: none is left out in silence.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::ErrorKind;
-use vmstrobe_providers::{
-    Accel, Borrowed, FoundTable, Reaper, Scan, Tables, Vm, scan, scan_all, scan_tables,
-};
+use vmstrobe_providers::{AttachOptions, Borrowed, FoundTable, Host, Reaper, Scan, Tables, Vm};
 
-use super::attached::{Attached, comm};
-use super::sources::borrowed;
+use super::attached::{Attached, name_or_number, process_name};
+use super::left_out::{hidden_text, say_left_out};
 use crate::args::Source;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
-use crate::privileges::without;
-use crate::text::thousands;
 
 /// The most processes that an error lists.
 const LISTED_MAX: usize = 20;
 
-/// What is read of processes.
+/// The processes that are read, with the providers of their virtual machines and tables.
 #[derive(Debug)]
 pub(super) struct Processes {
+    host: Host,
     /// The virtual machines.
     pub(super) kvm: Arc<Borrowed>,
     /// The tables, also those in files.
@@ -40,22 +37,24 @@ impl Processes {
     ///
     /// # Errors
     /// If the system has no threads for them.
-    pub(super) fn new(reaper: &Reaper, accel: &Accel) -> Result<Self> {
-        let kvm = Arc::new(borrowed(reaper, accel)?);
-        Ok(Self { kvm, tables: Arc::new(without(Tables::new)??), vmms: Vec::new() })
+    pub(super) fn new(reaper: &Reaper, options: &AttachOptions) -> Result<Self> {
+        let kvm = Arc::new(Borrowed::with_options(reaper.clone(), options.clone())?);
+        let host = options.host.clone();
+        let tables = Arc::new(Tables::on_host(host.clone())?);
+        Ok(Self { host, kvm, tables, vmms: Vec::new() })
     }
 
     /// Attaches to what the user named, or else to the only one there is.
     ///
     /// # Errors
-    /// If nothing can be read of one that he named, or it is not clear which one is meant.
+    /// If nothing can be read of a process that was named, or it is not clear which one is meant.
     pub(super) fn attach(&mut self, source: &Source) -> Result<Vec<Attached>> {
         if source.all {
-            return self.attach_all(&Found::look()?);
+            return self.attach_all(&Found::look(&self.host)?);
         }
         let mut pids = source.pids.clone();
         if pids.is_empty() {
-            pids.push(Found::look()?.the_only_one()?);
+            pids.push(Found::look(&self.host)?.the_only_one()?);
         }
         // Who is attached already has nothing that is new.
         let mut seen = Vec::new();
@@ -95,8 +94,8 @@ impl Processes {
                     say(format_args!("of pid {pid} no table is read, only its VM: {error}"));
                 }
                 self.vmms.push(pid);
-                let vms = scan(pid).unwrap_or_default();
-                attached.name = vms.first().map(name).unwrap_or_default();
+                let vms = self.host.vms(pid).unwrap_or_default();
+                attached.name = name_of(&vms, pid);
                 attached.title = format!("VM {} (pid {pid})", attached.name);
                 attached.is_vm = true;
             }
@@ -105,10 +104,12 @@ impl Processes {
                     let error = with_causes(&error);
                     say(format_args!("of pid {pid} no VM is read, only its tables: {error}"));
                 }
-                attached.name = comm(pid);
+                attached.name = process_name(&self.host, pid);
                 attached.title = format!("process {} (pid {pid})", attached.name);
             }
-            (Err(_), Ok(0)) if has_no_vm => return Err(nothing_of(pid)),
+            (Err(_), Ok(0)) if has_no_vm => {
+                return Err(nothing_of(pid, &process_name(&self.host, pid)));
+            }
             // It is the process that there is not, or it has no VM: then this is of its table.
             (Err(vm), Err(error)) if vm.kind() == ErrorKind::NotFound => return Err(error.into()),
             (Err(error), _) => return Err(refused(&error)),
@@ -123,6 +124,10 @@ impl Processes {
         if pids.is_empty() {
             return Err(found.none());
         }
+        say_left_out(&found.0.left_out);
+        // Together: one after the other each would be waited for. Those that are refused are asked
+        // again below, and say why.
+        self.kvm.attach_all(&found.vmms());
         let mut attached = Vec::new();
         for pid in pids {
             match self.attach_one(pid) {
@@ -140,27 +145,24 @@ impl Processes {
     }
 }
 
-/// What there is on this host.
-pub(super) struct Found {
-    vms: Scan,
-    tables: Vec<FoundTable>,
-}
+/// The virtual machines and tables that were found on this host.
+pub(super) struct Found(Scan);
 
 impl Found {
-    pub(super) fn look() -> Result<Self> {
-        Ok(Self { vms: scan_all()?, tables: scan_tables()? })
+    pub(super) fn look(host: &Host) -> Result<Self> {
+        Ok(Self(host.scan()?))
     }
 
     /// The processes with virtual machines, each once.
     fn vmms(&self) -> Vec<u32> {
-        let mut pids: Vec<u32> = self.vms.vms.iter().map(|vm| vm.pid).collect();
+        let mut pids: Vec<u32> = self.0.vms.iter().map(|vm| vm.pid).collect();
         pids.dedup();
         pids
     }
 
     /// The processes with tables, each once.
     fn publishers(&self) -> Vec<u32> {
-        let mut pids: Vec<u32> = self.tables.iter().map(|table| table.pid).collect();
+        let mut pids: Vec<u32> = self.0.tables.iter().map(|table| table.pid).collect();
         pids.dedup();
         pids
     }
@@ -182,39 +184,46 @@ impl Found {
             true => "several virtual machines run on this host",
             false => "several processes on this host have tables of statistics",
         };
-        let mut text = format!("{what}: choose one with -p PID, or take them all with --all");
-        let vms = self.vms.vms.iter().map(|vm| format!("\n{:>10}  {}", vm.pid, name(vm)));
+        let text = format!("{what}: choose one with -p PID, or take them all with --all");
+        let vms = self.0.vms.iter().map(|vm| format!("{:>10}  {}", vm.pid, name(vm)));
         let table = |table: &FoundTable| {
-            format!("\n{:>10}  {}, a table of {}", table.pid, table.comm, table.provider)
+            let name = name_or_number(table.comm.clone(), table.pid);
+            format!("{:>10}  {name}, a table of {}", table.pid, table.provider)
         };
-        let lines: Vec<String> = vms.chain(self.tables.iter().map(table)).collect();
-        text.extend(lines.iter().take(LISTED_MAX).map(String::as_str));
+        let mut lines: Vec<String> = vms.chain(self.0.tables.iter().map(table)).collect();
         let more = lines.len().saturating_sub(LISTED_MAX);
+        lines.truncate(LISTED_MAX);
         if more > 0 {
-            text += &format!("\n            and {more} more: see `vmstrobe list`");
+            lines.push(format!("            and {more} more: see `vmstrobe list`"));
         }
-        Error::failed(text)
+        Error::failed(text).above(lines)
     }
 
     fn none(&self) -> Error {
         let mut text = "no virtual machine and no table of statistics found on this host: start \
                         one, or try --demo"
             .to_owned();
-        if let Some(hidden) = hidden_text(&self.vms) {
+        if let Some(hidden) = hidden_text(&self.0) {
             text += &format!(" ({hidden})");
         }
+        say_left_out(&self.0.left_out);
         Error::failed(text)
     }
 }
 
-/// What people call it.
+/// Returns the name of a virtual machine for people: its own, or else its process id.
 pub(super) fn name(vm: &Vm) -> String {
-    vm.name.clone().unwrap_or_else(|| vm.pid.to_string())
+    name_or_number(vm.name.clone().unwrap_or_default(), vm.pid)
+}
+
+/// Returns the name of the first of a process's virtual machines. It may have closed them since it
+/// was attached to: then its process id is all that there is.
+fn name_of(vms: &[Vm], pid: u32) -> String {
+    vms.first().map_or_else(|| pid.to_string(), name)
 }
 
 /// A process that lives, and has nothing to be read.
-fn nothing_of(pid: u32) -> Error {
-    let comm = comm(pid);
+fn nothing_of(pid: u32, comm: &str) -> Error {
     Error::failed(format!(
         "pid {pid} ({comm}) has neither a KVM virtual machine nor a table of statistics open: give \
          the pid of a VMM, or of a program that publishes statistics; `vmstrobe list` shows them"
@@ -230,17 +239,6 @@ fn refused(error: &vmstrobe_core::Error) -> Error {
     Error::failed(text)
 }
 
-/// What to say of processes that we may not look into, if there are any.
-pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
-    let processes = if found.hidden == 1 { "process" } else { "processes" };
-    let advice = match rustix::process::geteuid().is_root() {
-        true => "the kernel forbids it even to root",
-        false => "run as root, or give vmstrobe CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH",
-    };
-    let hidden = thousands(found.hidden as u64);
-    (found.hidden > 0).then(|| format!("{hidden} {processes} could not be examined: {advice}"))
-}
-
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::Target;
@@ -253,12 +251,13 @@ mod tests {
             pid,
             name: None,
             start_time_ticks: 1,
+            uid: 0,
             vcpus: 1,
             access: Access::NoStatsFds,
         };
-        let vms = Scan { vms: vms.iter().map(vm).collect(), hidden: 0 };
+        let vms = vms.iter().map(vm).collect();
         let table = |&pid: &u32| FoundTable { pid, comm: "p".into(), provider: "xyz".into() };
-        Found { vms, tables: tables.iter().map(table).collect() }
+        Found(Scan { vms, tables: tables.iter().map(table).collect(), ..Scan::default() })
     }
 
     #[test]
@@ -279,17 +278,31 @@ mod tests {
         }
         let text = found(&[7, 9], &[8]).the_only_one().expect_err("several").to_string();
         assert!(text.ends_with("\n         7  7\n         9  9\n         8  p, a table of xyz"));
+        let mut blank = self::found(&[], &[8, 9]);
+        blank.0.tables[0].comm = " ".to_owned();
+        let text = blank.the_only_one().expect_err("several").to_string();
+        assert!(text.contains("         8  8, a table of xyz"), "{text}");
         let many: Vec<u32> = (0..30).collect();
         let text = found(&many, &[8]).the_only_one().expect_err("several").to_string();
         assert!(text.ends_with("\n            and 11 more: see `vmstrobe list`"), "{text}");
     }
 
     #[test]
+    fn a_vm_without_a_name_goes_by_its_process() {
+        let mut found = found(&[7], &[]).0.vms;
+        assert_eq!((name_of(&found, 7), name_of(&[], 7)), ("7".to_owned(), "7".to_owned()));
+        found[0].name = Some(" ".to_owned());
+        assert_eq!(name_of(&found, 7), "7");
+        found[0].name = Some("web".to_owned());
+        assert_eq!(name_of(&found, 7), "web");
+    }
+
+    #[test]
     fn a_process_with_a_table_needs_no_vm() {
         let pid = std::process::id();
         let reaper = Reaper::new().expect("there are threads");
-        let accel = Accel::off();
-        let mut processes = Processes::new(&reaper, &accel).expect("there are threads");
+        let options = AttachOptions::default();
+        let mut processes = Processes::new(&reaper, &options).expect("there are threads");
         let table = TableWriter::new("attach-me").expect("there is memory");
         let source = Source { pids: vec![pid, pid], ..Source::default() };
         let attached = processes.attach(&source).expect("it has a table");
@@ -305,16 +318,8 @@ mod tests {
     #[test]
     fn that_there_is_none_is_said_with_what_is_hidden() {
         let mut found = found(&[], &[]);
-        found.vms.hidden = 1200;
+        found.0.hidden = 1200;
         let text = found.none().to_string();
         assert!(text.contains("--demo (1,200 processes could"), "{text}");
-    }
-
-    #[test]
-    fn what_is_hidden_is_counted() {
-        let text = |hidden| hidden_text(&Scan { vms: Vec::new(), hidden });
-        assert_eq!(text(0), None);
-        assert!(text(1).is_some_and(|text| text.starts_with("1 process could not be examined: ")));
-        assert!(text(1200).is_some_and(|text| text.starts_with("1,200 processes could")));
     }
 }

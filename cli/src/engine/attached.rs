@@ -1,31 +1,29 @@
-//! Whose statistics are sampled, and when they have ended.
+//! The sources whose statistics are sampled, and whether they have ended.
 //!
-//! Invariant: a process ends when the kernel says so. Whoever is reached in another way (a socket,
-//! a file) ends when nothing that is sampled is there any more, and not because a launcher did that
-//! had opened the socket for him.
+//! Invariant: a process has ended when the kernel says so. A source that is reached in another way
+//! (a socket, a file) has ended when nothing that is sampled is there any more, and not because a
+//! launcher has ended that had opened the socket for it.
 
 use std::cell::Cell;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use vmstrobe_core::hmp::printable;
 use vmstrobe_core::{RowState, Snapshot};
+use vmstrobe_providers::{Host, has_exited};
 
 /// How long nothing at all is there before it is taken for the end: a QEMU that is connected to
 /// again, or an object that is made anew, is there by then.
 const GONE_FOR_GOOD: Duration = Duration::from_millis(2500);
 
-/// Someone whose statistics are sampled.
+/// A source whose statistics are sampled: a process, or what is behind a socket or in a file.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    /// What he is called, for people: `VM guest1 (pid 4711)`.
+    /// The title for people: `VM guest1 (pid 4711)`.
     pub(crate) title: String,
-    /// What he calls himself: the VM's name, if it is one; else the process's, the file's.
+    /// The VM's name, if it is a VM; else the name of the process or of the file.
     pub(crate) name: String,
-    /// The process that he is, or that is known to be behind the socket.
+    /// The process itself, or the one that is known to be behind the socket.
     pub(crate) pid: Option<u32>,
     /// It is a virtual machine, and no program beside one.
     pub(crate) is_vm: bool,
@@ -44,8 +42,8 @@ impl Attached {
         Self { title, name, pid, is_vm: false, pidfd, is_process: true }
     }
 
-    /// Someone behind a socket or a file; `peer` is the process that is known to be there, he
-    /// himself or whoever opened it for him.
+    /// A source behind a socket or in a file. `peer` is the process that is known to be behind the
+    /// socket: the source itself, or a launcher that opened the socket for it.
     pub(super) fn remote(title: String, name: String, peer: Option<u32>) -> Self {
         let pidfd = peer.and_then(pidfd);
         Self { title, name, pid: peer, is_vm: false, pidfd, is_process: false }
@@ -56,7 +54,7 @@ impl Attached {
         self.is_process
     }
 
-    /// Has he ended? `gone_for` is how long nothing that is sampled has been there.
+    /// Has it ended? `gone_for` is how long nothing that is sampled has been there.
     pub(super) fn has_ended(&self, gone_for: Option<Duration>) -> bool {
         match gone_for {
             _ if self.is_process => self.process_has_ended(),
@@ -67,9 +65,7 @@ impl Attached {
 
     /// A zombie has.
     fn process_has_ended(&self) -> bool {
-        let Some(pidfd) = &self.pidfd else { return false };
-        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+        self.pidfd.as_ref().is_some_and(has_exited)
     }
 }
 
@@ -106,10 +102,14 @@ impl Absence {
     }
 }
 
-/// What a process calls itself; nothing if it has ended.
-pub(super) fn comm(pid: u32) -> String {
-    let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    printable(comm.trim_end())
+/// Returns the name of a process, or else its number: one that has ended has no name.
+pub(super) fn process_name(host: &Host, pid: u32) -> String {
+    name_or_number(host.comm(pid), pid)
+}
+
+/// Returns that name, or else the process's number. A name of blanks is none: nobody sees it.
+pub(crate) fn name_or_number(name: String, pid: u32) -> String {
+    if name.trim().is_empty() { pid.to_string() } else { name }
 }
 
 #[cfg(test)]
@@ -188,15 +188,18 @@ mod tests {
 
     #[test]
     fn a_process_has_a_name() {
-        let child = sleeper();
+        let (child, host) = (sleeper(), Host::default());
         let id = child.id();
         // The kernel gives it a moment after the program has begun.
         let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while comm(id) != "sleep" && std::time::Instant::now() < deadline {
+        while process_name(&host, id) != "sleep" && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(comm(id), "sleep");
+        assert_eq!(process_name(&host, id), "sleep");
         end(child);
-        assert_eq!(comm(id), "");
+        assert_eq!(process_name(&host, id), id.to_string());
+        for (name, want) in [("a b", "a b"), ("", "7"), (" \t\n\u{3000}", "7")] {
+            assert_eq!(name_or_number(name.to_owned(), 7), want);
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! Providers that stand side by side: every QEMU calls its first vCPU
-//! `/machine/unattached/device[0]`, every program may call a queue what it likes, and of some
-//! objects two can tell.
+//! Distinct paths for providers in one registry: every QEMU calls its first vCPU
+//! `/machine/unattached/device[0]`, every program may call a queue what it likes, and two providers
+//! may have statistics of one object.
 //!
-//! Invariant: no two objects behind one [`Paths`] bear one path at a time, but for those that are
-//! one object, of which two providers tell; and an object keeps its path as long as it is there,
-//! whoever else comes or goes.
+//! Invariant: no two objects behind one [`Paths`] have one path at a time, unless they are one
+//! object of which two providers have statistics; and an object keeps its path as long as it is
+//! there, whatever else comes or goes.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +17,7 @@ pub(super) struct Paths {
     given: Arc<Mutex<Given>>,
 }
 
-/// What has been given to whom.
+/// The paths that objects have been given.
 #[derive(Debug, Default)]
 struct Given {
     providers: usize,
@@ -40,16 +40,16 @@ struct Distinct {
 /// How a provider stands among others.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Standing {
-    /// What is put before a path, as far as it does not begin so: the path of its VM, say.
+    /// The prefix for a path that does not begin with it yet: the path of its VM, say.
     pub(super) label: String,
-    /// Before every path, or only before one that is taken.
+    /// True if every path gets the label, false if only a path that is taken does.
     pub(super) always: bool,
-    /// Of what another gives the same, and better: the provider's name and the target.
+    /// The provider name and target whose objects are left out: another provider reads them better.
     pub(super) hidden: Option<(&'static str, Target)>,
 }
 
 impl Paths {
-    /// The same provider, among others.
+    /// Wraps a provider, so that its paths differ from those of the others.
     pub(super) fn distinct(
         &self,
         inner: Arc<dyn Provider>,
@@ -59,8 +59,8 @@ impl Paths {
         Arc::new(Distinct { inner, number, standing, paths: self.clone(), has_all: true })
     }
 
-    /// The same two providers, among others. What the second has is of the first's objects, known
-    /// by their keys, and bears their paths.
+    /// Wraps two providers, so that their paths differ from those of the others. The second has
+    /// statistics of the first's objects, under the same keys, and gets their paths.
     pub(super) fn distinct_pair(
         &self,
         [first, second]: [Arc<dyn Provider>; 2],
@@ -111,7 +111,7 @@ impl Given {
 }
 
 impl Distinct {
-    /// What an object would be called, the best first.
+    /// Returns the paths that an object may be given, the best first; they have no end.
     fn wishes(&self, path: &str) -> impl Iterator<Item = String> {
         let Standing { label, always, .. } = &self.standing;
         let is_labelled = path

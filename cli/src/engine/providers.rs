@@ -1,6 +1,6 @@
-//! The providers of what the user named, and whose statistics they give.
+//! The providers of what the user named, and the sources that they belong to.
 //!
-//! Invariant: our own health is not among them: whoever wants it adds it. What is lent by a guest
+//! Invariant: our own health is not among them: the engine adds it. What is lent by a guest
 //! of our own is given back before the guest goes, which is what the order of the fields is for.
 
 use std::sync::Arc;
@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use vmstrobe_core::{Object, Provider, Registry};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Accel, OwnKvm, Sched};
+use vmstrobe_providers::{Accel, AttachOptions, Broker, FdBudget, Host, OwnKvm, Sched};
 
 use super::attached::Attached;
 use super::sources;
 use crate::args::Source;
 use crate::demo::CryptoLoad;
 use crate::error::Result;
-use crate::privileges::without;
 
-/// What the demo's guest is called.
+/// The name of the demo's guest.
 pub(super) const DEMO_NAME: &str = "demo";
 
 /// How long to wait for the threads of a demo's vCPUs to take their names, by which they are told.
@@ -26,22 +25,43 @@ const NAMING: Duration = Duration::from_secs(1);
 /// How often to look for them.
 const NAMING_LOOK: Duration = Duration::from_millis(5);
 
-/// How what the user named is read.
+/// The options for reading what the user named.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
-    pub(crate) accel: Accel,
+    pub(crate) attach: AttachOptions,
     /// With what the scheduler says of the threads of vCPUs.
     pub(crate) sched: bool,
 }
 
-/// Providers, and whose statistics they give.
+impl Setup {
+    /// The setup for these arguments. From a process that the user named, as many descriptors are
+    /// borrowed as there is room for; from each process of `--all`, no more than its share.
+    pub(crate) fn new(source: &Source, accel: Accel, sched: bool) -> Self {
+        let budget = if source.all { FdBudget::shared() } else { FdBudget::of_this_process() };
+        let on_any_kernel = source.on_any_kernel;
+        let host = Host::with_broker(accel.broker().clone());
+        let attach = AttachOptions { accel, host, budget, on_any_kernel };
+        Self { attach, sched }
+    }
+
+    pub(crate) fn accel(&self) -> &Accel {
+        &self.attach.accel
+    }
+
+    /// Returns the broker, which has the rights that opening takes.
+    pub(crate) fn broker(&self) -> Broker {
+        self.attach.accel.broker().clone()
+    }
+}
+
+/// Providers, and the sources that they belong to.
 pub(super) struct Providers {
     pub(super) registry: Registry,
     pub(super) attached: Vec<Attached>,
     pub(super) demo: Option<Demo>,
 }
 
-/// What runs for a demo.
+/// The guest, if there can be one, and the crypto device of a demo, running.
 pub(super) struct Demo {
     guest: Option<DemoGuest>,
     _crypto: CryptoLoad,
@@ -53,42 +73,42 @@ impl Providers {
         Self { registry: Registry::default(), attached: Vec::new(), demo: None }
     }
 
-    /// Those of what the user named, or else of the only one there is.
+    /// Opens the providers of what the user named, or else of the only source there is.
     ///
     /// # Errors
-    /// If what he named cannot be read, or it is not clear what is meant.
+    /// If what the user named cannot be read, or it is not clear what is meant.
     pub(super) fn named(source: &Source, setup: &Setup) -> Result<Self> {
         let registry = Registry::default();
         let attached = sources::open(source, &registry, setup)?;
         Ok(Self { registry, attached, demo: None })
     }
 
-    /// Those of a guest and a crypto device of our own, which run from now on.
+    /// Starts a guest and a crypto device of our own, and opens their providers.
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
     pub(super) fn demo(vcpus: u32, setup: &Setup) -> Result<Self> {
-        vmstrobe_guest::usable()?;
-        let mut guest = DemoGuest::new(vcpus)?;
-        let (vm, accel) = (guest.vm().fd(), setup.accel.clone());
-        let provider = without(|| OwnKvm::with_accel(DEMO_NAME, vm, accel))??;
+        // By the broker, because /dev/kvm may be another user's.
+        let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
+        let mut guest = setup.broker().run(make)?;
+        let provider = OwnKvm::with_accel(DEMO_NAME, guest.vm().fd(), setup.accel().clone())?;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
             provider.add_vcpu(vcpu.id(), vcpu.fd())?;
         }
-        without(|| guest.start())??;
+        guest.start()?;
         let registry = Registry::default();
         let provider = Arc::new(provider);
         registry.add(Arc::clone(&provider) as _);
         if setup.sched {
-            let sched = without(|| provider.sched())??;
+            let sched = provider.sched()?;
             wait_for_names(&sched, vcpus as usize)?;
             registry.add(Arc::new(sched));
         }
         Self::with_crypto(registry, Some(guest))
     }
 
-    /// The same where there can be no guest.
+    /// Starts the crypto device alone, for a host where there can be no guest.
     ///
     /// # Errors
     /// If the system has no memory or threads for it.
@@ -97,7 +117,7 @@ impl Providers {
     }
 
     fn with_crypto(registry: Registry, guest: Option<DemoGuest>) -> Result<Self> {
-        let crypto = without(CryptoLoad::start)??;
+        let crypto = CryptoLoad::start()?;
         registry.add(crypto.provider());
         let demo = Some(Demo { guest, _crypto: crypto });
         Ok(Self { registry, attached: Vec::new(), demo })
@@ -124,7 +144,7 @@ fn wait_for_names(sched: &Sched, vcpus: usize) -> Result<()> {
     Ok(())
 }
 
-/// What those of these providers warn of that are meant.
+/// Returns the warnings of those of these providers that are meant.
 pub(super) fn warnings(
     registry: &Registry,
     is_meant: impl Fn(&dyn Provider) -> bool,

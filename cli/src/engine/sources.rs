@@ -1,5 +1,5 @@
-//! Where statistics come from, one short function a source: from what the user named to providers
-//! in the registry.
+//! The sources of statistics, one short function each: from what the user named to providers in the
+//! registry.
 //!
 //! Invariant: whatever the user named is among the providers, or there is an error. Paths are
 //! told apart where several sources have the same ones.
@@ -8,15 +8,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Provider, Registry, Target};
-use vmstrobe_providers::{Accel, AccelStatus, Borrowed, HandedOver, Qmp, QmpShare, Reaper, scan};
+use vmstrobe_providers::{AccelStatus, Borrowed, HandedOver, Host, Qmp, QmpShare, Reaper};
 
 use super::attach::Processes;
-use super::attached::{Attached, comm};
+use super::attached::{Attached, process_name};
 use super::distinct::{Paths, Standing};
 use super::providers::Setup;
 use crate::args::Source;
-use crate::error::{Error, Result};
-use crate::privileges::{connecting, without};
+use crate::error::{Error, Result, with_causes};
+use crate::out::say;
 
 /// Providers being put together in one registry.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub(super) struct Sources {
     processes: Processes,
 }
 
-/// Adds the providers of what the user named, or else of the only one there is. Gives whose
-/// statistics they are.
+/// Adds the providers of what the user named, or else of the only source there is. Returns the
+/// sources that they belong to.
 ///
 /// # Errors
 /// If one of them cannot be read, or it is not clear which one is meant.
@@ -58,7 +58,7 @@ impl Sources {
     /// # Errors
     /// If the system has no threads for them.
     pub(super) fn new(registry: Registry, reaper: Reaper, setup: Setup) -> Result<Self> {
-        let processes = Processes::new(&reaper, &setup.accel)?;
+        let processes = Processes::new(&reaper, &setup.attach)?;
         Ok(Self { registry, reaper, setup, paths: Paths::default(), processes })
     }
 
@@ -72,9 +72,14 @@ impl Sources {
         Ok(attached)
     }
 
-    /// What only its QEMU knows of a process that is read, and its names for the vCPUs.
+    /// Adds the statistics that only the QEMU of a process has, beside what is read of the process,
+    /// and calls the vCPUs as QEMU does.
     pub(super) fn add_qemu(&self, pid: u32, qmp: Arc<Qmp>) {
-        self.processes.kvm.use_names(pid, qmp.cpu_names());
+        let kvm = &self.processes.kvm;
+        kvm.use_names(pid, qmp.cpu_names());
+        // Looks for the names' vCPUs, and fails for no more than it warns of.
+        let _ = kvm.objects();
+        kvm.warnings().iter().for_each(|warning| say(with_causes(warning)));
         let standing = self.beside_kvm(label(&qmp));
         self.add(qmp, standing);
     }
@@ -92,16 +97,16 @@ impl Sources {
             self.add(kvm, standing);
             return Ok(());
         }
-        let sched = without(|| kvm.sched())??;
+        let sched = kvm.sched()?;
         let both = self.paths.distinct_pair([kvm, Arc::new(sched)], standing);
         both.into_iter().for_each(|provider| self.registry.add(provider));
         Ok(())
     }
 
-    /// Of a QEMU, where it is asked for what KVM does not tell by itself. By the kernel-side tick
-    /// KVM tells of every VM as a whole, too.
+    /// The standing of a QEMU that is asked for what cannot be read from KVM. Where the kernel-side
+    /// tick can read the VM as a whole, QEMU's statistics of it are left out.
     fn beside_kvm(&self, label: String) -> Standing {
-        let is_read = matches!(self.setup.accel.status(), AccelStatus::Open(_));
+        let is_read = matches!(self.setup.accel().status(), AccelStatus::Open(_));
         let hidden = is_read.then_some(("kvm", Target::Vm));
         Standing { label, always: false, hidden }
     }
@@ -126,11 +131,12 @@ impl Sources {
     fn qmp(&self, socket: &Path, source: &Source) -> Result<Attached> {
         let beside = !self.processes.vmms.is_empty();
         let share = if beside { QmpShare::BesideKvm } else { QmpShare::All };
-        let qmp = connecting(|| Qmp::connect(socket, share))??;
+        let qmp = Qmp::connect_by(socket, share, &self.setup.attach.host)?;
         // Every QEMU has the same paths.
         let several = source.qmp.len() > 1;
         if beside {
-            let pid = vmm_behind(socket, qmp.peer_pid(), &self.processes.vmms, source.all)?;
+            let (host, vmms) = (&self.setup.attach.host, &self.processes.vmms);
+            let pid = vmm_behind(host, &qmp, socket, vmms, source.all, several)?;
             self.name_vcpus(pid, &qmp, several)?;
         }
         let attached = qemu(socket, &qmp, !beside);
@@ -148,7 +154,7 @@ impl Sources {
             return Ok(());
         }
         // On its own, so that its paths can be told from the others'.
-        let own = borrowed(&self.reaper, &self.setup.accel)?;
+        let own = Borrowed::with_options(self.reaper.clone(), self.setup.attach.clone())?;
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
         kvm.detach(pid);
@@ -157,8 +163,8 @@ impl Sources {
 
     /// `--from-socket`: what a process hands over.
     fn handed_over(&self, socket: &Path) -> Result<Attached> {
-        let (reaper, accel) = (self.reaper.clone(), self.setup.accel.clone());
-        let lender = connecting(|| HandedOver::connect_with(socket, reaper, accel))??;
+        let (reaper, options) = (self.reaper.clone(), self.setup.attach.clone());
+        let lender = HandedOver::connect_with(socket, reaper, options)?;
         let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for provider in lender.providers() {
             self.add(provider, labelled(format!("/{file}")));
@@ -166,15 +172,6 @@ impl Sources {
         let title = format!("the process behind {}", socket.display());
         Ok(Attached::remote(title, file, lender.peer_pid()))
     }
-}
-
-/// Virtual machines of others, none yet. Their ends are waited for without capabilities.
-///
-/// # Errors
-/// If the system has no thread or fd for that.
-pub(super) fn borrowed(reaper: &Reaper, accel: &Accel) -> Result<Borrowed> {
-    let (reaper, accel) = (reaper.clone(), accel.clone());
-    Ok(without(|| Borrowed::with_accel(reaper, accel))??)
 }
 
 /// A QEMU that is asked, alone or beside its VM.
@@ -195,21 +192,38 @@ fn label(qmp: &Qmp) -> String {
     format!("/vm/{}", qmp.vm_name())
 }
 
-/// Whose vCPUs a QEMU has names for: those of the process behind the socket, or of the only VMM
-/// there is, if it is a launcher or a relay that is behind it.
+/// Returns the process whose vCPUs a QEMU has names for: the one behind the socket, or, if that has
+/// no VM (it is a launcher or a relay) or cannot be seen, the only VMM that there is. If that was
+/// not named but found, it takes the name of its VM to tell, and that there is one socket.
 ///
 /// # Errors
-/// If it is not clear whose.
-pub(super) fn vmm_behind(socket: &Path, peer: Option<u32>, vmms: &[u32], all: bool) -> Result<u32> {
+/// If it is not clear which process that is, or QEMU calls its VM otherwise.
+pub(super) fn vmm_behind(
+    host: &Host,
+    qmp: &Qmp,
+    socket: &Path,
+    vmms: &[u32],
+    all: bool,
+    several: bool,
+) -> Result<u32> {
+    let peer = qmp.peer_pid();
     if let Some(pid) = peer.filter(|pid| vmms.contains(pid)) {
         return Ok(pid);
     }
-    let has_no_vm = peer.is_none_or(|pid| scan(pid).is_err());
-    if let ([pid], false, true) = (vmms, all, has_no_vm) {
-        return Ok(*pid);
+    let has_no_vm = peer.is_none_or(|pid| host.vms(pid).is_err());
+    if let ([pid], true) = (vmms, has_no_vm) {
+        let named = host.vms(*pid).ok().and_then(|vms| vms.into_iter().next()?.name);
+        match named {
+            Some(name) if name != qmp.vm_name() => return Err(another(socket, qmp, *pid, &name)),
+            Some(_) if !several => return Ok(*pid),
+            _ if !all => return Ok(*pid),
+            _ => {}
+        }
     }
     let whose = match peer {
-        Some(pid) if has_no_vm => format!("pid {pid} ({}), which has no VM", comm(pid)),
+        Some(pid) if has_no_vm => {
+            format!("pid {pid} ({}), which has no VM", process_name(host, pid))
+        }
         Some(pid) => format!("pid {pid}, which is not read"),
         None => "a process that the kernel does not tell".to_owned(),
     };
@@ -218,7 +232,18 @@ pub(super) fn vmm_behind(socket: &Path, peer: Option<u32>, vmms: &[u32], all: bo
         None => "name its QEMU alone by -p, or ask it alone, without -p and --all".to_owned(),
     };
     Err(Error::usage(format!(
-        "whose vCPUs does {} speak of? Behind it is {whose}: {advice}",
+        "it is not clear whose vCPUs {} speaks of: behind it is {whose}: {advice}",
         socket.display()
     )))
+}
+
+/// Returns the error for a socket whose QEMU is not the only VMM that there is: their VMs have
+/// different names.
+fn another(socket: &Path, qmp: &Qmp, pid: u32, name: &str) -> Error {
+    Error::usage(format!(
+        "{} is the socket of another QEMU, which calls its VM '{}': that of pid {pid} is '{name}'; \
+         give the socket of pid {pid}, or ask this QEMU alone, without -p and --all",
+        socket.display(),
+        qmp.vm_name()
+    ))
 }

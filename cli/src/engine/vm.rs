@@ -1,6 +1,6 @@
-//! The providers of one virtual machine, for whoever passes its statistics on; and its end.
+//! The providers of one virtual machine, for a server that passes its statistics on; and its end.
 //!
-//! Invariant: our own health is not among them, so that nobody behind sees what the VM has not. It
+//! Invariant: our own health is not among them, so that clients see only what the VM has. The VM
 //! has ended when the kernel says so of its process; without a process, when nothing of it has been
 //! there for a while.
 
@@ -17,7 +17,6 @@ use super::sources::{self, Sources};
 use super::{DEMO_VCPUS, providers};
 use crate::args::Source;
 use crate::error::{Error, Result};
-use crate::privileges::connecting;
 use crate::text::counted;
 
 /// The providers of one virtual machine, or of one program with tables.
@@ -26,14 +25,14 @@ pub(crate) struct VmRegistry {
     /// Of these one at most is a virtual machine.
     attached: Vec<Attached>,
     absence: Absence,
-    /// Where more can be added.
+    /// The sources, to which a QEMU can be added, if this is one process and nothing else.
     sources: Option<Sources>,
     qemus: Vec<Arc<Qmp>>,
     _demo: Option<Demo>,
 }
 
 impl VmRegistry {
-    /// What the user named, all of it, or else the only one there is.
+    /// Opens all that the user named, or else the only source there is.
     ///
     /// # Errors
     /// If it cannot be read, it is not clear what is meant, or it is several virtual machines.
@@ -72,8 +71,8 @@ impl VmRegistry {
     ///
     /// # Errors
     /// If it cannot be asked.
-    pub(super) fn of_qemu(socket: &Path) -> Result<Self> {
-        let qmp = connecting(|| Qmp::connect(socket, QmpShare::All))??;
+    pub(super) fn of_qemu(socket: &Path, setup: &Setup) -> Result<Self> {
+        let qmp = Qmp::connect_by(socket, QmpShare::All, &setup.attach.host)?;
         let attached = vec![sources::qemu(socket, &qmp, true)];
         let registry = Registry::default();
         registry.add(Arc::new(qmp));
@@ -94,12 +93,12 @@ impl VmRegistry {
         &self.registry
     }
 
-    /// The virtual machine, or else the first of those who stand together.
+    /// The virtual machine, or else the first source; none in the demo.
     fn main(&self) -> Option<&Attached> {
         self.attached.iter().find(|who| who.is_vm).or(self.attached.first())
     }
 
-    /// What it is called; the demo's own name if it is nobody else's.
+    /// Returns the name of the virtual machine, or else of the first source.
     pub(crate) fn name(&self) -> &str {
         self.main().map_or(DEMO_NAME, |who| &who.name)
     }
@@ -109,17 +108,17 @@ impl VmRegistry {
         self.main().map_or(Some(std::process::id()), |who| who.pid)
     }
 
-    /// As people call it: `VM web (pid 4711)`.
+    /// Returns the title for people: `VM web (pid 4711)`.
     pub(crate) fn title(&self) -> &str {
         self.main().map_or("the demo guest", |who| &who.title)
     }
 
-    /// The same with how much there is of it: `VM web (pid 4711, 4 vCPUs)`.
+    /// Returns the title with the number of its objects: `VM web (pid 4711, 4 vCPUs)`.
     pub(crate) fn title_with_counts(&self) -> String {
         with_counts(self.title(), &self.objects())
     }
 
-    /// What stands beside the virtual machine, as people call it.
+    /// Returns the titles of the sources beside the virtual machine.
     pub(crate) fn companions(&self) -> Vec<&str> {
         let main = self.main().map(|who| &*who.title);
         self.attached.iter().map(|who| &*who.title).filter(|title| Some(*title) != main).collect()
@@ -132,7 +131,7 @@ impl VmRegistry {
         has(Target::Vcpu) && !has(Target::Vm)
     }
 
-    /// What there is now; nothing of a provider that cannot say.
+    /// Returns the objects that there are now; none at all if one provider cannot say.
     fn objects(&self) -> Vec<Object> {
         providers::objects(&self.registry).unwrap_or_default()
     }
@@ -267,7 +266,7 @@ mod tests {
     fn our_own_health_is_not_among_them() {
         let table = vmstrobe_providers::TableWriter::new("vm").expect("there is memory");
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let setup = Setup { accel: Accel::off(), sched: true };
+        let setup = Setup::new(&source, Accel::off(), true);
         let vm = VmRegistry::named(&source, &setup).expect("it has a table");
         let providers = vm.registry().providers();
         let names: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();

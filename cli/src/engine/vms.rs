@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use vmstrobe_providers::{Accel, Access, Qmp, QmpShare, Reaper, Scan, scan_all};
+use vmstrobe_providers::{Accel, Access, LeftOut, Qmp, QmpShare, Reaper, Scan};
 
 use super::attach::{self, name};
 use super::hidden_text;
@@ -16,7 +17,6 @@ use super::sources::vmm_behind;
 use super::vm::VmRegistry;
 use crate::args::Source;
 use crate::error::Result;
-use crate::privileges::connecting;
 
 /// A process with virtual machines, now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,13 +24,15 @@ pub(crate) struct Vmm {
     pub(crate) pid: u32,
     /// In clock ticks since boot. With it, a later process of the same number is another.
     pub(crate) start_time_ticks: u64,
+    /// The user that it runs as: its real user id.
+    pub(crate) uid: u32,
 }
 
 /// How to open virtual machines one by one.
 pub(crate) struct Vms {
     reaper: Reaper,
     setup: Setup,
-    /// Those who are asked beside the VMs.
+    /// The QEMUs that are asked beside the VMs.
     qemus: Vec<Qemu>,
     all: bool,
 }
@@ -47,13 +49,13 @@ impl Vms {
     /// If one of them cannot be asked.
     pub(crate) fn new(source: &Source, setup: Setup) -> Result<Self> {
         let connect = |socket: &PathBuf| -> Result<Qemu> {
-            let qmp = connecting(|| Qmp::connect(socket, QmpShare::BesideKvm))??;
+            let qmp = Qmp::connect_by(socket, QmpShare::BesideKvm, &setup.attach.host)?;
             Ok(Qemu { socket: socket.clone(), qmp: Arc::new(qmp) })
         };
         if source.all {
             // Tried here, where it is no part of a look: the longer one takes, the later is the
             // next. Whether it can be used is asked again for each VM.
-            let _ = setup.accel.check();
+            let _ = setup.accel().check();
         }
         let is_alone = !source.all && source.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &source.qmp[..] };
@@ -61,8 +63,8 @@ impl Vms {
         Ok(Self { reaper: Reaper::new()?, setup, qemus, all: source.all })
     }
 
-    /// Those that the user named, each by itself, or else the only one there is; none of `--all`,
-    /// which come and go.
+    /// Opens what the user named, each process or QEMU by itself, or else the only source there is.
+    /// Opens nothing for `--all`, whose virtual machines come and go.
     ///
     /// # Errors
     /// If one of them cannot be read, or it is not clear which one is meant.
@@ -74,10 +76,13 @@ impl Vms {
             return Ok(vec![VmRegistry::named(source, &self.setup)?]);
         }
         if !source.is_named() {
-            return Ok(vec![self.open(attach::Found::look()?.the_only_one()?)?]);
+            return Ok(vec![
+                self.open(attach::Found::look(&self.setup.attach.host)?.the_only_one()?)?,
+            ]);
         }
         if source.pids.is_empty() {
-            return source.qmp.iter().map(|socket| VmRegistry::of_qemu(socket)).collect();
+            let of_qemu = |socket: &PathBuf| VmRegistry::of_qemu(socket, &self.setup);
+            return source.qmp.iter().map(of_qemu).collect();
         }
         let mut seen = HashSet::new();
         let pids = source.pids.iter().filter(|pid| seen.insert(**pid));
@@ -101,13 +106,19 @@ impl Vms {
         its_own.into_iter().for_each(|qemu| vm.add_qemu(&qemu.qmp));
     }
 
+    /// Returns the user that a process belongs to; `None` if it has ended.
+    pub(crate) fn uid(&self, pid: u32) -> Option<u32> {
+        self.setup.attach.host.uid(pid)
+    }
+
     /// Looks for the processes with virtual machines on this host.
     ///
     /// # Errors
     /// If /proc cannot be read.
     pub(crate) fn look(&self) -> Result<Found> {
-        let scan = scan_all()?;
-        Ok(Found { hidden: hidden_text(&scan), vms: by_process(&scan, &self.setup.accel) })
+        let scan = self.setup.attach.host.scan()?;
+        let (hidden, vms) = (hidden_text(&scan), by_process(&scan, self.setup.accel()));
+        Ok(Found { hidden, vms, left_out: scan.left_out, waited: scan.waited })
     }
 
     /// Gives each QEMU to its VM, at the start.
@@ -121,7 +132,8 @@ impl Vms {
         let mut vms: Vec<&mut VmRegistry> = vms.into_iter().collect();
         let pids: Vec<u32> = vms.iter().filter_map(|vm| vm.pid()).collect();
         for Qemu { socket, qmp } in &self.qemus {
-            let pid = vmm_behind(socket, qmp.peer_pid(), &pids, self.all)?;
+            let (host, several) = (&self.setup.attach.host, self.qemus.len() > 1);
+            let pid = vmm_behind(host, qmp, socket, &pids, self.all, several)?;
             let its_own = vms.iter_mut().filter(|vm| vm.pid() == Some(pid));
             its_own.for_each(|vm| vm.add_qemu(qmp));
         }
@@ -129,12 +141,16 @@ impl Vms {
     }
 }
 
-/// What [`Vms::look`] found.
+/// The result of [`Vms::look`].
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) vms: Vec<FoundVm>,
-    /// What to say of processes that we may not look into, if there are any.
+    /// The message about processes that we may not look into, if there are any.
     pub(crate) hidden: Option<String>,
+    /// The processes that were not looked at.
+    pub(crate) left_out: Vec<LeftOut>,
+    /// How long of the look was spent waiting for some of these.
+    pub(crate) waited: Duration,
 }
 
 /// A process with virtual machines.
@@ -153,7 +169,8 @@ fn by_process(scan: &Scan, accel: &Accel) -> Vec<FoundVm> {
     of_process
         .map(|vms| {
             let vm = &vms[0];
-            let vmm = Vmm { pid: vm.pid, start_time_ticks: vm.start_time_ticks };
+            let (pid, start_time_ticks) = (vm.pid, vm.start_time_ticks);
+            let vmm = Vmm { pid, start_time_ticks, uid: vm.uid };
             let has_stats_fds = vms.iter().any(|vm| vm.access != Access::NoStatsFds);
             let is_readable = has_stats_fds || accel.check().is_ok();
             let refused = (!is_readable).then(|| {
@@ -180,6 +197,7 @@ mod tests {
             pid,
             name: name.map(str::to_owned),
             start_time_ticks: 7,
+            uid: 0,
             vcpus: 1,
             access,
         };
@@ -189,7 +207,7 @@ mod tests {
             vm(3, Some("web#2"), readable),
             vm(5, None, Access::NoStatsFds),
         ];
-        let found = by_process(&Scan { vms, hidden: 0 }, &Accel::off());
+        let found = by_process(&Scan { vms, ..Scan::default() }, &Accel::off());
         let found: Vec<_> =
             found.iter().map(|vm| (vm.vmm.pid, &*vm.title, vm.refused.as_deref())).collect();
         let why = "it keeps no stats fds open (QEMU 8.1 and later do); the kernel-side tick, which \
@@ -202,7 +220,7 @@ mod tests {
         let table = vmstrobe_providers::TableWriter::new("vms").expect("there is memory");
         let pid = std::process::id();
         let source = Source { pids: vec![pid, pid], ..Source::default() };
-        let setup = Setup { accel: Accel::off(), sched: false };
+        let setup = Setup::new(&Source::default(), Accel::off(), false);
         let vms = Vms::new(&source, setup).expect("there are threads");
         let named = vms.named(&source).expect("it has a table");
         assert_eq!(named.iter().map(VmRegistry::pid).collect::<Vec<_>>(), [Some(pid)]);

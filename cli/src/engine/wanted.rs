@@ -1,4 +1,4 @@
-//! What is wanted, checked against what there is.
+//! The check of what the user asks for against what there is.
 //!
 //! Invariant: a filter that leaves here selects at least one statistic of at least one object.
 //! Whatever of it matches nothing is named: it is an error where nothing else would be left, or
@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use vmstrobe_core::{Filter, Names, Object, Provider, Request, Schema, Target, VcpuRef};
+use vmstrobe_core::{Filter, Names, Object, Provider, Request, Schema, Target, VcpuRef, VcpuSet};
 use vmstrobe_providers::AccelStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
@@ -20,7 +20,7 @@ const NEAR_MAX: usize = 3;
 /// How like a name must be to be suggested: 1 is equal.
 const NEAR_MIN: f64 = 0.5;
 
-/// What the user asks for, in the words of whichever command.
+/// The statistics that the user asks for, by whichever command.
 #[derive(Debug)]
 pub(crate) struct Ask {
     /// `None` for the kind of object that there is.
@@ -43,7 +43,7 @@ impl Ask {
     fn filter(self, target: Target) -> Filter {
         let Self { provider, names, vcpus, .. } = self;
         let request = Request { provider, names };
-        let vcpus: Vec<VcpuRef> = vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect();
+        let vcpus: VcpuSet = vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect();
         let vcpus = (!vcpus.is_empty()).then_some(vcpus);
         Filter { target, providers: Some(vec![request]), vcpus }
     }
@@ -132,8 +132,8 @@ impl Engine {
     }
 }
 
-/// What kind of object is meant by one who did not say: vCPUs if there are any, else the only kind
-/// there is, or else the only kind there could be.
+/// Returns the target if the user named none: vCPUs if there are any, else the only target that
+/// there is, or else the only one that there could be.
 fn default_target(
     objects: &[Object],
     schemas: &[Arc<Schema>],
@@ -181,16 +181,22 @@ fn nothing_of<'a>(
     }
     if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
         return Error::failed(
-            "there is nothing to read here: whoever is attached to has no objects with statistics \
-             now; wait until he has",
+            "there is nothing to read here: no source has objects with statistics now; wait until \
+             one has",
         );
     }
-    let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
     let of_others = known.iter().filter(|schema| schema.provider() != OWN_PROVIDER);
-    let known = joined(of_others.map(|schema| schema.target().name()));
-    Error::failed(format!(
-        "there is nothing of target '{target}'{of} to read here, only of {known}"
-    ))
+    let has = |name: &str| known.iter().any(|schema| schema.provider() == name);
+    Error::failed(match provider {
+        Some(name) if !has(name) => {
+            format!("provider '{name}' has nothing of target '{target}' to read here")
+        }
+        _ => {
+            let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
+            let known = joined(of_others.map(|schema| schema.target().name()));
+            format!("there is nothing of target '{target}'{of} to read here, only of {known}")
+        }
+    })
 }
 
 /// `a`, `a and b`, `a, b and c`: each once, in the order of the alphabet.
@@ -262,12 +268,12 @@ fn check_vcpus(filter: &Filter, objects: &[Object]) -> Result<()> {
         VcpuRef::Path(path) => format!("'{path}'"),
         VcpuRef::Index(index) => index.to_string(),
     };
-    let mut text = format!("there is no vCPU {first}, only");
-    for object in objects {
+    let line = |object: &Object| {
         let index = object.index.map(|index| format!("{index:>4}  ")).unwrap_or_default();
-        text += &format!("\n  {index}{}", object.path);
-    }
-    Err(Error::failed(text))
+        format!("  {index}{}", object.path)
+    };
+    let text = format!("there is no vCPU {first}, only");
+    Err(Error::failed(text).above(objects.iter().map(line)))
 }
 
 #[cfg(test)]
@@ -367,7 +373,7 @@ mod tests {
         let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
         let object = Object { path: "/vm/a/vcpu[0]".into(), index: Some(0), schema, key: 0 };
         let check = |vcpu: &str| {
-            let vcpus = Some(vec![VcpuRef::parse(vcpu)]);
+            let vcpus = Some([VcpuRef::parse(vcpu)].into_iter().collect());
             check_vcpus(
                 &Filter { vcpus, ..Filter::all(Target::Vcpu) },
                 std::slice::from_ref(&object),

@@ -6,8 +6,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde::Serialize;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
-use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
+use vmstrobe_providers::{Accel, AccelMode, AccelStatus, Broker};
 use vmstrobe_sampler::{Census, Health, Probe, TARGET};
 
 use crate::args::{SCHED, When};
@@ -18,33 +19,36 @@ use crate::text::{counted, thousands};
 const KVM: &str = "kvm";
 /// How each object of [`SCHED`] is read that is not read with the others; see
 /// [`vmstrobe_providers::Sched`].
-const BY_PROC: &str = "/proc, asked ten times a second";
+const BY_PROC: &str =
+    "/proc, asked ten times a second (rates and shares are of the time between its answers)";
 /// The provider that gives the same statistics as its QEMU tells them.
 const QMP: &str = "qmp";
 
-/// The kernel-side tick for one who samples. It is tried at once if it is required, and else when
-/// there is something to read.
+/// Returns the kernel-side tick for a command that samples. It is tried at once if it is required,
+/// and else when there is something to read.
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn accel_for_sampling(when: When) -> Result<Accel> {
-    accel(when, AccelMode::Auto)
+pub(crate) fn accel_for_sampling(when: When, broker: Broker) -> Result<Accel> {
+    accel(when, AccelMode::Auto, broker)
 }
 
-/// The same for one who reads once: where there is another way, a program is not worth loading.
+/// Returns the kernel-side tick for a command that reads once. Unless it is required, it is used
+/// only for what nothing else can read: otherwise loading a program is not worth it.
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn accel_for_reading(when: When) -> Result<Accel> {
-    accel(when, AccelMode::Needed)
+pub(crate) fn accel_for_reading(when: When, broker: Broker) -> Result<Accel> {
+    accel(when, AccelMode::Needed, broker)
 }
 
-fn accel(when: When, auto: AccelMode) -> Result<Accel> {
-    let accel = Accel::new(match when {
+fn accel(when: When, auto: AccelMode, broker: Broker) -> Result<Accel> {
+    let mode = match when {
         When::Auto => auto,
         When::Off => AccelMode::Off,
         When::Require => AccelMode::Require,
-    });
+    };
+    let accel = Accel::with_broker(mode, broker);
     if when == When::Require {
         let explain = |error| Error::failed(format!("--accel require: {}", with_causes(&error)));
         accel.check().map_err(explain)?;
@@ -52,15 +56,15 @@ fn accel(when: When, auto: AccelMode) -> Result<Accel> {
     Ok(accel)
 }
 
-/// Which way the objects of KVM, or the threads of its vCPUs, went in the last tick, and how often
-/// it was not the usual one.
+/// The way in which the objects of KVM, or the threads of its vCPUs, were read in the last tick,
+/// and the number of ticks so far in which a source that can read its rows in one call did not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Way {
     /// How many there are.
     objects: usize,
     /// How many of them were read all in one call.
     swept: usize,
-    /// Ticks without the one call that was to do.
+    /// Ticks in which the one call that should have read them did not.
     fallback_ticks: u64,
     status: AccelStatus,
     otherwise: Otherwise,
@@ -75,7 +79,80 @@ enum Otherwise {
     Proc(Option<String>),
 }
 
+/// How objects were read, for programs. docs/json.md has the fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Read {
+    method: Method,
+    objects: usize,
+    bpf_objects: usize,
+    fallback_ticks: u64,
+    bpf: BpfState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// The means by which some of the objects, or each of them, are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Method {
+    Bpf,
+    Pread,
+    Proc,
+}
+
+/// The state of the kernel-side tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum BpfState {
+    Off,
+    Untried,
+    Refused,
+    Open,
+    GivenUp,
+}
+
+impl From<&AccelStatus> for BpfState {
+    fn from(status: &AccelStatus) -> Self {
+        match status {
+            AccelStatus::Off => Self::Off,
+            AccelStatus::Untried => Self::Untried,
+            AccelStatus::Refused(_) => Self::Refused,
+            AccelStatus::Open(_) => Self::Open,
+            AccelStatus::GivenUp(_) => Self::GivenUp,
+        }
+    }
+}
+
 impl Way {
+    /// As data, for programs.
+    pub(crate) fn data(&self) -> Read {
+        Read {
+            method: match (self.swept, &self.otherwise) {
+                (1.., _) => Method::Bpf,
+                (0, Otherwise::Pread) => Method::Pread,
+                (0, Otherwise::Proc(_)) => Method::Proc,
+            },
+            objects: self.objects,
+            bpf_objects: self.swept,
+            fallback_ticks: self.fallback_ticks,
+            bpf: (&self.status).into(),
+            reason: self.reason(),
+        }
+    }
+
+    /// As [`Way::text`], and why so, for people.
+    pub(crate) fn sentence(&self, article: &str, noun: &str) -> String {
+        let reason = self.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
+        self.text(article, noun) + &reason
+    }
+
+    /// Of objects that are read one by one, because the kernel-side tick is switched off.
+    #[cfg(test)]
+    pub(crate) fn by_pread(objects: usize) -> Self {
+        let (status, otherwise) = (AccelStatus::Off, Otherwise::Pread);
+        Self { objects, swept: 0, fallback_ticks: 0, status, otherwise }
+    }
+
     /// In words, for objects of which one is called `noun` with that article: `one pread a vCPU and
     /// tick`.
     pub(crate) fn text(&self, article: &str, noun: &str) -> String {
@@ -130,12 +207,12 @@ impl Way {
     }
 }
 
-/// Who knows the way of a sampler that runs.
+/// Tells the [`Way`] of a sampler that runs.
 #[derive(Debug)]
 pub(super) struct WayMark {
-    /// Those who ask a QEMU.
+    /// The providers that ask a QEMU.
     asking: Vec<Arc<dyn Provider>>,
-    /// Those of threads.
+    /// The providers of the vCPUs' threads.
     sched: Vec<Arc<dyn Provider>>,
     accel: Accel,
     /// Of our own health alone.
@@ -213,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn programs_get_it_as_data() {
+        let json = |way: &Way| vmstrobe_server::json::text(&way.data());
+        let way = Way::by_pread(5);
+        let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
+            .to_owned()
+            + r#""bpf": "off", "reason": "kernel-side tick: switched off"}"#;
+        assert_eq!(json(&way), want);
+        let status = AccelStatus::Open("may_goto".to_owned());
+        let way = Way { swept: 5, status, ..way };
+        let want = r#"{"method": "bpf", "objects": 5, "bpf_objects": 5, "fallback_ticks": 0, "#
+            .to_owned()
+            + r#""bpf": "open"}"#;
+        assert_eq!(json(&way), want);
+        let status = AccelStatus::GivenUp("it was wrong".to_owned());
+        let way = Way { swept: 0, status, otherwise: Otherwise::Proc(None), ..way };
+        let json = json(&way);
+        assert!(json.contains(r#""method": "proc""#) && json.contains(r#""given-up""#), "{json}");
+    }
+
+    #[test]
     fn the_way_of_threads_is_told_too() {
         let open = || AccelStatus::Open("may_goto".to_owned());
         let (proc, program) = (BY_PROC, "the kernel-side tick (may_goto): one call for");
@@ -283,13 +380,14 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_providers_get() {
-        let mode = |when| accel_for_sampling(when).map(|accel| accel.mode()).ok();
+        let mode =
+            |when| accel_for_sampling(when, Broker::default()).map(|accel| accel.mode()).ok();
         assert_eq!(mode(When::Auto), Some(AccelMode::Auto));
         assert_eq!(mode(When::Off), Some(AccelMode::Off));
-        let mode = |when| accel_for_reading(when).map(|accel| accel.mode()).ok();
+        let mode = |when| accel_for_reading(when, Broker::default()).map(|accel| accel.mode()).ok();
         assert_eq!(mode(When::Auto), Some(AccelMode::Needed));
         // Here it can be used, or there is a word why not.
-        match accel_for_sampling(When::Require) {
+        match accel_for_sampling(When::Require, Broker::default()) {
             Ok(accel) => assert!(matches!(accel.status(), AccelStatus::Open(_)), "{accel:?}"),
             Err(error) => assert!(error.to_string().starts_with("--accel require: "), "{error}"),
         }

@@ -6,15 +6,16 @@
 
 use serde::Serialize;
 use vmstrobe_core::{Error, ErrorKind};
-use vmstrobe_providers::{Accel, AccelStatus, Access, Vm};
+use vmstrobe_providers::{Accel, AccelStatus, Access, AttachOptions, Borrowed, Reaper, Vm};
 
-use crate::error::with_causes;
+use crate::engine::name_or_number;
+use crate::error::{Result, with_causes};
 use crate::table::{Align, Table};
 use crate::text::counted;
 
 /// The way that cannot be tried without its socket.
 const ASKED: &str = "--from-qmp SOCKET, if it is a QEMU: in 600 µs or more, all that QEMU knows";
-/// Where the ways are called so.
+/// The names of the two ways that are tried, in the list and in its JSON.
 const BORROWED: &str = "borrowed";
 const KERNEL_SIDE: &str = "kernel-side";
 
@@ -43,7 +44,7 @@ struct WayEntry {
 /// By which instructions the kernel-side tick works on this host, or why it does not.
 pub(super) type KernelSide = std::result::Result<String, String>;
 
-/// As it has turned out; or by trying it now, if it `must_tell`.
+/// Returns what is known of the kernel-side tick so far; if it `must_tell`, tries it first.
 pub(super) fn kernel_side(accel: &Accel, must_tell: bool) -> KernelSide {
     if must_tell {
         accel.check().map_err(|error| with_causes(&error))?;
@@ -54,8 +55,37 @@ pub(super) fn kernel_side(accel: &Accel, must_tell: bool) -> KernelSide {
     }
 }
 
+/// So many processes are attached to at a time, so that their descriptors have room.
+const TRIED_AT_ONCE: usize = 64;
+
+/// Each of these virtual machines with what came of attaching to it.
+///
+/// # Errors
+/// If the system has no threads for it.
+pub(super) fn tried(vms: &[Vm], options: &AttachOptions, verbose: bool) -> Result<Vec<VmEntry>> {
+    let kvm = Borrowed::with_options(Reaper::new()?, options.clone())?;
+    let processes: Vec<&[Vm]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
+    let mut entries = Vec::new();
+    for some in processes.chunks(TRIED_AT_ONCE) {
+        let pids: Vec<u32> = some.iter().map(|vms| vms[0].pid).collect();
+        // Of several virtual machines in one process, all are attached.
+        let outcomes = kvm.attach_all(&pids);
+        let kernel_side = kernel_side(&options.accel, verbose);
+        for (vms, outcome) in some.iter().zip(outcomes) {
+            let refused = outcome.err();
+            let entry = |vm| VmEntry::new(vm, refused.as_ref(), &kernel_side, verbose);
+            entries.extend(vms.iter().map(entry));
+        }
+        for pid in pids {
+            kvm.detach(pid);
+        }
+    }
+    Ok(entries)
+}
+
 impl VmEntry {
-    /// What became of attaching to it. `verbose`: with all ways.
+    /// The entry of a virtual machine, from the outcome of attaching to it; with all ways if
+    /// `verbose`.
     pub(super) fn new(
         vm: &Vm,
         refused: Option<&Error>,
@@ -67,6 +97,10 @@ impl VmEntry {
             refused.is_none() && (vm.access != Access::NoStatsFds || kernel_side.is_ok());
         let how = match refused {
             Some(error) => with_causes(error),
+            // QEMU with -preconfig, or a VMM that is just starting.
+            None if readable && vm.access == Access::NoStatsFds && vm.vcpus == 0 => {
+                "kernel-side, by its VM descriptor; it has no vCPU yet".to_owned()
+            }
             None if readable && vm.access == Access::NoStatsFds => {
                 "kernel-side, by its vCPU descriptors".to_owned()
             }
@@ -77,7 +111,7 @@ impl VmEntry {
     }
 }
 
-/// Which ways are open, and why others are not.
+/// Returns both ways, each with what it reads if it is open, or why it is closed.
 fn ways(vm: &Vm, refused: Option<&Error>, kernel_side: &KernelSide) -> [WayEntry; 2] {
     let vcpus = counted(vm.vcpus, "vCPU");
     // That there are no stats fds closes one way alone.
@@ -113,28 +147,22 @@ fn ways(vm: &Vm, refused: Option<&Error>, kernel_side: &KernelSide) -> [WayEntry
     })
 }
 
-/// For people: a line each, and below it the ways, if there are any.
-pub(super) fn lines(entries: &[VmEntry]) -> Vec<String> {
+/// For people: a line each, and below it the ways, if there are any; on a terminal of that width.
+pub(super) fn lines(entries: &[VmEntry], width: usize) -> Vec<String> {
     let mut table = Table::new()
         .column("PID", Align::Right)
         .column("NAME", Align::Left)
         .column("VCPUS", Align::Right)
         .column("HOW", Align::Left);
     for entry in entries {
-        let name = entry.name.clone().unwrap_or_else(|| "-".to_owned());
+        let name = name_or_number(entry.name.clone().unwrap_or_default(), entry.pid);
         let how = super::how(entry.readable, &entry.how);
         table.row([entry.pid.to_string(), name, entry.vcpus.to_string(), how]);
+        for way in entry.ways.iter().flat_map(|ways| way_lines(ways)) {
+            table.row(["", "", "", &way].map(str::to_owned));
+        }
     }
-    let mut lines = table.lines().into_iter();
-    let header = lines.next().unwrap_or_default();
-    // Below the last column.
-    let indent = " ".repeat(header.find("HOW").unwrap_or_default());
-    let rows = lines.zip(entries).flat_map(|(line, entry)| {
-        let ways = entry.ways.iter().flat_map(|ways| way_lines(ways));
-        let ways = ways.map(|way| format!("{indent}{way}")).collect::<Vec<_>>();
-        [line].into_iter().chain(ways)
-    });
-    [header].into_iter().chain(rows.collect::<Vec<_>>()).collect()
+    table.lines_cut(width)
 }
 
 /// A line each way.
@@ -154,7 +182,7 @@ pub(super) mod tests {
 
     pub(in super::super) fn vm(name: Option<&str>, access: Access) -> Vm {
         let name = name.map(str::to_owned);
-        Vm { pid: 4711, name, start_time_ticks: 1, vcpus: 2, access }
+        Vm { pid: 4711, name, start_time_ticks: 1, uid: 0, vcpus: 2, access }
     }
 
     const LENDS: Access = Access::StatsFds { vcpus: 2, vm: false };
@@ -170,15 +198,15 @@ pub(super) mod tests {
         let want = [
             " PID  NAME   VCPUS  HOW",
             "4711  größe      2  stats fds of its vCPUs",
-            "                    borrowed     open: stats fds of its 2 vCPUs, none of the VM (QEMU \
-             opens it only while it is asked)",
-            "                    kernel-side  open: descriptors of the VM and of its 2 vCPUs \
-             (may_goto, rdonly_cast)",
-            "                    asked        --from-qmp SOCKET, if it is a QEMU: in 600 µs or \
-             more, all that QEMU knows",
-            "4711  -          2  kernel-side, by its vCPU descriptors",
+            "                    borrowed     open: stats fds of its 2 vCPUs, none of the VM",
+            "                      (QEMU opens it only while it is asked)",
+            "                    kernel-side  open: descriptors of the VM and of its 2 vCPUs",
+            "                      (may_goto, rdonly_cast)",
+            "                    asked        --from-qmp SOCKET, if it is a QEMU: in 600 µs",
+            "                      or more, all that QEMU knows",
+            "4711  4711       2  kernel-side, by its vCPU descriptors",
         ];
-        assert_eq!(lines(&[web, old]), want);
+        assert_eq!(lines(&[web, old], 80), want);
     }
 
     #[test]

@@ -1,20 +1,26 @@
 //! The sockets that are open, each a virtual machine's.
 //!
-//! Invariant: no two are at one path, and there are at most [`MAX_SOCKETS`]. What a closed one has
-//! counted is kept for the end.
+//! Invariant: no two are at one path. What a closed one has counted is kept for the end. What is
+//! said of virtual machines that come and go is bounded: see [`Log`]; of one that is there for less
+//! than [`SAID_AFTER`], nothing is.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use vmstrobe_listen::{Kind, Listening};
+use vmstrobe_providers::Broker;
 use vmstrobe_server::qmp::{Config, Counts, Server};
 
+use super::log::Log;
 use crate::engine::{VmRegistry, Vmm};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::out::say;
+use crate::stop::SocketFiles;
 use crate::text::{counted, thousands};
 
-/// The most sockets at a time: each takes a few threads and descriptors, and anyone who may use
-/// /dev/kvm can start virtual machines.
-const MAX_SOCKETS: usize = 256;
+/// How long one that came later is served before that is said: a process that has a virtual machine
+/// for a moment, every few seconds, must not fill the log.
+const SAID_AFTER: Duration = Duration::from_secs(3);
 
 /// The sockets, and what they have done.
 pub(super) struct Doors {
@@ -22,11 +28,23 @@ pub(super) struct Doors {
     /// A socket stays when its virtual machine has ended.
     keeps_ended: bool,
     open: Vec<Door>,
-    /// [`MAX_SOCKETS`].
-    open_max: usize,
+    files: SocketFiles,
+    /// Makes the sockets and removes them.
+    broker: Broker,
+    log: Log,
+    /// True once the start is over: a socket that is opened from now on is for a later arrival.
+    has_started: bool,
     closed: Total,
     /// It was said that there is something that only a QEMU can tell.
     has_advised: bool,
+}
+
+/// The owner of the socket of a virtual machine that comes and goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) vmm: Vmm,
+    /// Its user is not trusted.
+    pub(super) is_stranger: bool,
 }
 
 /// One socket.
@@ -35,12 +53,14 @@ struct Door {
     server: Server,
     path: PathBuf,
     vm: VmRegistry,
-    /// Whose it is, among those that come and go.
-    vmm: Option<Vmm>,
+    owner: Option<Owner>,
+    opened: Instant,
+    /// The announcement, as long as it has not been said: that waits for [`SAID_AFTER`].
+    unannounced: Option<String>,
     has_ended: bool,
 }
 
-/// What servers have done.
+/// Counts of what the servers have done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Total {
     served: u64,
@@ -48,40 +68,99 @@ struct Total {
     dropped: u64,
     requests: u64,
     unread: u64,
+    /// Virtual machines of which nothing was said.
+    brief: u64,
 }
 
 impl Doors {
-    /// None yet. `asks_qemu`: the user knows that a QEMU can be asked beside.
-    pub(super) fn new(config: Config, keeps_ended: bool, asks_qemu: bool) -> Self {
-        let (open, closed) = (Vec::new(), Total::default());
-        Self { config, keeps_ended, open, open_max: MAX_SOCKETS, closed, has_advised: asks_qemu }
+    /// None yet. `asks_qemu`: the user knows that a QEMU can be asked beside. `files` will know
+    /// what to remove. The broker has the rights to make sockets and to remove them.
+    pub(super) fn new(
+        config: Config,
+        keeps_ended: bool,
+        asks_qemu: bool,
+        files: SocketFiles,
+        broker: Broker,
+    ) -> Self {
+        Self {
+            config,
+            keeps_ended,
+            open: Vec::new(),
+            files,
+            broker,
+            log: Log::new(),
+            has_started: false,
+            closed: Total::default(),
+            has_advised: asks_qemu,
+        }
     }
 
     /// Opens a socket for a virtual machine at that path, and says so.
     ///
     /// # Errors
     /// If there can be none.
-    pub(super) fn open(&mut self, path: PathBuf, vm: VmRegistry, vmm: Option<Vmm>) -> Result<()> {
-        if self.open.len() >= self.open_max {
-            let most = self.open_max;
-            let text = format!("there are {most} sockets already, and no more are made");
-            return Err(Error::failed(text));
-        }
-        let server = Server::listen(&path, vm.registry().clone(), self.config)?;
-        say(announcement(&vm.title_with_counts(), &path, &vm.companions()));
+    pub(super) fn open(
+        &mut self,
+        path: PathBuf,
+        vm: VmRegistry,
+        owner: Option<Owner>,
+    ) -> Result<()> {
+        let server = self.listen(&path, &vm)?;
+        let text = announcement(&vm.title_with_counts(), &path, &vm.companions());
         if !self.has_advised && vm.lacks_vm_statistics() {
             self.has_advised = true;
             say("without the statistics of the VM as a whole: they take the kernel-side tick \
                  (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
         }
-        self.open.push(Door { server, path, vm, vmm, has_ended: false });
+        let (opened, unannounced) = (Instant::now(), Some(text));
+        self.open.push(Door { server, path, vm, owner, opened, unannounced, has_ended: false });
+        if !self.has_started {
+            self.announce_new(Duration::ZERO);
+        }
         Ok(())
     }
 
-    /// Says how to try the first of them.
-    pub(super) fn say_how_to_try(&self) {
+    /// Starts the server of a virtual machine at that path.
+    ///
+    /// # Errors
+    /// If it cannot listen there.
+    fn listen(&self, path: &Path, vm: &VmRegistry) -> Result<Server> {
+        let (file, files, access) = (path.to_owned(), self.files.clone(), self.config.access);
+        let make = move || {
+            let listening = Listening::at(&file, Kind::Stream, &access)?;
+            files.add(&file);
+            Ok::<_, vmstrobe_core::Error>(listening)
+        };
+        let listening = self.broker.run(make)?;
+        let server = Server::at(listening, vm.registry().clone(), self.config.clone());
+        Ok(server.inspect_err(|_| self.remove(vec![path.to_owned()]))?)
+    }
+
+    /// Removes the files of sockets that were closed.
+    fn remove(&self, paths: Vec<PathBuf>) {
+        let files = self.files.clone();
+        self.broker.run(move || files.remove(&paths));
+    }
+
+    /// Announces those that have been served for so long and were not announced yet.
+    fn announce_new(&mut self, for_long: Duration) {
+        for door in self.open.iter_mut().filter(|door| door.opened.elapsed() >= for_long) {
+            if let Some(text) = door.unannounced.take() {
+                self.log.say(door.is_strangers(), &text);
+            }
+        }
+    }
+
+    /// Says of virtual machines that cannot be served why not. It is bounded as all that is said.
+    pub(super) fn say_refused(&mut self, is_strangers: bool, text: &str) {
+        self.log.say(is_strangers, text);
+    }
+
+    /// Says how to try the first of them. Those that come from now on came later.
+    pub(super) fn say_how_to_try(&mut self) {
+        self.has_started = true;
         if let Some(door) = self.open.first() {
-            let path = door.path.display();
+            let path = shell_word(&door.path.to_string_lossy());
             say(format_args!("try it: qmp-shell -p {path}, then query-stats target=vcpu"));
         }
     }
@@ -90,14 +169,25 @@ impl Doors {
         self.open.is_empty()
     }
 
+    /// Returns the number of clients that have left, of the sockets that there are now.
+    pub(super) fn clients_gone(&self) -> u64 {
+        let counts = self.open.iter().map(|door| door.server.counts());
+        counts.map(|counts| counts.clients_served.saturating_sub(counts.clients)).sum()
+    }
+
     /// Is one of them at that path?
     pub(super) fn has(&self, path: &Path) -> bool {
         self.open.iter().any(|door| door.path == path)
     }
 
-    /// Whose they are, of those that come and go.
+    /// Returns the processes behind those that come and go.
     pub(super) fn vmms(&self) -> Vec<Vmm> {
-        self.open.iter().filter_map(|door| door.vmm).collect()
+        self.open.iter().filter_map(|door| door.owner).map(|owner| owner.vmm).collect()
+    }
+
+    /// The user of each; none of those that were named.
+    pub(super) fn users(&self) -> Vec<Option<u32>> {
+        self.open.iter().map(|door| door.owner.map(|owner| owner.vmm.uid)).collect()
     }
 
     /// The virtual machines behind them.
@@ -107,10 +197,11 @@ impl Doors {
 
     /// Says which virtual machines have ended, and closes their sockets unless they stay.
     pub(super) fn close_ended(&mut self) {
+        self.announce_new(SAID_AFTER);
         for door in &mut self.open {
             if !door.has_ended && door.vm.has_ended() {
                 door.has_ended = true;
-                say(format_args!("{} has ended", door.vm.title()));
+                door.tell(&mut self.log, "has ended");
             }
         }
         if !self.keeps_ended {
@@ -120,23 +211,43 @@ impl Doors {
 
     /// Closes those of processes that have no virtual machine any more.
     pub(super) fn close_gone(&mut self, gone: &[Vmm]) {
-        let is_gone = |door: &Door| door.vmm.is_some_and(|vmm| gone.contains(&vmm));
+        let is_gone = |door: &Door| door.owner.is_some_and(|owner| gone.contains(&owner.vmm));
         for door in self.open.iter().filter(|door| is_gone(door)) {
-            say(format_args!("{} is no more", door.vm.title()));
+            door.tell(&mut self.log, "is no more");
         }
         self.close_if(is_gone);
     }
 
     fn close_if(&mut self, is_meant: impl Fn(&Door) -> bool) {
+        let mut closed = Vec::new();
         for door in self.open.extract_if(.., |door| is_meant(door)) {
             self.closed.add(door.server.counts());
+            self.closed.brief += u64::from(door.unannounced.is_some());
+            closed.push(door.path);
+        }
+        if !closed.is_empty() {
+            self.remove(closed);
         }
     }
 
-    /// Closes all. What they have done, in words.
+    /// Closes all, and returns what they have done, in words.
     pub(super) fn close(mut self) -> String {
+        self.announce_new(Duration::ZERO);
         self.close_if(|_| true);
         self.closed.text()
+    }
+}
+
+impl Door {
+    fn is_strangers(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.is_stranger)
+    }
+
+    /// Says what has become of its virtual machine, if it was said that there is one.
+    fn tell(&self, log: &mut Log, what: &str) {
+        if self.unannounced.is_none() {
+            log.say(self.is_strangers(), &format!("{} {what}", self.vm.title()));
+        }
     }
 }
 
@@ -150,7 +261,7 @@ impl Total {
     }
 
     fn text(&self) -> String {
-        let Self { served, refused, dropped, requests, unread } = *self;
+        let Self { served, refused, dropped, requests, unread, brief } = *self;
         let clients = counted(served as usize, "client");
         let requests = counted(requests as usize, "request");
         let mut text = format!("answered {requests} of {clients}");
@@ -160,6 +271,10 @@ impl Total {
         if dropped > 0 {
             text += &format!("; dropped {}, who did not read", thousands(dropped));
         }
+        if brief > 0 {
+            let vms = counted(brief as usize, "virtual machine");
+            text += &format!("; {vms} came and went within {} s", SAID_AFTER.as_secs());
+        }
         if unread > 0 {
             text += &format!("; {} could not be read", counted(unread as usize, "row"));
         }
@@ -167,13 +282,22 @@ impl Total {
     }
 }
 
-/// What is served and where.
+/// Returns the line that says what is served and where.
 fn announcement(title: &str, path: &Path, companions: &[&str]) -> String {
     let mut text = format!("serving {title} at {}", path.display());
     if !companions.is_empty() {
         text += &format!(", with {}", companions.join(", "));
     }
     text
+}
+
+/// A word as it is typed to a shell: in quotes if it would not be one without them.
+fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 #[cfg(test)]
@@ -187,33 +311,74 @@ mod tests {
     /// This process, which has a table.
     fn program() -> VmRegistry {
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let setup = Setup { accel: Accel::off(), sched: false };
+        let setup = Setup::new(&source, Accel::off(), false);
         VmRegistry::named(&source, &setup).expect("it has a table")
     }
 
+    fn none() -> Doors {
+        Doors::new(Config::default(), false, false, SocketFiles::default(), Broker::default())
+    }
+
     #[test]
-    fn there_are_no_more_than_may_be_and_none_is_left() {
+    fn each_has_a_path_of_its_own_and_none_is_left() {
         let _table = TableWriter::new("doors").expect("there is memory");
         let root = std::env::temp_dir().join(format!("vmstrobe-doors-{}", std::process::id()));
         std::fs::create_dir_all(&root).expect("it can be made");
         let path = |name: &str| root.join(name);
-        let mut doors = Doors::new(Config::default(), false, false);
-        assert_eq!(doors.open_max, MAX_SOCKETS);
-        doors.open_max = 2;
-        let vmm = Vmm { pid: 1, start_time_ticks: 1 };
+        let mut doors = none();
+        let vmm = Vmm { pid: 1, start_time_ticks: 1, uid: 7 };
         doors.open(path("a"), program(), None).expect("nobody is there");
         assert!(doors.open(path("a"), program(), None).is_err());
-        doors.open(path("b"), program(), Some(vmm)).expect("nobody is there");
-        let error = doors.open(path("c"), program(), None).expect_err("there are two");
-        assert!(error.to_string().starts_with("there are 2 sockets already"), "{error}");
+        let owner = Owner { vmm, is_stranger: true };
+        doors.open(path("b"), program(), Some(owner)).expect("nobody is there");
         assert!(doors.has(&path("a")) && !doors.has(&path("c")));
-        assert_eq!(doors.vmms(), [vmm]);
+        assert_eq!((doors.vmms(), doors.users()), (vec![vmm], vec![None, Some(7)]));
         doors.close_ended();
         assert_eq!(doors.vms().count(), 2, "this process lives");
         doors.close_gone(&[vmm]);
         assert!(!path("b").exists() && path("a").exists() && !doors.is_empty());
         assert_eq!(doors.close(), "answered 0 requests of 0 clients");
         std::fs::remove_dir(&root).expect("no socket is left");
+    }
+
+    #[test]
+    fn of_one_that_is_there_for_a_moment_nothing_is_said() {
+        let _table = TableWriter::new("brief").expect("there is memory");
+        let path = std::env::temp_dir().join(format!("vmstrobe-brief-{}", std::process::id()));
+        let owner = |pid| {
+            let vmm = Vmm { pid, start_time_ticks: 1, uid: 7 };
+            Some(Owner { vmm, is_stranger: true })
+        };
+        let mut doors = none();
+        doors.open(path.clone(), program(), owner(1)).expect("nobody is there");
+        assert!(doors.open[0].unannounced.is_none(), "it was there at the start");
+        doors.close_gone(&[owner(1).expect("it is somebody's").vmm]);
+        doors.say_how_to_try();
+        doors.open(path.clone(), program(), owner(2)).expect("nobody is there");
+        doors.close_ended();
+        assert!(doors.open[0].unannounced.is_some());
+        doors.open[0].opened = Instant::now().checked_sub(SAID_AFTER).expect("uptime is longer");
+        doors.close_ended();
+        assert!(doors.open[0].unannounced.is_none());
+        doors.close_gone(&doors.vmms());
+        doors.open(path, program(), owner(3)).expect("nobody is there");
+        doors.close_gone(&doors.vmms());
+        let want = "answered 0 requests of 0 clients; 1 virtual machine came and went within 3 s";
+        assert_eq!(doors.close(), want);
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, want) in [
+            ("/run/web-1.sock", "/run/web-1.sock"),
+            ("größe", "größe"),
+            ("dir/web 1.sock", "'dir/web 1.sock'"),
+            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
+            ("it's;", r"'it'\''s;'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), want);
+        }
     }
 
     #[test]

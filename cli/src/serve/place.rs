@@ -1,11 +1,15 @@
-//! Where sockets are, what they are called, and to which group they are given.
+//! The paths of sockets.
 //!
 //! Invariant: a virtual machine's name, which anyone can make up, gives a plain file name in the
-//! directory that was named and nowhere else; with the directory it fits a socket's address.
+//! directory that was named and nowhere else; with the directory it fits a socket's address. Of a
+//! user who is not trusted it never gives a name that clients may expect another's to have.
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use vmstrobe_core::text::is_printable;
 
 use crate::error::{Error, Result};
 use crate::out::reason;
@@ -15,28 +19,27 @@ const PATH_BYTES_MAX: usize = 107;
 /// The shortest room for a name that a directory's own path has to leave, in bytes.
 const NAME_BYTES_MIN: usize = 24;
 const EXTENSION: &str = ".sock";
-/// What stands for a character that a file's name should not have.
+/// The replacement of a character that a file's name should not have.
 const SUBSTITUTE: char = '_';
-/// Where the groups of this host are.
-const GROUPS: &str = "/etc/group";
 
 /// A directory for sockets, one a virtual machine.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    owner: u32,
     /// For a socket's name without its extension, in bytes.
     name_bytes_max: usize,
 }
 
 impl Directory {
-    /// That directory.
+    /// The directory at that path.
     ///
     /// # Errors
     /// If it is not there, or its path leaves no room for a name.
     pub(super) fn new(path: &Path) -> Result<Self> {
         let shown = path.display();
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => {}
+        let owner = match fs::metadata(path) {
+            Ok(found) if found.is_dir() => found.uid(),
             Ok(_) => return Err(Error::failed(format!("--qmp-dir {shown} is no directory"))),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let text = format!("--qmp-dir {shown} is not there: make it first");
@@ -46,7 +49,7 @@ impl Directory {
                 let why = reason(&error);
                 return Err(Error::failed(format!("cannot use --qmp-dir {shown}: {why}")));
             }
-        }
+        };
         let taken = path.join(EXTENSION).as_os_str().len();
         let name_bytes_max = PATH_BYTES_MAX.saturating_sub(taken);
         if name_bytes_max < NAME_BYTES_MIN {
@@ -56,7 +59,12 @@ impl Directory {
                  bytes; give a directory of at most {most}"
             )));
         }
-        Ok(Self { path: path.to_owned(), name_bytes_max })
+        Ok(Self { path: path.to_owned(), owner, name_bytes_max })
+    }
+
+    /// The user that it belongs to.
+    pub(super) fn owner(&self) -> u32 {
+        self.owner
     }
 
     /// The directory's path.
@@ -64,18 +72,26 @@ impl Directory {
         &self.path
     }
 
-    /// Where the socket of a virtual machine of that name is: `web.sock`; if that is taken,
-    /// `web-4711.sock`.
+    /// Returns the path for the socket of a virtual machine of that name: `web.sock`; if that is
+    /// taken, `web-4711.sock`. For a stranger, a user who is not trusted, `web-uid1000-4711.sock`:
+    /// without the user id, a stranger's name could be made to give a trusted user's `web-4711`.
     pub(super) fn socket(
         &self,
         name: &str,
         pid: Option<u32>,
+        stranger: Option<u32>,
         is_taken: impl Fn(&Path) -> bool,
     ) -> PathBuf {
         let name = file_name(name);
         let pid = pid.map(|pid| format!("-{pid}"));
-        let again = pid.clone().unwrap_or_default();
-        let endings = [Some(String::new()), pid].into_iter().flatten();
+        let (first, again) = match stranger {
+            Some(uid) => {
+                let ending = format!("-uid{uid}{}", pid.unwrap_or_default());
+                ([Some(ending.clone()), None], ending)
+            }
+            None => ([Some(String::new()), pid.clone()], pid.unwrap_or_default()),
+        };
+        let endings = first.into_iter().flatten();
         // A name may end as if it had a process id behind it.
         let endings = endings.chain((2_u64..).map(|number| format!("{again}.{number}")));
         let mut paths = endings.map(|ending| {
@@ -87,9 +103,10 @@ impl Directory {
     }
 }
 
-/// The name as a file's: one part of a path, not hidden, harmless to a terminal.
+/// The name as a file's: one part of a path, not hidden, printable. It has no U+FFFD either, which
+/// stands for what the name's bytes did not say.
 fn file_name(name: &str) -> String {
-    let is_unfit = |c: char| c == '/' || c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    let is_unfit = |c: char| matches!(c, '/' | '\u{fffd}') || !is_printable(c);
     let mut name = name.replace(is_unfit, &SUBSTITUTE.to_string());
     if name.is_empty() || name.starts_with('.') {
         name.replace_range(..name.len().min(1), &SUBSTITUTE.to_string());
@@ -103,46 +120,20 @@ fn cut(name: &str, bytes_max: usize) -> &str {
     &name[..fits.last().unwrap_or(0)]
 }
 
-/// The number of a group: by its name in `/etc/group`, or as a number.
-///
-/// Groups that the host knows from elsewhere (LDAP, say) are not looked up: that is the C library's
-/// business, with modules of its own. They have a number too.
-///
-/// # Errors
-/// If there is no such group.
-pub(super) fn group_id(group: &str) -> Result<u32> {
-    // A host without the file has no names.
-    let groups = fs::read(GROUPS).unwrap_or_default();
-    group_in(&String::from_utf8_lossy(&groups), group).ok_or_else(|| {
-        Error::usage(format!(
-            "there is no group '{group}' in {GROUPS}: if this host knows it from elsewhere, give \
-             its number (`getent group {group}` shows it)"
-        ))
-    })
-}
-
-/// The same in the text of group(5): `name:password:number:users`. A name goes before a number.
-fn group_in(groups: &str, wanted: &str) -> Option<u32> {
-    // All bits set is no group: to chown(2) it means none.
-    let number = |text: &str| text.parse().ok().filter(|&number| number != u32::MAX);
-    let by_name = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(wanted)).then_some(())?;
-        number(fields.nth(1)?)
-    });
-    by_name.or_else(|| number(wanted))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn directory(name_bytes_max: usize) -> Directory {
-        Directory { path: PathBuf::from("/d"), name_bytes_max }
+        Directory { path: PathBuf::from("/d"), owner: 0, name_bytes_max }
     }
 
     fn socket(name: &str, taken: &[&str]) -> String {
-        let path = directory(40).socket(name, Some(4711), |path| {
+        socket_of(None, name, taken)
+    }
+
+    fn socket_of(stranger: Option<u32>, name: &str, taken: &[&str]) -> String {
+        let path = directory(40).socket(name, Some(4711), stranger, |path| {
             taken.iter().any(|taken| path == Path::new("/d").join(taken))
         });
         path.strip_prefix("/d").expect("it is in there").display().to_string()
@@ -162,6 +153,7 @@ mod tests {
             ("", "_.sock"),
             ("a\n\x1b[2J\0b", "a__[2J_b.sock"),
             ("\u{fffd}", "_.sock"),
+            ("kcos.bew\u{202e}\u{2066}\u{9b}\u{2028}", "kcos.bew____.sock"),
             ("größe", "größe.sock"),
         ] {
             assert_eq!(socket(name, &[]), want, "{name:?}");
@@ -174,8 +166,19 @@ mod tests {
         assert_eq!(socket("web", &["web.sock", "web-4711.sock"]), "web-4711.2.sock");
         let taken = ["web.sock", "web-4711.sock", "web-4711.2.sock"];
         assert_eq!(socket("web", &taken), "web-4711.3.sock");
-        let nameless = directory(40).socket("web", None, |path| path == Path::new("/d/web.sock"));
+        let is_taken = |path: &Path| path == Path::new("/d/web.sock");
+        let nameless = directory(40).socket("web", None, None, is_taken);
         assert_eq!(nameless, Path::new("/d/web.2.sock"));
+    }
+
+    #[test]
+    fn a_strangers_name_takes_nobodys_place() {
+        let stranger = |name: &str, taken: &[&str]| socket_of(Some(1000), name, taken);
+        // Also where nobody has the plain name: its owner may be about to start again.
+        assert_eq!(stranger("web", &[]), "web-uid1000-4711.sock");
+        assert_eq!(stranger("web", &["web-uid1000-4711.sock"]), "web-uid1000-4711.2.sock");
+        let long = stranger(&"n".repeat(300), &[]);
+        assert!(long.ends_with("n-uid1000-4711.sock") && long.len() == 45, "{long}");
     }
 
     #[test]
@@ -185,7 +188,8 @@ mod tests {
         let directory = Directory::new(&root).expect("it is there");
         let mut taken = Vec::new();
         for _ in 0..12 {
-            let path = directory.socket(&long, Some(u32::MAX), |path| taken.contains(&path.into()));
+            let path =
+                directory.socket(&long, Some(u32::MAX), None, |path| taken.contains(&path.into()));
             let bytes = path.as_os_str().len();
             assert!((PATH_BYTES_MAX - 1..=PATH_BYTES_MAX).contains(&bytes), "{path:?}");
             assert!(!taken.contains(&path));
@@ -219,32 +223,5 @@ mod tests {
         let root = std::env::temp_dir().join(format!("vmstrobe-{name}-{}", std::process::id()));
         fs::create_dir_all(&root).expect("it can be made");
         root
-    }
-
-    #[test]
-    fn groups_are_known_by_name_or_number() {
-        let groups = "root:x:0:\nkvm:x:36:qemu,web\nbad:x\nworse:x:many:\n\n12:x:99:\n\
-                      none:x:4294967295:\nlast:x:7";
-        for (wanted, want) in [
-            ("root", Some(0)),
-            ("kvm", Some(36)),
-            ("last", Some(7)),
-            ("12", Some(99)),
-            ("13", Some(13)),
-            ("bad", None),
-            ("worse", None),
-            ("none", None),
-            ("qemu", None),
-            ("", None),
-            ("-1", None),
-            ("4294967295", None),
-            ("x", None),
-        ] {
-            assert_eq!(group_in(groups, wanted), want, "{wanted}");
-        }
-        assert_eq!(group_id("31415").ok(), Some(31415));
-        let error = group_id("no such group").expect_err("there is none");
-        assert_eq!(error.kind, crate::error::Kind::Usage);
-        assert!(error.to_string().contains("'no such group' in /etc/group"), "{error}");
     }
 }

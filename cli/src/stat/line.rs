@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use vmstrobe_core::{Desc, Rate, Schema};
+use vmstrobe_core::{Desc, Rate, Schema, total};
 
 use crate::text::is_id;
 
-/// What the samples of a level were.
+/// A summary of the samples of a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Level {
     pub(super) samples: u64,
@@ -23,7 +23,7 @@ pub(super) struct Level {
 /// One statistic of one object, or of all together.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
-    /// Whose it is; `None` for all together.
+    /// The object's path; `None` for all together.
     pub(super) path: Option<Box<str>>,
     pub(super) schema: Arc<Schema>,
     pub(super) desc: usize,
@@ -74,19 +74,6 @@ impl Line {
         &self.schema.descs()[self.desc]
     }
 
-    /// Is it the same statistic, be it of an object that has others beside it?
-    pub(super) fn is_of_the_same(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.desc(), other.desc());
-        let is_same = || {
-            let (schema, of) = (&self.schema, &other.schema);
-            let anywhere = Desc { offset: theirs.offset, ..ours.clone() };
-            schema.provider() == of.provider()
-                && schema.target() == of.target()
-                && anywhere == *theirs
-        };
-        ours.name == theirs.name && is_same()
-    }
-
     /// True if someone set a counter back meanwhile: it has no rate then.
     pub(super) fn was_reset(&self) -> bool {
         self.rate.is_none() && !matches!(self.amount, Amount::Level(_))
@@ -130,7 +117,7 @@ impl Amount {
     pub(super) fn total(&self) -> u64 {
         match self {
             Self::Count(count) => *count,
-            Self::Buckets(counts) => counts.iter().fold(0, |sum, n| sum.saturating_add(*n)),
+            Self::Buckets(counts) => total(counts),
             Self::Level(level) => level.last,
         }
     }
@@ -192,22 +179,6 @@ mod tests {
         assert_eq!(named("thread_id", StatType::Instant), [false, true]);
         assert_eq!(named("depth", StatType::Instant), [false, false]);
         assert_eq!(named("lost_id", StatType::Cumulative), [false, false]);
-    }
-
-    #[test]
-    fn a_statistic_is_the_same_beside_others() {
-        let of = |target: &str, descs: Vec<Desc>| {
-            let schema = Schema::new("xyz", Target::from_name(target), descs);
-            let desc = schema.descs().len() - 1;
-            Line { schema, desc, ..line(Amount::Count(1), None) }
-        };
-        let ops = |offset| Desc::counter("ops", offset);
-        let alone = of("queue", vec![ops(0)]);
-        assert!(alone.is_of_the_same(&of("queue", vec![Desc::counter("bytes", 0), ops(8)])));
-        assert!(!alone.is_of_the_same(&of("disk", vec![ops(0)])));
-        assert!(!alone.is_of_the_same(&of("queue", vec![Desc::counter("bytes", 0)])));
-        let seconds = Desc { unit: vmstrobe_core::Unit::Seconds, ..ops(0) };
-        assert!(!alone.is_of_the_same(&of("queue", vec![seconds])));
     }
 
     #[test]

@@ -1,23 +1,24 @@
-//! One interval, printed: a table as `perf stat` has it, or a line of JSON.
+//! One interval, printed: a table as `perf stat` has it, or a line of JSON ([`super::data`]).
 //!
 //! Invariant: what the table leaves out (statistics that did not move) it counts, what has no sum
-//! and what went missing on the way (ticks, samples, rows, objects) it names. JSON leaves out
-//! nothing but sums that are none.
+//! and what went missing on the way (ticks, samples, rows, objects) it names.
 
-use serde::Serialize;
-use vmstrobe_core::hmp::printable;
-use vmstrobe_core::{Desc, Rate, StatType, Target, Unit, Window};
+use std::time::{Duration, SystemTime};
+
+use humantime::format_rfc3339_millis;
+use vmstrobe_core::{Rate, StatType, Target, Unit, Window};
 use vmstrobe_server::json;
 
 use super::line::{Amount, Line};
 use super::tally::Tally;
+use crate::engine::Way;
 use crate::query::quantile_text;
 use crate::table::{Align, Table};
-use crate::text::{amount, counted, per_second, percent, seconds, thousands};
+use crate::text::{amount, counted, in_unit, per_second, percent, seconds, thousands};
 
 /// A relative error below this is not worth its digits.
 const ERROR_MIN: f64 = 0.001;
-/// How many objects a note names.
+/// How many objects or statistics a note names.
 const NAMED_MAX: usize = 4;
 
 /// How to print.
@@ -28,6 +29,8 @@ pub(super) struct Style {
     pub(super) zeros: bool,
     /// One of several intervals: with the time in front.
     pub(super) timed: bool,
+    /// The columns of a row that does not break.
+    pub(super) width: usize,
 }
 
 /// One interval and what is known beside it.
@@ -38,14 +41,14 @@ pub(super) struct Report<'a> {
     pub(super) start_ns: u64,
     /// The first of all has the headers.
     pub(super) is_first: bool,
-    /// Which way objects of KVM were read, if it is to be said.
-    pub(super) way: Option<String>,
+    /// The way in which objects of KVM were read, if it is to be said.
+    pub(super) way: Option<Way>,
 }
 
 impl Report<'_> {
     pub(super) fn lines(&self, style: Style) -> Vec<String> {
         match (style.json, style.timed) {
-            (true, _) => vec![json::text(&self.interval(style))],
+            (true, _) => vec![json::text(&self.data(style))],
             (false, true) => self.timed(style),
             (false, false) => self.whole(style),
         }
@@ -53,113 +56,81 @@ impl Report<'_> {
 
     /// The only interval there is.
     fn whole(&self, style: Style) -> Vec<String> {
-        let (table, hidden) = self.table(style, None);
-        let mut lines = vec![String::new(), self.title(), String::new()];
+        let of_stats = self.tally.lines(style.per_object);
+        let (table, hidden) = table(style, &of_stats, None, self.is_first);
+        let began = format!(" began {}", begin_text(self.tally.begin()));
+        let mut lines = vec![String::new(), self.title(&of_stats), began, String::new()];
         if !table.is_empty() {
-            lines.extend(table.lines());
+            lines.extend(table.lines_cut(style.width));
             lines.push(String::new());
         }
         if hidden > 0 {
             let hidden = counted(hidden, "statistic");
             lines.push(format!(" not shown: {hidden} that did not move (-z shows them)"));
         }
-        lines.extend(self.without_sum(style).map(|note| format!(" {note}")));
+        lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
         lines.extend(self.notes().map(|note| format!(" {note}")));
-        lines.extend(self.way.as_deref().map(|way| format!(" sampled by {way}")));
+        lines.extend(
+            self.way.iter().map(|way| format!(" sampled by {}", way.sentence("an", "object"))),
+        );
         lines
     }
 
     /// One of several intervals.
     fn timed(&self, style: Style) -> Vec<String> {
         let time = time(self.tally.end(), self.start_ns);
-        let (mut table, hidden) = self.table(style, Some(&time));
+        let of_stats = self.tally.lines(style.per_object);
+        let (mut table, hidden) = table(style, &of_stats, Some(&time), self.is_first);
         if table.is_empty() && hidden > 0 {
             let cells = [time.clone(), String::new(), "nothing moved".to_owned()];
             table.row(cells.into_iter().filter(|cell| style.per_object || !cell.is_empty()));
         }
         // It is so in all intervals.
-        let without_sum = self.without_sum(style).filter(|_| self.is_first);
+        let without_sum = without_sum(&of_stats).filter(|_| self.is_first);
         let notes = without_sum.into_iter().chain(self.notes());
         let notes = notes.map(|note| format!("{time:>9}  {note}"));
-        let way = self.way.as_deref().map(|way| way_line(way, &time));
-        table.lines().into_iter().chain(notes).chain(way).collect()
+        let way = self.way.iter().map(|way| way_line(way, &time));
+        // Where the times count from.
+        let began = self.is_first.then(|| format!("began {}", begin_text(self.tally.begin())));
+        began.into_iter().chain(table.lines_cut(style.width)).chain(notes).chain(way).collect()
     }
 
-    /// The table, and how many of its lines did not move and are left out.
-    fn table(&self, style: Style, time: Option<&str>) -> (Table, usize) {
-        let header = |name: &'static str| if time.is_some() && self.is_first { name } else { "" };
-        let mut table = Table::new();
-        if time.is_some() {
-            table = table.wide_column(header("time"), Align::Right, 9);
-        }
-        if style.per_object {
-            table = table.wide_column(header("object"), Align::Left, 8);
-        }
-        let mut table = table
-            .wide_column(header("value"), Align::Right, 14)
-            .wide_column(header("statistic"), Align::Left, 24)
-            .wide_column(header("rate"), Align::Right, 12)
-            .wide_column("", Align::Right, 8)
-            .column("", Align::Left);
-        let mut hidden = 0;
-        for line in self.tally.lines(style.per_object) {
-            if line.has_no_sum() {
-                continue;
-            }
-            if line.is_at_rest() && !style.zeros {
-                hidden += 1;
-                continue;
-            }
-            let time = time.map(str::to_owned);
-            let path = line.path.as_ref().map(ToString::to_string);
-            table.row(time.into_iter().chain(path).chain(cells(&line)));
-        }
-        (table, hidden)
-    }
-
-    /// What is left out because it has no sum.
-    fn without_sum(&self, style: Style) -> Option<String> {
-        let lines = self.tally.lines(style.per_object);
-        let left_out = lines.iter().filter(|line| line.has_no_sum());
-        let names: Vec<&str> = left_out.map(|line| &*line.desc().name).collect();
-        let names = names.join(", ");
-        (!names.is_empty())
-            .then(|| format!("not shown: {names}, of which there is no sum (--per-vcpu shows it)"))
-    }
-
-    fn title(&self) -> String {
+    fn title(&self, lines: &[Line]) -> String {
         let tally = self.tally;
-        let lines = tally.lines(false);
         let target = lines.first().map(|line| line.schema.target());
         let objects = match target {
             Some(Target::Vcpu) => counted(tally.objects(), "vCPU"),
             Some(Target::Vm) => counted(tally.objects(), "VM"),
             Some(Target::Cryptodev) => counted(tally.objects(), "crypto device"),
-            Some(Target::Other(name)) => counted(tally.objects(), &printable(name)),
+            Some(Target::Other(name)) => counted(tally.objects(), name),
             None => counted(tally.objects(), "object"),
         };
         let time = seconds(tally.interval().map_or(0.0, |interval| interval.seconds));
         let samples = counted(tally.samples() as usize, "sample");
-        let vm = tally.path().map(|path| printable(path) + ", ").unwrap_or_default();
+        let vm = tally.path().map(|path| format!("{path}, ")).unwrap_or_default();
         format!(" {vm}{objects} over {time}, {samples}:")
     }
 
-    fn missed_ticks(&self) -> u64 {
+    pub(super) fn missed_ticks(&self) -> u64 {
         self.tally.ticks().saturating_sub(self.tally.samples() + self.lost_samples)
     }
 
-    /// What is missing, if anything is.
+    /// Names what is missing, if anything is: ticks, samples, rows, objects.
     fn notes(&self) -> impl Iterator<Item = String> {
         let some = |number: usize, text: String| (number > 0).then_some(text);
         let [missed, lost] = [self.missed_ticks(), self.lost_samples].map(|n| n as usize);
         let (ticks, unread) = (self.tally.ticks() as usize, self.tally.unread_rows() as usize);
-        let named = |paths: Vec<&str>, what: &str| {
-            let more = paths.len().saturating_sub(NAMED_MAX);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let names = paths.iter().take(NAMED_MAX).copied().map(printable);
-            let names = names.collect::<Vec<_>>().join(", ");
-            (!paths.is_empty()).then(|| format!("not there {what}: {names}{more}"))
+        let named = |paths: Vec<&str>, forgotten: usize, what: &str| {
+            let text = match (paths.is_empty(), forgotten) {
+                (true, 0) => return None,
+                (true, _) => format!("{} whose names are forgotten", counted(forgotten, "object")),
+                (false, _) => listed(&paths, forgotten),
+            };
+            Some(format!("not there {what}: {text}"))
         };
+        let tally = self.tally;
+        let (joined, left) = (tally.joined_and_forgotten(), tally.forgotten_objects());
+        let unsummed = tally.lost_stats();
         [
             some(
                 missed,
@@ -167,8 +138,12 @@ impl Report<'_> {
             ),
             some(lost, format!("lost {}: too fast for this machine", counted(lost, "sample"))),
             some(unread, format!("could not read {}", counted(unread, "row"))),
-            named(self.tally.joined().collect(), "at the beginning"),
-            named(self.tally.left().collect(), "at the end"),
+            named(tally.joined().collect(), joined, "at the beginning"),
+            named(tally.left().collect(), left, "at the end"),
+            some(
+                unsummed,
+                format!("not in the sums: {} of objects that left", counted(unsummed, "statistic")),
+            ),
         ]
         .into_iter()
         .flatten()
@@ -180,9 +155,74 @@ pub(super) fn time(window: Window, start_ns: u64) -> String {
     format!("{:.3}", window.begin_ns.saturating_sub(start_ns) as f64 * 1e-9)
 }
 
-/// Which way objects of KVM were read, behind intervals of which the last ended at that time.
-pub(super) fn way_line(way: &str, time: &str) -> String {
-    format!("{time:>9}  sampled by {way}")
+/// Returns the line that says how objects of KVM were read, behind intervals of which the last
+/// ended at that time.
+pub(super) fn way_line(way: &Way, time: &str) -> String {
+    format!("{time:>9}  sampled by {}", way.sentence("an", "object"))
+}
+
+/// Returns the time of day at which a window begins, in ns since 1970.
+pub(crate) fn begin_wall_ns(window: Window) -> u64 {
+    window.begin_ns.saturating_add_signed(window.wall_offset_ns)
+}
+
+/// Returns the time of day at which a window begins, for people: by RFC 3339, in UTC.
+fn begin_text(window: Window) -> String {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(begin_wall_ns(window));
+    format_rfc3339_millis(time).to_string()
+}
+
+/// The table, and how many of its lines did not move and are left out.
+fn table(style: Style, lines: &[Line], time: Option<&str>, is_first: bool) -> (Table, usize) {
+    let header = |name: &'static str| if time.is_some() && is_first { name } else { "" };
+    let mut table = Table::new();
+    if time.is_some() {
+        table = table.wide_column(header("time"), Align::Right, 9);
+    }
+    if style.per_object {
+        table = table.wide_column(header("object"), Align::Left, 8);
+    }
+    let mut table = table
+        .wide_column(header("value"), Align::Right, 14)
+        .wide_column(header("statistic"), Align::Left, 24)
+        .wide_column(header("rate"), Align::Right, 12)
+        .wide_column("", Align::Right, 8)
+        .column("", Align::Left);
+    let mut hidden = 0;
+    for line in lines {
+        if line.has_no_sum() {
+            continue;
+        }
+        if line.is_at_rest() && !style.zeros {
+            hidden += 1;
+            continue;
+        }
+        let time = time.map(str::to_owned);
+        let path = style.per_object.then(|| match &line.path {
+            Some(path) => path.to_string(),
+            None => format!("{} that left", thousands(line.objects as u64)),
+        });
+        table.row(time.into_iter().chain(path).chain(cells(line)));
+    }
+    (table, hidden)
+}
+
+/// Names the statistics that are left out because they have no sum.
+fn without_sum(lines: &[Line]) -> Option<String> {
+    let left_out = lines.iter().filter(|line| line.has_no_sum());
+    let names: Vec<&str> = left_out.map(|line| &*line.desc().name).collect();
+    let listed = listed(&names, 0);
+    (!names.is_empty())
+        .then(|| format!("not shown: {listed}, of which there is no sum (--per-vcpu shows it)"))
+}
+
+/// The first of these names, and how many more there are, beside `unnamed` others.
+fn listed(names: &[&str], unnamed: usize) -> String {
+    let first = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED_MAX) + unnamed {
+        0 => first,
+        more => format!("{first} and {} more", thousands(more as u64)),
+    }
 }
 
 /// Value, name, rate, its error, and what else is to be said.
@@ -195,10 +235,10 @@ fn cells(line: &Line) -> [String; 5] {
     let (value, mut note) = match &line.amount {
         Amount::Count(count) => {
             let mut note = String::new();
-            if let (Unit::Seconds, Some(factor), Some(_)) =
-                (desc.unit, desc.scale.factor(), line.rate)
+            if let (Unit::Seconds, Some(seconds), Some(_)) =
+                (desc.unit, in_unit(desc, *count), line.rate)
             {
-                rate = percent(*count as f64 * factor / line.object_seconds);
+                rate = percent(seconds / line.object_seconds);
                 let whose = if line.objects > 1 { line.schema.target().name() } else { "the" };
                 note = format!("of {whose} time");
             }
@@ -244,100 +284,14 @@ fn error_text(rate: Rate) -> String {
     }
 }
 
-/// One interval, for programs.
-#[derive(Serialize)]
-struct JsonInterval<'a> {
-    begin_ns: u64,
-    end_ns: u64,
-    seconds: f64,
-    stats: Vec<JsonStat>,
-    ticks: u64,
-    missed_ticks: u64,
-    lost_samples: u64,
-    unread_rows: u64,
-    joined: Vec<&'a str>,
-    left: Vec<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    way: Option<&'a str>,
-}
-
-#[derive(Default, Serialize)]
-struct JsonStat {
-    #[serde(rename = "qom-path", skip_serializing_if = "Option::is_none")]
-    path: Option<String>,
-    name: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    delta: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deltas: Option<Vec<u64>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    true_share: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    min: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max: Option<u64>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    reset: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate_low: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rate_high: Option<f64>,
-}
-
-impl Report<'_> {
-    fn interval(&self, style: Style) -> JsonInterval<'_> {
-        let tally = self.tally;
-        JsonInterval {
-            begin_ns: tally.begin().begin_ns,
-            end_ns: tally.end().end_ns,
-            seconds: tally.interval().map_or(0.0, |interval| interval.seconds),
-            stats: tally.lines(style.per_object).iter().map(json_stat).collect(),
-            ticks: tally.samples(),
-            missed_ticks: self.missed_ticks(),
-            lost_samples: self.lost_samples,
-            unread_rows: tally.unread_rows(),
-            joined: tally.joined().collect(),
-            left: tally.left().collect(),
-            way: self.way.as_deref(),
-        }
-    }
-}
-
-fn json_stat(line: &Line) -> JsonStat {
-    let desc: &Desc = line.desc();
-    let mut stat = JsonStat {
-        path: line.path.as_ref().map(ToString::to_string),
-        name: desc.name.to_string(),
-        reset: line.was_reset(),
-        rate: line.rate.map(|rate| rate.per_second),
-        rate_low: line.rate.map(|rate| rate.low),
-        rate_high: line.rate.map(|rate| rate.high),
-        ..JsonStat::default()
-    };
-    match &line.amount {
-        Amount::Count(count) => stat.delta = Some(*count),
-        Amount::Buckets(counts) => stat.deltas = Some(counts.clone()),
-        Amount::Level(level) if desc.is_boolean() => {
-            stat.true_share = Some(level.trues as f64 / level.samples.max(1) as f64);
-        }
-        Amount::Level(level) => {
-            stat.level = (!line.has_no_sum()).then_some(level.last);
-            (stat.min, stat.max) = (Some(level.min), Some(level.max));
-        }
-    }
-    stat
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::tally::tests::{snapshot, vcpu};
+    use super::super::tally::MAX_GONE;
+    use super::super::tally::tests::{laid_out, snapshot, vcpu};
     use super::*;
 
-    const STYLE: Style = Style { json: false, per_object: false, zeros: false, timed: false };
+    const STYLE: Style =
+        Style { json: false, per_object: false, zeros: false, timed: false, width: 80 };
 
     /// Two vCPUs over a second, of which the second comes late and was reset.
     fn tally() -> Tally {
@@ -352,7 +306,7 @@ mod tests {
 
     fn lines(style: Style) -> Vec<String> {
         let tally = tally();
-        let way = Some("one pread an object and tick".to_owned());
+        let way = Some(Way::by_pread(2));
         let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, way };
         report.lines(style)
     }
@@ -362,20 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn a_note_names_some_and_counts_the_rest() {
+        let names: Vec<String> = (0..1204).map(|at| format!("name{at}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(listed(&names[..2], 0), "name0, name1");
+        assert_eq!(listed(&names, 0), "name0, name1, name2, name3 and 1,200 more");
+        assert_eq!(listed(&names[..1], 3), "name0 and 3 more");
+    }
+
+    #[test]
     fn a_whole_is_a_table_and_what_is_missing() {
         let want = [
             "",
             "/vm/web, 2 vCPUs over 1.00 s, 2 samples:",
+            "began 2001-09-09T01:46:40.000Z",
             "",
             "1,204 exits was reset",
             "500 ms wait_ms 33.3 % ± <0.1 % of vcpu time",
-            "4 wait_hist 4.000 /sec ± <0.1 % p50 ≤ 1 ns p99 ≥ 1 ns",
+            "4 wait_hist 4.000 /sec ± <0.1 %",
+            "p50 ≤ 1 ns p99 ≥ 1 ns",
             "75.0 % blocking of samples true",
             "",
             "not shown: 1 statistic that did not move (-z shows them)",
             "missed 1 of 3 ticks",
             "not there at the beginning: /vm/web/vcpu[1]",
-            "sampled by one pread an object and tick",
+            "sampled by one pread an object and tick; kernel-side tick: switched off",
         ];
         assert_eq!(squeezed(&lines(STYLE)), want);
         let zeros = lines(Style { zeros: true, ..STYLE });
@@ -386,12 +351,13 @@ mod tests {
     fn an_interval_of_several_has_the_time_in_front() {
         let style = Style { timed: true, per_object: true, ..STYLE };
         let lines = squeezed(&lines(style));
-        assert_eq!(lines[0], "time object value statistic rate");
-        assert_eq!(lines[1], "1.000 /vm/web/vcpu[0] 1,200 exits 1.200 K/sec ± <0.1 %");
+        assert_eq!(lines[0], "began 2001-09-09T01:46:40.000Z");
+        assert_eq!(lines[1], "time object value statistic rate");
+        assert_eq!(lines[2], "1.000 /vm/web/vcpu[0] 1,200 exits 1.200 K/sec ± <0.1 %");
         assert!(lines.contains(&"1.000 missed 1 of 3 ticks".to_owned()), "{lines:?}");
         assert_eq!(
             lines.last().map(String::as_str),
-            Some("1.000 sampled by one pread an object and tick")
+            Some("1.000 sampled by one pread an object and tick; kernel-side tick: switched off")
         );
     }
 
@@ -407,17 +373,39 @@ mod tests {
     }
 
     #[test]
+    fn objects_that_are_forgotten_are_counted_even_if_none_is_named() {
+        let all = |count: u32| -> Vec<_> {
+            (0..count).map(|at| (vcpu(at), Some([u64::from(at); 6]))).collect()
+        };
+        let there = MAX_GONE as u32 + 1;
+        let mut tally = Tally::new(&laid_out(0, 1, 0, &all(there)));
+        // Ten come and go, and then so many others go that the ten lose their names.
+        for (generation, count) in [(1, there + 10), (2, there), (3, 1)] {
+            tally.add(&laid_out(generation, 1 + generation, generation * 100, &all(count)));
+        }
+        let report =
+            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, way: None };
+        let lines = squeezed(&report.lines(STYLE));
+        let want = "not there at the beginning: 10 objects whose names are forgotten";
+        assert!(lines.iter().any(|line| line == want), "{lines:?}");
+        let at_the_end = lines.iter().find(|line| line.starts_with("not there at the end: /vm/"));
+        assert!(at_the_end.is_some_and(|line| line.ends_with(" and 1,030 more")), "{lines:?}");
+    }
+
+    #[test]
     fn json_leaves_out_nothing() {
         let lines = lines(Style { json: true, ..STYLE });
         let [line] = &lines[..] else { panic!("{lines:?}") };
         for part in [
-            r#"{"begin_ns": 0, "end_ns": 1000000000, "seconds": 1.0, "stats": [{"name": "exits", "#,
+            r#"{"begin_ns": 0, "end_ns": 1000000000, "begin_wall_ns": 1000000000000000000, "#,
+            r#""seconds": 1.0, "stats": [{"name": "exits", "#,
             r#""delta": 1204, "reset": true}"#,
             r#""deltas": [3, 1], "rate": 4.0, "rate_low": "#,
             r#"{"name": "blocking", "true_share": 0.75}"#,
             r#"{"name": "level", "level": 0, "min": 0, "max": 0}"#,
             r#""ticks": 2, "missed_ticks": 1, "lost_samples": 0, "unread_rows": 0, "#,
-            r#""joined": ["/vm/web/vcpu[1]"], "left": [], "way": "one pread an object and tick"}"#,
+            r#""joined": ["/vm/web/vcpu[1]"], "left": [], "forgotten_objects": 0, "#,
+            r#""unsummed_stats": 0, "read": {"method": "pread", "objects": 2, "#,
         ] {
             assert!(line.contains(part), "{part} is not in\n{line}");
         }

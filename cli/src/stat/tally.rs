@@ -1,18 +1,27 @@
-//! What happened to every statistic over one interval, from its samples.
+//! The change of every statistic over one interval, from its samples.
 //!
 //! Counters and histograms are compared between an object's first and last sample; of booleans,
 //! instants and peaks every sample counts.
 //!
 //! Invariant: an object that came or went within the interval counts for as long as it was there,
-//! and is named; a row that could not be read adds nothing and is counted.
+//! and is named; a row that could not be read adds nothing and is counted. However many objects
+//! come and go, a sample takes time for its own rows alone, and what is kept of those that are gone
+//! is bounded: the earliest are forgotten but for their sums.
 
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use vmstrobe_core::{
-    Cell, Change, Interval, Object, Rate, ReadPlan, RowState, Snapshot, StatType, Window, change,
-};
+use vmstrobe_core::{Interval, Rate, RowState, Snapshot, Window};
 
-use super::line::{Amount, Level, Line};
+use super::line::Line;
+use super::member::Member;
+use super::sums::Sums;
+
+/// The most objects that are gone and still stand by themselves.
+pub(super) const MAX_GONE: usize = 1024;
+/// How much memory they may take, roughly, and so may the sums of those that are forgotten, in
+/// bytes.
+const MAX_GONE_BYTES: usize = 16 << 20;
 
 /// The samples of one interval.
 pub(super) struct Tally {
@@ -21,28 +30,23 @@ pub(super) struct Tally {
     /// Samples behind the first.
     samples: u64,
     unread_rows: u64,
-    members: Vec<Member>,
-    /// Who has each row of the present layout.
-    rows: Vec<usize>,
+    /// The objects of the present layout, by row.
+    present: Vec<Member>,
+    /// Objects of former layouts, the earliest first.
+    gone: VecDeque<Member>,
+    forgotten: Forgotten,
     generation: Option<u64>,
 }
 
-/// One object.
-struct Member {
-    object: Object,
-    plan: Arc<ReadPlan>,
-    first: Option<Arc<Snapshot>>,
-    last: Option<Arc<Snapshot>>,
-    /// The last sample in which it was there, be its values new or not.
-    seen: Option<Arc<Snapshot>>,
-    levels: Vec<Watched>,
-}
-
-/// A statistic of which every sample counts.
-struct Watched {
-    desc: usize,
-    cell: Option<Cell>,
-    level: Level,
+/// The sums and numbers that are left of objects that came and went.
+struct Forgotten {
+    objects: usize,
+    joined: usize,
+    sums: Sums,
+    /// How much more memory the sums may take, in bytes.
+    room: usize,
+    /// Statistics of an object for which there was no room.
+    lost_stats: usize,
 }
 
 impl Tally {
@@ -53,8 +57,15 @@ impl Tally {
             end: Arc::clone(begin),
             samples: 0,
             unread_rows: 0,
-            members: Vec::new(),
-            rows: Vec::new(),
+            present: Vec::new(),
+            gone: VecDeque::new(),
+            forgotten: Forgotten {
+                objects: 0,
+                joined: 0,
+                sums: Sums::default(),
+                room: MAX_GONE_BYTES,
+                lost_stats: 0,
+            },
             generation: None,
         };
         tally.take(begin, false);
@@ -78,48 +89,69 @@ impl Tally {
         if self.generation != Some(sample.layout().generation()) {
             self.enrol(sample);
         }
-        for (view, &at) in sample.objects().zip(&self.rows) {
-            let member = &mut self.members[at];
+        let newest = Arc::clone(&self.end);
+        // Of another layout, all has been kept.
+        let mut before = (newest.layout().generation() == sample.layout().generation())
+            .then(|| newest.objects())
+            .into_iter()
+            .flatten();
+        for (view, member) in sample.objects().zip(&mut self.present) {
+            let before = before.next();
+            if view.state() == RowState::Good {
+                member.read(view, sample, counts);
+                continue;
+            }
+            if let Some(before) = before {
+                member.keep(before, &newest);
+            }
             match view.state() {
-                RowState::Good => {
-                    member.first.get_or_insert_with(|| Arc::clone(sample));
-                    member.last = Some(Arc::clone(sample));
-                    member.seen = Some(Arc::clone(sample));
-                }
+                RowState::Good | RowState::Gone => {}
                 // Its values have been counted, at the time when they were new.
-                RowState::Aged(_) => {
-                    member.seen = Some(Arc::clone(sample));
-                    continue;
-                }
-                RowState::Gone => continue,
+                RowState::Aged(_) => member.is_there(sample),
                 RowState::Missing | RowState::Stale | RowState::Torn | RowState::Io(_) => {
                     self.unread_rows += u64::from(counts);
-                    continue;
-                }
-            }
-            for watched in member.levels.iter_mut().filter(|_| counts) {
-                if let Some(word) = watched.cell.and_then(|cell| sample.get(cell)) {
-                    watched.level.note(word);
                 }
             }
         }
     }
 
-    /// Finds out who has which row of a new layout.
+    /// Finds out which object has which row of a new layout, and who has none any more.
     fn enrol(&mut self, sample: &Snapshot) {
         self.generation = Some(sample.layout().generation());
-        self.rows.clear();
+        for (view, member) in self.end.objects().zip(&mut self.present) {
+            member.keep(view, &self.end);
+        }
+        // One that comes again goes on where it was.
+        let gone = std::mem::take(&mut self.gone);
+        let mut known: Vec<Option<Member>> =
+            gone.into_iter().chain(self.present.drain(..)).map(Some).collect();
+        let key = |member: &Member| (member.object.key, member.object.path.clone());
+        let places = known.iter().flatten().map(key).zip(0..);
+        let places: HashMap<_, usize> = places.collect();
         for group in sample.layout().groups() {
             for object in &group.objects {
-                let is_it = |member: &Member| {
-                    member.object.path == object.path && member.object.key == object.key
-                };
-                let at = self.members.iter().position(is_it).unwrap_or_else(|| {
-                    self.members.push(Member::new(object, &group.plan));
-                    self.members.len() - 1
-                });
-                self.members[at].look_up(sample);
-                self.rows.push(at);
+                let at = places.get(&(object.key, object.path.clone()));
+                let member = at.and_then(|&at| known[at].take());
+                self.present.push(member.unwrap_or_else(|| Member::new(object, &group.plan)));
+            }
+        }
+        self.gone.extend(known.into_iter().flatten());
+        self.forget();
+    }
+
+    /// Forgets the earliest of those that are gone, as far as there are too many.
+    fn forget(&mut self) {
+        let mut bytes: usize = self.gone.iter().map(Member::bytes).sum();
+        while (self.gone.len() > MAX_GONE || bytes > MAX_GONE_BYTES)
+            && let Some(member) = self.gone.pop_front()
+        {
+            bytes -= member.bytes();
+            let forgotten = &mut self.forgotten;
+            forgotten.objects += usize::from(member.was_read());
+            forgotten.joined += usize::from(member.came_after(self.begin.tick()));
+            for line in member.lines(None) {
+                let added = forgotten.sums.add_within(&line, &mut forgotten.room);
+                forgotten.lost_stats += usize::from(!added);
             }
         }
     }
@@ -155,125 +187,83 @@ impl Tally {
 
     /// How many objects it saw.
     pub(super) fn objects(&self) -> usize {
-        self.members.iter().filter(|member| member.first.is_some()).count()
+        self.members().filter(|member| member.was_read()).count() + self.forgotten.objects
+    }
+
+    /// Returns how many of them came or went and no longer stand by themselves.
+    pub(super) fn forgotten_objects(&self) -> usize {
+        self.forgotten.objects
+    }
+
+    /// Returns how many statistics of those are not in any sum.
+    pub(super) fn lost_stats(&self) -> usize {
+        self.forgotten.lost_stats
     }
 
     /// The path of the only object, or the one above them all: that of their virtual machine.
     pub(super) fn path(&self) -> Option<&str> {
-        if let [member] = &self.members[..] {
-            return Some(&member.object.path);
+        if self.forgotten.objects > 0 {
+            return None;
         }
+        let mut paths = self.members().map(|member| &*member.object.path);
+        let first = paths.next()?;
         let parent = |path: &'_ str| path.rsplit_once('/').map_or(0, |(parent, _)| parent.len());
-        let mut paths = self.paths(|_| true).map(|path| &path[..parent(path)]);
-        let first = paths.next().filter(|path| !path.is_empty())?;
-        paths.all(|path| path == first).then_some(first)
+        let above = &first[..parent(first)];
+        let mut rest = paths.peekable();
+        if rest.peek().is_none() {
+            return Some(first);
+        }
+        let is_shared = rest.all(|path| path[..parent(path)] == *above);
+        Some(above).filter(|above| is_shared && !above.is_empty())
     }
 
-    /// Who was not there at the beginning.
+    /// Returns the paths of objects that were not there at the beginning.
     pub(super) fn joined(&self) -> impl Iterator<Item = &str> {
-        let late = |first: &Arc<Snapshot>| !Arc::ptr_eq(first, &self.begin);
-        self.paths(move |member| member.first.as_ref().is_some_and(late))
+        let begin = self.begin.tick();
+        let late = self.members().filter(move |member| member.came_after(begin));
+        late.map(|member| &*member.object.path)
     }
 
-    /// Who was not there at the end.
+    /// Returns how many of those that are forgotten were not there at the beginning. None of them
+    /// was at the end.
+    pub(super) fn joined_and_forgotten(&self) -> usize {
+        self.forgotten.joined
+    }
+
+    /// Returns the paths of objects that were not there at the end.
     pub(super) fn left(&self) -> impl Iterator<Item = &str> {
-        let early = |last: &Arc<Snapshot>| !Arc::ptr_eq(last, &self.end);
-        self.paths(move |member| member.seen.as_ref().is_some_and(early))
+        let end = self.end.tick();
+        let early = self.members().filter(move |member| member.went_before(end));
+        early.map(|member| &*member.object.path)
     }
 
-    fn paths(&self, wanted: impl Fn(&&Member) -> bool) -> impl Iterator<Item = &str> {
-        self.members.iter().filter(wanted).map(|member| &*member.object.path)
+    fn members(&self) -> impl Iterator<Item = &Member> {
+        self.present.iter().chain(&self.gone)
     }
 
-    /// What happened to each statistic, of each object by itself or of all together.
+    /// Returns a line for each statistic, of each object by itself or of all together. Those that
+    /// are forgotten have one line together in either.
     pub(super) fn lines(&self, per_object: bool) -> Vec<Line> {
-        let each = self.members.iter().flat_map(Member::lines);
+        let newest = self.end.objects().map(|view| Some((view, &*self.end)));
+        let present = self.present.iter().zip(newest);
+        let gone = self.gone.iter().map(|member| (member, None));
+        let each = present.chain(gone).flat_map(|(member, newest)| member.lines(newest));
+        let forgotten = self.forgotten.sums.lines().iter().cloned();
         if per_object {
-            return each.collect();
+            return each.chain(forgotten.map(|line| self.over_all(line))).collect();
         }
-        let mut lines: Vec<Line> = Vec::new();
-        for mut line in each {
-            line.path = None;
-            let same = |sum: &&mut Line| sum.is_of_the_same(&line);
-            match lines.iter_mut().find(same) {
-                Some(sum) => sum.add(line),
-                None => lines.push(line),
-            }
-        }
-        // Not all were there all the time: the rate is that of the whole interval.
-        for line in lines.iter_mut().filter(|line| line.objects > 1) {
+        let mut sums = Sums::default();
+        each.chain(forgotten).for_each(|line| sums.add(line));
+        sums.into_lines().into_iter().map(|line| self.over_all(line)).collect()
+    }
+
+    /// Not all were there all the time: the rate is that of the whole interval.
+    fn over_all(&self, mut line: Line) -> Line {
+        if line.objects > 1 {
             let rate = self.interval().zip(line.rate);
             line.rate = rate.map(|(interval, _)| Rate::of(line.amount.total(), interval));
         }
-        lines
-    }
-}
-
-impl Member {
-    fn new(object: &Object, plan: &Arc<ReadPlan>) -> Self {
-        let is_level = |desc: &usize| {
-            let desc = &object.schema.descs()[*desc];
-            let level =
-                matches!(desc.stat_type, StatType::Instant | StatType::Peak | StatType::Unknown(_));
-            level || desc.is_boolean()
-        };
-        let descs = plan.columns().iter().map(|column| column.desc).filter(is_level);
-        let watched = |desc| Watched { desc, cell: None, level: Level::default() };
-        Self {
-            object: object.clone(),
-            plan: Arc::clone(plan),
-            first: None,
-            last: None,
-            seen: None,
-            levels: descs.map(watched).collect(),
-        }
-    }
-
-    /// Finds its levels in the layout of this sample.
-    fn look_up(&mut self, sample: &Snapshot) {
-        for watched in &mut self.levels {
-            let name = &self.object.schema.descs()[watched.desc].name;
-            watched.cell = sample.layout().find(&self.object.path, name);
-        }
-    }
-
-    fn lines(&self) -> Vec<Line> {
-        let (Some(first), Some(last)) = (&self.first, &self.last) else { return Vec::new() };
-        let interval = Interval::between(first.window(), last.window());
-        let (path, schema) = (&self.object.path, &self.object.schema);
-        let (Some(interval), Some(was), Some(is)) =
-            (interval, first.object(path), last.object(path))
-        else {
-            return Vec::new();
-        };
-        let values = was.stats().zip(is.stats()).zip(self.plan.columns());
-        values
-            .map(|((was, is), column)| {
-                let (amount, rate) = match change(was, is, interval) {
-                    Change::Delta { delta, rate } => (Amount::Count(delta), Some(rate)),
-                    Change::Buckets { deltas, rate } => (Amount::Buckets(deltas), Some(rate)),
-                    Change::Reset { since } => match since[..] {
-                        [count] if is.number().is_some() => (Amount::Count(count), None),
-                        _ => (Amount::Buckets(since), None),
-                    },
-                    Change::Level(_) => (Amount::Level(self.level(column.desc)), None),
-                };
-                Line {
-                    path: Some(path.clone()),
-                    schema: Arc::clone(schema),
-                    desc: column.desc,
-                    amount,
-                    rate,
-                    objects: 1,
-                    object_seconds: interval.seconds,
-                }
-            })
-            .collect()
-    }
-
-    fn level(&self, desc: usize) -> Level {
-        let watched = self.levels.iter().find(|watched| watched.desc == desc);
-        watched.map(|watched| watched.level).unwrap_or_default()
+        line
     }
 }
 

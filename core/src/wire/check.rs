@@ -14,9 +14,9 @@ use crate::stat::{Base, StatType, Unit};
 /// Something odd in a block that could be used all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Which descriptor, by its number in the block; `None` for the block.
+    /// The number of the descriptor in the block; `None` for the block itself.
     pub desc: Option<u32>,
-    /// What about it.
+    /// The rule that it breaks.
     pub rule: Rule,
 }
 

@@ -1,15 +1,18 @@
 //! The socket's file: whose it is, who may connect, who replaces it, who removes it.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::*;
+use crate::lock::LOCK_LIMIT;
 
 fn a_place() -> (TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
@@ -21,7 +24,7 @@ fn listening(path: &Path) -> Result<Listening> {
     Listening::at(path, Kind::Stream, &Access::default())
 }
 
-/// What keeps us from listening there.
+/// Returns the kind and the text of the error that listening there fails with.
 #[track_caller]
 fn refused(path: &Path) -> (ErrorKind, String) {
     let error = listening(path).unwrap_err();
@@ -29,7 +32,7 @@ fn refused(path: &Path) -> (ErrorKind, String) {
 }
 
 #[test]
-fn it_is_its_users_alone_and_goes_with_him() {
+fn it_is_its_users_alone_and_goes_with_its_process() {
     for kind in [Kind::Stream, Kind::SeqPacket] {
         let (place, path) = a_place();
         let listening = Listening::at(&path, kind, &Access::default()).unwrap();
@@ -104,7 +107,7 @@ fn a_live_socket_is_never_taken_nor_disturbed() {
     // Nobody has knocked.
     assert_eq!(first.accept().unwrap_err(), Errno::AGAIN);
     drop(first);
-    // Those of others are no less theirs, whatever they carry.
+    // Sockets of other programs are not taken either, whatever their type.
     let listener = UnixListener::bind(&path).unwrap();
     assert_eq!(refused(&path).0, ErrorKind::Busy);
     UnixStream::connect(&path).unwrap();
@@ -174,17 +177,39 @@ fn of_many_who_want_a_stale_socket_one_gets_it() {
     }
 }
 
+/// A lock on the directory, which any user who may read it can take, is none of ours.
 #[test]
-fn nobody_looks_while_another_is_about_to_listen() {
+fn a_lock_on_the_directory_keeps_nobody_waiting() {
     let (place, path) = a_place();
-    let another = lock(place.path()).unwrap();
-    thread::scope(|scope| {
-        let waits = scope.spawn(|| listening(&path).unwrap());
-        thread::sleep(Duration::from_millis(100));
-        assert!(!path.exists() && !waits.is_finished());
-        drop(another);
-        waits.join().unwrap();
-    });
+    let directory = fs::File::open(&place).unwrap();
+    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let before = Instant::now();
+    drop(listening(&path).unwrap());
+    drop(UnixListener::bind(&path).unwrap());
+    drop(listening(&path).unwrap());
+    assert!(before.elapsed() < LOCK_LIMIT, "{:?}", before.elapsed());
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+}
+
+/// A stale socket is replaced even if the lock's name is taken.
+#[test]
+fn a_taken_name_of_the_lock_is_harmless() {
+    let (place, path) = a_place();
+    let lock = place.path().join(format!(".vmstrobe-{}.lock", geteuid().as_raw()));
+    fs::create_dir(&lock).unwrap();
+    drop(UnixListener::bind(&path).unwrap());
+    let _listening = listening(&path).unwrap();
+    UnixStream::connect(&path).unwrap();
+    assert!(lock.is_dir());
+}
+
+#[test]
+fn a_link_to_nowhere_is_left_alone() {
+    let (place, path) = a_place();
+    let nowhere = place.path().join("nowhere");
+    std::os::unix::fs::symlink(&nowhere, &path).unwrap();
+    assert_eq!(refused(&path).0, ErrorKind::Unsupported);
+    assert!(!nowhere.exists() && fs::symlink_metadata(&path).unwrap().is_symlink());
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(crate) fn pread_sources(
     rows.chunks(ROWS_PER_SOURCE).map(source).collect()
 }
 
-/// The same as one source.
+/// Makes one source of all these rows; the rest is as in [`pread_sources`].
 pub(crate) fn pread_source(
     plan: &Arc<ReadPlan>,
     rows: &[Option<Arc<KvmFd>>],
@@ -66,12 +66,12 @@ struct FdSource {
     opened_at: u64,
 }
 
-/// What a tick needs of the rows as long as none has gone, and no more: little memory that stays in
+/// The data that a tick needs of the rows as long as none has gone: little memory, which stays in
 /// the cache.
 #[derive(Debug)]
 struct Quick {
     fds: HeldFds,
-    /// Where the plan's span starts in every file.
+    /// The offset of the plan's span, which is the same in every file.
     offset: u64,
 }
 
@@ -89,8 +89,8 @@ impl Quick {
     }
 }
 
-/// Where a span is read to: words at the start of a cache line. The kernel's copy takes 8 ns longer
-/// to anywhere else (an Intel Xeon, 920 bytes), a twenty-fifth of the whole read.
+/// The buffer that a span is read into: words at the start of a cache line. The kernel's copy takes
+/// 8 ns longer to anywhere else (an Intel Xeon, 920 bytes), a twenty-fifth of the whole read.
 #[derive(Debug)]
 struct Span {
     // With up to a line before the first word.

@@ -234,7 +234,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
                 .open(
                     fd,
                     Target::Vcpu,
-                    Some(Lender { alive: Arc::clone(&alive), _watch: Arc::new(()) }),
+                    Some(Lender { alive: Arc::clone(&alive), _watch: Arc::new(()), _seat: None }),
                 )
                 .unwrap(),
         )

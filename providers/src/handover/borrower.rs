@@ -3,7 +3,6 @@
 //! Invariant: connecting is bounded in time. The connection lasts as long as anybody needs it, be
 //! it for a single row, and the lender is there.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,20 +16,23 @@ use super::kvm::LentKvm;
 use super::reader::Reader;
 use super::socket::connected;
 use crate::fd::Lender;
-use crate::kvm::Accel;
+use crate::host::Relay;
+use crate::kvm::AttachOptions;
 use crate::procfs;
 use crate::reaper::Reaper;
+use crate::release::unsafe_release;
 use crate::table::Tables;
 
-/// How long a lender may take until all that he has now is here.
+/// The longest that a lender may take until all that it has now has arrived.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// What another process hands over, and goes on handing over: see [`HandOver`](crate::HandOver).
+/// The statistics that another process hands over, now and later: see
+/// [`HandOver`](crate::HandOver).
 ///
-/// It is there as long as the lender is, and this or one of its providers or any row of theirs.
-/// What the lender adds or withdraws is noticed within some 0.2 s, his end at once: then there are
-/// no objects, and all rows are gone. One who was found not to keep to the protocol is at an end
-/// too, and his provider of stats fds says so.
+/// The connection lasts as long as the lender does, and this or one of its providers or any row of
+/// theirs. It is noticed within some 0.2 s if the lender adds or withdraws something, and at once
+/// if it ends: then there are no objects, and all rows are gone. A lender that does not keep to the
+/// protocol is treated as one that has ended, and the provider of stats fds says so.
 ///
 /// Objects bear the lender's paths and indexes; of two with one path, the later gets a number
 /// behind it.
@@ -47,19 +49,21 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// ```
 #[derive(Debug)]
 pub struct HandedOver {
+    #[expect(dead_code, reason = "held: its end is that of the connection")]
     connection: Arc<Connection>,
+    peer_pid: Option<u32>,
     kvm: Arc<LentKvm>,
     tables: Arc<Tables>,
 }
 
-/// Ends when nobody has it any more: what is lent has it, and whatever reads that.
+/// A connection that ends when nothing holds it any more: what is lent does, and its readers do.
 #[derive(Debug)]
 pub(super) struct Connection {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Relay>,
 }
 
 impl HandedOver {
-    /// Connects to whoever hands over at that path, and waits until all that he has now is here.
+    /// Connects to the lender at that path, and waits until all that it has now has arrived.
     /// The reaper will close what was lent.
     ///
     /// # Errors
@@ -69,21 +73,26 @@ impl HandedOver {
     /// `TooLarge` if it lends more than [`MAX_LOANS`](crate::MAX_LOANS) or
     /// [`MAX_TABLES`](crate::MAX_TABLES), `Io` if we have no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
-        Self::connect_with(path, reaper, Accel::off())
+        Self::connect_with(path, reaper, AttachOptions::default())
     }
 
-    /// As [`HandedOver::connect`], with the kernel-side tick: what was handed over is then read in
-    /// one call, where that is allowed.
+    /// As [`HandedOver::connect`], with the kernel-side tick, by which what was handed over is read
+    /// in one call where that is allowed; on any kernel; and connected by the broker of the host.
+    /// Nothing else of the options counts.
     ///
     /// # Errors
     /// As [`HandedOver::connect`].
-    pub fn connect_with(path: &Path, reaper: Reaper, accel: Accel) -> Result<Self> {
+    pub fn connect_with(path: &Path, reaper: Reaper, options: AttachOptions) -> Result<Self> {
+        let AttachOptions { accel, host, on_any_kernel, .. } = options;
+        let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         let deadline = Instant::now() + CONNECT_LIMIT;
-        let socket = Arc::new(connected(path, deadline)?);
+        let lender = connected(path, host.broker(), deadline)?;
+        let peer_pid = procfs::peer_pid(&lender);
+        let socket = Arc::new(Relay::start(lender)?);
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
-        let lender = Lender { alive, _watch: Arc::clone(&connection) as _ };
-        let kvm = Arc::new(LentKvm::new(reaper.clone(), accel, lender.clone()));
+        let lender = Lender { alive, _watch: Arc::clone(&connection) as _, _seat: None };
+        let kvm = Arc::new(LentKvm::new(reaper.clone(), accel, lender.clone(), unsafe_release));
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &lender, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {
@@ -94,19 +103,18 @@ impl HandedOver {
             .name("vmstrobe-borrow".to_owned())
             .spawn(move || reader.run())
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the borrower", error))?;
-        Ok(Self { connection, kvm, tables })
+        Ok(Self { connection, peer_pid, kvm, tables })
     }
 
-    /// What was handed over: a provider of stats fds, and one of tables. Each is there even if
-    /// nothing of its kind was lent yet.
+    /// Returns the providers of what was handed over: one of stats fds, and one of tables. Each is
+    /// there even if nothing of its kind was lent yet.
     pub fn providers(&self) -> Vec<Arc<dyn Provider>> {
         vec![Arc::clone(&self.kvm) as _, Arc::clone(&self.tables) as _]
     }
 
-    /// The process that began to listen. `None` in a pid namespace, where not every process has a
-    /// number that we could see.
+    /// Returns the process that began to listen. `None` if it has no number in our pid namespace.
     pub fn peer_pid(&self) -> Option<u32> {
-        procfs::peer_pid(&*self.connection.socket)
+        self.peer_pid
     }
 }
 

@@ -11,15 +11,19 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 use super::message::{Key, Kind, malformed};
 use crate::departures::Departures;
 use crate::fd::{KvmFd, Lender, Opener};
-use crate::kvm::{Accel, KvmLink, Opened, schemas_of};
+use crate::host::KvmLink;
+use crate::kvm::{Accel, Opened, schemas_of};
 use crate::procfs;
 use crate::reaper::Reaper;
+use crate::release::refusal;
 
 /// The statistics of VMs of a lender. Named as its VMM has named them.
 #[derive(Debug)]
 pub(super) struct LentKvm {
     opener: Opener,
     lender: Lender,
+    /// The kernel's release, if statistics descriptors must not be held on it.
+    unsafe_release: Option<String>,
     state: Mutex<State>,
 }
 
@@ -33,21 +37,30 @@ struct State {
 }
 
 impl LentKvm {
-    pub(super) fn new(reaper: Reaper, accel: Accel, lender: Lender) -> Self {
-        Self { opener: Opener::new(reaper, accel), lender, state: Mutex::default() }
+    pub(super) fn new(
+        reaper: Reaper,
+        accel: Accel,
+        lender: Lender,
+        unsafe_release: Option<String>,
+    ) -> Self {
+        let opener = Opener::new(reaper, accel);
+        Self { opener, lender, unsafe_release, state: Mutex::default() }
     }
 
     /// Opens a stats fd that [`is_stats_fd`] has let pass.
     ///
     /// # Errors
     /// `Malformed` if another object has its path, or it is no block of statistics; `Io` if it
-    /// cannot be read.
+    /// cannot be read; `Unsupported` if it must not be held on this kernel.
     pub(super) fn add(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Weak<KvmFd>> {
         let (target, index, path) = match kind {
             Kind::Vcpu { index, path } => (Target::Vcpu, Some(index), path),
             Kind::Vm { path } => (Target::Vm, None, path),
             Kind::Table => return Err(malformed("a table in the place of a stats fd")),
         };
+        if let Some(release) = &self.unsafe_release {
+            return Err(refusal("a VM that is handed over", release));
+        }
         let stats = self.opener.open(fd, target, Some(self.lender.clone()))?;
         let mut state = self.state();
         let path = state.free_path(&path, key)?;
@@ -85,7 +98,7 @@ impl LentKvm {
 }
 
 impl State {
-    /// That path, or if it is taken, with the key behind it.
+    /// Returns that path, or if it is taken, the path with the key behind it.
     fn free_path(&self, path: &str, key: Key) -> Result<String> {
         let is_free = |path: &String| self.opened.iter().all(|(_, o)| *o.object.path != **path);
         let mut paths = [path.to_owned(), format!("{path}.{key}")].into_iter();
@@ -98,7 +111,7 @@ impl Provider for LentKvm {
         "kvm"
     }
 
-    /// Those of what is lent now.
+    /// Returns the schemas of the objects that are lent now.
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         Ok(schemas_of(self.state().opened.iter().map(|(_, opened)| opened)))
     }

@@ -19,7 +19,7 @@ use super::serve::Serving;
 use super::socket::listening;
 use super::{Lendable, MAX_TABLES};
 
-/// Hands statistics over to whoever connects to a Unix socket: the side of a VMM.
+/// Hands statistics over to the processes that connect to a Unix socket: the side of a VMM.
 ///
 /// The socket is for this user and root; who else shall borrow is the business of its file's owner
 /// and mode, to be changed behind [`HandOver::listen`]. What borrowers get can only be read. They
@@ -50,7 +50,7 @@ pub struct HandOver {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread shares with whoever offers.
+/// The state that the thread shares with its [`HandOver`].
 #[derive(Debug)]
 pub(super) struct Shared {
     offers: Mutex<Offers>,
@@ -95,13 +95,13 @@ impl HandOver {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Lends all that this has and will have, to whoever is connected or will be, within some 0.1
+    /// Lends all that this has and will have, to all that are connected or will be, within some 0.1
     /// s. It is held until it is withdrawn or this is dropped. Does nothing if it is offered
     /// already.
     ///
     /// # Errors
-    /// That of its [`Lendable::loans`]: `Unsupported` for a table in a file, which is opened by its
-    /// path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
+    /// The error of its [`Lendable::loans`]: `Unsupported` for a table in a file, which is opened
+    /// by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
     pub fn offer(&self, what: Arc<dyn Lendable>) -> Result<()> {
         let is_table = what.loans()?.iter().any(|loan| loan.kind == Kind::Table);
         let mut offers = self.shared.offers();
@@ -150,7 +150,7 @@ impl Offer {
 }
 
 impl Shared {
-    /// What is offered now.
+    /// Returns all that is offered now.
     pub(super) fn all(&self) -> Vec<Offer> {
         self.offers().all.clone()
     }

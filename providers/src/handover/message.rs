@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use vmstrobe_core::text::printable;
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 /// The one version so far.
@@ -16,10 +17,10 @@ pub const MAX_PATH_BYTES: usize = 255;
 
 const HELLO: &str = "vmstrobe-handover";
 
-/// What tells a loan from every other of its lender, for as long as they are connected.
+/// The key of a loan: it differs from all others of its lender, for as long as they are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// Which offer it belongs to; what is of one VM has one.
+    /// The number of the offer that it belongs to; all loans of one VM belong to one.
     pub(super) offer: u64,
     pub(super) loan: u64,
 }
@@ -30,14 +31,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// What a descriptor is.
+/// The kind of a descriptor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A VM's stats fd, and its object's path.
     Vm { path: Box<str> },
-    /// A vCPU's stats fd, and what it is called.
+    /// A vCPU's stats fd, its index and its object's path.
     Vcpu { index: u32, path: Box<str> },
-    /// A table's memfd or frozen BPF array. What it holds is called as it says itself.
+    /// A table's memfd or frozen BPF array. The paths of its objects stand in the table.
     Table,
 }
 
@@ -50,9 +51,9 @@ pub(super) enum Message {
     Full,
     /// A descriptor comes with this one, and with no other.
     Loan(Key, Kind),
-    /// That loan is none any more.
+    /// The loan of that key is withdrawn.
     Gone(Key),
-    /// So much for now.
+    /// Everything that there is for now has been sent.
     All,
 }
 
@@ -60,7 +61,7 @@ impl Message {
     /// # Errors
     /// `Malformed` if it is none, of which the text says why.
     pub(super) fn parse(packet: &[u8]) -> Result<Self> {
-        let text = str::from_utf8(packet).ok().filter(|text| is_harmless(text));
+        let text = str::from_utf8(packet).ok().filter(|text| printable(text) == *text);
         let text = text.ok_or_else(|| malformed("a packet that is no line of text"))?;
         let unknown = || malformed(format!("the unknown packet '{text}'"));
         let Some((word, rest)) = text.split_once(' ') else {
@@ -110,17 +111,12 @@ impl fmt::Display for Message {
     }
 }
 
-/// A path as it can be sent: as long as may be, and harmless to a terminal.
+/// A path as it can be sent: as long as may be, and printable.
 pub(super) fn sent_path(path: &str) -> Box<str> {
-    let harmless = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-    let mut sent = String::new();
-    for c in path.chars().map(harmless) {
-        if sent.len() + c.len_utf8() > MAX_PATH_BYTES {
-            break;
-        }
-        sent.push(c);
-    }
-    sent.into()
+    let path = printable(path);
+    let ends = path.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = ends.take_while(|&end| end <= MAX_PATH_BYTES).last().unwrap_or(0);
+    path[..end].into()
 }
 
 fn parse_path(path: &str) -> Result<Box<str>> {
@@ -133,10 +129,6 @@ fn parse_path(path: &str) -> Result<Box<str>> {
 fn parse_key(key: &str) -> Option<Key> {
     let (offer, loan) = key.split_once('.')?;
     Some(Key { offer: offer.parse().ok()?, loan: loan.parse().ok()? })
-}
-
-fn is_harmless(text: &str) -> bool {
-    !text.chars().any(char::is_control)
 }
 
 /// The lender has sent something that no lender sends.

@@ -1,5 +1,5 @@
 //! Descriptors of statistics, handed over on a Unix socket: the stats fds of a VMM, the table of
-//! any program. Whoever may connect needs no other right: no process has to be looked into.
+//! any program. A borrower needs no right but to connect: no process has to be looked into.
 //!
 //! A lender ([`HandOver`]) listens; a borrower ([`HandedOver`]) connects and stays connected, for
 //! that is how either learns of the other's end. Version 1 of what they say:
@@ -22,9 +22,11 @@
 //! in a connection.
 //!
 //! Invariant: a borrower can neither keep the lender waiting nor make it hold more than the limits
-//! allow, and gets nothing by which anything could be changed. A lender can do no more harm to a
-//! borrower: what it sends is checked before it is touched, one wrong packet ends the connection,
-//! and from its end on every row that it lent is marked as gone.
+//! allow, and gets nothing by which anything could be changed. A lender can keep a borrower waiting
+//! no longer than [`CONNECT_LIMIT`], and never from ending: a helper process receives and checks
+//! what it sends. One wrong packet ends the connection, and from then on every row that it lent is
+//! marked as gone. What it can do is lie about its own statistics, make a borrower use the memory
+//! and time that the limits of tables allow, and keep the helper process from ending.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,14 +60,14 @@ pub const MAX_LOANS: usize = 8192;
 /// lent as soon as another table is lent no more.
 pub const MAX_TABLES: usize = 16;
 
-/// What can be handed over: [`OwnKvm`](crate::OwnKvm), [`TableWriter`](crate::TableWriter) and
-/// [`Accel`](crate::Accel).
+/// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm),
+/// [`TableWriter`](crate::TableWriter) and [`Accel`](crate::Accel).
 pub trait Lendable: Send + Sync + fmt::Debug {
-    /// What there is to be lent now. Asked again and again while somebody borrows, so it must not
-    /// wait.
+    /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
+    /// must not wait.
     ///
     /// # Errors
-    /// If it cannot be said, or this is not to be lent at all.
+    /// If they cannot be had, or this is not to be lent at all.
     fn loans(&self) -> Result<Vec<Loan>>;
 }
 

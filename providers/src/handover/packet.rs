@@ -5,20 +5,16 @@
 //! many. Every descriptor that was received is in the packet, so that whoever refuses it knows what
 //! to close; it is closed on exec.
 
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use rustix::cmsg_space;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
-};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::message::MAX_PACKET_BYTES;
+use crate::scm;
 
 /// A packet as it came.
 #[derive(Debug)]
@@ -39,16 +35,7 @@ pub(super) fn send(
     text: &str,
     fd: Option<BorrowedFd<'_>>,
 ) -> rustix::io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fds = fd.as_slice();
-    if !fds.is_empty() {
-        // There is room for just this.
-        control.push(SendAncillaryMessage::ScmRights(fds));
-    }
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    // Whole or not at all: that is what packets are.
-    sendmsg(socket, &[IoSlice::new(text.as_bytes())], &mut control, flags).map(drop)
+    scm::send(socket, &[IoSlice::new(text.as_bytes())], fd.as_slice(), SendFlags::DONTWAIT)
 }
 
 /// Waits for a packet until the deadline, if there is one; `None` if none came.
@@ -77,22 +64,8 @@ pub(super) fn receive(
 
 fn receive_now(socket: BorrowedFd<'_>) -> rustix::io::Result<Packet> {
     let mut text = vec![0; MAX_PACKET_BYTES];
-    // For one descriptor and what aligns it, in which the kernel finds room for two or three.
-    let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let got = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, flags)?;
-    let mut fds = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
-        }
-    }
+    let got = scm::receive(socket, &mut text, RecvFlags::DONTWAIT)?;
     text.truncate(got.bytes);
-    Ok(Packet {
-        text,
-        fds,
-        is_text_cut: got.flags.contains(ReturnFlags::TRUNC),
-        are_fds_cut: got.flags.contains(ReturnFlags::CTRUNC),
-    })
+    let fds = got.fds.into_iter().flatten().collect();
+    Ok(Packet { text, fds, is_text_cut: got.is_cut, are_fds_cut: got.are_fds_cut })
 }

@@ -1,9 +1,11 @@
 //! Takes what a lender sends, and turns it into objects of the providers.
 //!
-//! Invariant: no descriptor is touched before it was found to be what it should be, and none that
-//! is refused is closed where anybody waits. The first packet that no lender sends ends the
-//! connection, and with it everything that came by it: its objects are no more, and every open row
-//! is marked.
+//! Everything that arrives here has passed a helper ([`Relay`]), which has closed all files but
+//! those of KVM, of BPF and in memory.
+//!
+//! Invariant: no descriptor is touched before it was found to be what it should be. The first
+//! packet that no lender sends ends the connection, and with it everything that came by it: its
+//! objects are no more, and every open row is marked.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -23,18 +25,19 @@ use super::packet::{Packet, receive};
 use super::{MAX_LOANS, MAX_TABLES};
 use crate::departures::Departures;
 use crate::fd::{KvmFd, Lender};
+use crate::host::Relay;
 use crate::reaper::Reaper;
 use crate::table::Tables;
 use crate::table::look::Memory;
 
 /// So many packets are taken in one go, once connected...
 const PACKETS_AT_ONCE: u32 = 64;
-/// ...before a pause: who sends without end costs a few per cent of a CPU.
+/// ...before a pause: a lender that sends without end costs a few per cent of a CPU.
 const PACKETS_PAUSE: Duration = Duration::from_millis(10);
 
-/// Takes what comes. It keeps nothing alive: what nobody else has is of no use any more.
+/// Takes what arrives. It keeps nothing alive: what nobody else has is of no use any more.
 pub(super) struct Reader {
-    socket: Arc<OwnedFd>,
+    socket: Arc<Relay>,
     connection: Weak<Connection>,
     kvm: Weak<LentKvm>,
     tables: Weak<Tables>,
@@ -45,7 +48,7 @@ pub(super) struct Reader {
     loans: BTreeMap<Key, Lent>,
 }
 
-/// What was lent under a key.
+/// A descriptor that was lent under a key.
 enum Lent {
     Stats(Weak<KvmFd>),
     /// By its number among the tables.
@@ -54,7 +57,7 @@ enum Lent {
     Nothing,
 }
 
-/// What a packet was about.
+/// The effect of a packet.
 #[derive(PartialEq, Eq)]
 enum Step {
     Change,
@@ -64,7 +67,7 @@ enum Step {
 
 impl Reader {
     pub(super) fn new(
-        socket: Arc<OwnedFd>,
+        socket: Arc<Relay>,
         lender: &Lender,
         connection: &Arc<Connection>,
         kvm: &Arc<LentKvm>,
@@ -84,7 +87,7 @@ impl Reader {
         }
     }
 
-    /// Until the lender says that this is all, for now.
+    /// Takes packets until the lender says that this is all, for now.
     ///
     /// # Errors
     /// As [`HandedOver::connect`](crate::HandedOver::connect).
@@ -113,7 +116,8 @@ impl Reader {
         Err(Error::new(ErrorKind::Busy, text))
     }
 
-    /// Until the lender ends, or sends what no lender does, or nobody needs what it lends.
+    /// Takes packets until the lender ends, or sends what no lender does, or nobody needs what it
+    /// lends.
     pub(super) fn run(mut self) {
         let refused = self.take_more().err();
         // Relaxed: `Departures` sees to it that no source misses it for good.
@@ -141,13 +145,7 @@ impl Reader {
 
     fn step(&mut self, mut packet: Packet) -> Result<Step> {
         let outcome = self.judge(&mut packet);
-        if !packet.fds.is_empty() {
-            // A close waits for the file's server, if it has one, which may never answer. So it is
-            // left to a thread that has nothing else to do.
-            let aside = Reaper::new();
-            let aside = aside.as_ref().unwrap_or(&self.reaper);
-            packet.fds.into_iter().for_each(|fd| aside.close(fd));
-        }
+        packet.fds.into_iter().for_each(|fd| self.reaper.close(fd));
         outcome
     }
 
@@ -206,7 +204,8 @@ impl Reader {
     fn hand_on(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Lent> {
         match (kind, self.connection.upgrade(), self.tables.upgrade(), self.kvm.upgrade()) {
             (Kind::Table, Some(connection), Some(tables), _) => {
-                let lender = Lender { alive: Arc::clone(&self.alive), _watch: connection };
+                let lender =
+                    Lender { alive: Arc::clone(&self.alive), _watch: connection, _seat: None };
                 tables.add(fd, lender).map(Lent::Table)
             }
             (kind @ (Kind::Vm { .. } | Kind::Vcpu { .. }), _, _, Some(kvm)) => {

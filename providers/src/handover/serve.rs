@@ -1,8 +1,8 @@
 //! The lender's thread: lets borrowers in, and tells each what there is and what is no more.
 //!
-//! Invariant: nobody waits for a borrower. Packets are sent only where there is room; what one has
-//! not been told yet follows from what he was told, so there is no queue to grow. Who takes nothing
-//! for [`SEND_LIMIT`] is cut off, and what borrowers say is never read.
+//! Invariant: nobody waits for a borrower. Packets are sent only where there is room; what a
+//! borrower has not been told yet follows from what it was told, so there is no queue to grow. One
+//! that takes nothing for [`SEND_LIMIT`] is cut off, and what borrowers send is never read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,18 +22,19 @@ use super::{Loan, MAX_LOANS, MAX_TABLES};
 
 /// The most borrowers at a time.
 pub const MAX_BORROWERS: usize = 16;
-/// How long a borrower may take nothing although there is something for him.
+/// The longest that a borrower may take nothing although there is something for it.
 pub const SEND_LIMIT: Duration = Duration::from_secs(2);
-/// How often what there is to lend is looked at again, while there are borrowers; and how soon what
-/// the system refuses is tried again.
+/// The pause before the offers are looked at again, while there are borrowers; and before something
+/// that the system has refused is tried again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// Room for packets that a borrower has not taken yet: some ten. Each holds a descriptor, of which
-/// a user without privileges can have only so many under way (`RLIMIT_NOFILE`), whoever sends them.
+/// all processes of a user without privileges together can have only so many under way
+/// (`RLIMIT_NOFILE`).
 const UNTAKEN_BYTES: usize = 4096;
 /// The most that are let in before those who are in have their turn.
 const ADMITTED_AT_ONCE: usize = 16;
 
-/// What the thread has.
+/// The state of the thread.
 pub(super) struct Serving {
     shared: Arc<Shared>,
     listening: Listening,
@@ -43,7 +44,7 @@ pub(super) struct Serving {
     admit_at: Instant,
 }
 
-/// What there is to lend; nothing while there is no borrower.
+/// The loans that there are now; none while there is no borrower.
 #[derive(Default)]
 struct Lent {
     loans: BTreeMap<Key, Loan>,
@@ -54,14 +55,14 @@ struct Lent {
 struct Borrower {
     socket: OwnedFd,
     is_greeted: bool,
-    /// What he has, as far as he was told.
+    /// The loans that it was told of, and not told to be gone.
     told: BTreeSet<Key>,
     owes_all: bool,
-    /// The version that he was told all of.
+    /// The version that it was told all of.
     up_to: Option<u64>,
     /// Has no room for the next packet.
     is_full: bool,
-    /// Since when he has taken nothing, if there is something for him.
+    /// The time since which it has taken nothing, if there is something for it.
     waits_since: Option<Instant>,
 }
 
@@ -72,7 +73,7 @@ impl Serving {
         Self { shared, listening, borrowers, lent, look_at: now, admit_at: now }
     }
 
-    /// Until it is stopped. Then all connections are closed, by which borrowers know.
+    /// Serves until it is stopped. Then all connections are closed, by which borrowers know.
     pub(super) fn run(mut self) {
         while !self.shared.is_stopped() {
             self.wait();
@@ -83,7 +84,7 @@ impl Serving {
         }
     }
 
-    /// Until something is to be done; and forgets the borrowers that have left.
+    /// Waits until something is to be done, and forgets the borrowers that have left.
     fn wait(&mut self) {
         let now = Instant::now();
         let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
@@ -121,13 +122,13 @@ impl Serving {
             match self.listening.accept() {
                 Ok(socket) if self.borrowers.len() < MAX_BORROWERS => {
                     self.borrowers.extend(Borrower::new(socket));
-                    // What was looked at before may be from when there was no borrower: nothing.
+                    // The last look may be from when there was no borrower, and nothing to lend.
                     self.look_at = now;
                 }
                 Ok(socket) => refuse(&socket),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
-                // There is no fd for him: he waits, and may leave.
+                // There is no fd for the client: it waits, and may leave.
                 Err(_) => {
                     self.admit_at = now + LOOK_PAUSE;
                     return;
@@ -188,10 +189,10 @@ impl Lent {
 }
 
 impl Borrower {
-    /// `None` if the system does not let him be served as he must be, or he has left.
+    /// `None` if the system does not let it be served as it must be, or it has left.
     fn new(socket: OwnedFd) -> Option<Self> {
         sockopt::set_socket_send_buffer_size(&socket, UNTAKEN_BYTES).ok()?;
-        // Whatever he sends, he cannot.
+        // From now on it cannot send anything.
         shutdown(&socket, Shutdown::Read).ok()?;
         Some(Self {
             socket,
@@ -204,7 +205,7 @@ impl Borrower {
         })
     }
 
-    /// Tells him as much as there is room for. False if he is to be cut off.
+    /// Tells it as much as there is room for. False if it is to be cut off.
     fn is_served(&mut self, lent: &Lent) -> bool {
         let now = Instant::now();
         let mut took_any = false;
@@ -259,10 +260,10 @@ impl Borrower {
     }
 }
 
-/// Tells somebody that as many are in as may be.
+/// Tells a client that as many are connected as may be.
 fn refuse(socket: &OwnedFd) {
     for message in [Message::Hello { version: VERSION }, Message::Full] {
-        // His socket is new and has room for both, or he has left.
+        // Its socket is new and has room for both, or it has left.
         let _ = send(socket.as_fd(), &message.to_string(), None);
     }
 }

@@ -13,7 +13,11 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_listen::{Access, Kind, Listening};
 
-/// How often one whose queue is full is tried again.
+use crate::broker::Broker;
+use crate::refusal;
+use crate::refusal::path::Use;
+
+/// The pause before a lender whose queue is full is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Listens at that path, for this user and root.
@@ -24,20 +28,22 @@ pub(super) fn listening(path: &Path) -> Result<Listening> {
     Listening::at(path, Kind::SeqPacket, &Access::default())
 }
 
-/// Connects to whoever listens at that path.
+/// Connects to the lender that listens at that path, by that broker.
 ///
 /// # Errors
 /// `NotFound` if nobody listens there, `Denied` if we may not connect, `Malformed` if it is another
 /// kind of socket, `Busy` if it lets nobody in until the deadline, `Io` if the system has no
 /// socket.
-pub(super) fn connected(path: &Path, deadline: Instant) -> Result<OwnedFd> {
+pub(super) fn connected(path: &Path, broker: &Broker, deadline: Instant) -> Result<OwnedFd> {
     let shown = path.display();
     let address = SocketAddrUnix::new(path)
         .map_err(|errno| failed(errno, format!("{shown} is no path of a socket")))?;
-    let socket = unconnected().map_err(|errno| failed(errno, "cannot make a socket".to_owned()))?;
     loop {
-        match connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
+        let socket =
+            unconnected().map_err(|errno| failed(errno, "cannot make a socket".to_owned()))?;
+        let address = address.clone();
+        match broker.run_apart(move || connect(&socket, &address).map(|()| socket))? {
+            Ok(socket) => return Ok(socket),
             Err(Errno::INTR) => {}
             // Its queue is full.
             Err(Errno::AGAIN) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
@@ -52,6 +58,11 @@ pub(super) fn connected(path: &Path, deadline: Instant) -> Result<OwnedFd> {
             Err(Errno::PROTOTYPE) => {
                 let text = format!("{shown} is a socket of another kind, and no hand-over");
                 return Err(Error::caused(ErrorKind::Malformed, text, Errno::PROTOTYPE));
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let why = refusal::path::reason(broker, path, Use::Connect);
+                let text = format!("cannot connect to {shown}: {why}");
+                return Err(Error::new(ErrorKind::Denied, text));
             }
             Err(errno) => return Err(failed(errno, format!("cannot connect to {shown}"))),
         }

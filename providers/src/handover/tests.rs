@@ -8,17 +8,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{Error, ErrorKind, Provider, RowState, Source};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
 
+use super::kvm::LentKvm;
+use super::message::{Key, Kind};
 use super::packet::receive;
 use super::reader::tests::{lender, say};
 use super::serve::tests::{next, raw};
 use super::*;
+use crate::fd::Lender;
+use crate::kvm::Accel;
 use crate::tests::{has_kvm, open_all, soon, states};
 use crate::{Borrowed, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
 
@@ -108,7 +113,7 @@ pub(super) fn table(provider: &str, path: &str) -> (TableWriter, impl Sized) {
     (table, object)
 }
 
-/// What went wrong, with its causes.
+/// Returns the text of an error with that of its cause.
 pub(super) fn told(error: &Error) -> String {
     let cause = std::error::Error::source(error);
     format!("{error}: {}", cause.map(ToString::to_string).unwrap_or_default())
@@ -117,7 +122,7 @@ pub(super) fn told(error: &Error) -> String {
 const LIMIT: Duration = Duration::from_secs(20);
 const LENDER: &str = "handover::tests::a_lender";
 const BORROWER: &str = "handover::tests::a_borrower";
-/// Whoever owns nothing.
+/// A user that owns nothing.
 const NOBODY: u32 = 65534;
 
 /// This program in another process, as one of the tests below; killed when dropped.
@@ -134,7 +139,7 @@ impl Other {
         command.spawn().map(Self)
     }
 
-    /// What it says, up to that line.
+    /// Returns the lines that it prints before that line.
     fn said(&mut self, last: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for line in BufReader::new(self.0.stdout.as_mut().unwrap()).lines() {
@@ -147,7 +152,7 @@ impl Other {
         panic!("it never said {last}: {lines:?}");
     }
 
-    /// What it says until its end.
+    /// Returns all lines that it prints until its end.
     fn said_all(&mut self) -> Vec<String> {
         let lines = BufReader::new(self.0.stdout.as_mut().unwrap()).lines();
         lines.map(|line| line.unwrap()).collect()
@@ -186,7 +191,7 @@ fn a_lender() {
 #[test]
 fn a_borrower() {
     let Some(path) = env::var_os(BORROWER) else { return };
-    // Whatever the test harness said on this line.
+    // Ends the line that the test harness may have begun.
     println!();
     let connected = connect(Path::new(&path));
     let handed_over = match connected {
@@ -282,7 +287,7 @@ fn a_borrower_without_room_says_so() {
     setrlimit(Resource::Nofile, limits).unwrap();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(told(&error).contains("no room for another descriptor: raise"), "{}", told(&error));
-    // It was not the lender's fault, and he goes on.
+    // It was not the lender's fault, and it goes on.
     connect(&place.socket()).unwrap();
 }
 
@@ -306,7 +311,7 @@ fn a_lender_without_room_lets_in_later() {
     assert!(took < SEND_LIMIT / 16, "it tried again and again, for {took:?}");
 }
 
-/// How long the threads of this process have run.
+/// Returns the CPU time of all threads of this process.
 fn cpu_time() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::try_from(now).unwrap()
@@ -408,4 +413,19 @@ fn a_borrower_needs_no_right_but_to_connect() {
             "/xyz/queue[0]: Good",
         ]
     );
+}
+
+#[test]
+fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
+    let Some(vm) = crate::tests::vm() else { return };
+    let fd = kvm_get_stats_fd(vm.fd()).unwrap();
+    let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
+    let lender = Lender { alive, _watch: watch, _seat: None };
+    let release = Some("5.15.90".to_owned());
+    let kvm = LentKvm::new(Reaper::new().unwrap(), Accel::off(), lender, release);
+    let key = Key { offer: 1, loan: 1 };
+    let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("this kernel (5.15.90) reads freed memory"), "{error}");
+    assert_eq!(kvm.objects().unwrap().len(), 0);
 }

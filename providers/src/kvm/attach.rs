@@ -9,18 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
 
-use super::bpf::{Accel, AccelMode};
+use super::bpf::{Accel, with_causes};
 use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, scan, schemas_of};
+use crate::budget::FdBudget;
 use crate::fd::Opener;
+use crate::host::Host;
 use crate::process::{DeathWatch, Process};
 use crate::qmp::CpuNames;
 use crate::reaper::Reaper;
+use crate::release::{refusal, unsafe_release};
 
+mod options;
+mod names;
 mod wanted;
 mod lent;
 
-use lent::Attached;
+use lent::{Attached, Borrower};
+pub use options::AttachOptions;
+use options::unreadable;
+use wanted::Wanted;
 
 /// The statistics of VMs of other processes, attached by process id.
 ///
@@ -45,8 +53,8 @@ use lent::Attached;
 /// * A VM's or vCPU's own fd grants next to nothing that the right to trace does not: KVM refuses
 ///   each ioctl on it with EIO to any process but the one that made the VM (`kvm->mm`). Only the
 ///   page that a vCPU shares with its VMM could be mapped, which is not done.
-/// * Kernels before 6.4.8 (and stable ones older than that) read freed memory through a stats fd
-///   that outlives its VM: do not attach there.
+/// * Kernels before 6.5 (6.4.8, 6.1.43, 5.15.124) read freed memory through a stats fd that
+///   outlives its VM. None is borrowed there, unless [`AttachOptions::on_any_kernel`] says so.
 ///
 /// ```no_run
 /// use vmstrobe_core::Provider;
@@ -64,6 +72,10 @@ use lent::Attached;
 #[derive(Debug)]
 pub struct Borrowed {
     opener: Opener,
+    host: Host,
+    budget: FdBudget,
+    /// The kernel's release, if statistics descriptors must not be held on it.
+    unsafe_release: Option<String>,
     watch: Arc<DeathWatch>,
     state: Mutex<State>,
 }
@@ -90,8 +102,24 @@ impl Borrowed {
     /// # Errors
     /// As [`Borrowed::new`].
     pub fn with_accel(reaper: Reaper, accel: Accel) -> Result<Self> {
-        let watch = Arc::new(DeathWatch::new()?);
-        Ok(Self { opener: Opener::new(reaper, accel), watch, state: Mutex::default() })
+        Self::with_options(reaper, AttachOptions { accel, ..AttachOptions::default() })
+    }
+
+    /// As [`Borrowed::new`], with all that can be said.
+    ///
+    /// # Errors
+    /// As [`Borrowed::new`].
+    pub fn with_options(reaper: Reaper, options: AttachOptions) -> Result<Self> {
+        let AttachOptions { accel, host, budget, on_any_kernel } = options;
+        let (opener, watch) = (Opener::new(reaper, accel), Arc::new(DeathWatch::new()?));
+        let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
+        Ok(Self { opener, host, budget, unsafe_release, watch, state: Mutex::default() })
+    }
+
+    fn borrower(&self) -> Borrower<'_> {
+        let Self { opener, host, budget, watch, .. } = self;
+        let stats_too = self.unsafe_release.is_none();
+        Borrower { opener, host, budget, stats_too, watch }
     }
 
     /// Borrows what there is to read all VMs of a process by. Does nothing if it is attached
@@ -100,19 +128,58 @@ impl Borrowed {
     /// # Errors
     /// `NotFound` if there is no such process or it has no VM, `Denied` if we may not look into
     /// it, `Unsupported` if its VMM keeps no stats fds open and the kernel-side tick cannot be
-    /// used, `Io` if we have no room for them. Then it is not attached.
+    /// used, `TooLarge` if there is no room for all of them, `Busy` if the process does not let
+    /// itself be looked at. Then it is not attached.
     pub fn attach(&self, pid: u32) -> Result<()> {
+        self.attach_all(&[pid]).pop().unwrap_or(Ok(()))
+    }
+
+    /// Attaches to each of these processes as [`Borrowed::attach`] does, in about the time that it
+    /// takes for one: most of it is spent waiting to see which new fds stay open. Returns the
+    /// outcomes in the order of `pids`.
+    pub fn attach_all(&self, pids: &[u32]) -> Vec<Result<()>> {
         let mut state = self.state();
         state.drop_dead(&self.watch);
-        if state.attached.iter().any(|attached| attached.process.pid() == pid) {
-            return Ok(());
+        let by = self.borrower();
+        let mut names: Vec<String> = state.attached.iter().map(|one| one.name.clone()).collect();
+        let mut outcomes: Vec<Result<()>> = Vec::new();
+        // The processes that are new, each with its place among `pids`, and the fds wanted of each.
+        let (mut new, mut wanted): (Vec<(usize, Attached)>, Vec<_>) = (Vec::new(), Vec::new());
+        for (at, &pid) in pids.iter().enumerate() {
+            let is_known = state.attached.iter().any(|one| one.process.pid() == pid)
+                || new.iter().any(|(_, one)| one.process.pid() == pid);
+            let found = if is_known { Ok(None) } else { self.find(pid, &names).map(Some) };
+            outcomes.push(found.map(|found| {
+                let Some((attached, of_it)) = found else { return };
+                names.push(attached.name.clone());
+                new.push((at, attached));
+                wanted.push(of_it);
+            }));
         }
+        let all: Vec<&Attached> = new.iter().map(|(_, attached)| attached).collect();
+        Attached::settle(&all, &mut wanted, &by);
+        for ((at, mut attached), wanted) in new.into_iter().zip(wanted) {
+            let held = attached.hold(&by, wanted, &mut state.next_key);
+            outcomes[at] = held.and_then(|()| self.keep(&mut state, attached));
+        }
+        outcomes
+    }
+
+    /// Returns a process that is not attached yet, and the fds to hold of it.
+    fn find(&self, pid: u32, names: &[String]) -> Result<(Attached, Vec<Wanted>)> {
         let process = Process::open(pid, self.opener.departures())?;
-        let mut attached = Attached::new(process, state.free_name(pid));
-        attached.refresh(&self.opener, &self.watch, &mut state.next_key)?;
+        let attached = Attached::new(process, free_name(&self.host, pid, names), &self.host);
+        let wanted = attached.find(&self.borrower())?;
+        Ok((attached, wanted))
+    }
+
+    fn keep(&self, state: &mut State, attached: Attached) -> Result<()> {
         if attached.opened().next().is_none() {
-            let accel = self.opener.accel();
-            return Err(unreadable(pid, accel.mode(), accel.check()));
+            let (pid, accel) = (attached.process.pid(), self.opener.accel());
+            return Err(match &self.unsafe_release {
+                Some(release) => refusal(&format!("pid {pid}"), release),
+                None => unreadable(pid, accel.mode(), accel.check()),
+            });
         }
         self.watch.add(&attached.process);
         state.attached.push(attached);
@@ -134,12 +201,13 @@ impl Borrowed {
     /// From the next [`Provider::objects`] on, the vCPUs of an attached process bear the paths and
     /// indexes that `names` has for the threads that made them, also those that come later. One
     /// that is not in `names` keeps its own, and so does one that is read by its own fd, which does
-    /// not tell its thread; one whose name changes is another object. False if the process is not
-    /// attached.
+    /// not tell its thread; one whose name changes is another object. In a pid namespace threads
+    /// are told by the order in which they were made, and vCPUs keep their own names unless there
+    /// are as many as in `names`, in the same order. False if the process is not attached.
     pub fn use_names(&self, pid: u32, names: CpuNames) -> bool {
         let mut state = self.state();
         let attached = state.attached.iter_mut().find(|attached| attached.process.pid() == pid);
-        attached.map(|attached| attached.cpu_names = names).is_some()
+        attached.map(|attached| attached.vcpu_names.replace(names)).is_some()
     }
 
     /// Looks again at every attached process; one that has ended is attached no more.
@@ -147,8 +215,8 @@ impl Borrowed {
         let mut state = self.state();
         let State { attached, next_key } = &mut *state;
         for attached in attached {
-            // What could not be borrowed is left out, and tried again next time.
-            let _ = attached.refresh(&self.opener, &self.watch, next_key);
+            // Objects that could not be borrowed are left out, and tried again next time.
+            attached.refused = attached.refresh(&self.borrower(), next_key).err();
         }
         state.drop_dead(&self.watch);
         state
@@ -160,34 +228,16 @@ impl Borrowed {
     }
 }
 
-/// What to say of a VM of which nothing could be borrowed, though nothing was refused.
-fn unreadable(pid: u32, mode: AccelMode, accel: Result<()>) -> Error {
-    let how = match accel {
-        // Then any VM can be read that is there.
-        Ok(()) => {
-            let text = format!("the VMM of pid {pid} has closed its VM just now");
-            return Error::new(ErrorKind::NotFound, text);
-        }
-        Err(_) if mode == AccelMode::Off => "is switched off (--accel)".to_owned(),
-        Err(error) => format!("cannot be used: {error}"),
-    };
-    let text = format!(
-        "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
-         embeds vmstrobe), and the kernel-side tick, which needs none, {how}"
-    );
-    Error::new(ErrorKind::Unsupported, text)
+/// The VM's name, or the process's number; with the number too if the name is taken.
+fn free_name(host: &Host, pid: u32, taken: &[String]) -> String {
+    let mut name = scan::vm_name(host, pid).unwrap_or_else(|| pid.to_string());
+    while taken.contains(&name) {
+        name = format!("{name}.{pid}");
+    }
+    name
 }
 
 impl State {
-    /// The VM's name, or the process's number; with the number too if the name is taken.
-    fn free_name(&self, pid: u32) -> String {
-        let mut name = scan::vm_name(pid).unwrap_or_else(|| pid.to_string());
-        while self.attached.iter().any(|attached| attached.name == name) {
-            name = format!("{name}.{pid}");
-        }
-        name
-    }
-
     fn drop_dead(&mut self, watch: &DeathWatch) {
         self.attached.retain(|attached| {
             let lives = attached.process.lives();
@@ -208,7 +258,7 @@ impl Provider for Borrowed {
         "kvm"
     }
 
-    /// Those of what is attached.
+    /// Returns the schemas of the objects borrowed at the last look.
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         Ok(schemas_of(self.state().opened()))
     }
@@ -225,8 +275,18 @@ impl Provider for Borrowed {
         self.opener.sources(objects, plan, |key| by_key.get(&key).map(|&fd| Arc::clone(fd)))
     }
 
+    /// Returns a warning if the kernel-side tick was given up, one for each attached process of
+    /// which the last look could not borrow everything, and one for each whose vCPUs could not be
+    /// given the names of [`Borrowed::use_names`].
     fn warnings(&self) -> Vec<Error> {
-        self.opener.accel().warnings()
+        let mut warnings = self.opener.accel().warnings();
+        let state = self.state();
+        let refused = state.attached.iter().filter_map(|one| one.refused.as_ref());
+        // A process that has ended needs no warning: its rows say so.
+        let refused = refused.filter(|error| error.kind() != ErrorKind::NotFound);
+        warnings.extend(refused.map(|error| Error::new(error.kind(), with_causes(error))));
+        warnings.extend(state.attached.iter().filter_map(Attached::unnamed));
+        warnings
     }
 }
 
@@ -239,7 +299,9 @@ impl VcpuOwner for Borrowed {
         let state = self.state();
         let of_one = |attached: &Attached| -> Vec<Vcpu> {
             let process = Some(&attached.process);
-            attached.opened().filter_map(|opened| Vcpu::of(opened, process)).collect()
+            let threads = attached.vcpu_names.threads();
+            let vcpu = |opened| Some(Vcpu::of(opened, process)?.run_by(&threads));
+            attached.opened().filter_map(vcpu).collect()
         };
         state.attached.iter().flat_map(of_one).collect()
     }

@@ -17,11 +17,11 @@ mod own;
 mod attach;
 mod sched;
 
-pub use attach::Borrowed;
+pub use attach::{AttachOptions, Borrowed};
 pub use bpf::{Accel, AccelMode, AccelStatus, FrameTime, KernelFrame};
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
-pub(crate) use proc::KvmLink;
-pub use scan::{Access, Scan, Vm, scan, scan_all};
+pub use scan::{Access, Vm, scan};
+pub(crate) use scan::{Made, divide, made, vms_of};
 pub use sched::Sched;
 
 /// An object with its open fd.

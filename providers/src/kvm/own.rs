@@ -23,7 +23,7 @@ use crate::handover::{Lendable, Loan};
 use crate::reaper::Reaper;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
-/// How long [`OwnKvm::add_vcpu`] waits for a vCPU that runs.
+/// The longest that [`OwnKvm::add_vcpu`] waits for a vCPU that runs.
 pub const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The statistics of a VM of this process: the provider for a VMM.

@@ -1,20 +1,22 @@
-//! Finds VMs: the processes that hold a KVM VM's fd, and whose VM each of their KVM fds is.
+//! Finds the VMs of a process, by the descriptors of KVM's that it made.
 //!
-//! Invariant: looks only; nothing is opened in another process, nothing there notices. What /proc
-//! shows may be the past a moment later: whoever acts on it checks again.
-//!
-//! The kernel does not say which VM an fd belongs to. With several VMs in a process we go by the
-//! order in which fds were made ([`group`]), which can be wrong for a VMM that re-opens some.
+//! Invariant: a VM is found in the process that made it, and in no other. Nothing in another
+//! process notices that it is looked at. The contents of /proc may be outdated a moment later: code
+//! that acts on them checks again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
 use std::os::fd::RawFd;
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use super::proc::{self, KvmLink};
-use crate::procfs;
+use super::proc;
+use crate::host::{Care, Host, KvmLink};
+use group::group;
+pub(crate) use owner::{Made, divide, made};
+
+mod group;
+mod owner;
 
 /// A VM of some process on this host. It was found by its own descriptor, which its VMM keeps open
 /// for as long as the VM lives.
@@ -22,24 +24,29 @@ use crate::procfs;
 pub struct Vm {
     /// The VMM's process id.
     pub pid: u32,
-    /// What the VMM's command line calls it. Of several VMs in one process the second gets `#2`.
+    /// Its name, from the VMM's command line, as it was written: see [`vmstrobe_core::text`]. The
+    /// second of several VMs in one process has `#2` behind that name, or behind the process id if
+    /// there is none.
     pub name: Option<String>,
     /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
     pub start_time_ticks: u64,
-    /// How many vCPUs it has: those whose own descriptors its VMM keeps open, as it must to run
-    /// them. By these and the VM's own the kernel-side tick reads them all, where it is allowed.
+    /// The user that the process belongs to: its real user id.
+    pub uid: u32,
+    /// The number of its vCPUs: the ones whose own descriptors its VMM keeps open, as it must to
+    /// run them. Through these and the VM's own the kernel-side tick reads them all, where it is
+    /// allowed.
     pub vcpus: usize,
-    /// Which stats fds there are to read it by.
+    /// The stats fds by which it can be read.
     pub access: Access,
 }
 
-/// How a VM's statistics can be read from outside without the kernel-side tick; in words by
+/// The means to read a VM's statistics from outside without the kernel-side tick; in words by
 /// `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Its VMM keeps stats fds open, which can be borrowed.
     StatsFds {
-        /// How many vCPUs have one.
+        /// The number of vCPUs that have one.
         vcpus: usize,
         /// Whether the VM as a whole has one.
         vm: bool,
@@ -59,74 +66,77 @@ impl fmt::Display for Access {
     }
 }
 
-/// What [`scan_all`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scan {
-    /// The VMs, by process id.
-    pub vms: Vec<Vm>,
-    /// Processes of others, of which we may not see whether they have a VM. Seldom any, as root.
-    pub hidden: usize,
-}
-
-/// Finds all VMs on this host that we may see.
-///
-/// # Errors
-/// `Io` if /proc cannot be read.
-pub fn scan_all() -> Result<Scan> {
-    let mut found = Scan::default();
-    for pid in procfs::pids()? {
-        match procfs::links(pid, KvmLink::parse) {
-            Ok(links) => found.vms.extend(vms(pid, &group(&links))),
-            // The kernel's own threads have no command line, and no VM.
-            Err(error) if procfs::is_denied(&error) => {
-                found.hidden += usize::from(!procfs::cmdline(pid).is_empty());
-            }
-            // Ended meanwhile.
-            Err(_) => {}
-        }
-    }
-    Ok(found)
-}
-
 /// Finds the VMs of one process: one, with most VMMs.
 ///
 /// # Errors
-/// `NotFound` if there is no such process or it has no VM, `Denied` if we may not see its fds.
+/// `NotFound` if there is no such process or it made no VM, `Denied` if we may not see its fds,
+/// `Busy` if it does not let itself be looked at.
 pub fn scan(pid: u32) -> Result<Vec<Vm>> {
-    vm_fds(pid).map(|fds| vms(pid, &fds))
+    Host::default().vms(pid)
 }
 
-/// The KVM fds of a process, by VM; at least one VM.
+impl Host {
+    /// [`scan`] by the helper process that there is.
+    ///
+    /// # Errors
+    /// As [`scan`].
+    pub fn vms(&self, pid: u32) -> Result<Vec<Vm>> {
+        vm_fds(self, pid, |_| false).map(|fds| vms(self, pid, &fds))
+    }
+}
+
+/// The KVM fds of a process that it made, by VM; at least one VM. Of duplicates one `is_held` is
+/// taken, or else the first.
 ///
 /// # Errors
 /// As [`scan`].
-pub(super) fn vm_fds(pid: u32) -> Result<Vec<VmFds>> {
-    let links = procfs::links(pid, KvmLink::parse).map_err(|e| procfs::unseen(pid, e))?;
-    let vms = group(&links);
+pub(super) fn vm_fds(host: &Host, pid: u32, is_held: impl Fn(Place) -> bool) -> Result<Vec<VmFds>> {
+    let mut seen = host.look(pid, Care { makers: false, ..Care::FULL })?;
+    // The makers are read only if a stats fd is new: that takes a descriptor.
+    if seen.kvm.iter().any(|seen| seen.link.is_stats() && !is_held((seen.fd, seen.link))) {
+        seen = host.look(pid, Care::FULL)?;
+    }
+    let made = owner::made(host, pid, &seen, &is_held);
+    let vms = group(match &made {
+        Made::Here(fds) | Made::Somewhere(fds) => fds,
+        Made::Elsewhere => &[],
+    });
     if vms.is_empty() {
-        let text = format!(
-            "pid {pid} ({}) has no KVM virtual machine open: give the pid of a VMM; \
-             `vmstrobe list` shows them",
-            procfs::comm(pid)
-        );
+        let comm = host.comm(pid);
+        let what = match made {
+            Made::Elsewhere => "only has descriptors of other processes' virtual machines",
+            _ if seen.is_crowded => {
+                "has so many descriptors that not all are looked at, and no KVM virtual machine \
+                 among those that are"
+            }
+            _ => "has no KVM virtual machine open",
+        };
+        let text =
+            format!("pid {pid} ({comm}) {what}: give the pid of a VMM; `vmstrobe list` shows them");
         return Err(Error::new(ErrorKind::NotFound, text));
     }
     Ok(vms)
 }
 
-/// What the command line of a process calls its VM.
-pub(super) fn vm_name(pid: u32) -> Option<String> {
-    proc::vm_name(&procfs::cmdline(pid))
+/// Returns the name that the command line of a process gives to its VM.
+pub(super) fn vm_name(host: &Host, pid: u32) -> Option<String> {
+    proc::vm_name(&host.cmdline(pid))
 }
 
-fn vms(pid: u32, fds: &[VmFds]) -> Vec<Vm> {
+/// The VMs of a process that made these descriptors.
+pub(crate) fn vms_of(host: &Host, pid: u32, made: &[Place]) -> Vec<Vm> {
+    vms(host, pid, &group(made))
+}
+
+fn vms(host: &Host, pid: u32, fds: &[VmFds]) -> Vec<Vm> {
     if fds.is_empty() {
         return Vec::new();
     }
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // Without one it ended just now.
-    let Some(start_time_ticks) = proc::start_time_ticks(&stat) else { return Vec::new() };
-    let name = vm_name(pid);
+    let (Some(start_time_ticks), Some(uid)) = (host.start_time_ticks(pid), host.uid(pid)) else {
+        return Vec::new();
+    };
+    let name = vm_name(host, pid);
     let vm = |(at, fds): (usize, &VmFds)| Vm {
         pid,
         name: match (&name, at) {
@@ -135,6 +145,7 @@ fn vms(pid: u32, fds: &[VmFds]) -> Vec<Vm> {
             (None, at) => Some(numbered(&pid.to_string(), at)),
         },
         start_time_ticks,
+        uid,
         vcpus: fds.vcpus.len(),
         access: fds.access(),
     };
@@ -147,29 +158,30 @@ pub(super) fn numbered(name: &str, at: usize) -> String {
 }
 
 /// An fd of a process: its number, and what its link must be.
-pub(super) type Place = (RawFd, KvmLink);
+pub(crate) type Place = (RawFd, KvmLink);
 
 /// The fds of one object, by any of which its statistics can be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ObjectFds {
-    /// The vCPU's id; the VM has none.
+    /// The vCPU's id; `None` for the VM.
     pub(super) vcpu: Option<u32>,
-    /// Its statistics, readable as they are.
+    /// Its stats fd, which can be read as it is.
     pub(super) stats: Option<Place>,
-    /// The object's own, for the kernel-side tick: those of a VM by number, of a vCPU at most one.
+    /// The object's own fds, for the kernel-side tick: a VM's in ascending order, a vCPU's at most
+    /// one.
     pub(super) plain: Vec<Place>,
 }
 
 /// The KVM fds of one VM, by their numbers in its process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct VmFds {
-    /// The VM's own, ascending: mostly one.
+    /// The VM's own fds, ascending; mostly one.
     own: Vec<RawFd>,
-    /// Of vCPUs, by id.
+    /// The vCPUs' own fds, by id.
     vcpus: BTreeMap<u32, RawFd>,
-    /// Of vCPUs' statistics, by vCPU id.
+    /// The vCPUs' stats fds, by vCPU id.
     vcpu_stats: BTreeMap<u32, RawFd>,
-    /// Of the VM's statistics.
+    /// The VM's stats fd.
     vm_stats: Option<RawFd>,
 }
 
@@ -201,77 +213,6 @@ impl VmFds {
     fn is_bare(&self) -> bool {
         self.vcpus.is_empty() && self.vcpu_stats.is_empty() && self.vm_stats.is_none()
     }
-}
-
-/// Divides a process's KVM fds among its VMs; `links` ascending by fd.
-///
-/// An fd belongs to the VM whose own fd is the greatest below it. Where that leaves one VM without
-/// an fd that another has twice, the VMs were made first, and fds of one id go to them in turn. Of
-/// two fds of one id in one VM the higher counts: QEMU leaves one behind when a vCPU is unplugged
-/// and plugged again.
-fn group(links: &[(RawFd, KvmLink)]) -> Vec<VmFds> {
-    let of = |pick: fn(KvmLink) -> Option<u32>| -> Vec<(RawFd, u32)> {
-        links.iter().filter_map(|&(fd, link)| Some((fd, pick(link)?))).collect()
-    };
-    let vms = of(|link| (link == KvmLink::Vm).then_some(0));
-    let vcpus = of(|link| if let KvmLink::Vcpu(id) = link { Some(id) } else { None });
-    let vcpu_stats = of(|link| if let KvmLink::VcpuStats(id) = link { Some(id) } else { None });
-    let vm_stats = of(|link| (link == KvmLink::VmStats).then_some(0));
-
-    let vcpus = share_out(&vms, &vcpus, |_, _| true);
-    let vcpu_stats = share_out(&vms, &vcpu_stats, |vm, id| vcpus[vm].contains_key(&id));
-    let vm_stats = share_out(&vms, &vm_stats, |_, _| true);
-    let own: Vec<RawFd> = vms.iter().map(|&(fd, _)| fd).collect();
-    let all = own.iter().zip(vcpus).zip(vcpu_stats).zip(vm_stats);
-    let vm = |(((&own, vcpus), vcpu_stats), vm_stats): (_, BTreeMap<_, _>)| VmFds {
-        own: vec![own],
-        vcpus,
-        vcpu_stats,
-        vm_stats: vm_stats.get(&0).copied(),
-    };
-    let mut vms: Vec<VmFds> = all.map(vm).collect();
-    // A VMM may hold its VM by several fds (crosvm does): those that nothing belongs to are no VMs,
-    // but the VM's, if there is only one that they can be of.
-    if !vms.iter().all(VmFds::is_bare) {
-        vms.retain(|vm| !vm.is_bare());
-    }
-    if let [vm] = &mut vms[..] {
-        vm.own = own;
-    }
-    vms
-}
-
-/// Divides fds of one kind, each with its id, among VMs of which `may_own` says who can have one.
-fn share_out(
-    vms: &[(RawFd, u32)],
-    fds: &[(RawFd, u32)],
-    may_own: impl Fn(usize, u32) -> bool,
-) -> Vec<BTreeMap<u32, RawFd>> {
-    let mut by_order = vec![BTreeMap::new(); vms.len()];
-    let mut in_turn = by_order.clone();
-    let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
-    if vms.is_empty() {
-        return in_turn;
-    }
-    // If nobody can, an owner is not known: then anybody can.
-    let owners = |id| -> Vec<usize> {
-        let owners: Vec<usize> = (0..vms.len()).filter(|&vm| may_own(vm, id)).collect();
-        if owners.is_empty() { (0..vms.len()).collect() } else { owners }
-    };
-    for &(fd, id) in fds {
-        let nearest = vms.partition_point(|&(vm, _)| vm < fd).saturating_sub(1);
-        by_order[nearest].insert(id, fd);
-        let (turn, owners) = (seen.entry(id).or_default(), owners(id));
-        in_turn[owners[(*turn).min(owners.len() - 1)]].insert(id, fd);
-        *turn += 1;
-    }
-    let fits = seen.iter().all(|(&id, &count)| {
-        let holds = |&vm: &usize| by_order[vm].contains_key(&id);
-        let (owners, holders) = (owners(id), (0..vms.len()).filter(holds).collect::<Vec<_>>());
-        let all_may = holders.iter().all(|vm| owners.contains(vm));
-        all_may && holders.len() == count.min(owners.len())
-    });
-    if fits { by_order } else { in_turn }
 }
 
 #[cfg(test)]

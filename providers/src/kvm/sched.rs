@@ -1,15 +1,16 @@
-//! What the kernel's scheduler knows of the threads that run vCPUs: how long each waited for a CPU
-//! while its vCPU wanted to run, which is the vCPU's steal time; how long it ran; which it is.
+//! The scheduler's statistics of the threads that run vCPUs: how long each waited for a CPU while
+//! its vCPU wanted to run, which is the vCPU's steal time; how long and how often it ran; and its
+//! id.
 //!
-//! Two ways: the kernel-side tick follows each vCPU to its thread (`bpf/threads.rs`); else the
-//! thread is told by what a VMM leaves in /proc (`threads`), where a thread of ours asks for its
-//! times (`schedstat`, `poller`), and a tick copies what it found (`source`).
+//! There are two ways to read them. The kernel-side tick follows each vCPU to its thread
+//! (`bpf/threads.rs`). Without it, the thread is found by its traces in /proc (`threads`), a thread
+//! of this process reads its times there (`schedstat`, `poller`), and a tick copies them
+//! (`source`).
 //!
 //! Invariant: objects are the vCPUs of a provider of KVM's, under its paths, indexes and keys, and
 //! end with them: no row outlives its vCPU.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{
@@ -18,10 +19,10 @@ use vmstrobe_core::{
 };
 
 use super::bpf::AccelMode;
-use super::{Borrowed, Opened, OwnKvm};
-use crate::fd::{KvmFd, Opener};
-use crate::process::Process;
+use super::{Borrowed, OwnKvm};
+use crate::procfs;
 
+mod vcpu;
 mod schedstat;
 mod threads;
 mod poller;
@@ -30,6 +31,7 @@ mod source;
 use poller::Poller;
 pub(crate) use schedstat::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS};
 use source::{SchedSource, Watched};
+pub(crate) use vcpu::{Vcpu, VcpuOwner};
 
 /// The provider's name.
 const NAME: &str = "sched";
@@ -65,7 +67,8 @@ const ROWS_PER_SOURCE: usize = 64;
 ///
 /// * by [`OwnKvm::add_vcpu_here`], which was called on it;
 /// * by the vCPU's stats fd, which names the thread that made it, in QEMU its own; not if that is
-///   the VMM's main thread, or has made several, and not in a pid namespace;
+///   the VMM's main thread, or has made several, and in a pid namespace only if QEMU has named its
+///   threads ([`Borrowed::use_names`]);
 /// * by the thread's name, `CPU <n>/KVM` (QEMU), `fc_vcpu <n>` (Firecracker), `vcpu<n>` (Cloud
 ///   Hypervisor), `crosvm_vcpu<n>` or `kvm-vcpu-<n>` (kvmtool), if there is just one for each vCPU
 ///   of the process.
@@ -93,64 +96,19 @@ pub struct Sched {
     news: Mutex<News>,
 }
 
-/// What is worth a warning for as long as it is so.
+/// The conditions to warn of for as long as they last.
 #[derive(Debug, Default)]
 struct News {
-    /// Why threads are not read by the kernel-side tick, though it is there.
+    /// The reason why threads are not read by the kernel-side tick, although it can be used.
     refused: Option<String>,
-    /// How many vCPUs were left out at the last look, because their threads cannot be told.
+    /// The number of vCPUs that were left out at the last look, because their threads cannot be
+    /// told.
     untold: usize,
 }
 
-/// Who has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
-    /// Looks whether there are others than before.
-    fn look(&self);
-
-    /// The vCPUs there were at the last look, in the order of its objects.
-    fn vcpus(&self) -> Vec<Vcpu>;
-
-    /// What its vCPUs were opened with.
-    fn opener(&self) -> &Opener;
-}
-
-/// A vCPU of a provider of KVM's.
-#[derive(Clone, Debug)]
-pub(crate) struct Vcpu {
-    pub(crate) path: Box<str>,
-    index: Option<u32>,
-    key: u64,
-    /// Keeps it, and says whether it is gone.
-    pub(crate) fd: Arc<KvmFd>,
-    /// `None`: it is of this process.
-    process: Option<Arc<Process>>,
-    /// The thread that runs it, if its VMM has said so.
-    thread_id: Option<u32>,
-}
-
-impl Vcpu {
-    /// `None` of a VM.
-    pub(super) fn of(opened: &Opened, process: Option<&Arc<Process>>) -> Option<Self> {
-        let Object { path, index, schema, key } = &opened.object;
-        (*schema.target() == Target::Vcpu).then(|| Self {
-            path: path.clone(),
-            index: *index,
-            key: *key,
-            fd: Arc::clone(&opened.fd),
-            process: process.cloned(),
-            thread_id: opened.thread_id,
-        })
-    }
-
-    /// The process of its VMM.
-    pub(crate) fn pid(&self) -> u32 {
-        self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
-    }
-}
-
 impl Borrowed {
-    /// The scheduler's statistics of these vCPUs: another provider at each call. Whoever asks it
-    /// for its objects has this one look for its own anew.
+    /// Returns a new provider of the scheduler's statistics of these vCPUs. If it is asked for its
+    /// objects, this one looks for its own anew.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
@@ -160,7 +118,7 @@ impl Borrowed {
 }
 
 impl OwnKvm {
-    /// The scheduler's statistics of these vCPUs: another provider at each call.
+    /// Returns a new provider of the scheduler's statistics of these vCPUs.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
@@ -171,12 +129,8 @@ impl OwnKvm {
 
 impl Sched {
     fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
-        Ok(Self {
-            owner,
-            schema: schema(),
-            poller: Arc::new(Poller::start()?),
-            news: Mutex::default(),
-        })
+        let poller = Arc::new(Poller::start(owner.opener().accel().broker())?);
+        Ok(Self { owner, schema: schema(), poller, news: Mutex::default() })
     }
 
     /// Whether the kernel-side tick reads them, some of which nothing else may be able to read.
@@ -303,6 +257,16 @@ impl Provider for Sched {
         let mut warnings = accel.warnings();
         let mut warn = |text| warnings.push(Error::new(ErrorKind::Unsupported, text));
         let news = self.news();
+        let in_container = news.untold > 0 && !procfs::sees_every_process();
+        if in_container {
+            warn(format!(
+                "which threads run {} of the vCPUs cannot be told in a pid namespace (a \
+                 container): start QEMU with -name NAME,debug-threads=on, or name its QMP socket \
+                 (--from-qmp), or run vmstrobe outside",
+                news.untold
+            ));
+            return warnings;
+        }
         if let Some(why) = &news.refused {
             warn(format!("threads of vCPUs are not read by the kernel-side tick: {why}"));
         }

@@ -1,4 +1,4 @@
-//! Who wants values younger than his call ([`Calls`]): from the callers to the poller, and back.
+//! Calls for values that are newer than the call ([`Calls`]): from callers to the poller, and back.
 //!
 //! A call is numbered when it is made. The poller notes the last number before it asks QEMU, and
 //! with the answer it answers all calls up to that one: so many callers share one query, and a call
@@ -32,9 +32,10 @@ pub(super) struct Calls {
 struct State {
     /// False while there is nobody to be asked.
     is_open: bool,
-    /// How many calls were made.
+    /// The number of calls that were made.
     made: u64,
-    /// Those that wait, or have not seen their answer yet, as they were made: one a waiting thread.
+    /// The calls that wait, or have not seen their answer yet, in the order in which they were
+    /// made: one for each waiting thread.
     calls: Vec<Call>,
 }
 
@@ -46,7 +47,7 @@ struct Call {
     answer: Option<Answer>,
 }
 
-/// What becomes of a call: the values are there, or QEMU will not say.
+/// The answer to a call: the values are there, or QEMU will not say.
 pub(super) type Answer = std::result::Result<(), Refusal>;
 
 impl Calls {

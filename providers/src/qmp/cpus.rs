@@ -1,16 +1,17 @@
-//! What QEMU calls its vCPUs, for who knows them by the thread that runs them.
+//! QEMU's names for its vCPUs, by the thread that runs each.
 //!
 //! A KVM stats fd says which thread made its vCPU, QEMU's `query-cpus-fast` says which vCPU a
 //! thread runs, and in QEMU each vCPU is made by its own thread.
 //!
 //! Invariant: a name is given for certain or not at all. The kernel numbers that thread as the host
-//! does, QEMU as its own pid namespace does: /proc translates.
+//! does, QEMU as its own pid namespace does: /proc translates, unless we are in a container, which
+//! `kvm/attach/names` sees to.
 
 use std::collections::HashMap;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What QEMU calls a vCPU.
+/// QEMU's name for a vCPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CpuName {
     /// `cpu-index`.
@@ -47,14 +48,14 @@ impl CpuNames {
         self.with(|names| *names = new);
     }
 
-    /// The vCPU whose stats fd has that id string, `kvm-<tid>/vcpu-<n>`, in that process.
-    pub(crate) fn of_stats(&self, pid: u32, id: &str) -> Option<CpuName> {
-        if self.with(|names| names.is_empty()) {
-            return None;
-        }
-        let thread = thread_of(id)?;
-        let status = fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?;
-        self.get(innermost(&status)?)
+    /// Returns all of them, each with its thread's id as QEMU sees it.
+    pub(crate) fn all(&self) -> Vec<(u32, CpuName)> {
+        self.with(|names| names.iter().map(|(thread, name)| (*thread, name.clone())).collect())
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.with(|names| names.is_empty())
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut HashMap<u32, CpuName>) -> T) -> T {
@@ -69,8 +70,14 @@ pub(crate) fn thread_of(id: &str) -> Option<u32> {
     thread.parse().ok()
 }
 
-/// What a thread is called in its own pid namespace: the last number of `NSpid` in its status,
-/// which kernels without such namespaces leave out.
+/// Returns the number that a thread of that process has in its own pid namespace; `None` if the
+/// process has no such thread. To be called by the broker, to which /proc shows all processes.
+pub(crate) fn own_number(pid: u32, thread: u32) -> Option<u32> {
+    innermost(&fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).ok()?)
+}
+
+/// Returns the number of a thread in its own pid namespace: the last of `NSpid` in its status, a
+/// line that kernels without such namespaces leave out.
 fn innermost(status: &str) -> Option<u32> {
     let number = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key))?;
@@ -82,10 +89,6 @@ fn innermost(status: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn name(index: u32) -> CpuName {
-        CpuName { index, path: format!("/cpu[{index}]").into() }
-    }
 
     #[test]
     fn ids_name_their_thread() {
@@ -116,16 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn only_a_thread_of_that_process_has_a_name() {
-        let names = CpuNames::default();
+    fn only_a_thread_of_that_process_has_a_number() {
         let (pid, thread) = (std::process::id(), rustix::thread::gettid().as_raw_nonzero().get());
-        let id = format!("kvm-{thread}/vcpu-0");
-        assert_eq!(names.of_stats(pid, &id), None);
-        names.replace([(thread as u32, name(3)), (1, name(1))]);
-        assert_eq!(names.of_stats(pid, &id), Some(name(3)));
-        assert_eq!(names.of_stats(pid, "kvm-1/vcpu-0"), None, "a thread, but not of this process");
-        assert_eq!(names.of_stats(pid, "kvm-x/vcpu-0"), None);
-        names.replace([]);
-        assert_eq!(names.of_stats(pid, &id), None);
+        let own = own_number(pid, thread.cast_unsigned());
+        assert_eq!(
+            own,
+            fs::read_to_string("/proc/thread-self/status").ok().and_then(|s| innermost(&s))
+        );
+        assert!(own.is_some());
+        assert_eq!(own_number(pid, 1), None, "a thread, but not of this process");
+        assert_eq!(own_number(u32::MAX, 1), None);
     }
 }

@@ -3,8 +3,8 @@
 //! A text ends where its brackets balance, not at the end of a line: a monitor with `pretty=on`
 //! spreads it over many.
 //!
-//! Invariant: of one text at most [`MAX_REPLY_BYTES`] are kept, and each byte is looked at once.
-//! What begins with anything but `{` is refused at its first byte.
+//! Invariant: of one text at most [`MAX_REPLY_BYTES`] are kept, and each byte is looked at once. A
+//! text that begins with anything but `{` is refused at its first byte.
 
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ impl Framer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Where the next whole text is, if it has come.
+    /// Returns the range of the next whole text, if it has come.
     ///
     /// # Errors
     /// `Malformed` if what comes is no JSON object, `TooLarge` if it has no end within

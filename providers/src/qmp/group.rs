@@ -13,15 +13,15 @@ use std::sync::Arc;
 use vmstrobe_core::wire::{MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES};
 use vmstrobe_core::{Desc, Error, ErrorKind, Result, Schema, Target, WORD_BYTES};
 
-use super::message::{StatValue, StatsResult, StatsSchema, StatsSchemaValue, printable};
+use super::message::{StatValue, StatsResult, StatsSchema, StatsSchemaValue};
 
 /// The most bytes of values and of schemas that one QEMU's objects may take. 4096 vCPUs of Linux
 /// 6.18 take 5 MB.
 pub(super) const MAX_HELD_BYTES: usize = 64 << 20;
-/// What a descriptor of a schema takes, with its name.
+/// The bytes that are counted for a descriptor of a schema, with its name.
 const DESC_BYTES: usize = 128;
 
-/// What is left of [`MAX_HELD_BYTES`].
+/// The bytes that are left of [`MAX_HELD_BYTES`].
 #[derive(Debug)]
 pub(super) struct Budget(usize);
 
@@ -39,7 +39,7 @@ impl Budget {
     }
 }
 
-/// What one object has: places in the schema, ascending, with QEMU's values.
+/// The statistics of one object: places in the schema, ascending, with QEMU's values.
 pub(super) type Placed<'a> = Vec<(usize, &'a StatValue)>;
 
 /// A provider's target.
@@ -47,7 +47,7 @@ pub(super) type Placed<'a> = Vec<(usize, &'a StatValue)>;
 pub(super) struct Group {
     /// With all that an object can have.
     schema: Arc<Schema>,
-    /// Where the statistics of a name are in it: several, if QEMU has two of one name.
+    /// The places of the statistics of a name in it: several, if QEMU has two of one name.
     places: HashMap<Box<str>, Vec<usize>>,
     /// Schemas of objects that lack some, by what they have.
     parts: HashMap<Box<[usize]>, Arc<Schema>>,
@@ -79,8 +79,8 @@ impl Group {
             known.places.get(&desc.name)?.get(nth).map(|&at| known.schema.descs()[at].size)
         });
         let sizes: Vec<u16> = sizes.map(|size| size.unwrap_or(1)).collect();
-        let (provider, target) = (printable(&schema.provider), printable(&schema.target));
-        let schema = laid_out(&provider, Target::from_name(&target), descs.iter(), sizes)?;
+        let target = Target::from_name(&schema.target);
+        let schema = laid_out(&schema.provider, target, descs.iter(), sizes)?;
         Ok(Self { schema, places, parts: HashMap::new() })
     }
 
@@ -88,8 +88,9 @@ impl Group {
         &self.schema
     }
 
-    /// Which statistics an object has. Those that are not in the schema are left out, as is what
-    /// cannot be read. Of several of one name the n-th is the n-th.
+    /// Finds the places of an object's statistics in the schema. A statistic that is not in the
+    /// schema is left out, and so is one that cannot be read. Of several of one name, the n-th has
+    /// the n-th place of that name.
     pub(super) fn place<'a>(&self, result: &'a StatsResult<'_>) -> Placed<'a> {
         let mut placed = Placed::with_capacity(result.stats.len().min(self.schema.descs().len()));
         let mut taken = vec![0; self.schema.descs().len()];
@@ -169,7 +170,7 @@ impl Group {
         self.parts.retain(|_, schema| Arc::strong_count(schema) > 1);
     }
 
-    /// What the schemas of its parts take of the budget.
+    /// Returns the bytes that the schemas of its parts take of the budget.
     pub(super) fn spent(&self) -> usize {
         self.parts.keys().map(|part| part.len() * DESC_BYTES).sum()
     }

@@ -26,7 +26,7 @@ pub(super) const MAX_BUCKETS: usize = u16::MAX as usize;
 /// The most characters of QEMU's own words in an error of ours.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// What QEMU answers to a command.
+/// QEMU's answer to a command.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer<T> {
     /// It was done.
@@ -139,12 +139,12 @@ pub(super) enum StatValue {
     Number(u64),
     /// At most [`MAX_BUCKETS`] numbers, in QEMU's order.
     List(Vec<u64>),
-    /// What no word can hold.
+    /// A value that no word can hold.
     Unreadable,
 }
 
 impl StatValue {
-    /// How many words it takes; 0 if it cannot be had.
+    /// Returns the number of words that it takes; 0 if it cannot be had.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Number(_) => 1,
@@ -169,7 +169,7 @@ pub(super) fn stats_arguments(target: &str, providers: Option<&[&str]>) -> Strin
 
 /// Is it an event, which may come between a command and its answer?
 pub(super) fn is_event(text: &[u8]) -> bool {
-    // What QEMU begins with in an answer, so that a long one is not read twice.
+    // QEMU's answers begin so: a long one is not read twice.
     !text.starts_with(b"{\"return\"") && serde_json::from_slice::<Event>(text).is_ok()
 }
 
@@ -217,14 +217,9 @@ fn malformed(what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Malformed, format!("this is not QMP as QEMU speaks it: {what}"))
 }
 
-/// Words of a peer, short and harmless to a terminal.
+/// Words of a peer, short enough for an error.
 pub(super) fn quoted(words: &str) -> String {
-    printable(&words.chars().take(QUOTE_CHARS_MAX).collect::<String>())
-}
-
-/// A name from a peer, harmless to a terminal.
-pub(super) fn printable(name: &str) -> String {
-    name.replace(char::is_control, "\u{fffd}")
+    words.chars().take(QUOTE_CHARS_MAX).collect()
 }
 
 impl StatsSchemaValue {

@@ -15,8 +15,11 @@ use std::time::Duration;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
+use crate::host::Host;
+
 mod message;
 mod framer;
+mod peer;
 mod session;
 mod cpus;
 mod group;
@@ -29,8 +32,9 @@ mod poller;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cpus::thread_of;
 pub use cpus::{CpuName, CpuNames};
+pub(crate) use cpus::{own_number, thread_of};
+use peer::Peer;
 use poller::{Poller, Shared};
 use session::{REPLY_LIMIT, Wake};
 use source::QmpSource;
@@ -41,7 +45,7 @@ const ROWS_PER_SOURCE: usize = 64;
 /// The longest that one call for newer values takes: as long as QEMU is waited for.
 const REFRESH_LIMIT: Duration = REPLY_LIMIT;
 
-/// What of a QEMU's statistics to take over QMP.
+/// The part of a QEMU's statistics to take over QMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QmpShare {
     /// Everything.
@@ -79,6 +83,7 @@ pub enum QmpShare {
 pub struct Qmp {
     socket: String,
     vm_name: String,
+    host: Host,
     shared: Arc<Shared>,
     worker: Arc<Worker>,
 }
@@ -92,39 +97,50 @@ impl Qmp {
     /// is not QMP that is spoken, `TooLarge` if one of the limits does not hold, `Unsupported` if
     /// QEMU is older than 7.1, `Io` otherwise.
     pub fn connect(socket: &Path, share: QmpShare) -> Result<Self> {
+        Self::connect_by(socket, share, &Host::default())
+    }
+
+    /// As [`Qmp::connect`], but the host's broker connects, now and whenever QEMU has closed the
+    /// connection: the thread that asks needs no capability to reach another user's socket. If QEMU
+    /// does not answer, the host looks whether its process is stopped.
+    ///
+    /// # Errors
+    /// As [`Qmp::connect`].
+    pub fn connect_by(socket: &Path, share: QmpShare, host: &Host) -> Result<Self> {
         let (wake, shared) = (Wake::new()?, Arc::new(Shared::new()?));
-        let (poller, vm_name) = Poller::connect(PathBuf::from(socket), share, &wake, &shared)?;
+        let path = PathBuf::from(socket);
+        let (poller, vm_name) = Poller::connect(path, share, host.clone(), &wake, &shared)?;
         let thread = thread::Builder::new()
             .name("vmstrobe-qmp".to_owned())
             .spawn(move || poller.run())
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the poller", error))?;
         let worker = Arc::new(Worker { wake, thread: Some(thread) });
         let socket = socket.display().to_string();
-        Ok(Self { socket, vm_name, shared, worker })
+        Ok(Self { socket, vm_name, host: host.clone(), shared, worker })
     }
 
-    /// The process behind the socket: QEMU, or who started it and handed it the socket. `None`
-    /// where the kernel does not tell, as in a container.
+    /// Returns the process behind the socket: QEMU, or the one that started it and handed it the
+    /// socket. `None` if it has no number in our pid namespace.
     pub fn peer_pid(&self) -> Option<u32> {
         self.shared.known().peer_pid
     }
 
-    /// What QEMU calls its VM (`-name`), or else what the socket's file is called. At most 128
-    /// characters, none of which disturbs a terminal.
+    /// Returns QEMU's name for its VM (`-name`), or else the name of the socket's file without its
+    /// extension. At most 128 characters, none of which disturbs a terminal.
     pub fn vm_name(&self) -> &str {
         &self.vm_name
     }
 
-    /// What QEMU calls its vCPUs, kept up to date, for [`Borrowed::use_names`].
+    /// Returns QEMU's names for its vCPUs, kept up to date, for [`Borrowed::use_names`].
     ///
     /// [`Borrowed::use_names`]: crate::Borrowed::use_names
     pub fn cpu_names(&self) -> CpuNames {
         self.shared.cpu_names.clone()
     }
 
-    /// What the answers of a QEMU say, without a QEMU: the objects with their words in the layout
-    /// of their schemas. `answers` is the other side of a connection byte for byte, from the
-    /// greeting on, to the commands that [`Qmp::connect`] and its rounds send.
+    /// Reads recorded answers of a QEMU, without a QEMU: returns the objects with their words in
+    /// the layout of their schemas. `answers` is QEMU's side of a connection byte for byte, from
+    /// the greeting on, to the commands that [`Qmp::connect`] and its rounds send.
     ///
     /// It does no I/O, and takes time and memory in proportion to the bytes.
     ///
@@ -147,7 +163,8 @@ impl Provider for Qmp {
         Ok(self.shared.known().schemas.clone())
     }
 
-    /// What QEMU had at the last round; nothing while it is not connected. Never waits for QEMU.
+    /// Returns the objects that QEMU had at the last round or refresh; none while it is not
+    /// connected. Never waits for QEMU.
     fn objects(&self) -> Result<Vec<Object>> {
         Ok(self.shared.known().objects.iter().map(|(object, _)| object.clone()).collect())
     }
@@ -186,7 +203,8 @@ impl Provider for Qmp {
             return Ok(());
         }
         let called = self.shared.calls.call(target, REFRESH_LIMIT);
-        called.map_err(|fault| talk::in_words(fault, &self.socket))
+        let peer = || Peer::of(self.peer_pid(), &self.host);
+        called.map_err(|fault| talk::in_words(fault, &self.socket, peer))
     }
 }
 

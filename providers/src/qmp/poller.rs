@@ -6,11 +6,11 @@
 //! ends the round, and nothing more is sent until it has come. A connection that is lost takes its
 //! objects with it, and is tried again once a second.
 //!
-//! Who calls for newer values of a target ([`Calls`]) is served at once, in a rest and between the
+//! A call for newer values of a target ([`Calls`]) is served at once, in a rest and between the
 //! queries of a round. A round that is due comes before the next call.
 //!
-//! Invariant: QEMU is never waited for under a lock. What [`Shared`] shows is what was known at the
-//! end of the last round, or since of a target that was called for.
+//! Invariant: QEMU is never waited for under a lock. [`Shared`] shows the state at the end of the
+//! last round, or for a target that was called for since, at the end of that query.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,25 +22,27 @@ use vmstrobe_core::{Object, Result, Schema, Target};
 use super::QmpShare;
 use super::calls::Calls;
 use super::cpus::CpuNames;
+use super::peer::Peer;
 use super::session::{Asked, Fault, Session, Wake};
 use super::source::Block;
 use super::table::{Query, Table};
 use super::talk;
+use crate::host::Host;
 
 /// From the start of one round to the start of the next.
 pub(super) const QMP_PERIOD: Duration = Duration::from_millis(100);
-/// How often schemas and vCPUs are asked for, and a lost connection is tried again.
+/// The period in which schemas and vCPUs are asked for, and a lost connection is tried again.
 const RENEW_PERIOD: Duration = Duration::from_secs(1);
 /// The longest that all of connecting takes, or a round.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long the poller rests if the system refuses to wait, which takes being out of memory.
+/// The poller's pause if the system refuses to wait, which takes being out of memory.
 const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 
-/// What is known of a QEMU, for its provider.
+/// The state that the poller shares with its provider: its knowledge of a QEMU, and the calls.
 #[derive(Debug)]
 pub(super) struct Shared {
     known: Mutex<Known>,
-    /// What QEMU calls its vCPUs.
+    /// QEMU's names for its vCPUs.
     pub(super) cpu_names: CpuNames,
     pub(super) calls: Calls,
 }
@@ -73,11 +75,13 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Poller {
     socket: PathBuf,
+    /// Connects, and looks at the process behind the socket.
+    host: Host,
     wake: Arc<Wake>,
     shared: Arc<Shared>,
     table: Table,
     session: Option<Session>,
-    /// When to ask for schemas and vCPUs again.
+    /// The time at which schemas and vCPUs are asked for again.
     renew_at: Instant,
 }
 
@@ -89,12 +93,16 @@ impl Poller {
     pub(super) fn connect(
         socket: PathBuf,
         share: QmpShare,
+        host: Host,
         wake: &Arc<Wake>,
         shared: &Arc<Shared>,
     ) -> Result<(Self, String)> {
         let deadline = Instant::now() + CONNECT_LIMIT;
-        let said = |fault| talk::in_words(fault, &socket.display().to_string());
-        let mut session = Session::open(&socket, wake, deadline).map_err(said)?;
+        let shown = socket.display().to_string();
+        let said = |fault| talk::in_words(fault, &shown, || None);
+        let mut session = Session::open(&socket, &host, wake, deadline).map_err(said)?;
+        let peer = session.peer_pid();
+        let said = |fault| talk::in_words(fault, &shown, || Peer::of(peer, &host));
         let file = socket.file_stem().unwrap_or_default().to_string_lossy();
         let name = talk::vm_name(&mut session, &file).map_err(said)?;
         let mut poller = Self {
@@ -104,6 +112,7 @@ impl Poller {
             session: None,
             renew_at: Instant::now(),
             socket: socket.clone(),
+            host: host.clone(),
         };
         poller.begin(session).map_err(said)?;
         poller.publish();
@@ -149,7 +158,7 @@ impl Poller {
     /// A round, or a try to connect again.
     fn turn(&mut self, deadline: Instant) -> Asked<()> {
         let Some(session) = &mut self.session else {
-            let session = Session::open(&self.socket, &self.wake, deadline)?;
+            let session = Session::open(&self.socket, &self.host, &self.wake, deadline)?;
             // One who greets and then is late or refuses is asked again in rounds.
             return self.begin(session);
         };
@@ -157,7 +166,7 @@ impl Poller {
         self.round()
     }
 
-    /// What is called for, outside the rounds.
+    /// Serves the calls, outside the rounds.
     fn serve(&mut self, deadline: Instant) -> Asked<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         session.settle(deadline)?;
@@ -195,7 +204,7 @@ impl Poller {
         Ok(wanted)
     }
 
-    /// One query, and the answer to who called for it before it was sent.
+    /// Sends one query, and answers the calls for its target that were made before.
     fn ask(&mut self, query: &Query) -> Asked<()> {
         let Some(session) = &mut self.session else { return Ok(()) };
         let last = self.shared.calls.last();

@@ -4,8 +4,9 @@
 //! is not answered in time stays owed: the connection is kept, and the next answer that comes is
 //! that one's ([`Session::settle`]).
 //!
-//! Invariant: every wait has an end, and ends at once when the [`Wake`] says so. Nothing that the
-//! peer sends makes one longer: the time is asked before each read.
+//! Invariant: every wait has an end, and ends at once when the [`Wake`] says so, but for a look at
+//! the process behind a socket that does not greet. Nothing that the peer sends makes one longer:
+//! the time is asked before each read.
 
 use std::fs;
 use std::io;
@@ -26,20 +27,25 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::framer::Framer;
 use super::message::{self, Answer, Anything, Deserialize, Refusal};
+use super::peer::{self, Peer};
 use super::source::clock_ns;
 use super::talk::Ask;
+use crate::broker::Broker;
+use crate::host::Host;
 use crate::procfs;
+use crate::refusal;
+use crate::refusal::path::Use;
 
 /// The longest that one answer is waited for.
 pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that a greeting is waited for. Who has QEMU to himself is greeted within ms.
+/// The longest that a greeting is waited for. QEMU greets its only client within ms.
 pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
 /// The most answers to another client that are passed over. A client has at most so many under way.
 const OTHERS_ANSWERS_MAX: usize = 16;
 /// Ids of commands begin again here. QEMU reads a command byte by byte, 3 us each (10.0.2), so they
 /// are short; never are two commands under way.
 const IDS: u64 = 100;
-/// How often a socket is tried whose queue is full.
+/// The pause before a socket whose queue is full is tried again.
 const QUEUE_POLL: Duration = Duration::from_millis(10);
 /// The most bytes of one read.
 const READ_BYTES: usize = 1 << 16;
@@ -57,7 +63,7 @@ pub(super) enum Fault {
     Lost(Error),
 }
 
-/// What came of asking.
+/// The result of asking.
 pub(super) type Asked<T> = std::result::Result<T, Fault>;
 
 impl From<Error> for Fault {
@@ -122,10 +128,15 @@ pub(super) struct Session {
 
 impl Session {
     /// Connects, is greeted, and leaves negotiation mode.
-    pub(super) fn open(path: &Path, wake: &Arc<Wake>, deadline: Instant) -> Asked<Self> {
+    pub(super) fn open(
+        path: &Path,
+        host: &Host,
+        wake: &Arc<Wake>,
+        deadline: Instant,
+    ) -> Asked<Self> {
         let until = deadline.min(Instant::now() + GREETING_LIMIT);
         let mut session = Self {
-            socket: connected(path, wake, until)?,
+            socket: connected(path, host.broker(), wake, until)?,
             wake: Arc::clone(wake),
             framer: Framer::default(),
             read: vec![0; READ_BYTES].into(),
@@ -135,7 +146,10 @@ impl Session {
             owed: None,
         };
         let greeting = session.receive(until).map_err(|fault| match fault {
-            Fault::Late if !session.framer.is_inside() => busy(path).into(),
+            Fault::Late if !session.framer.is_inside() => {
+                let text = peer::no_greeting(path, Peer::of(session.peer_pid(), host).as_ref());
+                Error::new(ErrorKind::Busy, text).into()
+            }
             Fault::Late => {
                 let text = format!("{} does not finish its greeting", path.display());
                 Error::new(ErrorKind::Malformed, text).into()
@@ -169,7 +183,8 @@ impl Session {
         }
     }
 
-    /// The process that made the socket listen: QEMU, or who started it and handed the socket over.
+    /// Returns the process that made the socket listen: QEMU, or the one that started it and handed
+    /// the socket over.
     pub(super) fn peer_pid(&self) -> Option<u32> {
         procfs::peer_pid(&self.socket)
     }
@@ -266,9 +281,11 @@ impl Ask for Session {
     }
 }
 
-/// A socket connected to that path, which never blocks.
-fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Asked<OwnedFd> {
-    let meant = fs::metadata(path).map_err(|error| cannot_connect(path, error))?;
+/// A socket connected to that path by the broker, which never blocks.
+fn connected(path: &Path, broker: &Broker, wake: &Wake, deadline: Instant) -> Asked<OwnedFd> {
+    let file = path.to_owned();
+    let meant = broker.run_apart(move || fs::metadata(file))?;
+    let meant = meant.map_err(|error| cannot_connect(broker, path, error))?;
     if !meant.file_type().is_socket() {
         let text =
             format!("{} is no socket: give the path of QEMU's -qmp unix:PATH", path.display());
@@ -282,25 +299,19 @@ fn connected(path: &Path, wake: &Wake, deadline: Instant) -> Asked<OwnedFd> {
     loop {
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make a socket", errno))?;
-        match connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
+        let address = address.clone();
+        match broker.run_apart(move || connect(&socket, &address).map(|()| socket))? {
+            Ok(socket) => return Ok(socket),
             // Others wait to be served: QEMU's queue has room for one or two.
             Err(Errno::AGAIN | Errno::INTR) if Instant::now() < deadline => {
                 wake.wait(&[], Instant::now() + QUEUE_POLL)?;
             }
-            Err(Errno::AGAIN | Errno::INTR) => return Err(busy(path).into()),
-            Err(errno) => return Err(cannot_connect(path, errno.into()).into()),
+            Err(Errno::AGAIN | Errno::INTR) => {
+                return Err(Error::new(ErrorKind::Busy, peer::no_greeting(path, None)).into());
+            }
+            Err(errno) => return Err(cannot_connect(broker, path, errno.into()).into()),
         }
     }
-}
-
-fn busy(path: &Path) -> Error {
-    let text = format!(
-        "QEMU's QMP socket {} is taken by another client: QEMU serves one at a time; give it a \
-         second -qmp socket",
-        path.display()
-    );
-    Error::new(ErrorKind::Busy, text)
 }
 
 fn closed() -> Error {
@@ -311,23 +322,23 @@ fn failed(what: &str, errno: Errno) -> Error {
     Error::caused(ErrorKind::Io, format!("cannot {what} the QMP socket"), errno)
 }
 
-/// What to do about a path that cannot be connected to.
-fn cannot_connect(path: &Path, error: io::Error) -> Error {
-    let path = path.display();
+/// Makes the error for a path that cannot be connected to, with what to do about it.
+fn cannot_connect(broker: &Broker, path: &Path, error: io::Error) -> Error {
+    let shown = path.display();
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        let why = refusal::path::reason(broker, path, Use::Connect);
+        return Error::new(ErrorKind::Denied, format!("cannot connect to {shown}: {why}"));
+    }
     let (kind, text) = match error.kind() {
         io::ErrorKind::NotFound => (
             ErrorKind::NotFound,
-            format!("there is no {path}: start QEMU with -qmp unix:{path},server=on,wait=off"),
+            format!("there is no {shown}: start QEMU with -qmp unix:{shown},server=on,wait=off"),
         ),
         io::ErrorKind::ConnectionRefused => (
             ErrorKind::NotFound,
-            format!("nobody listens on {path}: the QEMU that made it has ended"),
+            format!("nobody listens on {shown}: the QEMU that made it has ended"),
         ),
-        io::ErrorKind::PermissionDenied => (
-            ErrorKind::Denied,
-            format!("no right to connect to {path}: run as root, or as QEMU's user"),
-        ),
-        _ => (ErrorKind::Io, format!("cannot connect to {path}")),
+        _ => (ErrorKind::Io, format!("cannot connect to {shown}")),
     };
     Error::caused(kind, text, error)
 }
@@ -345,11 +356,11 @@ mod tests {
         for (errno, kind, words) in [
             (Errno::NOENT, ErrorKind::NotFound, "start QEMU with -qmp unix:/x/qmp,server=on"),
             (Errno::CONNREFUSED, ErrorKind::NotFound, "nobody listens on /x/qmp"),
-            (Errno::ACCESS, ErrorKind::Denied, "no right to connect to /x/qmp: run as root"),
-            (Errno::PERM, ErrorKind::Denied, "run as root"),
+            (Errno::ACCESS, ErrorKind::Denied, "cannot connect to /x/qmp: the directory /x "),
+            (Errno::PERM, ErrorKind::Denied, "run vmstrobe as root"),
             (Errno::PROTOTYPE, ErrorKind::Io, "cannot connect to /x/qmp"),
         ] {
-            let error = cannot_connect(Path::new("/x/qmp"), errno.into());
+            let error = cannot_connect(&Broker::default(), Path::new("/x/qmp"), errno.into());
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().contains(words), "{error}");
         }

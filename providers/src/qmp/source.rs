@@ -30,13 +30,13 @@ pub(super) fn clock_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// What QEMU said last of one object.
+/// The values of one object in QEMU's last answer.
 #[derive(Debug)]
 pub(super) struct Block {
     seq: AtomicU64,
-    /// How many answers there were.
+    /// The number of answers so far.
     answers: AtomicU64,
-    /// When QEMU was asked, in ns of `CLOCK_MONOTONIC`: its values are no older than this.
+    /// The time at which QEMU was asked, in ns of `CLOCK_MONOTONIC`: the values are not older.
     asked_ns: AtomicU64,
     /// In the layout of the object's schema.
     words: Box<[AtomicU64]>,
@@ -92,7 +92,7 @@ pub(super) struct QmpSource {
 struct Row {
     // `None` where the object had gone before it was opened.
     block: Option<Arc<Block>>,
-    /// How many answers there were at the last tick.
+    /// The number of answers at the last tick.
     seen: u64,
 }
 

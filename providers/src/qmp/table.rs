@@ -13,7 +13,7 @@ use vmstrobe_core::{Object, Result, Schema, Target};
 use super::QmpShare;
 use super::cpus::CpuName;
 use super::group::{Budget, Group, Placed, too_large};
-use super::message::{self, Cpu, StatsResult, StatsSchema, printable};
+use super::message::{self, Cpu, StatsResult, StatsSchema};
 use super::source::Block;
 
 /// The most objects of one QEMU: as many as one sampler takes.
@@ -22,14 +22,14 @@ pub(super) const MAX_OBJECTS: usize = 65_536;
 pub(super) const MAX_SCHEMAS: usize = 32;
 /// The most bytes of an object's path.
 pub(super) const MAX_PATH_BYTES: usize = 1024;
-/// What an object takes beside its path and its values.
+/// The bytes that are counted for an object beside its path and its values.
 const OBJECT_BYTES: usize = 256;
 
-/// What a QEMU has, as far as it has told.
+/// The schemas and objects of a QEMU, as far as its answers have told.
 #[derive(Debug)]
 pub(super) struct Table {
     share: QmpShare,
-    /// What the VM's own object is called, which has no QOM path.
+    /// The path of the VM's own object, which has no QOM path.
     vm_path: Box<str>,
     /// In the order in which users see their objects.
     groups: Vec<(Group, Vec<Held>)>,
@@ -53,7 +53,7 @@ impl Drop for Held {
     }
 }
 
-/// What to ask a target's statistics by.
+/// A query for the statistics of one target.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) target: Target,
@@ -121,16 +121,16 @@ impl Table {
             return Err(too_large(format!("QEMU has {} vCPUs", cpus.len())));
         }
         cpus.iter().try_for_each(|cpu| path_fits(&cpu.qom_path))?;
-        self.cpus = cpus.iter().map(|cpu| (printable(&cpu.qom_path), cpu.cpu_index)).collect();
+        self.cpus = cpus.iter().map(|cpu| (cpu.qom_path.clone(), cpu.cpu_index)).collect();
         self.cpus_are_new = true;
         let name = |cpu: &Cpu| {
-            let path = printable(&cpu.qom_path).into();
+            let path = cpu.qom_path.as_str().into();
             (cpu.thread_id, CpuName { index: cpu.cpu_index, path })
         };
         Ok(cpus.iter().map(name).collect())
     }
 
-    /// What to ask in a round: one query a target.
+    /// Returns the queries of a round: one for each target.
     pub(super) fn queries(&self) -> Vec<Query> {
         let mut queries: Vec<Query> = Vec::new();
         for target in self.groups.iter().map(|(group, _)| group.schema().target()) {
@@ -167,7 +167,7 @@ impl Table {
                 continue;
             }
             let provider = schema.provider();
-            let ours = |result: &&StatsResult<'_>| printable(&result.provider) == provider;
+            let ours = |result: &&StatsResult<'_>| result.provider == provider;
             let ours: Vec<_> = results.iter().rev().filter(ours).collect();
             is_short |= self.apply_to(at, &ours, asked_ns)?;
         }
@@ -257,7 +257,7 @@ impl Held {
 }
 
 fn is_of(schema: &Schema, provider: &str, target: &str) -> bool {
-    *schema.provider() == *printable(provider) && *schema.target().name() == *printable(target)
+    schema.provider() == provider && schema.target().name() == target
 }
 
 /// The paths of a group's objects. The first VM without one has the VM's own.
@@ -269,7 +269,7 @@ fn paths_of(results: &[&StatsResult<'_>], schema: &Schema, vm_path: &str) -> Res
     let mut unnamed = 0..;
     let path = |result: &&StatsResult<'_>| {
         if let Some(path) = &result.qom_path {
-            return path_fits(path).map(|()| printable(path).into());
+            return path_fits(path).map(|()| path.as_str().into());
         }
         Ok(match unnamed.next() {
             Some(0) if *schema.target() == Target::Vm => vm_path.into(),

@@ -1,4 +1,4 @@
-//! What is asked of a QEMU, in which order, and what is made of its answers.
+//! The commands to a QEMU, in their order, and the handling of its answers.
 //!
 //! Invariant: the same whoever answers ([`Ask`]): a QEMU behind a socket, or a recording of one,
 //! from which [`replay`] reads without I/O, clock or thread.
@@ -9,9 +9,9 @@ use super::QmpShare;
 use super::cpus::CpuNames;
 use super::framer::Framer;
 use super::message::{
-    self, Answer, Anything, Cpu, Deserialize, Refusal, StatsResult, StatsSchema, VmName, printable,
-    quoted,
+    self, Answer, Anything, Cpu, Deserialize, Refusal, StatsResult, StatsSchema, VmName, quoted,
 };
+use super::peer::{self, Peer};
 use super::session::{Asked, Fault, REPLY_LIMIT};
 use super::table::{Query, Table};
 
@@ -31,7 +31,7 @@ pub(super) trait Ask {
     fn clock_ns(&self) -> u64;
 }
 
-/// What QEMU calls its VM, if it does.
+/// Asks for QEMU's name for its VM; gives `otherwise` if it has none.
 pub(super) fn vm_name(qemu: &mut impl Ask, otherwise: &str) -> Asked<String> {
     let name = match qemu.ask("query-name", None) {
         Ok(VmName { name }) => name.filter(|name| !name.is_empty()),
@@ -39,7 +39,7 @@ pub(super) fn vm_name(qemu: &mut impl Ask, otherwise: &str) -> Asked<String> {
         Err(fault) => return Err(fault),
     };
     let name = name.unwrap_or_else(|| otherwise.to_owned());
-    Ok(printable(&name.chars().take(NAME_CHARS_MAX).collect::<String>()))
+    Ok(name.chars().take(NAME_CHARS_MAX).collect())
 }
 
 /// Asks for what changes seldom: the schemas, and the vCPUs' names.
@@ -66,15 +66,15 @@ pub(super) fn values(qemu: &mut impl Ask, table: &mut Table, query: &Query) -> A
     Ok(table.apply(&query.target, &results, asked_ns)?)
 }
 
-/// Why nothing can be had of that QEMU.
-pub(super) fn in_words(fault: Fault, socket: &str) -> Error {
+/// Says why nothing can be had of that QEMU; `peer` looks at the process behind its socket, if that
+/// is known.
+pub(super) fn in_words(fault: Fault, socket: &str, peer: impl FnOnce() -> Option<Peer>) -> Error {
     match fault {
         Fault::Lost(error) => error,
         Fault::Late => {
-            let text = format!(
-                "the QEMU behind {socket} does not answer within {REPLY_LIMIT:?}: it is stopped, \
-                 or too busy to be asked"
-            );
+            let why = peer::no_answer(peer().as_ref());
+            let text =
+                format!("the QEMU behind {socket} does not answer within {REPLY_LIMIT:?}: {why}");
             Error::new(ErrorKind::Busy, text)
         }
         Fault::Refused(Refusal { class, .. }) if class == "CommandNotFound" => {
@@ -90,7 +90,7 @@ pub(super) fn in_words(fault: Fault, socket: &str) -> Error {
     }
 }
 
-/// What a QEMU has sent, from its greeting on.
+/// The bytes that a QEMU has sent, from its greeting on.
 struct Recording {
     framer: Framer,
     last_id: u64,
@@ -128,7 +128,7 @@ pub(super) fn replay(answers: &[u8], share: QmpShare) -> Result<Vec<(Object, Vec
     match replay_all(&mut recording, share, &mut table) {
         // It ends where it ends.
         Ok(()) | Err(Fault::Late) => {}
-        Err(fault) => return Err(in_words(fault, "this recording")),
+        Err(fault) => return Err(in_words(fault, "this recording", || None)),
     }
     let held = table.iter().flat_map(Table::held);
     Ok(held.map(|held| (held.object.clone(), held.block.words())).collect())

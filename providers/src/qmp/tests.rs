@@ -218,7 +218,7 @@ fn a_real_qemu_is_heard_in_full() {
     let crypto = schemas.iter().find(|schema| *schema.target() == Target::Cryptodev).unwrap();
     assert_eq!(crypto.descs().len(), 12);
 
-    // The same conversation, replayed from what QEMU sent to the plain client.
+    // Now such a conversation is replayed from what QEMU sent to the plain client.
     qemu.heard.clear();
     qemu.last_id = 0;
     let mut recorded = b"{\"QMP\": {}}{\"return\": {}, \"id\": 1}".to_vec();
@@ -276,7 +276,7 @@ fn beside_the_quick_way_qmp_gives_names_and_the_rest() {
     names.replace([(threads[0], moved)]);
     assert_eq!(shown(&kvm), [("/moved".to_owned(), Some(7), Target::Vcpu), plain(1)]);
 
-    // What both give of a vCPU is the same, but for where its words lie.
+    // Both give the same of a vCPU, but for where its words lie.
     let both = Qmp::connect(&qemu.socket(), QmpShare::All);
     assert_eq!(both.unwrap_err().kind(), ErrorKind::Busy, "the first still has the socket");
     drop(qmp);

@@ -1,4 +1,4 @@
-//! What a writer defines once: the statistics of a kind of object, each with a typed key by which
+//! The statistics of a kind of object, which a writer defines once; each has a typed key, for which
 //! every such object then gives a handle.
 //!
 //! Invariant: statistics lie one after the other in the data, each on words of its own, in the
@@ -14,7 +14,7 @@ use super::handle::{
     Counter, Flag, Gauge, LinearHistogram, Log2Histogram, OwnedCounter, Peak, ShardedCounter,
 };
 
-/// What a statistic is called and what it counts; a name alone is a plain number's.
+/// The name, unit and scale of a statistic. A name alone makes a plain number, without a unit.
 ///
 /// ```
 /// use vmstrobe_core::Unit;
@@ -27,9 +27,9 @@ use super::handle::{
 pub struct Stat<'a> {
     /// Its name. For libvirt, unlike that of any statistic of another provider.
     pub name: &'a str,
-    /// What it counts.
+    /// The unit of its values.
     pub unit: Unit,
-    /// What a stored number is multiplied by.
+    /// The factor by which a stored number is multiplied.
     pub scale: Scale,
 }
 
@@ -51,7 +51,8 @@ impl<'a> From<&'a str> for Stat<'a> {
     }
 }
 
-/// The key of a statistic whose handle is an `H`: what an object of this schema is asked by.
+/// The key of a statistic whose handle is an `H`; for it, an object of its schema gives that
+/// handle.
 #[derive(Debug)]
 pub struct StatKey<H> {
     pub(crate) desc: usize,

@@ -1,17 +1,12 @@
-//! Finds tables: the processes that hold a memfd of a table's name.
+//! Finds tables: the processes that hold memory of a table's name.
 //!
-//! Invariant: looks only, by name; nothing is opened. Whether it is a table that can be read, who
-//! borrows it finds out.
+//! It turns out only when such memory is borrowed whether it is a table that can be read.
 
 use std::collections::HashSet;
-use std::fs;
-use std::os::linux::fs::MetadataExt;
 
-use vmstrobe_core::Result;
+use crate::host::{Host, Seen};
 
-use crate::procfs;
-
-/// What a table's memfd is called, before its provider's name.
+/// The name of a table's memfd, up to its provider's name.
 pub(crate) const NAME_PREFIX: &str = "vmstrobe-table:";
 
 /// A process's table, as its name tells.
@@ -19,58 +14,63 @@ pub(crate) const NAME_PREFIX: &str = "vmstrobe-table:";
 pub struct FoundTable {
     /// The process that has it.
     pub pid: u32,
-    /// What that process calls itself.
+    /// The command name of that process (`comm`), as it was written.
     pub comm: String,
-    /// The provider's name, as the table is called.
+    /// The provider's name, by the name of the table's memfd, as it was written. The table itself
+    /// may say another.
     pub provider: String,
 }
 
-/// Finds all tables on this host that we may see; each once, in the process of the lowest id.
-/// Processes that we may not look into are left out: `scan_all` counts them.
-///
-/// # Errors
-/// `Io` if /proc cannot be read.
-pub fn scan_tables() -> Result<Vec<FoundTable>> {
+/// The tables of these processes, each once: in the first process that does not merely read it.
+pub(crate) fn tables_of(host: &Host, seen: &[(u32, Seen)]) -> Vec<FoundTable> {
     let (mut found, mut files) = (Vec::new(), HashSet::new());
-    for pid in procfs::pids()? {
-        // Ended meanwhile, or not to be looked into.
-        let Ok(links) = procfs::links(pid, table_name) else { continue };
-        for (fd, provider) in links {
-            let Ok(file) = fs::metadata(format!("/proc/{pid}/fd/{fd}")) else { continue };
-            if files.insert((file.st_dev(), file.st_ino())) {
-                found.push(FoundTable { pid, comm: procfs::comm(pid), provider });
-            }
+    let (readers, writers): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, seen)| seen.is_reader);
+    for (pid, seen) in writers.into_iter().chain(readers) {
+        for table in seen.tables.iter().filter(|table| files.insert(table.inode)) {
+            let provider = provider(&String::from_utf8_lossy(&table.name));
+            found.push(FoundTable { pid: *pid, comm: host.comm(*pid), provider });
         }
     }
-    Ok(found)
+    found.sort_by_key(|table| table.pid);
+    found
 }
 
-/// The provider's name in the link of a table's memfd.
-pub(crate) fn table_name(link: &str) -> Option<String> {
-    let name = link.strip_prefix("/memfd:")?.strip_prefix(NAME_PREFIX)?;
+/// The provider's name, by what stands behind [`NAME_PREFIX`] in a link.
+fn provider(name: &str) -> String {
     // The kernel says so of every memfd.
-    let name = name.strip_suffix(" (deleted)").unwrap_or(name);
-    Some(name.escape_debug().to_string())
+    name.strip_suffix(" (deleted)").unwrap_or(name).to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::TableWriter;
+    use crate::host::SeenTable;
+    use crate::table::{TableWriter, Tables};
 
     #[test]
-    fn a_table_is_told_by_its_name() {
-        for (link, want) in [
-            ("/memfd:vmstrobe-table:xyz (deleted)", Some("xyz")),
-            ("/memfd:vmstrobe-table:a b (deleted)", Some("a b")),
-            ("/memfd:vmstrobe-table:\u{1b}[2J (deleted)", Some("\\u{1b}[2J")),
-            ("/memfd:vmstrobe-table: (deleted)", Some("")),
-            ("/memfd:xyz (deleted)", None),
-            ("/tmp/memfd:vmstrobe-table:xyz", None),
-            ("socket:[1]", None),
+    fn a_provider_is_told_by_the_name_of_the_memory() {
+        for (name, want) in [
+            ("xyz (deleted)", "xyz"),
+            ("a b (deleted)", "a b"),
+            ("\u{1b}[2J (deleted)", "\u{1b}[2J"),
+            (" (deleted)", ""),
         ] {
-            assert_eq!(table_name(link).as_deref(), want, "{link}");
+            assert_eq!(provider(name), want);
         }
+    }
+
+    #[test]
+    fn a_table_is_found_in_the_process_that_does_not_merely_read_it() {
+        let table = |fd, inode| SeenTable { fd, name: b"x (deleted)".to_vec(), inode };
+        let seen = |is_reader, inodes: &[u64]| {
+            let tables = (10..).zip(inodes).map(|(fd, inode)| table(fd, *inode)).collect();
+            Seen { tables, is_reader, ..Seen::default() }
+        };
+        let all = [(1, seen(true, &[7, 8])), (2, seen(false, &[7, 9, 9])), (3, seen(false, &[9]))];
+        let found: Vec<u32> =
+            tables_of(&Host::default(), &all).iter().map(|table| table.pid).collect();
+        // The reader's own; both of the second, each once; none of the third.
+        assert_eq!(found, [1, 2, 2]);
     }
 
     #[test]
@@ -78,10 +78,16 @@ mod tests {
         let table = TableWriter::new("find-me").unwrap();
         let again = table.descriptor().unwrap();
         let mine = |found: &FoundTable| found.pid == std::process::id();
-        let mine = || scan_tables().unwrap().into_iter().filter(mine).collect::<Vec<_>>();
+        let mine =
+            || crate::scan_all().unwrap().tables.into_iter().filter(mine).collect::<Vec<_>>();
         let is_it = |found: &&FoundTable| found.provider == "find-me";
         assert_eq!(mine().iter().filter(is_it).count(), 1);
-        drop((table, again));
+        // A table that a process only reads, mapped or not, is no table of that process.
+        let tables = Tables::new().unwrap();
+        tables.add_fd(again).unwrap();
+        drop(table);
+        assert_eq!(mine().iter().filter(is_it).count(), 0);
+        drop(tables);
         assert_eq!(mine().iter().filter(is_it).count(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! How a table lies in memory: a header, a directory of objects, and for each object the kernel's
-//! binary-statistics block with two words of our own before its data.
+//! The layout of a table in memory: a header, a directory of objects, and for each object the
+//! kernel's binary-statistics block with two words of our own before its data.
 //!
 //! ```text
 //! word 0   magic "vmstrobe"     1  byte order     2  version       3  segment_bytes
@@ -17,11 +17,12 @@
 //!                                           seq lies on a cache line's start ┘
 //! ```
 //!
-//! All native-endian words at multiples of 8. `generation` is the number of a sequence lock around
-//! the directory; `seq` one around an object's data, and its `incarnation` tells whose they are:
-//! never used twice in a table, and 0 once the object has been removed. Flag 1
-//! says that `seq` also goes with changes of several words that belong together. With several
-//! shards the data is there so many times, `shard_bytes` apart; a value is the sum of them.
+//! All are native-endian words at multiples of 8. `generation` is the number of a sequence lock
+//! around the directory; `seq` is that of one around an object's data, and `incarnation` identifies
+//! the object that the data belongs to: it is never used twice in a table, and 0 once the object
+//! has been removed. Flag 1 says that `seq` also goes with changes of several words that belong
+//! together. With several shards the data is there so many times, `shard_bytes` apart; a value is
+//! the sum of them.
 //!
 //! Invariant: nothing here trusts a word that it was given: whatever passes lies inside the
 //! segment, is aligned, and is within the limits.
@@ -30,6 +31,8 @@ use std::ops::Range;
 
 use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Error, ErrorKind, Result, Target, WORD_BYTES};
+
+use super::schemas::utf8;
 
 /// Every table begins with these bytes.
 pub(crate) const MAGIC: [u8; 8] = *b"vmstrobe";
@@ -56,7 +59,7 @@ pub(crate) const LOCK_WORDS: usize = 2;
 /// Words of a cache line, and of the one that is fetched along with it.
 pub(crate) const LINES_WORDS: usize = 16;
 
-/// Where the words of the header are that change.
+/// The indexes of the header's words that change.
 pub(crate) const GENERATION: usize = 16;
 pub(crate) const SLOTS_USED: usize = 17;
 pub(crate) const HEARTBEAT: usize = 32;
@@ -66,7 +69,7 @@ const GROUPED: u64 = 1;
 
 const NAME_WORDS: usize = 4;
 
-/// What never changes in a table.
+/// The facts about a table that never change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segment {
     pub(crate) words: usize,
@@ -196,8 +199,8 @@ impl Slot {
         slot
     }
 
-    /// Where the object's data words are, the first shard's, if the header of its block and the
-    /// size of its data are these; the lock words stand right before them.
+    /// Returns the range of the object's data words in the first shard, by the header of its block
+    /// and the size of its data. The lock words stand right before them.
     ///
     /// # Errors
     /// `Malformed` if any shard, or the lock, would lie outside the segment of so many words.
@@ -235,7 +238,7 @@ fn name(words: &[u64]) -> Result<String> {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let end = bytes.iter().position(|&byte| byte == 0);
     let end = end.filter(|&end| end > 0).ok_or_else(|| malformed("a name is empty or too long"))?;
-    Ok(String::from_utf8_lossy(&bytes[..end]).into_owned())
+    Ok(utf8(&bytes[..end], "the name of a provider or target")?.to_owned())
 }
 
 fn name_words(name: &str) -> [u64; NAME_WORDS] {

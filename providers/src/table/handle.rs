@@ -1,4 +1,4 @@
-//! Handles: what a device calls when something happens. Each writes words of one object.
+//! Handles, which a device calls when something happens. Each writes words of one object.
 //!
 //! Invariant: a handle writes nowhere but in the words of its statistic, and these belong to no
 //! other object for as long as there is a handle. All stores are relaxed: a counter needs no order;
@@ -49,13 +49,13 @@ impl fmt::Debug for Held {
     }
 }
 
-/// What an object gives for a key; only the handles of this crate.
+/// A handle, which an object gives for a key. Only the types of this crate are handles.
 pub trait Handle: sealed::Handle {}
 
 pub(crate) mod sealed {
     use super::{Desc, Held};
 
-    /// How a handle is made.
+    /// Makes handles; only this crate can implement it.
     pub trait Handle: Sized {
         /// Whether a statistic is of its kind.
         fn fits(desc: &Desc) -> bool;

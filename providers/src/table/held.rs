@@ -1,8 +1,8 @@
-//! One table that is read: its objects as they are now, and whether anyone stands behind it.
+//! One table that is read: its objects as they are now, and whether it still has a writer.
 //!
 //! Invariant: an object keeps its key as long as it is there, and no other ever gets it. Two
-//! objects never have one path. A table that cannot be read any more keeps what it last had: rows
-//! judge for themselves.
+//! objects never have one path. A table that cannot be read any more keeps the objects that it last
+//! had: rows judge for themselves.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::fstat;
 use rustix::process::{Flock, FlockOffsetType, FlockType, fcntl_getlk};
-use vmstrobe_core::{Object, ReadPlan, Result, RowState, Schema};
+use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Schema, WORD_BYTES};
 
+use super::budget::{Claim, Cost, Share};
 use super::format::Segment;
-use super::look::{Found, Memory, Schemas, lock_of};
+use super::look::{Found, Memory};
 use super::map::is_in_memory;
+use super::refused::Refused;
+use super::schemas::Schemas;
 use super::source::{Row, Writer};
 use crate::departures::Departures;
 use crate::fd::Lender;
@@ -25,30 +28,47 @@ use crate::fd::Lender;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) number: u64,
-    /// What tells it from every other, if there is such a thing; not of our own.
+    /// The device and inode of its file; `None` for a BPF map, and for a table that was added by
+    /// its writer in this process.
     pub(super) file: Option<(u64, u64)>,
     memory: Arc<Memory>,
     segment: Segment,
     writer: Arc<Writer>,
     is_locked: bool,
     schemas: Schemas,
+    share: Share,
+    /// The address space and the descriptor that it takes.
+    _claims: [Claim; 2],
     generation: Option<u64>,
+    /// An object was left out because its path was taken while the directory could not be read.
+    has_hidden: bool,
+    refused: Option<Refused>,
     beat: (u64, Instant),
     pub(super) objects: Vec<(Found, Object)>,
 }
 
-/// Who stands behind a table.
+/// The origin of a table, by which the end of its writer is noticed.
 #[derive(Clone, Debug)]
 pub(super) enum Giver {
-    /// This process, which wrote it or vouches for it.
+    /// This process, which writes it or vouches for its writer.
     Own,
-    /// A process or a peer, as long as it is there.
+    /// A process or a peer. The table is read as long as that is there.
     Lender(Lender),
-    /// Whoever has locked the file, as long as he has.
+    /// A file. It is read as long as a process holds a lock for writing on it.
     Path,
 }
 
-/// What the tables of one provider share.
+impl Giver {
+    /// The flag of a process or peer that says whether it is there.
+    pub(super) fn alive(&self) -> Option<&Arc<AtomicBool>> {
+        match self {
+            Self::Lender(lender) => Some(&lender.alive),
+            Self::Own | Self::Path => None,
+        }
+    }
+}
+
+/// The state that the tables of one provider share.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// The paths that have been given out.
@@ -81,22 +101,29 @@ impl Shared {
 }
 
 impl Table {
+    /// Returns its provider's name.
+    pub(super) fn provider(&self) -> &str {
+        &self.segment.provider
+    }
+
     /// Takes a descriptor that someone gave.
     ///
     /// # Errors
-    /// Those of [`Memory::of`] and [`Segment::parse`].
-    pub(super) fn given(number: u64, fd: OwnedFd, by: Giver) -> Result<Self> {
+    /// As [`Memory::of`] and [`Table::new`].
+    pub(super) fn given(number: u64, fd: OwnedFd, by: Giver, share: &Share) -> Result<Self> {
         let file = file_of(&fd);
         // Whether a file is locked is asked by its descriptor, which a mapping does not keep.
         let may_map = !matches!(by, Giver::Path);
-        Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by)? })
+        Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by, share)? })
     }
 
-    /// A table in that memory.
+    /// A table in that memory, of a lender with that share.
     ///
     /// # Errors
-    /// Those of [`Segment::parse`].
-    pub(super) fn new(number: u64, memory: Memory, by: Giver) -> Result<Self> {
+    /// As [`Segment::parse`]; `TooLarge` if the share does not suffice.
+    pub(super) fn new(number: u64, memory: Memory, by: Giver, share: &Share) -> Result<Self> {
+        let (bytes, fds) = memory.costs();
+        let claims = [share.claim(Cost::Mapped, bytes)?, share.claim(Cost::Fds, fds)?];
         let memory = Arc::new(memory);
         let segment = memory.segment()?;
         let is_locked = matches!(by, Giver::Path);
@@ -111,26 +138,65 @@ impl Table {
             segment,
             writer: Arc::new(writer),
             is_locked,
-            schemas: Schemas::default(),
+            schemas: Schemas::new(share),
+            share: share.clone(),
+            _claims: claims,
             generation: None,
+            has_hidden: false,
+            refused: None,
             objects: Vec::new(),
         })
     }
 
-    /// Looks again at the directory if it has changed, and takes the objects' paths.
+    /// Looks again at the directory if it has changed, and takes the objects' paths. Of a lender
+    /// whose directories change too much, the objects stay those of the last look for a while.
     ///
     /// # Errors
-    /// Those of [`Memory::look`]; then it has the objects that it had.
+    /// As [`Memory::look`] and [`Table::stay`], or the error of the last look if nothing has
+    /// changed since. The table then keeps the objects that it had.
     pub(super) fn look(&mut self, shared: &mut Shared) -> Result<()> {
-        let is_new = self.generation != Some(self.memory.generation()?);
-        if is_new || self.objects.iter().any(|(_, object)| shared.taken.contains(&object.path)) {
-            let (generation, found) = self.memory.look(&self.segment, &mut self.schemas)?;
-            self.take(found, shared);
-            self.generation = Some(generation);
+        let (generation, now) = (self.memory.generation()?, Instant::now());
+        let is_new = self.generation != Some(generation) || self.has_hidden;
+        if !is_new && !self.objects.iter().any(|(_, object)| shared.taken.contains(&object.path)) {
+            shared.taken.extend(self.objects.iter().map(|(_, object)| object.path.clone()));
+            self.refused = None;
             return Ok(());
         }
-        shared.taken.extend(self.objects.iter().map(|(_, object)| object.path.clone()));
+        let refused = self.refused.as_ref().filter(|refused| refused.stands(generation, now));
+        if let Some(refused) = refused {
+            return Err(refused.error());
+        }
+        if !self.share.may_look(now) {
+            return self.stay(shared);
+        }
+        let outcome = self.memory.look(&self.segment, &mut self.schemas);
+        // For want of memory it may be read the next time.
+        let error = outcome.as_ref().err().filter(|error| error.kind() != ErrorKind::Io);
+        self.refused = error.map(|error| Refused::new(error, generation, now));
+        let (generation, found) = outcome?;
+        self.take(found, shared);
+        (self.generation, self.has_hidden) = (Some(generation), false);
         Ok(())
+    }
+
+    /// Keeps the objects that it has, but for those whose paths others have now.
+    ///
+    /// # Errors
+    /// `Busy` if it was never looked at.
+    fn stay(&mut self, shared: &mut Shared) -> Result<()> {
+        if self.generation.is_none() {
+            let text = "the tables of its process or connection change too much to be read now";
+            return Err(Error::new(ErrorKind::Busy, text));
+        }
+        let before = self.objects.len();
+        self.objects.retain(|(_, object)| shared.taken.insert(object.path.clone()));
+        self.has_hidden |= self.objects.len() < before;
+        Ok(())
+    }
+
+    /// Why its directory is not read, if that was so when it was looked at last.
+    pub(super) fn refused(&self) -> Option<&Refused> {
+        self.refused.as_ref()
     }
 
     /// Has these objects from now on; those that it had already stay the same.
@@ -156,30 +222,35 @@ impl Table {
         }
     }
 
-    /// That path, or if it is taken, with the table's number behind it.
+    /// Returns the path, or if it is taken, the path with the table's number behind it; `None` if
+    /// both are taken.
     fn free_path(&self, path: &str, taken: &mut HashSet<Box<str>>) -> Option<Box<str>> {
         let paths: [Box<str>; 2] = [path.into(), format!("{path}.{}", self.number).into()];
         paths.into_iter().find(|path| taken.insert(Box::clone(path)))
     }
 
-    /// Where its objects are, by their keys: its own number, and which it is of them.
+    /// Returns the places of its objects by their keys: the table's number, and the object's index.
     pub(super) fn places(&self) -> impl Iterator<Item = (u64, (u64, usize))> {
         let each = self.objects.iter().enumerate();
         each.map(|(at, (_, object))| (object.key, (self.number, at)))
     }
 
-    /// The row that a plan keeps of an object; `None` if it is not there any more, or there is no
-    /// memory to read it from.
-    pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Option<Row> {
-        self.memory.prepare(&(lock_of(&found.data)..found.data.end)).ok()?;
-        for shard in 1..found.shards {
-            let first = found.data.start + shard * found.shard_words;
-            self.memory.prepare(&(first..first + found.data.len())).ok()?;
+    /// The row that a plan keeps of an object; `None` if it is not there any more.
+    ///
+    /// # Errors
+    /// `TooLarge` if its lender's share does not suffice for a tick that reads it; `Io` if there is
+    /// no memory to read it from.
+    pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Result<Option<Row>> {
+        if self.is_gone() {
+            return Ok(None);
         }
-        (!self.is_gone()).then(|| Row::new(&self.memory, found, plan, &self.writer))
+        let span_bytes = plan.span_bytes().len().max(WORD_BYTES);
+        let claim = self.share.claim(Cost::Read, (found.shards * span_bytes) as u64)?;
+        Row::new(&self.memory, found, plan, &self.writer, claim).map(Some)
     }
 
-    /// Whether anybody stands behind it, and has said so as often as he promised.
+    /// Checks whether a file still has its writer, and whether the writer beats as often as it
+    /// promised. If not, the rows become gone or stale.
     pub(super) fn check(&mut self, departures: &Departures) {
         if let Memory::File(fd) = &*self.memory
             && self.is_locked
@@ -209,7 +280,8 @@ impl Table {
         departures.note();
     }
 
-    /// Whether the last who asked found that its writer has broken his promise.
+    /// Returns whether the last [`Table::check`] found that the writer broke its promise of
+    /// heartbeats; false once the table is gone.
     pub(super) fn is_silent(&self) -> bool {
         self.writer.mark() == Some(RowState::Stale)
     }
@@ -219,8 +291,8 @@ impl Table {
     }
 }
 
-/// What tells a file in memory from every other: its device and inode. `None` of any other file:
-/// its server may not answer, and all BPF maps have one inode.
+/// Returns the device and inode of a file in memory, which tell it from every other. `None` for any
+/// other file: its server may not answer, and all BPF maps have one inode.
 pub(super) fn file_of(fd: impl AsFd) -> Option<(u64, u64)> {
     let fd = fd.as_fd();
     let stat = is_in_memory(fd).then(|| fstat(fd).ok()).flatten();

@@ -1,42 +1,45 @@
 //! Looks at a table: its header once, its directory whenever that has changed.
 //!
-//! Invariant: whatever the table holds, a look ends, within [`LOOK_TRIES`] readings, and holds no
-//! more memory than the limits allow. All words are copied out before they are judged, so that what
-//! was judged is what is used; and they are used only if the directory stood still meanwhile.
+//! Invariant: whatever the table holds, a look ends, within [`LOOK_TRIES`] readings, fills no hole,
+//! and holds no more memory than the limits allow. All words are copied out before they are judged,
+//! so that what was judged is what is used; and they are used only if the directory stood still
+//! meanwhile.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::fstat;
-use rustix::io::{Errno, pread};
-use vmstrobe_core::wire::{self, Header};
+use rustix::fs::{Mode, OFlags, SeekFrom, fstat, open, seek};
+use rustix::io::Errno;
+use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Error, ErrorKind, Result, Schema, WORD_BYTES};
 
 use super::format::{
     GENERATION, HEADER_WORDS, HEARTBEAT, LOCK_WORDS, MAX_SEGMENT_BYTES, SLOT_WORDS, SLOTS_USED,
     Segment, Slot, malformed,
 };
-use super::map::{Map, is_bpf_map, is_in_memory};
+use super::map::{Map, is_bpf_map, is_in_memory, read_words};
+pub(crate) use super::schemas::Schemas;
+use crate::host::READERS_POSITION;
 
-/// How often a directory is read that keeps changing.
+/// The most times that a directory is read that keeps changing.
 pub const LOOK_TRIES: u32 = 8;
-/// The most different descriptors of one table.
-pub const MAX_TABLE_DESCS: usize = 65_536;
-/// How long to wait for whoever is changing the directory: longer than any change takes.
+/// The pause between these readings: longer than any change takes.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
+/// The bytes that could be read in that time, about.
+const PAUSE_WORK: usize = 256 << 10;
 
-/// Where a table's words are.
+/// The memory in which a table's words are.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// In a sealed memfd or a frozen BPF array, mapped.
+    /// A sealed memfd or a frozen BPF array, mapped. The descriptor of another process's memfd is
+    /// kept too: holes are read through it.
     Mapped(Arc<Map>),
-    /// In a file on tmpfs that others may shorten: read by system calls.
+    /// A file on tmpfs that others may shorten: read by system calls.
     File(OwnedFd),
 }
 
@@ -52,17 +55,6 @@ pub(crate) struct Found {
     pub(crate) shards: usize,
     pub(crate) shard_words: usize,
     pub(crate) is_grouped: bool,
-}
-
-/// Schemas by the bytes that they were made of, so that equal ones are one and parsed once: those
-/// of the last look and of this one.
-#[derive(Debug, Default)]
-pub(crate) struct Schemas {
-    /// With the number of the look that met them last.
-    known: HashMap<Vec<u8>, (Arc<Schema>, u64)>,
-    look: u64,
-    /// Descriptors that this look has met.
-    descs: usize,
 }
 
 impl Memory {
@@ -92,10 +84,21 @@ impl Memory {
             let text = format!("a table of {bytes} bytes; the limit is {MAX_SEGMENT_BYTES}");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
-        // Mapped, the descriptor is no longer needed, and nobody finds a table in this process that
-        // is another's.
-        let mapped = if may_map { Map::sealed(&fd, MAX_SEGMENT_BYTES) } else { Ok(None) };
-        Ok(mapped.map_err(unmappable)?.map_or(Self::File(fd), Self::Mapped))
+        if !may_map {
+            return Ok(Self::File(fd));
+        }
+        let mapped = Map::sealed(readers_own(fd), MAX_SEGMENT_BYTES).map_err(unmappable)?;
+        Ok(mapped.map_or_else(Self::File, Self::Mapped))
+    }
+
+    /// Returns the number of bytes of another process's file that are mapped, and of descriptors
+    /// that are kept.
+    pub(crate) fn costs(&self) -> (u64, u64) {
+        match self {
+            Self::Mapped(map) if map.keeps_fd() => ((map.len() * WORD_BYTES) as u64, 1),
+            Self::Mapped(_) => (0, 0),
+            Self::File(_) => (0, 1),
+        }
     }
 
     /// Maps what BPF programs write.
@@ -117,18 +120,19 @@ impl Memory {
         Err(Error::new(ErrorKind::Unsupported, text))
     }
 
-    /// Makes sure that the words of a row can be read on the tick.
+    /// Whether words can be loaded from a mapping: false if they are read by system calls, as a
+    /// part that may be a hole. A hole of our own file is filled.
     ///
     /// # Errors
-    /// `Io` if there is no memory for them.
-    pub(crate) fn prepare(&self, words: &Range<usize>) -> Result<()> {
+    /// `Io` if there is no memory for that.
+    pub(crate) fn can_load(&self, words: &Range<usize>) -> Result<bool> {
         match self {
             Self::Mapped(map) => map.populate(words).map_err(no_memory),
-            Self::File(_) => Ok(()),
+            Self::File(_) => Ok(false),
         }
     }
 
-    /// How many words there are now.
+    /// Returns the number of words that there are now.
     fn len(&self) -> Result<usize> {
         match self {
             Self::Mapped(map) => Ok(map.len()),
@@ -144,26 +148,25 @@ impl Memory {
     /// # Errors
     /// `Malformed` if they are not there, `Io` if they cannot be read.
     fn copy(&self, range: Range<usize>) -> Result<Vec<u64>> {
+        let mut words = vec![0; range.len()];
         match self {
             Self::Mapped(map) => {
-                let words = map.words().get(range.clone());
-                let words = words.ok_or_else(|| malformed("it is too short"))?;
+                if range.end > map.len() {
+                    return Err(malformed("it is too short"));
+                }
                 map.populate(&range).map_err(no_memory)?;
-                Ok(words.iter().map(|word| word.load(Ordering::Relaxed)).collect())
+                map.read(&mut words, range.start).map_err(unreadable)?;
             }
-            Self::File(fd) => {
-                let mut words = vec![0; range.len()];
-                read_words(fd, &mut words, range.start).map_err(unreadable)?;
-                Ok(words)
-            }
+            Self::File(fd) => read_words(fd, &mut words, range.start).map_err(unreadable)?,
         }
+        Ok(words)
     }
 
     fn word(&self, at: usize) -> Result<u64> {
         Ok(self.copy(at..at + 1)?[0])
     }
 
-    /// What does not change.
+    /// Reads the part of the header that does not change.
     ///
     /// # Errors
     /// As [`Segment::parse`].
@@ -179,7 +182,7 @@ impl Memory {
         self.word(GENERATION)
     }
 
-    /// How often the writer has said that it lives.
+    /// Reads the number of the writer's heartbeats so far.
     pub(crate) fn heartbeat(&self) -> Result<u64> {
         self.word(HEARTBEAT)
     }
@@ -194,7 +197,18 @@ impl Memory {
         schemas: &mut Schemas,
     ) -> Result<(u64, Vec<Found>)> {
         schemas.begin();
+        let outcome = self.look_until_still(segment, schemas);
+        schemas.end(outcome.is_ok());
+        outcome
+    }
+
+    fn look_until_still(
+        &self,
+        segment: &Segment,
+        schemas: &mut Schemas,
+    ) -> Result<(u64, Vec<Found>)> {
         for _ in 0..LOOK_TRIES {
+            schemas.begin_try();
             let before = self.generation()?;
             // Pairs with the release store behind a change, as in `vmstrobe_core::seq`.
             fence(Ordering::Acquire);
@@ -205,6 +219,7 @@ impl Memory {
                     return Ok((before, found?));
                 }
             }
+            schemas.note_work(PAUSE_WORK);
             thread::sleep(LOOK_PAUSE);
         }
         Err(Error::new(ErrorKind::Busy, "the directory of the table keeps changing"))
@@ -217,6 +232,7 @@ impl Memory {
         }
         let first = segment.directory_word;
         let slots = self.copy(first..first + used as usize * SLOT_WORDS)?;
+        schemas.note_work(slots.len() * WORD_BYTES);
         // Blocks that do not overlap cannot be more than the segment: what is over is a lie.
         let mut allowed_bytes = segment.words * WORD_BYTES;
         let mut found = Vec::new();
@@ -273,61 +289,16 @@ impl Memory {
     }
 }
 
-impl Schemas {
-    /// A look begins. What the last one did not meet is forgotten: also what it took for
-    /// descriptors in a directory that was being changed.
-    fn begin(&mut self) {
-        self.known.retain(|_, (_, look)| *look == self.look);
-        self.look += 1;
-        self.descs = 0;
-    }
-
-    fn parse(
-        &mut self,
-        header: &Header,
-        id: &[u8],
-        descs: &[u8],
-        segment: &Segment,
-        slot: &Slot,
-    ) -> Result<(String, Arc<Schema>)> {
-        let (provider, target) = (&segment.provider, slot.target.name());
-        let mut key = format!("{provider}\0{target}\0{}\0", header.name_size).into_bytes();
-        key.extend(descs);
-        let known = self.known.get_mut(&key);
-        if known.as_ref().is_none_or(|(_, look)| *look != self.look) {
-            // Those that are left out too: they have to be held and looked at like the others.
-            self.descs += header.num_desc as usize + 1;
-        }
-        if self.descs > MAX_TABLE_DESCS {
-            let text = format!("a table with over {MAX_TABLE_DESCS} different descriptors");
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        if let Some((schema, look)) = known {
-            *look = self.look;
-            return Ok((path(id)?, Arc::clone(schema)));
-        }
-        let block = wire::parse(header, id, descs, provider, slot.target.clone())?;
-        self.known.insert(key, (Arc::clone(&block.schema), self.look));
-        Ok((path(id)?, block.schema))
-    }
-}
-
-/// The path in an id string.
-fn path(id: &[u8]) -> Result<String> {
-    let end = id.iter().position(|&byte| byte == 0).filter(|&end| end > 0);
-    let end = end.ok_or_else(|| malformed("an object has no path"))?;
-    Ok(String::from_utf8_lossy(&id[..end]).into_owned())
-}
-
-/// Fills the words from that one on; `NXIO` if they are not there.
-#[inline]
-pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> rustix::io::Result<()> {
-    let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
-    let want = bytes.len();
-    match pread(fd, bytes, (first * WORD_BYTES) as u64)? {
-        got if got == want => Ok(()),
-        _ => Err(Errno::NXIO),
-    }
+/// Opens the file once more, so that nothing is shared with whoever gave the descriptor, and marks
+/// it as a reader's. Gives the same descriptor if the file may not be opened.
+fn readers_own(fd: OwnedFd) -> OwnedFd {
+    let path = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
+    // Does not wait for a lease that somebody has taken on it.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let Ok(own) = open(path, flags, Mode::empty()) else { return fd };
+    // If it cannot be marked, the table is found in this process too.
+    let _ = seek(&own, SeekFrom::Start(READERS_POSITION));
+    own
 }
 
 fn unmappable(error: io::Error) -> Error {
@@ -342,7 +313,7 @@ fn unreadable(errno: Errno) -> Error {
     Error::caused(ErrorKind::Io, "cannot read the table", errno)
 }
 
-/// Where an object's lock words are.
+/// Returns the index of an object's first lock word, by the range of its data.
 pub(crate) fn lock_of(data: &Range<usize>) -> usize {
     data.start - LOCK_WORDS
 }

@@ -1,12 +1,18 @@
 //! Memory shared with other processes and with programs in the kernel, and all the unsafe code of
 //! it: a sealed memfd or a frozen BPF array, mapped, as words that others may change at any time.
 //!
-//! Invariant: nobody can make an access through here fault. What is mapped is a file in memory
-//! (tmpfs) whose length is sealed in both directions, or our own, or an array in the kernel, whose
-//! length never changes; so every word of the mapping stays there for as long as the mapping; what
-//! others made is populated before it is touched ([`Map::populate`]), because a hole may find no
-//! memory. And there is no `&u64` or `&[u8]` into it: words are atomics, which another process may
-//! change without undefined behaviour here.
+//! Invariant: nobody can make an access through here fault, or make this process pay for memory. A
+//! mapping is of a file in memory (tmpfs) whose length is sealed in both directions, or of a file
+//! of our own, or of an array in the kernel, whose length never changes; so every word of the
+//! mapping stays there for as long as the mapping. A page of another process's file is touched only
+//! once it is known to be there, because touching a hole allocates a page, on our account, or kills
+//! this process if there is no memory; until then it is read by `pread`, which fills no hole
+//! ([`Map::read`]). And there is no `&u64` or `&[u8]` into the mapping: words are atomics, which
+//! another process may change without undefined behaviour here.
+//!
+//! A page is known to be there once a word of it was read that is not 0: a hole has none. It stays
+//! there, because `F_SEAL_FUTURE_WRITE` and `F_SEAL_WRITE` keep everybody, the creator with its own
+//! writable mapping included (`MADV_REMOVE`), from punching a hole; and the length is sealed.
 
 #![allow(unsafe_code, reason = "no safe crate gives a shared mapping as atomics")]
 
@@ -17,29 +23,28 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 use rustix::fs::{
     MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, fstatfs,
-    ftruncate, memfd_create, open,
+    ftruncate, open,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, pread};
 use vmstrobe_core::WORD_BYTES;
 use vmstrobe_core::seq::AtomicU64;
 
+use crate::host::BPF_MAP_LINK;
+use crate::memfd::memfd;
 use crate::procfs;
 
-/// What `fstatfs` says of a memfd, and of a file on tmpfs. (Huge pages are of another file system:
-/// touching one may kill us when the pool is empty.)
+/// The type that `fstatfs` reports for a memfd and for a file on tmpfs. (Huge pages are of another
+/// file system: touching one may kill this process when the pool is empty.)
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
-/// What makes a mapping safe to touch, and its holes safe to be there: with `FUTURE_WRITE` (Linux
-/// 5.1) nobody but the creator, through the mapping that it has, can change a byte or punch a hole.
+/// The seals that make a mapping safe to touch. With `FUTURE_WRITE` (Linux 5.1) nobody but the
+/// creator, through the mapping that it has, can change a byte, and nobody at all punch a hole.
 const SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK).union(SealFlags::FUTURE_WRITE);
-
-/// What the kernel calls the file of a BPF map.
-const BPF_MAP_LINK: &str = "anon_inode:bpf-map";
 
 /// `BPF_MAP_TYPE_ARRAY`.
 const BPF_ARRAY: u64 = 2;
@@ -54,8 +59,11 @@ const PAGE_WORDS: usize = 4096 / WORD_BYTES;
 pub(crate) struct Map {
     raw: MmapRaw,
     words: usize,
-    /// By page: whether it is known to be there.
-    populated: Box<[AtomicBool]>,
+    /// One bit a page: set once the page is known to be there.
+    present: Box<[AtomicUsize]>,
+    /// The file of another process, by which pages that may be holes are read; `None` of memory of
+    /// our own, and of BPF arrays.
+    file: Option<OwnedFd>,
 }
 
 /// Some words of a mapping, which is held: nothing has to be followed to reach them.
@@ -77,46 +85,41 @@ impl Map {
     /// A new memfd of that name and length, all zero, mapped for writing; and a descriptor that can
     /// only be read, also by whoever gets hold of it.
     pub(crate) fn create(name: &str, bytes: usize) -> io::Result<(Arc<Self>, OwnedFd)> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        // Linux 6.3 asks whether it shall be executable; before, it does not know the question.
-        let fd = match memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-            Err(Errno::INVAL) => memfd_create(name, flags)?,
-            fd => fd?,
-        };
+        let fd = memfd(name, MemfdFlags::ALLOW_SEALING)?;
         ftruncate(&fd, bytes as u64)?;
         let raw = MmapRaw::map_raw(&fd)?;
         fcntl_add_seals(&fd, SEALS | SealFlags::SEAL)?;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let reader = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok((Self::new(raw), reader))
+        Ok((Self::new(raw, None), reader))
     }
 
     /// Maps a file of ours for writing. Whoever else may write to it can kill this process by
     /// making it shorter, so nobody may.
     pub(crate) fn own_file(fd: impl AsFd) -> io::Result<Arc<Self>> {
-        Ok(Self::new(MmapRaw::map_raw(fd.as_fd().as_raw_fd())?))
+        Ok(Self::new(MmapRaw::map_raw(fd.as_fd().as_raw_fd())?, None))
     }
 
-    /// Maps what another process gave, for reading. `None` if it is not sealed as it must be.
+    /// Maps what another process gave, for reading, and keeps the descriptor. Gives it back if it
+    /// is not sealed as it must be.
     ///
     /// # Errors
     /// If the system has no room for the mapping.
-    pub(crate) fn sealed(fd: impl AsFd, bytes_max: u64) -> io::Result<Option<Arc<Self>>> {
-        let fd = fd.as_fd();
+    pub(crate) fn sealed(fd: OwnedFd, bytes_max: u64) -> io::Result<Result<Arc<Self>, OwnedFd>> {
         // Not a memfd: there is nothing to ask.
-        let Ok(seals) = fcntl_get_seals(fd) else { return Ok(None) };
+        let Ok(seals) = fcntl_get_seals(&fd) else { return Ok(Err(fd)) };
         let is_write_sealed = seals.intersects(SealFlags::FUTURE_WRITE | SealFlags::WRITE);
         if !seals.contains(SealFlags::GROW | SealFlags::SHRINK) || !is_write_sealed {
-            return Ok(None);
+            return Ok(Err(fd));
         }
         // Asked only now: before the seals it could still change.
-        let bytes = fstat(fd)?.st_size as u64;
-        if fstatfs(fd)?.f_type as u64 != TMPFS_MAGIC || bytes > bytes_max || bytes == 0 {
-            return Ok(None);
+        let bytes = fstat(&fd)?.st_size as u64;
+        if fstatfs(&fd)?.f_type as u64 != TMPFS_MAGIC || bytes > bytes_max || bytes == 0 {
+            return Ok(Err(fd));
         }
         // At most `bytes_max`, which is far below what an address space holds.
         let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
-        Ok(Some(Self::new(raw)))
+        Ok(Ok(Self::new(raw, Some(fd))))
     }
 
     /// Maps for reading what a BPF program writes (Linux 5.5): an array of one element, frozen, so
@@ -130,50 +133,95 @@ impl Map {
         if !is_bpf_map(fd)? {
             return Ok(None);
         }
-        let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+        let fdinfo = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))?;
         let bytes = frozen_array_bytes(&fdinfo).filter(|bytes| (1..=bytes_max).contains(bytes));
         let Some(bytes) = bytes else { return Ok(None) };
         // An array is as long for ever as it was created, and a mapping of more is refused. Its
         // pages were allocated with it, and all are put in place when it is mapped
         // (`array_map_mmap` in the kernel's `bpf/arraymap.c`). And thawing there is none.
         let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
-        let map = Self::new(raw);
-        map.populated.iter().for_each(|page| page.store(true, Ordering::Relaxed));
+        let map = Self::new(raw, None);
+        map.present.iter().for_each(|bits| bits.store(usize::MAX, Ordering::Relaxed));
         Ok(Some(map))
     }
 
-    fn new(raw: MmapRaw) -> Arc<Self> {
+    fn new(raw: MmapRaw, file: Option<OwnedFd>) -> Arc<Self> {
         let words = raw.len() / WORD_BYTES;
         let pages = words.div_ceil(PAGE_WORDS);
-        let populated = (0..pages).map(|_| AtomicBool::new(false)).collect();
-        Arc::new(Self { raw, words, populated })
+        let bits = pages.div_ceil(usize::BITS as usize);
+        let present = (0..bits).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Self { raw, words, present, file })
     }
 
-    /// Makes sure that these words can be touched: that they are no hole, for which there might be
-    /// no memory when it is touched, which would kill us. A page that is there once cannot be taken
-    /// away: that is sealed.
+    /// Makes sure that these words can be touched, if that costs nobody else's memory: of our own
+    /// file, holes are filled. False if they may lie in a hole of another process's file; then
+    /// [`Map::read`] reads them.
     ///
     /// # Errors
-    /// If they are not in the mapping, or there is no memory for them.
-    pub(crate) fn populate(&self, words: &Range<usize>) -> io::Result<()> {
-        let bytes = words.start * WORD_BYTES..words.end * WORD_BYTES;
+    /// If they are not in the mapping, or there is no memory for holes of our own.
+    pub(crate) fn populate(&self, words: &Range<usize>) -> io::Result<bool> {
         // Beyond the end there may be another mapping.
         if words.end > self.words {
             return Err(Errno::FAULT.into());
         }
-        let pages = words.start / PAGE_WORDS..words.end.div_ceil(PAGE_WORDS);
-        let Some(pages) = self.populated.get(pages).filter(|_| !words.is_empty()) else {
-            return Ok(());
-        };
-        // Relaxed: a page that is there stays there, and being asked twice does no harm.
-        if pages.iter().any(|page| !page.load(Ordering::Relaxed)) {
-            self.raw.advise_range(Advice::PopulateRead, bytes.start, bytes.len())?;
-            pages.iter().for_each(|page| page.store(true, Ordering::Relaxed));
+        if self.is_present(words) {
+            return Ok(true);
         }
-        Ok(())
+        if self.file.is_some() {
+            return Ok(false);
+        }
+        let bytes = words.start * WORD_BYTES..words.end * WORD_BYTES;
+        self.raw.advise_range(Advice::PopulateRead, bytes.start, bytes.len())?;
+        pages_of(words).for_each(|page| self.note_present(page));
+        Ok(true)
     }
 
-    /// How many words it has.
+    /// Whether all pages of these words are known to be there.
+    pub(crate) fn is_present(&self, words: &Range<usize>) -> bool {
+        pages_of(words).all(|page| {
+            let (at, bit) = place_of(page);
+            // Relaxed: a page that is there stays there, whoever has found that out.
+            self.present.get(at).is_some_and(|bits| bits.load(Ordering::Relaxed) & bit != 0)
+        })
+    }
+
+    /// Copies words from that one on, each whole, and fills no hole: what may be one is read by a
+    /// system call. True if all their pages are known to be there now.
+    ///
+    /// # Errors
+    /// `NXIO` if they are not there, or that of `pread`.
+    pub(crate) fn read(&self, words: &mut [u64], first: usize) -> Result<bool, Errno> {
+        let range = first..first + words.len();
+        let theirs = self.words().get(range.clone()).ok_or(Errno::NXIO)?;
+        let Some(file) = self.file.as_ref().filter(|_| !self.is_present(&range)) else {
+            let each = words.iter_mut().zip(theirs);
+            each.for_each(|(word, theirs)| *word = theirs.load(Ordering::Relaxed));
+            return Ok(true);
+        };
+        read_words(file, words, first)?;
+        let mut are_present = true;
+        for page in pages_of(&range) {
+            let start = (page * PAGE_WORDS).max(first);
+            let end = ((page + 1) * PAGE_WORDS).min(range.end);
+            if words[start - first..end - first].iter().any(|&word| word != 0) {
+                self.note_present(page);
+            }
+            are_present &= self.is_present(&(start..end));
+        }
+        Ok(are_present)
+    }
+
+    fn note_present(&self, page: usize) {
+        let (at, bit) = place_of(page);
+        self.present[at].fetch_or(bit, Ordering::Relaxed);
+    }
+
+    /// Whether it is another process's file, of which the descriptor is kept.
+    pub(crate) fn keeps_fd(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Returns the number of its words.
     pub(crate) fn len(&self) -> usize {
         self.words
     }
@@ -210,8 +258,33 @@ impl Words {
     }
 }
 
-/// How many bytes the value of a BPF map has, by its fdinfo: if it is an array of one element that
-/// can be mapped and is frozen.
+/// The pages that these words lie in.
+fn pages_of(words: &Range<usize>) -> Range<usize> {
+    if words.is_empty() {
+        return 0..0;
+    }
+    words.start / PAGE_WORDS..words.end.div_ceil(PAGE_WORDS)
+}
+
+/// Returns the index in `Map::present` of the word that has a page's bit, and that bit as a mask.
+fn place_of(page: usize) -> (usize, usize) {
+    let bits = usize::BITS as usize;
+    (page / bits, 1 << (page % bits))
+}
+
+/// Fills the words from that one on; `NXIO` if they are not there.
+#[inline]
+pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> Result<(), Errno> {
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(words);
+    let want = bytes.len();
+    match pread(fd, bytes, (first * WORD_BYTES) as u64)? {
+        got if got == want => Ok(()),
+        _ => Err(Errno::NXIO),
+    }
+}
+
+/// Returns the size in bytes of the value of a BPF map, by its fdinfo, if the map is an array of
+/// one element that can be mapped and is frozen.
 fn frozen_array_bytes(fdinfo: &str) -> Option<u64> {
     let field = |name: &str| {
         let mut values = fdinfo.lines().filter_map(|line| line.strip_prefix(name));
@@ -270,10 +343,15 @@ mod tests {
 
     use super::*;
 
+    /// Maps it as a reader does that was given another descriptor of it.
+    fn sealed(fd: impl AsFd, bytes_max: u64) -> Option<Arc<Map>> {
+        Map::sealed(fd.as_fd().try_clone_to_owned().unwrap(), bytes_max).unwrap().ok()
+    }
+
     #[test]
     fn what_the_writer_stores_the_reader_sees() {
         let (ours, fd) = Map::create("test", 4096).unwrap();
-        let theirs = Map::sealed(&fd, 1 << 20).unwrap().unwrap();
+        let theirs = sealed(&fd, 1 << 20).unwrap();
         ours.words()[511].store(7, Relaxed);
         assert_eq!((theirs.len(), theirs.words()[511].load(Relaxed)), (512, 7));
         let last = Words::new(&theirs, 511, 1).unwrap();
@@ -303,34 +381,74 @@ mod tests {
 
     #[test]
     fn what_could_shrink_is_not_mapped() {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let all = [SealFlags::GROW, SealFlags::SHRINK, SealFlags::FUTURE_WRITE];
         for left_out in all {
-            let fd = memfd_create("test", flags).unwrap();
+            let fd = memfd("test", MemfdFlags::ALLOW_SEALING).unwrap();
             ftruncate(&fd, 4096).unwrap();
             let seals = all.into_iter().filter(|seal| *seal != left_out).collect();
             fcntl_add_seals(&fd, seals).unwrap();
-            assert!(Map::sealed(&fd, 1 << 20).unwrap().is_none(), "{left_out:?}");
+            assert!(sealed(&fd, 1 << 20).is_none(), "{left_out:?}");
             fcntl_add_seals(&fd, left_out).unwrap();
-            assert!(Map::sealed(&fd, 1 << 20).unwrap().is_some());
-            assert!(Map::sealed(&fd, 4095).unwrap().is_none());
+            assert!(sealed(&fd, 1 << 20).is_some());
+            assert!(sealed(&fd, 4095).is_none());
         }
         let file = tempfile();
-        assert!(Map::sealed(&file, 1 << 20).unwrap().is_none());
-        assert!(Map::sealed(std::io::pipe().unwrap().0, 1 << 20).unwrap().is_none());
+        assert!(sealed(&file, 1 << 20).is_none());
+        assert!(sealed(std::io::pipe().unwrap().0, 1 << 20).is_none());
+    }
+
+    /// In bytes, of a file in memory.
+    fn allocated(fd: impl AsFd) -> i64 {
+        fstat(fd).unwrap().st_blocks * 512
     }
 
     #[test]
-    fn a_hole_is_filled_before_it_is_touched() {
-        let (_ours, fd) = Map::create("test", 1 << 20).unwrap();
-        let theirs = Map::sealed(&fd, 1 << 20).unwrap().unwrap();
-        // In blocks of 512 bytes; the second page is its own.
-        let blocks = || fstat(&fd).unwrap().st_blocks;
-        assert_eq!(blocks(), 0);
-        theirs.populate(&(511..513)).unwrap();
-        assert_eq!(blocks(), 2 * 4096 / 512);
-        theirs.populate(&(0..0)).unwrap();
-        assert!(theirs.populate(&(theirs.len()..theirs.len() + 1)).is_err());
+    fn a_hole_of_our_own_is_filled_before_it_is_touched() {
+        let (ours, fd) = Map::create("test", 1 << 20).unwrap();
+        assert_eq!(allocated(&fd), 0);
+        assert!(ours.populate(&(511..513)).unwrap());
+        assert_eq!(allocated(&fd), 2 * 4096);
+        assert!(ours.populate(&(0..0)).unwrap());
+        assert!(ours.populate(&(ours.len()..ours.len() + 1)).is_err());
+    }
+
+    #[test]
+    fn a_hole_of_others_is_read_and_not_filled() {
+        let (ours, fd) = Map::create("test", 1 << 20).unwrap();
+        let theirs = sealed(&fd, 1 << 20).unwrap();
+        let all = 0..theirs.len();
+        let mut words = vec![u64::MAX; all.len()];
+        assert!(!theirs.populate(&all).unwrap());
+        assert_eq!(theirs.read(&mut words, 0), Ok(false));
+        assert!(words.iter().all(|&word| word == 0));
+        assert_eq!(allocated(&fd), 0);
+
+        // A page that says something is there: from then on it is loaded.
+        ours.words()[1023].store(7, Relaxed);
+        assert!(!theirs.populate(&(1022..1024)).unwrap());
+        let mut word = [9];
+        assert_eq!((theirs.read(&mut word, 1022), word), (Ok(false), [0]));
+        assert_eq!((theirs.read(&mut word, 1023), word), (Ok(true), [7]));
+        assert_eq!((theirs.read(&mut word, 1022), word), (Ok(true), [0]));
+        assert!(theirs.populate(&(512..1024)).unwrap());
+        assert!(!theirs.is_present(&(511..513)) && !theirs.is_present(&(1023..1025)));
+        assert_eq!(theirs.read(&mut words, 0), Ok(false));
+        assert_eq!((words[1023], allocated(&fd)), (7, 4096));
+        assert_eq!(theirs.read(&mut word, theirs.len()), Err(Errno::NXIO));
+    }
+
+    /// Else a page that is known to be there could go, and touching it would allocate it anew.
+    #[test]
+    fn not_even_the_creator_can_punch_a_hole() {
+        let (ours, fd) = Map::create("test", 8192).unwrap();
+        ours.words().iter().for_each(|word| word.store(7, Relaxed));
+        // SAFETY: removing pages of a mapping is undefined where somebody relies on their words.
+        // - There are no references to them but atomics, whose words may change at any time.
+        // - What is removed reads as 0; and here nothing is removed.
+        let removed =
+            unsafe { ours.raw.unchecked_advise_range(memmap2::UncheckedAdvice::Remove, 0, 8192) };
+        assert_eq!(removed.unwrap_err().raw_os_error(), Some(Errno::PERM.raw_os_error()));
+        assert_eq!((allocated(&fd), ours.words()[600].load(Relaxed)), (8192, 7));
     }
 
     #[test]

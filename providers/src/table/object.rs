@@ -16,7 +16,8 @@ use super::handle::{Group, Handle, Held, OwnedCounter, sealed};
 use super::map::Words;
 use super::store::Shared;
 
-/// Where an object lies in its table: a block, and from the lock on as many shards as it has.
+/// The place of an object in its table: a block, and behind it the shards, which begin with the
+/// lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) first: usize,
@@ -40,8 +41,7 @@ impl Place {
     }
 }
 
-/// The memory of an object, which goes back to its table when the last who could write to it is
-/// gone.
+/// The memory of an object. It goes back to its table when the object and all its handles are gone.
 #[derive(Debug)]
 pub(crate) struct Region {
     shared: Arc<Shared>,
@@ -72,7 +72,7 @@ impl Region {
         Words::new(&self.shared.map, first, words.len()).expect("a place lies inside its table")
     }
 
-    /// Those words in the shard whose turn it is.
+    /// Returns these words of the data in the shard whose turn it is.
     pub(crate) fn next_shard(&self, words: Range<usize>) -> Words {
         let shard = self.next_shard.fetch_add(1, Relaxed) % self.place.shards;
         self.words(words, shard)
@@ -120,8 +120,8 @@ impl TableObject {
         Self { region, slot }
     }
 
-    /// Where the first word of its data is in the table: for whoever maps the table himself, as a
-    /// program in another language does.
+    /// Returns the index in the table of the first word of its data, for code that maps the table
+    /// itself, as a program in another language does.
     pub fn data_word(&self) -> usize {
         self.region.place.lock() + LOCK_WORDS
     }

@@ -17,13 +17,13 @@ use super::source::{Row, locked};
 /// Mapped objects of one shard each, side by side.
 pub(super) struct Quick {
     rows: Box<[QuickRow]>,
-    /// Where the plan's span begins, from the lock on.
+    /// The start of the plan's span, in words from the lock on.
     span: usize,
     tries: u32,
     way: Way,
 }
 
-/// How the rows can be read.
+/// The ways in which the rows can be read.
 #[derive(Clone, Copy)]
 enum Way {
     /// None has words that change together, and the plan is near: see [`ReadPlan::load_near`].

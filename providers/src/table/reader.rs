@@ -5,23 +5,27 @@
 //! removed, and every object of a table that nobody stands behind any more, is gone: from `objects`
 //! and from every open row.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags, open};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
 
-use super::find;
+use super::budget::Shares;
 use super::held::{Giver, Shared, Table, file_of, has_writer};
 use super::look::{Found, Memory};
+use super::refused::Refusals;
 use super::source::TableSource;
 use super::writer::TableWriter;
 use crate::departures::Departures;
 use crate::fd::Lender;
+use crate::host::Host;
 use crate::process::{DeathWatch, Process};
-use crate::procfs;
+use crate::refusal;
+use crate::refusal::path::Use;
 
 /// The most objects of one source; see the same of stats fds.
 const ROWS_PER_SOURCE: usize = 64;
@@ -55,18 +59,21 @@ pub const MAX_PROCESS_TABLES: usize = 64;
 /// ```
 #[derive(Debug)]
 pub struct Tables {
-    departures: Departures,
-    watch: Arc<DeathWatch>,
+    pub(super) host: Host,
+    pub(super) departures: Departures,
+    pub(super) watch: Arc<DeathWatch>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     processes: Vec<Arc<Process>>,
-    tables: Vec<Table>,
+    pub(super) tables: Vec<Table>,
     last_table: u64,
     shared: Shared,
-    /// Where each object was in the last look, by its key: its table's number, and which it is
+    shares: Shares,
+    refusals: Refusals,
+    /// The place of each object at the last look, by its key: its table's number, and its index
     /// there.
     places: HashMap<u64, (u64, usize)>,
 }
@@ -77,12 +84,20 @@ impl Tables {
     /// # Errors
     /// `Io` if the system has no thread for it.
     pub fn new() -> Result<Self> {
-        let watch = Arc::new(DeathWatch::new()?);
-        Ok(Self { departures: Departures::default(), watch, state: Mutex::default() })
+        Self::on_host(Host::default())
     }
 
-    /// Borrows all tables of a process that can be read, those it has now and those it will have.
-    /// How many it has now.
+    /// As [`Tables::new`], with a host that other providers may use too.
+    ///
+    /// # Errors
+    /// As [`Tables::new`].
+    pub fn on_host(host: Host) -> Result<Self> {
+        let watch = Arc::new(DeathWatch::new()?);
+        Ok(Self { host, departures: Departures::default(), watch, state: Mutex::default() })
+    }
+
+    /// Borrows all tables of a process that can be read, the ones it has now and the ones it will
+    /// have. Returns the number of tables that this call borrowed.
     ///
     /// # Errors
     /// `NotFound` if there is no such process, `Denied` if we may not look into it or take its
@@ -106,6 +121,12 @@ impl Tables {
         Ok(count)
     }
 
+    /// Returns the name of the provider of each table that is held, as the table itself says it;
+    /// the name of its memory, by which it is found, may be another.
+    pub fn provider_names(&self) -> Vec<String> {
+        self.state().tables.iter().map(|table| table.provider().to_owned()).collect()
+    }
+
     /// Reads a table in a file on tmpfs, by system calls. Does nothing if it is read already.
     ///
     /// # Errors
@@ -116,13 +137,20 @@ impl Tables {
         let shown = path.display();
         // Not to wait for whoever would open the other end of what is no table at all.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let fd = open(path, flags, Mode::empty()).map_err(|errno| {
+        let file = path.to_owned();
+        let opened = self.host.broker().run_apart(move || open(file, flags, Mode::empty()))?;
+        let fd = opened.map_err(|errno| {
             let kind = match std::io::Error::from(errno).kind() {
                 std::io::ErrorKind::NotFound => ErrorKind::NotFound,
                 std::io::ErrorKind::PermissionDenied => ErrorKind::Denied,
                 _ => ErrorKind::Io,
             };
-            Error::caused(kind, format!("cannot open the table {shown}"), errno)
+            let text = format!("cannot open the table {shown}");
+            if kind == ErrorKind::Denied {
+                let why = refusal::path::reason(self.host.broker(), path, Use::Read);
+                return Error::new(kind, format!("{text}: {why}"));
+            }
+            Error::caused(kind, text, errno)
         })?;
         let file = file_of(&fd);
         if file.is_some() && !has_writer(&fd) {
@@ -146,7 +174,8 @@ impl Tables {
     pub fn add_own(&self, table: &TableWriter) -> Result<()> {
         let memory = Memory::Mapped(Arc::clone(table.map()));
         let mut state = self.state();
-        let table = Table::new(state.last_table + 1, memory, Giver::Own)?;
+        let share = state.shares.of(None);
+        let table = Table::new(state.last_table + 1, memory, Giver::Own, &share)?;
         state.push(table).map(drop)
     }
 
@@ -181,55 +210,12 @@ impl Tables {
         &self.departures
     }
 
-    /// Borrows the tables of a process that are not here yet: how many, and why not the others.
-    ///
-    /// # Errors
-    /// If its fds cannot be seen.
-    fn borrow(&self, state: &mut State, process: &Arc<Process>) -> Result<(usize, Vec<Error>)> {
-        let pid = process.pid();
-        let links = procfs::links(pid, find::table_name).map_err(|e| procfs::unseen(pid, e))?;
-        // Only now is it certain that this was the process, and not a later one of its number.
-        if !process.lives() {
-            return Err(procfs::no_process(pid));
+    pub(super) fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
+        if let Some(file) = file_of(&fd) {
+            state.refusals.check(file, &fd, Instant::now())?;
         }
-        let (mut count, mut refused, mut unseen) = (0, Vec::new(), false);
-        let mut files = HashSet::new();
-        for (fd, name) in links.into_iter().take(MAX_PROCESS_TABLES) {
-            let same = |held: &str| find::table_name(held).as_deref() == Some(&*name);
-            let fd = match process.borrow(fd, same) {
-                Ok(fd) => fd,
-                Err(error) => {
-                    unseen = true;
-                    refused.push(error);
-                    continue;
-                }
-            };
-            // Closed meanwhile, or there already.
-            let Some(fd) = fd else { continue };
-            let file = file_of(&fd);
-            files.extend(file);
-            if file.is_some() && state.tables.iter().any(|table| table.file == file) {
-                continue;
-            }
-            let watch = Arc::clone(&self.watch);
-            let lender = Lender { alive: Arc::clone(process.alive()), _watch: watch };
-            match self.hold(state, fd, Giver::Lender(lender)) {
-                Ok(_) => count += 1,
-                Err(error) => refused.push(error),
-            }
-        }
-        // What it has closed, it does not write any more.
-        let is_closed = |table: &mut Table| {
-            let is_open = table.file.is_some_and(|file| files.contains(&file));
-            !unseen && !is_open && table.is_lent_by(process.alive())
-        };
-        let closed = state.tables.extract_if(.., is_closed);
-        closed.for_each(|table| table.give_up(&self.departures));
-        Ok((count, refused))
-    }
-
-    fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
-        let table = Table::given(state.last_table + 1, fd, by)?;
+        let share = state.shares.of(by.alive());
+        let table = Table::given(state.last_table + 1, fd, by, &share)?;
         state.push(table)
     }
 
@@ -242,7 +228,12 @@ impl Tables {
 impl State {
     /// Holds a table once it was looked at. Gives its number.
     fn push(&mut self, mut table: Table) -> Result<u64> {
-        table.look(&mut self.shared)?;
+        if let Err(error) = table.look(&mut self.shared) {
+            if let (Some(file), Some(refused)) = (table.file, table.refused()) {
+                self.refusals.add_file(file, refused.clone());
+            }
+            return Err(error);
+        }
         self.places.extend(table.places());
         self.last_table = table.number;
         self.tables.push(table);
@@ -265,7 +256,7 @@ impl Provider for Tables {
         "table"
     }
 
-    /// Those of what is held, under the names of their providers.
+    /// Returns the schemas of the objects at the last look, under the names of their providers.
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         let state = self.state();
         let objects = state.tables.iter().flat_map(|table| &table.objects);
@@ -280,12 +271,13 @@ impl Provider for Tables {
         let mut state = self.state();
         state.processes.retain(|process| process.lives());
         for process in state.processes.clone() {
-            // What could not be borrowed is left out, and tried again next time.
+            // Tables that could not be borrowed are left out, and tried again next time.
             let _ = self.borrow(&mut state, &process);
         }
-        let State { tables, shared, places, .. } = &mut *state;
+        let State { tables, shared, places, refusals, .. } = &mut *state;
         tables.iter_mut().for_each(|table| table.check(&self.departures));
         tables.retain(|table| !table.is_gone());
+        refusals.keep_rows(|number| tables.iter().any(|table| table.number == number));
         shared.taken.clear();
         let readable = tables.iter_mut().filter_map(|table| {
             table.look(shared).ok()?;
@@ -300,19 +292,30 @@ impl Provider for Tables {
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
         // Before anyone is asked whether it is gone; see `Departures`.
         let opened_at = self.departures.count();
-        let state = self.state();
-        // Of one who is silent already, nothing moves the number any more: it counts as moved.
+        let mut state = self.state();
+        // A table whose writer is silent already does not move the number any more: it counts as
+        // moved.
         let has_moved = state.tables.iter().any(Table::is_silent);
         let opened_at = opened_at.wrapping_sub(has_moved.into());
-        let row = |object: &Object| {
+        let mut refused = BTreeMap::new();
+        let mut row = |object: &Object| {
             let (table, found) = state.find(object.key)?;
-            (object.schema == *plan.schema()).then(|| table.row(found, plan))?
+            let row = (object.schema == *plan.schema()).then(|| table.row(found, plan))?;
+            row.map_err(|error| refused.insert(table.number, error)).ok()?
         };
         let source = |objects: &[Object]| {
-            let rows = objects.iter().map(row).collect();
+            let rows = objects.iter().map(&mut row).collect();
             let source = TableSource::new(plan, rows, &self.departures, opened_at);
             Box::new(source) as Box<dyn Source>
         };
-        Ok(objects.chunks(ROWS_PER_SOURCE).map(source).collect())
+        let sources = objects.chunks(ROWS_PER_SOURCE).map(source).collect();
+        state.refusals.add_rows(refused);
+        Ok(sources)
+    }
+
+    /// Why tables, or objects of them, are not read because they are over a limit.
+    fn warnings(&self) -> Vec<Error> {
+        let state = self.state();
+        state.refusals.warnings(state.tables.iter().filter_map(Table::refused))
     }
 }

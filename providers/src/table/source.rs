@@ -3,38 +3,44 @@
 //! Invariant: a row is good only if its object was still the one it was opened for when the copy
 //! was done, and, if words of it are changed together, no change was under way. A writer that holds
 //! the lock costs some looks and no more ([`READ_TRIES`], fewer where each is long); nothing that
-//! it stores is followed.
+//! it stores is followed. No hole of a table is filled: a row of which a page is not known to be
+//! there is read by system calls until its writer has stored something there, which the same tick
+//! sees.
 
-use std::os::fd::AsFd;
+use std::cell::Cell;
+use std::ops::Range;
+use std::result::Result as StdResult;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use rustix::io::Errno;
 use vmstrobe_core::seq::{self, AtomicU64};
-use vmstrobe_core::{ReadPlan, RowState, Rows, Source, WORD_BYTES};
+use vmstrobe_core::{ReadPlan, Result, RowState, Rows, Source, WORD_BYTES};
 
+use super::budget::Claim;
 use super::format::LOCK_WORDS;
-use super::look::{Found, Memory, lock_of, read_words};
-use super::map::Map;
+use super::look::{Found, Memory, lock_of};
+use super::map::{Map, read_words};
 use super::quick::Quick;
 use crate::departures::Departures;
 use crate::fd::Lender;
 
-/// How often a row is copied that keeps changing, or is looked at while it is being changed.
+/// The most tries at a row that keeps changing, or that is being changed.
 const READ_TRIES: usize = 32;
-/// The same of a row that is read by system calls, each of which is as long as many a change.
+/// The most tries at a row that is read by system calls, each of which takes as long as many
+/// changes.
 const FETCH_TRIES: u32 = 8;
 /// The most words that are copied for a row that keeps changing, once it was copied twice.
 const RETRIED_WORDS_MAX: usize = 1 << 16;
 
-/// What is known of the writer of a table.
+/// The state of the writer of a table.
 #[derive(Debug)]
 pub(crate) struct Writer {
     /// It has broken its promise to say that it lives.
     pub(crate) silent: AtomicBool,
     /// The table was given back, or nobody writes it any more.
     pub(crate) gone: AtomicBool,
-    /// Whose it is, if it came from a process or a peer.
+    /// The process or peer that the table came from, if it came from one.
     pub(crate) lender: Option<Lender>,
 }
 
@@ -48,7 +54,11 @@ pub(crate) struct Row {
     pub(super) incarnation: u64,
     pub(super) is_grouped: bool,
     pub(super) tries: u32,
+    /// Whether all pages of it are known to be there, so that it can be loaded.
+    is_present: Cell<bool>,
     writer: Arc<Writer>,
+    /// The words that each tick reads for it.
+    _claim: Claim,
 }
 
 /// Reads objects of tables, one after the other.
@@ -59,12 +69,14 @@ pub(crate) struct TableSource {
     rows: Box<[Option<Row>]>,
     /// A span that is read by system calls, and the sum of its shards.
     spans: Box<[[u64; 2]]>,
+    /// Whether all rows can be loaded.
+    is_present: bool,
     departures: Departures,
     opened_at: u64,
 }
 
 impl Writer {
-    /// What a row of it is, if it is not to be read.
+    /// Returns the state of the table's rows if they are not to be read: gone or stale.
     pub(crate) fn mark(&self) -> Option<RowState> {
         // Relaxed: `Departures` sees to it that no source misses a flag for good.
         let has_ended = |lender: &Lender| !lender.alive.load(Ordering::Relaxed);
@@ -76,42 +88,75 @@ impl Writer {
 }
 
 impl Row {
-    /// The row that a plan keeps of an object.
+    /// The row that a plan keeps of an object, whose words of that plan were claimed.
+    ///
+    /// # Errors
+    /// `Io` if there is no memory for a hole of our own.
     pub(crate) fn new(
         memory: &Arc<Memory>,
         found: &Found,
         plan: &ReadPlan,
         writer: &Arc<Writer>,
-    ) -> Self {
+        claim: Claim,
+    ) -> Result<Self> {
         let span = plan.span_bytes();
         let first = found.data.start + span.start / WORD_BYTES;
         let spans = (0..found.shards).map(|shard| first + shard * found.shard_words);
         // Without words there is still a lock to look at.
         let words = (found.shards * span.len() / WORD_BYTES).max(1);
-        Self {
+        let row = Self {
             memory: Arc::clone(memory),
             lock: lock_of(&found.data),
             spans: spans.collect(),
             incarnation: found.incarnation,
             is_grouped: found.is_grouped,
             tries: (RETRIED_WORDS_MAX / words).clamp(2, READ_TRIES) as u32,
+            is_present: Cell::new(false),
             writer: Arc::clone(writer),
+            _claim: claim,
+        };
+        let mut is_present = true;
+        for words in row.parts(span.len() / WORD_BYTES) {
+            is_present &= memory.can_load(&words)?;
         }
+        row.is_present.set(is_present);
+        Ok(row)
+    }
+
+    /// Returns the ranges of the words that a tick reads: the lock, and the span in each shard.
+    fn parts(&self, span_words: usize) -> impl Iterator<Item = Range<usize>> {
+        let spans = self.spans.iter().map(move |&first| first..first + span_words);
+        std::iter::once(self.lock..self.lock + LOCK_WORDS).chain(spans)
     }
 
     fn read(&self, plan: &ReadPlan, words: &mut [u64], spans: &mut [[u64; 2]]) -> RowState {
-        match &*self.memory {
-            Memory::Mapped(map) => self.load(plan, map, words).unwrap_or(RowState::Gone),
-            Memory::File(fd) => match self.fetch(fd, spans) {
-                Ok(Some([_, theirs])) if theirs == self.incarnation => {
-                    plan.keep(&spans.as_flattened()[..spans.len()], words);
-                    RowState::Good
+        let outcome = match &*self.memory {
+            Memory::Mapped(map) if self.is_present.get() => {
+                return self.load(plan, map, words).unwrap_or(RowState::Gone);
+            }
+            Memory::Mapped(map) => {
+                let mut are_present = true;
+                let outcome = self.fetch(spans, |words, first| {
+                    are_present &= map.read(words, first)?;
+                    Ok(())
+                });
+                // Otherwise not all of it has been read.
+                if matches!(outcome, Ok(Some(_))) {
+                    self.is_present.set(are_present);
                 }
-                Ok(None) => RowState::Torn,
-                // Another's, or it has become shorter.
-                Ok(Some(_)) | Err(Errno::NXIO) => RowState::Gone,
-                Err(errno) => RowState::Io(errno.raw_os_error()),
-            },
+                outcome
+            }
+            Memory::File(fd) => self.fetch(spans, |words, first| read_words(fd, words, first)),
+        };
+        match outcome {
+            Ok(Some([_, theirs])) if theirs == self.incarnation => {
+                plan.keep(&spans.as_flattened()[..spans.len()], words);
+                RowState::Good
+            }
+            Ok(None) => RowState::Torn,
+            // Another's, or it has become shorter.
+            Ok(Some(_)) | Err(Errno::NXIO) => RowState::Gone,
+            Err(errno) => RowState::Io(errno.raw_os_error()),
         }
     }
 
@@ -128,29 +173,30 @@ impl Row {
         }))
     }
 
-    /// The same by system calls: the lock, the spans, the lock again. The sum of the spans is left
-    /// in the first half of `spans`. Gives the lock, or `None` if it kept changing.
+    /// Copies the row as [`Row::load`] does, but by `read`, which copies words from an index on and
+    /// may take a system call for it: the lock, the spans, the lock again. Leaves the sum of the
+    /// spans in the first half of `spans`. Returns the lock, or `None` if it kept changing.
     fn fetch(
         &self,
-        fd: impl AsFd,
         spans: &mut [[u64; 2]],
-    ) -> Result<Option<[u64; LOCK_WORDS]>, Errno> {
+        mut read: impl FnMut(&mut [u64], usize) -> StdResult<(), Errno>,
+    ) -> StdResult<Option<[u64; LOCK_WORDS]>, Errno> {
         let half = spans.len();
         let (sum, span) = spans.as_flattened_mut().split_at_mut(half);
         for _ in 0..self.tries.min(FETCH_TRIES) {
             let (mut before, mut after) = ([0; LOCK_WORDS], [0; LOCK_WORDS]);
-            read_words(&fd, &mut before, self.lock)?;
+            read(&mut before, self.lock)?;
             if !before[0].is_multiple_of(2) {
                 continue;
             }
             fence(Ordering::Acquire);
             sum.fill(0);
             for &first in &self.spans {
-                read_words(&fd, span, first)?;
+                read(span, first)?;
                 sum.iter_mut().zip(&*span).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
             }
             fence(Ordering::Acquire);
-            read_words(&fd, &mut after, self.lock)?;
+            read(&mut after, self.lock)?;
             if before == after {
                 return Ok(Some(before));
             }
@@ -194,6 +240,7 @@ impl TableSource {
             plan: Arc::clone(plan),
             rows,
             spans: vec![[0; 2]; plan.span_bytes().len() / WORD_BYTES].into(),
+            is_present: false,
             departures: departures.clone(),
             opened_at,
         };
@@ -207,6 +254,7 @@ impl TableSource {
         for row in self.rows.iter().flatten() {
             row.read(&self.plan, &mut words, &mut self.spans);
         }
+        self.is_present = self.rows.iter().flatten().all(|row| row.is_present.get());
     }
 }
 
@@ -216,13 +264,17 @@ impl Source for TableSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        let Self { plan, quick, rows: ours, spans, departures, opened_at } = self;
-        if let Some(quick) = quick.as_ref().filter(|_| departures.count() == *opened_at) {
+        let Self { plan, quick, rows: ours, spans, is_present, departures, opened_at } = self;
+        let is_quick = *is_present && departures.count() == *opened_at;
+        if let Some(quick) = quick.as_ref().filter(|_| is_quick) {
             return quick.read(plan, rows);
         }
         rows.fill(|index, words| {
             let Some(row) = &ours[index] else { return RowState::Gone };
             row.writer.mark().unwrap_or_else(|| row.read(plan, words, spans))
         });
+        if !*is_present {
+            *is_present = ours.iter().flatten().all(|row| row.is_present.get());
+        }
     }
 }

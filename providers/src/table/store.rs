@@ -1,4 +1,4 @@
-//! The memory of a table, from its writer's side: who has which slot, who lies where.
+//! The memory of a table, from its writer's side: the slot and the place of each object.
 //!
 //! Invariant: the directory changes only under its sequence lock, one change at a time. The lock
 //! words of an object stay lock words for ever, and its incarnation is never given out again, so
@@ -22,7 +22,7 @@ use super::format::{
 use super::map::Map;
 use super::object::{Place, Region, TableObject};
 
-/// What a writer and its objects share.
+/// The table that a writer and its objects share.
 pub(crate) struct Shared {
     pub(crate) map: Arc<Map>,
     pub(crate) descriptor: OwnedFd,
@@ -33,12 +33,12 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Which slots are in use, up to the highest that ever was.
+    /// Whether each slot is in use, up to the highest that ever was.
     slots: Vec<bool>,
     last_incarnation: u64,
     /// The first word that was never used.
     end: usize,
-    /// What was used, and may be again by an object laid out alike.
+    /// The places that were used, and may be again by an object laid out alike.
     free: Vec<Place>,
 }
 

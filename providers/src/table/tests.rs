@@ -56,7 +56,7 @@ fn paths(objects: &[Object]) -> Vec<&str> {
     objects.iter().map(|object| &*object.path).collect()
 }
 
-/// What the one row of a source has, by name.
+/// Returns the words of the statistic of that name in the only row of a source.
 fn words_of(source: &mut dyn Source, object: &Object, name: &str) -> Vec<u64> {
     let (states, words) = tick(source, object.schema.data_bytes() / 8);
     assert_eq!(states, [RowState::Good]);
@@ -216,6 +216,81 @@ fn tables_of_one_path_are_told_apart_and_share_their_schema() {
     let mut sources = open_all(&tables, &listed);
     assert_eq!(tick(&mut *sources[0], 1), (vec![RowState::Good; 3], vec![1, 2, 3]));
     assert_eq!(tables.schemas().unwrap().len(), 1);
+}
+
+/// A row over pages that nobody has written is read by system calls, until they have been.
+#[test]
+fn pages_that_are_written_later_are_loaded_from_then_on() {
+    let table = TableWriter::with(TableConfig::of("xyz")).unwrap();
+    let mut schema = TableSchema::new(Target::from_name("queue"));
+    let wide = schema.linear_histogram("wide", 2000, 1);
+    let object = table.add("/a", &schema).unwrap();
+    let tables = Tables::new().unwrap();
+    tables.add_fd(table.descriptor().unwrap()).unwrap();
+    let objects = tables.objects().unwrap();
+    let mut sources = open_all(&tables, &objects);
+    let mut want = vec![0; 2000];
+    assert_eq!(words_of(&mut *sources[0], &objects[0], "wide"), want);
+    // Each in a page of its own, so that in the end all have been written; and once more.
+    for bucket in [1999, 0, 1200, 700, 700] {
+        object.get(wide).record(bucket as u64);
+        want[bucket] += 1;
+        assert_eq!(words_of(&mut *sources[0], &objects[0], "wide"), want);
+    }
+    drop(object);
+    assert_eq!(states(&mut *sources[0], &objects[0]), [RowState::Gone]);
+}
+
+/// If a lender's directories change too much, their objects are kept, and they are looked at later.
+#[test]
+fn a_directory_that_changes_too_much_is_looked_at_later() {
+    let (table, budget) = (TableWriter::new("xyz").unwrap(), budget::Budget::default());
+    let (schema, _) = counter_alone();
+    let _first = table.add("/a", &schema).unwrap();
+    let (share, mut shared) = (budget.share(), held::Shared::default());
+    let memory = look::Memory::Mapped(Arc::clone(table.map()));
+    let mut held = held::Table::new(1, memory, held::Giver::Own, &share).unwrap();
+    let mut look = |held: &mut held::Table| {
+        shared.taken.clear();
+        held.look(&mut shared).map(|()| held.objects.len())
+    };
+    assert_eq!(look(&mut held).unwrap(), 1);
+    share.worked(2 * MAX_LOOK_BYTES);
+    let _second = table.add("/b", &schema).unwrap();
+    assert_eq!(look(&mut held).unwrap(), 1);
+    // One of which nothing is known yet has nothing to keep.
+    let memory = look::Memory::Mapped(Arc::clone(table.map()));
+    let mut fresh = held::Table::new(2, memory, held::Giver::Own, &share).unwrap();
+    assert_eq!(look(&mut fresh).unwrap_err().kind(), ErrorKind::Busy);
+    // Another lender's are looked at all the same.
+    let memory = look::Memory::Mapped(Arc::clone(table.map()));
+    let mut other = held::Table::new(3, memory, held::Giver::Own, &budget.share()).unwrap();
+    assert_eq!(look(&mut other).unwrap(), 2);
+}
+
+#[test]
+fn a_refused_table_is_refused_until_it_changes() {
+    use refused::{MAX_REFUSED, REFUSED_FOR, Refusals, Refused};
+    let table = TableWriter::new("xyz").unwrap();
+    let fd = table.descriptor().unwrap();
+    let (schema, _) = counter_alone();
+    let (error, now) = (format::malformed("test"), std::time::Instant::now());
+    let mut files = Refusals::default();
+    files.add_file((0, 1), Refused::new(&error, 0, now));
+    let again = files.check((0, 1), &fd, now).unwrap_err();
+    assert_eq!((again.kind(), again.to_string()), (error.kind(), error.to_string()));
+    assert!(files.check((0, 2), &fd, now).is_ok());
+    let _object = table.add("/a", &schema).unwrap();
+    assert!(files.check((0, 1), &fd, now).is_ok());
+    // Others may have made room for it.
+    files.add_file((0, 1), Refused::new(&error, 2, now));
+    assert!(files.check((0, 1), &fd, now + REFUSED_FOR / 2).is_err());
+    assert!(files.check((0, 1), &fd, now + REFUSED_FOR).is_ok());
+    for file in 0..MAX_REFUSED as u64 + 1 {
+        files.add_file((0, file), Refused::new(&error, 2, now));
+    }
+    // One of those that were there first is not remembered any more.
+    assert!(files.check((0, 0), &fd, now).is_ok());
 }
 
 #[test]

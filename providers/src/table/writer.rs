@@ -20,8 +20,9 @@ use super::map::{Map, is_in_memory};
 use super::object::TableObject;
 use super::store::{Shared, name_fits};
 use crate::handover::{Lendable, Loan};
+use crate::refusal::proc::mounted;
 
-/// What a table is made for; [`TableConfig::of`] gives the usual, to be changed by struct update.
+/// The configuration of a table; [`TableConfig::of`] has the defaults, to change by struct update.
 #[derive(Clone, Copy, Debug)]
 pub struct TableConfig<'a> {
     /// The provider's name, at most [`MAX_TABLE_NAME_BYTES`](crate::MAX_TABLE_NAME_BYTES) bytes.
@@ -31,8 +32,9 @@ pub struct TableConfig<'a> {
     pub capacity_bytes: usize,
     /// The most objects at a time; at most [`MAX_SLOTS`].
     pub max_objects: usize,
-    /// How often at least [`TableWriter::beat`] will be called. Readers mark what comes from a
-    /// writer that breaks this promise; one who gives none is trusted as long as his process lives.
+    /// The longest time between two calls of [`TableWriter::beat`] that the writer promises, if it
+    /// does. Readers mark the rows of a writer that breaks this promise; a writer that gives none
+    /// is trusted as long as its process lives.
     pub heartbeat: Option<Duration>,
 }
 
@@ -46,8 +48,8 @@ impl<'a> TableConfig<'a> {
 /// Publishes statistics for other processes, and for this one: the writer of a table. Clones are
 /// one writer.
 ///
-/// Whoever runs `vmstrobe -p PID` finds the table by the process, and needs no more right than for
-/// any fd of it. Readers can only read; they never stop the writer nor can they disturb it.
+/// `vmstrobe -p PID` finds the table by the process, and needs no more rights than to borrow any fd
+/// of that. Readers can only read; they never stop the writer nor can they disturb it.
 ///
 /// ```
 /// use vmstrobe_core::Target;
@@ -92,9 +94,9 @@ impl TableWriter {
     /// A table in a file on tmpfs, which others read by system calls. The file is removed with the
     /// table.
     ///
-    /// Whoever may write to that file can kill this process by making it shorter: nobody may,
-    /// except this user and root. This process must not open and close it otherwise: that would
-    /// give up the lock by which readers know that it is written.
+    /// A process that may write to that file can kill this one by making the file shorter; so only
+    /// this user and root may. This process must not open and close the file otherwise: that would
+    /// give up the lock by which readers know that it has a writer.
     ///
     /// # Errors
     /// As [`TableWriter::new`]; `Unsupported` if the path is not on tmpfs, `Busy` if somebody
@@ -150,7 +152,8 @@ impl TableWriter {
         self.shared.beat();
     }
 
-    /// A descriptor of the table for somebody else: he can map and read it, nothing more.
+    /// Returns a descriptor of the table for another process, which can map and read it, nothing
+    /// more.
     ///
     /// # Errors
     /// `Unsupported` for a table in a file, which is opened by its path; `Io` if there is no room.
@@ -203,5 +206,14 @@ fn segment(config: TableConfig<'_>) -> Result<Segment> {
 }
 
 fn cannot(what: &'static str) -> impl Fn(io::Error) -> Error {
-    move |error| Error::caused(ErrorKind::Io, format!("cannot make {what} for a table"), error)
+    move |error| {
+        let text = format!("cannot make {what} for a table");
+        // Its second descriptor, which can only be read, is opened there.
+        match mounted() {
+            Err(why) if error.kind() == io::ErrorKind::NotFound => {
+                Error::new(ErrorKind::Unsupported, format!("{text}: {why}"))
+            }
+            _ => Error::caused(ErrorKind::Io, text, error),
+        }
+    }
 }

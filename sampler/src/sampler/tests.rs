@@ -21,7 +21,7 @@ struct Numbers {
     dropped_on: Arc<Mutex<Vec<ThreadId>>>,
     fails: std::sync::atomic::AtomicBool,
     warnings: Mutex<Vec<Error>>,
-    /// What opening it is worth.
+    /// The warning that opening it causes.
     warns_of: Option<&'static str>,
 }
 
@@ -299,7 +299,7 @@ fn a_watched_roster_keeps_the_sampler_up_to_date_and_complains_once() {
     drop(running);
 }
 
-/// What was complained of, and the complainer.
+/// Returns a list of texts, and a function that adds the text of an error to it.
 fn complaints() -> (Arc<Mutex<Vec<String>>>, impl FnMut(&Error) + Send + 'static) {
     let complaints = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&complaints);

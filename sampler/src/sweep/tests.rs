@@ -1,4 +1,4 @@
-//! What a tick makes of sources that know when they read: its window, and who swept.
+//! Ticks with sources that know when they read: the tick's window, and the rows that it counts.
 
 use std::sync::Mutex;
 use std::thread;
@@ -12,18 +12,18 @@ use crate::{Census, Control, Counts, Fanout, Recorder, Roster, Sampler, Tick, cl
 /// A margin beside each reading, by which a window of the source's is told from the tick's own.
 const MARGIN: Duration = Duration::from_micros(100);
 
-/// What a source says of when it has read.
+/// The time that a source says it has read at.
 #[derive(Clone, Debug)]
 enum Way {
     /// It does not know.
     Never,
-    /// When it was.
+    /// The true time.
     Always,
-    /// When it was, of every other reading, from the first on.
+    /// The true time of every other reading, from the first on; no time of those between.
     Alternately,
-    /// This, whenever it was.
+    /// This time, whenever it has read.
     Says(Range<u64>),
-    /// When its first reading was, ever after.
+    /// The true time of its first reading, also after later ones.
     Stuck,
 }
 
@@ -32,7 +32,7 @@ enum Way {
 struct Sweepers {
     schema: Arc<Schema>,
     sources: Mutex<Vec<(usize, Way)>>,
-    /// When its rows were really read, since the last look.
+    /// The times at which its rows were really read, since the last look.
     read_ns: Arc<Mutex<Vec<Range<u64>>>>,
 }
 
@@ -112,7 +112,7 @@ struct Rig {
     control: Control,
 }
 
-/// What a tick's snapshot and the counts behind it say.
+/// The window of a tick's snapshot, the counts behind it, and the true time of reading.
 struct Seen {
     window: Window,
     counts: Counts,

@@ -1,8 +1,9 @@
-//! One client: what he sends goes to his session, what that writes goes to him.
+//! One client: what it sends goes to its session, what that writes goes to it.
 //!
 //! Invariant: a round trip of a client that waits for nothing else is one receive and one send.
-//! While more than [`MAX_UNSENT_BYTES`] wait for him nothing more is read, answered or reported, so
-//! they and one reply are all that is kept for him. Nobody else notices how he behaves.
+//! While more than [`MAX_UNSENT_BYTES`] wait for it, or less where all clients together have too
+//! much, nothing more is read, answered or reported, so they and one reply are all that is kept for
+//! a client. Nobody else notices how it behaves.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,7 @@ use outbox::Outbox;
 
 mod outbox;
 
-/// The most bytes that may wait for a client before his requests do.
+/// The most bytes that may wait to be sent to a client before its requests have to wait.
 pub const MAX_UNSENT_BYTES: usize = 4 << 20;
 /// How long a client for whom more than [`MAX_UNSENT_BYTES`] wait may read so little that the
 /// kernel has no room for more. The kernel makes room by buffers of some 32 KiB, not by bytes.
@@ -30,16 +31,16 @@ const FLUSH_BYTES: usize = 64 << 10;
 /// Why a client is served no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// He closed the connection, or all that he asked for was delivered after he said that nothing
-    /// follows.
+    /// The client closed the connection, or was sent all replies after it shut down its sending
+    /// side, or the socket failed.
     Left,
     /// The server ends.
     Stopped,
-    /// He did not read.
+    /// The client did not read.
     Unread,
 }
 
-/// A client while he is served.
+/// A client that is being served.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
     socket: BorrowedFd<'a>,
@@ -75,7 +76,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Serves him to the end.
+    /// Serves the client to the end, and returns the reason for the end.
     pub(super) fn serve(mut self) -> End {
         self.session.greet(&mut self.outbox.bytes);
         loop {
@@ -90,7 +91,7 @@ impl<'a> Client<'a> {
     fn turn(&mut self) -> Result<(), End> {
         let is_all_answered = self.answer()?;
         self.send()?;
-        if self.outbox.unsent() > MAX_UNSENT_BYTES {
+        if self.owes_enough() {
             self.wait_for_room()
         } else if !is_all_answered {
             Ok(())
@@ -108,7 +109,7 @@ impl<'a> Client<'a> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(End::Stopped);
             }
-            if self.outbox.unsent() > MAX_UNSENT_BYTES {
+            if self.owes_enough() {
                 return Ok(false);
             }
             self.report();
@@ -120,6 +121,12 @@ impl<'a> Client<'a> {
                 self.send()?;
             }
         }
+    }
+
+    /// True if so much is unsent that there is to be no more.
+    fn owes_enough(&mut self) -> bool {
+        let unsent = self.outbox.unsent();
+        unsent > MAX_UNSENT_BYTES || !self.session.room().covers(unsent)
     }
 
     /// Writes the events that are due. One who has said all waits for replies alone.
@@ -139,14 +146,14 @@ impl<'a> Client<'a> {
         if self.is_full || self.outbox.unsent() == 0 {
             return Ok(0);
         }
-        // Also if the kernel has no memory: he would wait, and we with him.
+        // Also if the kernel has no memory: the client would wait, and this thread too.
         let count = self.outbox.send(self.socket).map_err(|_| End::Left)?;
         self.is_full = self.outbox.unsent() > 0;
         self.counters.bytes_sent.add(count as u64);
         Ok(count)
     }
 
-    /// Waits until he has taken something.
+    /// Waits until the client has taken something.
     fn wait_for_room(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + UNREAD_LIMIT;
         loop {
@@ -162,24 +169,30 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Waits until he says something or takes what is unsent, or events are due.
+    /// Waits until the client sends something or takes what is unsent, events are due, or room is
+    /// to be given back.
     fn wait(&mut self) -> Result<(), End> {
         let is_unsent = self.outbox.unsent() > 0;
         let mut shrinks_at = self.outbox.shrinks_at();
-        if shrinks_at.is_some_and(|at| at <= Instant::now()) {
+        let is_over = |at| at <= Instant::now() || self.session.room().is_wanted();
+        if shrinks_at.is_some_and(is_over) {
             self.outbox.shrink();
+            self.session.room().shrink(self.outbox.unsent());
             shrinks_at = None;
+        }
+        if !is_unsent && shrinks_at.is_none() {
+            self.session.room().shrink(0);
         }
         let until = self.next_events().into_iter().chain(shrinks_at).min();
         if until.is_none() && !is_unsent {
             return self.receive();
         }
         let mut wanted = PollFlags::empty();
-        // At the end of what he says, there is always something to be received: nothing.
+        // After the client's last byte, poll always finds something to read: the end.
         wanted.set(PollFlags::IN, !self.has_said_all);
         wanted.set(PollFlags::OUT, is_unsent);
         let found = self.poll(wanted, until)?;
-        // If he has left with something unsent, sending finds it.
+        // If the client has left with something unsent, the next send fails.
         self.is_full &= !found.intersects(PollFlags::OUT | PollFlags::HUP | PollFlags::ERR);
         if !self.has_said_all && !found.difference(PollFlags::OUT).is_empty() {
             self.receive()?;
@@ -187,8 +200,9 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Takes what he has sent; waits for it if there is nothing.
+    /// Takes what the client has sent; waits for it if there is nothing.
     fn receive(&mut self) -> Result<(), End> {
+        self.session.make_room(&mut self.outbox.bytes);
         match read(self.socket, &mut self.received[..]) {
             Ok(0) => self.has_said_all = true,
             Ok(count) => {
@@ -201,7 +215,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// What is found, nothing when the time is over.
+    /// Returns the events that poll(2) finds, or none at `until` and after a signal.
     fn poll(&self, wanted: PollFlags, until: Option<Instant>) -> Result<PollFlags, End> {
         let pause = until.map(|at| at.saturating_duration_since(Instant::now()));
         // A time that does not fit is longer than anybody waits.

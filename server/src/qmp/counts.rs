@@ -1,11 +1,11 @@
-//! What a server has done so far, in numbers.
+//! Counts of what a server has done so far.
 //!
 //! Invariant: counting waits for nobody. Each number is right; two of them may be of slightly
 //! different moments.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What a [`Server`](super::Server) has done since it began to listen.
+/// The counts of a [`Server`](super::Server) since it began to listen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Clients that are connected now.

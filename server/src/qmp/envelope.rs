@@ -1,7 +1,7 @@
-//! What a JSON text must look like to be a request.
+//! The form that a JSON text must have to be a request.
 //!
 //! Invariant: the checks are QEMU's (`qapi/qmp-dispatch.c`) and so is their order: members are
-//! looked at as a `QDict` has them, and the first one that will not do is named.
+//! checked in the order of a `QDict`, and the first one that is wrong is named.
 
 use std::borrow::Cow;
 
@@ -61,7 +61,7 @@ pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, 
     Err(Unfit { refusal: Refusal::generic(fault), id })
 }
 
-/// What is wrong with the first member, in the order of a `QDict`, with which anything is.
+/// Returns the error for the first wrong member, in the order of a `QDict`.
 fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
     let has_oob = oob_is_on && dict.get("exec-oob").is_some();
     let fault = |name: &str, value: &Value<'_>| match (name, value) {

@@ -4,12 +4,12 @@
 //! told. A list that is empty wants nothing, one that is absent everything; what nobody has by that
 //! name or path is no error.
 
-use vmstrobe_core::Order;
-use vmstrobe_core::{Filter, Names, Request, Schema, Target, VcpuRef};
+use vmstrobe_core::{Filter, Names, Request, Schema, Target, VcpuRef, VcpuSet};
 use vmstrobe_sampler::Census;
 
 use super::members::{Members, bad_enum};
 use super::refusal::Refusal;
+use super::value::Value;
 
 /// QAPI `StatsTarget` of QEMU 10.0.
 pub(super) const TARGETS: [&str; 3] = ["vm", "vcpu", "cryptodev"];
@@ -19,6 +19,13 @@ pub(super) const PROVIDERS: [&str; 2] = ["kvm", "cryptodev"];
 pub(super) const NAMELESS: &str = "cryptodev";
 /// The most entries of `providers`: each has results of its own.
 pub(super) const MAX_REQUESTS: usize = 64;
+/// The most names in all entries of `providers`: each is compared with each statistic.
+pub(super) const MAX_NAMES: usize = 4096;
+/// The most bytes of those names: each is kept more than once while a query is prepared.
+pub(super) const MAX_NAMES_BYTES: usize = 256 << 10;
+/// The most vCPUs that are named: those of two VMs of the largest kind. Whoever wants more of them
+/// wants all, and names none.
+pub(super) const MAX_VCPUS: usize = 1 << 13;
 
 /// Takes the members of a `StatsFilter`; what else there is stays.
 ///
@@ -32,36 +39,81 @@ pub(super) fn stats_filter(members: &mut Members<'_>, census: &Census) -> Result
     let target = Target::from_name(target);
     let providers = match members.optional_list("providers")? {
         None => None,
-        Some(entries) => {
-            let mut requests = Vec::new();
-            for (at, entry) in entries.iter().enumerate() {
-                let path = format!("{}[{at}]", members.path("providers"));
-                requests.extend(request(Members::of(entry, path)?, census)?);
-            }
-            Some(requests)
-        }
+        Some(entries) => Some(requests(entries, members, census)?),
     };
     let mut vcpus = None;
     if target == Target::Vcpu {
-        let paths = members.optional_strings("vcpus")?;
-        vcpus = paths.map(|paths| paths.iter().map(|p| VcpuRef::Path((*p).to_owned())).collect());
+        vcpus = members.optional_strings("vcpus")?;
     }
-    if providers.as_ref().is_some_and(|requests| requests.len() > MAX_REQUESTS) {
+    // Last come our own limits, so that whatever QEMU finds wrong is told as QEMU does.
+    let Requests { requests, entries, names, bytes } = providers.unwrap_or_default();
+    if entries > MAX_REQUESTS {
         let text = format!("Parameter 'providers' has more than {MAX_REQUESTS} entries");
         return Err(Refusal::generic(text));
     }
-    Ok(Filter { target, providers, vcpus })
+    if names > MAX_NAMES {
+        let text = format!("Parameter 'providers' has more than {MAX_NAMES} names");
+        return Err(Refusal::generic(text));
+    }
+    if bytes > MAX_NAMES_BYTES {
+        let text = format!("Parameter 'providers' has names of more than {MAX_NAMES_BYTES} bytes");
+        return Err(Refusal::generic(text));
+    }
+    let vcpus = vcpus.map(vcpu_set).transpose()?;
+    Ok(Filter { target, providers: requests, vcpus })
 }
 
-/// One entry of `providers`; nothing if it wants nothing.
-fn request(mut members: Members<'_>, census: &Census) -> Result<Option<Request>, Refusal> {
-    let provider = provider(members.string("provider")?, census)?;
-    let names = members.optional_strings("names")?;
-    members.finish()?;
-    if names.as_ref().is_some_and(Vec::is_empty) {
-        return Ok(None);
+/// The entries of `providers`, as far as they are within the limits.
+#[derive(Default)]
+struct Requests {
+    /// `None` if the list is absent.
+    requests: Option<Vec<Request>>,
+    /// How many entries want something.
+    entries: usize,
+    /// How many names they have, and of how many bytes.
+    names: usize,
+    bytes: usize,
+}
+
+fn requests(
+    list: &[Value<'_>],
+    members: &Members<'_>,
+    census: &Census,
+) -> Result<Requests, Refusal> {
+    let (mut requests, mut entries, mut count, mut bytes) = (Vec::new(), 0, 0, 0);
+    for (at, entry) in list.iter().enumerate() {
+        let path = format!("{}[{at}]", members.path("providers"));
+        let mut members = Members::of(entry, path)?;
+        let provider = provider(members.string("provider")?, census)?;
+        let names = members.optional_strings("names")?;
+        members.finish()?;
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        entries += 1;
+        count += names.as_ref().map_or(0, Vec::len);
+        bytes += names.iter().flatten().map(|name| name.len()).sum::<usize>();
+        // What will be refused is not kept.
+        if entries <= MAX_REQUESTS && count <= MAX_NAMES && bytes <= MAX_NAMES_BYTES {
+            let names = names.map(Names::exact);
+            requests.push(Request { provider: Some(provider.to_owned()), names });
+        }
     }
-    Ok(Some(Request { provider: Some(provider.to_owned()), names: names.map(Names::exact) }))
+    Ok(Requests { requests: Some(requests), entries, names: count, bytes })
+}
+
+/// Each path once.
+///
+/// # Errors
+/// If there are more than [`MAX_VCPUS`].
+fn vcpu_set(mut paths: Vec<&str>) -> Result<VcpuSet, Refusal> {
+    paths.sort_unstable();
+    paths.dedup();
+    if paths.len() > MAX_VCPUS {
+        let text = format!("Parameter 'vcpus' has more than {MAX_VCPUS} paths");
+        return Err(Refusal::generic(text));
+    }
+    Ok(paths.into_iter().map(|path| VcpuRef::Path(path.to_owned())).collect())
 }
 
 /// A provider's name, if there is such a one.
@@ -86,17 +138,23 @@ pub(super) fn is_known(
 }
 
 /// A filter for each entry of `providers`, because each has results of its own.
-pub(super) fn parts(filter: Filter, order: Order) -> Vec<Filter> {
-    let Filter { target, providers, vcpus } = filter;
-    let Some(requests) = providers else {
-        return vec![Filter { target, providers: None, vcpus }];
+pub(super) fn parts(filter: &Filter) -> Vec<Filter> {
+    let part = |requests| Filter {
+        target: filter.target.clone(),
+        providers: requests,
+        vcpus: filter.vcpus.clone(),
     };
-    let part = |mut request: Request| {
-        if order == Order::Qemu && request.provider.as_deref() == Some(NAMELESS) {
+    match &filter.providers {
+        None => vec![part(None)],
+        Some(requests) => requests.iter().map(|r| part(Some(vec![r.clone()]))).collect(),
+    }
+}
+
+/// Has the provider that does not look at names in QEMU give all it has.
+pub(super) fn as_in_qemu(filter: &mut Filter) {
+    for request in filter.providers.iter_mut().flatten() {
+        if request.provider.as_deref() == Some(NAMELESS) {
             request.names = None;
         }
-        let (target, vcpus) = (target.clone(), vcpus.clone());
-        Filter { target, providers: Some(vec![request]), vcpus }
-    };
-    requests.into_iter().map(part).collect()
+    }
 }

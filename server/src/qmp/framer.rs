@@ -17,12 +17,12 @@ pub(super) const MAX_NESTING: usize = 1024;
 /// The most that the buffer keeps for the next request.
 const MAX_IDLE_BYTES: usize = 64 * 1024;
 
-/// What comes out of the stream. Each piece wants one answer.
+/// A piece of the stream. Each piece gets one reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
     /// A text whose brackets balance; it may still be no JSON.
     Text(&'a [u8]),
-    /// What is to be said of something that was skipped.
+    /// The error to reply for something that was skipped.
     Refused(Refusal),
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Piece<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     buffer: Vec<u8>,
-    /// Where the present text begins; what lies before it is done with.
+    /// The index at which the present text begins; all bytes before it are done with.
     start: usize,
     /// Up to where the lexer has looked.
     at: usize,
@@ -99,7 +99,27 @@ impl Framer {
         }
     }
 
-    /// What is left of the stream, if the next text begins with it.
+    /// How many bytes there are of a text that has not ended.
+    pub(super) fn unfinished(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// Makes room for all that a text can have. Growing step by step would move it again and again,
+    /// and leave holes behind.
+    pub(super) fn make_room(&mut self) {
+        self.drop_done();
+        self.buffer.reserve_exact((MAX_REQUEST_BYTES + MAX_IDLE_BYTES) - self.unfinished());
+    }
+
+    /// Skips the text that has not ended: nothing of it is kept, and nothing in it is taken for a
+    /// request. It was the caller's to answer.
+    pub(super) fn give_up(&mut self) {
+        self.is_skipping = true;
+        self.settle();
+    }
+
+    /// Returns the received bytes from the next text on; none while a text is unfinished or
+    /// skipped.
     pub(super) fn rest(&mut self) -> &[u8] {
         if !self.lexer.is_between_texts() || self.is_skipping {
             return &[];

@@ -7,10 +7,13 @@
 //! is said in its output. Every value was read after the request arrived.
 
 use vmstrobe_core::hmp::{InfoStats, Order};
-use vmstrobe_core::{Filter, Names, Request, Result as Outcome, RowState, Schema, Target, VcpuRef};
+use vmstrobe_core::{Filter, Names, Request, RowState, Schema, Target, VcpuRef};
 use vmstrobe_sampler::Census;
 
+use super::budget::Budget;
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
+use super::query::cost::Cost;
+use super::query::{Opened, in_words};
 use super::refusal::Refusal;
 use super::session::Shared;
 
@@ -18,6 +21,9 @@ use super::session::Shared;
 const MAX_WORD_BYTES: usize = 1023;
 /// The most words that `help` takes; of more it says nothing.
 const MAX_HELP_WORDS: usize = 16;
+
+/// How many times the bytes of a reply to `query-stats` the text takes while it is made.
+const TEXT_COPIES: usize = 4;
 
 const HELP_HELP: &str = "help|? [cmd] -- list the commands, or explain one\n";
 const HELP_STATS: &str = "info stats target [names] [provider] -- print what is counted of a \
@@ -34,16 +40,65 @@ pub(super) fn command_line(
     cpu: Option<i64>,
     shared: &Shared,
 ) -> Result<String, Refusal> {
-    output(line, cpu, &shared.inventory.census(), shared.order)
+    let census = &shared.inventory.census();
+    Monitor { census, order: shared.order, budget: &shared.budget }.output(line, cpu)
 }
 
-fn output(line: &str, cpu: Option<i64>, census: &Census, order: Order) -> Result<String, Refusal> {
-    let cpu = current_vcpu(cpu, census)?;
-    let text = match parse(line) {
-        Command::Say(text) => text,
-        Command::InfoStats(words) => info_stats(&words, cpu, census, order),
-    };
-    Ok(text.replace('\n', "\r\n"))
+/// The objects that can be printed, the order of the output, and the budget for printing.
+struct Monitor<'a> {
+    census: &'a Census,
+    order: Order,
+    budget: &'a Budget,
+}
+
+impl Monitor<'_> {
+    fn output(&self, line: &str, cpu: Option<i64>) -> Result<String, Refusal> {
+        let cpu = current_vcpu(cpu, self.census)?;
+        let text = match parse(line) {
+            Command::Say(text) => text,
+            Command::InfoStats(words) => self.info_stats(&words, cpu),
+        };
+        Ok(text.replace('\n', "\r\n"))
+    }
+
+    /// The text of `info stats`.
+    fn info_stats(&self, words: &StatsWords, vcpu: Option<VcpuRef>) -> String {
+        let (StatsWords { target, names, provider }, census) = (words, self.census);
+        if !is_known(target, &TARGETS, census, |schema| schema.target().name()) {
+            return format!("invalid stats target {target}\n");
+        }
+        if let Some(provider) = provider
+            && !is_known(provider, &PROVIDERS, census, Schema::provider)
+        {
+            return format!("invalid stats provider {provider}\n");
+        }
+        let names = match names.as_deref() {
+            Some("") => return String::new(),
+            Some("*") | None => None,
+            Some(names) => Some(Names::exact(names.split(','))),
+        };
+        let providers = Some(requests(names, provider.as_deref(), self.order));
+        let target = Target::from_name(target);
+        let vcpus = vcpu.map(|vcpu| [vcpu].into_iter().collect());
+        let filter = Filter { target, providers, vcpus };
+        let text = self.text_of(&filter, provider.is_none());
+        text.unwrap_or_else(|refusal| format!("{}\n", refusal.desc))
+    }
+
+    fn text_of(&self, filter: &Filter, with_provider: bool) -> Result<String, Refusal> {
+        let (pools, order) = (self.budget.pools(), self.order);
+        let mut cost = Cost::of(filter, std::slice::from_ref(filter), self.census);
+        // The text for people is written, then has its line ends replaced, then becomes JSON.
+        cost.reply_bytes = cost.reply_bytes.saturating_mul(TEXT_COPIES);
+        cost.bytes = cost.bytes.saturating_add(cost.reply_bytes);
+        let mut opened = Opened::new(filter, cost, self.census, pools)?;
+        let snapshot = opened.probe.read().map_err(|error| in_words(&error))?;
+        // Of what is no more there is nothing to say, as in `query-stats`.
+        if snapshot.objects().all(|view| view.state() == RowState::Gone) {
+            return Ok(String::new());
+        }
+        Ok(InfoStats { snapshot, with_provider, with_path: false, order }.to_string())
+    }
 }
 
 /// The vCPU whose statistics are meant; none if there is none at all and none was asked for.
@@ -65,7 +120,7 @@ fn current_vcpu(cpu: Option<i64>, census: &Census) -> Result<Option<VcpuRef>, Re
     }
 }
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     /// Something that has nothing to do with what is counted.
@@ -179,7 +234,7 @@ fn is_all_blank(text: &str) -> bool {
     text.chars().all(is_blank)
 }
 
-/// What `help` says to the words behind it; nothing if they cannot be understood.
+/// Returns the output of `help` with these words; empty if they are malformed or too many.
 fn help(mut rest: &str) -> String {
     let mut words = Vec::new();
     while !is_all_blank(rest) {
@@ -198,46 +253,13 @@ fn help(mut rest: &str) -> String {
     }
 }
 
-/// The text of `info stats`.
-fn info_stats(words: &StatsWords, vcpu: Option<VcpuRef>, census: &Census, order: Order) -> String {
-    let StatsWords { target, names, provider } = words;
-    if !is_known(target, &TARGETS, census, |schema| schema.target().name()) {
-        return format!("invalid stats target {target}\n");
-    }
-    if let Some(provider) = provider
-        && !is_known(provider, &PROVIDERS, census, Schema::provider)
-    {
-        return format!("invalid stats provider {provider}\n");
-    }
-    let names = match names.as_deref() {
-        Some("") => return String::new(),
-        Some("*") | None => None,
-        Some(names) => Some(Names::exact(names.split(','))),
-    };
-    let providers = Some(requests(names, provider.as_deref(), order));
-    let target = Target::from_name(target);
-    let filter = Filter { target, providers, vcpus: vcpu.map(|vcpu| vec![vcpu]) };
-    let with_provider = provider.is_none();
-    text_of(&filter, with_provider, census, order).unwrap_or_else(|error| format!("{error}\n"))
-}
-
-/// What is wanted of which provider. In QEMU's order, one of them does not look at names.
+/// Returns the requests to providers. In QEMU's order, [`NAMELESS`] is asked for all names.
 fn requests(names: Option<Names>, provider: Option<&str>, order: Order) -> Vec<Request> {
     let mut requests = vec![Request { provider: provider.map(str::to_owned), names }];
     if order == Order::Qemu && provider.is_none_or(|provider| provider == NAMELESS) {
         requests.push(Request { provider: Some(NAMELESS.to_owned()), names: None });
     }
     requests
-}
-
-fn text_of(filter: &Filter, with_provider: bool, census: &Census, order: Order) -> Outcome<String> {
-    let mut probe = census.probe(filter)?;
-    let snapshot = probe.read()?;
-    // Of what is no more there is nothing to say, as in `query-stats`.
-    if snapshot.objects().all(|view| view.state() == RowState::Gone) {
-        return Ok(String::new());
-    }
-    Ok(InfoStats { snapshot, with_provider, with_path: false, order }.to_string())
 }
 
 #[cfg(test)]

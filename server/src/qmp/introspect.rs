@@ -1,8 +1,8 @@
-//! What we can do, in the form that clients ask for: `query-commands` and `query-qmp-schema`.
+//! The commands, events and types that we have, for `query-commands` and `query-qmp-schema`.
 //!
 //! The table below is QAPI's own schema as far as it is ours (QEMU 10.0, `qapi/stats.json`,
-//! `misc.json`, `introspect.json`), with our two commands and two events. What it refers to is
-//! written behind it, each type where it is first needed and under a number, as QEMU does.
+//! `misc.json`, `introspect.json`), with our two commands and two events. In the reply, types
+//! follow the commands and events in the order of first use, under numbers, as QEMU does.
 //!
 //! Invariant: what we share with QEMU is described as QEMU describes it.
 
@@ -132,7 +132,7 @@ const SCHEMA: &[(&str, Info)] = &[
     ("InfoEvent", Object(&[("arg-type", "str")])),
 ];
 
-/// What a filter has beside, for each target.
+/// The types that have the further members of a filter, by target.
 const OF_TARGET: &[Member] = &[("vcpu", "Vcpus"), ("vm", "Empty"), ("cryptodev", "Empty")];
 
 /// QAPI's builtin types, as far as they are needed, and what each is in JSON.
@@ -163,7 +163,7 @@ pub(super) fn write_schema(out: &mut Vec<u8>) {
 #[derive(Default)]
 struct Types {
     used: Vec<&'static str>,
-    /// Those that have a number for a name.
+    /// The types that are named by a number: their index in this list.
     numbered: Vec<&'static str>,
 }
 

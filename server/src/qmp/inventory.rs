@@ -1,6 +1,7 @@
-//! What there is to be asked for, kept up to date by a thread that looks again and again.
+//! The census of all objects that can be queried, which a thread keeps up to date.
 //!
-//! Invariant: whoever sees a generation sees a census at least as new. Nobody waits for a look.
+//! Invariant: a thread that has read a generation then gets a census at least as new. No request
+//! waits for a look.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -14,7 +15,7 @@ use vmstrobe_sampler::{Census, Complaints, look_pause};
 /// How often to look for objects that came or went, at most.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// What the providers of a registry have now. Dropping it ends its thread.
+/// The current census of a registry's providers. Dropping it ends its thread.
 #[derive(Debug)]
 pub(super) struct Inventory {
     registry: Registry,
@@ -67,7 +68,7 @@ impl Inventory {
         Self { registry: registry.clone(), current, stop: None, thread: None }
     }
 
-    /// What there was at the last look.
+    /// Returns the census of the last look.
     pub(super) fn census(&self) -> Arc<Census> {
         Arc::clone(&self.current.lock())
     }
@@ -78,7 +79,7 @@ impl Inventory {
         self.current.generation.load(Ordering::Acquire)
     }
 
-    /// Whose objects they are.
+    /// Returns the registry of the providers that are looked at.
     pub(super) fn registry(&self) -> &Registry {
         &self.registry
     }

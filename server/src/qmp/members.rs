@@ -12,7 +12,7 @@ use super::value::{Dict, Value};
 #[derive(Debug)]
 pub(super) struct Members<'v> {
     dict: &'v Dict<'v>,
-    /// Where the object stands: empty for a command's arguments, else such as `providers[0]`.
+    /// The path of the object: empty for a command's arguments, else such as `providers[0]`.
     at: String,
     /// The places of the members taken, in the order in which they were.
     taken: Vec<usize>,
@@ -24,7 +24,7 @@ impl<'v> Members<'v> {
         Self { dict, at: String::new(), taken: Vec::new() }
     }
 
-    /// What stands at `path`.
+    /// Takes the value at `path` as an object.
     ///
     /// # Errors
     /// GenericError if it is no object.
@@ -94,7 +94,7 @@ impl<'v> Members<'v> {
         strings.collect::<Result<_, _>>().map(Some)
     }
 
-    /// Where a member stands: `target`, `providers[0].names`.
+    /// Returns the path of a member: `target`, `providers[0].names`.
     pub(super) fn path(&self, name: &str) -> String {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }

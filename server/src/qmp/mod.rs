@@ -8,7 +8,9 @@
 //! those of QEMU 10.0; with [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. What is
 //! answered was read after the request arrived.
 
+mod budget;
 mod refusal;
+mod room;
 mod qdict;
 mod value;
 mod framer;
@@ -19,6 +21,7 @@ mod inventory;
 mod filter;
 mod pattern;
 mod query;
+mod schemas;
 mod hmp;
 mod introspect;
 mod stream;
@@ -27,6 +30,7 @@ mod session;
 mod client;
 mod server;
 
+pub use budget::{Budget, MAX_CLIENTS_IN_ALL};
 pub use client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
 pub use counts::Counts;
 pub use server::{Config, MAX_CLIENTS, Server, answers};

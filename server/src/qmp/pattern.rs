@@ -21,7 +21,7 @@ const MAX_ID_DIGITS: usize = 18;
 #[derive(Debug)]
 pub(super) struct Pattern {
     before: Box<[u8]>,
-    /// What follows the id; `None` for a request without one, which is all `before`.
+    /// The bytes after the id; `None` for a request without one, which is all `before`.
     after: Option<Box<[u8]>>,
 }
 
@@ -55,6 +55,11 @@ impl Pattern {
         Some(Self { before: text[..id.start].into(), after: Some(text[id.end..].into()) })
     }
 
+    /// How much memory it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.before.len() + self.after.as_ref().map_or(0, |after| after.len())
+    }
+
     /// The request, if those bytes begin with it.
     #[inline]
     pub(super) fn find<'t>(&self, bytes: &'t [u8]) -> Option<Recognised<'t>> {
@@ -68,7 +73,7 @@ impl Pattern {
     }
 }
 
-/// Where the value of the id stands.
+/// Returns the range of the id's value in the text.
 fn id_in(text: &[u8]) -> Option<Range<usize>> {
     let id = serde_json::from_slice::<Envelope<'_>>(text).ok()?.id.get();
     let start = id.as_ptr() as usize - text.as_ptr() as usize;

@@ -18,7 +18,7 @@ const MIN_BITS: usize = 3;
 /// By what a hash is reduced, for tables of 1 << 0, 1 << 1, ... slots.
 const MODULI: [u32; 12] = [1, 2, 3, 7, 13, 31, 61, 127, 251, 509, 1021, 2039];
 
-/// What to sort an object's members by, `index` being a member's place as sent: by bucket, and
+/// Returns the sort key of an object's member, `index` being its place as sent: by bucket, and
 /// within a bucket the later one first.
 pub(super) fn rank(key: &str, index: usize) -> (u32, Reverse<usize>) {
     (bucket(key), Reverse(index))

@@ -1,18 +1,20 @@
-//! `query-stats` and `query-stats-schemas`: from arguments to the text of the return value.
+//! `query-stats`: from arguments to the text of the return value.
 //!
 //! A query is compiled and opened once; the connection keeps it, and the same request finds it
-//! again as long as the objects are the same: by its bytes, or by its arguments.
+//! again as long as the objects are the same: by its bytes, or by its arguments. All entries of its
+//! `providers` are read at once, by sources of what any of them wants.
 //!
 //! Invariant: every value was read after the request arrived. What a connection keeps is bounded
-//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`]), and so is a reply ([`MAX_REPLY_BYTES`]).
+//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query
+//! ([`MAX_QUERY_BYTES`]) and a reply ([`MAX_REPLY_BYTES`]).
 
 use std::error::Error as _;
-use std::sync::Arc;
 
-use vmstrobe_core::Order;
-use vmstrobe_core::{Error, Filter, ObjectView, RowState, Schema, Target, WORD_BYTES};
+use vmstrobe_core::{Error, Filter, ObjectView, Order, RowState};
 use vmstrobe_sampler::{Census, Probe};
 
+use self::cost::Cost;
+use super::budget::{Lease, PATIENCE, Pools, has_spare_descriptors};
 use super::counts::Counters;
 use super::envelope::Request;
 use super::filter;
@@ -21,13 +23,20 @@ use super::pattern::{Pattern, Recognised};
 use super::refusal::Refusal;
 use super::session::Shared;
 use super::value::Dict;
-use crate::json::{self, StatsSchema};
 use crate::results::Results;
+
+pub(super) mod cost;
 
 /// The most queries that a connection keeps ready.
 pub(super) const MAX_KEPT_QUERIES: usize = 16;
-/// The most bytes that the values of those take, and the arguments of one.
-pub(super) const MAX_KEPT_BYTES: usize = 1 << 20;
+/// The most bytes that those take, all that is kept of them counted.
+pub(super) const MAX_KEPT_BYTES: usize = 4 << 20;
+/// The most bytes of a request whose query is kept.
+pub(super) const MAX_KEPT_REQUEST_BYTES: usize = 64 << 10;
+/// The most sources that those have open.
+pub(super) const MAX_KEPT_SOURCES: usize = 64;
+/// The most bytes that one query takes, be it the only one.
+pub(super) const MAX_QUERY_BYTES: usize = 32 << 20;
 /// The most bytes of a reply.
 pub(super) const MAX_REPLY_BYTES: usize = 64 << 20;
 
@@ -44,15 +53,21 @@ pub(super) struct Query {
     arguments: Dict<'static>,
     /// The request by which it was asked for last.
     pattern: Option<Pattern>,
-    parts: Vec<Part>,
-    bytes: usize,
+    results: Results,
+    opened: Opened,
+    /// False if it is given back once it is answered: its request is long, or there is little left
+    /// for others.
+    is_kept: bool,
 }
 
-/// What one entry of `providers` wants.
+/// An opened filter, with its cost and the leases that it has from the budget.
 #[derive(Debug)]
-struct Part {
-    probe: Probe,
-    results: Results,
+pub(super) struct Opened {
+    pub(super) probe: Probe,
+    pub(super) cost: Cost,
+    // In this order: nothing is given back before it is closed.
+    bytes: Lease,
+    sources: Lease,
 }
 
 impl Queries {
@@ -73,7 +88,7 @@ impl Queries {
     /// The query with the arguments of that request.
     ///
     /// # Errors
-    /// What is wrong with the arguments, or why nothing can be opened.
+    /// If an argument is wrong, the query is beyond a limit, or it cannot be opened.
     pub(super) fn prepare(
         &mut self,
         request: &Request<'_>,
@@ -87,10 +102,30 @@ impl Queries {
             query.pattern = pattern;
             return Ok(query);
         }
-        let query = Query::new(arguments, shared)?;
-        self.kept.push(Query { pattern, bytes: query.bytes + 2 * text.len(), ..query });
-        self.tidy();
-        Ok(self.kept.last_mut().expect("one was pushed, and the last is never tidied away"))
+        let census = shared.inventory.census();
+        let mut members = Members::of_arguments(arguments);
+        let mut filter = filter::stats_filter(&mut members, &census)?;
+        members.finish()?;
+        if shared.order == Order::Qemu {
+            filter::as_in_qemu(&mut filter);
+        }
+        let parts = filter::parts(&filter);
+        let mut cost = Cost::of(&filter, &parts, &census);
+        cost.bytes += arguments.bytes() + pattern.as_ref().map_or(0, Pattern::bytes);
+        self.make_room(cost);
+        let opened = Opened::new(&filter, cost, &census, shared.budget.pools())?;
+        let results = Results::of_filters(opened.probe.layout(), shared.order, &parts);
+        let is_short = text.len() <= MAX_KEPT_REQUEST_BYTES;
+        let is_kept = is_short && !is_scarce(shared.budget.pools());
+        // What is given back at once is not looked for.
+        let arguments = if is_kept { arguments.clone().into_owned() } else { Dict::default() };
+        self.kept.push(Query { arguments, pattern, results, opened, is_kept });
+        Ok(self.kept.last_mut().expect("a query was pushed on the line above"))
+    }
+
+    /// Gives back the query that was answered last, unless it is to be kept.
+    pub(super) fn settle(&mut self) {
+        self.kept.pop_if(|query| !query.is_kept);
     }
 
     /// How many are kept.
@@ -113,52 +148,76 @@ impl Queries {
         self.kept.last_mut().expect("there is one at `at`")
     }
 
-    /// Forgets what was used least lately, as far as it is too much.
-    fn tidy(&mut self) {
-        let mut bytes: usize = self.kept.iter().map(|query| query.bytes).sum();
-        let mut over = 0;
-        for query in &self.kept[..self.kept.len().saturating_sub(1)] {
-            if self.kept.len() - over <= MAX_KEPT_QUERIES && bytes <= MAX_KEPT_BYTES {
+    /// Forgets what was used least lately, as far as it is too much together with one more.
+    fn make_room(&mut self, more: Cost) {
+        let (mut bytes, mut sources) = (more.bytes, more.sources);
+        let mut kept = 0;
+        for Query { opened, .. } in self.kept.iter().rev().take(MAX_KEPT_QUERIES - 1) {
+            bytes += opened.bytes.units();
+            sources += opened.sources.units();
+            if bytes > MAX_KEPT_BYTES || sources > MAX_KEPT_SOURCES {
                 break;
             }
-            (bytes, over) = (bytes - query.bytes, over + 1);
+            kept += 1;
         }
-        self.kept.drain(..over);
+        self.kept.drain(..self.kept.len() - kept);
+        // Who keeps less needs less room.
+        self.kept.shrink_to(MAX_KEPT_QUERIES);
     }
 }
 
+/// True if queries should not stay open: so much is taken, or the process has so few descriptors
+/// left, that others could not open theirs.
+fn is_scarce(pools: &Pools) -> bool {
+    pools.sources.is_scarce() || pools.query_bytes.is_scarce() || !has_spare_descriptors()
+}
+
+impl Opened {
+    /// Opens what a filter wants of what there is, at that cost.
+    ///
+    /// # Errors
+    /// If it costs more than anybody may have, or than others have left; why it cannot be opened.
+    pub(super) fn new(
+        filter: &Filter,
+        cost: Cost,
+        census: &Census,
+        pools: &Pools,
+    ) -> Result<Self, Refusal> {
+        cost.check()?;
+        let bytes = pools.query_bytes.wait(cost.bytes, PATIENCE).ok_or_else(|| {
+            let max = pools.query_bytes.max();
+            taken(&format!("queries may take {max} bytes in all"))
+        })?;
+        let sources = pools.sources.wait(cost.sources, PATIENCE).ok_or_else(|| {
+            let (max, more) = (pools.sources.max(), cost.sources);
+            taken(&format!("queries may have {max} sources open in all, and this one needs {more}"))
+        })?;
+        let probe = census.probe(filter).map_err(|error| in_words(&error))?;
+        Ok(Self { probe, cost, bytes, sources })
+    }
+}
+
+fn taken(limit: &str) -> Refusal {
+    Refusal::generic(format!("{limit}, and others have too many: ask again, or for less"))
+}
+
 impl Query {
-    fn new(arguments: &Dict<'_>, shared: &Shared) -> Result<Self, Refusal> {
-        let census = shared.inventory.census();
-        let mut members = Members::of_arguments(arguments);
-        let filter = filter::stats_filter(&mut members, &census)?;
-        members.finish()?;
-        let open = |filter: Filter| {
-            let probe = census.probe(&filter).map_err(|error| in_words(&error))?;
-            let results = Results::new(probe.layout(), shared.order);
-            Ok(Part { probe, results })
-        };
-        let parts = filter::parts(filter, shared.order).into_iter().map(open);
-        let mut parts = parts.collect::<Result<Vec<Part>, Refusal>>()?;
-        if shared.order == Order::Qemu {
-            parts.reverse();
-        }
-        let words: usize = parts.iter().map(|part| part.probe.layout().words()).sum();
-        let arguments = arguments.clone().into_owned();
-        Ok(Self { arguments, pattern: None, parts, bytes: words * WORD_BYTES })
+    /// The most bytes that [`Query::write`] appends.
+    pub(super) fn reply_bytes(&self) -> usize {
+        self.opened.cost.reply_bytes
     }
 
     /// Reads, and appends the list of results. What could not be read is counted.
     ///
     /// # Errors
-    /// If what is there could not be read, none of it; or if it is too much.
+    /// If what is there could not be read, none of it.
     #[inline]
     pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let (start, mut is_empty, mut unread) = (out.len(), true, None);
+        let (mut is_empty, mut unread, results) = (true, None, &self.results);
+        let snapshot = self.opened.probe.read().map_err(|error| in_words(&error))?;
         out.push(b'[');
-        for Part { probe, results } in &mut self.parts {
-            let snapshot = probe.read().map_err(|error| in_words(&error))?;
-            for (view, text) in results.of(snapshot) {
+        for part in results.parts() {
+            for (view, text) in results.of(part, snapshot) {
                 match view.state() {
                     RowState::Good => {}
                     RowState::Gone => continue,
@@ -172,10 +231,6 @@ impl Query {
                     out.extend_from_slice(b", ");
                 }
                 results.write(out, view, text);
-                if out.len() - start > MAX_REPLY_BYTES {
-                    let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
-                    return Err(Refusal::generic(text));
-                }
             }
         }
         out.push(b']');
@@ -197,54 +252,6 @@ fn not_read(view: &ObjectView<'_>, state: RowState) -> String {
         RowState::Torn => format!("{path} changed all the while it was read: ask again"),
         _ => format!("{path} has fallen silent: nobody knows its values of now"),
     }
-}
-
-/// Appends the return value of `query-stats-schemas`.
-///
-/// # Errors
-/// What is wrong with the arguments.
-pub(super) fn write_schemas(
-    arguments: &Dict<'_>,
-    shared: &Shared,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let census = shared.inventory.census();
-    let mut members = Members::of_arguments(arguments);
-    let provider = members.optional_string("provider")?;
-    let provider = provider.map(|name| filter::provider(name, &census)).transpose()?;
-    members.finish()?;
-    let wanted = |schema: &&Arc<Schema>| provider.is_none_or(|name| name == schema.provider());
-    let mut schemas: Vec<&Schema> =
-        distinct(&census).into_iter().filter(wanted).map(|s| &**s).collect();
-    let schema = |schema| match shared.order {
-        Order::Schema => StatsSchema::new(schema, schema.descs()),
-        Order::Qemu => {
-            let known = schema.descs().iter().rev().filter(|desc| desc.has_qapi_schema());
-            StatsSchema::new(schema, known)
-        }
-    };
-    if shared.order == Order::Qemu {
-        schemas.sort_by_key(|schema| rank(schema));
-        schemas.reverse();
-    }
-    json::write(out, &schemas.into_iter().map(schema).collect::<Vec<_>>());
-    Ok(())
-}
-
-/// A provider may stand in the registry more than once, with the same schemas.
-fn distinct(census: &Census) -> Vec<&Arc<Schema>> {
-    let mut schemas: Vec<&Arc<Schema>> = Vec::new();
-    for schema in census.schemas() {
-        if !schemas.contains(&schema) {
-            schemas.push(schema);
-        }
-    }
-    schemas
-}
-
-/// The order in which QEMU's providers register, and in which they give their targets.
-fn rank(schema: &Schema) -> (bool, Target) {
-    (schema.provider() != filter::NAMELESS, schema.target().clone())
 }
 
 /// For a client, what kept us from reading.

@@ -8,31 +8,41 @@ use std::time::Instant;
 
 use vmstrobe_core::{Error, Order, Registry, Result};
 
+use super::budget::{Budget, LARGE_TEXT_BYTES, Lease, PATIENCE};
 use super::counts::Counters;
 use super::envelope::{self, Request, Unfit};
 use super::framer::{Framer, Piece};
 use super::inventory::Inventory;
 use super::members::{Members, bad_enum, bad_type};
 use super::query::Queries;
+use super::query::cost::json_bytes;
 use super::refusal::Refusal;
+use super::room::{RequestRoom, Room};
 use super::stream::{StreamSeats, Streams};
 use super::value::{self, Dict, Value};
-use super::{hmp, introspect, query, version};
+use super::{hmp, introspect, schemas, version};
 use crate::json;
 
-/// What a command gives, or why it is refused.
+/// The result of a command, or the reason why it is refused.
 type Answer<T> = std::result::Result<T, Refusal>;
 
+/// The most memory that an id takes: it is written twice, and may grow when it is.
+const MAX_ID_BYTES: usize = 64 << 10;
+/// The most bytes that a byte of a request is echoed as: `\u007F`.
+const ECHO_BYTES: usize = 6;
+/// The most bytes of a reply beside its return value and its id.
+const FRAME_BYTES: usize = 128;
 /// How a line ends.
 const LINE_END: &[u8] = b"\r\n";
 
-/// What all connections of a server have in common.
+/// The state that all connections of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) inventory: Inventory,
     pub(super) order: Order,
     pub(super) counts: Counters,
     pub(super) seats: StreamSeats,
+    pub(super) budget: Budget,
 }
 
 impl Shared {
@@ -44,17 +54,20 @@ impl Shared {
         registry: &Registry,
         order: Order,
         complain: Option<fn(&Error)>,
+        budget: Budget,
     ) -> Result<Self> {
         let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
         let inventory = Inventory::new(registry, order, complain)?;
         let (counts, seats) = (Counters::default(), StreamSeats::new());
-        Ok(Self { inventory, order, counts, seats })
+        Ok(Self { inventory, order, counts, seats, budget })
     }
 
-    /// The same without a thread, now or later: over what there is now, and nobody subscribes.
+    /// Makes the state without ever starting a thread: over the objects that there are now, and
+    /// without subscriptions.
     pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
         let (counts, seats) = (Counters::default(), StreamSeats::none());
-        Self { inventory: Inventory::fixed(registry, order), order, counts, seats }
+        let (inventory, budget) = (Inventory::fixed(registry, order), Budget::new());
+        Self { inventory, order, counts, seats, budget }
     }
 }
 
@@ -62,6 +75,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Session {
     framer: Framer,
+    long_request: RequestRoom,
     state: State,
 }
 
@@ -71,9 +85,10 @@ struct State {
     mode: Mode,
     queries: Queries,
     streams: Streams,
+    room: Room,
 }
 
-/// Where the conversation stands.
+/// The stage of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     /// Greeted; capabilities are not agreed upon yet.
@@ -86,7 +101,9 @@ impl Session {
     /// A conversation that has not begun.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (mode, queries, streams) = (Mode::Negotiation, Queries::default(), Streams::default());
-        Self { framer: Framer::default(), state: State { shared, mode, queries, streams } }
+        let room = Room::new(&shared.budget.pools().reply_bytes);
+        let state = State { shared, mode, queries, streams, room };
+        Self { framer: Framer::default(), long_request: RequestRoom::default(), state }
     }
 
     /// Appends the greeting.
@@ -100,10 +117,25 @@ impl Session {
         self.framer.push(bytes);
     }
 
+    /// Makes room for more of the stream, where what is there is the beginning of a long request:
+    /// waits until few enough others are being received. If that takes too long, the request is
+    /// refused, and the reply to it appended.
+    pub(super) fn make_room(&mut self, out: &mut Vec<u8>) {
+        let pool = &self.state.shared.budget.pools().long_requests;
+        if let Err(refusal) = self.long_request.make(&mut self.framer, pool) {
+            write_error(out, &refusal, None);
+        }
+    }
+
+    /// Returns the room that the connection has taken for its replies.
+    pub(super) fn room(&mut self) -> &mut Room {
+        &mut self.state.room
+    }
+
     /// Answers one request; false if there is no whole one.
     #[inline]
     pub(super) fn answer_next(&mut self, out: &mut Vec<u8>) -> bool {
-        let Self { framer, state } = self;
+        let Self { framer, state, .. } = self;
         if let Some(bytes) = state.answer_again(framer.rest(), out) {
             framer.pass(bytes);
             return true;
@@ -133,31 +165,65 @@ impl State {
     /// ready; how long it is.
     #[inline]
     fn answer_again(&mut self, stream: &[u8], out: &mut Vec<u8>) -> Option<usize> {
-        let (query, request) = self.queries.recall(stream, &self.shared)?;
-        reply(out, request.id, |out| query.write(&self.shared.counts, out));
+        let Self { shared, queries, room, .. } = self;
+        let (query, request) = queries.recall(stream, shared)?;
+        reply(out, request.id, |out| {
+            room.make(out, query.reply_bytes() + FRAME_BYTES)?;
+            query.write(&shared.counts, out)
+        });
         Some(request.bytes)
     }
 
     fn answer(&mut self, text: &[u8], out: &mut Vec<u8>) {
+        // Held until the reply is written and all that was made of the text is forgotten. There is
+        // always one who answers, so it is waited for as long as it takes.
+        let _alone = (text.len() > LARGE_TEXT_BYTES).then(|| self.alone());
         let oob = self.mode == Mode::Command { oob: true };
         let request = match value::parse(text) {
             Ok(value) => envelope::request(value, oob),
             Err(refusal) => return write_error(out, &refusal, None),
         };
-        let in_text = |id: &Value<'_>| json::text(id).into_bytes();
+        let id = request.as_ref().map_or_else(|unfit| &unfit.id, |request| &request.id);
+        if id.as_ref().is_some_and(|id| id.bytes() > MAX_ID_BYTES) {
+            let text = format!("QMP input member 'id' has more than {MAX_ID_BYTES} bytes");
+            return write_error(out, &Refusal::generic(text), None);
+        }
+        let (id, request) = match request {
+            Ok(request) => (request.id.as_ref().map(in_text), Ok(request)),
+            Err(Unfit { refusal, id }) => (id.as_ref().map(in_text), Err(refusal)),
+        };
+        let id = id.as_deref();
+        let id_bytes = id.map_or(0, <[u8]>::len);
+        // Room for whatever of the text is echoed: the id, and what an error names.
+        if let Err(refusal) = self.room.make(out, ECHO_BYTES * text.len() + FRAME_BYTES) {
+            return write_error(out, &refusal, None);
+        }
         match request {
-            Ok(request) => {
-                let id = request.id.as_ref().map(in_text);
-                reply(out, id.as_deref(), |out| self.execute(&request, text, out));
-            }
-            Err(Unfit { refusal, id }) => {
-                write_error(out, &refusal, id.as_ref().map(in_text).as_deref());
+            Ok(request) => reply(out, id, |out| self.execute(&request, text, id_bytes, out)),
+            Err(refusal) => write_error(out, &refusal, id),
+        }
+        self.queries.settle();
+        self.room.shrink(out.len());
+    }
+
+    /// Waits until no other large text is being answered.
+    fn alone(&self) -> Lease {
+        let pool = &self.shared.budget.pools().large_texts;
+        loop {
+            if let Some(lease) = pool.wait(1, PATIENCE) {
+                return lease;
             }
         }
     }
 
     /// Appends the return value.
-    fn execute(&mut self, request: &Request<'_>, text: &[u8], out: &mut Vec<u8>) -> Answer<()> {
+    fn execute(
+        &mut self,
+        request: &Request<'_>,
+        text: &[u8],
+        id_bytes: usize,
+        out: &mut Vec<u8>,
+    ) -> Answer<()> {
         let (shared, arguments) = (&*self.shared, &request.arguments);
         let command: &str = &request.command;
         if self.mode == Mode::Negotiation && command != "qmp_capabilities" {
@@ -173,13 +239,20 @@ impl State {
         match command {
             "query-stats" => {
                 let query = self.queries.prepare(request, text, shared)?;
+                self.room.make(out, query.reply_bytes() + id_bytes + FRAME_BYTES)?;
                 return query.write(&shared.counts, out);
             }
-            "query-stats-schemas" => return query::write_schemas(arguments, shared, out),
-            "stats-subscribe" => return self.streams.subscribe(shared, arguments, out),
+            "query-stats-schemas" => {
+                return schemas::write_schemas(arguments, shared, &mut self.room, out);
+            }
+            "stats-subscribe" => {
+                return self.streams.subscribe(shared, arguments, &mut self.room, out);
+            }
             "stats-unsubscribe" => self.streams.unsubscribe(arguments)?,
             "human-monitor-command" => {
-                json::write(out, &human_monitor_command(arguments, shared)?);
+                let text = human_monitor_command(arguments, shared)?;
+                self.room.make(out, json_bytes(&text) + id_bytes + FRAME_BYTES)?;
+                json::write(out, &text);
                 return Ok(());
             }
             "qmp_capabilities" => self.mode = negotiated(self.mode, arguments)?,
@@ -191,6 +264,10 @@ impl State {
         out.extend_from_slice(b"{}");
         Ok(())
     }
+}
+
+fn in_text(id: &Value<'_>) -> Vec<u8> {
+    json::text(id).into_bytes()
 }
 
 /// Commands without arguments.

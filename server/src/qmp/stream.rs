@@ -4,21 +4,23 @@
 //! `STATS_SAMPLES` bring every sample, a batch at a time, and `STATS_OBJECTS` what came or went.
 //!
 //! Invariant: a connection has at most [`MAX_SUBSCRIPTIONS`], a server
-//! [`MAX_SERVER_SUBSCRIPTIONS`], each of bounded memory. When a connection goes, so do they and
+//! [`MAX_SERVER_SUBSCRIPTIONS`]; what all of them take together of memory, CPU time and sources is
+//! bounded by the budget, and refused before it is taken. When a connection goes, so do they and
 //! their threads.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use vmstrobe_sampler::MAX_RATE_HZ;
 
 use self::event::Subscribed;
-use self::subscription::{Ask, Subscription};
+use self::subscription::{Ask, Subscription, queue_bytes};
+use super::budget::{BUSY_HZ, Lease, Pool};
 use super::filter;
 use super::members::Members;
+use super::query::cost::Cost;
 use super::query::in_words;
 use super::refusal::Refusal;
+use super::room::Room;
 use super::session::Shared;
 use super::value::Dict;
 
@@ -31,6 +33,8 @@ pub(super) const MAX_SUBSCRIPTIONS: usize = 8;
 pub(super) const MAX_SERVER_SUBSCRIPTIONS: usize = 32;
 /// The most samples of an event.
 pub(super) const MAX_BATCH_SAMPLES: i64 = 10_000;
+/// The most bytes of the reply to `stats-subscribe` beside what it says of statistics and objects.
+const SUBSCRIBED_BYTES: usize = 4096;
 /// A batch is as many samples as come in this time, if nobody says how many.
 const BATCH_MS: i64 = 100;
 /// The highest rate, in Hz.
@@ -44,27 +48,31 @@ pub(super) struct Streams {
     last: u64,
 }
 
-/// How many subscriptions a server can still have. Clones are one count.
-#[derive(Clone, Debug)]
-pub(super) struct StreamSeats(Arc<AtomicUsize>);
-
-/// A subscription's place among those of the server; given back by dropping it.
+/// How many subscriptions a server can still have.
 #[derive(Debug)]
-struct Seat(StreamSeats);
+pub(super) struct StreamSeats(Pool);
+
+/// The leases that a subscription has from its server and the budget; dropping returns them.
+#[derive(Debug)]
+struct Seat {
+    _leases: Vec<Lease>,
+}
 
 impl Streams {
     /// `stats-subscribe`: opens, takes the first sample, starts to tick. Appends the return value.
     ///
     /// # Errors
-    /// What is wrong with the arguments, which limit is reached, or why nothing can be read.
+    /// If an argument is wrong, a limit is reached, or nothing can be read.
     pub(super) fn subscribe(
         &mut self,
         shared: &Shared,
         arguments: &Dict<'_>,
+        room: &mut Room,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let mut members = Members::of_arguments(arguments);
-        let filter = filter::stats_filter(&mut members, &shared.inventory.census())?;
+        let census = shared.inventory.census();
+        let filter = filter::stats_filter(&mut members, &census)?;
         let rate_hz =
             bounded(&mut members, "rate", "Hz", MAX_HZ)?.ok_or_else(|| missing("rate"))?;
         let batch = bounded(&mut members, "batch", "samples", MAX_BATCH_SAMPLES)?;
@@ -73,9 +81,14 @@ impl Streams {
         if self.open.len() == MAX_SUBSCRIPTIONS {
             return Err(full("connection", MAX_SUBSCRIPTIONS));
         }
-        let seat = shared.seats.take().ok_or_else(|| full("server", MAX_SERVER_SUBSCRIPTIONS))?;
         // Both are within their limits, which are far below those of the types.
         let ask = Ask { filter, rate_hz: rate_hz as u32, batch: batch as usize };
+        let mut cost = Cost::of(&ask.filter, std::slice::from_ref(&ask.filter), &census);
+        cost.bytes += arguments.bytes();
+        cost.check()?;
+        let seat = Seat::take(&ask, &cost, shared)?;
+        // What is said of a statistic takes at most 3 times what its name and value do.
+        room.make(out, SUBSCRIBED_BYTES + 4 * cost.reply_bytes)?;
         let (rate_hz, batch) = (ask.rate_hz.into(), ask.batch);
         let registry = shared.inventory.registry();
         let started = Subscription::start(self.last + 1, registry, ask, seat);
@@ -128,29 +141,55 @@ impl Drop for Streams {
 }
 
 impl StreamSeats {
-    /// Those of a server.
+    /// Returns the seats of a server, all of them free.
     pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicUsize::new(MAX_SERVER_SUBSCRIPTIONS)))
+        Self(Pool::new(MAX_SERVER_SUBSCRIPTIONS))
     }
 
     /// Nobody can subscribe.
     pub(super) fn none() -> Self {
-        Self(Arc::default())
-    }
-
-    /// One less; `None` if there is none.
-    fn take(&self) -> Option<Seat> {
-        let less = |left: usize| left.checked_sub(1);
-        // Relaxed: a count, nothing is read on its strength.
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-        taken.is_ok().then(|| Seat(self.clone()))
+        Self(Pool::new(0))
     }
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.0.fetch_add(1, Ordering::Relaxed);
+impl Seat {
+    /// All that a subscription takes.
+    ///
+    /// # Errors
+    /// The first limit that it would be beyond.
+    fn take(ask: &Ask, cost: &Cost, shared: &Shared) -> Result<Self, Refusal> {
+        let pools = shared.budget.pools();
+        let seat = shared.seats.0.take(1).ok_or_else(|| full("server", MAX_SERVER_SUBSCRIPTIONS));
+        let seat = seat?;
+        let all = pools.subscriptions.take(1).ok_or_else(|| {
+            beyond(&format!("all servers have {} subscriptions", pools.subscriptions.max()))
+        })?;
+        let rate = pools.rates_hz.take(BUSY_HZ.min(ask.rate_hz as usize)).ok_or_else(|| {
+            beyond(&format!(
+                "all streams may take {} samples a second, a stream of more than {BUSY_HZ} \
+                 counting as {BUSY_HZ}, and {} are left",
+                pools.rates_hz.max(),
+                pools.rates_hz.left()
+            ))
+        })?;
+        let bytes = queue_bytes(ask, cost);
+        let bytes = pools.stream_bytes.take(bytes).ok_or_else(|| {
+            let (max, left) = (pools.stream_bytes.max(), pools.stream_bytes.left());
+            beyond(&format!(
+                "all streams may take {max} bytes of memory, and of {left} that are left this one \
+                 needs {bytes}"
+            ))
+        })?;
+        let sources = pools.sources.take_of_first_half(cost.sources).ok_or_else(|| {
+            let max = pools.sources.max() / 2;
+            beyond(&format!("all streams may have {max} sources open"))
+        })?;
+        Ok(Self { _leases: vec![seat, all, rate, bytes, sources] })
     }
+}
+
+fn beyond(limit: &str) -> Refusal {
+    Refusal::generic(format!("{limit}: end a stream, or ask for less"))
 }
 
 /// An integer from 1 to `max`, if it is there.

@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 use super::qdict;
 use crate::json::Double;
 
-mod read;
+pub(super) mod read;
 
 pub(super) use self::read::parse;
 
@@ -49,6 +49,24 @@ impl Value<'_> {
     }
 }
 
+/// The bytes that an allocation takes besides its contents.
+const ALLOCATION_BYTES: usize = 32;
+
+impl Value<'_> {
+    /// How much memory the value takes on its own, beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Value::String(string) => string.len() + ALLOCATION_BYTES,
+            Value::List(items) => {
+                let item = |item: &Value<'_>| size_of::<Value<'_>>() + item.bytes();
+                items.iter().map(item).sum::<usize>() + ALLOCATION_BYTES
+            }
+            Value::Dict(dict) => dict.bytes(),
+            _ => 0,
+        }
+    }
+}
+
 /// Apart, so that a level of nesting takes less of the stack.
 fn own_items(items: Vec<Value<'_>>) -> Vec<Value<'static>> {
     let mut owned = Vec::with_capacity(items.len());
@@ -72,6 +90,14 @@ impl<'a> Dict<'a> {
     /// How many members there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// How much memory the object takes on its own, beside itself.
+    pub(super) fn bytes(&self) -> usize {
+        let member = |(name, value): &(Cow<'_, str>, Value<'_>)| {
+            size_of::<(Cow<'_, str>, Value<'_>)>() + name.len() + ALLOCATION_BYTES + value.bytes()
+        };
+        self.0.iter().map(member).sum::<usize>() + ALLOCATION_BYTES
     }
 
     /// The object on its own, free of the text.

@@ -1,7 +1,7 @@
-//! What we say we are: the greeting, and the answer to `query-version`.
+//! The version that we report, in the greeting and in the reply to `query-version`.
 //!
-//! Invariant: the version is that of the QEMU whose dialect is spoken here, so that clients which
-//! go by it find what they look for; the package says who speaks.
+//! Invariant: the version is that of the QEMU whose replies are followed here, so that clients that
+//! rely on it find what they expect; the package names vmstrobe and its own version.
 
 use serde::Serialize;
 

@@ -1,4 +1,4 @@
-//! What must hold in a frame and from one to the next, and the counts of who watches that.
+//! Checks that a frame is consistent in itself and with the one before, and counts the results.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use vmstrobe_providers::FrameTime;
 
 use super::sampler::ROWS;
 
-/// What a reader has counted; as a line by `Display`.
+/// The counts of a reader. `Display` writes them as the line that [`Counts::parse`] reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Frames that were read.

@@ -1,6 +1,6 @@
-//! What the child process does: one mode each.
+//! The modes of the child process, one function each.
 //!
-//! Invariant: every mode ends: by itself, or when its standard input does.
+//! Invariant: every mode ends, by itself or when its standard input ends.
 
 use std::fs::Permissions;
 use std::io;

@@ -10,13 +10,13 @@ use vmstrobe_providers::{Accel, AccelMode, HandOver, OwnKvm};
 /// Rows of a frame: one source of a table's reader, and copied in some 20 ns.
 pub const ROWS: usize = 8;
 
-/// What is read of each row.
+/// The statistic that is read in each row.
 const NAME: &str = "exits";
 
 /// A guest, and the source of its vCPU under [`ROWS`] names. Each row has one word.
 pub struct Sampler {
     source: Box<dyn Source>,
-    /// Whose frame it is.
+    /// The kernel-side tick that reads the rows and owns their frame.
     pub accel: Accel,
     _kvm: OwnKvm,
     guest: KnownGuest,

@@ -16,10 +16,10 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use super::layout::{GENERATION, WORD_BYTES, bytes_of};
 use super::memory::{Mapping, unsealed};
 
-/// What the memfd is called.
+/// The name of the memfd.
 const NAME: &str = "vmstrobe-table:evil";
 
-/// Where a table lies.
+/// The place of a table: a memfd or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// In a memfd that readers map.
@@ -109,7 +109,7 @@ impl Evil {
     ///
     /// # Errors
     ///
-    /// Those of `change`, and as [`Evil::set`].
+    /// The errors of `change` and of [`Evil::set`].
     pub fn change(
         &self,
         lock: usize,

@@ -10,13 +10,21 @@ use super::layout::{
 
 /// The most places for objects that a table may have.
 pub const SLOTS_MAX: usize = 16_384;
-/// How often at least the writer of "beating" promises to say that he lives.
+/// The longest time between two heartbeats that the writer of "beating" promises, in ns.
 const PROMISED_NS: u64 = 500_000_000;
 /// The most statistics of one object.
 const DESCS_MAX: usize = 4096;
-/// Where the lock of an object of `crowd` is in its block: behind 24 bytes of header, 24 of its
-/// path and 40 of its one descriptor.
+/// The word of the lock in the block of an object of `crowd`: 24 bytes of header, 24 of its path
+/// and 40 of its one descriptor, rounded up to 16 words.
 const CROWD_LOCK_WORD: usize = 16;
+/// Objects with statistics in the image "heavy": each counts as one statistic more.
+const HEAVY_OBJECTS: usize = 65_536 / (DESCS_MAX + 1);
+/// Objects of the image "holes".
+pub const HOLE_OBJECTS: usize = 9;
+/// Shards of each.
+pub const HOLE_SHARDS: usize = 255;
+/// Words of each of those.
+pub const HOLE_WORDS: usize = 8192;
 /// How many objects "a million" are.
 const MILLION: usize = 1_000_000;
 /// Different schemas in the image "schemas": as many as a table may have objects.
@@ -38,7 +46,10 @@ pub fn named(name: &str) -> Image {
         "one-block" => one_block(),
         "one-data" => one_data(),
         "schemas" => schemas(),
-        "vast" => vast(),
+        "vast" => vast("ä"),
+        "vast-latin" => vast("\u{ff}"),
+        "heavy" => heavy(),
+        "holes" => holes(),
         "million-places" => million_places(),
         "million-used" => million_used(),
         _ => panic!("there is no image '{name}'"),
@@ -48,8 +59,8 @@ pub fn named(name: &str) -> Image {
 /// Objects in [`sample`].
 pub const OBJECTS: usize = 3;
 
-/// What word `word` of object `object` holds in [`sample`] number `epoch`; the second object's
-/// other shards hold 1.
+/// Returns the value of word `word` of object `object` in [`sample`] number `epoch`. The second
+/// object's other shards hold 1.
 pub fn value(epoch: u64, object: usize, word: usize) -> u64 {
     epoch << 32 | (object as u64) << 16 | word as u64 | 1 << 63
 }
@@ -92,7 +103,7 @@ pub fn sample(epoch: u64) -> Image {
     image
 }
 
-/// The first [`sample`], whose writer promises to say that he lives.
+/// Returns the first [`sample`], with the promise of a heartbeat every [`PROMISED_NS`].
 fn beating() -> Image {
     let mut image = sample(1);
     image.words[HEARTBEAT_PERIOD] = PROMISED_NS;
@@ -169,33 +180,73 @@ fn schemas() -> Image {
     image
 }
 
-/// As much as a reader can be made to hold: as many objects as there may be, all paths as long as
-/// they may be and three times as long when they are read, as they are no UTF-8; and of the same
-/// kind as many names of statistics as there may be.
-fn vast() -> Image {
+/// As many objects as there may be, all paths as long as they may be; and of the same kind as many
+/// names of statistics as there may be. `"\u{ff}"` stands for a byte that is not UTF-8.
+fn vast(letter: &str) -> Image {
+    let letter = if letter == "ä" { letter.as_bytes() } else { &[0xff; 2] };
     let mut image = Image::new("evil", 64 << 20, SLOTS_MAX);
     let names: Vec<String> = (0..DESCS_MAX).map(|stat| format!("{stat:255}")).collect();
     let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
     let path = " ".repeat(255);
     for object in 0..SLOTS_MAX {
         // Beside them, each object that has some and all those that have none count as one.
-        let has_stats = object < 65_536 / (DESCS_MAX + 1);
+        let has_stats = object < HEAVY_OBJECTS;
         let stats = if has_stats { &stats[..] } else { &[] };
         let block =
             Block { path: &path, target: "queue", name_bytes: 256, shards: 1, flags: 0, stats };
         let block_bytes = image.block_bytes();
         image.add(&block);
         let path = block_bytes + BLOCK_HEADER_BYTES;
-        put(
-            &mut image.words,
-            path,
-            &[&[0xff; 247][..], format!("{object:08}").as_bytes()].concat(),
-        );
+        let number = format!("{object:09}");
+        put(&mut image.words, path, &[&letter.repeat(123)[..], number.as_bytes()].concat());
         for stat in 0..stats.len() {
             // Else all would have the same statistics.
             let name = path + 256 + stat * (DESC_BYTES + 256) + DESC_BYTES;
-            put(&mut image.words, name, &[&[0xff; 253][..], &[b'a' + object as u8]].concat());
+            let end = [b'a', b'a', b'a' + object as u8];
+            put(&mut image.words, name, &[&letter.repeat(126)[..], &end].concat());
         }
+    }
+    image
+}
+
+/// As many statistics as a table may have, with names of 240 bytes and more: a reader holds about
+/// 20 MiB of them.
+fn heavy() -> Image {
+    let mut image = Image::new("evil", 20 << 20, HEAVY_OBJECTS);
+    for object in 0..HEAVY_OBJECTS {
+        let name = |stat| format!("{}{object:04}{stat:04}", "ä".repeat(120));
+        let names: Vec<String> = (0..DESCS_MAX).map(name).collect();
+        let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
+        let path = format!("/evil/{object}");
+        let block = Block {
+            path: &path,
+            target: "queue",
+            name_bytes: 256,
+            shards: 1,
+            flags: 0,
+            stats: &stats,
+        };
+        image.add(&block);
+    }
+    image
+}
+
+/// Objects of [`HOLE_SHARDS`] shards of 64 KiB, nothing of which is ever written: 16 MiB each.
+fn holes() -> Image {
+    let bytes = (HOLE_OBJECTS + 1) * (HOLE_SHARDS + 1) * HOLE_WORDS * WORD_BYTES;
+    let mut image = Image::new("evil", bytes, HOLE_OBJECTS);
+    let stats = [Stat { flags: LOG2, size: HOLE_WORDS as u16, ..Stat::counter("latency") }];
+    for object in 0..HOLE_OBJECTS {
+        let path = format!("/evil/{object}");
+        let block = Block {
+            path: &path,
+            target: "queue",
+            name_bytes: 48,
+            shards: HOLE_SHARDS,
+            flags: 0,
+            stats: &stats,
+        };
+        image.add(&block);
     }
     image
 }

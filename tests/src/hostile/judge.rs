@@ -21,12 +21,13 @@ pub fn must_be_read(rows: &[Row], words: &[u64]) {
     }
 }
 
-/// What must become of the row of an object that was opened when it was `entry`, whatever it has
-/// become since.
+/// Checks the row of an object that was opened as `entry`, against the words of the table now: it
+/// must be torn, gone, or good with the values at the places in `entry`. Later changes of its slot
+/// and block do not count.
 ///
 /// # Panics
 ///
-/// If something else became of it.
+/// If the row has another state or other values.
 pub fn must_be_read_as(row: &Row, entry: &Entry, words: &[u64]) {
     let (seq, theirs) = (words[entry.lock_word], words[entry.lock_word + 1]);
     let want = if entry.is_grouped && !seq.is_multiple_of(2) {

@@ -18,7 +18,7 @@ pub const VERSION: u64 = 1;
 pub const HEADER_WORDS: usize = 64;
 /// Words of a slot.
 pub const SLOT_WORDS: usize = 16;
-/// Where the words of the header are.
+/// The index of a word in the header; here, of the table's length in bytes.
 pub const SEGMENT_BYTES: usize = 3;
 /// See [`SEGMENT_BYTES`].
 pub const DIRECTORY_OFFSET: usize = 4;
@@ -54,6 +54,8 @@ pub struct Stat<'a> {
     pub name: &'a str,
     /// Type, unit and base.
     pub flags: u32,
+    /// The power of the base by which a stored number is multiplied.
+    pub exponent: i16,
     /// Words.
     pub size: u16,
     /// Of a linear histogram.
@@ -63,7 +65,7 @@ pub struct Stat<'a> {
 impl<'a> Stat<'a> {
     /// A count of one word.
     pub fn counter(name: &'a str) -> Self {
-        Self { name, flags: 0, size: 1, bucket_size: 0 }
+        Self { name, flags: 0, exponent: 0, size: 1, bucket_size: 0 }
     }
 }
 
@@ -72,7 +74,7 @@ impl<'a> Stat<'a> {
 pub struct Block<'a> {
     /// Its path.
     pub path: &'a str,
-    /// What it is.
+    /// Its target, such as `queue`.
     pub target: &'a str,
     /// Bytes of the path and of each name.
     pub name_bytes: usize,
@@ -87,11 +89,11 @@ pub struct Block<'a> {
 /// An object as an image has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where its slot begins.
+    /// The first word of its slot.
     pub slot_word: usize,
-    /// Where its block begins.
+    /// The first word of its block.
     pub block_word: usize,
-    /// Where its seq is; its incarnation is behind it.
+    /// The word of its seq; the next one holds its incarnation.
     pub lock_word: usize,
     /// As its slot has it.
     pub incarnation: u64,
@@ -152,7 +154,7 @@ impl Image {
         slot
     }
 
-    /// Where the next object's block will begin, in bytes.
+    /// Returns the offset of the next object's block, in bytes.
     pub fn block_bytes(&self) -> usize {
         self.end * WORD_BYTES
     }
@@ -179,7 +181,7 @@ impl Image {
         let mut words = 0;
         for (index, stat) in block.stats.iter().enumerate() {
             let mut desc = stat.flags.to_ne_bytes().to_vec();
-            desc.extend(0_i16.to_ne_bytes());
+            desc.extend(stat.exponent.to_ne_bytes());
             desc.extend(stat.size.to_ne_bytes());
             desc.extend(((words * WORD_BYTES) as u32).to_ne_bytes());
             desc.extend(stat.bucket_size.to_ne_bytes());

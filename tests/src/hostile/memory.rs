@@ -16,6 +16,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::layout::{WORD_BYTES, bytes_of};
 
+/// Words of a page, where pages are smallest.
+const PAGE_WORDS: usize = 4096 / WORD_BYTES;
+
 /// A memfd that readers map.
 #[derive(Debug)]
 pub struct Mapping {
@@ -31,10 +34,13 @@ pub struct Mapping {
 pub fn unsealed(name: &str, words: &[u64]) -> io::Result<File> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let file = File::from(memfd_create(name, flags)?);
-    // Zeros at the end are a hole, which costs nothing.
-    let used = words.iter().rposition(|&word| word != 0).map_or(0, |last| last + 1);
-    file.write_all_at(&bytes_of(&words[..used]), 0)?;
     file.set_len((words.len() * WORD_BYTES) as u64)?;
+    // Pages of zeros are holes, which cost nothing.
+    for (page, words) in words.chunks(PAGE_WORDS).enumerate() {
+        if words.iter().any(|&word| word != 0) {
+            file.write_all_at(&bytes_of(words), (page * PAGE_WORDS * WORD_BYTES) as u64)?;
+        }
+    }
     Ok(file)
 }
 

@@ -1,7 +1,7 @@
-//! What a hostile writer does all the time.
+//! The modes of a hostile writer: each keeps a table open, and most go on changing it.
 //!
-//! Invariant: a mode ends only with its process: when standard input closes, or by a signal. All
-//! that it does is by chance of a fixed seed.
+//! Invariant: a mode ends only with its process: when standard input closes, or by a signal. Its
+//! random choices come from a fixed seed.
 
 use std::io::{self, BufRead, Write};
 use std::thread;
@@ -12,7 +12,7 @@ use super::honest;
 use super::images::{self, OBJECTS, sample};
 use super::layout::{Entry, GENERATION, HEADER_WORDS, HEARTBEAT, Image, SLOT_WORDS, WORD_BYTES};
 
-/// What all words of the first object give, combined by exclusive or, in the mode "checksum".
+/// The exclusive or of all words of the first object, in the mode "checksum".
 pub const CHECKSUM: u64 = 0xc0ff_ee00_c0ff_ee00;
 
 /// Tables under [`many`].
@@ -33,7 +33,8 @@ pub fn run(mode: &str, place: &Place, image: &str) -> io::Result<()> {
     let image = images::named(image);
     let evil = Evil::publish(place, &image.words)?;
     match mode {
-        "many" => many(evil, place, &image),
+        "many" => many(evil, place, &image, MANY),
+        "three" => many(evil, place, &image, 3),
         "commands" => commands(&evil, &image),
         "locked" => locked(&evil),
         "odd" => odd(&evil, &image),
@@ -89,9 +90,9 @@ fn commands(evil: &Evil, image: &Image) -> io::Result<()> {
     Ok(())
 }
 
-/// Publishes the same again and again, and rests.
-fn many(first: Evil, place: &Place, image: &Image) -> io::Result<()> {
-    let others = (1..MANY).map(|_| Evil::publish(place, &image.words));
+/// Publishes the same until there are so many, and rests.
+fn many(first: Evil, place: &Place, image: &Image, count: usize) -> io::Result<()> {
+    let others = (1..count).map(|_| Evil::publish(place, &image.words));
     let held = others.chain([Ok(first)]).collect::<io::Result<Vec<Evil>>>()?;
     ready_until_closed()?;
     loop {

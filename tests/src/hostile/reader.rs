@@ -52,12 +52,12 @@ struct Opened {
     sources: Vec<Box<dyn Source>>,
 }
 
-/// What a tick gave of an object.
+/// The result of a tick for one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     /// The object's path.
     pub path: String,
-    /// What became of it.
+    /// The state of its row.
     pub state: RowState,
     /// If it is good: statistics by name.
     pub values: Vec<(String, Vec<u64>)>,
@@ -82,11 +82,11 @@ impl Reader {
         }
     }
 
-    /// Of all tables of that process; see [`Tables::attach`].
+    /// Attaches to all tables of that process; see [`Tables::attach`].
     ///
     /// # Errors
     ///
-    /// Those of [`Tables::attach`].
+    /// The errors of [`Tables::attach`].
     ///
     /// # Panics
     ///
@@ -97,11 +97,11 @@ impl Reader {
         outcome
     }
 
-    /// Of the table in that file; see [`Tables::open_file`].
+    /// Opens the table in that file; see [`Tables::open_file`].
     ///
     /// # Errors
     ///
-    /// Those of [`Tables::open_file`].
+    /// The errors of [`Tables::open_file`].
     ///
     /// # Panics
     ///
@@ -112,17 +112,22 @@ impl Reader {
         outcome
     }
 
-    /// What there is now.
+    /// Returns the objects that the tables have now.
     ///
     /// # Panics
     ///
-    /// If it takes longer than it may, or an object breaks the promises of its type.
+    /// If it takes longer than a look may, or a schema is over its limits.
     pub fn look(&mut self) -> Vec<Object> {
         let (objects, spent) = timed("objects", self.look_bound, || self.tables.objects());
         self.longest_look = self.longest_look.max(spent);
         let objects = objects.expect("it has no reason to fail");
         objects.iter().for_each(|object| is_sound(&object.schema));
         objects
+    }
+
+    /// Why some of what there is is not read; see [`Provider::warnings`].
+    pub fn warnings(&self) -> Vec<vmstrobe_core::Error> {
+        self.tables.warnings()
     }
 
     /// Opens objects, for all that they have, in place of what was open.
@@ -241,7 +246,7 @@ fn end(state: RowState) -> usize {
     }
 }
 
-/// What every schema promises.
+/// Asserts the limits that every schema keeps.
 fn is_sound(schema: &Schema) {
     assert!(schema.descs().len() <= vmstrobe_core::wire::MAX_DESCS as usize);
     assert!(schema.data_bytes() <= vmstrobe_core::wire::MAX_DATA_BYTES);

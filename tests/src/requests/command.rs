@@ -1,8 +1,8 @@
 //! Commands: first a good one, then, for some, a few things done to it that are wrong in any
 //! place, at any depth.
 //!
-//! Invariant: the commands named here are those that both sides have and that change nothing.
-//! What QEMU has and we do not is never asked for, nor is what we alone have.
+//! Invariant: the commands named here are those that both sides have and that change nothing. A
+//! command that only QEMU has, or only we have, is never sent.
 
 use fastrand::Rng;
 

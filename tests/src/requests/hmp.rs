@@ -44,7 +44,7 @@ pub(super) fn line(rng: &mut Rng, vocabulary: &Vocabulary) -> String {
     joined(rng, &words)
 }
 
-/// What is none of QEMU's commands.
+/// Returns a line that is none of QEMU's commands.
 fn no_command(rng: &mut Rng) -> String {
     match rng.u32(..4) {
         0 => one_of(

@@ -10,7 +10,7 @@ use fastrand::Rng;
 use super::json::{Json, Style, tokens};
 use super::word::one_of;
 
-/// What is no token. None of them holds a bracket, nor opens a string that goes on.
+/// Texts that are no JSON token. None of them holds a bracket or a quotation mark.
 const STRAY: &[&[u8]] = &[
     b"nul",
     b"TRUE",

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 use fastrand::Rng;
 use serde_json::Value;
 
-/// What QEMU has, to be asked for: names and paths, each once.
+/// The names and paths that QEMU has, each once: requests are made of them.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
     /// Names of statistics, those of all targets.
@@ -27,7 +27,7 @@ pub struct Vocabulary {
     pub vcpus: Vec<String>,
 }
 
-/// What must come back.
+/// The replies that a request must get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// One reply, the same from both.
@@ -43,7 +43,7 @@ pub enum Wanted {
 pub struct Request {
     /// The bytes, whole; a white space or another request may follow.
     pub text: Vec<u8>,
-    /// What must come back.
+    /// The replies that it must get.
     pub wanted: Wanted,
 }
 
@@ -121,7 +121,7 @@ impl Requests {
         pieces
     }
 
-    /// What may stand between two requests: nothing at all, or white space of any kind.
+    /// Returns bytes to stand between two requests: nothing at all, or white space of any kind.
     pub fn separator(&mut self) -> &'static [u8] {
         const BETWEEN: &[&[u8]] = &[b"\n", b"\n", b"\n", b"\r\n", b" ", b"\t", b" \r\n\t \n", b""];
         BETWEEN[self.rng.usize(..BETWEEN.len())]

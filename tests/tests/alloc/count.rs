@@ -7,7 +7,7 @@ use std::thread;
 
 use crate::{ALLOCATED, COUNTING, FREED, HELD_BYTES, HELD_BYTES_MAX, REALLOCATED, TAKES_PART};
 
-/// What the threads that took part did.
+/// The allocator calls of the threads that took part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counted {
     pub(super) allocated: u64,
@@ -26,7 +26,7 @@ pub(super) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What all threads that take part do while `work` runs.
+/// Runs `work` and counts the allocator calls of all threads that take part meanwhile.
 pub(super) fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {
     let now = |events: &AtomicU64| events.load(SeqCst);
     let all = || Counted {

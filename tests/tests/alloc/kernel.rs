@@ -56,7 +56,7 @@ fn reads() -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
 }
 
-/// What asking for them costs itself.
+/// The read system calls that one [`reads`] makes; `None` where the kernel does not count them.
 fn reads_of_asking() -> Option<u64> {
     let [first, second] = [reads(), reads()];
     Some(second? - first?)

@@ -8,7 +8,7 @@ use super::count::held_bytes_max;
 
 const MIB: u64 = 1 << 20;
 
-/// What is wrong with every descriptor of a block.
+/// A fault that every descriptor of a block has: the values of its fields.
 #[derive(Clone, Copy, Debug)]
 struct Fault {
     flags: u32,

@@ -22,7 +22,7 @@ fn requests(count: usize) -> Vec<String> {
     (0..count).map(request).collect()
 }
 
-/// What a conversation of so many queries allocates, in which the replies arrive.
+/// Counts the allocations of a conversation of so many queries, and checks that all replies arrive.
 fn conversation(registry: &Registry, count: usize) -> Counted {
     let requests = requests(count);
     let pieces = [NEGOTIATION].into_iter().chain(requests.iter().map(String::as_bytes));

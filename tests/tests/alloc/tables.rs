@@ -5,8 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use vmstrobe_core::{ErrorKind, Provider, Target};
-use vmstrobe_providers::{TableConfig, TableSchema, TableWriter, Tables};
+use vmstrobe_core::wire::MAX_PARSED_BYTES;
+use vmstrobe_core::{ErrorKind, Mask, Provider, ReadPlan, RowState, Rows, Target};
+use vmstrobe_providers::{
+    MAX_LENDER_HELD_BYTES, MAX_TABLES_HELD_BYTES, TableConfig, TableSchema, TableWriter, Tables,
+};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
@@ -22,9 +25,9 @@ use super::ticks::{Followed, by_hand, check};
 /// Tables of this process.
 const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
-/// The most that a reader holds of a table, whatever is in it: paths and statistics, each at the
-/// limit in number and length.
-const HELD_BYTES_MAX: u64 = 128 * MIB;
+/// The most that a reader holds for a look at a table, whatever is in it: twice what it may hold of
+/// a lender's, and what parsing one object takes.
+const HELD_BYTES_MAX: u64 = 2 * MAX_LENDER_HELD_BYTES + MAX_PARSED_BYTES as u64;
 
 #[test]
 fn ticks_over_tables_allocate_nothing() {
@@ -71,7 +74,9 @@ fn a_look_holds_no_more_than_it_may() {
         ("crowd", None),
         ("one-path", None),
         ("schemas", None),
-        ("vast", None),
+        ("vast", Some(ErrorKind::TooLarge)),
+        ("vast-latin", Some(ErrorKind::Malformed)),
+        ("heavy", None),
         ("one-block", Some(ErrorKind::Malformed)),
         ("one-data", Some(ErrorKind::Malformed)),
         ("million-places", Some(ErrorKind::TooLarge)),
@@ -89,6 +94,44 @@ fn a_look_holds_no_more_than_it_may() {
         ));
         assert!(first + again < HELD_BYTES_MAX, "'{image}': {first} and {again} bytes");
     }
+}
+
+/// A tick over pages that nobody has written reads them by system calls, and allocates nothing.
+#[test]
+fn a_tick_over_holes_allocates_nothing() {
+    let (_mapping, fd) = mapping(&named("holes"));
+    let tables = Tables::new().unwrap();
+    tables.add_fd(fd).unwrap();
+    let objects = &tables.objects().unwrap()[..1];
+    let plan = ReadPlan::new(&objects[0].schema, &Mask::all(&objects[0].schema));
+    let mut sources = tables.open(objects, &plan).unwrap();
+    let (mut words, mut states) = (vec![1; plan.row_words()], [RowState::Missing]);
+    let rows = Rows::new(&mut words, &mut states, plan.row_words());
+    let ((), held) = held_bytes_max(|| sources[0].read(rows));
+    assert_eq!((held, states), (0, [RowState::Good]));
+    assert!(words.iter().all(|&word| word == 0));
+}
+
+/// The tables of one process hold no more than its share; those of all, no more than the budget.
+#[test]
+fn many_tables_hold_no_more_than_they_may() {
+    let start = || Hostile::start(env!("CARGO_BIN_EXE_hostile"), "three", &Place::Sealed, "heavy");
+    let hostile = start();
+    let tables = Tables::new().unwrap();
+    let (count, held) = held_bytes_max(|| tables.attach(hostile.pid()).unwrap());
+    show(&format!("of three heavy tables of a process {count} hold {held} bytes at most"));
+    assert!(count == 1 && held < HELD_BYTES_MAX, "{count}, {held} bytes");
+
+    let image = named("heavy");
+    let tables = Tables::new().unwrap();
+    let given: Vec<_> = (0..8).map(|_| mapping(&image)).collect();
+    let (errors, held) = held_bytes_max(|| {
+        let add = |(_, fd): &(Mapping, OwnedFd)| tables.add_fd(fd.try_clone().unwrap()).err();
+        given.iter().filter_map(add).map(|error| error.kind()).collect::<Vec<_>>()
+    });
+    show(&format!("of eight heavy tables {} are refused; they hold {held} bytes", errors.len()));
+    assert!(errors.len() >= 2 && errors.iter().all(|kind| *kind == ErrorKind::TooLarge));
+    assert!(held < MAX_TABLES_HELD_BYTES + MAX_PARSED_BYTES as u64, "{held} bytes");
 }
 
 /// A directory that is another in each look, full of statistics that have to be left out.

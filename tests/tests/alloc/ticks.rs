@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_micros(200);
 /// How a sampler comes to tick so often.
 pub(super) type Ticking = fn(&mut Sampler, u64);
 
-/// Where threads that follow a sampler meet.
+/// A count of the threads that are ready to follow a sampler, and a flag that tells them to stop.
 #[derive(Default)]
 struct Stage {
     ready: AtomicUsize,
@@ -55,7 +55,7 @@ impl Stage {
     }
 }
 
-/// What subscribers and readers look at.
+/// The statistic and the objects that subscribers and readers look at.
 pub(super) struct Followed {
     /// A statistic that all objects have.
     pub(super) stat: &'static str,

@@ -26,14 +26,21 @@ fn without_it_the_summary_says_so() {
     // For programs each stands for itself.
     let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100", "--json"]].concat());
     fine(&output);
-    let ways: Vec<_> = output.stdout.lines().map(|line| json(line)["way"].clone()).collect();
-    assert!(!ways.is_empty() && ways.iter().all(|said| *said == *way), "{ways:?}");
+    let read: Vec<_> = output.stdout.lines().map(|line| json(line)["read"].clone()).collect();
+    let want = serde_json::json!({
+        "method": "pread", "objects": 4, "bpf_objects": 0, "fallback_ticks": 0, "bpf": "off",
+        "reason": "kernel-side tick: switched off",
+    });
+    assert!(!read.is_empty() && read.iter().all(|said| *said == want), "{read:?}");
 
     let output = vmstrobe(&["demo", "-d", "200ms", "--accel", "off", "--json"]);
     fine(&output);
-    let want = "one pread a vCPU and tick, else no system call, inline; kernel-side tick: switched \
-                off";
-    assert_eq!(json(&output.stdout)["way"], want);
+    let summary = json(&output.stdout);
+    assert_eq!((&summary["read"], &summary["threads"]), (&want, &1.into()));
+    let output = vmstrobe(&["demo", "-d", "200ms", "--accel", "off"]);
+    let want = "\none pread a vCPU and tick, else no system call, inline; kernel-side tick: \
+                switched off.\n";
+    assert!(output.stdout.contains(want), "{output:?}");
 }
 
 #[test]
@@ -43,7 +50,7 @@ fn where_there_is_no_choice_nothing_is_said() {
     fine(&output);
     assert!(!output.stdout.contains("sampled by"), "{output:?}");
     let output = vmstrobe(&[&args[..], &["--json"]].concat());
-    assert_eq!(json(&output.stdout).get("way"), None, "{output:?}");
+    assert_eq!(json(&output.stdout).get("read"), None, "{output:?}");
 }
 
 #[test]
@@ -55,13 +62,16 @@ fn it_is_used_where_it_is_required() {
     let output = vmstrobe(&[&demo[..], &["--json"]].concat());
     fine(&output);
     let summary = json(&output.stdout);
-    let way = summary["way"].as_str().expect("it is a text");
-    assert!(way.starts_with("the kernel-side tick ("), "{way}");
-    assert!(way.ends_with("): one call for 4 vCPUs, else no system call, inline"), "{way}");
+    let want = serde_json::json!({
+        "method": "bpf", "objects": 4, "bpf_objects": 4, "fallback_ticks": 0, "bpf": "open",
+    });
+    assert_eq!(summary["read"], want);
     assert_eq!(summary["unread_rows"], 0, "{summary}");
     let output = vmstrobe(&demo);
     fine(&output);
+    let way = "): one call for 4 vCPUs, else no system call, inline";
     assert!(output.stdout.contains("at 1 kHz for ") && output.stdout.contains(way), "{output:?}");
+    assert!(output.stdout.contains("\nthe kernel-side tick ("), "{output:?}");
 
     let output = vmstrobe(&["stat", "--demo", "-d", "300ms", "--accel", "require"]);
     fine(&output);

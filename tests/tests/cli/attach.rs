@@ -1,5 +1,5 @@
-//! Whose statistics: processes that are none, are no VMMs, or are not ours to look into; and
-//! virtual machines that are found by themselves.
+//! The choice of a process: pids that are no process, no VMM or another user's; and virtual
+//! machines that are found without a pid.
 
 use std::process::Command;
 
@@ -42,6 +42,8 @@ fn a_thread_is_no_process() {
     says(&output, 1, &[&format!("{thread} is no process but a thread of one")]);
 }
 
+const LACKS_BOTH: &str = "lacks CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: run vmstrobe as root";
+
 #[test]
 fn a_vm_of_another_user_says_what_to_do() {
     if !require_root() {
@@ -51,11 +53,12 @@ fn a_vm_of_another_user_says_what_to_do() {
     let nobody = Nobody::new();
     for command in [&["query"][..], &["stat", "-d", "1s"], &["schema"]] {
         let output = nobody.vmstrobe(&[command, &["-p", &pid]].concat());
-        let what = format!("pid {pid} belongs to another user");
-        says(&output, 1, &[&what, "run as root, or give vmstrobe CAP_SYS_PTRACE"]);
+        let what =
+            format!("pid {pid} (qemu-system-x86) cannot be looked into: it belongs to user 0");
+        says(&output, 1, &[&what, LACKS_BOTH]);
     }
     let list = nobody.vmstrobe(&["list"]);
-    says(&list, 0, &["could not be examined: run as root, or give vmstrobe CAP_SYS_PTRACE"]);
+    says(&list, 0, &["processes could not be examined: pid 1 (", "for one: it ", LACKS_BOTH]);
 }
 
 #[test]

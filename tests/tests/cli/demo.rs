@@ -1,6 +1,6 @@
 //! `demo`: what it ends with, and what it does where KVM is not to be had.
 
-use vmstrobe_tests::command::{Output, run_within};
+use vmstrobe_tests::command::{Output, binary, run_within};
 use vmstrobe_tests::require::{kvm, require, require_kvm};
 
 use crate::{LIMIT, Nobody, fine, json, require_root, says, under, vmstrobe};
@@ -69,6 +69,28 @@ fn its_figures_add_up() {
     for times in ["lateness_ns", "tick_ns"] {
         let of = |quantile: &str| summary[times][quantile].as_u64().expect("it is a number");
         assert!(of("p50") <= of("p99") && of("p99") <= of("max"), "{summary}");
+    }
+}
+
+/// On a terminal that is none, as editors and build systems have it, or that nothing is known of.
+#[test]
+fn a_dumb_terminal_gets_lines() {
+    if !require_kvm() {
+        return;
+    }
+    let path = binary().to_str().expect("the path is text");
+    let demo = format!("{path} demo -d 300ms");
+    for (term, has_screen) in [
+        (&["TERM=xterm"][..], true),
+        (&["TERM=dumb"], false),
+        (&["TERM="], false),
+        (&["-uTERM"], false),
+    ] {
+        let args = [term, &["script", "-qec", &demo, "/dev/null"]].concat();
+        let output = run_within(LIMIT, "env", &args);
+        assert_eq!(output.code, Some(0), "{term:?}: {output:?}");
+        assert!(output.stdout.contains("crypto0"), "{term:?}: {output:?}");
+        assert_eq!(output.stdout.contains('\u{1b}'), has_screen, "{term:?}: {output:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use super::same::list;
 use super::tables::{directory, queue_stats, queues};
 use crate::json as parsed;
 
-/// What ends a run: the process that was named; of a file or a socket, that nothing is there.
+/// A run ends with the named process, the table in the file, or the other end of the socket.
 #[test]
 fn the_end_of_what_is_sampled_ends_a_run() {
     let (mut program, pid) = queue_stats();

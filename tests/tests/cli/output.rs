@@ -1,4 +1,4 @@
-//! Where output goes: a full disk is a failure that is told, a reader that has gone is none.
+//! Standard output: a full disk is reported as a failure, a reader that has gone is no failure.
 
 use std::io::{BufRead, BufReader, Read};
 

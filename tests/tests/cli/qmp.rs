@@ -160,7 +160,8 @@ fn several_qemus_are_told_apart() {
     says(&output, 1, &["there is no provider 'sched' here", "named by -p or --all"]);
     // Whose vCPUs?
     let output = vmstrobe(&["query", "-p", &a_pid, "--from-qmp", &b_socket]);
-    let what = format!("whose vCPUs does {b_socket} speak of? Behind it is pid {b_pid}");
+    let what =
+        format!("it is not clear whose vCPUs {b_socket} speaks of: behind it is pid {b_pid}");
     says(&output, 2, &[&what, &format!("add -p {b_pid}")]);
 }
 
@@ -199,7 +200,12 @@ fn another_process_may_hold_the_socket() {
     let other = Qemu::start(&Config { name: "other", paused: true, ..Config::default() });
     let other = other.pid().to_string();
     let output = vmstrobe(&["query", "-p", &pid, "-p", &other, "--from-qmp", socket]);
-    says(&output, 2, &["whose vCPUs does", "which has no VM: name its QEMU alone by -p"]);
+    says(&output, 2, &["it is not clear whose", "which has no VM: name its QEMU alone by -p"]);
+    // Of one that is another it can: by the names of the VMs.
+    let output = vmstrobe(&["query", "-p", &other, "--from-qmp", socket]);
+    let what =
+        format!("another QEMU, which calls its VM 'relayed': that of pid {other} is 'other'");
+    says(&output, 2, &[&what, &format!("give the socket of pid {other}")]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The same answers as QEMU's own, of a QEMU at rest: as sets, for lists are in our order.
+//! Answers that equal QEMU's own, of a QEMU at rest: as sets, for our lists have another order.
 
 use std::thread;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What the command line itself gets wrong, and the help against it.
+//! Errors in the command line, and the help texts.
 
 use vmstrobe_tests::require::require_kvm;
 
@@ -54,6 +54,13 @@ fn bad_usage_is_status_2() {
         ("query --demo --all", &["cannot be used with"]),
         ("query --demo --from-qmp a", &["cannot be used with"]),
         ("query --frobnicate", &["unexpected argument '--frobnicate'"]),
+        ("stat sleep 1", &["goes behind `--`: vmstrobe stat -- sleep 1\n"]),
+        ("stat -r 10 sh -c x", &["argument 'sh'", "behind `--`: vmstrobe stat -r 10 -- sh -c x\n"]),
+        ("stat -a -- true", &["argument '-a'", "--all"]),
+        ("stat -e exits", &["argument '-e'", "--names"]),
+        ("stat -I 100", &["argument '-I'", "-i MS"]),
+        ("stat -x,", &["argument '-x'", "--json"]),
+        ("query sleep 1", &["unexpected argument 'sleep' found\n\nUsage"]),
         ("stat -d 1s -- true", &["cannot be used with"]),
         ("stat --accel on", &["invalid value 'on' for '--accel <WHEN>'", "auto, off, require"]),
         ("list --accel off", &["unexpected argument '--accel'"]),

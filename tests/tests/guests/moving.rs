@@ -56,7 +56,7 @@ fn tick(sampler: &mut Sampler, control: &Control) -> Arc<Snapshot> {
     newest
 }
 
-/// The same statistics of the same objects in two snapshots.
+/// Pairs the values of each statistic of each object in two snapshots.
 fn both<'a>(
     was: &'a Snapshot,
     is: &'a Snapshot,
@@ -96,7 +96,7 @@ fn rates_are_sound(was: &Snapshot, is: &Snapshot) {
     }
 }
 
-/// What the halt histograms of each vCPU count fits its counters, from rest to rest.
+/// Asserts that the halt histograms of each vCPU fit its counters, from one rest to the next.
 fn histograms_agree(first: &Snapshot, last: &Snapshot) {
     for (was, is) in first.objects().zip(last.objects()) {
         let deltas = |name| deltas(was, is, name);

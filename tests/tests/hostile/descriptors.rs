@@ -50,7 +50,7 @@ impl Changed {
     }
 }
 
-/// Where field `field` of descriptor `desc` of an object is.
+/// Returns the byte of the table at which a descriptor's field lies, `field` bytes into it.
 fn field(entry: &Entry, desc: usize, field: usize) -> usize {
     let descs = entry.block_word * WORD_BYTES + BLOCK_HEADER_BYTES + NAME_BYTES;
     descs + desc * (DESC_BYTES + NAME_BYTES) + field

@@ -57,7 +57,7 @@ fn what_a_killed_writer_left_is_gone() {
     }
 }
 
-/// The same for the directory: who dies while he changes it leaves nothing to be waited for.
+/// A writer that is killed while it changes its directory keeps no reader waiting.
 #[test]
 fn a_directory_that_a_killed_writer_left_open_is_gone() {
     let mut hostile = start("commands", &Place::Sealed, "sample");

@@ -153,7 +153,7 @@ fn in_field(image: &Image, at: usize, bytes: usize) -> Vec<Lie> {
     instead.into_iter().map(lie).collect()
 }
 
-/// What a number should not be, in a table of so many words.
+/// Returns numbers to stand in the place of `held`, in a table of so many words.
 fn words_instead_of(held: u64, words: usize) -> Vec<u64> {
     let length = (words * WORD_BYTES) as u64;
     let mut values = vec![0, 1, 2, 3, 7, 8, 15, 16, 24, 63, 255, 256, 257, 4096, 4097];

@@ -109,7 +109,7 @@ fn what_lies_beyond_the_end_is_gone() {
     assert!(reader.look().is_empty());
 }
 
-/// What was opened stays the table that it was, until that is given up; what is opened then is the
+/// An open table stays the one that it was until its writer gives it up; opened again, it is the
 /// one that took its place.
 #[test]
 fn a_table_that_is_replaced_is_another() {

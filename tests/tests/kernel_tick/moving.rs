@@ -24,7 +24,7 @@ struct Pair {
     what: String,
     by_pread: Reader,
     in_kernel: Reader,
-    /// Which words only grow, for all rows alike, and whose they are.
+    /// For each word of a row: whether it only grows, and the name of its statistic.
     words: Vec<(bool, String)>,
     before: Vec<u64>,
     seen: Seen,
@@ -33,9 +33,9 @@ struct Pair {
 #[derive(Debug, Default)]
 struct Seen {
     words: u64,
-    /// Those that pread had otherwise before than after.
+    /// Words for which the two preads differ.
     moved: u64,
-    /// Those of things that come and go which were neither, by name.
+    /// Words that may also go down and that equalled neither pread, by the name of the statistic.
     instant: BTreeMap<String, u64>,
 }
 

@@ -26,7 +26,8 @@ const WITHOUT_PERFMON: [&str; 4] =
 /// Root with all rights, in a world where they are worth nothing to the kernel.
 const ELSEWHERE: [&str; 2] = ["unshare", "-Ur"];
 
-/// A user who may use KVM and nothing else: within a view of /dev of his own.
+/// A script that runs a program as user 65534, who may use KVM and nothing else: in a mount
+/// namespace where /dev/kvm is open to all users.
 const NOBODY: &str = "cp -a /dev/kvm \"$0/kvm\" && chmod 666 \"$0/kvm\" && \
      mount --bind \"$0/kvm\" /dev/kvm && \
      exec setpriv --reuid=65534 --regid=65534 --clear-groups --inh-caps=-all -- \"$@\"";
@@ -36,7 +37,7 @@ fn require_root() -> bool {
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
 }
 
-/// What takes rights away from a program that it runs, and a copy of vmstrobe for everybody.
+/// A program that runs another with fewer rights, and a copy of vmstrobe that any user may run.
 struct Less {
     wrapper: Vec<String>,
     directory: TempDir,
@@ -60,7 +61,7 @@ impl Less {
         Less { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), directory }
     }
 
-    /// Nobody; `None` where he cannot be let at KVM.
+    /// Returns the wrapper [`NOBODY`]; `None` where the host does not let it open /dev/kvm.
     fn nobody() -> Option<Less> {
         let mut less = Less::of(&["unshare", "--mount", "sh", "-c", NOBODY]);
         less.wrapper.push(less.directory.path().to_str().expect("the path is text").to_owned());
@@ -84,22 +85,24 @@ impl Less {
     }
 }
 
+const BOTH: &str = "it takes CAP_BPF and CAP_PERFMON";
+
 /// A VM of one's own is read by pread, which one line says with the reason; requiring more fails.
 #[track_caller]
-fn reads_by_pread(less: &Less) {
-    const REASON: &str = "kernel-side tick: this host lets us use no BPF, which takes CAP_BPF and \
-                          CAP_PERFMON: ";
+fn reads_by_pread(less: &Less, reason: &str) {
+    let reason = format!("kernel-side tick: the kernel lets vmstrobe use no BPF: {reason}");
     let output = less.vmstrobe(&["demo", "-d", "300ms", "--json"]);
     fine(&output);
     let summary: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
-    let way = summary["way"].as_str().expect("it is a text");
-    assert!(way.starts_with("one pread a vCPU and tick") && way.contains(REASON), "{way}");
+    let read = &summary["read"];
+    assert_eq!((&read["method"], &read["bpf"]), (&"pread".into(), &"refused".into()), "{read}");
+    assert!(read["reason"].as_str().is_some_and(|text| text.starts_with(&reason)), "{read}");
     assert_eq!((&summary["unread_rows"], &summary["vcpus"]), (&0.into(), &4.into()), "{summary}");
     assert!(summary["ticks"].as_u64() > Some(20), "{summary}");
     for args in [&["demo"][..], &["stat", "--demo", "--names", "exits"]] {
         let output = less.vmstrobe(&[args, &["-d", "300ms"]].concat());
         fine(&output);
-        assert_eq!(output.stdout.matches(REASON).count(), 1, "{args:?}: {output:?}");
+        assert_eq!(output.stdout.matches(&reason).count(), 1, "{args:?}: {output:?}");
         assert!(output.stdout.lines().any(|line| line.contains("one pread")), "{output:?}");
     }
     fine(&less.vmstrobe(&["query", "--demo", "--names", "exits"]));
@@ -118,9 +121,13 @@ fn root_without_the_capabilities_reads_by_pread() {
     if !require_kvm() || !require_root() {
         return;
     }
-    for wrapper in [&WITHOUT, &WITHOUT_BPF, &WITHOUT_PERFMON] {
+    for (wrapper, lacks) in [
+        (&WITHOUT, "CAP_BPF and CAP_PERFMON"),
+        (&WITHOUT_BPF, "CAP_BPF"),
+        (&WITHOUT_PERFMON, "CAP_PERFMON"),
+    ] {
         let Some(less) = Less::by(wrapper) else { return };
-        reads_by_pread(&less);
+        reads_by_pread(&less, &format!("{BOTH}, and vmstrobe lacks {lacks}: run it as root"));
     }
 }
 
@@ -130,7 +137,7 @@ fn a_user_without_rights_reads_by_pread() {
         return;
     }
     let Some(nobody) = Less::nobody() else { return };
-    reads_by_pread(&nobody);
+    reads_by_pread(&nobody, &format!("{BOTH}, and vmstrobe lacks CAP_BPF and CAP_PERFMON: "));
 }
 
 #[test]
@@ -139,7 +146,7 @@ fn in_a_user_namespace_it_is_read_by_pread() {
         return;
     }
     let Some(elsewhere) = Less::by(&ELSEWHERE) else { return };
-    reads_by_pread(&elsewhere);
+    reads_by_pread(&elsewhere, &format!("{BOTH} in the first user namespace, and vmstrobe runs"));
 }
 
 /// Of another's VM as well: what it lends is read, and the other way is said to be closed.

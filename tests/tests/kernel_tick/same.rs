@@ -13,7 +13,7 @@ use vmstrobe_tests::rig::{Rig, rig, show};
 
 use crate::{SANDBOX, boot_and_stop, borrowed, fine, list, older_qemu, stats_fds, their_results};
 
-/// What `query` says of a target is what QEMU says; gives how many values those were.
+/// Asserts that `query` gives QEMU's own values of a target; returns how many values there were.
 #[track_caller]
 fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
     let pid = qemu.pid().to_string();
@@ -111,7 +111,7 @@ fn of_a_qemu_that_lends_the_vm_is_read_too() {
     show(&format!("--target vm --accel off says: {}", off.stderr.trim_end()));
 }
 
-/// What a snapshot or QEMU says of an object, by name: all that only grows.
+/// The cumulative counters of a snapshot or of QEMU, by path and name.
 type Counters = BTreeMap<(String, String), u64>;
 
 fn our_counters(snapshot: &Snapshot) -> Counters {
@@ -128,7 +128,7 @@ fn our_counters(snapshot: &Snapshot) -> Counters {
     counters
 }
 
-/// The same things as `like` has.
+/// Returns QEMU's values of the counters that `like` has.
 fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
     let mut counters = Counters::new();
     for result in ["vm", "vcpu"].iter().flat_map(|target| their_results(qemu, name, target)) {

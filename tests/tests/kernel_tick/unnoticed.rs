@@ -27,7 +27,7 @@ fn status(path: &str, names: &[&str]) -> Option<Vec<String>> {
     Some(names.iter().map(of).collect())
 }
 
-/// What can be seen of all threads of a process.
+/// Returns the tracer, the seccomp mode and the state of each thread of a process.
 fn states(pid: u32) -> Vec<Vec<String>> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
     let path = |task: fs::DirEntry| task.path().join("status").display().to_string();
@@ -70,7 +70,7 @@ fn it_is_neither_traced_nor_stopped() {
     assert_eq!(stats_fds(pid), 0);
 }
 
-/// The same as of the stats fds that a later QEMU keeps open.
+/// Reading a paused QEMU wakes no thread of its vCPUs, just as with the stats fds of a later QEMU.
 #[test]
 fn no_vcpu_thread_is_woken() {
     if !require_older_qemu() || !require_bpf() {

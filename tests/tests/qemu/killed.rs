@@ -29,7 +29,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
         snapshot.objects().count() == 4 && snapshot.objects().all(|view| view.state() == state)
     };
     wait_for("all vCPUs are read", LIMIT, || all(latest.load(), RowState::Good));
-    assert!(lent_fds() >= before + 5, "four stats fds and a pidfd");
+    assert!(lent_fds() >= before + 6, "four stats fds, a pidfd, and the helper's");
 
     let killed = Instant::now();
     drop(qemu);
@@ -42,7 +42,8 @@ fn a_killed_qemu_is_gone_within_a_second() {
     let watch = watch.expect("a thread can be had");
     wait_for("the roster is empty", LIMIT, || latest.load().layout().rows() == 0);
     let empty_after = killed.elapsed();
-    wait_for("its fds are closed", LIMIT, || lent_fds() == before);
+    // What is left is by which the helper's end is told.
+    wait_for("its fds are closed", LIMIT, || lent_fds() <= before + 1);
     show(&format!(
         "killed with its reaping: rows gone after {gone_after:?}, roster empty after \
          {empty_after:?}, all fds closed after {:?}",
@@ -84,8 +85,8 @@ fn health_counts_the_rows_of_the_dead() {
     }
 }
 
-/// Who opens a roster once and lets go of it, with the provider, must not read a dead VM's last
-/// values for ever.
+/// A sampler whose roster and provider have been dropped does not read a dead VM's last values for
+/// ever.
 #[test]
 fn the_dead_are_gone_also_when_their_provider_is() {
     let Some(_fds) = lending_qemu() else { return };

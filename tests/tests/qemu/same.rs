@@ -1,4 +1,4 @@
-//! The same numbers, names and units as QEMU's own.
+//! Values, names and units that equal QEMU's own.
 
 use serde_json::{Value as Json, json};
 use vmstrobe_core::{Desc, Names, Provider, StatType};

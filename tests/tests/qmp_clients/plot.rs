@@ -53,7 +53,7 @@ fn the_plotting_client_draws_every_vcpu() {
     assert!(lines.iter().flatten().any(|point| point.1 == 0.0), "{svg}");
 }
 
-/// Those of a polyline, up to the quote.
+/// Returns the points of a polyline, up to the closing quote.
 fn points(text: &str) -> Vec<(f64, f64)> {
     let text = text.split('"').next().unwrap_or_default();
     let number = |text: &str| text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

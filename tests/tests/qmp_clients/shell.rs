@@ -23,7 +23,7 @@ no-such-command
 const HMP_COMMANDS: &str = "info stats vcpu exits\ninfo stats vm\ninfo stats vcpu exits,\
                             halt_exits kvm\ninfo stats nowhere\nno such command\n";
 
-/// What the shell prints when these lines are typed.
+/// Runs `qmp-shell` with these lines as its standard input, and returns its standard output.
 #[track_caller]
 fn typed(socket: &Path, flags: &[&str], lines: &str) -> String {
     // It keeps its history in the home directory.

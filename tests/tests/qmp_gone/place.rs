@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::getegid;
 use tempfile::TempDir;
 use vmstrobe_tests::command::{Output, vmstrobe};
@@ -18,7 +19,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }
 
-/// What a server says that cannot have that socket.
+/// Starts a server on a socket that it cannot have, and returns its output.
 #[track_caller]
 fn refused(socket: &Path) -> Output {
     let output = vmstrobe(&["serve", "--demo", "--qmp", text(socket)]);
@@ -88,6 +89,24 @@ fn a_stale_socket_is_replaced() {
     let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
     serve.wait_for_socket(&socket);
     assert!(count(&mut Qmp::connect(&socket).expect("it serves"), "vcpu") > 0);
+}
+
+/// Whoever may read a directory can lock it.
+#[test]
+fn a_lock_on_its_directory_keeps_nobody_from_serving() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory");
+    let held = fs::File::open(&directory).expect("it is ours");
+    flock(&held, FlockOperation::LockExclusive).expect("nobody else has it");
+    let socket = directory.path().join("stale");
+    drop(UnixListener::bind(&socket).expect("nobody else has it"));
+    let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
+    serve.wait_for_socket(&socket);
+    assert!(count(&mut Qmp::connect(&socket).expect("it serves"), "vcpu") > 0);
+    let files = fs::read_dir(&directory).expect("it is ours");
+    assert_eq!(files.count(), 1, "nothing but the socket is there");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What each of them gets: an error or the end of his connection, and no more than that.
+//! The replies to such clients: each gets an error or the end of its connection, and no more.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -7,15 +7,25 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value as Json;
+use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::wire::{Wire, probe};
 
 use super::harm::{ALL, NEGOTIATE};
-use crate::{Target, status};
+use crate::{Footprint, Target, status};
 
 /// Nobody who does not read is served for longer.
 const DROP_LIMIT: Duration = Duration::from_secs(15);
 /// The most requests of one who does not read.
 const REQUESTS_MAX: usize = 1_000_000;
+/// As many queries as a connection keeps ready, and as many entries as each can have.
+const QUERIES: usize = 16;
+const ENTRIES: usize = 64;
+/// The most descriptors that a source has.
+const SOURCE_DESCRIPTORS: usize = 2;
+/// The memory that a few streams take, at least.
+const STREAMS_BYTES_MIN: u64 = 40 << 20;
+/// The most memory that a server with streams may ever have had.
+const STREAMS_BYTES_MAX: u64 = 256 << 20;
 /// More than the server lets in.
 const CROWD: usize = 200;
 
@@ -56,7 +66,7 @@ fn nested_lists_are_refused() {
     is_refused_and_the_next_answered("deep", &text);
 }
 
-/// However many he sends: he is stopped by his own socket being full, and dropped.
+/// A client that reads no replies is stopped by its own full socket, and then dropped.
 #[test]
 fn who_does_not_read_is_dropped_and_counted() {
     let Some(mut target) = Target::start("million") else { return };
@@ -83,7 +93,8 @@ fn who_does_not_read_is_dropped_and_counted() {
     assert!(said.contains("dropped 1, who did not read"), "{said}");
 }
 
-/// Those who come too late are told so; when the others have gone, they may.
+/// Clients beyond the limit get an error and are disconnected. New ones are served again once
+/// others have gone.
 #[test]
 fn of_a_crowd_some_are_sent_away() {
     let Some(target) = Target::start("sent-away") else { return };
@@ -115,6 +126,34 @@ fn of_a_crowd_some_are_sent_away() {
     target.is_well();
 }
 
+/// The memory of streams goes back to the system when their clients have left: the C library alone
+/// would keep it, and take more for the next.
+#[test]
+fn what_streams_took_is_given_back() {
+    const SUBSCRIBE: &[u8] = br#"{"execute": "stats-subscribe",
+        "arguments": {"target": "vcpu", "rate": 1000, "batch": 1000}}"#;
+    let Some(target) = Target::start("given-back") else { return };
+    let memory = || status(&target.serve, "VmRSS") * 1024;
+    let before = memory();
+    let mut clients: Vec<Wire> = (0..2).map(|_| target.connect()).collect();
+    for client in &mut clients {
+        client.send(&SUBSCRIBE.repeat(8)).expect("the server reads");
+        client.stream().set_nonblocking(true).expect("it is a socket");
+    }
+    let mut bytes = vec![0; 1 << 20];
+    wait_for("the streams have filled their memory", DROP_LIMIT, || {
+        // What is read is of no interest here, but who reads nothing is disconnected.
+        let read = |client: &Wire, bytes: &mut [u8]| client.stream().read(bytes);
+        clients.iter().for_each(|client| while matches!(read(client, &mut bytes), Ok(1..)) {});
+        memory() > before + STREAMS_BYTES_MIN
+    });
+    drop(clients);
+    wait_for("their memory is given back", DROP_LIMIT, || {
+        memory() < before + STREAMS_BYTES_MIN / 2
+    });
+    target.is_well_within(STREAMS_BYTES_MAX);
+}
+
 /// Everything is answered that was asked before the end, however the bytes came.
 #[test]
 fn who_says_no_more_gets_all_his_replies() {
@@ -127,5 +166,39 @@ fn who_says_no_more_gets_all_his_replies() {
     client.stream().shutdown(Shutdown::Write).expect("it is connected");
     let rest = client.rest(u64::MAX).expect("it ends");
     assert_eq!(rest.iter().filter(|byte| **byte == b'\n').count(), 51);
+    target.is_well();
+}
+
+/// A query with as many entries of `providers` as can be, each of other names; its nonce makes it
+/// one that is not known yet.
+fn many_entries(nonce: usize) -> String {
+    let names = ["exits", "halt_exits", "halt_wait_ns", "blocking"];
+    let entry = |at: usize| {
+        let name = names[(at + nonce) % names.len()];
+        format!(r#"{{"provider": "kvm", "names": ["{name}", "x{nonce}.{at}"]}}"#)
+    };
+    let entries = (0..ENTRIES).map(entry).collect::<Vec<_>>().join(", ");
+    let arguments = format!(r#""target": "vcpu", "providers": [{entries}]"#);
+    format!(r#"{{"execute": "query-stats", "arguments": {{{arguments}}}}}"#)
+}
+
+/// However many entries a request has, it is read by the sources of one.
+#[test]
+fn entries_of_providers_take_no_descriptors_of_their_own() {
+    let Some(target) = Target::start("entries") else { return };
+    let mut clients: Vec<Wire> = (0..4).map(|_| target.connect()).collect();
+    for (at, client) in clients.iter_mut().enumerate() {
+        for query in 0..QUERIES {
+            let request = many_entries(QUERIES * at + query);
+            let reply = client.ask(request.as_bytes()).expect("it is answered");
+            let reply: Json = serde_json::from_slice(&reply).expect("replies are JSON");
+            let results = reply["return"].as_array().expect("it is no error").len();
+            assert_eq!(results % ENTRIES, 0, "each entry has a result for each vCPU");
+        }
+    }
+    let taken = Footprint::of(&target.serve).descriptors - target.before.descriptors;
+    let most = clients.len() * (1 + QUERIES * SOURCE_DESCRIPTORS);
+    assert!(taken <= most, "{taken} descriptors for {} clients, not {most}", clients.len());
+    drop(clients);
     target.is_well();
 }

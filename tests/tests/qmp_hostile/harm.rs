@@ -1,5 +1,5 @@
-//! What a client can do to a server. Each of these goes on until it is told to stop, comes back
-//! when it is thrown out, and gives how many bytes it got rid of.
+//! Clients that do harm to a server. Each function goes on until it is told to stop, and returns
+//! how many bytes it could send. Most connect again when they are disconnected.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// How long one who is not served waits before he looks whether to stop.
+/// The time that a client waits for the server before it checks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 pub(super) const NEGOTIATE: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n";
@@ -154,7 +154,7 @@ pub(super) fn leaves_anywhere(socket: &Path, stop: &AtomicBool) -> usize {
         let Some(mut stream) = connect(socket) else { continue };
         write(&mut stream, &conversation[..count], stop, &mut taken);
         if count % 2 == 0 {
-            // One of two has read something when he goes.
+            // Every second client has read something when it leaves.
             let _ = stream.read(&mut [0; 100]);
         }
     }

@@ -14,10 +14,10 @@ use super::harm::Harm;
 use crate::{Target, status};
 
 /// How many times as long another client may be made to wait.
-const RATIO_MAX: f64 = 2.0;
+pub(super) const RATIO_MAX: f64 = 2.0;
 /// How long each part of a round is measured.
 const PART: Duration = Duration::from_millis(120);
-/// How long he has been at it when measuring begins.
+/// The time for which the harmful client has run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(60);
 /// The machine itself may be busy: the best of so many rounds counts.
 const ROUNDS_MAX: usize = 12;
@@ -28,7 +28,7 @@ const QUERY: &[u8] =
 
 /// The median of how long queries take now.
 #[track_caller]
-fn median(client: &mut Wire) -> Duration {
+pub(super) fn median(client: &mut Wire) -> Duration {
     let (end, mut times) = (Instant::now() + PART, Vec::new());
     while Instant::now() < end {
         let begin = Instant::now();
@@ -43,7 +43,7 @@ fn median(client: &mut Wire) -> Duration {
 
 /// Keeps all CPUs busy with what makes way for anything else: a CPU that has gone to sleep takes
 /// longer to answer than one that somebody else's doings keep awake.
-fn keep_awake() -> Vec<Reaped> {
+pub(super) fn keep_awake() -> Vec<Reaped> {
     let cpus = thread::available_parallelism().map_or(1, NonZero::get);
     let spin = || {
         let mut command = Command::new("nice");

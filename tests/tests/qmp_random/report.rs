@@ -1,4 +1,4 @@
-//! What to say of differences: enough to ask again by hand.
+//! A report of the differences found, with enough to send the requests again by hand.
 
 use vmstrobe_tests::requests::Request;
 

@@ -97,7 +97,7 @@ impl Window {
     }
 }
 
-/// What to send.
+/// A run: the requests to send, their number, and how many are in flight at once.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) requests: Requests,

@@ -6,6 +6,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 use syn::{Attribute, Block, File as Syntax, ImplItemFn, ItemFn, Meta, Signature, TraitItemFn};
 
+use super::text::is_product;
 use super::tree::File;
 
 const MAX_FUNCTION_LINES: usize = 70;
@@ -17,7 +18,9 @@ const SAFETY_REACH: usize = 10;
 const UNSAFE_FILES: &[&str] = &[
     "providers/src/sys.rs",
     "providers/src/kvm/bpf/sys.rs",
+    "providers/src/kvm/bpf/sys/apart.rs",
     "providers/src/kvm/bpf/sys/writer.rs",
+    "providers/src/host/sys.rs",
     "providers/src/table/map.rs",
     "guest/src/machine.rs",
     "benches/benches/ratios/words.rs",
@@ -26,24 +29,57 @@ const UNSAFE_FILES: &[&str] = &[
     "tests/tests/alloc.rs",
 ];
 
+/// The folders of what is not shipped.
+const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
+
 /// One dependency, one place: (crate, where alone the product may name it, files or a folder).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("aes", &["cli/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["sampler/src/health.rs"]),
+    ("humantime", &["cli/src/stat/report.rs"]),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/"]),
-    ("libc", &["providers/src/kvm/bpf/sys.rs"]),
+    (
+        "libc",
+        &[
+            "providers/src/kvm/bpf/sys.rs",
+            "providers/src/host/sys.rs",
+            "providers/src/sys.rs",
+            "cli/src/privileges/seccomp.rs",
+        ],
+    ),
+    ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",
         &["guest/src/machine.rs", "providers/src/table/map.rs", "tests/src/hostile/memory.rs"],
     ),
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),
-    ("signal_hook", &["cli/src/terminal.rs"]),
+    ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["cli/src/engine/wanted.rs"]),
     ("thread_priority", &["sampler/src/ticker.rs"]),
+    ("unicode_width", &["cli/src/width.rs"]),
+];
+
+/// The words of printing, and of what is printable: (word, where alone the product may name it).
+const PRINTING_PLACES: &[(&str, &[&str])] = &[
+    ("print", &[]),
+    ("println", &[]),
+    ("eprint", &[]),
+    ("eprintln", &[]),
+    ("stderr", &["cli/src/out.rs"]),
+    // Elsewhere it is asked whether it is a terminal, and how wide.
+    ("stdout", &["cli/src/out.rs", "cli/src/main.rs", "cli/src/terminal.rs", "cli/src/error.rs"]),
+    // Help, and the sequences of the screen.
+    ("as_is", &["cli/src/out.rs", "cli/src/main.rs", "cli/src/terminal.rs"]),
+    ("is_control", &["core/src/text.rs"]),
+    ("is_ascii_control", &["core/src/text.rs"]),
+    ("escape_debug", &["core/src/text.rs"]),
+    ("escape_default", &["core/src/text.rs"]),
+    ("escape_unicode", &["core/src/text.rs"]),
+    ("REPLACEMENT_CHARACTER", &["core/src/text.rs"]),
 ];
 
 /// A function fits a screen: from its `fn` to its closing brace.
@@ -55,7 +91,7 @@ pub(crate) fn function_length(file: &File) -> Vec<String> {
     })
 }
 
-/// Who allows what a lint forbids says why.
+/// Each `allow` and `expect` of a lint says why.
 pub(crate) fn allow_reasons(file: &File) -> Vec<String> {
     with_syntax(file, |syntax| {
         let mut allows = Allows { file, found: Vec::new() };
@@ -84,6 +120,17 @@ pub(crate) fn unsafe_files_are_needed(tree: &[File]) -> Vec<String> {
     listed.map(|path| format!("{path}:1: not there, or without unsafe")).collect()
 }
 
+/// The README names the files with `unsafe` that are shipped, each in a line of a list.
+pub(crate) fn unsafe_files_are_in_the_readme(file: &File) -> Vec<String> {
+    if file.path != "README.md" {
+        return Vec::new();
+    }
+    let is_shipped = |path: &&&str| !UNSHIPPED.iter().any(|folder| path.starts_with(folder));
+    let is_named = |path: &str| file.text.contains(&format!("\n* [{path}]({path}): "));
+    let unnamed = UNSAFE_FILES.iter().filter(is_shipped).filter(|path| !is_named(path));
+    unnamed.map(|path| format!("README.md:1: {path} has `unsafe` and is not in the list")).collect()
+}
+
 /// Each `unsafe` has its conditions right above it.
 pub(crate) fn safety_comments(file: &File) -> Vec<String> {
     let lines: Vec<&str> = file.text.lines().collect();
@@ -98,16 +145,26 @@ pub(crate) fn safety_comments(file: &File) -> Vec<String> {
 /// A dependency is named only in its own place, so that another takes its place by one edit. What
 /// only tests use is their own business.
 pub(crate) fn dependency_places(file: &File) -> Vec<String> {
-    let product = file.path.contains("/src/");
+    if file.path.contains("/src/") { misplaced(file, DEPENDENCY_PLACES) } else { Vec::new() }
+}
+
+/// Foreign text leaves through the few doors that make it printable, and one function says how.
+pub(crate) fn printing_places(file: &File) -> Vec<String> {
+    let is_test = file.path.split('/').any(|part| part == "tests" || part == "tests.rs");
+    let is_meant = is_product(&file.path) && !is_test;
+    if is_meant { misplaced(file, PRINTING_PLACES) } else { Vec::new() }
+}
+
+/// The words that a file names above its tests although it is not their place.
+fn misplaced(file: &File, words: &[(&str, &[&str])]) -> Vec<String> {
     let end = file.lines_above_tests().last().map_or(0, |(line, _)| line);
-    let mut found = Vec::new();
-    for (name, places) in DEPENDENCY_PLACES {
-        if product && !places.iter().any(|place| file.path.starts_with(place)) {
-            let lines = named(file, name).into_iter().filter(|line| *line <= end);
-            found.extend(lines.map(|line| file.at(line, format!("{name}, not in {places:?}"))));
-        }
-    }
-    found
+    let names = names(file).into_iter().filter(|(_, line)| *line <= end);
+    let found = names.filter_map(|(name, line)| {
+        let (_, places) = words.iter().find(|(word, _)| *word == name)?;
+        let is_its_place = places.iter().any(|place| file.path.starts_with(place));
+        (!is_its_place).then(|| file.at(line, format!("{name}, not in {places:?}")))
+    });
+    found.collect()
 }
 
 struct Lengths<'a> {
@@ -178,11 +235,15 @@ fn with_syntax(file: &File, rule: impl Fn(&Syntax) -> Vec<String>) -> Vec<String
 
 /// The lines on which a Rust file names this identifier or keyword, in order.
 fn named(file: &File, word: &str) -> Vec<usize> {
+    names(file).into_iter().filter(|(name, _)| name == word).map(|(_, line)| line).collect()
+}
+
+/// The identifiers and keywords of a Rust file, with their lines.
+fn names(file: &File) -> Vec<(String, usize)> {
     // What is no token stream is a finding of the rules that parse.
     let tokens =
         if file.is_rust() { file.text.parse().unwrap_or_default() } else { TokenStream::new() };
-    let names = identifiers(tokens).into_iter().filter(|(name, _)| name == word);
-    names.map(|(_, line)| line).collect()
+    identifiers(tokens)
 }
 
 /// All identifiers and keywords with their lines, those within brackets too.

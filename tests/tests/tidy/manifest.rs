@@ -16,12 +16,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),
 ];
 
-/// What never stands behind a crate: (crate, the packages).
+/// Packages that a crate must never depend on: (crate, the packages).
 const BARRED: &[(&str, &[&str])] =
     &[("core", &["kvm-ioctls"]), ("providers", &["kvm-ioctls"]), ("sampler", &["kvm-ioctls"])];
 
 /// A crate depends on those of ours that it may know, and on no package that is barred to it.
-/// What only its tests use is its own business.
+/// Its development dependencies are not looked at.
 pub(crate) fn arrows(file: &File) -> Vec<String> {
     let Some(package) = file.path.strip_suffix("/Cargo.toml") else { return Vec::new() };
     let manifest: Table = match file.text.parse() {

@@ -14,13 +14,29 @@ const GLUE_PLACES: &[&str] = &["tests", "examples", "benches", "fuzz"];
 
 /// Files that are short for a reason: (file, reason).
 pub(crate) const SHORT: &[(&str, &str)] = &[
-    ("cli/src/serve/roll.rs", "who came and who went: decisions, and nothing that asks a system"),
-    ("core/src/hist.rs", "two kinds of histogram and what can be asked of them: no third"),
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
+    ("cli/src/args/habits.rs", "five things that others type, and ours"),
+    ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
+    ("cli/src/limits.rs", "one limit of the system, raised and given back"),
+    ("cli/src/engine/left_out.rs", "two texts on what was not looked at"),
+    ("providers/src/host/facts.rs", "what may be asked of /proc about another process"),
+    ("providers/src/host/link.rs", "the kernel's names for KVM's files"),
+    ("providers/src/host/refused.rs", "one error, for all that the helper does"),
+    ("providers/src/kvm/sched/vcpu.rs", "one type, and who has such"),
+    ("providers/src/refusal/proc.rs", "one mount, and whom it hides"),
+    ("providers/src/table/borrow.rs", "one way to come by tables"),
+    ("providers/src/host/relay.rs", "one connection and its helper"),
+    ("providers/src/host/seen.rs", "the types of what is seen; how, the helper knows"),
+    ("providers/src/kvm/bpf/kernel.rs", "what sweeps are made with; the trial makes it"),
+    ("providers/src/kvm/bpf/sys/apart.rs", "one kind of thread, and its conditions"),
+    ("providers/src/kvm/attach/options.rs", "one set of options"),
+    ("providers/src/kvm/proc.rs", "one name in a command line"),
+    ("providers/src/memfd.rs", "one call, which older kernels know without a flag"),
+    ("providers/src/release.rs", "one fault of some kernels"),
     ("providers/src/kvm/bpf/sys/writer.rs", "one program and the array that it alone writes"),
     ("providers/src/table/find.rs", "one name to look for in /proc"),
-    ("providers/src/handover/socket.rs", "one end that listens and one that connects"),
+    ("providers/src/handover/packet.rs", "one packet, as both ends send and receive it"),
     ("providers/src/departures.rs", "one counter and its ordering argument"),
     ("providers/src/reaper.rs", "one thread that closes"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
@@ -34,12 +50,18 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
 const PRODUCT: &[&str] =
     &["core", "providers", "sampler", "listen", "export", "server", "guest", "cli"];
 
-/// What a user must find: (file, what it shows).
+/// Commands that a user must find: (file, the command).
 const SHOWN: &[(&str, &str)] = &[
     ("README.md", "cargo run --release -- demo"),
     ("README.md", "ci/test.sh"),
     (".ci/run", "ci/test.sh"),
 ];
+
+/// Words for a person, which no process, client, thread or user of a program is.
+const PERSONS: &[&str] = &["he", "him", "his", "himself", "she", "her", "hers", "herself"];
+
+/// Words with which a comment begins that has no verb of its own.
+const HEADLESS: &[&str] = &["What", "Who", "Whose", "Where", "Which", "Those", "That", "The same"];
 
 // The rules below search for words that must not stand in the tree, so not in here either: they
 // are written in two pieces.
@@ -110,9 +132,14 @@ pub(crate) fn columns(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), wide)
 }
 
+/// Whether a file is one of a crate that users run.
+pub(crate) fn is_product(path: &str) -> bool {
+    path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name))
+}
+
 /// No panic by `unwrap` in what users run.
 pub(crate) fn unwraps(file: &File) -> Vec<String> {
-    let product = file.path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name));
+    let product = is_product(&file.path);
     let hit = |line: &str| line.contains(".unwrap()") && !line.trim_start().starts_with("//");
     find(file, file.is_rust() && product, file.lines_above_tests(), hit)
 }
@@ -120,6 +147,30 @@ pub(crate) fn unwraps(file: &File) -> Vec<String> {
 /// Nothing unfinished, no debugging aid.
 pub(crate) fn leftovers(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), |line| has_any(line, LEFTOVERS))
+}
+
+/// A process, a client and a thread are "it", and people are "they".
+pub(crate) fn persons(file: &File) -> Vec<String> {
+    let is_ours = file.is_rust() || file.name().ends_with(".md");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let hit = |line: &str| {
+        let mut words = line.split(|c| !is_word(c));
+        words.any(|word| PERSONS.iter().any(|person| word.eq_ignore_ascii_case(person)))
+    };
+    // Where the words stand that are searched for.
+    find(file, is_ours && !file.path.starts_with("tests/tests/tidy"), file.lines(), hit)
+}
+
+/// A doc comment has a verb: "Returns ...", or is a noun phrase that defines.
+pub(crate) fn headless(file: &File) -> Vec<String> {
+    let hit = |line: &str| {
+        let line = line.trim_start();
+        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
+        let text = text.unwrap_or_default().trim_start();
+        let rest = HEADLESS.iter().filter_map(|word| text.strip_prefix(word));
+        rest.into_iter().any(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    find(file, file.is_rust(), file.lines(), hit)
 }
 
 /// A test runs, or says at run time why not.

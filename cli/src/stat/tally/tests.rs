@@ -1,8 +1,14 @@
 //! Intervals made up of snapshots made up.
 
-use vmstrobe_core::{Desc, Layout, Mask, Scale, Schema, Target, Unit, Window};
+use vmstrobe_core::{
+    Desc, Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Target, Unit, Window,
+};
 
+use super::super::line::{Amount, Level};
 use super::*;
+
+/// The second 1,000,000,000 of the wall clock is the first of the monotonic one.
+const WALL_OFFSET_NS: i64 = 1_000_000_000_000_000_000;
 
 /// Words of a vCPU: exits, wait_ms, wait_hist (2), blocking, level.
 type Row = Option<[u64; 6]>;
@@ -34,6 +40,16 @@ pub(in crate::stat) fn vcpu(index: u32) -> Object {
 /// A snapshot of these objects, gone if they have no words; each set of objects is a layout.
 pub(in crate::stat) fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
     let generation = rows.iter().map(|(object, _)| 1 << object.key).sum();
+    laid_out(generation, tick, at_ms, rows)
+}
+
+/// A snapshot of these objects in the layout of that generation.
+pub(in crate::stat) fn laid_out(
+    generation: u64,
+    tick: u64,
+    at_ms: u64,
+    rows: &[(Object, Row)],
+) -> Arc<Snapshot> {
     let shared = schema();
     let plan = ReadPlan::new(&shared, &Mask::all(&shared));
     let objects = rows.iter().map(|(object, _)| object.clone()).collect();
@@ -44,7 +60,7 @@ pub(in crate::stat) fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -
         *state = if row.is_some() { RowState::Good } else { RowState::Gone };
     }
     let begin_ns = at_ms * 1_000_000;
-    snapshot.stamp(Window { begin_ns, end_ns: begin_ns, wall_offset_ns: 0 });
+    snapshot.stamp(Window { begin_ns, end_ns: begin_ns, wall_offset_ns: WALL_OFFSET_NS });
     Arc::new(snapshot)
 }
 
@@ -129,4 +145,74 @@ fn a_reset_has_no_rate() {
     let line = &tally.lines(false)[0];
     assert!(line.was_reset() && !line.is_at_rest());
     assert_eq!(line.amount, Amount::Count(7));
+}
+
+/// Objects that are there for one layout each.
+fn churn(generations: u64, each: u64) -> Tally {
+    let rows = |generation: u64, count: u64| -> Vec<(Object, Row)> {
+        let key = |at| (generation * each + at) as u32;
+        (0..each).map(|at| (vcpu(key(at)), Some([count; 6]))).collect()
+    };
+    let mut tally = Tally::new(&laid_out(0, 1, 0, &rows(0, 0)));
+    for generation in 0..generations {
+        for (at, count) in [(0, 1), (1, 11)] {
+            let tick = 2 + 2 * generation + at;
+            tally.add(&laid_out(generation, tick, tick * 100, &rows(generation, count)));
+        }
+    }
+    tally
+}
+
+#[test]
+fn objects_that_came_and_went_are_forgotten_but_for_their_sums() {
+    let (generations, each) = (20, MAX_GONE as u64 / 4);
+    let tally = churn(generations, each);
+    assert_eq!(tally.gone.len(), MAX_GONE);
+    let all = (generations * each) as usize;
+    let forgotten = all - MAX_GONE - each as usize;
+    assert_eq!((tally.objects(), tally.forgotten_objects()), (all, forgotten));
+    let joined = tally.joined().count() + tally.joined_and_forgotten();
+    assert_eq!((joined, tally.left().count()), (all - each as usize, MAX_GONE));
+    // The first were there from 0 on, the others from 1.
+    let exits = &tally.lines(false)[0];
+    assert_eq!(exits.amount.total(), each * 11 + (all as u64 - each) * 10);
+    assert_eq!(exits.objects, all);
+    let lines = tally.lines(true);
+    let (sums, single): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.path.is_none());
+    assert_eq!((sums.len(), single.len()), (5, 5 * (all - forgotten)));
+    assert_eq!((sums[0].objects, tally.lost_stats()), (forgotten, 0));
+    // The interval behind it has to do with those only that are there.
+    assert_eq!(tally.next().objects(), each as usize);
+}
+
+#[test]
+fn who_comes_again_goes_on_where_it_was() {
+    let row = |index, count| (vcpu(index), Some([count; 6]));
+    let mut tally = Tally::new(&laid_out(0, 1, 0, &[row(0, 5)]));
+    tally.add(&laid_out(1, 2, 100, &[row(1, 1)]));
+    tally.add(&laid_out(2, 3, 200, &[row(1, 2), row(0, 9)]));
+    assert_eq!((tally.objects(), tally.gone.len()), (2, 0));
+    assert_eq!(tally.lines(false)[0].amount.total(), 4 + 1);
+    assert_eq!(tally.joined().collect::<Vec<_>>(), ["/vm/web/vcpu[1]"]);
+    assert_eq!(tally.left().count(), 0);
+}
+
+#[test]
+fn no_sample_is_held_but_the_first_and_the_last() {
+    let held = |sample: &Arc<Snapshot>| Arc::strong_count(sample) > 1;
+    let samples: Vec<_> = (0..8)
+        .map(|tick| {
+            // Each is read for the last time in a sample of its own.
+            let row = |at: u32| (vcpu(at), (u64::from(at) >= tick).then_some([tick; 6]));
+            laid_out(0, tick, tick * 100, &(0..8).map(row).collect::<Vec<_>>())
+        })
+        .collect();
+    let mut tally = Tally::new(&samples[0]);
+    samples[1..].iter().for_each(|sample| tally.add(sample));
+    let want = [true, false, false, false, false, false, false, true];
+    assert_eq!(samples.iter().map(held).collect::<Vec<_>>(), want);
+    // vCPU 0 has but one sample.
+    let counts: Vec<u64> = tally.lines(true).chunks(5).map(|of| of[0].amount.total()).collect();
+    assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(tally.left().count(), 7);
 }

@@ -1,4 +1,4 @@
-//! What is offered arrives, what comes and goes is noticed, and the end of either side too.
+//! Offers arrive; what is added or withdrawn later is noticed, and so is the end of either side.
 
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -97,7 +97,7 @@ fn what_comes_and_goes_later_is_noticed() {
     assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
     assert_eq!(paths(&kvm), ["/vm/web", "/vm/web/vcpu[1]"]);
 
-    // The same path again is another object, in its place by index.
+    // It is another object under its old path, in its place by index.
     guest.add(0);
     assert!(soon(LIMIT, || paths(&kvm) == ["/vm/web", "/vm/web/vcpu[0]", "/vm/web/vcpu[1]"]));
     let new = kvm.objects().unwrap();
@@ -215,7 +215,7 @@ fn a_vcpu_that_is_removed_is_gone_from_rows_without_a_provider() {
     assert!(guest.kvm.remove_vcpu(1));
     let now = [RowState::Good, RowState::Gone];
     assert!(soon(LIMIT, || states(&mut *vcpus, &vcpu) == now));
-    // What comes has no place any more, and does no harm.
+    // A vCPU that is added now has no provider to go to, and does no harm.
     guest.add(1);
     thread::sleep(Duration::from_millis(300));
     assert_eq!(states(&mut *vcpus, &vcpu), now);

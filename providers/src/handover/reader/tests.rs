@@ -59,7 +59,7 @@ fn play(socket: &OwnedFd, script: &Script<'_>) {
     while recv(socket, &mut [0_u8; 1][..], RecvFlags::empty()).is_ok_and(|(_, bytes)| bytes > 0) {}
 }
 
-/// What comes of connecting to a lender with that script, and how long it took.
+/// Connects to a lender with that script; returns the result, and the time that it took.
 fn outcome(script: &Script<'_>) -> (Result<HandedOver>, Duration) {
     let place = Place::new();
     let socket = listening(&place.socket());
@@ -275,7 +275,7 @@ fn who_breaks_the_rules_later_is_at_his_end() {
     assert_eq!(states(&mut *rows, &object), [RowState::Good]);
     broken.send(()).unwrap();
     assert!(soon(LIMIT, || states(&mut *rows, &object) == [RowState::Gone]));
-    // He sees that the connection is closed, and ends.
+    // The lender sees that the connection is closed, and ends.
     lender.join().unwrap();
     assert!(soon(LIMIT, || kvm.objects().is_err()));
     let error = kvm.objects().unwrap_err();

@@ -8,6 +8,7 @@ use vmstrobe_core::{ErrorKind, Result};
 
 use super::*;
 use crate::TableWriter;
+use crate::broker::Broker;
 use crate::handover::packet::receive;
 use crate::handover::socket::connected;
 use crate::handover::tests::{self, Guest, Place, connect, paths, providers, table, told};
@@ -22,7 +23,7 @@ fn deadline() -> Instant {
 
 /// A connection of somebody who knows no rules.
 pub(in crate::handover) fn raw(path: &Path) -> OwnedFd {
-    connected(path, deadline()).unwrap()
+    connected(path, &Broker::default(), deadline()).unwrap()
 }
 
 pub(in crate::handover) fn next(socket: &OwnedFd) -> String {
@@ -58,7 +59,7 @@ fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
         assert!(is_cut_off(socket, 2 * SEND_LIMIT));
     }
     assert!(before.elapsed() > SEND_LIMIT / 2 && before.elapsed() < 3 * SEND_LIMIT);
-    // What they were sent was little.
+    // They were sent little.
     let mut taken = 0;
     while receive(&dead[0], Some(deadline())).unwrap().is_some_and(|p| !p.text.is_empty()) {
         taken += 1;
@@ -133,7 +134,7 @@ fn what_borrowers_say_is_not_heard() {
     let texts: Vec<_> = (0..3).map(|_| next(&socket)).collect();
     assert_eq!(texts, ["vmstrobe-handover 1", "table 1.0", "all"]);
     assert_eq!(send(&socket, b"gone 1.0", SendFlags::NOSIGNAL), Err(Errno::PIPE));
-    // He is served as before.
+    // The borrower is served as before.
     let (other, _object) = tests::table("abc", "/b");
     hand_over.offer(Arc::new(other)).unwrap();
     assert_eq!([next(&socket), next(&socket)], ["table 2.0", "all"]);

@@ -1,132 +1,227 @@
-//! What is borrowed of one process: taken, named, followed, and given back.
+//! Borrows the KVM fds of one process, names their objects, follows their changes, and gives them
+//! back.
 //!
-//! Invariant: what is borrowed is of the kind and of the process that was meant: its link is read
-//! again after it is ours, and the process is found living after all was read. An object whose fd
-//! the VMM has closed is gone from the list and from every open row.
+//! Invariant: a borrowed fd is of the kind and of the process that was meant: its link is read
+//! again once it is held, before it comes here, and the process is found living after all was read.
+//! An object whose fd the VMM has closed is gone from the list and from every open row.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use vmstrobe_core::{ErrorKind, Object, Result, Target};
+use rustix::io::Errno;
+use vmstrobe_core::{Error, ErrorKind, Object, Result, Schema, Target};
 
-use super::wanted::{Wanted, leave_passing, wanted};
+use super::names::VcpuNames;
+use super::wanted::{Wanted, Which, leave_passing, wanted};
+use crate::budget::{FdBudget, FdSeat};
 use crate::fd::{FdKind, KvmFd, Lender, Opener};
+use crate::host::{Care, Host, KvmLink};
 use crate::kvm::Opened;
-use crate::kvm::proc::KvmLink;
 use crate::kvm::scan::{self, Place};
 use crate::process::{DeathWatch, Process};
 use crate::procfs;
-use crate::qmp::{CpuNames, thread_of};
+use crate::qmp::thread_of;
+use crate::refusal::Step;
 
-/// Of an object that has no key yet.
+/// The key of an object that has not been given one yet.
 const NO_KEY: u64 = u64::MAX;
+
+/// The parts of [`Borrowed`](crate::Borrowed) that are needed to borrow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Borrower<'a> {
+    pub(super) opener: &'a Opener,
+    pub(super) host: &'a Host,
+    pub(super) budget: &'a FdBudget,
+    /// Stats fds may be held on this kernel.
+    pub(super) stats_too: bool,
+    pub(super) watch: &'a Arc<DeathWatch>,
+}
 
 /// A process with what was borrowed from it.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) process: Arc<Process>,
-    /// What its first VM is called in paths, unlike any other process's.
+    /// The name of its first VM in paths; no other attached process has the same.
     pub(super) name: String,
-    /// What its VMM calls its vCPUs, where that is known.
-    pub(super) cpu_names: CpuNames,
-    /// By the number in the process and the link; VM by VM, each vCPU by id.
+    /// The names that its VMM gives to its vCPUs, where they are known.
+    pub(super) vcpu_names: VcpuNames,
+    /// The borrowed objects, each with its fd number in the process and its link; VM by VM, each
+    /// VM's vCPUs by id.
     lent: Vec<(Place, Opened)>,
+    /// Why the last look could not borrow all that there is.
+    pub(super) refused: Option<Error>,
 }
 
 impl Attached {
     /// Nothing is borrowed yet.
-    pub(super) fn new(process: Process, name: String) -> Self {
-        let cpu_names = CpuNames::default();
-        Self { process: Arc::new(process), name, cpu_names, lent: Vec::new() }
+    pub(super) fn new(process: Process, name: String, host: &Host) -> Self {
+        let vcpu_names = VcpuNames::new(process.pid(), host.broker().clone());
+        Self { process: Arc::new(process), name, vcpu_names, lent: Vec::new(), refused: None }
     }
 
-    /// What is borrowed now.
+    /// Returns the objects that are borrowed now.
     pub(super) fn opened(&self) -> impl Iterator<Item = &Opened> {
         self.lent.iter().map(|(_, opened)| opened)
     }
 
-    /// Looks again at what fds the process has, and borrows those that are new.
+    /// Returns a warning if its VMM has names for its vCPUs, and none bears them. (One that was
+    /// plugged in just now may have to wait for its own.)
+    pub(super) fn unnamed(&self) -> Option<Error> {
+        let pid = self.process.pid();
+        let vcpus = self.lent.iter().filter(|((_, link), _)| vcpu_id(*link).is_some());
+        let mut ids = vcpus.filter_map(|(_, opened)| opened.fd.id()).peekable();
+        ids.peek()?;
+        let is_named = ids.any(|id| self.vcpu_names.of_stats(id).is_some());
+        if is_named || self.vcpu_names.is_empty() {
+            return None;
+        }
+        let why = self.vcpu_names.why_not();
+        let text =
+            format!("the vCPUs of pid {pid} do not bear the names that QEMU gives them: {why}");
+        Some(Error::new(ErrorKind::Unsupported, text))
+    }
+
+    /// Returns whether the fd is held already.
+    pub(super) fn has(&self, place: Place) -> bool {
+        self.lent.iter().any(|(lent, _)| *lent == place)
+    }
+
+    /// Returns the fds of the process that could be held now, also if they are open for a moment
+    /// only; none, if the VMM has closed the VMs that were borrowed and lives on.
     ///
     /// # Errors
-    /// If it cannot be seen, nothing changes. If one fd cannot be borrowed, the first such error;
-    /// the others are.
-    pub(super) fn refresh(
-        &mut self,
-        opener: &Opener,
-        watch: &Arc<DeathWatch>,
-        next_key: &mut u64,
-    ) -> Result<()> {
+    /// As [`scan`](crate::scan).
+    pub(super) fn find(&self, by: &Borrower<'_>) -> Result<Vec<Wanted>> {
         let pid = self.process.pid();
-        let vms = scan::vm_fds(pid);
+        let held: HashSet<Place> = self.lent.iter().map(|(place, _)| *place).collect();
+        let vms = scan::vm_fds(by.host, pid, |place| held.contains(&place));
         // Only now is it certain that this was the process, and not a later one of its number.
         if !self.process.lives() {
             return Err(procfs::no_process(pid));
         }
         let vms = match vms {
-            // The VMM has closed its VM, and lives on.
-            Err(error) if error.kind() == ErrorKind::NotFound && !self.lent.is_empty() => {
-                Vec::new()
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !held.is_empty() => Vec::new(),
             vms => vms?,
         };
         // Asked even if every object has a stats fd: any of these may be gone in a moment.
-        let plain_too = opener.accel().is_open();
-        let mut known: HashMap<_, _> = self.lent.drain(..).collect();
-        let is_known = |place| known.contains_key(&place);
-        let mut wanted = wanted(&vms, &self.name, plain_too, is_known);
-        leave_passing(&mut wanted, is_known, thread::sleep, |(fd, link)| {
-            procfs::link(pid, fd).is_some_and(|held| KvmLink::parse(&held) == Some(link))
+        let which = Which { stats: by.stats_too, plain: by.opener.accel().is_open() };
+        Ok(wanted(&vms, &self.name, which, |place| held.contains(&place)))
+    }
+
+    /// Leaves out the fds that these processes have open for a moment only.
+    pub(super) fn settle(all: &[&Self], wanted: &mut [Vec<Wanted>], by: &Borrower<'_>) {
+        let is_known = |at: usize, place| all[at].has(place);
+        leave_passing(wanted, is_known, thread::sleep, |at| {
+            let care = Care { makers: false, ..Care::FULL };
+            let seen = by.host.look(all[at].process.pid(), care);
+            let kvm = seen.map(|seen| seen.kvm).unwrap_or_default();
+            kvm.into_iter().map(|seen| (seen.fd, seen.link)).collect()
         });
-        let mut outcome = Ok(());
-        for wanted in wanted {
+    }
+
+    /// Looks again at what fds the process has, and holds these.
+    ///
+    /// # Errors
+    /// If it cannot be seen, nothing changes. If some cannot be borrowed, why.
+    pub(super) fn refresh(&mut self, by: &Borrower<'_>, next_key: &mut u64) -> Result<()> {
+        let mut wanted = [self.find(by)?];
+        Self::settle(&[self], &mut wanted, by);
+        let [wanted] = wanted;
+        let vcpus = self
+            .lent
+            .iter()
+            .filter_map(|((_, link), opened)| Some((vcpu_id(*link)?, opened.fd.id()?)));
+        self.vcpu_names.follow(vcpus);
+        self.hold(by, wanted, next_key)
+    }
+
+    /// Holds these and nothing else: borrows those that are new.
+    ///
+    /// # Errors
+    /// If those that are new cannot be borrowed; then none of them is.
+    pub(super) fn hold(
+        &mut self,
+        by: &Borrower<'_>,
+        wanted: Vec<Wanted>,
+        next_key: &mut u64,
+    ) -> Result<()> {
+        let mut known: HashMap<Place, Opened> = self.lent.drain(..).collect();
+        let mut new = Vec::new();
+        for wanted in &wanted {
             let mut kept = known.remove(&wanted.place);
-            kept.take_if(|opened| !self.calls_it_so(opened, &wanted));
-            let lent = match kept {
-                Some(opened) => Ok(Some(opened)),
-                None => self.borrow(opener, watch, &wanted),
-            };
-            match lent {
-                Ok(lent) => self.lent.extend(lent.map(|opened| (wanted.place, opened))),
-                Err(error) => outcome = outcome.and(Err(error)),
+            kept.take_if(|opened| !self.calls_it_so(opened, wanted));
+            match kept {
+                Some(opened) => self.lent.push((wanted.place, opened)),
+                None => new.push(wanted),
             }
         }
+        let borrowed = self.borrow(by, new);
         known.values().for_each(|opened| opened.fd.retire());
+        let outcome = borrowed.map(|borrowed| self.lent.extend(borrowed));
+        let order: HashMap<Place, usize> = wanted.iter().map(|w| w.place).zip(0..).collect();
+        self.lent.sort_by_key(|(place, _)| order.get(place).copied());
         self.give_keys(next_key);
         outcome
     }
 
-    fn borrow(
-        &self,
-        opener: &Opener,
-        watch: &Arc<DeathWatch>,
-        wanted: &Wanted,
-    ) -> Result<Option<Opened>> {
-        let (fd, link) = wanted.place;
+    /// Borrows these; what is something else by now is left out.
+    ///
+    /// # Errors
+    /// If they are too many, or one of them may not be had.
+    fn borrow(&self, by: &Borrower<'_>, wanted: Vec<&Wanted>) -> Result<Vec<(Place, Opened)>> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let pid = self.process.pid();
+        let mut seats = by.budget.take(pid, self.lent.len(), wanted.len())?;
         // Before it is ours, so that there is nothing to be given back if it cannot be had.
-        let schema = match link {
-            KvmLink::Vm => Some(opener.accel().vm_schema()?),
-            KvmLink::Vcpu(_) => Some(opener.accel().vcpu_schema()?),
-            KvmLink::VmStats | KvmLink::VcpuStats(_) => None,
-        };
-        let Some(borrowed) = self.process.borrow(fd, |held| KvmLink::parse(held) == Some(link))?
-        else {
-            return Ok(None);
-        };
-        let alive = Arc::clone(self.process.alive());
-        let lender = Some(Lender { alive, _watch: Arc::clone(watch) as _ });
-        let target = if vcpu_id(link).is_some() { Target::Vcpu } else { Target::Vm };
-        let fd = match schema {
-            Some(schema) => opener.open_plain(borrowed, schema, lender),
-            None => opener.open(borrowed, target, lender)?,
-        };
-        let (path, index) = self.called(&fd, wanted);
-        Ok(Some(Opened::new(&path, index, NO_KEY, fd)))
+        let schemas = wanted.iter().map(|wanted| match wanted.place.1 {
+            KvmLink::Vm => by.opener.accel().vm_schema().map(Some),
+            KvmLink::Vcpu(_) => by.opener.accel().vcpu_schema().map(Some),
+            KvmLink::VmStats | KvmLink::VcpuStats(_) => Ok(None),
+        });
+        let schemas = schemas.collect::<Result<Vec<_>>>()?;
+        let places: Vec<_> =
+            wanted.iter().map(|wanted| (wanted.place.0, Some(wanted.place.1))).collect();
+        let borrowed = by.host.borrow(&self.process, &places)?;
+        let mut opened = Vec::new();
+        for ((wanted, schema), borrowed) in wanted.into_iter().zip(schemas).zip(borrowed) {
+            let fd = match borrowed {
+                Ok(fd) => fd,
+                Err(Errno::NOENT | Errno::BADF | Errno::SRCH) => continue,
+                Err(errno) => return Err(by.host.refused(pid, Step::Borrow, errno)),
+            };
+            opened.push((wanted.place, self.open(by, wanted, schema, fd, seats.pop())?));
+        }
+        Ok(opened)
     }
 
-    /// Gives those that are new their keys in the order in which they were made: the VMs, then the
-    /// vCPUs by the threads that made them, whose numbers grow, but for once in some four million.
-    /// Those that are held by their own fds, which do not tell, come last, by id.
+    fn open(
+        &self,
+        by: &Borrower<'_>,
+        wanted: &Wanted,
+        schema: Option<Arc<Schema>>,
+        fd: OwnedFd,
+        seat: Option<FdSeat>,
+    ) -> Result<Opened> {
+        let alive = Arc::clone(self.process.alive());
+        let (_watch, _seat) = (Arc::clone(by.watch) as _, seat.map(Arc::new));
+        let lender = Some(Lender { alive, _watch, _seat });
+        let target = if vcpu_id(wanted.place.1).is_some() { Target::Vcpu } else { Target::Vm };
+        let fd = match schema {
+            Some(schema) => by.opener.open_plain(fd, schema, lender),
+            None => by.opener.open(fd, target, lender)?,
+        };
+        let (path, index) = self.called(&fd, wanted);
+        Ok(Opened::new(&path, index, NO_KEY, fd))
+    }
+
+    /// Gives the new objects their keys in the order in which they were made: the VMs, then the
+    /// vCPUs by the ids of the threads that made them, which grow until they wrap around after some
+    /// four million. The vCPUs that are held by their own fds, which name no thread, come last, by
+    /// id.
     fn give_keys(&mut self, next_key: &mut u64) {
         let new = self.lent.iter_mut().map(|(_, opened)| opened);
         let mut new: Vec<&mut Opened> = new.filter(|new| new.object.key == NO_KEY).collect();
@@ -143,7 +238,7 @@ impl Attached {
     fn called(&self, fd: &KvmFd, wanted: &Wanted) -> (Box<str>, Option<u32>) {
         let path = &*wanted.path;
         let Some(id) = vcpu_id(wanted.place.1) else { return (path.into(), None) };
-        match fd.id().and_then(|id| self.cpu_names.of_stats(self.process.pid(), id)) {
+        match fd.id().and_then(|id| self.vcpu_names.of_stats(id)) {
             Some(name) => (name.path, Some(name.index)),
             None => (path.into(), Some(id)),
         }

@@ -9,16 +9,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{RowState, Target};
 use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
 use crate::OwnKvm;
 use crate::departures::Departures;
-use crate::kvm::proc::KvmLink;
+use crate::host::child::MAX_RECORDS;
+use crate::host::child::look::MAX_SAME_LINK;
+use crate::host::{Care, Host, KvmLink, Seen};
+use crate::kvm::bpf::AccelMode;
 use crate::kvm::scan::Access;
-use crate::procfs;
-use crate::tests::{has_kvm, has_lending_qemu, open_all, soon, states};
+use crate::tests::{has_kvm, has_lending_qemu, kvm_links, open_all, require, soon, states};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
 struct Qemu(Child);
@@ -102,14 +105,17 @@ impl Drop for Vmm {
     }
 }
 
-/// No test, but what [`Vmm`] runs: takes `bare`, `vm`, `vcpu ID`, `add ID`, `remove ID`, `flicker`
-/// and `close` from its input; all act on the newest VM.
+/// No test, but what [`Vmm`] runs: takes `bare`, `vm`, `vcpu ID`, `add ID`, `remove ID`, `copy
+/// COUNT`, `flicker` and `close` from its input; all act on the newest VM.
 #[test]
 fn a_vmm_that_does_as_it_is_told() {
     if env::var_os(VMM).is_none() {
         return;
     }
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
     let (mut vms, mut kvms, mut vcpus) = (Vec::new(), Vec::new(), Vec::new());
+    let mut copies = Vec::new();
     for line in io::stdin().lines() {
         let line = line.unwrap();
         let (command, id) = line.split_once(' ').unwrap_or((&line, "0"));
@@ -138,6 +144,10 @@ fn a_vmm_that_does_as_it_is_told() {
                 });
             }
             "remove" => assert!(kvms.last().unwrap().remove_vcpu(id)),
+            "copy" => {
+                let vm = vms.last().unwrap().fd();
+                copies.extend((0..id).map(|_| vm.try_clone_to_owned().unwrap()));
+            }
             "close" => {
                 kvms.clear();
                 vcpus.clear();
@@ -190,7 +200,7 @@ fn vcpus_of_a_qemu_are_borrowed() {
     let [vm] = &scan::scan(qemu.pid()).unwrap()[..] else { panic!("one VM") };
     assert_eq!((vm.name.as_deref(), vm.vcpus), (Some("web"), 2));
     assert!(vm.start_time_ticks > 0);
-    assert!(scan::scan_all().unwrap().vms.contains(vm));
+    assert!(crate::scan_all().unwrap().vms.contains(vm));
 }
 
 /// A VMM that opens one all the time, for a tenth of it: whatever is mistaken once is found out.
@@ -204,7 +214,7 @@ fn what_a_vmm_opens_for_a_moment_is_not_kept() {
     kvm.attach(vmm.0.id()).unwrap();
     let before = paths(&kvm);
     vmm.tell("flicker", 1, 1);
-    let is_open = || procfs::links(vmm.0.id(), KvmLink::parse).unwrap().len() > before.len() + 2;
+    let is_open = || kvm_links(vmm.0.id()).len() > before.len() + 2;
     assert!(soon(Duration::from_secs(10), is_open), "it opens none");
     for _ in 0..1000 {
         let is_as_before = || paths(&kvm) == before;
@@ -359,11 +369,9 @@ fn a_vm_of_another_process_is_not_ones_own() {
     let Some(mut vmm) = Vmm::start() else { return };
     vmm.tell("bare", 1, 0);
     let process = Process::open(vmm.0.id(), &Departures::default()).unwrap();
-    let vm = (3..64)
-        .find_map(|fd| {
-            process.borrow(fd, |held| KvmLink::parse(held) == Some(KvmLink::Vm)).unwrap()
-        })
-        .unwrap();
+    let all: Vec<_> = (3..64).map(|fd| (fd, Some(KvmLink::Vm))).collect();
+    let borrowed = Host::default().borrow(&process, &all).unwrap();
+    let vm = borrowed.into_iter().find_map(std::result::Result::ok).unwrap();
     let error = OwnKvm::new("x", vm.as_fd()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("belongs to another process"), "{error}");
@@ -378,4 +386,55 @@ fn what_is_no_vmm_is_not_attached() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(kvm.attach(child.id()).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+/// Waits until `enough` is true of the process's descriptors, and returns what is seen then.
+fn seen(vmm: &Vmm, enough: impl Fn(&Seen) -> bool) -> Seen {
+    let host = Host::default();
+    let look = || host.look(vmm.0.id(), Care::FULL).unwrap();
+    assert!(soon(Duration::from_secs(30), || enough(&look())), "{:?}", look().kvm.len());
+    look()
+}
+
+#[test]
+fn copies_count_once_and_too_many_are_said_to_be() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    let hard = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let has_room = hard > MAX_RECORDS as u64 + 256;
+    if !require("descriptors", has_room.then_some(()).ok_or(format!("the limit is {hard}"))) {
+        return;
+    }
+    let mut tell = |line: String| writeln!(vmm.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    tell("bare".to_owned());
+    tell(format!("copy {}", MAX_RECORDS - 1));
+    let all = seen(&vmm, |seen| seen.kvm.len() == MAX_RECORDS);
+    assert!(!all.is_crowded);
+    assert!(all.kvm.iter().all(|seen| seen.file == all.kvm[0].file), "one VM, many copies");
+    assert_eq!(scan::scan(vmm.0.id()).unwrap().len(), 1);
+    writeln!(vmm.0.stdin.as_mut().unwrap(), "copy 1").unwrap();
+    assert_eq!(seen(&vmm, |seen| seen.is_crowded).kvm.len(), MAX_RECORDS);
+}
+
+#[test]
+fn more_vms_than_are_told_apart_are_said_to_be() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    for _ in 0..=MAX_SAME_LINK {
+        writeln!(vmm.0.stdin.as_mut().unwrap(), "bare").unwrap();
+    }
+    assert_eq!(seen(&vmm, |seen| seen.is_crowded).kvm.len(), MAX_SAME_LINK);
+}
+
+#[test]
+fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
+        vmm.tell(command, 1, vcpu_stats);
+    }
+    let kvm = Borrowed { unsafe_release: Some("5.15.90".to_owned()), ..borrowed() };
+    let error = kvm.attach(vmm.0.id()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(text.contains("this kernel (5.15.90) reads freed memory"), "{text}");
+    assert_eq!(paths(&kvm).len(), 0);
+    borrowed().attach(vmm.0.id()).unwrap();
 }

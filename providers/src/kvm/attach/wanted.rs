@@ -1,4 +1,4 @@
-//! Which fds of a process to borrow: of each object its stats fd, or else its own.
+//! Chooses the fds of a process to borrow: the stats fd of each object, or else its own fd.
 //!
 //! A stats fd comes first because it can be read without any further right. An object's own fd is
 //! there as long as the object is, in every VMM, but only the kernel-side tick can use it.
@@ -6,13 +6,15 @@
 //! Invariant: one fd an object, and only such as stay. An object that is held by its own fd is held
 //! by that one until the VMM closes it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::kvm::scan::{self, ObjectFds, Place, VmFds};
 use crate::kvm::{vcpu_path, vm_path};
 
-/// How long to wait before each further look at an fd that is new, until it is taken for one that
-/// stays: 25 ms in all, so that a VMM which is interrupted while it has it open is not mistaken.
+/// The pauses before each further look at a new fd, which is taken for one that stays if it is
+/// there every time. They are 25 ms in all, because a VMM may be interrupted while it has an fd
+/// open that does not stay.
 const LOOK_PAUSES: [Duration; 5] = [
     Duration::from_micros(300),
     Duration::from_micros(700),
@@ -25,18 +27,26 @@ const LOOK_PAUSES: [Duration; 5] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) place: Place,
-    /// The object's own, if that is its stats fd and does not stay.
+    /// The object's own fd, to take instead if `place` is its stats fd and does not stay.
     or_else: Option<Place>,
-    /// The object's, if nobody knows a better one.
+    /// The object's path, unless its VMM's names have a better one.
     pub(super) path: String,
 }
 
-/// The fds by which to read a process's VMs, called `name`: VM by VM, the VM's and each vCPU's by
-/// id. `is_held` says which are borrowed already, `plain_too` whether objects' own fds can be read.
+/// The kinds of fds that can be read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Which {
+    pub(super) stats: bool,
+    /// Objects' own fds.
+    pub(super) plain: bool,
+}
+
+/// Returns the fds by which to read a process's VMs, called `name`: VM by VM, the VM's own and then
+/// each vCPU's, by id. `is_held` tells whether an fd is borrowed already.
 pub(super) fn wanted(
     vms: &[VmFds],
     name: &str,
-    plain_too: bool,
+    which: Which,
     is_held: impl Fn(Place) -> bool,
 ) -> Vec<Wanted> {
     let mut wanted = Vec::new();
@@ -44,7 +54,8 @@ pub(super) fn wanted(
         let vm_path = vm_path(&scan::numbered(name, at));
         wanted.extend(vm.objects().filter_map(|object| {
             let ObjectFds { vcpu, stats, plain } = object;
-            let plain = if plain_too { &plain[..] } else { &[] };
+            let plain = if which.plain { &plain[..] } else { &[] };
+            let stats = stats.filter(|_| which.stats);
             let path = vcpu.map_or_else(|| vm_path.clone(), |id| vcpu_path(&vm_path, id));
             let held = plain.iter().find(|&&place| is_held(place));
             // An object that changed over to its stats fd would be another one, with its counts
@@ -61,23 +72,32 @@ pub(super) fn wanted(
     wanted
 }
 
-/// Leaves out those that are not known yet and do not stay, or takes the object's own fd instead: a
-/// QEMU opens the VM's stats fd for each query that it is asked itself, for some µs, and up to 8.0
-/// the vCPUs' too.
+/// Leaves out the fds that are not known yet and do not stay, or takes the object's own fd instead:
+/// a QEMU opens the VM's stats fd for each query that it is asked itself, for some µs, and up to
+/// 8.0 the vCPUs' too. It waits once for several processes, `all`; `look` returns the fds that the
+/// one at an index in `all` has then.
 pub(super) fn leave_passing(
-    wanted: &mut Vec<Wanted>,
-    is_known: impl Fn(Place) -> bool,
+    all: &mut [Vec<Wanted>],
+    is_known: impl Fn(usize, Place) -> bool,
     wait: impl Fn(Duration),
-    is_there: impl Fn(Place) -> bool,
+    look: impl Fn(usize) -> HashSet<Place>,
 ) {
     for pause in LOOK_PAUSES {
-        if wanted.iter().all(|wanted| is_known(wanted.place)) {
+        let is_new = |at: usize, wanted: &Wanted| !is_known(at, wanted.place);
+        let has_new = |(at, wanted): &(usize, &mut Vec<Wanted>)| {
+            wanted.iter().any(|wanted| is_new(*at, wanted))
+        };
+        let mut with_new: Vec<_> = all.iter_mut().enumerate().filter(has_new).collect();
+        if with_new.is_empty() {
             return;
         }
         wait(pause);
-        wanted.retain_mut(|wanted| {
-            is_known(wanted.place) || is_there(wanted.place) || wanted.fall_back()
-        });
+        for (at, wanted) in &mut with_new {
+            let there = look(*at);
+            wanted.retain_mut(|wanted| {
+                !is_new(*at, wanted) || there.contains(&wanted.place) || wanted.fall_back()
+            });
+        }
     }
 }
 

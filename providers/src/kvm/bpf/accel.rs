@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Result, Schema};
 
@@ -13,11 +13,12 @@ use super::lend::Frames;
 use super::offsets::BTF_DIR;
 use super::slots::Subject;
 use super::trust::Trust;
+use crate::broker::Broker;
 
 /// When the kernel-side tick is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccelMode {
-    /// Where it is allowed, has proven right, and is quicker; and for what nothing else can read.
+    /// Used where it is permitted, passes its test and is faster; and for what only it can read.
     #[default]
     Auto,
     /// Only for what nothing else can read: for reading once.
@@ -53,14 +54,16 @@ impl fmt::Display for AccelStatus {
     }
 }
 
-/// The kernel-side tick of one program; clones are one.
+/// A handle to the kernel-side tick. All clones share one state.
 ///
-/// It reads all vCPUs in one call of a BPF program, which it generates for what is asked, and needs
-/// `CAP_BPF` and `CAP_PERFMON` while something is opened, nothing while it is read. What it loads,
-/// what that can see, and why it cannot write: docs/kernel-tick.md.
+/// It reads all vCPUs in one call of a BPF program, which it generates for the statistics that are
+/// selected. Opening a source needs `CAP_BPF` and `CAP_PERFMON`, of the thread that opens or of a
+/// [`Broker`]; reading it needs no privilege. docs/kernel-tick.md says what is loaded, what that
+/// can see, and why it cannot write.
 ///
-/// What it reads lies in frames, which other processes may read while it is ticked, without any
-/// right and without a system call: as tables, if it is handed over, or whole ([`KernelFrame`]).
+/// The values lie in frames, which other processes may read without any privilege and without a
+/// system call, also while they are updated: as tables, if the `Accel` is offered to a
+/// [`HandOver`](crate::HandOver), or whole ([`KernelFrame`]).
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc};
@@ -92,19 +95,31 @@ pub struct Accel {
     inner: Arc<Inner>,
 }
 
+/// The result of trying it: the proven kernel, or the kind and the text of the error.
+type Tried = std::result::Result<Arc<Kernel>, (ErrorKind, String)>;
+
 #[derive(Debug)]
 struct Inner {
     mode: AccelMode,
-    kernel: OnceLock<std::result::Result<Arc<Kernel>, (ErrorKind, String)>>,
+    /// Loads programs: only it may have the capabilities for that.
+    broker: Broker,
+    /// Once it was tried, unless what kept it from being tried may pass.
+    kernel: Mutex<Option<Tried>>,
     trust: Arc<Trust>,
     lent: Frames,
 }
 
 impl Accel {
-    /// Does nothing until it is needed.
+    /// Does nothing until it is needed. Each thread that opens loads its programs itself.
     pub fn new(mode: AccelMode) -> Self {
-        let (kernel, trust) = (OnceLock::new(), Arc::default());
-        Self { inner: Arc::new(Inner { mode, kernel, trust, lent: Frames::default() }) }
+        Self::with_broker(mode, Broker::default())
+    }
+
+    /// As [`Accel::new`], but programs are loaded by that broker: no other thread needs a
+    /// capability for them.
+    pub fn with_broker(mode: AccelMode, broker: Broker) -> Self {
+        let (kernel, trust) = (Mutex::default(), Arc::default());
+        Self { inner: Arc::new(Inner { mode, broker, kernel, trust, lent: Frames::default() }) }
     }
 
     /// Never used.
@@ -134,14 +149,14 @@ impl Accel {
         if let Some(why) = self.inner.trust.why() {
             return AccelStatus::GivenUp(why);
         }
-        match self.inner.kernel.get() {
+        match &*self.tried() {
             None => AccelStatus::Untried,
             Some(Ok(kernel)) => AccelStatus::Open(kernel.step().name().to_owned()),
             Some(Err((_, why))) => AccelStatus::Refused(why.clone()),
         }
     }
 
-    /// Uses it no more, from the next tick on: for who has a doubt of his own.
+    /// Stops using it from the next tick on, with this reason: for callers that doubt its values.
     pub fn give_up(&self, why: &str) {
         self.inner.trust.give_up_because(why);
     }
@@ -159,14 +174,14 @@ impl Accel {
         Ok(Arc::clone(self.kernel()?.schema(Subject::Vcpu)))
     }
 
-    /// That it was given up, from then on.
+    /// Returns a warning with the reason once it has been given up, and nothing before.
     pub(crate) fn warnings(&self) -> Vec<Error> {
         let text = |why| format!("the kernel-side tick is given up, pread takes over: {why}");
         let why = self.inner.trust.why();
         why.map(|why| Error::new(ErrorKind::Unsupported, text(why))).into_iter().collect()
     }
 
-    /// What sources share that read so.
+    /// Returns the state that all its sources share: whether it is given up, and why.
     pub(super) fn trust(&self) -> &Arc<Trust> {
         &self.inner.trust
     }
@@ -185,19 +200,46 @@ impl Accel {
             let text = "the kernel-side tick is switched off";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
-        let prove = || {
-            let kernel = Kernel::prove(Path::new(BTF_DIR));
-            kernel.map(Arc::new).map_err(|error| (error.kind(), with_causes(&error)))
-        };
-        match self.inner.kernel.get_or_init(prove) {
-            Ok(kernel) => Ok(Arc::clone(kernel)),
-            Err((kind, why)) => Err(Error::new(*kind, why.clone())),
+        let known = self.tried().clone();
+        // The broker takes the lock itself: no thread waits for the broker under it.
+        let tried = known.filter(is_final).unwrap_or_else(|| {
+            let this = self.clone();
+            self.broker().run(move || this.tried_once())
+        });
+        tried.map_err(|(kind, why)| Error::new(kind, why))
+    }
+
+    /// Tries the kernel, unless that has been done by now.
+    fn tried_once(&self) -> Tried {
+        let mut tried = self.tried();
+        match tried.take().filter(is_final) {
+            Some(known) => tried.insert(known),
+            None => {
+                let kernel = Kernel::prove(Path::new(BTF_DIR)).map(Arc::new);
+                tried.insert(kernel.map_err(|error| (error.kind(), with_causes(&error))))
+            }
         }
+        .clone()
+    }
+
+    /// Returns the broker that loads programs.
+    pub fn broker(&self) -> &Broker {
+        &self.inner.broker
+    }
+
+    fn tried(&self) -> MutexGuard<'_, Option<Tried>> {
+        // A trial cut short by a panic has left nothing.
+        self.inner.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Whether it need not be tried again: a lack of descriptors or memory may pass.
+fn is_final(tried: &Tried) -> bool {
+    !matches!(tried, Err((ErrorKind::Io, _)))
+}
+
 /// An error and what caused it, in one line.
-pub(super) fn with_causes(error: &Error) -> String {
+pub(crate) fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

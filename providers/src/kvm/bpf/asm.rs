@@ -23,7 +23,7 @@ pub(crate) const PROBE_READ_KERNEL: i32 = 113;
 /// All of these. None writes to the memory of a process, or to its descriptors.
 pub(crate) const HELPERS: [i32; 3] = [KTIME_GET_NS, GET_CURRENT_TASK, PROBE_READ_KERNEL];
 
-/// What a jump asks of two values, as unsigned ones of 64 bits.
+/// The condition of a jump: a comparison of two unsigned 64-bit values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Cond {
@@ -33,7 +33,7 @@ pub(crate) enum Cond {
     Ne = 0x50,
 }
 
-/// What arithmetic is done, on 64 bits.
+/// An arithmetic operation on 64-bit values.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Alu {
@@ -63,7 +63,7 @@ pub(crate) struct Asm {
 /// A jump whose offset is not known yet.
 #[derive(Debug)]
 struct Jump {
-    /// Which word it is.
+    /// The index of its word in the program.
     at: usize,
     insn: Insn,
     to: Label,

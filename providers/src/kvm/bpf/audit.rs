@@ -16,7 +16,7 @@ use crate::fd::KvmFd;
 /// How long what the program reads is believed.
 const PERIOD_NS: u64 = 1_000_000_000;
 
-/// Which rows are compared, and where their words are.
+/// The rows and words of a sweep that are compared with pread, and when the next turn is due.
 #[derive(Debug)]
 pub(super) struct Audit {
     /// Each with its stats fd.
@@ -32,11 +32,11 @@ pub(super) struct Audit {
 /// A word that never becomes less.
 #[derive(Clone, Copy, Debug)]
 struct Word {
-    /// Where pread has it, from the plan's span on.
+    /// Its index in the plan's span, which pread reads.
     span: usize,
-    /// Where the program has it, in a row's data.
+    /// Its index in the data words of the program's row.
     data: usize,
-    /// Whose it is.
+    /// The index of its statistic among the plan's columns.
     column: usize,
 }
 

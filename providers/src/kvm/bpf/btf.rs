@@ -1,5 +1,5 @@
-//! What the running kernel says of its own types (BTF): where a member of a struct lies, and which
-//! id a type or a function has.
+//! A reader of BTF, the running kernel's description of its own types: it finds the offset of a
+//! struct's member, and the id of a type or a function.
 //!
 //! `/sys/kernel/btf/vmlinux` has the kernel's types, `/sys/kernel/btf/<module>` a module's, whose
 //! ids and names go on where vmlinux's end. The format is that of `Documentation/bpf/btf.rst` and
@@ -7,7 +7,7 @@
 //!
 //! Invariant: whatever the bytes are, parsing is one pass over them and keeps 4 bytes a type; a
 //! question looks at a bounded number of members; and a member that is found lies inside its
-//! struct. What is unclear (a bitfield, a loop, a size that is not known) is not found.
+//! struct. A member that is unclear (a bitfield, a loop, a size that is not known) is not found.
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
@@ -45,7 +45,7 @@ impl TypeId {
     }
 }
 
-/// Where a member of a struct lies, and what it is.
+/// A member of a struct: its offset, its type, and whether it is a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
     /// From the start of the struct that was asked about.
@@ -56,7 +56,7 @@ pub(crate) struct Member {
     pub(crate) shape: Shape,
 }
 
-/// What lies at a member's offset.
+/// The kind of data at a member's offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// The thing itself: a number, a struct, a union or an array.
@@ -69,7 +69,7 @@ pub(crate) enum Shape {
 pub(crate) struct Btf<'a> {
     vmlinux: Part<'a>,
     module: Part<'a>,
-    /// Where each type starts in its part, by its id less 1: vmlinux's, then the module's.
+    /// The offset of each type in its part, by its id less 1: vmlinux's, then the module's.
     starts: Vec<u32>,
     vmlinux_types: usize,
 }
@@ -248,7 +248,8 @@ impl<'a> Btf<'a> {
         None
     }
 
-    /// Where a member lies; `None` if it is a bitfield, or does not lie inside the struct.
+    /// Returns a member's offset, type and shape; `None` if it is a bitfield, has no known size or
+    /// is not inside the struct, or if the struct is over [`MAX_STRUCT_BYTES`].
     fn place(&self, outer: &Record<'_>, member: &[u8]) -> Option<Member> {
         let (declared, offset_bits) = (TypeId(u32_at(member, 4)?), u32_at(member, 8)?);
         // With the flag the upper 8 bits are the width of a bitfield, or 0.

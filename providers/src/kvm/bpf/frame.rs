@@ -1,4 +1,4 @@
-//! What a tick's program writes: a table of ours in an array map, so that whoever can read a table
+//! The frame that a tick's program writes: a table in an array map, so that any reader of tables
 //! can read it, in this process or another.
 //!
 //! ```text
@@ -10,11 +10,12 @@
 //! row      why it has no data, or 0 | incarnation, or 0 | data words
 //! ```
 //!
-//! All else is as in `table::format`: the row's first two words are an object's lock words there,
-//! so that a row without data is one of an object that is gone.
+//! All else is as in `table::format`. A row's first two words are an object's lock words there, so
+//! that a reader of the table takes a row without data for an object that is gone.
 //!
-//! Invariant: the array is frozen before anyone sees it: what the header, the directory and the
-//! blocks say never changes. Rows change only between an odd number and the next even one.
+//! Invariant: the array is frozen before anyone sees it, so that no user space changes it. The
+//! program changes words 32 to 36 and the rows, and nothing else; the rows only while word 32 is
+//! odd.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub(super) mod mark {
     pub(in super::super) const THREADLESS: u64 = 8;
 }
 
-/// What data words a row has: the plan's row, or its whole span.
+/// The layout of a row's data words: the plan's row, or its whole span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     Row,
@@ -89,10 +90,10 @@ impl Frame {
         Ok(Self { array: Arc::new(array), first_row, row_words })
     }
 
-    /// What is in it before anything is read: its rows are empty.
+    /// Returns the words of the array before anything is read: its rows are all zero.
     ///
     /// # Errors
-    /// `TooLarge` as above.
+    /// `TooLarge` as [`Frame::new`].
     pub(super) fn image(
         plan: &ReadPlan,
         shape: Shape,
@@ -159,7 +160,7 @@ impl Frame {
         self.row_words * WORD_BYTES
     }
 
-    /// Where the row of that number is, in words, with its two lock words.
+    /// Returns the range in words of the row with that number, its two lock words included.
     #[inline]
     pub(super) fn row(&self, at: usize) -> Range<usize> {
         let first = self.first_row + at * self.row_words;
@@ -167,7 +168,7 @@ impl Frame {
     }
 }
 
-/// What a mark means.
+/// Returns the state of a row that has this mark in its first word.
 pub(super) fn state_of(mark: u64) -> RowState {
     match mark {
         0 => RowState::Good,

@@ -15,7 +15,8 @@ use super::accel::Accel;
 use super::sys::ArrayMap;
 use crate::handover::{Lendable, Loan};
 
-/// Who may load BPF programs: 0 if anybody may (the kernel's `admin-guide/sysctl/kernel.rst`).
+/// The file of the setting that is 0 if anybody may load BPF programs (the kernel's
+/// `admin-guide/sysctl/kernel.rst`).
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
 /// The frames of all sources of an [`Accel`], each as long as its source is there.
@@ -41,7 +42,7 @@ impl Frames {
         state.known.push((number, Arc::downgrade(array)));
     }
 
-    /// Those that are there now, each under its number.
+    /// Returns the frames whose sources still exist, each with its number.
     fn all(&self) -> Vec<(u64, Arc<ArrayMap>)> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let held = |(number, array): &(u64, Weak<ArrayMap>)| Some((*number, array.upgrade()?));
@@ -50,14 +51,15 @@ impl Frames {
 }
 
 impl Accel {
-    /// The frames of its sources that are open now, the first opened first, for
-    /// [`KernelFrame::open`](crate::KernelFrame::open) in this process or another. They are to be
-    /// sent over a Unix socket or inherited: whoever holds one can read it and nothing else, and
-    /// goes on seeing what was read last when its source is gone.
+    /// Returns descriptors of the frames of its open sources, the first opened first, for
+    /// [`KernelFrame::open`](crate::KernelFrame::open) in this process or another. They can be sent
+    /// over a Unix socket or inherited. A process that holds one can read the frame and nothing
+    /// else, and still sees the last values when the source is gone. After the kernel-side tick is
+    /// given up there are none.
     ///
     /// # Errors
-    /// `Unsupported` if anybody may load BPF programs here, who could write what he is to read;
-    /// `Io` if this process has no room for the descriptors.
+    /// `Unsupported` if anybody may load BPF programs here, and so write a frame with its
+    /// descriptor, or if that cannot be told; `Io` if this process has no room for the descriptors.
     pub fn frames(&self) -> Result<Vec<OwnedFd>> {
         let frames = self.numbered_frames()?;
         Ok(frames.into_iter().map(|(_, frame)| frame).collect())

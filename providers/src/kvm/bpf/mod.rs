@@ -12,11 +12,13 @@ mod slots;
 mod program;
 mod sweep;
 mod reference;
+mod trial;
 mod kernel;
 mod trust;
 mod audit;
 mod source;
 mod accel;
+mod guide;
 mod open;
 mod threads;
 mod lend;
@@ -25,5 +27,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+pub(super) use accel::with_causes;
 pub use accel::{Accel, AccelMode, AccelStatus};
 pub use shared::{FrameTime, KernelFrame};

@@ -1,10 +1,11 @@
-//! Where the kernel keeps what the programs read: from its own description of its types.
+//! The offsets of the kernel's members that the programs read, from its own description of its
+//! types.
 //!
-//! None of this is an ABI. So it is looked up in the running kernel, and what was found is believed
-//! only once a vCPU of our own has read the same by both ways.
+//! None of this is an ABI. So the offsets are looked up in the running kernel, and used only once
+//! the program and pread have read the same of a guest of our own.
 //!
 //! Invariant: an offset is where this kernel says that the member of that name is; a member that
-//! has become another kind of thing is an error.
+//! must be a pointer and is none is an error.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::btf::{Btf, Member, Shape};
 
-/// Where the kernel describes its types, and those of its modules.
+/// The directory in which the kernel describes its types, and those of its modules.
 pub(super) const BTF_DIR: &str = "/sys/kernel/btf";
 
 /// Offsets in bytes, each from the start of the struct that its name begins with.
@@ -50,7 +51,7 @@ pub(super) struct Files {
 /// A `struct kvm` or `struct kvm_vcpu`: what holds statistics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Holder {
-    /// Where the block of statistics is, or a pointer to it.
+    /// The offset of the block of statistics, or of a pointer to it.
     pub(super) stat: u32,
     pub(super) stat_is_pointer: bool,
     /// How long the block is.
@@ -80,10 +81,11 @@ pub(super) struct Cast {
 }
 
 impl Offsets {
-    /// Those of the running kernel.
+    /// Reads the offsets of the running kernel.
     ///
     /// # Errors
-    /// `Unsupported` if it does not describe its types, or they are not as they have to be.
+    /// `Unsupported` if it does not describe its types, or they are not as they have to be; as
+    /// [`Btf::parse`].
     pub(super) fn read(btf_dir: &Path) -> Result<Self> {
         let vmlinux = read(&btf_dir.join("vmlinux"))?;
         let alone = Btf::parse(&vmlinux)?;

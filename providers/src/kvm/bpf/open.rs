@@ -11,6 +11,7 @@ use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Rows, 
 
 use super::accel::{Accel, AccelMode};
 use super::audit::Audit;
+use super::guide::Guide;
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
 use super::sweep::MAX_ROWS;
@@ -49,6 +50,22 @@ impl Accel {
         if !(is_wanted && is_possible) {
             return Ok(pread_sources(plan, &rows, departures, opened_at));
         }
+        let (this, objects, plan) = (self.clone(), objects.to_vec(), Arc::clone(plan));
+        let departures = departures.clone();
+        let open = move || this.open_sources(&objects, &plan, &rows, &departures, opened_at);
+        self.broker().run(open)
+    }
+
+    /// Opens the sources by the thread that may load programs.
+    fn open_sources(
+        &self,
+        objects: &[Object],
+        plan: &Arc<ReadPlan>,
+        rows: &[Option<Arc<KvmFd>>],
+        departures: &Departures,
+        opened_at: u64,
+    ) -> Result<Vec<Box<dyn Source>>> {
+        let is_plain = rows.iter().flatten().any(|row| row.is_plain());
         let open = |(objects, rows): (&[Object], &[Option<Arc<KvmFd>>])| {
             let fallback = pread_source(plan, rows, departures, opened_at);
             self.source(objects, plan, rows, fallback, departures, opened_at)
@@ -60,11 +77,11 @@ impl Accel {
         match opened {
             Err(error) if must => Err(error),
             // As if there were no such thing: `status` says why.
-            Err(_) => Ok(pread_sources(plan, &rows, departures, opened_at)),
+            Err(_) => Ok(pread_sources(plan, rows, departures, opened_at)),
             Ok(mut sources) => {
                 let is_sure = must || is_plain || rows.len() >= ROWS_SURE;
                 if !is_sure && !sources.iter_mut().all(is_quicker) {
-                    return Ok(pread_sources(plan, &rows, departures, opened_at));
+                    return Ok(pread_sources(plan, rows, departures, opened_at));
                 }
                 sources.iter().for_each(|source| self.lent().add(source.sweep.frame().array()));
                 let boxed = |source| Box::new(source) as Box<dyn Source>;
@@ -87,17 +104,13 @@ impl Accel {
             Target::Vm => Subject::Vm,
             _ => Subject::Vcpu,
         };
-        let mut files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
+        let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
         let with_stats = rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref()?)));
         let with_stats = with_stats.filter(|(_, row)| !row.is_plain());
-        let mut audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
-        // Where there is nobody to compare with, our own guest is read along.
-        let ours = Arc::clone(kernel.reference().stats(subject));
-        if audited.is_empty() {
-            files.push(Some(file(&ours)));
-            audited.push((rows.len(), Arc::clone(&ours)));
-        }
+        let audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
         let sweep = kernel.sweep(subject, plan, objects, &files)?;
+        // A guide takes the place of pread if no row has a stats fd.
+        let guide = audited.is_empty().then(|| Guide::new(&kernel, subject, &files)).transpose()?;
         let mut source = KernelSource {
             audit: Audit::new(plan, sweep.shape(), audited.into()),
             sweep,
@@ -110,7 +123,11 @@ impl Accel {
             opened_at,
             read_ns: Some(0..0),
         };
-        if let Err(doubt) = source.prove() {
+        let proof = source.prove().and_then(|()| match guide {
+            Some(mut guide) => guide.compare(&mut source.sweep, plan),
+            None => Ok(()),
+        });
+        if let Err(doubt) = proof {
             source.trust.give_up(&source.witness, doubt);
             let why = source.trust.why().unwrap_or_default();
             let text = format!("the kernel-side tick did not read what pread does: {why}");
@@ -139,7 +156,7 @@ fn is_quicker(source: &mut KernelSource) -> bool {
     ours < pread
 }
 
-/// What is found by its descriptor.
+/// Returns the descriptor of a row, by which the program finds its object.
 pub(super) fn file(row: &Arc<KvmFd>) -> KvmFile<'_> {
     KvmFile { fd: row.fd().as_fd(), is_plain: row.is_plain() }
 }

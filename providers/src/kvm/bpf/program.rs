@@ -43,7 +43,7 @@ pub(super) enum Access {
     Probe,
 }
 
-/// What a row is made of.
+/// The data that the program copies into a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Content {
     /// These words behind the slot's base, one after the other.
@@ -69,12 +69,12 @@ impl ThreadWord {
         [Self::RunDelay, Self::RunTime, Self::Timeslices, Self::ThreadId];
 }
 
-/// What a tick's program is written for.
+/// The parameters of a tick's program.
 #[derive(Debug)]
 pub(super) struct Tick<'a> {
     pub(super) frame: BorrowedFd<'a>,
     pub(super) slots: &'a Slots,
-    /// Where the first row is in the frame, how far it is to the next, in bytes.
+    /// The first row's offset in the frame, in bytes; `row_bytes` is the distance to the next row.
     pub(super) rows_byte: usize,
     pub(super) row_bytes: usize,
     pub(super) looping: Loop,
@@ -311,11 +311,11 @@ impl Tick<'_> {
         asm.call_kfunc(cast.kfunc);
     }
 
-    /// What becomes of rows without data: why, and no incarnation.
+    /// Writes the code that marks a row without data: its reason, and no incarnation.
     fn marks(&self, asm: &mut Asm, exits: Exits, next: Label) {
         let marked = asm.label();
         let follows_threads = matches!(self.content, Content::Thread(..));
-        // What was cast can always be loaded, and a thread has no guard.
+        // Loads through a cast never fail, and a thread has no guard.
         let can_fail = !(follows_threads && matches!(self.access, Access::Cast(_)));
         for (exit, why, is_reached) in [
             (exits.empty, mark::EMPTY, true),
@@ -342,7 +342,7 @@ impl Tick<'_> {
     }
 }
 
-/// Where a word of a row's data is, behind its two lock words.
+/// Returns the offset in bytes of a data word in its row, behind the two lock words.
 fn data_byte(word: usize) -> i16 {
     // Rows of words are short: see `sweep::WORDS_MAX`.
     ((super::frame::LOCK_WORDS + word) * WORD_BYTES) as i16

@@ -2,7 +2,7 @@
 //! made exits whose number is known.
 //!
 //! Invariant: nothing of it changes after it was made, so both ways must read the same of it for as
-//! long as it is there.
+//! long as it is there, which is no longer than the trial.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::sys::kvm_get_stats_fd;
 
 use super::slots::Subject;
 
-/// What our guest does, once.
+/// The exits that our guest makes in its only run.
 const EXITS: Exits = Exits { outs: 4, halts: 1 };
 
 const WHY: &str = "cannot start a guest of our own to compare with";
@@ -71,7 +71,7 @@ impl Reference {
         }
     }
 
-    /// The same as a file, and the plain one of the VM or vCPU.
+    /// Returns the stats fd of its VM or vCPU, and the plain fd, which is the object's own.
     pub(super) fn files(&self, subject: Subject) -> [BorrowedFd<'_>; 2] {
         let plain = match subject {
             Subject::Vm => self.guest.vm().fd(),

@@ -62,7 +62,7 @@ pub struct KernelFrame {
 pub struct FrameTime {
     /// In ns of `CLOCK_MONOTONIC`, before the first word was read from the kernel.
     pub begin_ns: u64,
-    /// The same, after the last one.
+    /// In ns of `CLOCK_MONOTONIC`, after the last word was read.
     pub end_ns: u64,
     /// How often it was looked at: once if nobody wrote it meanwhile.
     pub looks: u32,
@@ -117,8 +117,8 @@ impl KernelFrame {
         })
     }
 
-    /// Whose rows they are, one after the other. Their schemas have what the sampler selects, and
-    /// say where it lies in a row.
+    /// Returns the objects in the order of their rows. Their schemas have the statistics that the
+    /// sampler selects, and say where each lies in a row.
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }
@@ -167,7 +167,7 @@ impl KernelFrame {
     fn copy(&self, words: &mut [u64], states: &mut [RowState]) -> [u64; 2] {
         let all = self.map.words();
         let load = |at: usize| all[at].load(Ordering::Relaxed);
-        // Where the program gave up on its way, the rest is of an earlier tick.
+        // If the program stopped on its way, the rows behind are of an earlier tick.
         let read = load(READ);
         let theirs = all[self.first_row..].chunks_exact(self.row_words);
         let ours = words.chunks_exact_mut(self.row_words()).zip(states);

@@ -1,12 +1,13 @@
-//! Where the objects of a sweep are: an array of kernel addresses, and the program that fills it.
+//! The array of the kernel addresses of a sweep's objects, and the program that fills it.
 //!
 //! The program finds an object by a descriptor of this process, and takes it only if the file is of
-//! KVM's kind: its `f_op` must be that which a descriptor of our own guest showed. So no symbol of
-//! the kernel is needed, and no other file's `private_data` is ever taken for a vCPU.
+//! KVM's kind: its `f_op` must be that which a descriptor of our own guest showed once ([`Kinds`]).
+//! So no symbol of the kernel is needed, and no other file's `private_data` is ever taken for a
+//! vCPU.
 //!
-//! Invariant: user space cannot write the array, and never reads it: no address of the kernel is
-//! known out here. It is filled before the tick's program runs, never after, and lives and ends
-//! with that; whoever runs that program keeps the descriptors open.
+//! Invariant: user space cannot write the arrays, and never reads them, so that it knows no address
+//! of the kernel. Slots are filled before the tick's program runs, never after, and live as long as
+//! it does; the owner of that program keeps the descriptors open.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -25,16 +26,16 @@ pub(super) const START_BYTE: u32 = 2 * WORD_BYTES as u32;
 pub(super) mod slot {
     /// The address from which a row's words are counted.
     pub(in super::super) const BASE: i16 = 0;
-    /// Where the VMM's threads are counted; 0 in an empty slot.
+    /// The address of the VMM's `mm_users`, which is 0 once it has ended; 0 in an empty slot.
     pub(in super::super) const MM_USERS_AT: i16 = 8;
     pub(in super::super) const BYTES: u32 = 16;
 }
 
-/// What is seldom looked at, apart.
+/// A guard: where its words are, in bytes. Guards lie apart, as they are seldom looked at.
 pub(super) mod guard {
-    /// Where the object's guard is.
+    /// The address of the beginning of the object's name, `stats_id`.
     pub(in super::super) const AT: i16 = 0;
-    /// What it must be.
+    /// The word that must be at that address.
     pub(in super::super) const VALUE: i16 = 8;
     pub(in super::super) const BYTES: u32 = 16;
 }
@@ -42,19 +43,19 @@ pub(super) mod guard {
 /// A scratch word on the stack.
 const SCRATCH: i16 = -8;
 
-// What the program's context has, in bytes: a descriptor, whether it is a plain one, the row.
+// Offsets in bytes in the program's context: a descriptor, whether it is a plain one, the row.
 const CTX_FD: i16 = 0;
 const CTX_KIND: i16 = 8;
 const CTX_ROW: i16 = 16;
 /// In the place of a row: note how files of that kind are told.
 const LEARN: u64 = u64::MAX;
 
-// What the program answers, beside 0.
+// The answers of the program, beside 0.
 const NO_FILE: u32 = 1;
 const OTHER_FILE: u32 = 2;
 const UNREADABLE: u32 = 3;
 
-/// What is read of an object.
+/// The kind of data that is read of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
     /// The statistics of a VM.
@@ -63,6 +64,65 @@ pub(super) enum Subject {
     Vcpu,
     /// The thread that runs a vCPU.
     Thread,
+}
+
+/// How files of KVM's are told from all others: what they showed of a guest of our own, which need
+/// not be there any more. (A module that is loaded anew has other addresses; then no file is
+/// taken.)
+#[derive(Debug)]
+pub(super) struct Kinds {
+    map: ArrayMap,
+}
+
+impl Kinds {
+    /// Nothing is known yet.
+    ///
+    /// # Errors
+    /// `Denied` if we may not, `Io` if there is no memory.
+    pub(super) fn new() -> Result<Self> {
+        let map = ArrayMap::create("vmstrobe_kinds", Self::BYTES, ArrayUse::ReadOnly);
+        Ok(Self { map: map.map_err(refused)? })
+    }
+
+    /// For the statistics and the plain descriptor of a VM, and of a vCPU.
+    const BYTES: u32 = 4 * WORD_BYTES as u32;
+
+    /// Returns the offset in bytes of the two words of that subject.
+    fn byte(subject: Subject) -> u32 {
+        match subject {
+            Subject::Vm => 0,
+            Subject::Vcpu | Subject::Thread => 2 * WORD_BYTES as u32,
+        }
+    }
+
+    /// Another file in its place, for programs that are looked at and not loaded.
+    #[cfg(test)]
+    pub(super) fn stand_in(file: std::os::fd::OwnedFd) -> Self {
+        Self { map: ArrayMap::stand_in(file) }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
+    }
+
+    /// Notes how files of that subject are told, by two of our own guest: of the statistics and the
+    /// plain one. What is known stays known.
+    ///
+    /// # Errors
+    /// `Unsupported` if they cannot be followed; [`Program::load`]'s.
+    pub(super) fn learn(
+        &self,
+        offsets: &Offsets,
+        subject: Subject,
+        files: [BorrowedFd<'_>; 2],
+    ) -> Result<()> {
+        let program = Slots::new(1)?.finder(offsets, subject, self)?;
+        for (is_plain, fd) in [false, true].into_iter().zip(files) {
+            let file = KvmFile { fd, is_plain };
+            check(file, find(&program, file, LEARN)?)?;
+        }
+        Ok(())
+    }
 }
 
 /// A descriptor of KVM's in this process.
@@ -81,7 +141,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Where the first slot is: behind what is known of files, and the zero.
+    /// The offset of the first slot: behind the zero, on the next line of the cache.
     pub(super) const FIRST_BYTE: u32 = 64;
 
     /// An array of empty slots.
@@ -100,7 +160,7 @@ impl Slots {
         Self { map: ArrayMap::stand_in(file), rows }
     }
 
-    /// Where the first guard is: behind the slots.
+    /// Returns the offset of the first guard, behind the slots.
     pub(super) fn guards_byte(&self) -> u32 {
         Self::FIRST_BYTE + self.rows as u32 * slot::BYTES
     }
@@ -113,9 +173,7 @@ impl Slots {
         self.map.as_fd()
     }
 
-    /// Fills the slots with the objects behind these files; `None` leaves one empty. `known` are
-    /// two files of our own guest, of the statistics and the plain one, by which those kinds are
-    /// told.
+    /// Fills the slots with the objects behind these files; `None` leaves one empty.
     ///
     /// # Errors
     /// `Unsupported` if a file is not of that kind, or cannot be followed; [`Program::load`]'s.
@@ -123,10 +181,10 @@ impl Slots {
         &self,
         offsets: &Offsets,
         subject: Subject,
-        known: [BorrowedFd<'_>; 2],
+        kinds: &Kinds,
         files: &[Option<KvmFile<'_>>],
     ) -> Result<()> {
-        let program = self.finder(offsets, subject, known)?;
+        let program = self.finder(offsets, subject, kinds)?;
         for (row, file) in (0..).zip(files) {
             if let Some(file) = file {
                 check(*file, find(&program, *file, row)?)?;
@@ -143,32 +201,21 @@ impl Slots {
         &self,
         offsets: &Offsets,
         subject: Subject,
-        known: [BorrowedFd<'_>; 2],
+        kinds: &Kinds,
         file: KvmFile<'_>,
     ) -> Result<bool> {
-        let program = self.finder(offsets, subject, known)?;
+        let program = self.finder(offsets, subject, kinds)?;
         Ok(find(&program, file, 0)? != OTHER_FILE)
     }
 
-    /// The program, which knows KVM's files from now on.
-    fn finder(
-        &self,
-        offsets: &Offsets,
-        subject: Subject,
-        known: [BorrowedFd<'_>; 2],
-    ) -> Result<Program> {
-        let insns = self.program(offsets, subject)?;
+    fn finder(&self, offsets: &Offsets, subject: Subject, kinds: &Kinds) -> Result<Program> {
+        let insns = self.program(offsets, subject, kinds)?;
         let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "vmstrobe_find", insns: &insns };
-        let program = Program::load(&spec)?;
-        for (is_plain, fd) in [false, true].into_iter().zip(known) {
-            let file = KvmFile { fd, is_plain };
-            check(file, find(&program, file, LEARN)?)?;
-        }
-        Ok(program)
+        Program::load(&spec).map_err(Into::into)
     }
 
     /// The program that takes one descriptor. R6 is the context, R7 what it has come to.
-    fn program(&self, offsets: &Offsets, subject: Subject) -> Result<Vec<u64>> {
+    fn program(&self, offsets: &Offsets, subject: Subject, kinds: &Kinds) -> Result<Vec<u64>> {
         let mut asm = Asm::new();
         let [no_file, other, unreadable, learn] = [(); 4].map(|()| asm.label());
         asm.mov(R6, R1);
@@ -178,7 +225,7 @@ impl Slots {
         asm.load(R9, R6, CTX_KIND);
         asm.jump_if(Cond::Gt, R9, 1, no_file);
         asm.lsh_imm(R9, WORD_BYTES.ilog2() as i32);
-        asm.load_map_value(R1, self.fd(), 0);
+        asm.load_map_value(R1, kinds.fd(), Kinds::byte(subject));
         asm.add(R1, R9);
         asm.load(R2, R1, 0);
         asm.load(R3, R6, CTX_ROW);
@@ -277,7 +324,7 @@ fn answer(asm: &mut Asm, code: u32) {
     asm.exit();
 }
 
-/// What the program answers.
+/// Runs the program for this file and row, and returns its answer: 0, or a code that says why not.
 fn find(program: &Program, file: KvmFile<'_>, row: u64) -> Result<u32> {
     let mut ctx = [file.fd.as_raw_fd() as u64, u64::from(file.is_plain), row];
     program.run(&mut ctx).map_err(refused)

@@ -32,7 +32,7 @@ pub(super) struct KernelSource {
     pub(super) read_ns: Option<Range<u64>>,
 }
 
-/// What reads the same objects in another way.
+/// The source that reads the same objects without the program.
 pub(super) struct Fallback(pub(super) Box<dyn Source>);
 
 impl std::fmt::Debug for Fallback {
@@ -112,7 +112,7 @@ impl KernelSource {
         });
     }
 
-    /// The same, asking each row whether it has data and its object is still there.
+    /// Fills the rows, and checks for each that it has data and that its object is still there.
     #[cold]
     fn copy_with_care(&self, rows: Rows<'_>) {
         let (mut seen, plan) = (self.sweep.rows(), &*self.plan);

@@ -4,8 +4,6 @@
 //! one writer; and it is gone before the descriptors that keep its objects alive, which the owner
 //! drops behind the sweep.
 
-use std::os::fd::BorrowedFd;
-
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, WORD_BYTES};
 
@@ -14,19 +12,20 @@ use crate::table::format::malformed;
 use super::frame::{BEGIN, END, Frame, MARKED, READ, SEQ, Shape};
 use super::offsets::Offsets;
 use super::program::{Access, Content, Loop, ThreadWord, Tick};
-use super::slots::{KvmFile, Slots, Subject};
+use super::slots::{Kinds, KvmFile, Slots, Subject};
 use super::sys::{Program, ProgramKind, ProgramSpec, Writer, refused};
 
 /// The most rows of one sweep: more are several, so that none holds a CPU for long.
 pub(super) const MAX_ROWS: usize = 4096;
-/// The same where the verifier goes through the rows one by one. It gives up after 1,000,000
-/// instructions, or 8192 branches that it has yet to come back to: a row has up to 550 and 12.
+/// The most rows of one sweep if the verifier goes through them one by one. It gives up after
+/// 1,000,000 instructions, or 8192 branches that it has yet to come back to; a row has up to 550
+/// instructions and 12 branches.
 const BOUNDED_ROWS_MAX: usize = 512;
 
 /// The most words of a row that are loaded one by one; of more, the whole span is copied, which is
 /// as quick from there on (measured: 81 ns against 76 for a block of 140).
 const WORDS_MAX: usize = 64;
-/// The same where a word is a call of a helper.
+/// The most words of a row that are loaded one by one if each may take a call of a helper.
 const PROBED_WORDS_MAX: usize = 3;
 
 /// The instructions that a kernel takes, best first; found by trying.
@@ -69,15 +68,15 @@ impl Step {
     }
 }
 
-/// What a sweep is to read.
+/// The parameters of a sweep: its objects and their files, and the statistics to read.
 pub(super) struct Wanted<'a> {
     pub(super) subject: Subject,
     pub(super) plan: &'a ReadPlan,
-    /// Those that others shall find in the frame; their files come first.
+    /// The objects that readers find in the frame's directory; their files come first.
     pub(super) objects: &'a [Object],
     pub(super) files: &'a [Option<KvmFile<'a>>],
-    /// Files of our own guest, by which the others are known to be KVM's.
-    pub(super) known: [BorrowedFd<'a>; 2],
+    /// By which files are known to be KVM's.
+    pub(super) kinds: &'a Kinds,
 }
 
 /// Why a run is not to be used.
@@ -188,7 +187,7 @@ impl Loaded {
             access: step.access,
             content,
         };
-        // What follows threads has to run under RCU.
+        // A program that follows threads has to run under RCU.
         let kind = match subject {
             Subject::Thread => ProgramKind::RawTracepoint,
             Subject::Vm | Subject::Vcpu => ProgramKind::Syscall,
@@ -200,7 +199,7 @@ impl Loaded {
 
     fn sweep(self, offsets: &Offsets, step: Step, wanted: &Wanted<'_>) -> Result<Sweep> {
         let Self { program, frame, slots, shape } = self;
-        slots.fill(offsets, wanted.subject, wanted.known, wanted.files)?;
+        slots.fill(offsets, wanted.subject, wanted.kinds, wanted.files)?;
         let writer = Writer::new(program, frame.array()).map_err(refused)?;
         let writer = writer.ok_or_else(|| malformed("the kernel does not show our array"))?;
         Ok(Sweep { writer, frame, shape, rows: wanted.files.len(), step })

@@ -3,7 +3,7 @@
 //! Invariant: nothing that is asked for here changes memory or descriptors of this process but what
 //! it was given to change. What the kernel reads and writes for a command are buffers that are
 //! borrowed for it; and a program is loaded only if all the helpers that it calls are those of
-//! [`asm`](super::asm), of which none writes to a process. A program can also call the kernel's
+//! [`super::asm`], of which none writes to a process. A program can also call the kernel's
 //! kfuncs, which work on the kernel's own objects.
 
 #![allow(unsafe_code, reason = "no safe crate offers this system call")]
@@ -17,11 +17,13 @@ use vmstrobe_core::WORD_BYTES;
 
 use super::asm;
 
+pub(crate) use apart::apart;
 use attr::*;
 use error::end_of;
 pub(crate) use error::{LoadError, refused};
 pub(crate) use writer::Writer;
 
+mod apart;
 mod attr;
 mod error;
 mod writer;
@@ -46,7 +48,7 @@ pub(crate) struct ArrayMap {
     value_bytes: u32,
 }
 
-/// What user space can do with an array, besides looking its element up. Programs read and write
+/// The access of user space to an array, besides looking its element up. Programs read and write
 /// it in either case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArrayUse {
@@ -71,7 +73,7 @@ pub(crate) struct ProgramSpec<'a> {
     pub(crate) kind: ProgramKind,
     /// Letters, digits, `_` and `.`; at most [`NAME_BYTES_MAX`].
     pub(crate) name: &'a str,
-    /// What [`Asm::finish`](super::asm::Asm::finish) gave.
+    /// The words that [`Asm::finish`](super::asm::Asm::finish) returned.
     pub(crate) insns: &'a [u64],
 }
 

@@ -1,8 +1,8 @@
-//! What the tests of the kernel-side tick share: the kernel, tried out once, and vCPUs that have
-//! counted, each something else.
+//! Fixtures of the tests of the kernel-side tick: the kernel, proven once, and vCPUs that have run,
+//! each with other values.
 //!
-//! Invariant: a test that takes the kernel from here is skipped by the name of `bpf` where it
-//! cannot be used, and fails where that is promised.
+//! Invariant: a test that takes the kernel from here is skipped under the name `bpf` where BPF
+//! cannot be used, and fails there if `VMSTROBE_REQUIRE` promises it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -14,7 +14,8 @@ use vmstrobe_guest::KnownGuest;
 use super::accel::{Accel, with_causes};
 use super::kernel::Kernel;
 use super::offsets::{BTF_DIR, Offsets};
-use super::slots::{KvmFile, Subject};
+use super::reference::Reference;
+use super::slots::{Kinds, KvmFile, Subject};
 use crate::departures::Departures;
 use crate::fd::{KvmFd, Opener, pread_source};
 use crate::reaper::Reaper;
@@ -41,11 +42,26 @@ pub(super) fn kernel() -> Option<Arc<Kernel>> {
     }
 }
 
-/// Where it keeps what is read, with the kernel.
+/// The proven kernel, and the offsets of the members that are read.
 pub(super) fn kernel_and_offsets() -> Option<(Arc<Kernel>, &'static Offsets)> {
     static OFFSETS: OnceLock<Offsets> = OnceLock::new();
     let kernel = kernel()?;
     Some((kernel, OFFSETS.get_or_init(|| Offsets::read(Path::new(BTF_DIR)).unwrap())))
+}
+
+/// A guest at rest, of which everything can be read in both ways.
+pub(super) fn reference() -> &'static Reference {
+    static REFERENCE: OnceLock<Reference> = OnceLock::new();
+    REFERENCE.get_or_init(|| Reference::new().unwrap())
+}
+
+/// By which KVM's files are told here.
+pub(super) fn kinds(offsets: &Offsets) -> Kinds {
+    let kinds = Kinds::new().unwrap();
+    for subject in [Subject::Vcpu, Subject::Vm] {
+        kinds.learn(offsets, subject, reference().files(subject)).unwrap();
+    }
+    kinds
 }
 
 /// Guests that have run, each another number of times, and are at rest.
@@ -65,7 +81,7 @@ impl Guests {
         Self { opener, guests: (0..count).map(guest).collect() }
     }
 
-    /// That one, for the test to let it run.
+    /// Returns the guest with that number, for the test to let it run.
     pub(super) fn guest(&self, at: usize) -> &KnownGuest {
         &self.guests[at]
     }
@@ -133,7 +149,7 @@ pub(super) fn file(fd: &Arc<KvmFd>) -> KvmFile<'_> {
     KvmFile { fd: fd.fd().as_fd(), is_plain: fd.is_plain() }
 }
 
-/// What pread reads of these rows, one after the other.
+/// Reads these rows by pread: their states, and their words one after the other.
 pub(super) fn pread(
     plan: &Arc<ReadPlan>,
     rows: &[Option<Arc<KvmFd>>],

@@ -25,6 +25,7 @@ use super::reference::Reference;
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
 use super::sweep::Sweep;
+use super::sys::apart;
 use crate::departures::Departures;
 use crate::kvm::sched::{GROWING, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, schema};
 
@@ -50,12 +51,13 @@ impl Accel {
     /// something else, as in a pid namespace.
     pub(crate) fn check_threads(&self) -> Result<()> {
         let kernel = self.kernel()?;
-        let sweep = |plan: &ReadPlan, vcpu: KvmFile<'_>| {
-            kernel.sweep(Subject::Thread, plan, &[], &[Some(vcpu)])
+        let tried = match kernel.threads.get() {
+            Some(tried) => tried.clone(),
+            None => {
+                self.broker().run(move || kernel.threads.get_or_init(|| tried(&kernel)).clone())
+            }
         };
-        let prove = || prove(sweep).map_err(|error| (error.kind(), with_causes(&error)));
-        let tried = kernel.threads.get_or_init(prove);
-        tried.clone().map_err(|(kind, why)| Error::new(kind, why))
+        tried.map_err(|(kind, why)| Error::new(kind, why))
     }
 
     /// Whether it is used no more.
@@ -80,9 +82,7 @@ impl Accel {
         self.check_threads()?;
         let kernel = self.kernel()?;
         let open = |(objects, rows): (&[Object], &[Option<Vcpu>])| {
-            let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(|v| file(&v.fd))).collect();
-            let mut sweep = kernel.sweep(Subject::Thread, plan, objects, &files)?;
-            compare(&kernel, &mut sweep, plan, rows, &files)?;
+            let sweep = self.compared_sweep(&kernel, objects, plan, rows)?;
             Ok(Box::new(KernelSource {
                 // There is no stats fd to compare with.
                 audit: Audit::new(plan, sweep.shape(), Box::default()),
@@ -100,6 +100,34 @@ impl Accel {
         let rows_max = kernel.step().rows_max();
         objects.chunks(rows_max).zip(rows.chunks(rows_max)).map(open).collect()
     }
+
+    /// Returns a sweep of the threads of these vCPUs that has read of each what /proc says.
+    fn compared_sweep(
+        &self,
+        kernel: &Arc<Kernel>,
+        objects: &[Object],
+        plan: &Arc<ReadPlan>,
+        rows: &[Option<Vcpu>],
+    ) -> Result<Sweep> {
+        let (kernel, plan) = (Arc::clone(kernel), Arc::clone(plan));
+        let (objects, rows) = (objects.to_vec(), rows.to_vec());
+        self.broker().run(move || {
+            let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(|v| file(&v.fd))).collect();
+            let mut sweep = kernel.sweep(Subject::Thread, &plan, &objects, &files)?;
+            compare(&kernel, &mut sweep, &plan, &rows, &files)?;
+            Ok(sweep)
+        })
+    }
+}
+
+/// Tries threads on a guest of our own.
+fn tried(kernel: &Kernel) -> std::result::Result<(), (ErrorKind, String)> {
+    let sweep = |plan: &ReadPlan, vcpu: KvmFile<'_>| {
+        kernel.sweep(Subject::Thread, plan, &[], &[Some(vcpu)])
+    };
+    // As in `Kernel::prove`.
+    let tried = apart(|| prove(sweep)).and_then(|tried| tried);
+    tried.map_err(|error| (error.kind(), with_causes(&error)))
 }
 
 /// Follows the vCPU of a guest of our own to this thread, by a sweep of that plan and vCPU.
@@ -164,8 +192,8 @@ fn compare(
     Ok(())
 }
 
-/// The same once; gives those that went to another thread meanwhile, or whose threads /proc does
-/// not have.
+/// Compares these vCPUs once. Returns those that could not be compared: they went to another thread
+/// meanwhile, or /proc does not have their thread.
 fn compare_once<'a>(
     guide: &mut Sweep,
     sweep: &mut Sweep,

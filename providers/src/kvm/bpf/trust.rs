@@ -11,7 +11,7 @@ use vmstrobe_core::{Object, ReadPlan};
 
 use super::sweep::Unread;
 
-/// What one program believes; shared by all its sources.
+/// Whether the kernel-side tick is given up, and why. All sources of one `Accel` share it.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     given_up: AtomicBool,
@@ -20,13 +20,14 @@ pub(super) struct Trust {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What sources say, if they do.
+    /// The witness of each source, with a doubt or without one.
     witnesses: Vec<Arc<Witness>>,
     /// Why it was given up.
     why: Option<String>,
 }
 
-/// What one source has seen. Written on the tick, without a lock: what it is after the details.
+/// The doubt of one source, if it has one. It is noted on the tick, without a lock: first its
+/// details, then [`Witness::what`].
 #[derive(Debug)]
 pub(super) struct Witness {
     plan: Arc<ReadPlan>,
@@ -75,7 +76,7 @@ impl Trust {
         self.given_up.store(true, Ordering::Release);
     }
 
-    /// The same with a reason in words; the first counts.
+    /// Gives up for a reason in words. The first reason counts.
     pub(super) fn give_up_because(&self, why: &str) {
         // A source's doubt that nobody has asked for yet comes first.
         self.why();
@@ -94,7 +95,7 @@ impl Trust {
             column: AtomicU64::new(0),
         });
         let mut state = self.state();
-        // Those of sources that are gone and had nothing to say.
+        // Drops the witnesses of sources that are gone and had no doubt.
         state.witnesses.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
         state.witnesses.push(Arc::clone(&witness));
         witness

@@ -12,7 +12,7 @@ use vmstrobe_guest::{DemoGuest, Farm, Vm};
 
 use super::*;
 use crate::departures::Departures;
-use crate::kvm::proc::KvmLink;
+use crate::host::KvmLink;
 use crate::process::Process;
 use crate::tests::{has_kvm, has_link, open_all, soon, states, tick, vm};
 
@@ -172,7 +172,7 @@ fn a_running_guest_moves_its_counters() {
 /// An fd of a type that lends none.
 fn fd_of(file: &impl AsRawFd, link: KvmLink) -> OwnedFd {
     let this = Process::open(std::process::id(), &Departures::default()).unwrap();
-    this.borrow(file.as_raw_fd(), |held| KvmLink::parse(held) == Some(link)).unwrap().unwrap()
+    crate::tests::borrow(&this, file.as_raw_fd(), link)
 }
 
 /// A vCPU other than the first waits in KVM_RUN until it gets an INIT.

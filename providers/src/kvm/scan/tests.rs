@@ -1,5 +1,4 @@
-//! How a process's fds are divided among its VMs, and what is said of
-//! processes that have none.
+//! Tests of dividing a process's fds among its VMs, and of the errors for processes that have none.
 
 use super::*;
 
@@ -141,7 +140,7 @@ fn a_vm_that_is_held_twice_has_both_fds() {
     check_objects("v v c0", &["vm:|10,11 0:|12"]);
     check_objects("v c0 v S", &["vm:|10 0:|11", "vm:13|12"]);
     check_objects("v S c0 v v", &["vm:11|10,13,14 0:|12"]);
-    // Of which of the two the third is, nothing tells.
+    // Nothing tells to which of the two VMs the third fd belongs.
     check_objects("v c0 v c0 v", &["vm:|10 0:|11", "vm:|12 0:|13"]);
 }
 
@@ -196,6 +195,6 @@ fn a_process_without_a_vm_is_named() {
 
 #[test]
 fn this_host_can_be_scanned() {
-    let found = scan_all().unwrap();
+    let found = crate::scan_all().unwrap();
     assert!(found.vms.is_sorted_by_key(|vm| vm.pid));
 }

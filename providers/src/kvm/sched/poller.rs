@@ -1,10 +1,12 @@
-//! The thread that asks /proc: of every vCPU that somebody reads there, ten times a second.
+//! The thread that reads /proc ten times a second, for every vCPU that a source reads there.
 //!
-//! Which thread runs a vCPU is told anew whenever the provider is asked what there is, and about
-//! once a second while one that is read has none. Nothing is opened before it is read.
+//! The threads of vCPUs are looked for whenever the provider lists objects that are read there, and
+//! about once a second while a vCPU that is read has no known thread. Nothing is opened before it
+//! is read.
 //!
-//! Invariant: files are opened, read and closed under the lock of [`State`], which no tick takes. A
-//! file stays with the vCPU only as long as its thread is the one that was told last.
+//! Invariant: files are opened, by the broker, read and closed under the lock of [`State`], which
+//! neither a tick nor the broker takes. A file stays with the vCPU only as long as its thread is
+//! the one that was told last.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -17,11 +19,12 @@ use super::Vcpu;
 use super::schedstat::Schedstat;
 use super::source::{Watched, clock_ns};
 use super::threads::{self, Clues};
+use crate::broker::Broker;
 use crate::procfs;
 
 /// From the start of one round of readings to the start of the next.
 pub(super) const SCHED_PERIOD: Duration = Duration::from_millis(100);
-/// How often at most a round looks for threads that nobody knows.
+/// The shortest time between two rounds that look for unknown threads.
 const TELL_PERIOD: Duration = Duration::from_secs(1);
 
 /// The thread `vmstrobe-sched`. It ends when this is dropped, by the provider or the last source.
@@ -42,8 +45,10 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
+    /// Reads and opens in /proc, which may hide other users' processes from other threads.
+    broker: Broker,
     is_stopped: bool,
-    /// Of all vCPUs there are.
+    /// The clues of all vCPUs that there are.
     clues: Vec<Clues>,
     /// The threads that could be told, by the vCPUs' keys.
     told: HashMap<u64, u32>,
@@ -52,7 +57,7 @@ struct State {
     readers: Vec<Reader>,
 }
 
-/// How a vCPU is read.
+/// A vCPU that is read from /proc.
 #[derive(Debug)]
 struct Reader {
     /// Ends with the last source that has it.
@@ -62,12 +67,13 @@ struct Reader {
 }
 
 impl Poller {
-    /// Starts the thread, which waits until there is something to read.
+    /// Starts the thread, which waits until there is something to read; the broker opens it.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(broker: &Broker) -> Result<Self> {
         let state = State {
+            broker: broker.clone(),
             is_stopped: false,
             clues: Vec::new(),
             told: HashMap::new(),
@@ -85,14 +91,14 @@ impl Poller {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Takes these for all vCPUs there are.
+    /// Sets the vCPUs whose threads to look for: all that there are.
     pub(super) fn follow(&self, vcpus: &[Vcpu]) {
         let ids_are_ours = self.shared.ids_are_ours;
         let mut state = self.shared.state();
         state.clues = vcpus.iter().map(|vcpu| Clues::of(vcpu, ids_are_ours)).collect();
     }
 
-    /// The threads of those vCPUs, looked for now, by their keys.
+    /// Looks for the threads of all vCPUs now, and returns them by the vCPUs' keys.
     pub(super) fn tell(&self) -> HashMap<u64, u32> {
         let mut state = self.shared.state();
         state.tell();
@@ -104,8 +110,8 @@ impl Poller {
         self.shared.state().told.contains_key(&vcpu.key)
     }
 
-    /// What a source of these vCPUs reads. If they are wanted `now`, they have been read when this
-    /// returns; else not before a source reads them.
+    /// Returns the readings that a source of these vCPUs copies. If they are wanted `now`, they
+    /// have been read when this returns; else they are not read before a source wants them.
     pub(super) fn watch(&self, vcpus: &[Option<Vcpu>], now: bool) -> Vec<Option<Arc<Watched>>> {
         let mut state = self.shared.state();
         let watched = state.watch(vcpus);
@@ -142,7 +148,7 @@ impl Shared {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             } else {
                 state.round();
-                // What was missed is not made up for.
+                // A round that was missed is not made up for.
                 next = now + SCHED_PERIOD;
                 state
             };
@@ -152,7 +158,7 @@ impl Shared {
 
 impl State {
     fn tell(&mut self) {
-        self.told = threads::tell(&self.clues);
+        self.told = threads::tell(&self.clues, &self.broker);
         self.tell_at = Instant::now() + TELL_PERIOD;
     }
 
@@ -175,25 +181,52 @@ impl State {
     /// Reads once what somebody wants, and forgets what nobody has any more.
     fn round(&mut self) {
         let mut readers = std::mem::take(&mut self.readers);
-        readers.retain_mut(|reader| {
-            let Some(watched) = reader.watched.upgrade().filter(|watched| !watched.is_gone())
-            else {
-                return false;
-            };
-            if watched.is_wanted() {
-                self.read(reader, &watched);
-            }
-            true
-        });
+        readers.retain(|reader| reader.watched().is_some());
+        self.open(&mut readers);
+        readers.iter_mut().for_each(|reader| self.read(reader));
         self.readers = readers;
     }
 
-    fn read(&mut self, reader: &mut Reader, watched: &Watched) {
-        let thread = self.told.get(&watched.key()).copied();
-        reader.times.take_if(|times| Some(times.thread_id()) != thread);
-        if reader.times.is_none() {
-            reader.times = self.open(watched.key());
+    /// Opens the times of all vCPUs that somebody wants, whose threads are looked for if they are
+    /// not known.
+    fn open(&mut self, readers: &mut [Reader]) {
+        let wanted = |reader: &&mut Reader| reader.watched().is_some_and(|w| w.is_wanted());
+        let mut closed: Vec<(u64, &mut Option<Schedstat>)> = Vec::new();
+        for reader in readers.iter_mut().filter(wanted) {
+            let Some(key) = reader.watched().map(|watched| watched.key()) else { continue };
+            let thread = self.told.get(&key).copied();
+            reader.times.take_if(|times| Some(times.thread_id()) != thread);
+            if reader.times.is_none() {
+                closed.push((key, &mut reader.times));
+            }
         }
+        let is_unknown = |(key, _): &(u64, _)| !self.told.contains_key(key);
+        if Instant::now() >= self.tell_at && closed.iter().any(is_unknown) {
+            self.tell();
+        }
+        let clues: HashMap<u64, &Clues> = self.clues.iter().map(|one| (one.key, one)).collect();
+        let known = |(key, times)| Some((*self.told.get(&key)?, *clues.get(&key)?, times));
+        let known: Vec<(u32, &Clues, &mut Option<Schedstat>)> =
+            closed.into_iter().filter_map(known).collect();
+        if known.is_empty() {
+            return;
+        }
+        let threads: Vec<_> = known.iter().map(|(thread, of, _)| (of.pid(), *thread)).collect();
+        let open = |(pid, thread)| Schedstat::open(pid, thread).ok();
+        let opened = self.broker.run(move || threads.into_iter().map(open).collect::<Vec<_>>());
+        let mut ended = Vec::new();
+        for ((_, clues, times), opened) in known.into_iter().zip(opened) {
+            if opened.is_none() {
+                ended.push(clues.key);
+            }
+            // Else it may be a later process's of that number.
+            *times = opened.filter(|_| clues.lives());
+        }
+        self.told.retain(|key, _| !ended.contains(key));
+    }
+
+    fn read(&mut self, reader: &mut Reader) {
+        let Some(watched) = reader.watched().filter(|watched| watched.is_wanted()) else { return };
         let read_ns = clock_ns();
         match reader.times.as_ref().map(Schedstat::read) {
             Some(Ok(words)) => watched.write(read_ns, &words),
@@ -206,20 +239,12 @@ impl State {
             None => watched.forget(),
         }
     }
+}
 
-    /// The times of a vCPU's thread, which is looked for if it is not known.
-    fn open(&mut self, key: u64) -> Option<Schedstat> {
-        if !self.told.contains_key(&key) && Instant::now() >= self.tell_at {
-            self.tell();
-        }
-        let thread = *self.told.get(&key)?;
-        let clues = self.clues.iter().find(|clues| clues.key == key)?;
-        let times = Schedstat::open(clues.pid(), thread).ok();
-        if times.is_none() {
-            self.told.remove(&key);
-        }
-        // Else it may be a later process's of that number.
-        times.filter(|_| clues.lives())
+impl Reader {
+    /// Returns the vCPU, unless it is gone or nobody has it any more.
+    fn watched(&self) -> Option<Arc<Watched>> {
+        self.watched.upgrade().filter(|watched| !watched.is_gone())
     }
 }
 

@@ -1,7 +1,7 @@
-//! What /proc says of a thread's times: `/proc/<pid>/task/<tid>/schedstat`.
+//! A thread's times in /proc: `/proc/<pid>/task/<tid>/schedstat`.
 //!
 //! One file, held open, is read by one `pread`, which takes some 750 ns. The kernel answers it anew
-//! each time, and with ESRCH from the thread's end on, whoever bears its number then.
+//! each time, and with ESRCH from the thread's end on, even if another thread has its number then.
 //!
 //! Invariant: three numbers of that thread, or an error; nothing that a file may hold makes this
 //! panic.
@@ -12,13 +12,13 @@ use std::io::{self, ErrorKind as Kind};
 use rustix::io::{Errno, pread};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-/// How many words there are of a thread: see [`WORD_NAMES`].
+/// The number of words that there are of a thread: see [`WORD_NAMES`].
 pub(crate) const WORDS: usize = 4;
-/// What they are called, in the order of their data.
+/// The names of the words, in the order of their data.
 pub(crate) const WORD_NAMES: [&str; WORDS] = ["run_delay", "run_time", "timeslices", "thread_id"];
-/// Which of them only grow: all before the thread's number.
+/// The words that only grow: all before the thread's id.
 pub(crate) const GROWING: std::ops::Range<usize> = 0..THREAD_ID;
-/// Which of them is the thread's number.
+/// The index of the thread's id among the words.
 pub(crate) const THREAD_ID: usize = 3;
 
 /// More than the longest line: three numbers of 20 digits, each with one byte behind it.
@@ -32,7 +32,8 @@ pub(crate) struct Schedstat {
 }
 
 impl Schedstat {
-    /// Of a thread of that process.
+    /// Opens the times of a thread of that process. To be called by the broker, to which /proc
+    /// shows all processes; reading takes no right.
     ///
     /// # Errors
     /// `NotFound` if it has no such thread, or this kernel no such file.
@@ -45,7 +46,7 @@ impl Schedstat {
         self.thread_id
     }
 
-    /// Its words now.
+    /// Reads the thread's words now.
     ///
     /// # Errors
     /// `ESRCH` if the thread has ended, `EBADMSG` if the file has something else than three

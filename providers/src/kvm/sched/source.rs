@@ -39,7 +39,7 @@ pub(super) struct Watched {
     /// Somebody reads it. Until then it is not read in /proc.
     is_wanted: AtomicBool,
     seq: AtomicU64,
-    /// How many readings there were.
+    /// The number of readings so far.
     readings: AtomicU64,
     /// When the last one began, in ns of `CLOCK_MONOTONIC`; 0 while there is no thread to be read.
     read_ns: AtomicU64,
@@ -47,7 +47,7 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Of which nothing is known yet.
+    /// Returns a vCPU of which nothing has been read yet.
     pub(super) fn new(key: u64, fd: &Arc<KvmFd>) -> Arc<Self> {
         Arc::new(Self {
             key,
@@ -113,7 +113,7 @@ pub(super) struct SchedSource {
 struct Row {
     // `None` where the vCPU had gone before it was opened.
     watched: Option<Arc<Watched>>,
-    /// How many readings there were at the last tick.
+    /// The number of readings at the last tick.
     seen: u64,
 }
 

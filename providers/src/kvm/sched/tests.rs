@@ -12,8 +12,10 @@ use vmstrobe_core::{Mask, RowState};
 use vmstrobe_guest::{DemoGuest, Irqchip, KnownGuest, Vm};
 
 use super::*;
+use crate::broker::Broker;
 use crate::departures::Departures;
 use crate::kvm::Accel;
+use crate::process::Process;
 use crate::procfs;
 use crate::reaper::Reaper;
 use crate::tests::{has_kvm, has_lending_qemu, open_all, require, soon, states, tick};
@@ -235,7 +237,7 @@ fn a_thread_of_another_process_is_refused() {
     let departures = Departures::default();
     let other = Process::open(child.id(), &departures).unwrap();
     let vcpu = Vcpu { process: Some(Arc::new(other)), ..kvm.vcpus().remove(0) };
-    let poller = Arc::new(Poller::start().unwrap());
+    let poller = Arc::new(Poller::start(&Broker::default()).unwrap());
     let plan = plan_of(&["run_delay"]);
     let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
         Box::new(SchedSource::new(&plan, &poller.watch(rows, false), &poller))
@@ -254,7 +256,7 @@ fn said(sched: &Sched) -> Vec<String> {
     sched.warnings().iter().map(Error::to_string).collect()
 }
 
-/// Where it is not insisted on, /proc is asked, and the reason said.
+/// If the kernel-side tick is refused and not required, /proc is read, and a warning says why.
 #[test]
 fn what_is_refused_is_said_for_as_long_as_it_is_so() {
     if kernel_side().is_none() {
@@ -282,8 +284,8 @@ fn what_is_refused_is_said_for_as_long_as_it_is_so() {
     assert_eq!(said(&sched).len(), 0);
 }
 
-/// What [`Vmm`] runs in the place of a test: two running vCPUs, whose stats fds are kept open,
-/// until its input ends.
+/// The program that [`Vmm`] runs, which is no test: two running vCPUs, whose stats fds are kept
+/// open, until its input ends.
 #[test]
 fn a_vmm_with_running_vcpus() {
     if env::var_os(VMM).is_none() {
@@ -370,7 +372,7 @@ fn check_vmm(accel: Accel) {
     assert_eq!(states_of_none(&sched, &objects), [RowState::Gone; 2]);
 }
 
-/// Of objects that are gone.
+/// Returns the states of the rows of objects that are gone.
 fn states_of_none(sched: &Sched, objects: &[Object]) -> Vec<RowState> {
     states(&mut *open_all(sched, objects).remove(0), &objects[0])
 }

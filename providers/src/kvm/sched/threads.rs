@@ -1,8 +1,8 @@
-//! Which thread runs a vCPU, where the kernel cannot be asked.
+//! Finds the thread that runs a vCPU, where a BPF program cannot follow the vCPU to it.
 //!
-//! It keeps that to itself but for one trace: a stats fd's id string names the thread that made the
-//! vCPU. In QEMU that is the vCPU's own; other VMMs make all vCPUs on one thread, and name the
-//! vCPUs' own threads instead.
+//! The kernel shows only one trace of it: a stats fd's id string names the thread that made the
+//! vCPU. In QEMU that is the vCPU's own; other VMMs make all vCPUs on one thread, and give the
+//! vCPUs' own threads names with the vCPU's number instead.
 //!
 //! Invariant: a thread is told for certain or not at all, and no thread is told for two vCPUs.
 
@@ -12,6 +12,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use super::Vcpu;
+use crate::broker::Broker;
 use crate::process::Process;
 use crate::qmp::thread_of;
 
@@ -21,16 +22,16 @@ const THREADS_MAX: usize = 1 << 14;
 /// More than a thread's name is long: 15 bytes.
 const NAME_BYTES_MAX: u64 = 64;
 
-/// What VMMs call the threads of their vCPUs: before and behind the vCPU's number. QEMU
-/// (`kvm_start_vcpu_thread`, with `-name debug-threads=on`), Firecracker, Cloud Hypervisor, crosvm,
-/// kvmtool.
+/// The names that VMMs give to the threads of their vCPUs: the text before and after the vCPU's
+/// number. They are those of QEMU (`kvm_start_vcpu_thread`, with `-name debug-threads=on`),
+/// Firecracker, Cloud Hypervisor, crosvm and kvmtool.
 const NAMES: [(&str, &str); 5] =
     [("CPU ", "/KVM"), ("fc_vcpu ", ""), ("vcpu", ""), ("crosvm_vcpu", ""), ("kvm-vcpu-", "")];
 
-/// What is known of a vCPU that may tell its thread.
+/// The facts about a vCPU by which its thread may be found.
 #[derive(Clone, Debug)]
 pub(super) struct Clues {
-    /// Of the vCPU's object.
+    /// The key of the vCPU's object.
     pub(super) key: u64,
     /// `None`: it is of this process.
     pub(super) process: Option<Arc<Process>>,
@@ -45,7 +46,7 @@ pub(super) struct Clues {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Thread {
     id: u32,
-    /// Which vCPU its name says that it runs.
+    /// The number of the vCPU that it runs, by its name.
     vcpu: Option<u32>,
 }
 
@@ -71,13 +72,15 @@ impl Clues {
     }
 }
 
-/// The threads that run these vCPUs now, by their keys; without those that cannot be told.
-pub(super) fn tell(vcpus: &[Clues]) -> HashMap<u64, u32> {
+/// Returns the threads that run these vCPUs now, by the vCPUs' keys; none for a vCPU whose thread
+/// cannot be told. The broker reads /proc, which may hide other users' processes from this thread.
+pub(super) fn tell(vcpus: &[Clues], broker: &Broker) -> HashMap<u64, u32> {
     let mut told = HashMap::new();
     let mut processes: HashMap<u32, Vec<&Clues>> = HashMap::new();
     vcpus.iter().for_each(|vcpu| processes.entry(vcpu.pid()).or_default().push(vcpu));
     for (pid, vcpus) in processes {
-        let threads = tell_of_one(pid, &vcpus, &threads(pid, THREADS_MAX));
+        let threads = broker.run(move || threads(pid, THREADS_MAX));
+        let threads = tell_of_one(pid, &vcpus, &threads);
         if vcpus[0].lives() {
             let each = vcpus.iter().zip(threads);
             told.extend(each.filter_map(|(vcpu, thread)| Some((vcpu.key, thread?))));
@@ -86,7 +89,7 @@ pub(super) fn tell(vcpus: &[Clues]) -> HashMap<u64, u32> {
     told
 }
 
-/// The same of the vCPUs of one process, in their order.
+/// Returns the threads of the vCPUs of one process, in the order of `vcpus`.
 fn tell_of_one(pid: u32, vcpus: &[&Clues], threads: &[Thread]) -> Vec<Option<u32>> {
     let by_id: HashMap<u32, &Thread> = threads.iter().map(|thread| (thread.id, thread)).collect();
     let once = |pick: fn(&Clues) -> Option<u32>| -> Vec<Option<u32>> {

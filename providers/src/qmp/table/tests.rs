@@ -92,7 +92,7 @@ fn other_statistics_are_another_object() {
     apply(&mut table, "kvm", Target::Vcpu, &[("/cpu1", both), ("/cpu0", &["x"])]);
     assert_eq!(held(&table), [("/cpu0", Some(0), 2), ("/cpu1", Some(1), 1)]);
 
-    // The same schema again changes nothing, another one all of its objects.
+    // An equal schema changes nothing, another one all of its objects.
     let same = [("kvm", "vcpu", "\"x\", \"y\""), ("cryptodev", "cryptodev", "\"x\"")];
     set_schemas(&mut table, &same);
     apply(&mut table, "kvm", Target::Vcpu, &[("/cpu1", both), ("/cpu0", both)]);

@@ -1,4 +1,4 @@
-//! What a client is to be sent and has not been sent yet.
+//! The bytes that are still to be sent to a client.
 //!
 //! Invariant: bytes leave in order, each once. Sending never waits. What was sent does not pile up,
 //! and an outbox that was large for once does not stay so.
@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
+use crate::qmp::room::FREE_REPLY_BYTES;
+
 /// How many bytes of room an outbox keeps for ever.
-const KEPT_BYTES: usize = 256 << 10;
+const KEPT_BYTES: usize = FREE_REPLY_BYTES;
 /// How long more room than that is kept without use. Less would have one who polls for large
 /// replies wait for fresh memory each time.
 const IDLE_TIME: Duration = Duration::from_secs(1);

@@ -13,6 +13,7 @@ use vmstrobe_core::{
     Desc, Object, Order, Provider, ReadPlan, Registry, RowState, Rows, Schema, Source, Target,
 };
 
+use super::super::budget::Budget;
 use super::super::counts::Counts;
 use super::super::server::answers;
 use super::super::session::Shared;
@@ -31,7 +32,7 @@ struct Running {
 }
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(&Registry::default(), Order::Schema, None).unwrap())
+    Arc::new(Shared::new(&Registry::default(), Order::Schema, None, Budget::new()).unwrap())
 }
 
 fn running(socket: OwnedFd, shared: Arc<Shared>) -> Running {
@@ -62,7 +63,7 @@ impl Running {
     }
 }
 
-/// What is to be sent back to these requests.
+/// Returns all that a server sends to a client with these requests, the greeting included.
 fn expected(requests: &[u8]) -> Vec<u8> {
     answers(&Registry::default(), Order::Schema, [requests])
 }
@@ -118,16 +119,19 @@ fn requests_may_come_in_any_pieces() {
         }
         assert!(taken(&mut theirs, expected.len()) == expected, "pieces of {size}");
         drop(theirs);
-        assert_eq!(running.counts().bytes_sent as usize, expected.len());
-        assert_eq!(running.counts().bytes_received as usize, requests.len());
+        // Once it has ended: the last bytes get no reply, and what is sent is counted then.
+        let shared = Arc::clone(&running.shared);
         assert_eq!(running.end(), End::Left);
+        let counts = shared.counts.counts();
+        assert_eq!(counts.bytes_sent as usize, expected.len());
+        assert_eq!(counts.bytes_received as usize, requests.len());
     }
 }
 
 #[test]
 fn whoever_says_that_nothing_follows_gets_his_replies_and_the_end() {
     let (running, mut theirs) = pair();
-    // More than a socket holds, so much of it is sent after he said so.
+    // More than a socket holds, so much of it is sent after the shutdown.
     let requests = [&asked(SCHEMA, 250), &b"{\"execute\""[..]].concat();
     theirs.write_all(&requests).unwrap();
     theirs.shutdown(Shutdown::Write).unwrap();
@@ -152,7 +156,7 @@ fn whoever_never_reads_is_dropped_in_time_and_costs_little() {
     let before = Instant::now();
     let mut requests = asked(SCHEMA, 100_000);
     while !running.thread.is_finished() {
-        assert!(before.elapsed() < 10 * UNREAD_LIMIT, "he is still served");
+        assert!(before.elapsed() < 10 * UNREAD_LIMIT, "the client is still served");
         match send(&theirs, &requests, SendFlags::NOSIGNAL) {
             Ok(count) => drop(requests.drain(..count)),
             Err(Errno::AGAIN) => thread::sleep(Duration::from_millis(1)),
@@ -175,7 +179,7 @@ fn whoever_reads_slowly_is_kept_and_gets_everything() {
     let mut writer = theirs.try_clone().unwrap();
     let writer = thread::spawn(move || writer.write_all(&requests).unwrap());
     let (mut all, began) = (Vec::new(), Instant::now());
-    // More than the limit waits for him for longer than the limit.
+    // More than MAX_UNSENT_BYTES waits for the client for longer than UNREAD_LIMIT.
     while began.elapsed() < UNREAD_LIMIT * 5 / 2 {
         thread::sleep(UNREAD_LIMIT / 4);
         all.extend(taken(&mut theirs, 60_000));
@@ -195,7 +199,7 @@ fn a_debt_below_the_limit_is_no_reason_to_drop_him() {
     let requests = asked(SCHEMA, (1 << 20) / reply_bytes(SCHEMA));
     theirs.write_all(&requests).unwrap();
     thread::sleep(UNREAD_LIMIT * 3 / 2);
-    // His requests are still heard.
+    // The client's requests are still read.
     theirs.write_all(VERSION).unwrap();
     let all = [requests, VERSION.to_vec()].concat();
     let expected = expected(&all);
@@ -227,7 +231,7 @@ fn whoever_leaves_is_noticed_wherever_he_is_waited_for() {
             assert!(before.elapsed() < UNREAD_LIMIT / 2, "{what}, {half:?}");
         }
     }
-    // While his requests wait, too.
+    // Also while the client's requests wait.
     let (running, mut theirs) = pair();
     theirs.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
     let _ = theirs.write_all(&huge);
@@ -328,7 +332,7 @@ fn subscriber(rate_hz: u32, batch: u32) -> (Running, UnixStream) {
     let registry = Registry::default();
     let descs = vec![Desc::counter("readings", 0)];
     registry.add(Arc::new(Readings(Schema::new("readings", Target::Vcpu, descs))));
-    let shared = Arc::new(Shared::new(&registry, Order::Schema, None).unwrap());
+    let shared = Arc::new(Shared::new(&registry, Order::Schema, None, Budget::new()).unwrap());
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let running = running(ours.into(), shared);
     let arguments = format!(r#"{{"target": "vcpu", "rate": {rate_hz}, "batch": {batch}}}"#);

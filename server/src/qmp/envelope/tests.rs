@@ -3,7 +3,7 @@
 use super::*;
 use crate::qmp::value::parse;
 
-/// What is said of a text, and the text of the id.
+/// Returns the text with which a request is refused, and the text of its id.
 fn unfit(text: &str, oob_is_on: bool) -> (String, Option<String>) {
     match request(parse(text.as_bytes()).unwrap(), oob_is_on) {
         Ok(request) => panic!("{text} is {request:?}"),

@@ -9,7 +9,7 @@
 
 use super::MAX_NESTING;
 
-/// Where in the stream's tokens it is.
+/// The state of the lexer between two bytes of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Lexer {
     state: State,
@@ -31,7 +31,7 @@ pub(super) enum Stop {
     Stray(u8),
 }
 
-/// Where in a token.
+/// The position in a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     /// Between tokens.
@@ -46,7 +46,7 @@ enum State {
     Recovery,
 }
 
-/// Where in a number or a word.
+/// The position in a number or a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scalar {
     Word,
@@ -61,7 +61,7 @@ enum Scalar {
     ExponentDigits,
 }
 
-/// What a byte is to a number or a word.
+/// The role of a byte after the beginning of a number or a word: part of it, behind it, or stray.
 enum Step {
     Part(Scalar),
     Next,
@@ -106,7 +106,7 @@ impl Lexer {
                 State::Escape(quote) => {
                     self.state = State::String(quote);
                     at += 1;
-                    is_control(bytes[at - 1]).then_some(Stop::Stray(bytes[at - 1]))
+                    is_forbidden(bytes[at - 1]).then_some(Stop::Stray(bytes[at - 1]))
                 }
                 State::Scalar(scalar) => match scalar.step(bytes[at]) {
                     Step::Next => self.end_token(),
@@ -212,8 +212,8 @@ impl Scalar {
     }
 }
 
-/// What a string must not have.
-const fn is_control(byte: u8) -> bool {
+/// Returns whether the byte is one that no string may contain.
+const fn is_forbidden(byte: u8) -> bool {
     matches!(byte, 0x00..=0x1F | 0xFE | 0xFF)
 }
 
@@ -221,9 +221,9 @@ fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Where reading may begin again behind a stray byte.
+/// Returns whether reading may begin again at this byte, after a stray one.
 fn is_resync(byte: u8) -> bool {
-    matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',') || (is_control(byte) && byte != b'\t')
+    matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',') || (is_forbidden(byte) && byte != b'\t')
 }
 
 /// The bytes at which a string's lexer has to think, by byte.
@@ -231,7 +231,7 @@ const ENDS_RUN: [bool; 256] = {
     let mut ends = [false; 256];
     let mut byte = 0;
     while byte < ends.len() {
-        ends[byte] = is_control(byte as u8) || matches!(byte as u8, b'"' | b'\'' | b'\\');
+        ends[byte] = is_forbidden(byte as u8) || matches!(byte as u8, b'"' | b'\'' | b'\\');
         byte += 1;
     }
     ends

@@ -19,7 +19,7 @@ fn drain(framer: &mut Framer, pieces: &mut Pieces) {
     }
 }
 
-/// What comes out of a stream that is pushed in chunks.
+/// Returns the pieces of a stream that is pushed in chunks.
 fn pieces<'s>(chunks: impl IntoIterator<Item = &'s [u8]>) -> Pieces {
     let (mut framer, mut pieces) = (Framer::default(), Vec::new());
     for chunk in chunks {

@@ -1,4 +1,4 @@
-//! What a monitor prints: of a census made by hand, and beside a real QEMU.
+//! Tests of the monitor's output: for a census made by hand, and beside a real QEMU.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -14,6 +14,10 @@ use vmstrobe_core::{
 };
 
 use super::*;
+
+fn output(line: &str, cpu: Option<i64>, census: &Census, order: Order) -> Result<String, Refusal> {
+    Monitor { census, order, budget: &Budget::new() }.output(line, cpu)
+}
 
 /// A provider whose values somebody told.
 #[derive(Debug)]
@@ -404,7 +408,7 @@ impl Qemu {
         serde_json::from_str(&line).unwrap()
     }
 
-    /// What it tells of its statistics, by provider, in the order of its kernel.
+    /// Asks for all statistics, and returns them by provider, in the kernel's order.
     fn told(&mut self) -> Vec<Told> {
         let schemas = self.ask("query-stats-schemas", &json!({}));
         let mut tellers: Vec<Told> = Vec::new();

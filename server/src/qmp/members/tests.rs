@@ -26,7 +26,7 @@ fn query_stats(arguments: &Dict<'_>) -> Result<(), Refusal> {
     members.finish()
 }
 
-/// What `take` makes of the members of an object.
+/// Returns the text with which `take` refuses an object; empty if it does not.
 fn said(arguments: &str, take: impl Fn(&Dict<'_>) -> Result<(), Refusal>) -> String {
     let Ok(Value::Dict(dict)) = parse(arguments.as_bytes()) else { panic!("{arguments}") };
     take(&dict).err().map(|refusal| refusal.desc).unwrap_or_default()

@@ -2,15 +2,19 @@
 
 use std::env;
 use std::fs;
-use std::io::{ErrorKind as IoErrorKind, Read};
+use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 use super::super::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
+use super::accepting::{RETRY_PAUSE, SHORTAGE_LIMIT};
 use super::*;
 
 /// In which what is to happen soon happens.
@@ -65,7 +69,7 @@ fn expected(requests: &[u8]) -> Vec<u8> {
     answers(&Registry::default(), Order::Schema, [requests])
 }
 
-/// He asks for these, and gets what is to be got.
+/// Sends requests from this client, and checks that it gets the replies that are due.
 #[track_caller]
 fn talks(client: &mut UnixStream, requests: &[u8]) {
     client.write_all(requests).unwrap();
@@ -80,7 +84,7 @@ fn rest(client: &mut UnixStream) -> Vec<u8> {
     let mut rest = Vec::new();
     match client.read_to_end(&mut rest) {
         Ok(_) => {}
-        // What he said last was not read.
+        // The server did not read the client's last bytes.
         Err(error) => assert_eq!(error.kind(), IoErrorKind::ConnectionReset),
     }
     rest
@@ -110,7 +114,7 @@ fn access_is_as_asked_and_a_live_path_is_refused() {
     let path = directory.path().join("qmp");
     let access = Access { mode: 0o660, group: None };
     let config = Config { access, ..Config::default() };
-    let _server = Server::listen(&path, Registry::default(), config).unwrap();
+    let _server = Server::listen(&path, Registry::default(), config.clone()).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     let error = Server::listen(&path, Registry::default(), config).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
@@ -140,7 +144,7 @@ fn one_more_than_may_be_is_told_so_and_nobody_else_notices() {
     }
     clients.pop();
     place.until(|counts| counts.clients < MAX_CLIENTS as u64);
-    // His thread has ended; that it is joined takes a moment more.
+    // The client's thread has ended; that it is joined takes a moment more.
     let is_in = || place.client().read(&mut [0; 7]).is_ok_and(|_| place.counts().clients > 63);
     assert!((0..100).any(|_| is_in()));
 }
@@ -199,7 +203,7 @@ fn whoever_never_reads_is_dropped_and_others_are_served_meanwhile() {
     assert!(began.elapsed() >= UNREAD_LIMIT, "{:?}", began.elapsed());
     assert!(slowest < UNREAD_LIMIT / 4, "others waited {slowest:?}");
     place.until(|counts| counts.clients == 1);
-    // Of what he did not read he finds no more than a socket holds.
+    // The client still finds unread replies, but no more than a socket holds.
     deaf.set_nonblocking(false).unwrap();
     assert!(rest(&mut deaf).len() < MAX_UNSENT_BYTES);
 }
@@ -233,16 +237,9 @@ fn the_server_ends_in_time_whatever_its_clients_do() {
 /// An accepting thread's part, in this thread.
 fn accepting(place: &TempDir) -> Accepting {
     let access = Access::default();
-    Accepting {
-        listening: Listening::at(&place.path().join("qmp"), Kind::Stream, &access).unwrap(),
-        shared: Arc::new(Shared::new(&Registry::default(), Order::Schema, None).unwrap()),
-        gate: Arc::new(Gate {
-            stop: AtomicBool::new(false),
-            wake: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap(),
-        }),
-        served: Vec::new(),
-        admit_at: Instant::now(),
-    }
+    let listening = Listening::at(&place.path().join("qmp"), Kind::Stream, &access).unwrap();
+    let shared = Arc::new(Shared::fixed(&Registry::default(), Order::Schema));
+    Accepting::new(listening, shared, Arc::new(Gate::new().unwrap()))
 }
 
 #[test]
@@ -312,4 +309,57 @@ fn a_server_without_room_lets_in_later() {
     files.clear();
     talks(&mut client, &[GREETED, VERSION].concat());
     assert!(took < RETRY_PAUSE / 2, "it tried again and again, for {took:?}");
+}
+
+#[test]
+fn a_server_without_descriptors_says_so() {
+    if !is_alone("qmp::server::tests::a_server_without_descriptors_says_so") {
+        return;
+    }
+    let place = Place::new();
+    talks(&mut place.client(), &[GREETED, VERSION].concat());
+    // Until what that one had is free.
+    place.until(|counts| counts.clients == 0);
+    let limits = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limits }).unwrap();
+    let mut files: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
+    for _ in 0..3 {
+        // For the client's own end.
+        files.pop();
+        let mut client = UnixStream::connect(&place.path).unwrap();
+        client.set_read_timeout(Some(5 * SHORTAGE_LIMIT)).unwrap();
+        let mut said = String::new();
+        client.read_to_string(&mut said).unwrap();
+        assert!(said.contains("no descriptor for one more client"), "{said}");
+        files.push(OwnedFd::from(client).into());
+    }
+    files.clear();
+    talks(&mut place.client(), &[GREETED, VERSION].concat());
+}
+
+/// The clients of one server count for the other.
+#[test]
+fn clients_of_all_servers_are_limited() {
+    let places = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let config = Config { budget: Budget::of(Some(12), 1), ..Config::default() };
+    let paths = places.each_ref().map(|place| place.path().join("qmp"));
+    let [_one, other] = paths
+        .each_ref()
+        .map(|path| Server::listen(path, Registry::default(), config.clone()).unwrap());
+    let connect = |path| {
+        let mut stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(5 * SHORTAGE_LIMIT)).unwrap();
+        let mut first = [0; 8];
+        stream.read_exact(&mut first).unwrap();
+        (first == *b"{\"QMP\": ").then_some(stream)
+    };
+    let clients = [&paths[0], &paths[1], &paths[0]].map(|path| connect(path).unwrap());
+    assert!(connect(&paths[1]).is_none());
+    assert_eq!(other.counts().clients_refused, 1);
+    drop(clients);
+    let begin = Instant::now();
+    while connect(&paths[1]).is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(10), "nobody is there any more");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -10,8 +10,12 @@ use vmstrobe_core::{
 };
 
 use super::*;
-use crate::qmp::filter::MAX_REQUESTS;
-use crate::qmp::query::MAX_KEPT_QUERIES;
+use crate::qmp::budget::{BUSY_HZ, Budget, LONG_REQUEST_BYTES};
+use crate::qmp::filter::{MAX_NAMES, MAX_NAMES_BYTES, MAX_REQUESTS, MAX_VCPUS};
+use crate::qmp::query::{
+    MAX_KEPT_BYTES, MAX_KEPT_QUERIES, MAX_KEPT_REQUEST_BYTES, MAX_KEPT_SOURCES,
+};
+use crate::qmp::value::read::MAX_VALUES;
 
 /// Objects whose every word is the number of readings there have been.
 #[derive(Debug)]
@@ -106,7 +110,13 @@ fn readings() -> (Registry, Arc<Readings>) {
 
 /// A conversation past its negotiation.
 fn session(registry: &Registry, order: Order) -> Session {
-    let mut session = Session::new(Arc::new(Shared::new(registry, order, None).unwrap()));
+    session_within(registry, order, &Budget::new())
+}
+
+/// Like [`session`], with a budget that others may take from.
+fn session_within(registry: &Registry, order: Order, budget: &Budget) -> Session {
+    let shared = Shared::new(registry, order, None, budget.clone()).unwrap();
+    let mut session = Session::new(Arc::new(shared));
     assert_eq!(say(&mut session, r#"{"execute": "qmp_capabilities"}"#), [r#"{"return": {}}"#]);
     session
 }
@@ -145,7 +155,7 @@ fn exits_of_both(value: u64) -> String {
 #[test]
 fn capabilities_come_first_and_once() {
     let (registry, _) = readings();
-    let shared = Arc::new(Shared::new(&registry, Order::Schema, None).unwrap());
+    let shared = Arc::new(Shared::new(&registry, Order::Schema, None, Budget::new()).unwrap());
     let mut session = Session::new(Arc::clone(&shared));
     let expecting = concat!(
         r#""error": {"class": "CommandNotFound", "desc": "#,
@@ -219,6 +229,22 @@ fn every_text_has_one_reply_in_order() {
     let version = replies.last().unwrap();
     assert!(version.contains(r#""package": "vmstrobe "#), "{version}");
     assert!(version.ends_with(r#", "id": {"a": [true, null], "b": 1}}"#), "{version}");
+}
+
+#[test]
+fn an_id_is_echoed_unless_it_is_long() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let mut ask = |command: &str, id: &str| {
+        one(&mut session, &format!(r#"{{"execute": "{command}", "id": "{id}"}}"#))
+    };
+    let id = "\u{7f}".repeat(MAX_ID_BYTES - 100);
+    assert!(ask("query-version", &id).ends_with(r#"\u007F\u007F"}"#));
+    let want = error(&format!("QMP input member 'id' has more than {MAX_ID_BYTES} bytes"));
+    for command in ["query-version", "nope"] {
+        assert_eq!(ask(command, &"x".repeat(MAX_ID_BYTES)), want);
+    }
+    assert!(ask("query-version", "1").ends_with(r#""id": "1"}"#));
 }
 
 /// Also when the query is ready already, by its bytes or by its arguments.
@@ -334,7 +360,7 @@ fn qemus_order_is_the_other_way_round() {
     let want = concat!(
         r#"{"return": [{"provider": "kvm", "stats": [{"name": "halt_exits", "value": 1}, "#,
         r#"{"name": "wait_hist", "value": [1, 1]}], "qom-path": "/vcpu[0]"}, "#,
-        r#"{"provider": "kvm", "stats": [{"name": "exits", "value": 2}], "#,
+        r#"{"provider": "kvm", "stats": [{"name": "exits", "value": 1}], "#,
         r#""qom-path": "/vcpu[0]"}]}"#,
     );
     let arguments = concat!(
@@ -418,6 +444,78 @@ fn objects_that_come_and_go_are_found() {
     }
 }
 
+fn error(desc: &str) -> String {
+    format!(r#"{{"error": {{"class": "GenericError", "desc": "{desc}"}}}}"#)
+}
+
+/// `providers` with so many entries, each of a name of its own that there is and one that there is
+/// not.
+fn entries(count: usize, nonce: usize) -> String {
+    let names = ["exits", "wait_hist", "halt_exits"];
+    let entry = |at: usize| {
+        let name = names[(at + nonce) % names.len()];
+        format!(r#"{{"provider": "kvm", "names": ["{name}", "x{nonce}.{at}"]}}"#)
+    };
+    (0..count).map(entry).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn all_entries_of_a_request_are_read_at_once() {
+    for order in [Order::Schema, Order::Qemu] {
+        let (registry, provider) = readings();
+        let mut session = session(&registry, order);
+        for nth in 1..=3 {
+            let entries = entries(MAX_REQUESTS, 0);
+            let ask = format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#);
+            let reply = stats(&mut session, &ask);
+            assert_eq!(reply.matches("qom-path").count(), 2 * MAX_REQUESTS);
+            assert_eq!(provider.readings.load(SeqCst), nth, "by one source");
+        }
+        let pools = session.state.shared.budget.pools();
+        assert_eq!(pools.sources.max() - pools.sources.left(), 1);
+    }
+}
+
+#[test]
+fn lists_in_a_request_are_limited() {
+    let (registry, _) = readings();
+    let mut session = session(&registry, Order::Schema);
+    let list = |count: usize| {
+        let items: Vec<String> = (0..count).map(|at| format!("\"{at}\"")).collect();
+        format!("[{}]", items.join(","))
+    };
+    let none = r#"{"return": []}"#;
+    let mut vcpus =
+        |list: &str| stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": {list}}}"#));
+    assert_eq!(vcpus(&list(MAX_VCPUS)), none);
+    let want = error(&format!("Parameter 'vcpus' has more than {MAX_VCPUS} paths"));
+    assert_eq!(vcpus(&list(MAX_VCPUS + 1)), want);
+    // Each counts once.
+    let same = vec!["\"/a\""; MAX_VALUES - 10].join(",");
+    assert_eq!(vcpus(&format!("[{same}]")), none);
+    let half = MAX_NAMES / 2;
+    let mut names = |one: usize, other: usize| {
+        let entry = |count| format!(r#"{{"provider": "kvm", "names": {}}}"#, list(count));
+        let entries = format!("{}, {}", entry(one), entry(other));
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#))
+    };
+    assert_eq!(names(half, half), none);
+    let want = error(&format!("Parameter 'providers' has more than {MAX_NAMES} names"));
+    assert_eq!(names(half, half + 1), want);
+    assert_eq!(names(MAX_NAMES + 1, 0), want);
+    let mut long = |bytes: usize| {
+        let name = "x".repeat(bytes);
+        let entries = format!(r#"{{"provider": "kvm", "names": ["{name}"]}}"#);
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#))
+    };
+    assert_eq!(long(MAX_NAMES_BYTES), none);
+    let want =
+        error(&format!("Parameter 'providers' has names of more than {MAX_NAMES_BYTES} bytes"));
+    assert_eq!(long(MAX_NAMES_BYTES + 1), want);
+    let many = format!("[{}]", vec!["0"; MAX_VALUES].join(","));
+    assert_eq!(one(&mut session, &many), error("JSON token count limit exceeded"));
+}
+
 #[test]
 fn a_connection_keeps_so_much_and_no_more() {
     let (registry, _) = readings();
@@ -426,25 +524,182 @@ fn a_connection_keeps_so_much_and_no_more() {
         stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": ["{nth}"]}}"#));
     }
     assert_eq!(session.state.queries.kept(), MAX_KEPT_QUERIES);
-    for nth in 0..MAX_KEPT_QUERIES {
-        let long = format!("{nth}").repeat(100_000);
-        stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": ["{long}"]}}"#));
-    }
-    assert!(session.state.queries.kept() <= 5, "they have 200 KB each, and the limit is 1 MiB");
-    // The one that was used last stays, whatever it takes.
-    assert!(session.state.queries.kept() >= 1);
+    // A long request is answered, and its query not kept.
+    let kept = |session: &mut Session, bytes: usize| {
+        let long = "x".repeat(bytes);
+        stats(session, &format!(r#"{{"target": "vcpu", "vcpus": ["/vcpu[0]", "{long}"]}}"#));
+        session.state.queries.kept()
+    };
+    assert_eq!(kept(&mut session, MAX_KEPT_REQUEST_BYTES), MAX_KEPT_QUERIES - 1);
+    assert_eq!(kept(&mut session, MAX_KEPT_REQUEST_BYTES - 200), MAX_KEPT_QUERIES);
 }
 
 #[test]
-fn a_reply_and_its_parts_are_limited() {
-    let words =
-        Desc { stat_type: StatType::Log2Histogram, size: u16::MAX, ..Desc::counter("hist", 0) };
+fn what_a_connection_keeps_is_counted() {
+    let (registry, budget) = (histogram(60_000), Budget::new());
+    let mut session = session_within(&registry, Order::Schema, &budget);
+    let pool = &budget.pools().query_bytes;
+    for nth in 0..MAX_KEPT_QUERIES {
+        let vcpus = format!(r#""vcpus": ["/vcpu[0]", "{nth}"]"#);
+        assert!(stats(&mut session, &format!(r#"{{"target": "vcpu", {vcpus}}}"#)).len() > 1 << 20);
+        let taken = pool.max() - pool.left();
+        assert!(taken <= MAX_KEPT_BYTES, "{taken} bytes for {nth} queries");
+    }
+    // Each has more than a ninth of the limit: 60000 words of 8 bytes.
+    assert_eq!(session.state.queries.kept(), 8);
+    drop(session);
+    assert_eq!(pool.left(), pool.max());
+}
+
+#[test]
+fn a_connection_keeps_so_many_sources_and_no_more() {
+    let registry = Registry::default();
+    for _ in 0..MAX_KEPT_SOURCES / 3 {
+        let (_, provider) = readings();
+        registry.add(provider as Arc<dyn Provider>);
+    }
+    // Each query has a third of the limit.
+    let mut session = session(&registry, Order::Schema);
+    for nth in 0..5 {
+        let entries = entries(1, nth);
+        stats(&mut session, &format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#));
+    }
+    assert_eq!(session.state.queries.kept(), 3);
+}
+
+/// 8 sources there are: while 4 are open, what is opened is closed when it was answered.
+#[test]
+fn what_others_need_is_given_back_and_everybody_is_answered() {
+    let (registry, _) = readings();
+    let budget = Budget::of(Some(64), 1);
+    let sources = &budget.pools().sources;
+    assert_eq!(sources.max(), 8);
+    let mut hogs: Vec<Session> =
+        (0..3).map(|_| session_within(&registry, Order::Schema, &budget)).collect();
+    for nth in 0..10 {
+        for hog in &mut hogs {
+            let entries = entries(2, nth);
+            let ask = format!(r#"{{"target": "vcpu", "providers": [{entries}]}}"#);
+            assert_eq!(stats(hog, &ask).matches("qom-path").count(), 4);
+            assert!(sources.left() >= 4, "half of them are for others");
+        }
+    }
+    assert_eq!(sources.left(), 4);
+    let mut another = session_within(&registry, Order::Schema, &budget);
+    for _ in 0..3 {
+        assert_eq!(stats(&mut another, EXITS).matches("qom-path").count(), 2);
+    }
+    assert_eq!(another.state.queries.kept(), 0);
+    // Nobody keeps anything: then it may.
+    drop(hogs);
+    stats(&mut another, EXITS);
+    assert_eq!((another.state.queries.kept(), sources.left()), (1, 7));
+    // A request that there is nothing left for says so; what is kept is still answered.
+    let _all = sources.take(7).unwrap();
+    let reply = stats(&mut another, r#"{"target": "cryptodev"}"#);
+    let want = "queries may have 8 sources open in all, and this one needs 1, and others have too \
+                many: ask again, or for less";
+    assert_eq!(reply, error(want));
+    assert_eq!(stats(&mut another, EXITS).matches("qom-path").count(), 2);
+}
+
+/// A vCPU with a histogram of so many buckets.
+fn histogram(size: u16) -> Registry {
+    let words = Desc { stat_type: StatType::Log2Histogram, size, ..Desc::counter("h", 0) };
     let schemas = vec![Schema::new("kvm", Target::Vcpu, vec![words])];
     let (objects, readings) = (Mutex::default(), Arc::new(AtomicU64::new(u64::MAX / 2)));
     let provider = Arc::new(Readings { schemas, objects, readings, is_busy: false.into() });
     provider.set(&[(0, 0, RowState::Good)]);
     let registry = Registry::default();
     registry.add(provider as Arc<dyn Provider>);
+    registry
+}
+
+#[test]
+fn replies_of_all_clients_share_what_there_is() {
+    let registry = histogram(60_000);
+    let budget = Budget::new();
+    let bytes = &budget.pools().reply_bytes;
+    let mut session = session_within(&registry, Order::Schema, &budget);
+    let ask = r#"{"target": "vcpu"}"#;
+    assert!(stats(&mut session, ask).len() > 1 << 20);
+    let taken = bytes.max() - bytes.left();
+    assert!(taken > 900_000, "{taken}");
+    let others = bytes.take(bytes.left()).unwrap();
+    let mut another = session_within(&registry, Order::Schema, &budget);
+    let refused = stats(&mut another, ask);
+    assert!(refused.contains("too many are taken for one of up to"), "{refused}");
+    assert!(!stats(&mut another, r#"{"target": "vm"}"#).contains("error"), "a little is free");
+    drop(others);
+    assert!(stats(&mut another, ask).len() > 1 << 20);
+}
+
+#[test]
+fn large_texts_wait_for_each_other_and_long_ones_for_few() {
+    let (registry, _) = readings();
+    let budget = Budget::new();
+    let pools = budget.pools();
+    let mut session = session_within(&registry, Order::Schema, &budget);
+    let text = |bytes: usize| format!(r#"{{"execute": "{}"}}"#, "x".repeat(bytes));
+    let other = pools.large_texts.take(pools.large_texts.max()).unwrap();
+    assert!(one(&mut session, &text(LARGE_TEXT_BYTES / 2)).contains("CommandNotFound"));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| one(&mut session, &text(LARGE_TEXT_BYTES)));
+        thread::sleep(Duration::from_millis(50));
+        assert!(!waiting.is_finished(), "another is being answered");
+        drop(other);
+        assert!(waiting.join().unwrap().contains("CommandNotFound"));
+    });
+    // Received in pieces.
+    let (text, mut out) = (text(4 * LONG_REQUEST_BYTES), Vec::new());
+    let mut push = |session: &mut Session, bytes: &str| {
+        session.make_room(&mut out);
+        session.push(bytes.as_bytes());
+        while session.answer_next(&mut out) {}
+        String::from_utf8(std::mem::take(&mut out)).unwrap()
+    };
+    let (start, end) = text.split_at(2 * LONG_REQUEST_BYTES);
+    assert_eq!(push(&mut session, start), "");
+    assert_eq!(push(&mut session, &end[..10]), "");
+    assert_eq!(pools.long_requests.max() - pools.long_requests.left(), 1);
+    assert!(push(&mut session, &end[10..]).contains("CommandNotFound"));
+    assert!(push(&mut session, " ").is_empty());
+    assert_eq!(pools.long_requests.max(), pools.long_requests.left());
+    let _others = pools.long_requests.take(pools.long_requests.max()).unwrap();
+    assert_eq!(push(&mut session, start), "");
+    let refused = push(&mut session, end);
+    assert!(refused.contains("are being received, as many as may be"), "{refused}");
+    assert_eq!(refused.lines().count(), 1, "the rest of it is not taken for a request");
+    assert!(push(&mut session, r#"{"execute": "query-version"}"#).contains("return"));
+}
+
+#[test]
+fn streams_take_no_more_than_half_of_the_cpus() {
+    let (registry, _) = readings();
+    let (budget, third) = (Budget::of(None, 2), BUSY_HZ / 3);
+    let subscribe = |session: &mut Session, rate: usize| {
+        let arguments = format!(r#"{{"target": "vcpu", "rate": {rate}}}"#);
+        one(session, &format!(r#"{{"execute": "stats-subscribe", "arguments": {arguments}}}"#))
+    };
+    // Of two servers, and beside what is left by one, the rest is for the other.
+    let [mut one, mut other] = [(); 2].map(|()| session_within(&registry, Order::Schema, &budget));
+    assert!(subscribe(&mut one, 2 * third).contains("return"));
+    assert!(subscribe(&mut other, third).contains("return"));
+    let refused = subscribe(&mut other, third);
+    let limit = format!("all streams may take {BUSY_HZ} samples a second");
+    assert!(refused.contains(&limit) && refused.contains("and 2 are left"), "{refused}");
+    drop(one);
+    // The fastest counts as one that keeps a CPU busy.
+    assert!(!subscribe(&mut other, 1_000_000).contains("return"));
+    drop(other);
+    let mut alone = session_within(&registry, Order::Schema, &budget);
+    assert!(subscribe(&mut alone, 1_000_000).contains("return"));
+    assert!(!subscribe(&mut alone, 1).contains("return"));
+}
+
+#[test]
+fn a_reply_and_its_parts_are_limited() {
+    let registry = histogram(u16::MAX);
     let mut session = session(&registry, Order::Schema);
     let mut ask = |entries: usize| {
         let entries = vec![r#"{"provider": "kvm"}"#; entries].join(", ");

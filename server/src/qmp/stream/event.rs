@@ -18,7 +18,7 @@ pub(super) struct Subscribed<'a> {
     pub(super) layout: &'a Layout,
 }
 
-/// What an event `STATS_SAMPLES` says beside its samples.
+/// The members of an event `STATS_SAMPLES` besides its samples.
 pub(super) struct Batch {
     pub(super) subscription: u64,
     pub(super) generation: u64,

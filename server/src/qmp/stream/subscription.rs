@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Filter, Layout, Registry, Result, Snapshot};
+use vmstrobe_core::{Filter, Layout, Registry, Result, Snapshot, WORD_BYTES};
 use vmstrobe_sampler::{
     Control, Fanout, MAX_QUEUE_SAMPLES, Recorder, Roster, Running, Sampler, Subscriber, Sweep,
     Timing, Watch,
@@ -18,6 +18,7 @@ use vmstrobe_sampler::{
 use super::Seat;
 use super::event::{self, Batch};
 use crate::qmp::inventory::LOOK_PERIOD;
+use crate::qmp::query::cost::Cost;
 
 /// The longest time between two looks into the queue, however large the batch: so late at most is
 /// told what came or went.
@@ -33,7 +34,7 @@ const QUEUE_SAMPLES_MIN: usize = 8;
 /// An event with so many bytes takes no more samples, though its batch be larger.
 pub(super) const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// What was asked for.
+/// The arguments of `stats-subscribe`, checked.
 pub(super) struct Ask {
     pub(super) filter: Filter,
     pub(super) rate_hz: u32,
@@ -58,7 +59,8 @@ pub(super) struct Subscription {
     pending: Pending,
     samples: Subscriber,
     control: Control,
-    // From here on dropped in this order: nobody looks, then nobody ticks, then there is a seat.
+    // From here on dropped in this order: nobody looks, then nobody ticks, then others may have
+    // what it took.
     _watch: Watch,
     _running: Running,
     _seat: Seat,
@@ -201,7 +203,8 @@ fn until_complete(period: Duration, batch: usize, depth: usize, samples: usize) 
     (period * ticks).min(DRAIN_PERIOD_MAX.max(period)) + SETTLING_TIME
 }
 
-/// What there is now. A provider that cannot say is left out as long as there are others.
+/// Opens the objects that there are now. A provider that fails to list its objects is left out,
+/// unless no other has any.
 fn open(roster: &mut Roster) -> Result<Sweep> {
     match roster.refresh() {
         (Some(sweep), _) => Ok(sweep),
@@ -209,6 +212,15 @@ fn open(roster: &mut Roster) -> Result<Sweep> {
         // and says so again.
         (None, _) => roster.open(),
     }
+}
+
+/// The most memory that a subscription takes: its sources, its queue, and the samples that wait to
+/// be an event or to be sent.
+pub(super) fn queue_bytes(ask: &Ask, cost: &Cost) -> usize {
+    let snapshots = queue_depth(ask.rate_hz, cost.words) + QUEUE_SAMPLES_MIN;
+    let snapshot_bytes = size_of::<Snapshot>() + cost.words * WORD_BYTES;
+    let batch_bytes = ask.batch.saturating_mul(cost.reply_bytes).min(MAX_EVENT_BYTES);
+    cost.bytes + snapshots * snapshot_bytes + 2 * (batch_bytes + cost.reply_bytes)
 }
 
 /// How deep a queue of samples of so many words is.
@@ -219,7 +231,7 @@ fn queue_depth(rate_hz: u32, words: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{StreamSeats, tests::Numbers};
+    use super::super::tests::Numbers;
     use super::*;
     use serde_json::Value as Json;
     use vmstrobe_core::{Object, ReadPlan, RowState, Schema, Target};
@@ -227,7 +239,7 @@ mod tests {
     /// A subscription whose sampler is too slow to be in the way.
     fn subscription(batch: usize) -> Subscription {
         let ask = Ask { filter: Filter::all(Target::Vcpu), rate_hz: 1, batch };
-        let seat = StreamSeats::new().take().unwrap();
+        let seat = Seat { _leases: Vec::new() };
         let registry = Numbers::new(1, 1).registry();
         let (mut subscription, layout) = Subscription::start(7, &registry, ask, seat).unwrap();
         assert_eq!(layout.generation(), 1);
@@ -258,8 +270,8 @@ mod tests {
         snapshot
     }
 
-    /// What is written when these ticks have been taken, up to the last whole event: of each event
-    /// its generation, losses and ticks.
+    /// Takes these ticks, and returns the generation, losses and ticks of each event that is
+    /// complete then.
     fn taken(
         subscription: &mut Subscription,
         samples: &[(&Arc<Layout>, u64)],

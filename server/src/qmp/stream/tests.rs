@@ -1,6 +1,7 @@
 //! Subscriptions of a provider in memory, with their threads: what comes, what is lost, what ends.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use vmstrobe_core::{
 
 use super::*;
 use crate::json;
+use crate::qmp::budget::Budget;
 use crate::qmp::value::{self, Value};
 
 /// How long a test waits for what must come.
@@ -53,7 +55,7 @@ impl Numbers {
     }
 
     fn shared(self: &Arc<Self>) -> Shared {
-        Shared::new(&self.registry(), Order::Qemu, None).unwrap()
+        Shared::new(&self.registry(), Order::Qemu, None, Budget::new()).unwrap()
     }
 }
 
@@ -111,7 +113,8 @@ fn subscribe(
 ) -> std::result::Result<String, String> {
     let Ok(Value::Dict(dict)) = value::parse(arguments.as_bytes()) else { panic!("{arguments}") };
     let mut out = Vec::new();
-    let done = streams.subscribe(shared, &dict, &mut out);
+    let mut room = Room::new(&shared.budget.pools().reply_bytes);
+    let done = streams.subscribe(shared, &dict, &mut room, &mut out);
     done.map(|()| String::from_utf8(out).unwrap()).map_err(|refusal| refusal.desc)
 }
 
@@ -352,7 +355,7 @@ fn a_connection_and_a_server_have_so_many_subscriptions() {
     subscribe(&mut another, &shared, ask).unwrap();
     subscribe(&mut another, &shared, ask).unwrap_err();
     drop(connections);
-    assert_eq!(shared.seats.0.load(SeqCst), MAX_SERVER_SUBSCRIPTIONS - 1);
+    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS - 1);
 }
 
 #[test]
@@ -386,7 +389,7 @@ fn threads_and_sources_end_with_the_connection() {
     drop(streams);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(numbers.sources.load(SeqCst), 0);
-    assert_eq!(shared.seats.0.load(SeqCst), MAX_SERVER_SUBSCRIPTIONS);
+    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS);
 }
 
 /// Parsing a line and writing it in QEMU's order changes nothing.

@@ -2,9 +2,12 @@
 //! single quotes, the escape `\'`, and the integer -0, which is 0.
 //!
 //! Invariant: what is no JSON in either way is refused, and reading takes no more than a constant
-//! times the text's length (times its logarithm, for the keys of large objects).
+//! times the text's length (times its logarithm, for the keys of large objects). A text has at most
+//! [`MAX_VALUES`] values, because a value takes far more memory than the 2 bytes that it can be
+//! written in.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserializer;
@@ -13,31 +16,52 @@ use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 use super::{Dict, Value};
 use crate::qmp::refusal::Refusal;
 
+/// The most values in one text, each list and each object one more. QEMU takes 2 Mi tokens; of what
+/// can be asked for, a list of paths of vCPUs is the longest, and that has half of this. A value
+/// takes up to 140 bytes, so all of them up to 2.5 MiB.
+pub(in crate::qmp) const MAX_VALUES: usize = 1 << 14;
 /// Up to how many members of an object are compared each with each.
 pub(super) const FEW_MEMBERS: usize = 16;
 
 /// Reads one JSON text.
 ///
 /// # Errors
-/// GenericError `JSON parse error, ...` if it is none, or an object in it has a key twice.
+/// GenericError `JSON parse error, ...` if it is none, or an object in it has a key twice; or that
+/// it has more than [`MAX_VALUES`] values.
 pub(in crate::qmp) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
     // What is rarely sent is looked for only where the usual way has failed.
-    read(text, Any { has_minus_zero: false }).or_else(|_| {
-        let any = Any { has_minus_zero: true };
-        let value = match standard(text) {
-            None => read(text, any),
-            Some(standard) => read(&standard, any).map(Value::into_owned),
-        };
-        value.map_err(|error| Refusal::generic(format!("JSON parse error, {}", reason(&error))))
+    let usual = match read(text, false) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let value = match (usual, standard(text)) {
+        (Failure::TooManyValues, _) => Err(Failure::TooManyValues),
+        (Failure::Json(_), None) => read(text, true),
+        (Failure::Json(_), Some(standard)) => read(&standard, true).map(Value::into_owned),
+    };
+    value.map_err(|failure| match failure {
+        Failure::TooManyValues => Refusal::generic("JSON token count limit exceeded"),
+        Failure::Json(error) => Refusal::generic(format!("JSON parse error, {}", reason(&error))),
     })
 }
 
-fn read(text: &[u8], any: Any) -> Result<Value<'_>, serde_json::Error> {
+/// Why a text was not read.
+enum Failure {
+    /// It has more than [`MAX_VALUES`].
+    TooManyValues,
+    Json(serde_json::Error),
+}
+
+fn read(text: &[u8], has_minus_zero: bool) -> Result<Value<'_>, Failure> {
+    let left = Cell::new(Some(MAX_VALUES));
     let mut json = serde_json::Deserializer::from_slice(text);
     json.disable_recursion_limit();
-    let value = any.deserialize(&mut json)?;
-    json.end()?;
-    Ok(value)
+    let value = Any { has_minus_zero, left: &left }.deserialize(&mut json);
+    let value = value.and_then(|value| json.end().map(|()| value));
+    value.map_err(|error| match left.get() {
+        None => Failure::TooManyValues,
+        Some(_) => Failure::Json(error),
+    })
 }
 
 /// Why a text cannot be read. A key that is there twice needs no place, and QEMU gives none.
@@ -51,20 +75,26 @@ fn reason(error: &serde_json::Error) -> String {
 
 /// Any value at all.
 #[derive(Clone, Copy)]
-struct Any {
+struct Any<'c> {
     /// A double may be -0. It is all that tells an integer -0 in the text from a -0.0.
     has_minus_zero: bool,
+    /// How many more values there may be; `None` if there was one more than that.
+    left: &'c Cell<Option<usize>>,
 }
 
-impl<'de> DeserializeSeed<'de> for Any {
+impl<'de> DeserializeSeed<'de> for Any<'_> {
     type Value = Value<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<Value<'de>, D::Error> {
+        self.left.set(self.left.get().and_then(|left| left.checked_sub(1)));
+        if self.left.get().is_none() {
+            return Err(D::Error::custom("too many values"));
+        }
         json.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Any {
+impl<'de> Visitor<'de> for Any<'_> {
     type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

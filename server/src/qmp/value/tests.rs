@@ -2,11 +2,11 @@
 
 use std::thread;
 
-use super::read::FEW_MEMBERS;
+use super::read::{FEW_MEMBERS, MAX_VALUES};
 use super::*;
 use crate::qmp::framer::MAX_NESTING;
 
-/// What threads of the standard library have, unless told otherwise.
+/// The default stack size of a thread of the standard library, in bytes.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
 
 fn echo(text: &str) -> String {
@@ -213,12 +213,26 @@ fn a_key_is_had_once_at_every_level() {
 
 #[test]
 fn many_members_take_no_quadratic_time() {
-    // As many as fit a text; compared each with each they would take a minute.
-    let members: Vec<_> = (0..90_000).map(|n| format!("\"{n}\":0")).collect();
+    // As many as a text may have; compared each with each they would take seconds.
+    let members: Vec<_> = (1..MAX_VALUES).map(|n| format!("\"{n}\":0")).collect();
     let text = format!("{{{}}}", members.join(","));
     let Ok(Value::Dict(dict)) = parse(text.as_bytes()) else { panic!("it is an object") };
-    assert_eq!(dict.len(), 90_000);
+    assert_eq!(dict.len(), MAX_VALUES - 1);
     assert_eq!(serde_json::to_string(&dict).unwrap().len(), text.len());
+}
+
+#[test]
+fn a_text_has_so_many_values_and_no_more() {
+    let list = |count: usize| format!("[{}]", vec!["0"; count].join(","));
+    assert!(parse(list(MAX_VALUES - 1).as_bytes()).is_ok());
+    let empty = format!("[{}]", vec!["{}"; MAX_VALUES - 1].join(","));
+    assert!(parse(empty.as_bytes()).is_ok());
+    let too_many = "JSON token count limit exceeded";
+    assert_eq!(refusal(list(MAX_VALUES).as_bytes()), too_many);
+    // Also in QEMU's own dialect, and whatever is wrong behind them.
+    let dialect = list(MAX_VALUES).replacen('0', "'0'", 1);
+    assert_eq!(refusal(dialect.as_bytes()), too_many);
+    assert_eq!(refusal(format!("{}]", list(MAX_VALUES)).as_bytes()), too_many);
 }
 
 #[test]

@@ -1,16 +1,20 @@
-//! Which fd of each object is borrowed, and for how long it is looked at first.
+//! Tests of which fd of each object is borrowed, and of how long a new one is observed first.
 
 use std::cell::Cell;
 use std::os::fd::RawFd;
 
 use super::*;
-use crate::kvm::proc::KvmLink;
+use crate::host::KvmLink;
 use crate::kvm::scan::tests::vms_of;
 
-/// What is wanted of the VMs of a compact text, as in the scan's tests: path and fd, and behind a
-/// bar the fd that is taken if that one does not stay.
+const BOTH: Which = Which { stats: true, plain: true };
+
+/// Checks the fds that are wanted of the VMs in `links`, a compact text as in the scan's tests.
+/// Each of `want` is a path and an fd, with a bar and the fd that is taken if that one does not
+/// stay.
 fn check(links: &str, plain_too: bool, held: &[RawFd], want: &[&str]) {
-    let got = wanted(&vms_of(links), "x", plain_too, |(fd, _)| held.contains(&fd));
+    let which = Which { stats: true, plain: plain_too };
+    let got = wanted(&vms_of(links), "x", which, |(fd, _)| held.contains(&fd));
     let got: Vec<String> = got
         .iter()
         .map(|Wanted { place, or_else, path }| {
@@ -28,6 +32,16 @@ fn only_stats_fds_are_wanted_where_no_other_can_be_read() {
     check("v c0 c1", false, &[], &[]);
     // One that was held by its own is given up.
     check("v c0 c1", false, &[10, 11], &[]);
+}
+
+#[test]
+fn where_no_stats_fd_may_be_held_the_objects_own_is() {
+    let which = |plain| Which { stats: false, plain };
+    let places = |which| -> Vec<RawFd> {
+        wanted(&vms_of("v S c0 s0"), "x", which, |_| false).iter().map(|w| w.place.0).collect()
+    };
+    assert_eq!(places(which(true)), [10, 12]);
+    assert!(places(which(false)).is_empty());
 }
 
 #[test]
@@ -53,7 +67,7 @@ fn an_object_that_is_held_by_its_own_fd_stays_so() {
     check("v v c0", true, &[11], &["x 11", "x/vcpu[0] 12"]);
 }
 
-/// Each stays for so many looks.
+/// New fds that are not there at each of the looks are left out.
 #[test]
 fn what_is_open_for_a_moment_is_left_out() {
     let all = LOOK_PAUSES.len();
@@ -63,23 +77,29 @@ fn what_is_open_for_a_moment_is_left_out() {
         let wanted = |&fd| Wanted { place: place(fd), or_else: None, path: String::new() };
         fds.iter().map(wanted).collect()
     };
-    let mut left = wanted(&[0, 1, 2, 3, 4, known]);
-    let is_known = |(fd, _)| fd as usize == known;
+    let mut left = [wanted(&[0, 1, 2, 3, 4, known]), wanted(&[known])];
+    let is_known = |_, (fd, _)| fd as usize == known;
     let wait = |pause| {
         assert_eq!(pause, LOOK_PAUSES[looks.get()]);
         looks.set(looks.get() + 1);
     };
-    leave_passing(&mut left, is_known, wait, |(fd, _)| stays[fd as usize] >= looks.get());
-    assert_eq!((left, looks.get()), (wanted(&[3, 4, known]), all));
-    let mut left = wanted(&[known]);
-    leave_passing(&mut left, is_known, |_| panic!("nothing is new"), |_| false);
-    assert_eq!(left, wanted(&[known]));
+    let look = |at| -> HashSet<Place> {
+        assert_eq!(at, 0, "nothing of the other is new");
+        let there = (0..).zip(stays).filter(|(_, stays)| *stays >= looks.get());
+        there.map(|(fd, _)| (fd, KvmLink::VmStats)).collect()
+    };
+    leave_passing(&mut left, is_known, wait, look);
+    assert_eq!((left, looks.get()), ([wanted(&[3, 4, known]), wanted(&[known])], all));
+    let mut left = [wanted(&[known])];
+    leave_passing(&mut left, is_known, |_| panic!("nothing is new"), look);
+    assert_eq!(left, [wanted(&[known])]);
 }
 
 #[test]
 fn the_objects_own_takes_the_place_of_what_is_open_for_a_moment() {
     let all = LOOK_PAUSES.len();
-    // How many looks the stats fd and the vCPU's own stay, and which is left.
+    // The number of looks for which the stats fd and the vCPU's own fd stay, and the fd that is
+    // left.
     for (stats, own, want) in [
         (all, all, Some((12, KvmLink::VcpuStats(0)))),
         (all, 0, Some((12, KvmLink::VcpuStats(0)))),
@@ -88,13 +108,18 @@ fn the_objects_own_takes_the_place_of_what_is_open_for_a_moment() {
         (0, all - 1, None),
     ] {
         let looks = Cell::new(0);
-        let mut left = wanted(&vms_of("v c0 s0"), "x", true, |_| false);
-        let is_there = |(fd, _)| match fd {
-            11 => own >= looks.get(),
-            12 => stats >= looks.get(),
-            _ => true,
+        let mut left = wanted(&vms_of("v c0 s0"), "x", BOTH, |_| false);
+        let wait = |_| looks.set(looks.get() + 1);
+        let look = |_| {
+            let there = [
+                (usize::MAX, (10, KvmLink::Vm)),
+                (own, (11, KvmLink::Vcpu(0))),
+                (stats, (12, KvmLink::VcpuStats(0))),
+            ];
+            let there = there.into_iter().filter(|(stays, _)| *stays >= looks.get());
+            there.map(|(_, place)| place).collect()
         };
-        leave_passing(&mut left, |_| false, |_| looks.set(looks.get() + 1), is_there);
+        leave_passing(std::slice::from_mut(&mut left), |_, _| false, wait, look);
         let vcpu = left.iter().find(|wanted| wanted.path == "/vm/x/vcpu[0]");
         assert_eq!(vcpu.map(|wanted| wanted.place), want);
         assert_eq!(left[0].place, (10, KvmLink::Vm));

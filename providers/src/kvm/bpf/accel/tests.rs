@@ -1,4 +1,4 @@
-//! What users are told, and what a process without privileges is told.
+//! Tests of the states and errors that users see, also in a process without privileges.
 
 use std::env;
 use std::ffi::OsStr;
@@ -10,10 +10,10 @@ use crate::tests::require;
 
 impl Accel {
     /// As if this were what had been found out when it was tried.
-    pub(in crate::kvm::bpf) fn tried(mode: AccelMode, kernel: Result<Kernel>) -> Self {
+    pub(in crate::kvm::bpf) fn as_tried(mode: AccelMode, kernel: Result<Kernel>) -> Self {
         let accel = Self::new(mode);
         let kernel = kernel.map(Arc::new).map_err(|error| (error.kind(), with_causes(&error)));
-        accel.inner.kernel.set(kernel).unwrap();
+        *accel.tried() = Some(kernel);
         accel
     }
 }
@@ -42,7 +42,7 @@ fn off_is_never_tried() {
         assert_eq!(error.to_string(), "the kernel-side tick is switched off");
     }
     assert!(!accel.is_open() && accel.warnings().is_empty());
-    assert!(accel.inner.kernel.get().is_none());
+    assert!(accel.tried().is_none());
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn it_is_tried_once_by_all_clones() {
 fn a_refusal_stays_with_its_causes() {
     let cause = std::io::Error::other("the cause");
     let refused = Error::caused(ErrorKind::Denied, "no rights", cause);
-    let accel = Accel::tried(AccelMode::Require, Err(refused));
+    let accel = Accel::as_tried(AccelMode::Require, Err(refused));
     for _ in 0..2 {
         let error = accel.check().unwrap_err();
         assert_eq!(
@@ -117,4 +117,13 @@ fn without_privileges_it_is_denied() {
     let program = env::current_exe().unwrap();
     let said = run(&[program.as_ref(), "--exact".as_ref(), UNPRIVILEGED.as_ref()]).unwrap();
     assert!(said.contains("1 passed"), "{said}");
+}
+
+#[test]
+fn what_may_pass_is_tried_again() {
+    for (kind, is_again) in [(ErrorKind::Io, true), (ErrorKind::Denied, false)] {
+        let accel = Accel::as_tried(AccelMode::Auto, Err(Error::new(kind, "as it was")));
+        let is_known = accel.check().is_err_and(|error| error.to_string() == "as it was");
+        assert_eq!(is_known, !is_again, "{kind:?}");
+    }
 }

@@ -94,7 +94,7 @@ impl From<i32> for Operand {
     }
 }
 
-/// Which helper this word calls, if it is a call of one.
+/// Returns the id of the helper that this word calls, if it is a call of one.
 pub(crate) fn helper_of(word: u64) -> Option<i32> {
     let [code, regs, _, _, imm @ ..] = word.to_ne_bytes();
     // Of which the destination must be zero: the source says who is called.

@@ -1,4 +1,4 @@
-//! What is compared with what, and when. What comes of it is told in `source::tests`.
+//! Tests of which words an audit compares, and when. `source::tests` has those of its outcome.
 
 use vmstrobe_core::{Desc, Mask, Schema, Target};
 

@@ -18,7 +18,7 @@ const HEAD_BYTES: usize = 12;
 /// Bytes of a `struct btf_layout`.
 const LAYOUT_BYTES: usize = 4;
 
-/// What a record is: `BTF_KIND_*`.
+/// The kinds of records: the kernel's `BTF_KIND_*`.
 pub(super) mod kind {
     pub(crate) const INT: u8 = 1;
     pub(crate) const PTR: u8 = 2;
@@ -44,7 +44,7 @@ pub(super) mod kind {
 /// One file, or nothing of a file that is not there.
 #[derive(Default)]
 pub(super) struct Part<'a> {
-    /// Whose types they are, for errors.
+    /// The owner of the types, as errors name it.
     owner: &'static str,
     types: &'a [u8],
     /// Each ends with a NUL.
@@ -56,14 +56,14 @@ pub(super) struct Part<'a> {
 /// A record: its `struct btf_type`, and what comes with it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'a> {
-    /// Where its name is among the strings.
+    /// The offset of its name in vmlinux's strings, continued by the module's.
     pub(super) name: u32,
     pub(super) kind: u8,
     /// `kind_flag`: of a struct, that offsets carry the width of bitfields.
     pub(super) has_flag: bool,
     /// By its kind, the bytes of a value or another type's id.
     pub(super) size_or_type: u32,
-    /// What comes behind: members, parameters, values.
+    /// The bytes behind its `struct btf_type`: members, parameters, values.
     pub(super) rest: &'a [u8],
 }
 

@@ -691,7 +691,7 @@ fn readable(file: &str) -> Option<Vec<u8>> {
     None
 }
 
-/// What the reader of statistics will ask, and what lies there in every kernel.
+/// Members that the BPF programs need, and the shape of each in every kernel.
 const ASKED: &[(&str, &[&str], Shape)] = &[
     ("task_struct", &["files"], Shape::Pointer),
     ("files_struct", &["fdt"], Shape::Pointer),

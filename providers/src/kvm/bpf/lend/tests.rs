@@ -1,5 +1,5 @@
-//! What is lent of an [`Accel`], and what becomes of it at the other end; and arrays that are no
-//! frames in the hands of a lender.
+//! Tests of the frames that an [`Accel`] lends, as a borrower sees them, and of lenders that send
+//! arrays which are no frames.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -133,7 +133,7 @@ fn who_has_a_frame_reads_what_the_source_did() {
     let after = frame.read(&mut words, &mut states).unwrap();
     assert!(before.end_ns <= after.begin_ns && after.begin_ns < after.end_ns);
     assert_eq!(source.read_ns(), Some(after.begin_ns..after.end_ns));
-    // What was read last stays there.
+    // The last values stay there.
     drop(source);
     assert_eq!(frame.read(&mut words, &mut states), Ok(after));
 }

@@ -7,7 +7,7 @@ fn real() -> Offsets {
     Offsets::read(Path::new(BTF_DIR)).unwrap()
 }
 
-/// What is said of such a description.
+/// Returns the error with which such a description is refused.
 #[track_caller]
 fn refused(dir: &BtfDir) -> (ErrorKind, String) {
     let error = Offsets::read(dir.path()).unwrap_err();

@@ -1,4 +1,4 @@
-//! Which way is taken when, and that both read the same.
+//! Tests of when rows are read by pread and when by the program, and that both read the same.
 
 use std::path::Path;
 use std::thread;
@@ -168,7 +168,7 @@ fn of_refused_steps(mode: AccelMode) -> Accel {
     let step =
         Step { looping: Loop::Bounded, access: Access::Cast(Cast { kfunc: 1, struct_id: 1 }) };
     let kernel = Kernel::prove(Path::new(BTF_DIR)).unwrap();
-    Accel::tried(mode, Ok(kernel.with_steps(vec![step, step])))
+    Accel::as_tried(mode, Ok(kernel.with_steps(vec![step, step])))
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn what_was_refused_is_read_by_pread_or_an_error() {
     let Some(_) = kernel() else { return };
     let refused = || Error::new(ErrorKind::Denied, "no rights");
     for mode in [AccelMode::Auto, AccelMode::Needed, AccelMode::Require] {
-        let guests = Guests::new(1, Accel::tried(mode, Err(refused())));
+        let guests = Guests::new(1, Accel::as_tried(mode, Err(refused())));
         let rows = repeated(&guests.stats(Subject::Vcpu), 20);
         let plan = all(rows[0].as_ref().unwrap().schema());
         match open(&guests, &plan, &rows) {
@@ -252,7 +252,7 @@ fn more_rows_than_a_program_can_have_are_several_sources() {
     let Some(mut types) = Types::read() else { return };
     let kernel = Kernel::prove(types.rename("bpf_rdonly_cast").dir().path()).unwrap();
     let most = kernel.step().rows_max();
-    let guests = Guests::new(3, Accel::tried(AccelMode::Auto, Ok(kernel)));
+    let guests = Guests::new(3, Accel::as_tried(AccelMode::Auto, Ok(kernel)));
     let schema = guests.opener.accel().vcpu_schema().unwrap();
     let plain = guests.plain(Subject::Vcpu, &schema);
     let stats = guests.stats(Subject::Vcpu);

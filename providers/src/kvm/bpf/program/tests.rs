@@ -366,7 +366,7 @@ fn all_stores_go_to_the_frame_or_the_stack() {
                 assert!(to == 9 && off >= 0 || is_stacks, "{}", line.text);
                 stores += usize::from(to == 9);
             }
-            // What helpers write to: the row, or the stack.
+            // The helper writes to the row, or to the stack.
             if line.text == "call probe_read_kernel" {
                 let to = lines[..at].iter().rfind(|line| line.text.starts_with("r1 = ")).unwrap();
                 assert!(["r1 = r9", "r1 = r10"].contains(&&*to.text), "{}", to.text);

@@ -33,7 +33,7 @@ pub(in crate::kvm::bpf) fn image() -> Vec<u64> {
     Frame::image(&plan, Shape::Row, &objects, 1).unwrap()
 }
 
-/// Where the row of that number is.
+/// Returns the index of the first word of the row with that number.
 pub(in crate::kvm::bpf) fn row(image: &[u64], at: usize) -> usize {
     image[FIRST_ROW] as usize + at * image[ROW_WORDS] as usize
 }

@@ -1,4 +1,4 @@
-//! What is taken for KVM's and what is not; and what nobody but the program can do to the array.
+//! Tests of which files are taken for KVM's, and that only the program can write the array.
 
 use std::fs::File;
 
@@ -11,9 +11,8 @@ use std::sync::Arc;
 use super::*;
 use crate::fd::KvmFd;
 use crate::kvm::bpf::asm::{HELPERS, helper_of};
-use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::tests::listing::{Line, is_all_reached, lines, listing};
-use crate::kvm::bpf::tests::{Guests, file, kernel_and_offsets};
+use crate::kvm::bpf::tests::{Guests, file, kernel_and_offsets, kinds, reference};
 use crate::kvm::{Accel, bpf::offsets::BTF_DIR};
 
 const SUBJECTS: [Subject; 3] = [Subject::Vm, Subject::Vcpu, Subject::Thread];
@@ -26,14 +25,13 @@ fn refused(result: Result<()>, what: &str) {
 }
 
 /// Fills an array of one slot with that file.
-fn fill(kernel: &Kernel, offsets: &Offsets, subject: Subject, file: KvmFile<'_>) -> Result<()> {
-    let known = kernel.reference().files(subject);
-    Slots::new(1).unwrap().fill(offsets, subject, known, &[Some(file)])
+fn fill(kinds: &Kinds, offsets: &Offsets, subject: Subject, file: KvmFile<'_>) -> Result<()> {
+    Slots::new(1).unwrap().fill(offsets, subject, kinds, &[Some(file)])
 }
 
 #[test]
 fn what_is_not_kvms_is_refused() {
-    let Some((kernel, offsets)) = kernel_and_offsets() else { return };
+    let Some((_, offsets)) = kernel_and_offsets() else { return };
     let null = File::open("/dev/null").unwrap();
     let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let map = ArrayMap::create("test", 8, ArrayUse::Mapped).unwrap();
@@ -42,7 +40,7 @@ fn what_is_not_kvms_is_refused() {
         for fd in [null.as_fd(), event.as_fd(), map.as_fd(), kvm.as_fd()] {
             for (is_plain, what) in [(false, "a stats fd"), (true, "a plain descriptor")] {
                 let what = format!("{what} was not found from within the kernel: it is not KVM's");
-                refused(fill(&kernel, offsets, subject, KvmFile { fd, is_plain }), &what);
+                refused(fill(&kinds(offsets), offsets, subject, KvmFile { fd, is_plain }), &what);
             }
         }
     }
@@ -56,7 +54,7 @@ fn each_kind_of_kvms_is_told_from_the_others() {
     let [vm, vcpu] = [Subject::Vm, Subject::Vcpu]
         .map(|subject| [guests.stats(subject).remove(0), guests.plain(subject, schema).remove(0)]);
     let is_taken = |subject, fd: &Arc<KvmFd>, is_plain| {
-        fill(&kernel, offsets, subject, KvmFile { is_plain, ..file(fd) }).is_ok()
+        fill(&kinds(offsets), offsets, subject, KvmFile { is_plain, ..file(fd) }).is_ok()
     };
     for subject in SUBJECTS {
         let (own, other) = if subject == Subject::Vm { (&vm, &vcpu) } else { (&vcpu, &vm) };
@@ -71,15 +69,16 @@ fn each_kind_of_kvms_is_told_from_the_others() {
 /// The program itself is told what no `KvmFile` can say.
 #[test]
 fn numbers_that_are_no_open_descriptor_are_refused() {
-    let Some((kernel, offsets)) = kernel_and_offsets() else { return };
+    let Some((_, offsets)) = kernel_and_offsets() else { return };
     for subject in SUBJECTS {
         let slots = Slots::new(ROWS).unwrap();
-        let insns = slots.program(offsets, subject).unwrap();
+        let kinds = Kinds::new().unwrap();
+        let insns = slots.program(offsets, subject, &kinds).unwrap();
         let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "test", insns: &insns };
         let program = Program::load(&spec).unwrap();
         let run = |fd: u64, kind: u64, row: u64| program.run(&mut [fd, kind, row]).unwrap();
         let [stats, plain] =
-            kernel.reference().files(subject).map(|fd| u64::from(fd.as_raw_fd().cast_unsigned()));
+            reference().files(subject).map(|fd| u64::from(fd.as_raw_fd().cast_unsigned()));
         // As long as nobody has told what is KVM's, nothing is.
         assert_eq!(run(stats, 0, 0), OTHER_FILE);
         assert_eq!((run(stats, 0, LEARN), run(plain, 1, LEARN)), (0, 0));
@@ -97,7 +96,7 @@ fn numbers_that_are_no_open_descriptor_are_refused() {
         for row in [ROWS as u64, 1 << 32, u64::MAX - 1] {
             assert_eq!(run(stats, 0, row), NO_FILE, "{row:#x}");
         }
-        // What is known stays known.
+        // A kind that is known stays known.
         assert_eq!((run(number, 0, LEARN), run(stats, 0, LEARN)), (OTHER_FILE, OTHER_FILE));
         assert_eq!(run(stats, 0, 0), 0);
         drop(closed);
@@ -106,12 +105,13 @@ fn numbers_that_are_no_open_descriptor_are_refused() {
 
 #[test]
 fn a_number_that_was_closed_is_refused() {
-    let Some((kernel, offsets)) = kernel_and_offsets() else { return };
+    let Some((_, offsets)) = kernel_and_offsets() else { return };
     let slots = Slots::new(1).unwrap();
-    let insns = slots.program(offsets, Subject::Vcpu).unwrap();
+    let kinds = Kinds::new().unwrap();
+    let insns = slots.program(offsets, Subject::Vcpu, &kinds).unwrap();
     let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "test", insns: &insns };
     let program = Program::load(&spec).unwrap();
-    let [stats, _] = kernel.reference().files(Subject::Vcpu);
+    let [stats, _] = reference().files(Subject::Vcpu);
     assert_eq!(find(&program, KvmFile { fd: stats, is_plain: false }, LEARN).unwrap(), 0);
     let again = stats.try_clone_to_owned().unwrap();
     // Far above what other tests open, so that none of them gets the number.
@@ -127,12 +127,12 @@ fn a_number_that_was_closed_is_refused() {
 
 #[test]
 fn user_space_cannot_change_the_array() {
-    let Some((kernel, offsets)) = kernel_and_offsets() else { return };
+    let Some((_, offsets)) = kernel_and_offsets() else { return };
     let slots = Slots::new(ROWS).unwrap();
-    let [stats, plain] = kernel.reference().files(Subject::Vcpu);
+    let [stats, plain] = reference().files(Subject::Vcpu);
     let files =
         [(stats, false), (plain, true)].map(|(fd, is_plain)| Some(KvmFile { fd, is_plain }));
-    slots.fill(offsets, Subject::Vcpu, [stats, plain], &[files[0], None, files[1]]).unwrap();
+    slots.fill(offsets, Subject::Vcpu, &kinds(offsets), &[files[0], None, files[1]]).unwrap();
     let words = (Slots::FIRST_BYTE + ROWS as u32 * (slot::BYTES + guard::BYTES)) / 8;
     let errno = |result: std::io::Result<()>| Errno::from_io_error(&result.unwrap_err());
     assert_eq!(errno(slots.map.write_value(&vec![0; words as usize])), Some(Errno::PERM));
@@ -143,14 +143,14 @@ fn user_space_cannot_change_the_array() {
 
 #[test]
 fn what_cannot_be_followed_is_refused() {
-    let Some((kernel, offsets)) = kernel_and_offsets() else { return };
+    let Some((_, offsets)) = kernel_and_offsets() else { return };
     let what = "a stats fd was not found from within the kernel: it could not be followed";
-    let [fd, _] = kernel.reference().files(Subject::Vcpu);
+    let [fd, _] = reference().files(Subject::Vcpu);
     let file = KvmFile { fd, is_plain: false };
     let check = |change: fn(&mut Offsets)| {
         let mut wrong = offsets.clone();
         change(&mut wrong);
-        refused(fill(&kernel, &wrong, Subject::Vcpu, file), what);
+        refused(fill(&kinds(offsets), &wrong, Subject::Vcpu, file), what);
     };
     // How many threads share the descriptors: no address of the kernel's.
     check(|wrong| wrong.files.files_fdt = 0);
@@ -159,7 +159,8 @@ fn what_cannot_be_followed_is_refused() {
 }
 
 fn check_program(lines: &[Line]) {
-    let is_ours = |line: &Line| line.text.contains("= &slots[");
+    let is_ours =
+        |line: &Line| ["= &slots[", "= &kinds["].iter().any(|map| line.text.contains(map));
     for (at, line) in lines.iter().enumerate() {
         match line.stores {
             None => {}
@@ -178,7 +179,7 @@ fn check_program(lines: &[Line]) {
             }
             Some(to) => panic!("{to:?}: {}", line.text),
         }
-        // What is added to a pointer, was set right before: a value of the array.
+        // A pointer that is added to was set right before, to the value of an array.
         if ["r1 += r9", "r9 += r3"].contains(&&*line.text) {
             assert!(is_ours(&lines[at - 1]), "{}", lines[at - 1].text);
         }
@@ -197,6 +198,7 @@ fn check_program(lines: &[Line]) {
 #[test]
 fn the_program_stores_to_the_array_alone() {
     let file = File::open("/dev/null").unwrap();
+    let kinds = Kinds::stand_in(file.try_clone().unwrap().into());
     let slots = Slots::stand_in(file.into(), ROWS);
     let Ok(offsets) = Offsets::read(BTF_DIR.as_ref()) else {
         crate::tests::require("btf", Err(BTF_DIR.to_owned()));
@@ -207,10 +209,10 @@ fn the_program_stores_to_the_array_alone() {
             let mut offsets = offsets.clone();
             offsets.vm.stat_is_pointer = is_pointer;
             offsets.vcpu.stat_is_pointer = is_pointer;
-            let insns = slots.program(&offsets, subject).unwrap();
+            let insns = slots.program(&offsets, subject, &kinds).unwrap();
             let helpers: Vec<i32> = insns.iter().filter_map(|word| helper_of(*word)).collect();
             assert!(helpers.len() > 8 && helpers.iter().all(|helper| HELPERS.contains(helper)));
-            check_program(&lines(&insns, &[(slots.fd(), "slots")]));
+            check_program(&lines(&insns, &[(slots.fd(), "slots"), (kinds.fd(), "kinds")]));
         }
     }
 }

@@ -45,7 +45,7 @@ fn open(opener: &Opener, plan: &Arc<ReadPlan>, rows: &Fds) -> Box<dyn Source> {
     source
 }
 
-/// The same, of which the audit compares what another plan keeps.
+/// Returns a source of these rows whose audit compares the words of another plan.
 fn falsely_audited(
     accel: &Accel,
     plan: &Arc<ReadPlan>,
@@ -395,7 +395,7 @@ fn the_end_of_a_vmms_vm_is_seen_from_within() {
     assert!(crate::tests::soon(Duration::from_secs(30), is_gone));
 }
 
-/// What we hold stays, with what it counted last.
+/// An object that we hold a descriptor of keeps its last values, as long as its VMM lives.
 #[test]
 fn a_vmm_may_close_what_is_read() {
     let Some(accel) = accel() else { return };

@@ -10,9 +10,11 @@ use crate::kvm::Accel;
 use crate::kvm::bpf::frame::{LOCK_WORDS, mark};
 use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::offsets::Cast;
-use crate::kvm::bpf::tests::{Guests, all, file, kernel_and_offsets, objects, pread, repeated};
+use crate::kvm::bpf::tests::{
+    Guests, all, file, kernel_and_offsets, kinds, objects, pread, repeated,
+};
 
-/// What this kernel has of the three; the last it always has.
+/// The steps of the three that this kernel's types allow; the last is always among them.
 fn steps(offsets: &Offsets) -> Vec<Step> {
     let steps = Step::all(offsets);
     assert!(steps.len() == 3 || offsets.cast.is_none() && steps.len() == 1);
@@ -24,6 +26,7 @@ type Fds = Vec<Option<Arc<KvmFd>>>;
 struct Rig {
     kernel: Arc<Kernel>,
     offsets: Offsets,
+    kinds: Kinds,
     guests: Guests,
 }
 
@@ -31,14 +34,14 @@ impl Rig {
     fn new(guests: u32) -> Option<Self> {
         let (kernel, offsets) = kernel_and_offsets()?;
         let guests = Guests::new(guests, Accel::off());
-        Some(Self { kernel, offsets: offsets.clone(), guests })
+        Some(Self { kernel, offsets: offsets.clone(), kinds: kinds(offsets), guests })
     }
 
     fn sweep(&self, steps: &[Step], subject: Subject, plan: &ReadPlan, fds: &Fds) -> Result<Sweep> {
         let files: Vec<_> = fds.iter().map(|row| row.as_ref().map(file)).collect();
         let objects = objects(plan.schema(), fds.len());
-        let known = self.kernel.reference().files(subject);
-        let wanted = Wanted { subject, plan, objects: &objects, files: &files, known };
+        let kinds = &self.kinds;
+        let wanted = Wanted { subject, plan, objects: &objects, files: &files, kinds };
         Sweep::new(&self.offsets, steps, &wanted)
     }
 
@@ -232,7 +235,7 @@ fn zeros_without_the_guard_are_no_data() {
     rig.guests.guest(1).run(1, 0).unwrap();
     let failed = (mark::FAILED, 0, vec![0]);
     assert_eq!(read(&plan, &mut zeros), (1, vec![good(1), failed, good(3)]));
-    // What is not all 0 is its own guard.
+    // A row that is not all 0 needs no guard.
     let (marked, rows) = read(&whole, &mut others);
     assert!(marked == 0 && rows.iter().all(|(mark, ..)| *mark == 0));
 }
@@ -288,7 +291,7 @@ fn a_run_counts_and_takes_its_time() {
     }
 }
 
-/// What it says is kept, also of the last of several steps.
+/// The error has the verifier's reason as its cause; without any step there is an error, too.
 #[test]
 fn what_the_verifier_refuses_is_unsupported_with_its_words() {
     let Some(rig) = Rig::new(1) else { return };

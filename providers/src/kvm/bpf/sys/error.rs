@@ -8,11 +8,15 @@ use std::io;
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind};
 
+use crate::refusal;
+
 /// How much is kept of what the verifier said.
 pub(super) const LOG_LINES_KEPT: usize = 6;
 
 /// Why nothing works that takes a privilege.
-const DENIED: &str = "this host lets us use no BPF, which takes CAP_BPF and CAP_PERFMON";
+fn denied() -> String {
+    format!("the kernel lets vmstrobe use no BPF: {}", refusal::of_bpf())
+}
 
 /// Why a program was not loaded.
 #[derive(Debug)]
@@ -36,22 +40,28 @@ impl fmt::Display for LoadError {
 
 impl std::error::Error for LoadError {}
 
-/// What it means if a command other than that to load is refused.
+/// Converts the error of a `bpf(2)` command, other than that to load a program.
 pub(crate) fn refused(error: io::Error) -> Error {
-    let (kind, context) = match Errno::from_io_error(&error) {
-        Some(Errno::PERM) => (ErrorKind::Denied, DENIED),
-        _ => (ErrorKind::Io, "cannot use the kernel's BPF"),
-    };
-    Error::caused(kind, context, error)
+    match Errno::from_io_error(&error) {
+        Some(Errno::PERM) => Error::new(ErrorKind::Denied, denied()),
+        Some(Errno::NOSYS) => {
+            let text = "there is no bpf(2): the kernel was built without it, or a seccomp filter \
+                        forbids it (let the filter allow bpf)";
+            Error::new(ErrorKind::Unsupported, text)
+        }
+        _ => Error::caused(ErrorKind::Io, "cannot use the kernel's BPF", error),
+    }
 }
 
 impl From<LoadError> for Error {
     fn from(error: LoadError) -> Self {
-        let (kind, context) = match error.errno {
-            Errno::PERM => (ErrorKind::Denied, DENIED),
-            _ => (ErrorKind::Unsupported, "this kernel cannot run our BPF program"),
-        };
-        Self::caused(kind, context, error)
+        // The verifier's words where CAP_PERFMON is missing: every kernel has that helper.
+        let is_forbidden = error.log.contains("helper bpf_get_current_task#")
+            || error.log.contains("func bpf_get_current_task#");
+        if error.errno == Errno::PERM || is_forbidden {
+            return Self::new(ErrorKind::Denied, denied());
+        }
+        Self::caused(ErrorKind::Unsupported, "this kernel cannot run our BPF program", error)
     }
 }
 

@@ -87,7 +87,7 @@ fn a_frozen_array_is_read_and_never_written() {
     array.write_value(&[1, 2, 3]).unwrap();
     is_errno(array.write_value(&[1, 2]), Errno::INVAL);
     is_errno(array.write_value(&[1, 2, 3, 4]), Errno::INVAL);
-    // Who can write it could fool us, but not before it is frozen.
+    // It is not mapped before it is frozen, as user space could still write it.
     assert!(Map::frozen_array(&array, MAP_BYTES_MAX).unwrap().is_none());
     let map_writable = || MmapOptions::new().len(24).map_raw(array.fd.as_raw_fd());
     let writable = map_writable().unwrap();
@@ -166,7 +166,7 @@ fn what_a_program_writes_is_seen_through_the_mapping() {
             map_is_reset_but_for_the_count(&array, seen(0));
             let (count, before) = (seen(0), now_ns());
             assert_eq!(runner.run(), Ok(count as u32 + 1));
-            // What the exchange put there, and what it found.
+            // The value that the exchange put there, and the one that it found.
             assert_eq!((seen(0), seen(1)), (count + 1, count));
             assert!((before..=now_ns()).contains(&seen(2)));
             assert_eq!((seen(3), seen(999)), (u64::MAX, 0x0123_4567 << 32));
@@ -338,7 +338,8 @@ fn attributes_are_laid_out_as_the_kernels() {
 fn an_error_says_what_to_do() {
     let denied = Error::from(LoadError { errno: Errno::PERM, log: String::new() });
     assert_eq!(denied.kind(), ErrorKind::Denied);
-    assert!(denied.to_string().contains("CAP_BPF"));
+    let text = denied.to_string();
+    assert!(text.starts_with("the kernel lets vmstrobe use no BPF: "), "{text}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Writer {
         self.runner.run()
     }
 
-    /// What the array holds, since the last run.
+    /// Returns the words of the array, as the last run left them.
     #[inline]
     pub(crate) fn words(&self) -> &[u64] {
         let words = self.map.words();

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// An instruction.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
-    /// Which word of the program it begins at.
+    /// The index of its first word in the program.
     pub(crate) at: usize,
     /// Without where it jumps to.
     pub(crate) text: String,
@@ -16,9 +16,9 @@ pub(crate) struct Line {
     pub(crate) jump: Option<usize>,
     /// False if it always jumps, or ends the program.
     pub(crate) goes_on: bool,
-    /// What register it sets, if it is no call.
+    /// The register that it sets, if it is no call.
     pub(crate) sets: Option<u8>,
-    /// Where it stores to: a register, and how far behind that.
+    /// The address that it stores to: a register, and an offset in bytes.
     pub(crate) stores: Option<(u8, i16)>,
 }
 
@@ -127,7 +127,7 @@ pub(crate) fn listing(lines: &[Line]) -> String {
     text.collect()
 }
 
-/// The same of a text whose labels have names, of which some may not be jumped to.
+/// Turns a text whose labels have names into a [`listing`]; labels without a jump are left out.
 pub(crate) fn numbered(text: &str) -> String {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let target = |line: &str| line.split_once("goto ").map(|(_, name)| name.to_owned());

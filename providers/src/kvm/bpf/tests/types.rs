@@ -31,7 +31,7 @@ pub(crate) struct Types {
 pub(crate) struct BtfDir(PathBuf);
 
 impl Types {
-    /// Those of this kernel; `None` where it does not give them, or KVM is a module.
+    /// Reads the types of this kernel; `None` where it does not give them, or KVM is a module.
     pub(crate) fn read() -> Option<Self> {
         let path = Path::new(BTF_DIR).join("vmlinux");
         let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()));
@@ -121,7 +121,7 @@ impl Types {
         self
     }
 
-    /// Where each record is, in the order of their ids, which begin at 1.
+    /// Returns the offset of each record, in the order of their ids, which begin at 1.
     fn records(&self) -> impl Iterator<Item = usize> {
         let is_inside = |at: &usize| *at < self.types_end;
         let next = move |at: &usize| Some(at + self.record_bytes(*at)).filter(is_inside);
@@ -145,13 +145,13 @@ impl Types {
         (info >> 24 & 0x1f, (info & 0xffff) as usize)
     }
 
-    /// Where the first record of that kind and name is.
+    /// Returns the offset of the first record of that kind and name.
     fn find(&self, kind: u32, name: &str) -> Option<usize> {
         let is_it = |at: &usize| self.kind_and_count(*at).0 == kind && self.is_named(*at, name);
         self.records().find(is_it)
     }
 
-    /// Where a member is, also inside of one without a name.
+    /// Returns the offset of a member's record, also inside of a member without a name.
     fn member(&self, of: &str, name: &str) -> usize {
         self.member_within(self.find(STRUCT, of).unwrap(), name).unwrap()
     }

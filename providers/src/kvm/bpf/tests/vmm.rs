@@ -10,20 +10,20 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use vmstrobe_guest::Farm;
 
 use crate::departures::Departures;
-use crate::kvm::proc::KvmLink;
+use crate::host::KvmLink;
 use crate::process::Process;
-use crate::procfs;
+use crate::tests::{borrow, kvm_links};
 
 const VMM: &str = "kvm::bpf::tests::vmm::a_vmm_that_waits";
 const VCPUS: usize = 2;
-/// What the VMM says once it has done something. (Its test harness says other things.)
+/// The text that the VMM prints once it has done something; its test harness prints others.
 const DONE: &str = "the VMM has done it";
 
 /// The VMM below.
 pub(crate) struct Vmm {
     child: Child,
     said: BufReader<ChildStdout>,
-    /// What it is borrowed by; nobody watches it.
+    /// The handle by which its descriptors are borrowed; nobody watches it for its end.
     process: Process,
 }
 
@@ -54,16 +54,16 @@ impl Vmm {
     }
 
     fn borrow(&self, link: KvmLink) -> OwnedFd {
-        let links = procfs::links(self.child.id(), KvmLink::parse).unwrap();
+        let links = kvm_links(self.child.id());
         let (fd, _) = links.into_iter().find(|(_, known)| *known == link).unwrap();
-        self.process.borrow(fd, |held| KvmLink::parse(held) == Some(link)).unwrap().unwrap()
+        borrow(&self.process, fd, link)
     }
 
     /// Has it close its descriptors, and its memory with them.
     pub(crate) fn close(&mut self) {
         writeln!(self.child.stdin.as_mut().unwrap(), "close").unwrap();
         self.wait();
-        assert_eq!(procfs::links(self.child.id(), KvmLink::parse).unwrap(), []);
+        assert_eq!(kvm_links(self.child.id()), []);
     }
 
     /// Kills it, and does not wait for its end.

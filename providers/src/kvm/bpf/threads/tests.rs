@@ -3,7 +3,7 @@
 use super::super::offsets::{Offsets, Task};
 use super::super::program::ThreadWord;
 use super::super::sweep::{Step, Wanted};
-use super::super::tests::kernel_and_offsets;
+use super::super::tests::{kernel_and_offsets, kinds};
 use super::*;
 use crate::procfs;
 use crate::tests::require;
@@ -32,26 +32,27 @@ fn right() -> Option<(Arc<Kernel>, &'static Offsets)> {
 }
 
 /// The proof by these offsets.
-fn proof(kernel: &Kernel, offsets: &Offsets) -> Result<()> {
+fn proof(offsets: &Offsets) -> Result<()> {
+    let kinds = kinds(kernel_and_offsets().unwrap().1);
     prove(|plan, vcpu| {
         let files = [Some(vcpu)];
-        let known = kernel.reference().files(Subject::Thread);
-        let wanted = Wanted { subject: Subject::Thread, plan, objects: &[], files: &files, known };
+        let (subject, kinds) = (Subject::Thread, &kinds);
+        let wanted = Wanted { subject, plan, objects: &[], files: &files, kinds };
         Sweep::new(offsets, &Step::all(offsets), &wanted)
     })
 }
 
 #[test]
 fn this_kernels_threads_are_proven() {
-    let Some((kernel, offsets)) = right() else { return };
+    let Some((_, offsets)) = right() else { return };
     for _ in 0..100 {
-        proof(&kernel, offsets).unwrap();
+        proof(offsets).unwrap();
     }
 }
 
 #[test]
 fn another_members_offset_is_refused() {
-    let Some((kernel, offsets)) = right() else { return };
+    let Some((_, offsets)) = right() else { return };
     let right = offsets.task.clone().unwrap();
     type Change = fn(&mut Task);
     let wrong: [(Change, &str); 5] = [
@@ -64,11 +65,11 @@ fn another_members_offset_is_refused() {
     for (change, want) in wrong {
         let mut task = right.clone();
         change(&mut task);
-        let error = proof(&kernel, &Offsets { task: Some(task), ..offsets.clone() }).unwrap_err();
+        let error = proof(&Offsets { task: Some(task), ..offsets.clone() }).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().contains(want), "{error}");
     }
     let none = Offsets { task: None, ..offsets.clone() };
-    let error = proof(&kernel, &none).unwrap_err();
+    let error = proof(&none).unwrap_err();
     assert_eq!(error.to_string(), "this kernel keeps a thread's times elsewhere");
 }

@@ -1,4 +1,4 @@
-//! What is said of each doubt, to whom and how often. No privilege is needed.
+//! Tests of the texts of doubts, and of which one counts. No privilege is needed.
 
 use std::thread;
 

@@ -6,6 +6,7 @@ use vmstrobe_core::{Mask, Target};
 use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
+use crate::broker::Broker;
 use crate::fd::Opener;
 use crate::kvm::Accel;
 use crate::kvm::sched::schema;
@@ -111,7 +112,7 @@ fn a_vcpu_that_had_gone_and_a_plan_of_nothing() {
     let Some(fd) = fd() else { return };
     let watched = Watched::new(1, &fd);
     watched.write(clock_ns(), &[1; WORDS]);
-    let poller = Arc::new(Poller::start().unwrap());
+    let poller = Arc::new(Poller::start(&Broker::default()).unwrap());
     let rows = [None, Some(Arc::clone(&watched))];
     let mut source = SchedSource::new(&plan(&["run_time"]), &rows, &poller);
     assert_eq!(tick(&mut source, 1), (vec![RowState::Gone, RowState::Good], vec![u64::MAX, 1]));

@@ -1,4 +1,4 @@
-//! What is asked of /proc: by which thread, how often, and what is held open meanwhile.
+//! Tests of reading /proc: by which thread, how often, and with which files held open.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn has_schedstat() -> bool {
     has_kvm() && require("schedstat", schedstat::check().map_err(|error| error.to_string()))
 }
 
-/// How many files of times this process has open.
+/// Returns the number of schedstat files that this process has open.
 fn open_files() -> usize {
     let links = fs::read_dir("/proc/self/fd").unwrap();
     let links = links.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
@@ -174,7 +174,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
     });
 }
 
-/// For reading once: a program only for what nothing else can read.
+/// With `AccelMode::Needed`, a program is loaded only for vCPUs that nothing else can read.
 #[test]
 fn the_kernel_side_way_is_for_what_cannot_be_told() {
     if !has_schedstat() || kernel_side().is_none() {

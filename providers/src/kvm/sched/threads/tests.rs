@@ -60,7 +60,7 @@ fn a_qemu_makes_each_vcpu_on_its_own_thread() {
     check(&vcpus, &plain, &[Some(110), Some(111)]);
     let debug = [(PID, "qemu"), (110, "CPU 0/KVM"), (111, "CPU 1/KVM")];
     check(&vcpus, &debug, &[Some(110), Some(111)]);
-    // Of three cores a socket: the kernel's ids have a gap, QEMU's numbers have none.
+    // With three cores a socket, the kernel's ids have a gap, QEMU's numbers have none.
     let gap = [vcpu(0, Some(110), None), vcpu(4, Some(111), None), vcpu(5, Some(112), None)];
     let debug = [(110, "CPU 0/KVM"), (111, "CPU 3/KVM"), (112, "CPU 4/KVM")];
     check(&gap, &debug, &[Some(110), Some(111), Some(112)]);
@@ -83,7 +83,7 @@ fn other_vmms_make_all_vcpus_on_one_thread() {
         names.push((105, "vmm"));
         let both = [vcpu(0, Some(maker), None), vcpu(1, Some(maker), None)];
         check(&both, &names, &[Some(110), Some(111)]);
-        // Of one vCPU too, though its maker made no other.
+        // A single vCPU's thread is told too, although its maker made no other vCPU.
         names.retain(|(id, _)| *id != 111);
         check(&both[..1], &names, &[Some(110)]);
     }
@@ -141,10 +141,10 @@ fn the_threads_of_a_process_are_listed() {
     assert!(threads(pid, THREADS_MAX).iter().any(|thread| thread.id == pid));
     assert_eq!(threads(pid, 1).len(), 1);
     let clues = [Clues { key: 7, process: None, index: Some(1), made_by: Some(id), run_by: None }];
-    assert_eq!(tell(&clues), HashMap::from([(7, id)]));
+    assert_eq!(tell(&clues, &Broker::default()), HashMap::from([(7, id)]));
     drop(end);
     other.unwrap().join().unwrap();
-    let is_gone = || tell(&clues).is_empty();
+    let is_gone = || tell(&clues, &Broker::default()).is_empty();
     assert!(crate::tests::soon(std::time::Duration::from_secs(5), is_gone));
     // A pid that cannot be.
     assert_eq!(threads(u32::MAX, THREADS_MAX), []);

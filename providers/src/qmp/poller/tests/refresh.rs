@@ -24,7 +24,7 @@ impl Fake {
     }
 }
 
-/// Someone with a source of his own, who wants values of one target that are younger than his call.
+/// A caller with a source of its own: it wants values of one target that are newer than its call.
 struct Caller<'a> {
     fake: &'a Fake,
     qmp: &'a Qmp,
@@ -145,7 +145,7 @@ fn who_does_not_answer_is_busy_within_the_limit() {
         assert!(error.to_string().contains("does not answer within 1s"), "{error}");
     }
     assert_eq!(row.state(), RowState::Stale);
-    // What nobody has, nobody is asked for.
+    // QEMU is not asked for a target that none of its schemas has.
     let before = Instant::now();
     qmp.refresh(&Target::Vcpu).unwrap();
     assert!(before.elapsed() < AT_ONCE);

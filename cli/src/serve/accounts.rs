@@ -1,0 +1,149 @@
+//! Users and groups by name or number, and the users whose virtual machines get plain names.
+//!
+//! Invariant: a virtual machine's name, which anyone can make up, is believed only of users who
+//! could replace the sockets anyway, and of those whom the administrator trusts with it.
+
+use std::fs;
+use std::path::Path;
+
+use rustix::process::geteuid;
+
+use crate::error::{Error, Result};
+
+/// The file of this host's groups.
+const GROUPS: &str = "/etc/group";
+/// The file of this host's users.
+const USERS: &str = "/etc/passwd";
+/// The first number that people have; below it are the system's own users (`UID_MIN` of
+/// login.defs(5)).
+const FIRST_PERSON: u32 = 1000;
+/// The users that QEMU runs as under libvirt, if not below [`FIRST_PERSON`]: Debian gives 64055.
+const VM_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
+const ROOT: u32 = 0;
+
+/// The users whose virtual machines get plain names (`web.sock`) and as many sockets as there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TrustedUsers {
+    uids: Vec<u32>,
+    /// All numbers below this too.
+    below: u32,
+}
+
+impl TrustedUsers {
+    /// Root, this user and the owner of the directory; and those that were named, or else the
+    /// system's own users and [`VM_USERS`].
+    ///
+    /// # Errors
+    /// If one that was named is not there.
+    pub(super) fn new(named: &[String], directory_owner: u32) -> Result<Self> {
+        let users = text(USERS);
+        let mut uids = vec![ROOT, geteuid().as_raw(), directory_owner];
+        if named.is_empty() {
+            uids.extend(VM_USERS.iter().filter_map(|name| named_in(&users, name)));
+            return Ok(Self { uids, below: FIRST_PERSON });
+        }
+        for name in named {
+            uids.push(number_in(&users, name).ok_or_else(|| unknown("user", "passwd", name))?);
+        }
+        Ok(Self { uids, below: 0 })
+    }
+
+    /// Is that user one of them?
+    pub(super) fn has(&self, uid: u32) -> bool {
+        uid < self.below || self.uids.contains(&uid)
+    }
+}
+
+/// The number of a group: by its name in `/etc/group`, or as a number.
+///
+/// Groups that the host knows from elsewhere (LDAP, say) are not looked up: that is the C library's
+/// business, with modules of its own. They have a number too. The same holds of users.
+///
+/// # Errors
+/// If there is no such group.
+pub(super) fn group_id(group: &str) -> Result<u32> {
+    number_in(&text(GROUPS), group).ok_or_else(|| unknown("group", "group", group))
+}
+
+/// A file of accounts; a host without it has no names.
+fn text(path: impl AsRef<Path>) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
+
+fn unknown(what: &str, file: &str, name: &str) -> Error {
+    Error::usage(format!(
+        "there is no {what} '{name}' in /etc/{file}: if this host knows it from elsewhere, give \
+         its number (`getent {file} {name}` shows it)"
+    ))
+}
+
+/// A user's or group's number. A name goes before a number.
+fn number_in(accounts: &str, wanted: &str) -> Option<u32> {
+    named_in(accounts, wanted).or_else(|| number(wanted))
+}
+
+/// Returns the number of a name in the text of passwd(5) or group(5): `name:password:number:...`.
+fn named_in(accounts: &str, wanted: &str) -> Option<u32> {
+    accounts.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(wanted)).then_some(())?;
+        number(fields.nth(1)?)
+    })
+}
+
+/// All bits set is no user and no group: to chown(2) it means none.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&number| number != u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_known_by_name_or_number() {
+        let groups = "root:x:0:\nkvm:x:36:qemu,web\nbad:x\nworse:x:many:\n\n12:x:99:\n\
+                      none:x:4294967295:\nlast:x:7";
+        for (wanted, want) in [
+            ("root", Some(0)),
+            ("kvm", Some(36)),
+            ("last", Some(7)),
+            ("12", Some(99)),
+            ("13", Some(13)),
+            ("bad", None),
+            ("worse", None),
+            ("none", None),
+            ("qemu", None),
+            ("", None),
+            ("-1", None),
+            ("4294967295", None),
+            ("x", None),
+        ] {
+            assert_eq!(number_in(groups, wanted), want, "{wanted}");
+        }
+        assert_eq!(group_id("31415").ok(), Some(31415));
+        let error = group_id("no such group").expect_err("there is none");
+        assert_eq!(error.kind, crate::error::Kind::Usage);
+        assert!(error.to_string().contains("'no such group' in /etc/group"), "{error}");
+    }
+
+    #[test]
+    fn system_users_are_trusted_unless_some_are_named() {
+        let (own, owner) = (geteuid().as_raw(), 4711);
+        let by_default = TrustedUsers::new(&[], owner).expect("nobody is named");
+        for uid in [0, own, owner, 107, FIRST_PERSON - 1] {
+            assert!(by_default.has(uid), "{uid}");
+        }
+        let strangers = [FIRST_PERSON, 65_534, 100_000];
+        for uid in strangers.into_iter().filter(|uid| *uid != own) {
+            assert!(!by_default.has(uid), "{uid}");
+        }
+        let named = TrustedUsers::new(&["5000".to_owned()], owner).expect("it is a number");
+        for (uid, has) in [(0, true), (own, true), (owner, true), (5000, true), (5001, false)] {
+            assert_eq!(named.has(uid), has || uid == own, "{uid}");
+        }
+        assert!(!named.has(107) || own == 107, "only those that were named");
+        let error = TrustedUsers::new(&["no such user".to_owned()], owner).expect_err("none");
+        assert!(error.to_string().contains("'no such user' in /etc/passwd"), "{error}");
+    }
+}

@@ -1,0 +1,281 @@
+//! `serve --qmp-dir`: a socket for each virtual machine, of those that were named or of all that
+//! come and go.
+//!
+//! Invariant: a virtual machine is opened only if there is a socket left for it, and for its user.
+//! However many there are, a look opens them for at most [`OPENING_LIMIT`], so that others have
+//! their turn; the next look goes on.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vmstrobe_providers::{LeftOut, WhyLeftOut};
+
+use super::accounts::TrustedUsers;
+use super::doors::{Doors, Owner};
+use super::place::Directory;
+use super::roll::Roll;
+use super::share::{Full, Share};
+use crate::args::{OnExit, ServeArgs};
+use crate::engine::{FoundVm, Setup, VmRegistry, Vmm, Vms, say_left_out};
+use crate::error::{Error, Result};
+use crate::out::say;
+use crate::signals::Stop;
+
+/// How long a look opens virtual machines, ...
+const OPENING_LIMIT: Duration = Duration::from_millis(500);
+/// ... and how long the first: what is there at the start is to be served before anything is said.
+const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
+
+/// A socket for each virtual machine.
+pub(super) struct Several {
+    directory: Directory,
+    vms: Vms,
+    share: Share,
+    roll: Roll,
+    /// Virtual machines that come later are served too.
+    follows_all: bool,
+    /// The last look failed, and it was said.
+    is_blind: bool,
+    /// The processes that were left out of the last look.
+    left_out: HashSet<u32>,
+}
+
+/// A look that was taken.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Look {
+    /// How long it took to see what there is. What it takes to open what has come is not counted:
+    /// that is not done again at each look.
+    pub(super) took: Duration,
+    /// Not all that came were tried.
+    pub(super) is_unfinished: bool,
+}
+
+impl Several {
+    /// Opens the sockets of those there are.
+    ///
+    /// # Errors
+    /// If one that was named cannot be served; of `--all`, if there is none and nobody waits for
+    /// one.
+    pub(super) fn open(
+        args: &ServeArgs,
+        path: &Path,
+        setup: Setup,
+        doors: &mut Doors,
+        stop: &Stop,
+    ) -> Result<Self> {
+        let place = path.to_owned();
+        let directory = setup.broker().run(move || Directory::new(&place))?;
+        let trusted = TrustedUsers::new(&args.vm_users, directory.owner())?;
+        let mut several = Self {
+            directory,
+            vms: Vms::new(&args.source, setup)?,
+            share: Share::new(trusted),
+            roll: Roll::default(),
+            follows_all: args.follows_all(),
+            is_blind: false,
+            left_out: HashSet::new(),
+        };
+        let mut named = several.vms.named(&args.source)?;
+        if !several.follows_all {
+            several.vms.share_out(&mut named)?;
+        }
+        for vm in named {
+            several.serve_named(vm, doors)?;
+        }
+        if several.follows_all {
+            let found = several.vms.look()?;
+            found.hidden.iter().for_each(say);
+            several.say_left_out(found.left_out);
+            several.update(&found.vms, doors, stop, OPENING_LIMIT_AT_FIRST);
+            if !stop.is_asked() {
+                several.check_found(args.on_exit(), doors)?;
+            }
+            // Its virtual machine may be yet to come.
+            several.vms.share_out(doors.vms()).unwrap_or_else(say);
+        }
+        Ok(several)
+    }
+
+    fn check_found(&self, on_exit: OnExit, doors: &Doors) -> Result<()> {
+        if !doors.is_empty() {
+            return Ok(());
+        }
+        if on_exit == OnExit::End {
+            return Err(Error::failed(
+                "no virtual machine on this host can be served: `vmstrobe list` says why; or wait \
+                 for one with --on-exit wait",
+            ));
+        }
+        let place = self.directory.path().join("NAME.sock");
+        let place = place.display();
+        say(format_args!("no virtual machine yet: each will be at {place} by its name"));
+        Ok(())
+    }
+
+    /// Looks who has come or gone, and which QEMU has been started again.
+    pub(super) fn look(&mut self, doors: &mut Doors, stop: &Stop) -> Look {
+        let begin = Instant::now();
+        let mut look = Look::default();
+        if self.follows_all {
+            let found = self.vms.look();
+            look.took = begin.elapsed();
+            match found {
+                Ok(found) => {
+                    self.is_blind = false;
+                    // To wait costs nobody anything.
+                    look.took = look.took.saturating_sub(found.waited);
+                    self.say_left_out(found.left_out);
+                    look.is_unfinished = self.update(&found.vms, doors, stop, OPENING_LIMIT);
+                }
+                Err(error) if !self.is_blind => {
+                    self.is_blind = true;
+                    say(format_args!("cannot look for virtual machines: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+        doors.vms().for_each(|vm| self.vms.add_qemus(vm));
+        look
+    }
+
+    /// Names each process once that does not let itself be looked at. There can be many that there
+    /// was no time for: they have their turn in the next look.
+    fn say_left_out(&mut self, left_out: Vec<LeftOut>) {
+        let silent = left_out.into_iter().filter(|one| one.why != WhyLeftOut::NoTime);
+        let (known, new): (Vec<_>, Vec<_>) =
+            silent.partition(|one| self.left_out.contains(&one.pid));
+        say_left_out(&new);
+        // What is not left out any more is forgotten, so that nothing grows.
+        self.left_out = known.iter().chain(&new).map(|one| one.pid).collect();
+    }
+
+    /// Closes those that have gone and opens those that came, for so long. True if not all of them
+    /// were tried.
+    fn update(
+        &mut self,
+        found: &[FoundVm],
+        doors: &mut Doors,
+        stop: &Stop,
+        limit: Duration,
+    ) -> bool {
+        let vmms: Vec<Vmm> = found.iter().map(|vm| vm.vmm).collect();
+        let found: HashMap<Vmm, &FoundVm> = found.iter().map(|vm| (vm.vmm, vm)).collect();
+        let begin = Instant::now();
+        let changes = self.roll.compare(&vmms, &doors.vmms(), begin);
+        doors.close_gone(&changes.gone);
+        let mut without_socket = WithoutSocket::default();
+        let mut is_unfinished = false;
+        for vmm in self.share.in_turn(changes.came) {
+            if stop.is_asked() {
+                return false;
+            }
+            let Some(found) = found.get(&vmm) else { continue };
+            // First: to ask costs nothing, and to open what then has no socket costs much.
+            if let Err(full) = self.share.room(&doors.users(), Some(vmm.uid)) {
+                if self.roll.wait(vmm) {
+                    without_socket.add(full, self.share.stranger(vmm.uid).is_some(), &found.title);
+                }
+                continue;
+            }
+            if begin.elapsed() >= limit {
+                is_unfinished = true;
+                continue;
+            }
+            self.try_found(found, doors);
+        }
+        without_socket.say(doors);
+        is_unfinished
+    }
+
+    fn try_found(&mut self, found: &FoundVm, doors: &mut Doors) {
+        let vmm = found.vmm;
+        let error = match &found.refused {
+            Some(why) => Error::failed(why),
+            None => match self.serve_found(found, doors) {
+                Ok(()) => return self.roll.accept(vmm),
+                Err(error) => error,
+            },
+        };
+        if self.roll.refuse(vmm) {
+            let text = format!("left out: {}: {error}", found.title);
+            doors.say_refused(self.share.stranger(vmm.uid).is_some(), &text);
+        }
+        if found.refused.is_none() {
+            self.roll.put_off(vmm, Instant::now());
+        }
+    }
+
+    fn serve_found(&self, found: &FoundVm, doors: &mut Doors) -> Result<()> {
+        let vmm = found.vmm;
+        let vm = self.vms.open(vmm.pid)?;
+        // Asked again: the process that was found may have ended, and another have its number. What
+        // was opened is held, so if it has not ended by now, this was its user.
+        let is_same_users = self.vms.uid(vmm.pid) == Some(vmm.uid);
+        if !is_same_users || vm.has_ended() || vm.name().is_empty() {
+            return Err(Error::failed("its process ended or changed while it was opened"));
+        }
+        let stranger = self.share.stranger(vmm.uid);
+        let path = self.directory.socket(vm.name(), vm.pid(), stranger, |path| doors.has(path));
+        doors.open(path, vm, Some(Owner { vmm, is_stranger: stranger.is_some() }))
+    }
+
+    /// One that was named on the command line has its name, whoever its user is.
+    fn serve_named(&self, vm: VmRegistry, doors: &mut Doors) -> Result<()> {
+        self.share.room(&doors.users(), None).map_err(|full| Error::failed(full.to_string()))?;
+        let path = self.directory.socket(vm.name(), vm.pid(), None, |path| doors.has(path));
+        doors.open(path, vm, None)
+    }
+}
+
+/// The virtual machines for which there is no socket left, to be said in one line for each reason.
+#[derive(Debug, Default)]
+struct WithoutSocket {
+    of: BTreeMap<(Full, bool), (String, usize)>,
+}
+
+impl WithoutSocket {
+    fn add(&mut self, full: Full, is_strangers: bool, title: &str) {
+        let new = || (title.to_owned(), 0);
+        self.of.entry((full, is_strangers)).or_insert_with(new).1 += 1;
+    }
+
+    fn say(self, doors: &mut Doors) {
+        for ((full, is_strangers), (title, count)) in self.of {
+            doors.say_refused(is_strangers, &waits(full, &title, count));
+        }
+    }
+}
+
+/// Returns the line about `count` virtual machines for which there is no socket; `title` is one's.
+fn waits(full: Full, title: &str, count: usize) -> String {
+    let more = match count {
+        0 | 1 => String::new(),
+        _ => format!(" and {} more", count - 1),
+    };
+    format!("no socket for {title}{more} until one becomes free: {full}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_without_a_socket_are_counted() {
+        let mut without_socket = WithoutSocket::default();
+        for title in ["VM a (pid 1)", "VM b (pid 2)", "VM c (pid 3)"] {
+            without_socket.add(Full::User(1000), true, title);
+        }
+        without_socket.add(Full::All, false, "VM d (pid 4)");
+        let texts: Vec<String> = without_socket
+            .of
+            .iter()
+            .map(|((full, _), (title, count))| waits(*full, title, *count))
+            .collect();
+        assert_eq!(texts.len(), 2);
+        let begin = "no socket for VM d (pid 4) until one becomes free: there are 256 sockets";
+        assert!(texts[0].starts_with(begin), "{texts:?}");
+        let begin = "no socket for VM a (pid 1) and 2 more until one becomes free: user 1000 has";
+        assert!(texts[1].starts_with(begin), "{texts:?}");
+    }
+}

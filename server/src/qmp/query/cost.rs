@@ -1,0 +1,159 @@
+//! The cost of a query, known before anything of it is opened.
+//!
+//! Invariant: none of the figures is too small. They are taken from the budget before the query is
+//! opened, so a query that is refused has cost nothing.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{Desc, Filter, Mask, Object, RowState, Schema, WORD_BYTES};
+use vmstrobe_sampler::{Census, Wanted};
+
+use super::{MAX_QUERY_BYTES, MAX_REPLY_BYTES};
+use crate::qmp::refusal::Refusal;
+
+/// The bytes that a source keeps for a row, besides its words.
+const SOURCE_ROW_BYTES: usize = 128;
+/// The bytes that a layout and the results keep for an object, besides its path.
+const OBJECT_BYTES: usize = size_of::<Object>() + size_of::<RowState>() + 64;
+/// The bytes that a plan keeps for a statistic.
+const COLUMN_BYTES: usize = 64;
+/// The bytes that the results keep for a statistic besides its name; and that a reply has around a
+/// name and value.
+const VALUE_BYTES: usize = 48;
+/// A word as text, with what separates it from the next: 2^64 has 20 digits.
+const WORD_TEXT_BYTES: usize = 22;
+/// The bytes that a source, its group and their boxes take, whatever it reads.
+const GROUP_BYTES: usize = 4096;
+
+/// The cost of a query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::qmp) struct Cost {
+    /// How many sources are opened.
+    pub(in crate::qmp) sources: usize,
+    /// The bytes that are kept as long as it is open.
+    pub(in crate::qmp) bytes: usize,
+    /// The most bytes of a reply.
+    pub(in crate::qmp) reply_bytes: usize,
+    /// The words that are read.
+    pub(in crate::qmp) words: usize,
+}
+
+impl Cost {
+    /// Returns the cost of reading `filter` and writing the results of each of its `parts`.
+    pub(in crate::qmp) fn of(filter: &Filter, parts: &[Filter], census: &Census) -> Self {
+        let wanted = census.wanted(filter);
+        let mut cost = Self { sources: wanted.len(), ..Self::default() };
+        for group in &wanted {
+            cost.add_group(group);
+        }
+        let objects = ObjectsOf::all(&wanted);
+        for part in parts {
+            for objects in &objects {
+                cost.add_part(&part.compile(objects.schema), objects);
+            }
+        }
+        cost
+    }
+
+    /// # Errors
+    /// If no client may have so much, however little others have.
+    pub(in crate::qmp) fn check(&self) -> Result<(), Refusal> {
+        if self.reply_bytes > MAX_REPLY_BYTES {
+            let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
+            return Err(Refusal::generic(text));
+        }
+        if self.bytes > MAX_QUERY_BYTES {
+            let text = format!("to read this takes more than {MAX_QUERY_BYTES} bytes of memory");
+            return Err(Refusal::generic(text));
+        }
+        Ok(())
+    }
+
+    fn add_group(&mut self, group: &Wanted<'_>) {
+        let descs = group.mask.iter().map(|at| &group.schema.descs()[at]);
+        let words: usize = descs.map(|desc| usize::from(desc.size)).sum();
+        let rows = group.objects.len();
+        let row_bytes = words * WORD_BYTES + OBJECT_BYTES + SOURCE_ROW_BYTES;
+        let paths = group.objects.iter().map(|object| object.path.len() + json_bytes(&object.path));
+        self.words += rows * words;
+        self.bytes += rows * row_bytes + paths.sum::<usize>();
+        self.bytes += group.mask.count() * COLUMN_BYTES + GROUP_BYTES;
+    }
+
+    fn add_part(&mut self, mask: &Mask, objects: &ObjectsOf<'_>) {
+        if mask.is_empty() {
+            return;
+        }
+        let descs = || mask.iter().map(|at| &objects.schema.descs()[at]);
+        let name = |desc: &Desc| json_bytes(&desc.name) + VALUE_BYTES;
+        let provider = json_bytes(objects.schema.provider()) + VALUE_BYTES;
+        let frame = descs().map(name).sum::<usize>() + provider;
+        let values = descs().map(|desc| usize::from(desc.size) * WORD_TEXT_BYTES).sum::<usize>();
+        let result = frame + values + VALUE_BYTES;
+        self.bytes += objects.groups * frame;
+        let replies = objects.count.saturating_mul(result).saturating_add(objects.path_bytes);
+        self.reply_bytes = self.reply_bytes.saturating_add(replies);
+    }
+}
+
+/// The objects of one schema, whosever they are.
+struct ObjectsOf<'a> {
+    schema: &'a Arc<Schema>,
+    groups: usize,
+    count: usize,
+    path_bytes: usize,
+}
+
+impl<'a> ObjectsOf<'a> {
+    fn all(wanted: &[Wanted<'a>]) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for group in wanted {
+            let known = all.iter().position(|known| Arc::ptr_eq(known.schema, group.schema));
+            let at = known.unwrap_or_else(|| {
+                all.push(Self { schema: group.schema, groups: 0, count: 0, path_bytes: 0 });
+                all.len() - 1
+            });
+            all[at].groups += 1;
+            all[at].count += group.objects.len();
+            all[at].path_bytes += group.objects.iter().map(|o| json_bytes(&o.path)).sum::<usize>();
+        }
+        all
+    }
+}
+
+/// How long a string is as JSON, which is ASCII, without its quotes; never too little.
+pub(in crate::qmp) fn json_bytes(text: &str) -> usize {
+    let bytes = |c: char| match c {
+        '"' | '\\' => 2,
+        ' '..='~' => 1,
+        c => 6 * c.len_utf16(),
+    };
+    text.chars().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json;
+    use crate::qmp::refusal::Class;
+
+    #[test]
+    fn a_string_is_as_long_as_it_is_written() {
+        for text in ["", "exits", "a\"b\\c", "\u{1}\n\u{7f}", "é€\u{1F600}"] {
+            assert!(json_bytes(text) + 2 >= json::text(&text).len(), "{text:?}");
+        }
+        assert_eq!(json_bytes("/vm/a/vcpu[0]"), 13);
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_by_the_name_of_the_limit() {
+        let refused = |cost: Cost| cost.check().unwrap_err();
+        let reply = refused(Cost { reply_bytes: MAX_REPLY_BYTES + 1, ..Cost::default() });
+        assert!(reply.desc.contains(&MAX_REPLY_BYTES.to_string()), "{}", reply.desc);
+        let bytes = refused(Cost { bytes: MAX_QUERY_BYTES + 1, ..Cost::default() });
+        assert!(bytes.desc.contains(&MAX_QUERY_BYTES.to_string()), "{}", bytes.desc);
+        assert_eq!((reply.class, bytes.class), (Class::GenericError, Class::GenericError));
+        let most = Cost { bytes: MAX_QUERY_BYTES, reply_bytes: MAX_REPLY_BYTES, ..Cost::default() };
+        assert_eq!(most.check(), Ok(()));
+    }
+}

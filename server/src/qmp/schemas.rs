@@ -1,0 +1,84 @@
+//! `query-stats-schemas`: which statistics there are, and what they mean.
+//!
+//! Invariant: the order is that of the providers, or the one in which QEMU's register. The reply is
+//! bounded ([`MAX_REPLY_BYTES`]), and refused before it is written.
+
+use std::sync::Arc;
+
+use vmstrobe_core::{Desc, Order, Schema, Target};
+use vmstrobe_sampler::Census;
+
+use super::filter;
+use super::members::Members;
+use super::query::MAX_REPLY_BYTES;
+use super::query::cost::json_bytes;
+use super::refusal::Refusal;
+use super::room::Room;
+use super::session::Shared;
+use super::value::Dict;
+use crate::json::{self, StatsSchema};
+
+/// The most bytes of what stands around a name, or is said of a statistic beside its name.
+const DESC_BYTES: usize = 192;
+
+/// Appends the return value of `query-stats-schemas`.
+///
+/// # Errors
+/// If an argument is wrong, or the reply would take more memory than it may.
+pub(super) fn write_schemas(
+    arguments: &Dict<'_>,
+    shared: &Shared,
+    room: &mut Room,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let census = shared.inventory.census();
+    let mut members = Members::of_arguments(arguments);
+    let provider = members.optional_string("provider")?;
+    let provider = provider.map(|name| filter::provider(name, &census)).transpose()?;
+    members.finish()?;
+    let wanted = |schema: &&Arc<Schema>| provider.is_none_or(|name| name == schema.provider());
+    let mut schemas: Vec<&Schema> =
+        distinct(&census).into_iter().filter(wanted).map(|s| &**s).collect();
+    let bytes = schemas.iter().map(|schema| bytes_max(schema)).fold(0, usize::saturating_add);
+    if bytes > MAX_REPLY_BYTES {
+        let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
+        return Err(Refusal::generic(text));
+    }
+    room.make(out, bytes)?;
+    let schema = |schema| match shared.order {
+        Order::Schema => StatsSchema::new(schema, schema.descs()),
+        Order::Qemu => {
+            let known = schema.descs().iter().rev().filter(|desc| desc.has_qapi_schema());
+            StatsSchema::new(schema, known)
+        }
+    };
+    if shared.order == Order::Qemu {
+        schemas.sort_by_key(|schema| rank(schema));
+        schemas.reverse();
+    }
+    json::write(out, &schemas.into_iter().map(schema).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// How long the text of a schema can be.
+fn bytes_max(schema: &Schema) -> usize {
+    let desc = |desc: &Desc| json_bytes(&desc.name) + DESC_BYTES;
+    let descs: usize = schema.descs().iter().map(desc).sum();
+    descs + json_bytes(schema.provider()) + json_bytes(schema.target().name()) + DESC_BYTES
+}
+
+/// A provider may stand in the registry more than once, with the same schemas.
+fn distinct(census: &Census) -> Vec<&Arc<Schema>> {
+    let mut schemas: Vec<&Arc<Schema>> = Vec::new();
+    for schema in census.schemas() {
+        if !schemas.contains(&schema) {
+            schemas.push(schema);
+        }
+    }
+    schemas
+}
+
+/// The order in which QEMU's providers register, and in which they give their targets.
+fn rank(schema: &Schema) -> (bool, Target) {
+    (schema.provider() != filter::NAMELESS, schema.target().clone())
+}

@@ -1,0 +1,265 @@
+//! The thread that lets clients in, and how each of them is served and ended.
+//!
+//! Invariant: whoever connects is let in or told why not, in bounded time, be it that the process
+//! has no descriptor left. A thread that has ended is joined at once.
+
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::{Errno, read, write};
+use rustix::net::{Shutdown, shutdown};
+use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_listen::Listening;
+
+use super::MAX_CLIENTS;
+use crate::qmp::budget::Lease;
+use crate::qmp::client::{Client, End};
+use crate::qmp::session::{Session, Shared};
+
+/// The stack of a client's thread: the 1024 levels that QEMU lets a JSON text have are parsed by as
+/// many calls. Only what is used of it is memory.
+const STACK_BYTES: usize = 4 << 20;
+/// How long a client waits for a descriptor before it is told that there is none.
+pub(super) const SHORTAGE_LIMIT: Duration = Duration::from_secs(2);
+/// How soon what the system refuses is tried again.
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The most that are let in before threads that have ended have their turn.
+const ADMITTED_AT_ONCE: usize = 16;
+
+/// The flag that ends all threads of a server, and the eventfd that wakes the accepting one.
+#[derive(Debug)]
+pub(super) struct Gate {
+    stop: AtomicBool,
+    /// Readable when the server or a client's thread has ended.
+    wake: OwnedFd,
+}
+
+impl Gate {
+    /// # Errors
+    /// If the system has no descriptor for it.
+    pub(super) fn new() -> Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
+        Ok(Self { stop: AtomicBool::new(false), wake })
+    }
+
+    /// Ends the server, without waiting for its threads.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn is_stopped(&self) -> bool {
+        // Relaxed: nothing is read because of the flag, and the wake-up follows it.
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn wake(&self) {
+        // Fails only when the counter is full, and then it is readable as it is.
+        let _ = write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// To be called before looking what has ended, so that no end is missed.
+    fn settle(&self) {
+        let _ = read(&self.wake, &mut [0; 8]);
+    }
+}
+
+/// The thread that lets clients in.
+pub(super) struct Accepting {
+    listening: Listening,
+    pub(super) shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    pub(super) served: Vec<Served>,
+    /// A descriptor to be given up when there is no other, so that whoever connects then can be
+    /// told so.
+    spare: Option<OwnedFd>,
+    /// Since when there has been no other.
+    short_since: Option<Instant>,
+    admit_at: Instant,
+}
+
+/// A client's thread, and the client's socket while it has it.
+pub(super) struct Served {
+    socket: Weak<OwnedFd>,
+    thread: JoinHandle<()>,
+}
+
+impl Accepting {
+    pub(super) fn new(listening: Listening, shared: Arc<Shared>, gate: Arc<Gate>) -> Self {
+        let (served, admit_at) = (Vec::new(), Instant::now());
+        let (spare, short_since) = (None, None);
+        let mut new = Self { listening, shared, gate, served, spare, short_since, admit_at };
+        new.keep_spare();
+        new
+    }
+
+    /// Lets clients in until the server ends.
+    pub(super) fn run(mut self) {
+        while !self.gate.is_stopped() {
+            self.wait();
+            self.reap();
+            self.admit();
+        }
+        let Self { listening, served, .. } = self;
+        // Nobody comes any more.
+        drop(listening);
+        for socket in served.iter().filter_map(|one| one.socket.upgrade()) {
+            // Wakes the thread, wherever it waits.
+            let _ = shutdown(&*socket, Shutdown::Both);
+        }
+        for one in served {
+            let _ = one.thread.join();
+        }
+    }
+
+    /// Until somebody comes or leaves, or the server ends.
+    pub(super) fn wait(&self) {
+        let now = Instant::now();
+        let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
+        let pause = Timespec::try_from(self.admit_at.saturating_duration_since(now));
+        let mut fds = [
+            PollFd::new(&self.gate.wake, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.listening.socket(), admits),
+        ];
+        match poll(&mut fds, pause.as_ref().ok().filter(|_| admits.is_empty())) {
+            Ok(_) | Err(Errno::INTR) => self.gate.settle(),
+            Err(_) => thread::sleep(RETRY_PAUSE),
+        }
+    }
+
+    /// Joins the threads that have ended.
+    pub(super) fn reap(&mut self) {
+        for one in self.served.extract_if(.., |one| one.socket.strong_count() == 0) {
+            // If it panicked it has said so, and it was one client's.
+            let _ = one.thread.join();
+        }
+    }
+
+    fn admit(&mut self) {
+        let now = Instant::now();
+        if now < self.admit_at {
+            return;
+        }
+        self.keep_spare();
+        for _ in 0..ADMITTED_AT_ONCE {
+            if self.admit_at > now {
+                return;
+            }
+            match self.listening.accept() {
+                Ok(socket) => {
+                    self.short_since = None;
+                    self.let_in(socket);
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) if now >= *self.short_since.get_or_insert(now) + SHORTAGE_LIMIT => {
+                    self.turn_away();
+                }
+                // There is no descriptor for the client: it waits, and may leave.
+                Err(_) => {
+                    self.admit_at = now + RETRY_PAUSE;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Lets a client in by the descriptor that is kept for that, to tell it that there is no other.
+    fn turn_away(&mut self) {
+        self.spare = None;
+        match self.listening.accept() {
+            Ok(socket) => self.refuse(socket, "the server has no descriptor for one more client"),
+            // Another thread took the one that was given up, or the system has none at all.
+            Err(_) => self.admit_at = Instant::now() + RETRY_PAUSE,
+        }
+        self.keep_spare();
+    }
+
+    fn keep_spare(&mut self) {
+        if self.spare.is_none() {
+            // Any descriptor will do. If there is none now, it is tried again later.
+            self.spare = self.gate.wake.try_clone().ok();
+        }
+    }
+
+    pub(super) fn let_in(&mut self, socket: OwnedFd) {
+        if self.served.len() >= MAX_CLIENTS {
+            let why = format!("{MAX_CLIENTS} clients are connected, as many as may be");
+            return self.refuse(socket, &why);
+        }
+        let pool = &self.shared.budget.pools().clients;
+        let Some(seat) = pool.take(1) else {
+            let all = pool.max();
+            let why = format!("{all} clients of all servers are connected, as many as may be");
+            return self.refuse(socket, &why);
+        };
+        let socket = Arc::new(socket);
+        let serving = Serving {
+            socket: Some(Arc::clone(&socket)),
+            shared: Arc::clone(&self.shared),
+            gate: Arc::clone(&self.gate),
+            _seat: seat,
+        };
+        self.shared.counts.clients.add(1);
+        let thread = thread::Builder::new()
+            .name("vmstrobe-client".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || serving.run());
+        match thread {
+            Ok(thread) => {
+                self.shared.counts.clients_served.add(1);
+                self.served.push(Served { socket: Arc::downgrade(&socket), thread });
+            }
+            Err(_) => {
+                if let Some(socket) = Arc::into_inner(socket) {
+                    self.refuse(socket, "the system has no thread for one more client");
+                }
+            }
+        }
+    }
+
+    /// Tells the client why, and closes the connection.
+    fn refuse(&self, socket: OwnedFd, why: &str) {
+        self.shared.counts.clients_refused.add(1);
+        let line =
+            format!("{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"{why}\"}}}}\r\n");
+        // The socket is new and has room for a line, or the client has left.
+        let _ = UnixStream::from(socket).write_all(line.as_bytes());
+    }
+}
+
+/// The resources of a client's thread. However the thread ends, the accepting one is told.
+struct Serving {
+    socket: Option<Arc<OwnedFd>>,
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    /// Among the clients of all servers.
+    _seat: Lease,
+}
+
+impl Serving {
+    fn run(self) {
+        let Some(socket) = &self.socket else { return };
+        let counts = &self.shared.counts;
+        let session = Session::new(Arc::clone(&self.shared));
+        if Client::new(socket.as_fd(), session, counts, &self.gate.stop).serve() == End::Unread {
+            counts.clients_dropped.add(1);
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // The accepting thread has no hold on it: it is closed now.
+        self.socket = None;
+        self.shared.counts.clients.take_one();
+        self.gate.wake();
+    }
+}

@@ -1,0 +1,16 @@
+//! A host of its own for a test: namespaces in which only the test's processes are seen, VMMs of
+//! several kinds, and vmstrobe processes that run beside one another.
+//!
+//! [`namespace`] runs a test there; [`run`] and [`serve_dir`] start `vmstrobe`; [`helper`] starts
+//! programs that take commands, of which [`machine`], a VMM, is one; [`findings`] collects
+//! failures, so that one run of a test shows all of them.
+
+pub mod namespace;
+
+pub mod helper;
+pub mod machine;
+pub mod descriptors;
+
+pub mod run;
+pub mod serve_dir;
+pub mod findings;

@@ -1,0 +1,150 @@
+//! docs/rights.md against /proc: every thread of every command has the rights that the page says,
+//! and every thread that the page names is there.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::CapabilitySet;
+use serde_json::json;
+use tempfile::TempDir;
+use vmstrobe_providers::{HandOver, TableWriter};
+use vmstrobe_tests::command::spawn;
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::qmp::Qmp;
+use vmstrobe_tests::require::require_lending_qemu;
+use vmstrobe_tests::rig::wait_for;
+
+use crate::{LIMIT, require_root, vmstrobe};
+
+use page::Page;
+use seen::{Seen, Task, Watcher};
+
+mod page;
+mod seen;
+
+/// Threads of the page that need not be seen here: there is not so much to read that others help
+/// the tick, and two live for as long as a system call takes.
+const SELDOM_SEEN: [&str; 3] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats"];
+/// Capabilities of root that no command of ours needs.
+const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
+
+/// Everything that the commands read.
+struct Sources {
+    directory: TempDir,
+    qemu: Qemu,
+    _hand_over: HandOver,
+}
+
+impl Sources {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let socket = directory.path().join("qmp");
+        let qmp = format!("unix:{},server=on,wait=off", socket.display());
+        let extra = ["-qmp", &qmp];
+        let qemu = Qemu::start(&Config { name: "rights", paused: true, extra: &extra, vcpus: 3 });
+        let hand_over = HandOver::listen(&directory.path().join("lent")).expect("it is ours");
+        let table = TableWriter::new("rights").expect("there is memory");
+        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        Self { directory, qemu, _hand_over: hand_over }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Returns the command lines: each command at least once, and each kind of thread.
+    fn lines(&self) -> Vec<Vec<String>> {
+        let pid = self.qemu.pid();
+        let [qmp, lent, sock] = ["qmp", "lent", "ours"].map(|name| self.path(name));
+        let [qmp, lent, sock] = [&qmp, &lent, &sock].map(|path| path.display());
+        let lines = [
+            "list -v".to_owned(),
+            format!("schema -p {pid}"),
+            format!("query -p {pid} --accel require"),
+            format!("query --from-socket {lent} --target sampler"),
+            format!("info stats vcpu -p {pid}"),
+            format!("stat -p {pid} --accel require -d 400ms"),
+            format!("stat -p {pid} --accel off -d 400ms"),
+            format!("stat -p {pid} --from-qmp {qmp} -d 400ms"),
+            format!("stat --from-socket {lent} --target sampler -d 400ms"),
+            "stat --demo --provider sched --accel off -d 400ms".to_owned(),
+            "stat --demo -- sleep 0.4".to_owned(),
+            "demo -d 400ms --json".to_owned(),
+            format!("serve -p {pid} --qmp {sock} --accel require"),
+            format!("serve --demo --qmp {sock}"),
+        ];
+        lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
+    }
+}
+
+/// Runs a command to its end, or a server for two clients, and gives what was seen of its threads.
+fn run(line: &[String], socket: &Path) -> Seen {
+    let args: Vec<&str> = line.iter().map(String::as_str).collect();
+    let mut child = spawn(&args);
+    let watcher = Watcher::start(child.id());
+    if args[0] == "serve" {
+        ask(socket);
+        let pid = Pid::from_raw(child.id().cast_signed()).expect("a process has a number");
+        kill_process(pid, Signal::TERM).expect("it is ours");
+    }
+    assert!(child.wait_within(LIMIT).is_some_and(|status| status.success()), "{}", said(child));
+    watcher.end()
+}
+
+fn said(mut child: Reaped) -> String {
+    let mut text = String::new();
+    let stderr = child.stderr.as_mut().expect("it is a pipe");
+    std::io::Read::read_to_string(stderr, &mut text).expect("it is text");
+    text
+}
+
+/// Asks a server once, and subscribes to its samples, so that all its threads are there.
+fn ask(socket: &Path) {
+    wait_for("it listens", LIMIT, || Qmp::connect(socket).is_ok());
+    let mut qmp = Qmp::connect(socket).expect("it listens");
+    qmp.execute("query-stats", json!({"target": "vcpu"}));
+    qmp.execute("stats-subscribe", json!({"target": "vcpu", "rate": 100, "batch": 10}));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+}
+
+/// Checks one thread, as it was seen last.
+fn check(page: &Page, line: &[String], had: CapabilitySet, task: &Task) {
+    let may = page.capabilities(line, &task.name);
+    let may: Vec<CapabilitySet> = may.iter().map(|set| *set & had).collect();
+    assert!(!may.is_empty(), "{line:?}: docs/rights.md does not name {task:?}");
+    assert!(may.contains(&task.permitted), "{line:?}: {task:?} may only have {may:?}");
+    assert_eq!(task.permitted, task.effective, "{line:?}: {task:?}");
+    if task.name == "vmstrobe-launch" {
+        return;
+    }
+    assert!(task.bounding.is_empty() && task.ambient.is_empty(), "{line:?}: {task:?}");
+    assert!(task.inheritable.is_empty() && task.no_new_privs, "{line:?}: {task:?}");
+    let has_filter = line[0] == "serve" || seen::has_filter();
+    assert_eq!(task.has_filter, has_filter, "{line:?}: {task:?}");
+}
+
+#[test]
+fn every_thread_of_every_command_has_the_rights_that_the_page_says() {
+    if !require_root() || !require_lending_qemu() {
+        return;
+    }
+    let had = rustix::thread::capabilities(None).expect("one's own are known").permitted;
+    assert!(had.intersects(NEEDLESS), "root without rights proves nothing: {had:?}");
+    let (page, sources) = (Page::read(), Sources::new());
+    let lines = sources.lines();
+    let commands: BTreeSet<&str> = lines.iter().map(|line| &*line[0]).collect();
+    assert_eq!(commands, page::commands(&vmstrobe(&["--help"]).stdout), "a command is left out");
+    let mut names = BTreeSet::new();
+    for line in &lines {
+        let seen = run(line, &sources.path("ours"));
+        for task in seen.tasks() {
+            check(&page, line, had, task);
+            names.insert(page::general(&task.name));
+        }
+    }
+    names.extend(SELDOM_SEEN.map(str::to_owned));
+    assert_eq!(page.names(), names, "docs/rights.md and what was seen");
+}

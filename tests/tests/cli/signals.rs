@@ -1,0 +1,263 @@
+//! Signals: which the measured command gets, what is printed at the end, and who is left behind.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use vmstrobe_providers::{TableConfig, TableObject, TableWriter};
+use vmstrobe_tests::command::binary;
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::rig::wait_for;
+
+use super::tables::{directory, queues};
+use crate::{LIMIT, json, require_root};
+
+mod terminal;
+
+/// How long it takes to end, at most.
+const SOON: Duration = Duration::from_secs(1);
+/// Whatever the tests themselves were started with.
+const DEFAULT: &[&str] = &["env", "--default-signal=HUP,INT,QUIT,TERM"];
+/// As a shell tells that a signal ended it.
+const SIGNALLED: i32 = 128;
+
+/// Something to be measured.
+struct Source {
+    directory: TempDir,
+    path: String,
+    _held: (TableWriter, Vec<TableObject>),
+}
+
+impl Source {
+    fn new() -> Source {
+        let directory = directory();
+        let file = directory.path().join("xyz");
+        let table = TableWriter::at(&file, TableConfig::of("xyz")).expect("it is on tmpfs");
+        let queues = queues(&table, &[1]);
+        let path = file.to_str().expect("the path is text").to_owned();
+        Source { directory, path, _held: (table, queues) }
+    }
+
+    /// `stat` of it, with these arguments, run by that wrapper.
+    fn stat(&self, wrapper: &[&str], args: &[&str]) -> Run {
+        Run::start(wrapper, &[&["stat", "--table", &self.path, "-z"], args].concat())
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().expect("the path is text").to_owned()
+    }
+}
+
+/// A run of the command, whose standard output and error are a file.
+struct Run {
+    child: Reaped,
+    said: File,
+    _directory: TempDir,
+}
+
+impl Run {
+    fn start(wrapper: &[&str], args: &[&str]) -> Run {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("said");
+        let sink = File::create(&path).expect("it is ours");
+        let twin = sink.try_clone().expect("it is open");
+        let child = Command::new(wrapper[0])
+            .args(&wrapper[1..])
+            .arg(binary())
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(sink)
+            .stderr(twin)
+            .spawn()
+            .expect("it starts");
+        let said = File::open(path).expect("it is there");
+        Run { child: Reaped(child), said, _directory: directory }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// It ends soon, and this is its status and what it said.
+    #[track_caller]
+    fn ends(mut self, within: Duration) -> (Option<i32>, String) {
+        let status = self.child.wait_within(within).expect("it ends soon");
+        let mut said = String::new();
+        self.said.read_to_string(&mut said).expect("it prints text");
+        (status.code(), said)
+    }
+}
+
+/// A command that writes its process id into that file once it is ready, and what it does then.
+fn command(file: &str, then: &str) -> String {
+    format!("{then}; echo $$ > {file}.new; mv {file}.new {file}")
+}
+
+/// The process id in that file, once it is there.
+fn ready(file: &str) -> String {
+    wait_for("the command is ready", LIMIT, || Path::new(file).exists());
+    fs::read_to_string(file).expect("it is there").trim().to_owned()
+}
+
+fn runs(pid: &str) -> bool {
+    let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    !state.is_empty() && !state.contains(") Z ")
+}
+
+#[test]
+fn a_signal_to_us_alone_is_passed_on_and_the_report_is_printed() {
+    let source = Source::new();
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        let file = source.file("pid");
+        let script = command(&file, "ulimit -c 0") + "; exec sleep 60";
+        let run = source.stat(DEFAULT, &["--", "sh", "-c", &script]);
+        let pid = ready(&file);
+        run.signal(signal);
+        let (status, said) = run.ends(SOON);
+        assert_eq!(status, Some(SIGNALLED + signal.as_raw()), "{said}");
+        assert!(said.contains("1 queue over ") && said.contains("requests"), "{said}");
+        assert!(!runs(&pid), "{signal:?}");
+        fs::remove_file(file).expect("it is there");
+    }
+}
+
+/// A command may go on as another user, to whom none of our own threads may send a signal.
+#[test]
+fn a_command_of_another_user_gets_signals_too() {
+    if !require_root() {
+        return;
+    }
+    let source = Source::new();
+    let file = source.file("pid");
+    let becomes = "; exec setpriv --reuid=65534 --regid=65534 --clear-groups sleep 60";
+    let run = source.stat(DEFAULT, &["--", "sh", "-c", &(command(&file, ":") + becomes)]);
+    let pid = ready(&file);
+    let status = format!("/proc/{pid}/status");
+    wait_for("it is another user's", LIMIT, || {
+        let status = fs::read_to_string(&status).expect("it runs");
+        status.contains("\nUid:\t65534\t")
+    });
+    run.signal(Signal::TERM);
+    let (status, said) = run.ends(SOON);
+    assert_eq!(status, Some(SIGNALLED + Signal::TERM.as_raw()), "{said}");
+    assert!(!runs(&pid));
+}
+
+#[test]
+fn a_second_signal_kills_a_command_that_ignores_the_first() {
+    let source = Source::new();
+    let file = source.file("pid");
+    let script = command(&file, "trap '' TERM INT") + "; while :; do sleep 0.05; done";
+    let mut run = source.stat(DEFAULT, &["--", "sh", "-c", &script]);
+    let pid = ready(&file);
+    run.signal(Signal::TERM);
+    // The same again, as timeout(1) sends it.
+    run.signal(Signal::TERM);
+    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "it waits for the command");
+    run.signal(Signal::INT);
+    let (status, said) = run.ends(SOON);
+    assert_eq!(status, Some(SIGNALLED + Signal::KILL.as_raw()), "{said}");
+    assert!(said.contains("1 queue over "), "{said}");
+    assert!(!runs(&pid));
+}
+
+/// As two requests to read a configuration again.
+#[test]
+fn a_second_signal_much_later_is_a_first_one_again() {
+    let source = Source::new();
+    let file = source.file("pid");
+    let script = command(&file, "trap : HUP") + "; while :; do sleep 0.05; done";
+    let mut run = source.stat(DEFAULT, &["--", "sh", "-c", &script]);
+    let pid = ready(&file);
+    run.signal(Signal::HUP);
+    thread::sleep(Duration::from_millis(5200));
+    run.signal(Signal::HUP);
+    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "the command goes on");
+    assert!(runs(&pid));
+    run.signal(Signal::HUP);
+    assert_eq!(run.ends(SOON).0, Some(SIGNALLED + Signal::KILL.as_raw()));
+}
+
+#[test]
+fn what_was_measured_is_in_the_file_whatever_ends_it() {
+    let source = Source::new();
+    for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
+        let file = source.file("report");
+        let run = source.stat(DEFAULT, &["-o", &file]);
+        wait_for("it has begun", LIMIT, || Path::new(&file).exists());
+        thread::sleep(Duration::from_millis(300));
+        run.signal(signal);
+        let (status, said) = run.ends(SOON);
+        assert_eq!((status, &*said), (Some(0), ""), "{signal:?}");
+        let report = fs::read_to_string(&file).expect("it is there");
+        assert!(report.contains("requests"), "{signal:?}: {report}");
+        fs::remove_file(file).expect("it is there");
+    }
+}
+
+#[test]
+fn sighup_stays_ignored_under_nohup() {
+    let source = Source::new();
+    let file = source.file("pid");
+    let script = command(&file, "true") + "; exec sleep 60";
+    for command in [&[][..], &["--", "sh", "-c", &script]] {
+        let args = [&["-i", "50", "--json"], command].concat();
+        let mut run = source.stat(&["env", "--default-signal=TERM", "--ignore-signal=HUP"], &args);
+        wait_for("it prints", LIMIT, || run.said.metadata().is_ok_and(|file| file.len() > 0));
+        run.signal(Signal::HUP);
+        assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "{command:?}");
+        run.signal(Signal::TERM);
+        let status = if command.is_empty() { 0 } else { SIGNALLED + Signal::TERM.as_raw() };
+        assert_eq!(run.ends(SOON).0, Some(status), "{command:?}");
+    }
+}
+
+#[test]
+fn a_server_that_loses_its_terminal_leaves_no_socket() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = directory();
+    let socket = directory.path().join("demo.sock");
+    let path = socket.to_str().expect("the path is text");
+    let run = Run::start(DEFAULT, &["serve", "--demo", "--qmp", path]);
+    wait_for("it serves", LIMIT, || socket.exists());
+    thread::sleep(Duration::from_millis(100));
+    run.signal(Signal::HUP);
+    let (status, said) = run.ends(SOON);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!socket.exists());
+}
+
+/// A run that is stopped for a while: each interval has the ticks that were missed in it.
+#[test]
+fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
+    let source = Source::new();
+    let args = ["stat", "--table", &source.path, "-r", "1000", "-i", "300", "-d", "3s", "--json"];
+    let mut child = vmstrobe_tests::command::spawn(&[&args[..], &["-z"]].concat());
+    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut lines = vec![String::new()];
+    stdout.read_line(&mut lines[0]).expect("it prints lines");
+    let stopped = Instant::now();
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
+    thread::sleep(Duration::from_millis(1200));
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    let stopped = stopped.elapsed();
+    lines.extend(stdout.lines().map(|line| line.expect("it prints text")));
+    assert!(child.wait_within(LIMIT).expect("it ends in time").success());
+    let mut most = 0;
+    for report in lines.iter().map(|line| json(line)) {
+        let number = |key: &str| report[key].as_u64().expect("it is a number");
+        let due = report["seconds"].as_f64().expect("it is a number") * 1000.0;
+        let counted = number("ticks") + number("missed_ticks") + number("lost_samples");
+        assert!((counted as f64 - due).abs() < 5.0, "{due} were due: {report}");
+        most = most.max(number("missed_ticks"));
+    }
+    assert!(most >= stopped.as_millis() as u64 - 200, "{most} in {stopped:?}");
+}

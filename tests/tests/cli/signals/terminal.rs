@@ -1,0 +1,125 @@
+//! Signals of a terminal: of its keys, of its loss, and while it is stopped.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use vmstrobe_tests::command::binary;
+use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::terminal::terminal;
+
+use super::{DEFAULT, SIGNALLED, SOON, Source, command, ready, runs};
+use crate::LIMIT;
+
+/// A run as the leader of a session whose terminal this is.
+fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
+    let side = || Stdio::from(terminal.try_clone().expect("it is open"));
+    let child = Command::new("setsid")
+        .args([&["--ctty"][..], DEFAULT].concat())
+        .arg(binary())
+        .args(args)
+        .env("TERM", "xterm")
+        .stdin(side())
+        .stdout(side())
+        .stderr(side())
+        .spawn();
+    Reaped(child.expect("there is setsid(1)"))
+}
+
+/// Ctrl-C in a terminal goes to all of its processes: who has left it does not get it from us.
+#[test]
+fn what_the_terminal_sends_is_not_sent_twice() {
+    let source = Source::new();
+    let stat = format!("{} stat --table {} -z --", binary().display(), source.path);
+    for (command, status) in [("exec sleep 60", SIGNALLED + 2), ("exec setsid sleep 1", 0)] {
+        let file = source.file("pid");
+        let script =
+            format!("{stat} sh -c 'echo $$ > {file}.new; mv {file}.new {file}; {command}'");
+        let mut child = Command::new("script")
+            .args(["-qec", &script, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map(Reaped)
+            .expect("there is script(1)");
+        ready(&file);
+        // Its shell has still to become the program.
+        thread::sleep(Duration::from_millis(100));
+        let mut keyboard = child.stdin.take().expect("it is a pipe");
+        keyboard.write_all(b"\x03").expect("it reads");
+        let ended = child.wait_within(LIMIT).expect("it ends");
+        let mut said = String::new();
+        let mut screen = child.stdout.take().expect("it is a pipe");
+        screen.read_to_string(&mut said).expect("it prints text");
+        assert_eq!(ended.code(), Some(status), "{command}: {said}");
+        assert!(said.contains("1 queue over "), "{command}: {said}");
+        fs::remove_file(file).expect("it is there");
+    }
+}
+
+/// The command may live on after Ctrl-C, as a shell or a debugger does.
+#[test]
+fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
+    let source = Source::new();
+    let file = source.file("pid");
+    let stat = format!("{} stat --table {} -z --", binary().display(), source.path);
+    let then = command(&file, "trap : INT");
+    let script = format!("{stat} sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
+    let mut child = Command::new("script")
+        .args(["-qec", &script, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .map(Reaped)
+        .expect("there is script(1)");
+    ready(&file);
+    let mut keyboard = child.stdin.take().expect("it is a pipe");
+    for _ in 0..3 {
+        thread::sleep(Duration::from_millis(250));
+        keyboard.write_all(b"\x03").expect("it reads");
+    }
+    let ended = child.wait_within(LIMIT).expect("it ends");
+    assert_eq!(ended.code(), Some(7), "the command ends by itself");
+}
+
+/// The kernel tells nobody but the leader of the session that the terminal is lost.
+#[test]
+fn a_lost_terminal_ends_the_command_and_what_was_measured_is_in_the_file() {
+    let source = Source::new();
+    let [file, hung_up, report] = ["pid", "hung-up", "report"].map(|name| source.file(name));
+    let then = format!("trap 'echo > {hung_up}; exit 7' HUP");
+    let script = command(&file, &then) + "; while :; do sleep 0.05; done";
+    let (ours, terminal) = terminal();
+    let table = ["stat", "--table", &source.path, "-z", "-o", &report];
+    let mut child = on(terminal, &[&table[..], &["--", "sh", "-c", &script]].concat());
+    let pid = ready(&file);
+    thread::sleep(Duration::from_millis(100));
+    drop(ours);
+    let ended = child.wait_within(SOON).expect("it ends soon");
+    assert_eq!(ended.code(), Some(7));
+    assert!(Path::new(&hung_up).exists() && !runs(&pid));
+    let report = fs::read_to_string(report).expect("it is there");
+    assert!(report.contains("1 queue over ") && report.contains("requests"), "{report}");
+}
+
+/// A terminal that is stopped (Ctrl-S) keeps the demo from seeing the first signal.
+#[test]
+fn a_second_signal_ends_a_demo_whose_terminal_is_stopped() {
+    let (ours, terminal) = terminal();
+    let mut child = on(terminal, &["demo", "--vcpus", "1"]);
+    let mut screen = File::from(ours);
+    screen.read_exact(&mut [0]).expect("it draws");
+    screen.write_all(b"\x13").expect("it has a keyboard");
+    thread::sleep(Duration::from_millis(600));
+    let pid = Pid::from_child(&child);
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert_eq!(child.wait_within(Duration::from_millis(500)), None, "it waits for the terminal");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let ended = child.wait_within(SOON).expect("it ends soon");
+    assert_eq!(ended.code(), Some(SIGNALLED + Signal::TERM.as_raw()));
+}

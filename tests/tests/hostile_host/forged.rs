@@ -1,0 +1,91 @@
+//! Files that pass for something else: for a table by their name, for statistics by their number.
+//! A process that closes a copy of one waits for the file's server.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use vmstrobe_tests::host::findings::Findings;
+use vmstrobe_tests::host::run;
+use vmstrobe_tests::hostile_host::fuse::{FuseMount, TABLE};
+use vmstrobe_tests::hostile_host::server::Unanswered;
+
+use crate::{
+    ATTACKER, READ_LIMIT, attacker, goes_on_and_ends, list_shows_web, serving_web, vm, with_fuse,
+};
+
+/// The number of queries of the VM with the flipped numbers.
+const TRIES: usize = 30;
+/// The time for which a server runs beside it.
+const TRY_TIME: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_file_with_a_tables_name_holds_nobody_up() {
+    with_fuse("hostile_host::forged::a_file_with_a_tables_name_holds_nobody_up", || {
+        let mut found = Findings::default();
+        let _web = vm("web", 4);
+        let mut serve = serving_web();
+        let mut fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let holder = attacker(&["hold", &fuse.file(TABLE), "-name", "evil"]);
+        fuse.detach();
+        let pid = holder.pid().to_string();
+        let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("the attacker runs").flatten();
+        let links = links.flat_map(|entry| fs::read_link(entry.path()));
+        let forged = format!("/{TABLE}");
+        assert!(links.into_iter().any(|link| link.to_string_lossy() == forged), "{forged}");
+
+        // Whatever it answers.
+        found.note("query -p", run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]));
+        list_shows_web(&mut found);
+        goes_on_and_ends(&mut found, &mut serve);
+        drop(fuse);
+        found.none();
+    });
+}
+
+#[test]
+fn a_file_that_is_handed_over_as_a_table_holds_nobody_up() {
+    with_fuse(
+        "hostile_host::forged::a_file_that_is_handed_over_as_a_table_holds_nobody_up",
+        || {
+            let mut found = Findings::default();
+            let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let socket = directory.path().join("lender").into_os_string().into_string();
+            let socket = socket.expect("the path is text");
+            let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);
+            for attempt in ["first", "second"] {
+                let query = run::vmstrobe(READ_LIMIT, &["query", "--from-socket", &socket]);
+                let Some(query) = found.note(&format!("the {attempt} query"), query) else { break };
+                let is_refused =
+                    query.code == Some(1) && query.stderr.contains("something else as 'table 1.1'");
+                found.must(is_refused, || format!("the {attempt} query: {query:?}"));
+            }
+            drop(fuse);
+            found.none();
+        },
+    );
+}
+
+#[test]
+fn a_number_that_changes_its_meaning_holds_nobody_up() {
+    with_fuse("hostile_host::forged::a_number_that_changes_its_meaning_holds_nobody_up", || {
+        let mut found = Findings::default();
+        let _web = vm("web", 4);
+        let mut serve = serving_web();
+        let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let flipper = attacker(&["flip", &fuse.file("anything"), "-name", "evil"]);
+        let pid = flipper.pid().to_string();
+        let begin = Instant::now();
+        for attempt in 1..=TRIES {
+            // Whatever it answers.
+            let query = run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]);
+            if found.note(&format!("attempt {attempt} of query -p"), query).is_none() {
+                break;
+            }
+        }
+        std::thread::sleep(TRY_TIME.saturating_sub(begin.elapsed()));
+        goes_on_and_ends(&mut found, &mut serve);
+        drop(fuse);
+        found.none();
+    });
+}
