@@ -31,11 +31,16 @@ fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
     Reaped(child.expect("there is setsid(1)"))
 }
 
+/// What script(1) hands to a shell. A shell that stayed would get Ctrl-C as well, and dash would end by it whatever its child did.
+fn in_place_of_the_shell(source: &Source) -> String {
+    format!("exec {} stat --table {} -z --", binary().display(), source.path)
+}
+
 /// Ctrl-C in a terminal goes to all of its processes: who has left it does not get it from us.
 #[test]
 fn what_the_terminal_sends_is_not_sent_twice() {
     let source = Source::new();
-    let stat = format!("{} stat --table {} -z --", binary().display(), source.path);
+    let stat = in_place_of_the_shell(&source);
     for (command, status) in [("exec sleep 60", SIGNALLED + 2), ("exec setsid sleep 1", 0)] {
         let file = source.file("pid");
         let script =
@@ -67,7 +72,7 @@ fn what_the_terminal_sends_is_not_sent_twice() {
 fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let source = Source::new();
     let file = source.file("pid");
-    let stat = format!("{} stat --table {} -z --", binary().display(), source.path);
+    let stat = in_place_of_the_shell(&source);
     let then = command(&file, "trap : INT");
     let script = format!("{stat} sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
     let mut child = Command::new("script")
