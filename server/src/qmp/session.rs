@@ -27,7 +27,7 @@ use crate::json;
 type Answer<T> = std::result::Result<T, Refusal>;
 
 /// The most memory that an id takes: it is written twice, and may grow when it is.
-const MAX_ID_BYTES: usize = 64 << 10;
+const MAX_ID_BYTES: usize = 128 << 10;
 /// The most bytes that a byte of a request is echoed as: `\u007F`.
 const ECHO_BYTES: usize = 6;
 /// The most bytes of a reply beside its return value and its id.

@@ -20,8 +20,6 @@ const CLIENTS: usize = 63;
 const BYTES: usize = 1_000_000;
 /// The most memory that the server may ever have had.
 const MEMORY_MAX_BYTES: u64 = 256 << 20;
-/// How often latency is compared, in each shape; more than half of all have to be good.
-const ROUNDS: usize = 2;
 /// How long the clients have been at it when measuring begins.
 const SETTLING: Duration = Duration::from_millis(300);
 
@@ -124,31 +122,30 @@ fn of_64_clients_with_requests_of_1_mb_in_every_shape() {
     let mut ratios = Vec::new();
     for (name, request) in shapes() {
         assert!((BYTES / 40..=1 << 20).contains(&request.len()), "{name}: {}", request.len());
-        for _ in 0..ROUNDS {
-            let before = median(&mut client);
-            let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
-            let during = thread::scope(|scope| {
-                let (socket, request) = (target.serve.socket(), request.as_bytes());
-                for _ in 0..CLIENTS {
-                    scope.spawn(|| ask(socket, request, &stop, &answered));
-                }
-                thread::sleep(SETTLING);
-                let during = median(&mut client);
-                stop.store(true, Relaxed);
-                during
-            });
-            assert!(answered.load(Relaxed) >= CLIENTS, "{name}: not all are answered");
-            let alone = (before + median(&mut client)) / 2;
-            let ratio = during.as_secs_f64() / alone.as_secs_f64();
-            let peak_mib = status(&target.serve, "VmHWM") / 1024;
-            show(&format!(
-                "{name}: {during:?} instead of {alone:?}, {ratio:.2} times as long; {answered:?} \
-                 answered; {peak_mib} MiB at its peak"
-            ));
-            assert!(peak_mib * 1024 * 1024 <= MEMORY_MAX_BYTES, "{name}: {peak_mib} MiB");
-            ratios.push(ratio);
-        }
+        let before = median(&mut client);
+        let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let during = thread::scope(|scope| {
+            let (socket, request) = (target.serve.socket(), request.as_bytes());
+            for _ in 0..CLIENTS {
+                scope.spawn(|| ask(socket, request, &stop, &answered));
+            }
+            thread::sleep(SETTLING);
+            let during = median(&mut client);
+            stop.store(true, Relaxed);
+            during
+        });
+        assert!(answered.load(Relaxed) >= CLIENTS, "{name}: not all are answered");
+        let alone = (before + median(&mut client)) / 2;
+        let ratio = during.as_secs_f64() / alone.as_secs_f64();
+        let peak_mib = status(&target.serve, "VmHWM") / 1024;
+        show(&format!(
+            "{name}: {during:?} instead of {alone:?}, {ratio:.2} times as long; {answered:?} \
+             answered; {peak_mib} MiB at its peak"
+        ));
+        assert!(peak_mib * 1024 * 1024 <= MEMORY_MAX_BYTES, "{name}: {peak_mib} MiB");
+        ratios.push(ratio);
     }
+    // Of the shapes, more than half have to be good: any one comparison may meet a busy machine.
     ratios.sort_by(f64::total_cmp);
     let ratio = ratios[ratios.len() / 2];
     assert!(ratio <= RATIO_MAX, "{ratio:.2} times as long: {ratios:.2?}");

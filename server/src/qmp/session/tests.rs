@@ -12,6 +12,7 @@ use vmstrobe_core::{
 use super::*;
 use crate::qmp::budget::{BUSY_HZ, Budget, LONG_REQUEST_BYTES};
 use crate::qmp::filter::{MAX_NAMES, MAX_NAMES_BYTES, MAX_REQUESTS, MAX_VCPUS};
+use crate::qmp::framer::MAX_NESTING;
 use crate::qmp::query::{
     MAX_KEPT_BYTES, MAX_KEPT_QUERIES, MAX_KEPT_REQUEST_BYTES, MAX_KEPT_SOURCES,
 };
@@ -245,6 +246,11 @@ fn an_id_is_echoed_unless_it_is_long() {
         assert_eq!(ask(command, &"x".repeat(MAX_ID_BYTES)), want);
     }
     assert!(ask("query-version", "1").ends_with(r#""id": "1"}"#));
+    // As deep as a request may be.
+    let levels = MAX_NESTING - 1;
+    let id = r#"{"a": "#.repeat(levels) + "0" + &"}".repeat(levels);
+    let request = format!(r#"{{"execute": "query-version", "id": {id}}}"#);
+    assert!(one(&mut session, &request).ends_with(&format!(r#""id": {id}}}"#)));
 }
 
 /// Also when the query is ready already, by its bytes or by its arguments.

@@ -31,7 +31,8 @@ fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
     Reaped(child.expect("there is setsid(1)"))
 }
 
-/// What script(1) hands to a shell. A shell that stayed would get Ctrl-C as well, and dash would end by it whatever its child did.
+/// Returns the command for script(1), whose shell it replaces: a shell that stayed would get Ctrl-C
+/// as well, and dash would end by it whatever its child did.
 fn in_place_of_the_shell(source: &Source) -> String {
     format!("exec {} stat --table {} -z --", binary().display(), source.path)
 }
