@@ -28,7 +28,7 @@ pub(crate) use source::{How, SCHED, Source, Vcpus, Wanted, When, Whose};
 /// it publishes in a table. It names them as QEMU's query-stats does.
 ///
 /// It needs root, or these: for processes of other users CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH;
-/// for the kernel-side tick, which reads all vCPUs in one call and those of any VMM, CAP_BPF and
+/// for the BPF reader, which reads all vCPUs in one call and those of any VMM, CAP_BPF and
 /// CAP_PERFMON. One thread keeps these, to open what comes later, and CAP_DAC_OVERRIDE; in `serve`
 /// also CAP_CHOWN and CAP_FOWNER, to make sockets; in `stat -- CMD` also CAP_KILL, to pass signals
 /// on to CMD. It gives up everything else at the start. Threads that sample, serve or parse have no

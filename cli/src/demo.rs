@@ -11,7 +11,7 @@ use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
 use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
-use crate::engine::{Engine, Session, accel_for_sampling};
+use crate::engine::{Engine, Session, bpf_for_sampling};
 use crate::error::Result;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
@@ -45,9 +45,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// If sampling fails, or the result cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = stat::timing(&args.pace)?;
-    let broker = Needs::of_demo(args.how.accel).leave_to_broker()?;
-    let accel = accel_for_sampling(args.how.accel, broker)?;
-    let (engine, vcpus) = match Engine::demo(args.vcpus, accel) {
+    let broker = Needs::of_demo(args.how.bpf).leave_to_broker()?;
+    let bpf = bpf_for_sampling(args.how.bpf, broker)?;
+    let (engine, vcpus) = match Engine::demo(args.vcpus, bpf) {
         Ok(engine) => (engine, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));

@@ -6,7 +6,7 @@
 //!
 //! Invariant: what is lent by a guest of our own is given back before the guest goes, which is what
 //! the order of the fields is for. A command that passes statistics on gets a [`VmRegistry`], which
-//! does not contain our own health. The broker of [`Accel`] does what opening takes: no thread here
+//! does not contain our own health. The broker of [`Bpf`] does what opening takes: no thread here
 //! needs a capability.
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use vmstrobe_core::{Filter, Object, Schema, Snapshot};
-use vmstrobe_providers::Accel;
+use vmstrobe_providers::Bpf;
 use vmstrobe_sampler::{
     Complaints, Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing,
     Watch,
@@ -44,7 +44,7 @@ pub(crate) use vm::VmRegistry;
 pub(crate) use vms::{FoundVm, Vmm, Vms};
 pub(crate) use wanted::Ask;
 use way::WayMark;
-pub(crate) use way::{Read, Way, accel_for_reading, accel_for_sampling};
+pub(crate) use way::{Read, Way, bpf_for_reading, bpf_for_sampling};
 
 /// vCPUs of a demo guest that nobody said more about.
 pub(crate) const DEMO_VCPUS: u32 = 4;
@@ -63,7 +63,7 @@ const QUEUE_WORDS_MAX: usize = 8 << 20;
 /// Providers, ready to be read.
 pub(crate) struct Engine {
     providers: Providers,
-    accel: Accel,
+    bpf: Bpf,
     health: Health,
     recorder: Recorder,
 }
@@ -75,24 +75,24 @@ impl Engine {
     ///
     /// # Errors
     /// If what the user named cannot be read, or it is not clear what is meant.
-    pub(crate) fn new(source: &Source, whose: Whose, accel: Accel) -> Result<Self> {
-        let setup = Setup::new(source, accel, whose == Whose::WithSched);
+    pub(crate) fn new(source: &Source, whose: Whose, bpf: Bpf) -> Result<Self> {
+        let setup = Setup::new(source, bpf, whose == Whose::WithSched);
         let providers = match whose {
             _ if source.demo => Providers::demo(DEMO_VCPUS, &setup)?,
             Whose::Own if !source.is_named() => Providers::none(),
             _ => Providers::named(source, &setup)?,
         };
-        Ok(Self::with_health(providers, setup.attach.accel))
+        Ok(Self::with_health(providers, setup.attach.bpf))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
     ///
     /// # Errors
     /// If there is no usable `/dev/kvm`.
-    pub(crate) fn demo(vcpus: u32, accel: Accel) -> Result<Self> {
-        let setup = Setup::new(&Source::default(), accel, false);
+    pub(crate) fn demo(vcpus: u32, bpf: Bpf) -> Result<Self> {
+        let setup = Setup::new(&Source::default(), bpf, false);
         let providers = Providers::demo(vcpus, &setup)?;
-        Ok(Self::with_health(providers, setup.attach.accel))
+        Ok(Self::with_health(providers, setup.attach.bpf))
     }
 
     /// An engine with the crypto device alone, for a host where there can be no guest.
@@ -100,13 +100,13 @@ impl Engine {
     /// # Errors
     /// If the system has no memory or threads for it.
     pub(crate) fn demo_without_guest() -> Result<Self> {
-        Ok(Self::with_health(Providers::demo_without_guest()?, Accel::off()))
+        Ok(Self::with_health(Providers::demo_without_guest()?, Bpf::off()))
     }
 
-    fn with_health(providers: Providers, accel: Accel) -> Self {
+    fn with_health(providers: Providers, bpf: Bpf) -> Self {
         let (health, recorder) = Health::new();
         providers.registry.add(Arc::new(health.clone()));
-        Self { providers, accel, health, recorder }
+        Self { providers, bpf, health, recorder }
     }
 
     pub(crate) fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -141,7 +141,7 @@ impl Engine {
     /// If it cannot be opened, or no thread can be had.
     pub(crate) fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
         let Self { providers: Providers { registry, attached, demo }, recorder, .. } = self;
-        let way_mark = WayMark::new(&registry, self.accel, self.health)?;
+        let way_mark = WayMark::new(&registry, self.bpf, self.health)?;
         let mut roster = Roster::new(registry, filters);
         let sweep = roster.open()?;
         let depth = queue_depth(timing, sweep.layout().words());

@@ -1,7 +1,7 @@
 //! `vmstrobe list`: the virtual machines and the tables on this host, and how they can be read.
 //!
 //! Whether one can be read is found out by trying: its descriptors, its tables, are borrowed and
-//! given back, and the kernel-side tick is loaded where it is needed or asked about.
+//! given back, and the BPF reader is loaded where it is needed or asked about.
 //!
 //! Invariant: whatever can be seen is listed, readable or not; processes that may not be looked
 //! into are counted on standard error. None at all is an answer, not an error.
@@ -14,7 +14,7 @@ use vmstrobe_providers::{FoundTable, Host, Tables};
 use vmstrobe_server::json;
 
 use crate::args::{ListArgs, Source, When};
-use crate::engine::{Setup, accel_for_reading, hidden_text, name_or_number, say_left_out};
+use crate::engine::{Setup, bpf_for_reading, hidden_text, name_or_number, say_left_out};
 use crate::error::{Result, with_causes};
 use crate::out::{Out, say};
 use crate::privileges::Needs;
@@ -50,8 +50,8 @@ struct TableEntry {
 /// If /proc cannot be read, or the list not be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
-    let accel = accel_for_reading(When::Auto, broker)?;
-    let setup = Setup::new(&Source { all: true, ..Source::default() }, accel, false);
+    let bpf = bpf_for_reading(When::Auto, broker)?;
+    let setup = Setup::new(&Source { all: true, ..Source::default() }, bpf, false);
     let found = setup.attach.host.scan()?;
     let vms = vms::tried(&found.vms, &setup.attach, args.verbose)?;
     let tables = tables(&found.tables, &setup.attach.host)?;

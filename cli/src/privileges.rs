@@ -50,14 +50,14 @@ pub(crate) struct Needs(CapabilitySet);
 
 impl Needs {
     /// The needs of a command that reads what the user named.
-    pub(crate) fn of(source: &Source, accel: When) -> Self {
+    pub(crate) fn of(source: &Source, bpf: When) -> Self {
         let looks = if source.demo { CapabilitySet::empty() } else { LOOK };
-        Self(looks | Self::of_demo(accel).0)
+        Self(looks | Self::of_demo(bpf).0)
     }
 
     /// The needs of a command that reads a guest of our own.
-    pub(crate) fn of_demo(accel: When) -> Self {
-        Self(OPEN | if accel == When::Off { CapabilitySet::empty() } else { LOAD })
+    pub(crate) fn of_demo(bpf: When) -> Self {
+        Self(OPEN | if bpf == When::Off { CapabilitySet::empty() } else { LOAD })
     }
 
     /// Adds the needs of a command that answers at sockets.
@@ -166,13 +166,13 @@ mod tests {
     #[test]
     fn what_is_kept_follows_from_what_is_asked_for() {
         let source = |demo| Source { demo, ..Source::default() };
-        for (demo, accel, want) in [
+        for (demo, bpf, want) in [
             (false, When::Auto, LOOK | OPEN | LOAD),
             (false, When::Off, LOOK | OPEN),
             (true, When::Require, OPEN | LOAD),
             (true, When::Off, OPEN),
         ] {
-            assert_eq!(Needs::of(&source(demo), accel), Needs(want), "{demo} {accel:?}");
+            assert_eq!(Needs::of(&source(demo), bpf), Needs(want), "{demo} {bpf:?}");
         }
         let served = Needs::of_demo(When::Off).and_to_listen();
         assert_eq!(served, Needs(LISTEN));

@@ -10,7 +10,7 @@ use vmstrobe_core::{
 use vmstrobe_server::Results;
 
 use crate::args::{InfoArgs, QueryArgs, Whose};
-use crate::engine::{Ask, Engine, accel_for_reading};
+use crate::engine::{Ask, Engine, bpf_for_reading};
 use crate::error::{Error, Result};
 use crate::out::{Out, say};
 use crate::privileges::Needs;
@@ -22,9 +22,9 @@ use crate::text::{bound, counted, is_id, thousands};
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
-    let accel = accel_for_reading(args.how.accel, broker)?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
+    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
+    let bpf = bpf_for_reading(args.how.bpf, broker)?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;
@@ -50,9 +50,9 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.vcpus.clone(),
     };
-    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
-    let accel = accel_for_reading(args.how.accel, broker)?;
-    let engine = Engine::new(&args.source, whose, accel)?;
+    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
+    let bpf = bpf_for_reading(args.how.bpf, broker)?;
+    let engine = Engine::new(&args.source, whose, bpf)?;
     let filter = engine.filter(ask)?;
     let snapshot = engine.once(filter)?;
     check_read(&snapshot)?;

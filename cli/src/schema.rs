@@ -9,7 +9,7 @@ use vmstrobe_core::{Desc, Names, Schema, StatType};
 use vmstrobe_server::json::{self, StatsSchema};
 
 use crate::args::SchemaArgs;
-use crate::engine::{Engine, accel_for_reading};
+use crate::engine::{Engine, bpf_for_reading};
 use crate::error::Result;
 use crate::out::Out;
 use crate::privileges::Needs;
@@ -21,9 +21,9 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.how.accel).leave_to_broker()?;
-    let accel = accel_for_reading(args.how.accel, broker)?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
+    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
+    let bpf = bpf_for_reading(args.how.bpf, broker)?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
     let names = args.wanted.names.as_ref();
     let mut schemas = engine.wanted_schemas(&args.wanted)?;
     schemas.retain(|schema| wanted(schema, names).next().is_some());

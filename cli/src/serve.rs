@@ -14,7 +14,7 @@ use vmstrobe_sampler::look_pause;
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{Setup, VmRegistry, accel_for_sampling};
+use crate::engine::{Setup, VmRegistry, bpf_for_sampling};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{Needs, seccomp};
@@ -48,9 +48,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     seccomp::refuse();
     let files = SocketFiles::default();
     stop::end_in_time(files.clone())?;
-    let broker = Needs::of(&args.source, args.how.accel).and_to_listen().leave_to_broker()?;
-    let accel = accel_for_sampling(args.how.accel, broker.clone())?;
-    let setup = Setup::new(&args.source, accel, args.sched);
+    let broker = Needs::of(&args.source, args.how.bpf).and_to_listen().leave_to_broker()?;
+    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
+    let setup = Setup::new(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut doors = Doors::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let several = match (&args.qmp_path, &args.qmp_dir) {

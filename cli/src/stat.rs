@@ -18,7 +18,7 @@ use vmstrobe_providers::Broker;
 use vmstrobe_sampler::Timing;
 
 use crate::args::{Pace, StatArgs};
-use crate::engine::{Ask, Engine, Session, accel_for_sampling};
+use crate::engine::{Ask, Engine, Session, bpf_for_sampling};
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
 use crate::out::{Out, reason, say};
@@ -56,13 +56,13 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    let mut needs = Needs::of(&args.source, args.how.accel);
+    let mut needs = Needs::of(&args.source, args.how.bpf);
     if launcher.is_some() {
         needs = needs.and_to_signal();
     }
     let broker = needs.leave_to_broker()?;
-    let accel = accel_for_sampling(args.how.accel, broker.clone())?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), accel)?;
+    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
+    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
     let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
     // A command that is not started yet needs no signal passed on: until then, they end us.
     let stop = args.command.is_empty().then(Stop::listen).transpose()?;

@@ -26,12 +26,12 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 /// with.
 ///
 /// ```
-/// use vmstrobe_providers::{Accel, AccelMode, Broker, Host};
+/// use vmstrobe_providers::{Bpf, BpfMode, Broker, Host};
 ///
 /// let broker = Broker::start()?;
 /// // From here on, this thread needs no capabilities: see capset(2).
 /// let host = Host::with_broker(broker.clone());
-/// let accel = Accel::with_broker(AccelMode::Auto, broker);
+/// let bpf = Bpf::with_broker(BpfMode::Auto, broker);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Clone, Default)]

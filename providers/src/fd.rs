@@ -1,7 +1,7 @@
 //! A descriptor of KVM's that is held to read statistics: a stats fd, or a VM's or vCPU's own.
 //!
 //! A stats fd is read by `pread`, in `fd/source.rs`; its header, id and descriptors once, here. A
-//! VM's or vCPU's own, a plain one, has no statistics to be read from it: only the kernel-side tick
+//! VM's or vCPU's own, a plain one, has no statistics to be read from it: only the BPF reader
 //! follows it to them.
 //!
 //! Invariant: only `pread`, from an offset and into a buffer that are both aligned to a word, so
@@ -22,7 +22,7 @@ use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Schema
 
 use crate::budget::FdSeat;
 use crate::departures::Departures;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::reaper::Reaper;
 
 mod source;
@@ -30,11 +30,11 @@ mod source;
 pub(crate) use source::{pread_source, pread_sources};
 
 /// The parts that the fds of one provider share: one schema for all alike, the reaper that closes
-/// them, the counter that moves when an object goes, and the kernel-side tick.
+/// them, the counter that moves when an object goes, and the BPF reader.
 #[derive(Debug)]
 pub(crate) struct Opener {
     reaper: Reaper,
-    accel: Accel,
+    bpf: Bpf,
     departures: Departures,
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
@@ -84,12 +84,12 @@ enum Head {
 }
 
 impl Opener {
-    pub(crate) fn new(reaper: Reaper, accel: Accel) -> Self {
-        Self { reaper, accel, departures: Departures::default(), schemas: Mutex::default() }
+    pub(crate) fn new(reaper: Reaper, bpf: Bpf) -> Self {
+        Self { reaper, bpf, departures: Departures::default(), schemas: Mutex::default() }
     }
 
-    pub(crate) fn accel(&self) -> &Accel {
-        &self.accel
+    pub(crate) fn bpf(&self) -> &Bpf {
+        &self.bpf
     }
 
     /// Moves when an object of the provider goes.
@@ -146,7 +146,7 @@ impl Opener {
     ///
     /// # Errors
     /// `Malformed` if an object's statistics are not those that the plan was made for, or whatever
-    /// [`Accel::sources`] says.
+    /// [`Bpf::sources`] says.
     pub(crate) fn sources(
         &self,
         objects: &[Object],
@@ -167,7 +167,7 @@ impl Opener {
             Ok(Some(fd))
         };
         let rows = objects.iter().map(row).collect::<Result<_>>()?;
-        self.accel.sources(objects, plan, rows, &self.departures, opened_at)
+        self.bpf.sources(objects, plan, rows, &self.departures, opened_at)
     }
 
     /// The one of equal schemas that was there first.
@@ -221,7 +221,7 @@ impl KvmFd {
         }
     }
 
-    /// True if it is a VM's or vCPU's own, which only the kernel-side tick can read.
+    /// True if it is a VM's or vCPU's own, which only the BPF reader can read.
     pub(crate) fn is_plain(&self) -> bool {
         matches!(self.head, Head::Plain)
     }

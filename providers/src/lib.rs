@@ -47,7 +47,7 @@ pub use handover::{
 };
 pub use host::Host;
 pub use kvm::{
-    Accel, AccelMode, AccelStatus, Access, AttachOptions, Borrowed, FrameTime, KernelFrame, OwnKvm,
+    Access, AttachOptions, Borrowed, Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame, OwnKvm,
     Sched, VCPU_BUSY_LIMIT, Vm, scan,
 };
 pub use process::has_exited;

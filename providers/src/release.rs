@@ -23,7 +23,7 @@ pub(crate) fn refusal(whose: &str, release: &str) -> Error {
         "{whose} is not attached to: this kernel ({release}) reads freed memory through a \
          statistics descriptor whose VM has ended. Update it (fixed in 6.5, 6.4.8, 6.1.43 and \
          5.15.124), or, if it has the fix, say so (--on-any-kernel). A process id can also be \
-         attached to by the kernel-side tick, which needs none"
+         attached to by the BPF reader, which needs none"
     );
     Error::new(ErrorKind::Unsupported, text)
 }

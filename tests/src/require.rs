@@ -7,7 +7,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use vmstrobe_providers::{Accel, AccelMode};
+use vmstrobe_providers::{Bpf, BpfMode};
 
 use crate::host::namespace;
 use crate::qemu;
@@ -51,7 +51,7 @@ pub fn require_older_qemu() -> bool {
     require("qemu-7.2", qemu::older().and_then(|_| kvm()))
 }
 
-/// [`require`] for `bpf`: the kernel-side tick.
+/// [`require`] for `bpf`: the BPF reader.
 pub fn require_bpf() -> bool {
     require("bpf", bpf())
 }
@@ -79,10 +79,10 @@ pub fn qemu() -> Result<(), String> {
     kvm()
 }
 
-/// Whether the kernel-side tick can be used: programs can be loaded, and read what pread does; else
+/// Whether the BPF reader can be used: programs can be loaded, and read what pread does; else
 /// why not.
 pub fn bpf() -> Result<(), String> {
-    Accel::new(AccelMode::Require).check().map_err(|error| error.to_string())
+    Bpf::new(BpfMode::Require).check().map_err(|error| error.to_string())
 }
 
 /// Whether there is a QEMU that keeps its stats fds open; else why not.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Filter, ObjectView, Provider, Registry, Snapshot};
 use vmstrobe_guest::{Farm, Vcpu, Vm};
-use vmstrobe_providers::{Accel, OwnKvm};
+use vmstrobe_providers::{Bpf, OwnKvm};
 use vmstrobe_sampler::{Control, Fanout, Health, PROVIDER, Roster, Sampler};
 
 use crate::process::POLL;
@@ -50,16 +50,16 @@ pub fn rig(provider: Arc<dyn Provider>, filters: &[&str], fanout: Fanout) -> Rig
 ///
 /// If KVM refuses.
 pub fn own_kvm(name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
-    own_kvm_by(Accel::off(), name, vm, vcpus)
+    own_kvm_by(Bpf::off(), name, vm, vcpus)
 }
 
-/// [`own_kvm`], by the kernel-side tick or not.
+/// [`own_kvm`], by the BPF reader or not.
 ///
 /// # Panics
 ///
 /// As [`own_kvm`] does.
-pub fn own_kvm_by(accel: Accel, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
-    let kvm = OwnKvm::with_accel(name, vm.fd(), accel).expect("a VM of ours has statistics");
+pub fn own_kvm_by(bpf: Bpf, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
+    let kvm = OwnKvm::with_bpf(name, vm.fd(), bpf).expect("a VM of ours has statistics");
     for vcpu in vcpus {
         // On this thread: a vCPU that never runs cannot keep it waiting.
         kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("a vCPU of ours has statistics");

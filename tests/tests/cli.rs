@@ -2,7 +2,7 @@
 //! something is not as it should be. The real binary, real virtual machines, real tables.
 
 mod cli {
-    mod accel;
+    mod bpf;
     mod attach;
     mod container;
     mod demo;

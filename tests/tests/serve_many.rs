@@ -153,7 +153,7 @@ fn many_of_one_user() {
     wait_for("all have their virtual machines", LIMIT, || ready() == COUNT);
     let sockets = place().join("sockets");
     let directory = sockets.to_str().expect("the path is text");
-    let mut serve = Serve::spawn(&["--all", "--qmp-dir", directory, "--accel", "off"]);
+    let mut serve = Serve::spawn(&["--all", "--qmp-dir", directory, "--bpf", "off"]);
     wait_for("one user has a share", LIMIT, || served(MANY, "web").len() == SHARE);
 
     // Others are served whatever that user has, and under a name that it has claimed before.
@@ -197,7 +197,7 @@ fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
     let size = fcntl_getpipe_size(&writer).expect("a pipe has a size");
     writer.write_all(&vec![b'.'; size]).expect("it has room for so much");
     let child = Command::new(binary())
-        .args(["serve", "--demo", "--accel", "off", "--qmp"])
+        .args(["serve", "--demo", "--bpf", "off", "--qmp"])
         .arg(&socket)
         .stdin(Stdio::null())
         .stdout(Stdio::null())

@@ -1,9 +1,9 @@
-//! The kernel-side tick: a whole tick, window and publishing included, over a bare loop of pread on
+//! The BPF reader: a whole tick, window and publishing included, over a bare loop of pread on
 //! the same vCPUs' stats fds; and what a sampler so costs at 10 kHz, over one that reads by pread.
 
 use std::error::Error;
 
-use vmstrobe_providers::{Accel, AccelMode};
+use vmstrobe_providers::{Bpf, BpfMode};
 use vmstrobe_sampler::{Fanout, Tick, Timing};
 
 use crate::pairs::{Effort, ns_each};
@@ -51,11 +51,11 @@ pub(crate) fn tick_all_64(name: &str, effort: Effort) -> Result<Line> {
     Ok(Line { goal: Goal::None, ..line })
 }
 
-/// By the kernel-side tick, whatever would be quicker.
+/// By the BPF reader, whatever would be quicker.
 fn kernel_rig(vcpus: usize, filter: &str) -> Result<Rig> {
-    let accel = Accel::new(AccelMode::Require);
-    accel.check()?;
-    rig_with(vcpus, filter, Fanout::Inline, accel)
+    let bpf = Bpf::new(BpfMode::Require);
+    bpf.check()?;
+    rig_with(vcpus, filter, Fanout::Inline, bpf)
 }
 
 fn tick(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> Result<Line> {

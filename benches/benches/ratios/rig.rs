@@ -11,7 +11,7 @@ use rustix::io::pread;
 use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Filter, Registry, RowState};
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::{Accel, OwnKvm, kvm_get_stats_fd};
+use vmstrobe_providers::{Bpf, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_sampler::{Control, Fanout, Recorder, Roster, Sampler, Tick};
 
 /// Three statistics, as a plotting tool would ask for.
@@ -56,22 +56,22 @@ impl Bare {
 
 /// So many vCPUs, and a sampler of what `filter` wants of them, by pread.
 pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box<dyn Error>> {
-    rig_with(vcpus, filter, fanout, Accel::off())
+    rig_with(vcpus, filter, fanout, Bpf::off())
 }
 
-/// Like [`rig`], but read as `accel` says: by BPF or by pread.
+/// Like [`rig`], but read as `bpf` says: by BPF or by pread.
 pub(crate) fn rig_with(
     vcpus: usize,
     filter: &str,
     fanout: Fanout,
-    accel: Accel,
+    bpf: Bpf,
 ) -> Result<Rig, Box<dyn Error>> {
     vmstrobe_guest::usable()?;
     let farm = Farm::new(vcpus)?;
     let registry = Registry::default();
     let mut fds = Vec::new();
     for (number, vm) in farm.vms().iter().enumerate() {
-        let kvm = OwnKvm::with_accel(&format!("farm{number}"), vm.vm().fd(), accel.clone())?;
+        let kvm = OwnKvm::with_bpf(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
         for vcpu in vm.vcpus() {
             // On this thread: a vCPU that never runs cannot keep it waiting.
             kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd())?;

@@ -31,8 +31,8 @@ EXAMPLES
   How late is a tick on this machine, for a script?
       vmstrobe demo -d 5s --json
   What does a tick cost with a call for each vCPU, and with one for all of them?
-      vmstrobe demo --vcpus 64 -d 5s --accel off
-      vmstrobe demo --vcpus 64 -d 5s --accel require
+      vmstrobe demo --vcpus 64 -d 5s --bpf off
+      vmstrobe demo --vcpus 64 -d 5s --bpf require
   What it publishes, from another shell:
       vmstrobe list
       vmstrobe query -p $(pgrep -x vmstrobe) --target cryptodev
@@ -71,7 +71,7 @@ EXAMPLES
       vmstrobe query --names 'exits,halt_*,-*_hist'
   vCPU 0 of process 4711, for a program:
       vmstrobe query -p 4711 --vcpu 0 --json
-  The virtual machine as a whole, by the kernel-side tick or what its VMM keeps open:
+  The virtual machine as a whole, by the BPF reader or what its VMM keeps open:
       vmstrobe query --target vm
   and where neither is to be had, from its QEMU:
       vmstrobe query --from-qmp /run/web.qmp --target vm
@@ -115,9 +115,9 @@ EXAMPLES
   Ten seconds of a program's own statistics, each object by itself:
       vmstrobe stat -p 4711 --provider xyz --per-vcpu -d 10s
   All vCPUs of all virtual machines ten thousand times a second, in one call each time, or not:
-      vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --accel require
+      vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --bpf require
   Nothing loaded into the kernel:
-      vmstrobe stat -d 10s --accel off
+      vmstrobe stat -d 10s --bpf off
   Try it without a virtual machine of yours:
       vmstrobe stat --demo -d 5s
 

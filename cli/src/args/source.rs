@@ -64,13 +64,13 @@ impl Source {
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "How they are read")]
 pub(crate) struct How {
-    /// The kernel-side tick: a program in the kernel (BPF) reads all vCPUs in one call, and those
+    /// The BPF reader: a program in the kernel (BPF) reads all vCPUs in one call, and those
     /// of any VMM. Without it each takes a call, and its VMM has to keep its statistics open
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) accel: When,
+    pub(crate) bpf: When,
 }
 
-/// When to use the kernel-side tick.
+/// When to use the BPF reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum When {
     /// Only if it is permitted, passes its self-test here, and is faster or the only way

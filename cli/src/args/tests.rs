@@ -75,13 +75,13 @@ fn sources_stand_beside_each_other() {
 
 #[test]
 fn the_kernel_side_tick_is_left_to_us_unless_somebody_says() {
-    assert_eq!(stat("stat").how.accel, When::Auto);
-    assert_eq!(stat("stat --accel require -- ls --accel off").how.accel, When::Require);
+    assert_eq!(stat("stat").how.bpf, When::Auto);
+    assert_eq!(stat("stat --bpf require -- ls --bpf off").how.bpf, When::Require);
     for command in ["demo", "query", "info stats vcpu", "schema", "stat", "serve --qmp a"] {
-        assert!(parse(&format!("{command} --accel off")).is_ok(), "{command}");
-        check_refused(&format!("{command} --accel on"), "auto, off, require");
+        assert!(parse(&format!("{command} --bpf off")).is_ok(), "{command}");
+        check_refused(&format!("{command} --bpf on"), "auto, off, require");
     }
-    check_refused("list --accel off", "unexpected argument");
+    check_refused("list --bpf off", "unexpected argument");
 }
 
 fn serve(line: &str) -> ServeArgs {
@@ -174,7 +174,7 @@ fn an_argument_breaks_no_line_of_a_message() {
         &["vmstrobe", "list", hostile],
         &["vmstrobe", "list", &format!("--{hostile}")],
         &["vmstrobe", "query", &format!("--pid{hostile}")],
-        &["vmstrobe", "query", "--accel", hostile],
+        &["vmstrobe", "query", "--bpf", hostile],
         &["vmstrobe", "query", "--pid", hostile],
         &["vmstrobe", "stat", "--rate", hostile],
         &["vmstrobe", "info", hostile],

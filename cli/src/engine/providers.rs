@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vmstrobe_core::{Object, Provider, Registry};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Accel, AttachOptions, Broker, FdBudget, Host, OwnKvm, Sched};
+use vmstrobe_providers::{AttachOptions, Bpf, Broker, FdBudget, Host, OwnKvm, Sched};
 
 use super::attached::Attached;
 use super::sources;
@@ -36,21 +36,21 @@ pub(crate) struct Setup {
 impl Setup {
     /// The setup for these arguments. From a process that the user named, as many descriptors are
     /// borrowed as there is room for; from each process of `--all`, no more than its share.
-    pub(crate) fn new(source: &Source, accel: Accel, sched: bool) -> Self {
+    pub(crate) fn new(source: &Source, bpf: Bpf, sched: bool) -> Self {
         let budget = if source.all { FdBudget::shared() } else { FdBudget::of_this_process() };
         let on_any_kernel = source.on_any_kernel;
-        let host = Host::with_broker(accel.broker().clone());
-        let attach = AttachOptions { accel, host, budget, on_any_kernel };
+        let host = Host::with_broker(bpf.broker().clone());
+        let attach = AttachOptions { bpf, host, budget, on_any_kernel };
         Self { attach, sched }
     }
 
-    pub(crate) fn accel(&self) -> &Accel {
-        &self.attach.accel
+    pub(crate) fn bpf(&self) -> &Bpf {
+        &self.attach.bpf
     }
 
     /// Returns the broker, which has the rights that opening takes.
     pub(crate) fn broker(&self) -> Broker {
-        self.attach.accel.broker().clone()
+        self.attach.bpf.broker().clone()
     }
 }
 
@@ -91,7 +91,7 @@ impl Providers {
         // By the broker, because /dev/kvm may be another user's.
         let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
         let mut guest = setup.broker().run(make)?;
-        let provider = OwnKvm::with_accel(DEMO_NAME, guest.vm().fd(), setup.accel().clone())?;
+        let provider = OwnKvm::with_bpf(DEMO_NAME, guest.vm().fd(), setup.bpf().clone())?;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
             provider.add_vcpu(vcpu.id(), vcpu.fd())?;

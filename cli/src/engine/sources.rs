@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Provider, Registry, Target};
-use vmstrobe_providers::{AccelStatus, Borrowed, HandedOver, Host, Qmp, QmpShare, Reaper};
+use vmstrobe_providers::{Borrowed, BpfStatus, HandedOver, Host, Qmp, QmpShare, Reaper};
 
 use super::attach::Processes;
 use super::attached::{Attached, process_name};
@@ -106,7 +106,7 @@ impl Sources {
     /// The standing of a QEMU that is asked for what cannot be read from KVM. Where the kernel-side
     /// tick can read the VM as a whole, QEMU's statistics of it are left out.
     fn beside_kvm(&self, label: String) -> Standing {
-        let is_read = matches!(self.setup.accel().status(), AccelStatus::Open(_));
+        let is_read = matches!(self.setup.bpf().status(), BpfStatus::Open(_));
         let hidden = is_read.then_some(("kvm", Target::Vm));
         Standing { label, always: false, hidden }
     }

@@ -194,7 +194,7 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::Schema;
-    use vmstrobe_providers::Accel;
+    use vmstrobe_providers::Bpf;
 
     use super::*;
 
@@ -266,7 +266,7 @@ mod tests {
     fn our_own_health_is_not_among_them() {
         let table = vmstrobe_providers::TableWriter::new("vm").expect("there is memory");
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let setup = Setup::new(&source, Accel::off(), true);
+        let setup = Setup::new(&source, Bpf::off(), true);
         let vm = VmRegistry::named(&source, &setup).expect("it has a table");
         let providers = vm.registry().providers();
         let names: Vec<&str> = providers.iter().map(|provider| provider.name()).collect();

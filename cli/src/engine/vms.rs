@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_providers::{Accel, Access, LeftOut, Qmp, QmpShare, Reaper, Scan};
+use vmstrobe_providers::{Access, Bpf, LeftOut, Qmp, QmpShare, Reaper, Scan};
 
 use super::attach::{self, name};
 use super::hidden_text;
@@ -55,7 +55,7 @@ impl Vms {
         if source.all {
             // Tried here, where it is no part of a look: the longer one takes, the later is the
             // next. Whether it can be used is asked again for each VM.
-            let _ = setup.accel().check();
+            let _ = setup.bpf().check();
         }
         let is_alone = !source.all && source.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &source.qmp[..] };
@@ -117,7 +117,7 @@ impl Vms {
     /// If /proc cannot be read.
     pub(crate) fn look(&self) -> Result<Found> {
         let scan = self.setup.attach.host.scan()?;
-        let (hidden, vms) = (hidden_text(&scan), by_process(&scan, self.setup.accel()));
+        let (hidden, vms) = (hidden_text(&scan), by_process(&scan, self.setup.bpf()));
         Ok(Found { hidden, vms, left_out: scan.left_out, waited: scan.waited })
     }
 
@@ -164,7 +164,7 @@ pub(crate) struct FoundVm {
 }
 
 /// Each process once, with the first of its virtual machines.
-fn by_process(scan: &Scan, accel: &Accel) -> Vec<FoundVm> {
+fn by_process(scan: &Scan, bpf: &Bpf) -> Vec<FoundVm> {
     let of_process = scan.vms.chunk_by(|a, b| a.pid == b.pid);
     of_process
         .map(|vms| {
@@ -172,13 +172,9 @@ fn by_process(scan: &Scan, accel: &Accel) -> Vec<FoundVm> {
             let (pid, start_time_ticks) = (vm.pid, vm.start_time_ticks);
             let vmm = Vmm { pid, start_time_ticks, uid: vm.uid };
             let has_stats_fds = vms.iter().any(|vm| vm.access != Access::NoStatsFds);
-            let is_readable = has_stats_fds || accel.check().is_ok();
+            let is_readable = has_stats_fds || bpf.check().is_ok();
             let refused = (!is_readable).then(|| {
-                format!(
-                    "it {}; the kernel-side tick, which needs none: {}",
-                    vm.access,
-                    accel.status()
-                )
+                format!("it {}; the BPF reader, which needs none: {}", vm.access, bpf.status())
             });
             FoundVm { vmm, title: format!("VM {} (pid {})", name(vm), vm.pid), refused }
         })
@@ -207,10 +203,10 @@ mod tests {
             vm(3, Some("web#2"), readable),
             vm(5, None, Access::NoStatsFds),
         ];
-        let found = by_process(&Scan { vms, ..Scan::default() }, &Accel::off());
+        let found = by_process(&Scan { vms, ..Scan::default() }, &Bpf::off());
         let found: Vec<_> =
             found.iter().map(|vm| (vm.vmm.pid, &*vm.title, vm.refused.as_deref())).collect();
-        let why = "it keeps no stats fds open (QEMU 8.1 and later do); the kernel-side tick, which \
+        let why = "it keeps no stats fds open (QEMU 8.1 and later do); the BPF reader, which \
                    needs none: switched off";
         assert_eq!(found, [(3, "VM web (pid 3)", None), (5, "VM 5 (pid 5)", Some(why))]);
     }
@@ -220,7 +216,7 @@ mod tests {
         let table = vmstrobe_providers::TableWriter::new("vms").expect("there is memory");
         let pid = std::process::id();
         let source = Source { pids: vec![pid, pid], ..Source::default() };
-        let setup = Setup::new(&Source::default(), Accel::off(), false);
+        let setup = Setup::new(&Source::default(), Bpf::off(), false);
         let vms = Vms::new(&source, setup).expect("there are threads");
         let named = vms.named(&source).expect("it has a table");
         assert_eq!(named.iter().map(VmRegistry::pid).collect::<Vec<_>>(), [Some(pid)]);

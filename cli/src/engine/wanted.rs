@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Filter, Names, Object, Provider, Request, Schema, Target, VcpuRef, VcpuSet};
-use vmstrobe_providers::AccelStatus;
+use vmstrobe_providers::BpfStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::args::{SCHED, Vcpus, Wanted, Whose};
@@ -71,7 +71,7 @@ impl Engine {
         let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
         if objects.is_empty() {
             let known = all.iter().map(|object| &object.schema);
-            let none = nothing_of(&target, provider, known, &self.accel.status());
+            let none = nothing_of(&target, provider, known, &self.bpf.status());
             return Err(self.explained(none, provider));
         }
         let names = ask.names.clone();
@@ -98,7 +98,7 @@ impl Engine {
         let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
             let target = target.unwrap_or(Target::Vcpu);
-            return Err(nothing_of(&target, provider, &all, &self.accel.status()));
+            return Err(nothing_of(&target, provider, &all, &self.bpf.status()));
         }
         check_names(wanted.names.as_ref(), &schemas)?;
         Ok(schemas)
@@ -162,12 +162,12 @@ fn default_target(
     }
 }
 
-/// There is none of these, only of those targets. `accel` is why the kernel-side tick is no help.
+/// There is none of these, only of those targets. `bpf` is why the BPF reader is no help.
 fn nothing_of<'a>(
     target: &Target,
     provider: Option<&str>,
     known: impl IntoIterator<Item = &'a Arc<Schema>>,
-    accel: &AccelStatus,
+    bpf: &BpfStatus,
 ) -> Error {
     let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
     let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some("kvm")));
@@ -175,7 +175,7 @@ fn nothing_of<'a>(
         return Error::failed(format!(
             "there are no statistics of the virtual machine as a whole: its VMM keeps no stats fd \
              of it open (QEMU opens one only while it answers query-stats), and the kernel-side \
-             tick, which needs none, does not help: {accel}. Ask QEMU itself: --from-qmp SOCKET; \
+             tick, which needs none, does not help: {bpf}. Ask QEMU itself: --from-qmp SOCKET; \
              or read the vCPUs: --target vcpu",
         ));
     }
@@ -339,7 +339,7 @@ mod tests {
         let queues = object("xyz", "queue").schema;
         let text = |target: &str, provider, known: &[&Arc<Schema>]| {
             let (target, known) = (Target::from_name(target), known.iter().copied());
-            nothing_of(&target, provider, known, &AccelStatus::Off).to_string()
+            nothing_of(&target, provider, known, &BpfStatus::Off).to_string()
         };
         let none = text("vm", None, &[&vcpus]);
         assert!(none.contains("switched off. Ask QEMU itself: --from-qmp SOCKET; or"), "{none}");

@@ -1,4 +1,4 @@
-//! The kernel-side tick as commands use it: whether they want it, and which way was really used.
+//! The BPF reader as commands use it: whether they want it, and which way was really used.
 //!
 //! Invariant: what is said was counted by the sampler in its ticks, not concluded from what was
 //! asked for. Nothing is said where there is no choice: of a table, or of what a QEMU is asked.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
-use vmstrobe_providers::{Accel, AccelMode, AccelStatus, Broker};
+use vmstrobe_providers::{Bpf, BpfMode, BpfStatus, Broker};
 use vmstrobe_sampler::{Census, Health, Probe, TARGET};
 
 use crate::args::{SCHED, When};
@@ -24,36 +24,36 @@ const BY_PROC: &str =
 /// The provider that gives the same statistics as its QEMU tells them.
 const QMP: &str = "qmp";
 
-/// Returns the kernel-side tick for a command that samples. It is tried at once if it is required,
+/// Returns the BPF reader for a command that samples. It is tried at once if it is required,
 /// and else when there is something to read.
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn accel_for_sampling(when: When, broker: Broker) -> Result<Accel> {
-    accel(when, AccelMode::Auto, broker)
+pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
+    bpf(when, BpfMode::Auto, broker)
 }
 
-/// Returns the kernel-side tick for a command that reads once. Unless it is required, it is used
+/// Returns the BPF reader for a command that reads once. Unless it is required, it is used
 /// only for what nothing else can read: otherwise loading a program is not worth it.
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn accel_for_reading(when: When, broker: Broker) -> Result<Accel> {
-    accel(when, AccelMode::Needed, broker)
+pub(crate) fn bpf_for_reading(when: When, broker: Broker) -> Result<Bpf> {
+    bpf(when, BpfMode::Needed, broker)
 }
 
-fn accel(when: When, auto: AccelMode, broker: Broker) -> Result<Accel> {
+fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
     let mode = match when {
         When::Auto => auto,
-        When::Off => AccelMode::Off,
-        When::Require => AccelMode::Require,
+        When::Off => BpfMode::Off,
+        When::Require => BpfMode::Require,
     };
-    let accel = Accel::with_broker(mode, broker);
+    let bpf = Bpf::with_broker(mode, broker);
     if when == When::Require {
-        let explain = |error| Error::failed(format!("--accel require: {}", with_causes(&error)));
-        accel.check().map_err(explain)?;
+        let explain = |error| Error::failed(format!("--bpf require: {}", with_causes(&error)));
+        bpf.check().map_err(explain)?;
     }
-    Ok(accel)
+    Ok(bpf)
 }
 
 /// The way in which the objects of KVM, or the threads of its vCPUs, were read in the last tick,
@@ -66,7 +66,7 @@ pub(crate) struct Way {
     swept: usize,
     /// Ticks in which the one call that should have read them did not.
     fallback_ticks: u64,
-    status: AccelStatus,
+    status: BpfStatus,
     otherwise: Otherwise,
 }
 
@@ -100,7 +100,7 @@ enum Method {
     Proc,
 }
 
-/// The state of the kernel-side tick.
+/// The state of the BPF reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum BpfState {
@@ -111,14 +111,14 @@ enum BpfState {
     GivenUp,
 }
 
-impl From<&AccelStatus> for BpfState {
-    fn from(status: &AccelStatus) -> Self {
+impl From<&BpfStatus> for BpfState {
+    fn from(status: &BpfStatus) -> Self {
         match status {
-            AccelStatus::Off => Self::Off,
-            AccelStatus::Untried => Self::Untried,
-            AccelStatus::Refused(_) => Self::Refused,
-            AccelStatus::Open(_) => Self::Open,
-            AccelStatus::GivenUp(_) => Self::GivenUp,
+            BpfStatus::Off => Self::Off,
+            BpfStatus::Untried => Self::Untried,
+            BpfStatus::Refused(_) => Self::Refused,
+            BpfStatus::Open(_) => Self::Open,
+            BpfStatus::GivenUp(_) => Self::GivenUp,
         }
     }
 }
@@ -146,10 +146,10 @@ impl Way {
         self.text(article, noun) + &reason
     }
 
-    /// Of objects that are read one by one, because the kernel-side tick is switched off.
+    /// Of objects that are read one by one, because the BPF reader is switched off.
     #[cfg(test)]
     pub(crate) fn by_pread(objects: usize) -> Self {
-        let (status, otherwise) = (AccelStatus::Off, Otherwise::Pread);
+        let (status, otherwise) = (BpfStatus::Off, Otherwise::Pread);
         Self { objects, swept: 0, fallback_ticks: 0, status, otherwise }
     }
 
@@ -162,8 +162,8 @@ impl Way {
             Otherwise::Proc(_) => BY_PROC.to_owned(),
         };
         let program = match status {
-            AccelStatus::Open(how) => format!("the kernel-side tick ({how})"),
-            _ => "the kernel-side tick".to_owned(),
+            BpfStatus::Open(how) => format!("the BPF reader ({how})"),
+            _ => "the BPF reader".to_owned(),
         };
         match (*swept, *fallback_ticks) {
             (0, 0) if *otherwise == Otherwise::Pread => format!("{one_by_one} and tick"),
@@ -189,20 +189,18 @@ impl Way {
     /// Why it was not the other way, if there is something to say.
     pub(crate) fn reason(&self) -> Option<String> {
         match (&self.status, self.swept, self.fallback_ticks) {
-            (AccelStatus::GivenUp(why), ..) => {
-                Some(format!("the kernel-side tick was given up: {why}"))
-            }
+            (BpfStatus::GivenUp(why), ..) => Some(format!("the BPF reader was given up: {why}")),
             (_, 1.., 0) => None,
             (_, _, ticks @ 1..) => {
                 let ticks = counted(ticks as usize, "tick");
                 let how = if self.otherwise == Otherwise::Pread { "pread" } else { "/proc" };
                 Some(format!("{ticks} by {how}"))
             }
-            (AccelStatus::Open(_) | AccelStatus::Untried, ..) => match &self.otherwise {
-                Otherwise::Pread => Some("quicker here than the kernel-side tick".to_owned()),
+            (BpfStatus::Open(_) | BpfStatus::Untried, ..) => match &self.otherwise {
+                Otherwise::Pread => Some("quicker here than the BPF reader".to_owned()),
                 Otherwise::Proc(why) => why.clone(),
             },
-            (status, ..) => Some(format!("kernel-side tick: {status}")),
+            (status, ..) => Some(format!("BPF reader: {status}")),
         }
     }
 }
@@ -214,7 +212,7 @@ pub(super) struct WayMark {
     asking: Vec<Arc<dyn Provider>>,
     /// The providers of the vCPUs' threads.
     sched: Vec<Arc<dyn Provider>>,
-    accel: Accel,
+    bpf: Bpf,
     /// Of our own health alone.
     health: Probe,
 }
@@ -224,7 +222,7 @@ impl WayMark {
     ///
     /// # Errors
     /// If its health cannot be opened.
-    pub(super) fn new(registry: &Registry, accel: Accel, health: Health) -> Result<Self> {
+    pub(super) fn new(registry: &Registry, bpf: Bpf, health: Health) -> Result<Self> {
         let named = |name| {
             let mut providers = registry.providers();
             providers.retain(|provider| provider.name() == name);
@@ -234,7 +232,7 @@ impl WayMark {
         let own = Registry::default();
         own.add(Arc::new(health));
         let health = Census::look(&own).0.probe(&Filter::all(Target::from_name(TARGET)))?;
-        Ok(Self { asking, sched, accel, health })
+        Ok(Self { asking, sched, bpf, health })
     }
 
     /// The way of the newest sample, whose layout this is; `None` if nothing in it is KVM's.
@@ -256,7 +254,7 @@ impl WayMark {
         let count = |name| health.stat(name).next().and_then(|(_, value)| value.number());
         let [swept, fallback_ticks] =
             ["swept_rows", "fallback_ticks"].map(|name| count(name).unwrap_or(0));
-        let status = self.accel.status();
+        let status = self.bpf.status();
         Some(Way { objects, swept: swept as usize, fallback_ticks, status, otherwise })
     }
 
@@ -275,14 +273,14 @@ impl WayMark {
 mod tests {
     use super::*;
 
-    fn way(swept: usize, fallback_ticks: u64, status: AccelStatus) -> (String, Option<String>) {
+    fn way(swept: usize, fallback_ticks: u64, status: BpfStatus) -> (String, Option<String>) {
         told(swept, fallback_ticks, status, Otherwise::Pread)
     }
 
     fn told(
         swept: usize,
         fallback_ticks: u64,
-        status: AccelStatus,
+        status: BpfStatus,
         otherwise: Otherwise,
     ) -> (String, Option<String>) {
         let way = Way { objects: 5, swept, fallback_ticks, status, otherwise };
@@ -295,15 +293,15 @@ mod tests {
         let way = Way::by_pread(5);
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
-            + r#""bpf": "off", "reason": "kernel-side tick: switched off"}"#;
+            + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;
         assert_eq!(json(&way), want);
-        let status = AccelStatus::Open("may_goto".to_owned());
+        let status = BpfStatus::Open("may_goto".to_owned());
         let way = Way { swept: 5, status, ..way };
         let want = r#"{"method": "bpf", "objects": 5, "bpf_objects": 5, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "open"}"#;
         assert_eq!(json(&way), want);
-        let status = AccelStatus::GivenUp("it was wrong".to_owned());
+        let status = BpfStatus::GivenUp("it was wrong".to_owned());
         let way = Way { swept: 0, status, otherwise: Otherwise::Proc(None), ..way };
         let json = json(&way);
         assert!(json.contains(r#""method": "proc""#) && json.contains(r#""given-up""#), "{json}");
@@ -311,21 +309,21 @@ mod tests {
 
     #[test]
     fn the_way_of_threads_is_told_too() {
-        let open = || AccelStatus::Open("may_goto".to_owned());
-        let (proc, program) = (BY_PROC, "the kernel-side tick (may_goto): one call for");
+        let open = || BpfStatus::Open("may_goto".to_owned());
+        let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
         let why = "a pid namespace";
         for (swept, fallback_ticks, status, text, reason) in [
             (5, 0, open(), format!("{program} 5 objects"), None),
             (3, 0, open(), format!("{program} 3 of 5 objects, the others by /proc"), None),
             (5, 2, open(), format!("{program} 5 objects"), Some("2 ticks by /proc")),
             (0, 0, open(), proc.to_owned(), Some(why)),
-            (0, 0, AccelStatus::Off, proc.to_owned(), Some("kernel-side tick: switched off")),
+            (0, 0, BpfStatus::Off, proc.to_owned(), Some("BPF reader: switched off")),
             (
                 0,
                 7,
-                AccelStatus::GivenUp("it was wrong".to_owned()),
+                BpfStatus::GivenUp("it was wrong".to_owned()),
                 format!("{proc} in the last 7 ticks"),
-                Some("the kernel-side tick was given up: it was wrong"),
+                Some("the BPF reader was given up: it was wrong"),
             ),
         ] {
             let want = (text, reason.map(str::to_owned));
@@ -336,10 +334,10 @@ mod tests {
 
     #[test]
     fn the_way_is_told_with_its_reason() {
-        let open = || AccelStatus::Open("may_goto, rdonly_cast".to_owned());
-        let refused = || AccelStatus::Refused("it takes CAP_BPF".to_owned());
-        let given_up = || AccelStatus::GivenUp("it was wrong".to_owned());
-        let program = "the kernel-side tick (may_goto, rdonly_cast): one call for";
+        let open = || BpfStatus::Open("may_goto, rdonly_cast".to_owned());
+        let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
+        let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());
+        let program = "the BPF reader (may_goto, rdonly_cast): one call for";
         for (swept, fallback_ticks, status, text, reason) in [
             (5, 0, open(), format!("{program} 5 objects"), None),
             (3, 0, open(), format!("{program} 3 of 5 objects, a pread for each other"), None),
@@ -349,28 +347,28 @@ mod tests {
                 0,
                 open(),
                 "one pread an object and tick".to_owned(),
-                Some("quicker here than the kernel-side tick"),
+                Some("quicker here than the BPF reader"),
             ),
             (
                 0,
                 0,
-                AccelStatus::Off,
+                BpfStatus::Off,
                 "one pread an object and tick".to_owned(),
-                Some("kernel-side tick: switched off"),
+                Some("BPF reader: switched off"),
             ),
             (
                 0,
                 0,
                 refused(),
                 "one pread an object and tick".to_owned(),
-                Some("kernel-side tick: it takes CAP_BPF"),
+                Some("BPF reader: it takes CAP_BPF"),
             ),
             (
                 0,
                 1200,
                 given_up(),
                 "one pread an object in the last 1,200 ticks".to_owned(),
-                Some("the kernel-side tick was given up: it was wrong"),
+                Some("the BPF reader was given up: it was wrong"),
             ),
         ] {
             let want = (text, reason.map(str::to_owned));
@@ -380,16 +378,15 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_providers_get() {
-        let mode =
-            |when| accel_for_sampling(when, Broker::default()).map(|accel| accel.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(AccelMode::Auto));
-        assert_eq!(mode(When::Off), Some(AccelMode::Off));
-        let mode = |when| accel_for_reading(when, Broker::default()).map(|accel| accel.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(AccelMode::Needed));
+        let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(BpfMode::Auto));
+        assert_eq!(mode(When::Off), Some(BpfMode::Off));
+        let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(BpfMode::Needed));
         // Here it can be used, or there is a word why not.
-        match accel_for_sampling(When::Require, Broker::default()) {
-            Ok(accel) => assert!(matches!(accel.status(), AccelStatus::Open(_)), "{accel:?}"),
-            Err(error) => assert!(error.to_string().starts_with("--accel require: "), "{error}"),
+        match bpf_for_sampling(When::Require, Broker::default()) {
+            Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
+            Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),
         }
     }
 }

@@ -1,23 +1,23 @@
-//! The virtual machines of a list, each with the ways by which it can be read.
+//! The virtual machines of a list, each with the methods by which it can be read.
 //!
-//! Invariant: a way is called open if it was tried here, for this virtual machine or (the
-//! kernel-side tick) on this host, and closed with the reason. Those that cannot be told from
+//! Invariant: a method is called open if it was tried here, for this virtual machine or (the BPF
+//! reader) on this host, and closed with the reason. Those that cannot be told from
 //! outside are named without a verdict, and only to people.
 
 use serde::Serialize;
 use vmstrobe_core::{Error, ErrorKind};
-use vmstrobe_providers::{Accel, AccelStatus, Access, AttachOptions, Borrowed, Reaper, Vm};
+use vmstrobe_providers::{Access, AttachOptions, Borrowed, Bpf, BpfStatus, Reaper, Vm};
 
 use crate::engine::name_or_number;
 use crate::error::{Result, with_causes};
 use crate::table::{Align, Table};
 use crate::text::counted;
 
-/// The way that cannot be tried without its socket.
-const ASKED: &str = "--from-qmp SOCKET, if it is a QEMU: in 600 µs or more, all that QEMU knows";
-/// The names of the two ways that are tried, in the list and in its JSON.
-const BORROWED: &str = "borrowed";
-const KERNEL_SIDE: &str = "kernel-side";
+/// The method that cannot be tried without its socket.
+const QMP: &str = "--from-qmp SOCKET, if it is a QEMU: in 600 µs or more, all that QEMU knows";
+/// The names of the two methods that are tried, in the list and in its JSON.
+const PREAD: &str = "pread";
+const BPF: &str = "bpf";
 
 /// One virtual machine, for programs.
 #[derive(Debug, Serialize)]
@@ -29,28 +29,28 @@ pub(super) struct VmEntry {
     how: String,
     /// If they were asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    ways: Option<[WayEntry; 2]>,
+    methods: Option<[MethodEntry; 2]>,
 }
 
-/// One way to read it.
+/// One method to read it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct WayEntry {
-    way: &'static str,
+struct MethodEntry {
+    method: &'static str,
     open: bool,
     /// By what; or why not.
     how: String,
 }
 
-/// By which instructions the kernel-side tick works on this host, or why it does not.
-pub(super) type KernelSide = std::result::Result<String, String>;
+/// By which instructions the BPF reader works on this host, or why it does not.
+pub(super) type BpfOnHost = std::result::Result<String, String>;
 
-/// Returns what is known of the kernel-side tick so far; if it `must_tell`, tries it first.
-pub(super) fn kernel_side(accel: &Accel, must_tell: bool) -> KernelSide {
+/// Returns what is known of the BPF reader so far; if it `must_tell`, tries it first.
+pub(super) fn bpf(bpf: &Bpf, must_tell: bool) -> BpfOnHost {
     if must_tell {
-        accel.check().map_err(|error| with_causes(&error))?;
+        bpf.check().map_err(|error| with_causes(&error))?;
     }
-    match accel.status() {
-        AccelStatus::Open(how) => Ok(how),
+    match bpf.status() {
+        BpfStatus::Open(how) => Ok(how),
         status => Err(status.to_string()),
     }
 }
@@ -70,10 +70,10 @@ pub(super) fn tried(vms: &[Vm], options: &AttachOptions, verbose: bool) -> Resul
         let pids: Vec<u32> = some.iter().map(|vms| vms[0].pid).collect();
         // Of several virtual machines in one process, all are attached.
         let outcomes = kvm.attach_all(&pids);
-        let kernel_side = kernel_side(&options.accel, verbose);
+        let bpf = bpf(&options.bpf, verbose);
         for (vms, outcome) in some.iter().zip(outcomes) {
             let refused = outcome.err();
-            let entry = |vm| VmEntry::new(vm, refused.as_ref(), &kernel_side, verbose);
+            let entry = |vm| VmEntry::new(vm, refused.as_ref(), &bpf, verbose);
             entries.extend(vms.iter().map(entry));
         }
         for pid in pids {
@@ -84,41 +84,35 @@ pub(super) fn tried(vms: &[Vm], options: &AttachOptions, verbose: bool) -> Resul
 }
 
 impl VmEntry {
-    /// The entry of a virtual machine, from the outcome of attaching to it; with all ways if
+    /// The entry of a virtual machine, from the outcome of attaching to it; with all methods if
     /// `verbose`.
-    pub(super) fn new(
-        vm: &Vm,
-        refused: Option<&Error>,
-        kernel_side: &KernelSide,
-        verbose: bool,
-    ) -> Self {
+    pub(super) fn new(vm: &Vm, refused: Option<&Error>, bpf: &BpfOnHost, verbose: bool) -> Self {
         // One that keeps none can stand beside one that does, in the same process.
-        let readable =
-            refused.is_none() && (vm.access != Access::NoStatsFds || kernel_side.is_ok());
+        let readable = refused.is_none() && (vm.access != Access::NoStatsFds || bpf.is_ok());
         let how = match refused {
             Some(error) => with_causes(error),
             // QEMU with -preconfig, or a VMM that is just starting.
             None if readable && vm.access == Access::NoStatsFds && vm.vcpus == 0 => {
-                "kernel-side, by its VM descriptor; it has no vCPU yet".to_owned()
+                "BPF, through its VM descriptor; it has no vCPU yet".to_owned()
             }
             None if readable && vm.access == Access::NoStatsFds => {
-                "kernel-side, by its vCPU descriptors".to_owned()
+                "BPF, through its vCPU descriptors".to_owned()
             }
             None => vm.access.to_string(),
         };
-        let ways = verbose.then(|| ways(vm, refused, kernel_side));
-        Self { pid: vm.pid, name: vm.name.clone(), vcpus: vm.vcpus, readable, how, ways }
+        let methods = verbose.then(|| methods(vm, refused, bpf));
+        Self { pid: vm.pid, name: vm.name.clone(), vcpus: vm.vcpus, readable, how, methods }
     }
 }
 
-/// Returns both ways, each with what it reads if it is open, or why it is closed.
-fn ways(vm: &Vm, refused: Option<&Error>, kernel_side: &KernelSide) -> [WayEntry; 2] {
+/// Returns both methods, each with what it reads if it is open, or why it is closed.
+fn methods(vm: &Vm, refused: Option<&Error>, bpf: &BpfOnHost) -> [MethodEntry; 2] {
     let vcpus = counted(vm.vcpus, "vCPU");
-    // That there are no stats fds closes one way alone.
+    // That there are no stats fds closes one method alone.
     let no_way = refused
         .filter(|error| error.kind() != ErrorKind::Unsupported)
         .map(|error| with_causes(error));
-    let borrowed = match (&no_way, vm.access) {
+    let pread = match (&no_way, vm.access) {
         (Some(why), _) => Err(why.clone()),
         (None, Access::NoStatsFds) => Err("its VMM keeps no stats fds open: QEMU does from 8.1 \
                                            on, and any VMM that embeds vmstrobe"
@@ -135,19 +129,20 @@ fn ways(vm: &Vm, refused: Option<&Error>, kernel_side: &KernelSide) -> [WayEntry
             Ok(format!("stats fds of {of}{vcpus}{whole}"))
         }
     };
-    let kernel_side = match (no_way, kernel_side) {
+    let bpf = match (no_way, bpf) {
         (Some(why), _) => Err(why),
         (None, Err(why)) => Err(why.clone()),
         (None, Ok(how)) => Ok(format!("descriptors of the VM and of its {vcpus} ({how})")),
     };
-    [(BORROWED, borrowed), (KERNEL_SIDE, kernel_side)].map(|(way, how)| WayEntry {
-        way,
+    [(PREAD, pread), (BPF, bpf)].map(|(method, how)| MethodEntry {
+        method,
         open: how.is_ok(),
         how: how.unwrap_or_else(|why| why),
     })
 }
 
-/// For people: a line each, and below it the ways, if there are any; on a terminal of that width.
+/// Returns, for people, a line each, and below it the methods, if there are any; on a terminal of
+/// that width.
 pub(super) fn lines(entries: &[VmEntry], width: usize) -> Vec<String> {
     let mut table = Table::new()
         .column("PID", Align::Right)
@@ -158,21 +153,21 @@ pub(super) fn lines(entries: &[VmEntry], width: usize) -> Vec<String> {
         let name = name_or_number(entry.name.clone().unwrap_or_default(), entry.pid);
         let how = super::how(entry.readable, &entry.how);
         table.row([entry.pid.to_string(), name, entry.vcpus.to_string(), how]);
-        for way in entry.ways.iter().flat_map(|ways| way_lines(ways)) {
-            table.row(["", "", "", &way].map(str::to_owned));
+        for method in entry.methods.iter().flat_map(|methods| method_lines(methods)) {
+            table.row(["", "", "", &method].map(str::to_owned));
         }
     }
     table.lines_cut(width)
 }
 
-/// A line each way.
-fn way_lines(ways: &[WayEntry]) -> Vec<String> {
+/// A line each method.
+fn method_lines(methods: &[MethodEntry]) -> Vec<String> {
     let mut table = Table::new().column("", Align::Left).column("", Align::Left);
-    for WayEntry { way, open, how } in ways {
+    for MethodEntry { method, open, how } in methods {
         let verdict = if *open { "open" } else { "closed" };
-        table.row([(*way).to_owned(), format!("{verdict}: {how}")]);
+        table.row([(*method).to_owned(), format!("{verdict}: {how}")]);
     }
-    table.row(["asked", ASKED].map(str::to_owned));
+    table.row(["qmp", QMP].map(str::to_owned));
     table.lines()
 }
 
@@ -187,49 +182,49 @@ pub(super) mod tests {
 
     const LENDS: Access = Access::StatsFds { vcpus: 2, vm: false };
 
-    fn open() -> KernelSide {
+    fn open() -> BpfOnHost {
         Ok("may_goto, rdonly_cast".to_owned())
     }
 
     #[test]
-    fn the_ways_stand_below_each_vm() {
+    fn the_methods_stand_below_each_vm() {
         let web = VmEntry::new(&vm(Some("größe"), LENDS), None, &open(), true);
         let old = VmEntry::new(&vm(None, Access::NoStatsFds), None, &open(), false);
         let want = [
             " PID  NAME   VCPUS  HOW",
             "4711  größe      2  stats fds of its vCPUs",
-            "                    borrowed     open: stats fds of its 2 vCPUs, none of the VM",
-            "                      (QEMU opens it only while it is asked)",
-            "                    kernel-side  open: descriptors of the VM and of its 2 vCPUs",
+            "                    pread  open: stats fds of its 2 vCPUs, none of the VM (QEMU",
+            "                      opens it only while it is asked)",
+            "                    bpf    open: descriptors of the VM and of its 2 vCPUs",
             "                      (may_goto, rdonly_cast)",
-            "                    asked        --from-qmp SOCKET, if it is a QEMU: in 600 µs",
-            "                      or more, all that QEMU knows",
-            "4711  4711       2  kernel-side, by its vCPU descriptors",
+            "                    qmp    --from-qmp SOCKET, if it is a QEMU: in 600 µs or",
+            "                      more, all that QEMU knows",
+            "4711  4711       2  BPF, through its vCPU descriptors",
         ];
         assert_eq!(lines(&[web, old], 80), want);
     }
 
     #[test]
     fn a_way_that_is_closed_says_why() {
-        let verdicts = |access, refused, kernel_side: KernelSide| {
-            let entry = VmEntry::new(&vm(None, access), refused, &kernel_side, true);
-            let ways = entry.ways.expect("they were asked for");
-            (entry.readable, ways.map(|way| (way.open, way.how)))
+        let verdicts = |access, refused, bpf: BpfOnHost| {
+            let entry = VmEntry::new(&vm(None, access), refused, &bpf, true);
+            let methods = entry.methods.expect("they were asked for");
+            (entry.readable, methods.map(|method| (method.open, method.how)))
         };
         let closed = || Err("it takes CAP_BPF".to_owned());
-        let (readable, [borrowed, kernel_side]) = verdicts(LENDS, None, closed());
+        let (readable, [borrowed, bpf]) = verdicts(LENDS, None, closed());
         assert!(readable && borrowed.0, "{borrowed:?}");
-        assert_eq!(kernel_side, (false, "it takes CAP_BPF".to_owned()));
+        assert_eq!(bpf, (false, "it takes CAP_BPF".to_owned()));
 
         let none = Error::new(ErrorKind::Unsupported, "keeps none");
-        let (readable, ways) = verdicts(Access::NoStatsFds, Some(&none), closed());
-        assert!(!readable && ways.iter().all(|(open, _)| !open), "{ways:?}");
-        assert!(ways[0].1.contains("QEMU does from 8.1 on"), "{ways:?}");
+        let (readable, methods) = verdicts(Access::NoStatsFds, Some(&none), closed());
+        assert!(!readable && methods.iter().all(|(open, _)| !open), "{methods:?}");
+        assert!(methods[0].1.contains("QEMU does from 8.1 on"), "{methods:?}");
 
         let denied = Error::new(ErrorKind::Denied, "it is another's");
-        let (readable, ways) = verdicts(LENDS, Some(&denied), open());
-        assert!(!readable, "{ways:?}");
-        assert_eq!(ways, [(); 2].map(|()| (false, "it is another's".to_owned())));
+        let (readable, methods) = verdicts(LENDS, Some(&denied), open());
+        assert!(!readable, "{methods:?}");
+        assert_eq!(methods, [(); 2].map(|()| (false, "it is another's".to_owned())));
 
         // Beside another VM of its process, which keeps some.
         let (readable, _) = verdicts(Access::NoStatsFds, None, closed());
@@ -241,7 +236,7 @@ pub(super) mod tests {
         let how = |vcpus, of_vm| {
             let access = Access::StatsFds { vcpus, vm: of_vm };
             let entry = VmEntry::new(&vm(None, access), None, &open(), true);
-            let [borrowed, _] = entry.ways.expect("they were asked for");
+            let [borrowed, _] = entry.methods.expect("they were asked for");
             borrowed.how
         };
         assert_eq!(how(2, true), "stats fds of its 2 vCPUs and of the VM");

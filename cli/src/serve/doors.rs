@@ -109,7 +109,7 @@ impl Doors {
         let text = announcement(&vm.title_with_counts(), &path, &vm.companions());
         if !self.has_advised && vm.lacks_vm_statistics() {
             self.has_advised = true;
-            say("without the statistics of the VM as a whole: they take the kernel-side tick \
+            say("without the statistics of the VM as a whole: they take the BPF reader \
                  (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
         }
         let (opened, unannounced) = (Instant::now(), Some(text));
@@ -302,7 +302,7 @@ fn shell_word(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::{Accel, TableWriter};
+    use vmstrobe_providers::{Bpf, TableWriter};
 
     use super::*;
     use crate::args::Source;
@@ -311,7 +311,7 @@ mod tests {
     /// This process, which has a table.
     fn program() -> VmRegistry {
         let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let setup = Setup::new(&source, Accel::off(), false);
+        let setup = Setup::new(&source, Bpf::off(), false);
         VmRegistry::named(&source, &setup).expect("it has a table")
     }
 

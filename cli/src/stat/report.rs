@@ -340,7 +340,7 @@ mod tests {
             "not shown: 1 statistic that did not move (-z shows them)",
             "missed 1 of 3 ticks",
             "not there at the beginning: /vm/web/vcpu[1]",
-            "sampled by one pread an object and tick; kernel-side tick: switched off",
+            "sampled by one pread an object and tick; BPF reader: switched off",
         ];
         assert_eq!(squeezed(&lines(STYLE)), want);
         let zeros = lines(Style { zeros: true, ..STYLE });
@@ -357,7 +357,7 @@ mod tests {
         assert!(lines.contains(&"1.000 missed 1 of 3 ticks".to_owned()), "{lines:?}");
         assert_eq!(
             lines.last().map(String::as_str),
-            Some("1.000 sampled by one pread an object and tick; kernel-side tick: switched off")
+            Some("1.000 sampled by one pread an object and tick; BPF reader: switched off")
         );
     }
 

@@ -14,7 +14,7 @@ use crate::sys::kvm_get_stats_fd;
 use crate::tests::{has_kvm, has_link, soon, tick, vm};
 
 fn opener() -> Opener {
-    Opener::new(Reaper::new().unwrap(), Accel::off())
+    Opener::new(Reaper::new().unwrap(), Bpf::off())
 }
 
 fn plan(schema: &Arc<Schema>, names: &[&str]) -> Arc<ReadPlan> {
@@ -363,7 +363,7 @@ fn a_span_is_read_of_a_stats_fd_alone() {
 fn a_plain_fd_is_closed_by_the_reaper() {
     let Some(vm) = vm() else { return };
     let (reaper, closed) = Reaper::held();
-    let opener = Opener::new(reaper, Accel::off());
+    let opener = Opener::new(reaper, Bpf::off());
     let [_, [stats, plain]] = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
     let plan = plan(plain.schema(), &["exits"]);
     let source = source(&[Arc::clone(&plain)], &plan);

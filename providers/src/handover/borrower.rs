@@ -76,14 +76,14 @@ impl HandedOver {
         Self::connect_with(path, reaper, AttachOptions::default())
     }
 
-    /// As [`HandedOver::connect`], with the kernel-side tick, by which what was handed over is read
+    /// As [`HandedOver::connect`], with the BPF reader, by which what was handed over is read
     /// in one call where that is allowed; on any kernel; and connected by the broker of the host.
     /// Nothing else of the options counts.
     ///
     /// # Errors
     /// As [`HandedOver::connect`].
     pub fn connect_with(path: &Path, reaper: Reaper, options: AttachOptions) -> Result<Self> {
-        let AttachOptions { accel, host, on_any_kernel, .. } = options;
+        let AttachOptions { bpf, host, on_any_kernel, .. } = options;
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         let deadline = Instant::now() + CONNECT_LIMIT;
         let lender = connected(path, host.broker(), deadline)?;
@@ -92,7 +92,7 @@ impl HandedOver {
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
         let lender = Lender { alive, _watch: Arc::clone(&connection) as _, _seat: None };
-        let kvm = Arc::new(LentKvm::new(reaper.clone(), accel, lender.clone(), unsafe_release));
+        let kvm = Arc::new(LentKvm::new(reaper.clone(), bpf, lender.clone(), unsafe_release));
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &lender, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {

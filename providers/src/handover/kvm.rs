@@ -12,7 +12,7 @@ use super::message::{Key, Kind, malformed};
 use crate::departures::Departures;
 use crate::fd::{KvmFd, Lender, Opener};
 use crate::host::KvmLink;
-use crate::kvm::{Accel, Opened, schemas_of};
+use crate::kvm::{Bpf, Opened, schemas_of};
 use crate::procfs;
 use crate::reaper::Reaper;
 use crate::release::refusal;
@@ -39,11 +39,11 @@ struct State {
 impl LentKvm {
     pub(super) fn new(
         reaper: Reaper,
-        accel: Accel,
+        bpf: Bpf,
         lender: Lender,
         unsafe_release: Option<String>,
     ) -> Self {
-        let opener = Opener::new(reaper, accel);
+        let opener = Opener::new(reaper, bpf);
         Self { opener, lender, unsafe_release, state: Mutex::default() }
     }
 
@@ -135,7 +135,7 @@ impl Provider for LentKvm {
     }
 
     fn warnings(&self) -> Vec<Error> {
-        self.opener.accel().warnings()
+        self.opener.bpf().warnings()
     }
 }
 

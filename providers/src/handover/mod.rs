@@ -61,7 +61,7 @@ pub const MAX_LOANS: usize = 8192;
 pub const MAX_TABLES: usize = 16;
 
 /// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm),
-/// [`TableWriter`](crate::TableWriter) and [`Accel`](crate::Accel).
+/// [`TableWriter`](crate::TableWriter) and [`Bpf`](crate::Bpf).
 pub trait Lendable: Send + Sync + fmt::Debug {
     /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
     /// must not wait.

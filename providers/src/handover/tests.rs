@@ -23,7 +23,7 @@ use super::reader::tests::{lender, say};
 use super::serve::tests::{next, raw};
 use super::*;
 use crate::fd::Lender;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::tests::{has_kvm, open_all, soon, states};
 use crate::{Borrowed, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
 
@@ -422,7 +422,7 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
     let lender = Lender { alive, _watch: watch, _seat: None };
     let release = Some("5.15.90".to_owned());
-    let kvm = LentKvm::new(Reaper::new().unwrap(), Accel::off(), lender, release);
+    let kvm = LentKvm::new(Reaper::new().unwrap(), Bpf::off(), lender, release);
     let key = Key { offer: 1, loan: 1 };
     let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

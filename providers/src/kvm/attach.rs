@@ -2,14 +2,14 @@
 //!
 //! Invariant: the VMM is never stopped nor asked, and notices nothing. An object whose fd it has
 //! closed, or whose process has ended, is gone: from `objects` and from every open row. An object's
-//! own fd is borrowed only if the kernel-side tick can read it.
+//! own fd is borrowed only if the BPF reader can read it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
 
-use super::bpf::{Accel, with_causes};
+use super::bpf::{Bpf, with_causes};
 use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, scan, schemas_of};
 use crate::budget::FdBudget;
@@ -35,7 +35,7 @@ use wanted::Wanted;
 /// It needs the right to trace the process (the same user, or `CAP_SYS_PTRACE`), and fds that the
 /// VMM keeps open. Best are stats fds: QEMU 8.1 and later keep the vCPUs', a VMM that embeds
 /// [`OwnKvm`](crate::OwnKvm) the VM's as well. Where there is none, the VM's or vCPU's own fd will
-/// do, which every VMM has, if the kernel-side tick can be used ([`Borrowed::with_accel`]); an
+/// do, which every VMM has, if the BPF reader can be used ([`Borrowed::with_bpf`]); an
 /// object that is read by its own fd stays so until the VMM closes that. A VM's object is
 /// `/vm/<name>`, by the VMM's command line or else its pid; a vCPU's is `/vm/<name>/vcpu[<n>]` with
 /// the kernel's vCPU id, which for some CPU topologies is not QEMU's `cpu-index`;
@@ -87,22 +87,22 @@ struct State {
 }
 
 impl Borrowed {
-    /// Attached to nothing yet, and without the kernel-side tick: what keeps no stats fds open
+    /// Attached to nothing yet, and without the BPF reader: what keeps no stats fds open
     /// cannot be read. The reaper will close what was borrowed.
     ///
     /// # Errors
     /// `Io` if the system has no thread or fd for the watcher.
     pub fn new(reaper: Reaper) -> Result<Self> {
-        Self::with_accel(reaper, Accel::off())
+        Self::with_bpf(reaper, Bpf::off())
     }
 
-    /// As [`Borrowed::new`], with the kernel-side tick. The first look at a process tries whether
+    /// As [`Borrowed::new`], with the BPF reader. The first look at a process tries whether
     /// it can be used, unless it was tried before: some 50 ms.
     ///
     /// # Errors
     /// As [`Borrowed::new`].
-    pub fn with_accel(reaper: Reaper, accel: Accel) -> Result<Self> {
-        Self::with_options(reaper, AttachOptions { accel, ..AttachOptions::default() })
+    pub fn with_bpf(reaper: Reaper, bpf: Bpf) -> Result<Self> {
+        Self::with_options(reaper, AttachOptions { bpf, ..AttachOptions::default() })
     }
 
     /// As [`Borrowed::new`], with all that can be said.
@@ -110,8 +110,8 @@ impl Borrowed {
     /// # Errors
     /// As [`Borrowed::new`].
     pub fn with_options(reaper: Reaper, options: AttachOptions) -> Result<Self> {
-        let AttachOptions { accel, host, budget, on_any_kernel } = options;
-        let (opener, watch) = (Opener::new(reaper, accel), Arc::new(DeathWatch::new()?));
+        let AttachOptions { bpf, host, budget, on_any_kernel } = options;
+        let (opener, watch) = (Opener::new(reaper, bpf), Arc::new(DeathWatch::new()?));
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         Ok(Self { opener, host, budget, unsafe_release, watch, state: Mutex::default() })
     }
@@ -127,7 +127,7 @@ impl Borrowed {
     ///
     /// # Errors
     /// `NotFound` if there is no such process or it has no VM, `Denied` if we may not look into
-    /// it, `Unsupported` if its VMM keeps no stats fds open and the kernel-side tick cannot be
+    /// it, `Unsupported` if its VMM keeps no stats fds open and the BPF reader cannot be
     /// used, `TooLarge` if there is no room for all of them, `Busy` if the process does not let
     /// itself be looked at. Then it is not attached.
     pub fn attach(&self, pid: u32) -> Result<()> {
@@ -175,10 +175,10 @@ impl Borrowed {
 
     fn keep(&self, state: &mut State, attached: Attached) -> Result<()> {
         if attached.opened().next().is_none() {
-            let (pid, accel) = (attached.process.pid(), self.opener.accel());
+            let (pid, bpf) = (attached.process.pid(), self.opener.bpf());
             return Err(match &self.unsafe_release {
                 Some(release) => refusal(&format!("pid {pid}"), release),
-                None => unreadable(pid, accel.mode(), accel.check()),
+                None => unreadable(pid, bpf.mode(), bpf.check()),
             });
         }
         self.watch.add(&attached.process);
@@ -275,11 +275,11 @@ impl Provider for Borrowed {
         self.opener.sources(objects, plan, |key| by_key.get(&key).map(|&fd| Arc::clone(fd)))
     }
 
-    /// Returns a warning if the kernel-side tick was given up, one for each attached process of
+    /// Returns a warning if the BPF reader was given up, one for each attached process of
     /// which the last look could not borrow everything, and one for each whose vCPUs could not be
     /// given the names of [`Borrowed::use_names`].
     fn warnings(&self) -> Vec<Error> {
-        let mut warnings = self.opener.accel().warnings();
+        let mut warnings = self.opener.bpf().warnings();
         let state = self.state();
         let refused = state.attached.iter().filter_map(|one| one.refused.as_ref());
         // A process that has ended needs no warning: its rows say so.

@@ -18,7 +18,7 @@ mod attach;
 mod sched;
 
 pub use attach::{AttachOptions, Borrowed};
-pub use bpf::{Accel, AccelMode, AccelStatus, FrameTime, KernelFrame};
+pub use bpf::{Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame};
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
 pub use scan::{Access, Vm, scan};
 pub(crate) use scan::{Made, divide, made, vms_of};

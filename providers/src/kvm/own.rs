@@ -15,7 +15,7 @@ use std::{io, thread};
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
-use super::bpf::Accel;
+use super::bpf::Bpf;
 use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{KvmFd, Opener};
@@ -75,20 +75,20 @@ impl OwnKvm {
     /// `Unsupported` if the kernel has no such statistics (Linux before 5.14) or the fd is no VM,
     /// `Denied` if the VM belongs to another process, `Io` if a thread or an fd is not to be had.
     pub fn new(name: &str, vm: BorrowedFd<'_>) -> Result<Self> {
-        Self::with_accel(name, vm, Accel::off())
+        Self::with_bpf(name, vm, Bpf::off())
     }
 
-    /// As [`OwnKvm::new`], with the kernel-side tick: many vCPUs are then read in one call, where
-    /// that is allowed. What it needs for that is said at [`Accel`].
+    /// As [`OwnKvm::new`], with the BPF reader: many vCPUs are then read in one call, where
+    /// that is allowed. What it needs for that is said at [`Bpf`].
     ///
     /// # Errors
     /// As [`OwnKvm::new`].
-    pub fn with_accel(name: &str, vm: BorrowedFd<'_>, accel: Accel) -> Result<Self> {
+    pub fn with_bpf(name: &str, vm: BorrowedFd<'_>, bpf: Bpf) -> Result<Self> {
         if kvm_check_extension(vm, CAP_BINARY_STATS_FD).map_err(|e| refused("VM", e))? <= 0 {
             let text = "this kernel has no binary statistics of KVM: Linux 5.14 is needed";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
-        let opener = Opener::new(Reaper::new()?, accel);
+        let opener = Opener::new(Reaper::new()?, bpf);
         let fd = kvm_get_stats_fd(vm).map_err(|error| refused("VM", error))?;
         let stats = opener.open(fd, Target::Vm, None)?;
         let vm_path = vm_path(name);
@@ -206,7 +206,7 @@ impl Provider for OwnKvm {
     }
 
     fn warnings(&self) -> Vec<Error> {
-        self.opener.accel().warnings()
+        self.opener.bpf().warnings()
     }
 }
 

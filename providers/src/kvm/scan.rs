@@ -33,14 +33,14 @@ pub struct Vm {
     /// The user that the process belongs to: its real user id.
     pub uid: u32,
     /// The number of its vCPUs: the ones whose own descriptors its VMM keeps open, as it must to
-    /// run them. Through these and the VM's own the kernel-side tick reads them all, where it is
+    /// run them. Through these and the VM's own the BPF reader reads them all, where it is
     /// allowed.
     pub vcpus: usize,
     /// The stats fds by which it can be read.
     pub access: Access,
 }
 
-/// The means to read a VM's statistics from outside without the kernel-side tick; in words by
+/// The means to read a VM's statistics from outside without the BPF reader; in words by
 /// `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -167,7 +167,7 @@ pub(super) struct ObjectFds {
     pub(super) vcpu: Option<u32>,
     /// Its stats fd, which can be read as it is.
     pub(super) stats: Option<Place>,
-    /// The object's own fds, for the kernel-side tick: a VM's in ascending order, a vCPU's at most
+    /// The object's own fds, for the BPF reader: a VM's in ascending order, a vCPU's at most
     /// one.
     pub(super) plain: Vec<Place>,
 }

@@ -2,7 +2,7 @@
 //! its vCPU wanted to run, which is the vCPU's steal time; how long and how often it ran; and its
 //! id.
 //!
-//! There are two ways to read them. The kernel-side tick follows each vCPU to its thread
+//! There are two ways to read them. The BPF reader follows each vCPU to its thread
 //! (`bpf/threads.rs`). Without it, the thread is found by its traces in /proc (`threads`), a thread
 //! of this process reads its times there (`schedstat`, `poller`), and a tick copies them
 //! (`source`).
@@ -18,7 +18,7 @@ use vmstrobe_core::{
     Target, Unit, WORD_BYTES,
 };
 
-use super::bpf::AccelMode;
+use super::bpf::BpfMode;
 use super::{Borrowed, OwnKvm};
 use crate::procfs;
 
@@ -54,7 +54,7 @@ const ROWS_PER_SOURCE: usize = 64;
 /// each tick in between (1 to 10 ms; up to a second on a CPU that is alone with one thread). A vCPU
 /// that goes on to another thread has that one's counts from then on, and its `thread_id`.
 ///
-/// With the kernel-side tick ([`Accel`](crate::Accel)) all vCPUs are read in one call, each by the
+/// With the BPF reader ([`Bpf`](crate::Bpf)) all vCPUs are read in one call, each by the
 /// thread that ran it last; a vCPU that has never run, or whose thread has ended, is a row without
 /// data (`Missing`). Before that is used, it has read what /proc says, of a guest of our own once,
 /// and of every vCPU that has run each time that it is opened; else it is not used, and why is
@@ -62,7 +62,7 @@ const ROWS_PER_SOURCE: usize = 64;
 /// threads otherwise than /proc.
 ///
 /// Without it, a thread of ours asks /proc ten times a second: a row is good in the first tick that
-/// sees an answer and aged until the next. Nobody asks while the kernel-side tick reads: if that is
+/// sees an answer and aged until the next. Nobody asks while the BPF reader reads: if that is
 /// given up, rows are without data until the first answer. Which thread runs a vCPU is told
 ///
 /// * by [`OwnKvm::add_vcpu_here`], which was called on it;
@@ -78,9 +78,9 @@ const ROWS_PER_SOURCE: usize = 64;
 /// ```no_run
 /// use std::sync::Arc;
 /// use vmstrobe_core::{Provider, Registry};
-/// use vmstrobe_providers::{Accel, AccelMode, Borrowed, Reaper};
+/// use vmstrobe_providers::{Bpf, BpfMode, Borrowed, Reaper};
 ///
-/// let kvm = Borrowed::with_accel(Reaper::new()?, Accel::new(AccelMode::Auto))?;
+/// let kvm = Borrowed::with_bpf(Reaper::new()?, Bpf::new(BpfMode::Auto))?;
 /// let kvm = Arc::new(kvm);
 /// kvm.attach(4711)?;
 /// let registry = Registry::default();
@@ -99,7 +99,7 @@ pub struct Sched {
 /// The conditions to warn of for as long as they last.
 #[derive(Debug, Default)]
 struct News {
-    /// The reason why threads are not read by the kernel-side tick, although it can be used.
+    /// The reason why threads are not read by the BPF reader, although it can be used.
     refused: Option<String>,
     /// The number of vCPUs that were left out at the last look, because their threads cannot be
     /// told.
@@ -129,39 +129,39 @@ impl OwnKvm {
 
 impl Sched {
     fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
-        let poller = Arc::new(Poller::start(owner.opener().accel().broker())?);
+        let poller = Arc::new(Poller::start(owner.opener().bpf().broker())?);
         Ok(Self { owner, schema: schema(), poller, news: Mutex::default() })
     }
 
-    /// Whether the kernel-side tick reads them, some of which nothing else may be able to read.
+    /// Whether the BPF reader reads them, some of which nothing else may be able to read.
     ///
     /// # Errors
     /// Why it cannot, if it must.
     fn is_kernel_side(&self, some_untold: bool) -> Result<bool> {
-        let accel = self.owner.opener().accel();
-        let is_wanted = match accel.mode() {
-            AccelMode::Off => false,
-            AccelMode::Needed => some_untold,
-            AccelMode::Auto | AccelMode::Require => true,
+        let bpf = self.owner.opener().bpf();
+        let is_wanted = match bpf.mode() {
+            BpfMode::Off => false,
+            BpfMode::Needed => some_untold,
+            BpfMode::Auto | BpfMode::Require => true,
         };
-        if !is_wanted || accel.is_given_up() {
+        if !is_wanted || bpf.is_given_up() {
             return Ok(false);
         }
-        let checked = accel.check_threads();
+        let checked = bpf.check_threads();
         checked.map(|()| true).or_else(|error| self.do_without(error))
     }
 
-    /// Not by the kernel-side tick, then.
+    /// Not by the BPF reader, then.
     ///
     /// # Errors
     /// This one, if it must be.
     fn do_without(&self, error: Error) -> Result<bool> {
-        let accel = self.owner.opener().accel();
-        if accel.mode() == AccelMode::Require {
+        let bpf = self.owner.opener().bpf();
+        if bpf.mode() == BpfMode::Require {
             return Err(error);
         }
         // If nothing can be read so, that is for its own status to say.
-        if accel.is_open() {
+        if bpf.is_open() {
             self.news().refused = Some(error.to_string());
         }
         Ok(false)
@@ -193,7 +193,7 @@ impl Provider for Sched {
     }
 
     /// The provider of KVM's looks anew. Of its vCPUs those that can be read: all by the
-    /// kernel-side tick, by /proc those whose threads can be told.
+    /// BPF reader, by /proc those whose threads can be told.
     fn objects(&self) -> Result<Vec<Object>> {
         self.owner.look();
         let mut vcpus = self.owner.vcpus();
@@ -231,8 +231,8 @@ impl Provider for Sched {
         if plan.row_words() > 0 && self.is_kernel_side(some_untold)? {
             let polled = |rows: &[Option<Vcpu>]| self.polled(plan, &self.poller.watch(rows, false));
             let departures = opener.departures();
-            let accel = opener.accel();
-            match accel.thread_sources(objects, plan, &rows, polled, departures, opened_at) {
+            let bpf = opener.bpf();
+            match bpf.thread_sources(objects, plan, &rows, polled, departures, opened_at) {
                 Ok(sources) => {
                     self.news().refused = None;
                     return Ok(sources);
@@ -253,8 +253,8 @@ impl Provider for Sched {
     }
 
     fn warnings(&self) -> Vec<Error> {
-        let accel = self.owner.opener().accel();
-        let mut warnings = accel.warnings();
+        let bpf = self.owner.opener().bpf();
+        let mut warnings = bpf.warnings();
         let mut warn = |text| warnings.push(Error::new(ErrorKind::Unsupported, text));
         let news = self.news();
         let in_container = news.untold > 0 && !procfs::sees_every_process();
@@ -268,14 +268,14 @@ impl Provider for Sched {
             return warnings;
         }
         if let Some(why) = &news.refused {
-            warn(format!("threads of vCPUs are not read by the kernel-side tick: {why}"));
+            warn(format!("threads of vCPUs are not read by the BPF reader: {why}"));
         }
         if news.untold > 0 {
             warn(format!(
                 "which threads run {} of the vCPUs cannot be told, so that they have no statistics \
-                 of the scheduler; the kernel-side tick needs not be told: {}",
+                 of the scheduler; the BPF reader needs not be told: {}",
                 news.untold,
-                accel.status()
+                bpf.status()
             ));
         }
         warnings

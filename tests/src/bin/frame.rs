@@ -1,4 +1,4 @@
-//! Reads frames of the kernel-side tick in a process of its own, or is the sampler that lends them:
+//! Reads frames of the BPF reader in a process of its own, or is the sampler that lends them:
 //! started by the tests, in whose hands it is.
 //!
 //!     frame whole|rows READS     standard input is a frame's descriptor

@@ -1,4 +1,4 @@
-//! Frames of the kernel-side tick between processes: a sampler that ticks without rest, and readers
+//! Frames of the BPF reader between processes: a sampler that ticks without rest, and readers
 //! in processes of their own that judge each frame by what must hold in it.
 //!
 //! The witness: all rows are of one vCPU, which runs between two ticks and not during one. So the

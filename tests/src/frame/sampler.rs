@@ -1,11 +1,11 @@
-//! The sampler: a real vCPU, many rows of it, and a kernel-side tick of them.
+//! The sampler: a real vCPU, many rows of it, and a BPF reader of them.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Mask, Provider, ReadPlan, RowState, Rows, Source, Target};
 use vmstrobe_guest::{Exits, KnownGuest};
-use vmstrobe_providers::{Accel, AccelMode, HandOver, OwnKvm};
+use vmstrobe_providers::{Bpf, BpfMode, HandOver, OwnKvm};
 
 /// Rows of a frame: one source of a table's reader, and copied in some 20 ns.
 pub const ROWS: usize = 8;
@@ -16,8 +16,8 @@ const NAME: &str = "exits";
 /// A guest, and the source of its vCPU under [`ROWS`] names. Each row has one word.
 pub struct Sampler {
     source: Box<dyn Source>,
-    /// The kernel-side tick that reads the rows and owns their frame.
-    pub accel: Accel,
+    /// The BPF reader that reads the rows and owns their frame.
+    pub bpf: Bpf,
     _kvm: OwnKvm,
     guest: KnownGuest,
 }
@@ -30,8 +30,8 @@ impl Sampler {
     /// If KVM or BPF refuses.
     pub fn new() -> Self {
         let guest = KnownGuest::new().expect("KVM makes a guest");
-        let accel = Accel::new(AccelMode::Require);
-        let kvm = OwnKvm::with_accel("frame", guest.vm().fd(), accel.clone());
+        let bpf = Bpf::new(BpfMode::Require);
+        let kvm = OwnKvm::with_bpf("frame", guest.vm().fd(), bpf.clone());
         let kvm = kvm.expect("a VM of ours has statistics");
         for index in 0..ROWS as u32 {
             let added = kvm.add_vcpu_here(index, None, guest.vcpu().fd());
@@ -44,7 +44,7 @@ impl Sampler {
         mask.set(schema.find(NAME).expect("KVM counts exits"));
         let sources = kvm.open(&objects, &ReadPlan::new(schema, &mask)).expect("BPF allows it");
         let [source] = <[_; 1]>::try_from(sources).ok().expect("so few are one source");
-        Self { source, accel, _kvm: kvm, guest }
+        Self { source, bpf, _kvm: kvm, guest }
     }
 
     /// Lets the vCPU run, and reads it.
@@ -58,7 +58,7 @@ impl Sampler {
         let (mut words, mut states) = ([0; ROWS], [RowState::Missing; ROWS]);
         self.source.read(Rows::new(&mut words, &mut states, 1));
         assert_eq!(states, [RowState::Good; ROWS]);
-        assert!(self.source.read_ns().is_some(), "{}", self.accel.status());
+        assert!(self.source.read_ns().is_some(), "{}", self.bpf.status());
     }
 
     /// Lends its frames at that path, for as long as what this returns is there.
@@ -68,7 +68,7 @@ impl Sampler {
     /// If it cannot listen there.
     pub fn lend(&self, path: &Path) -> HandOver {
         let hand_over = HandOver::listen(path).expect("the place is free");
-        hand_over.offer(Arc::new(self.accel.clone())).expect("frames may be lent");
+        hand_over.offer(Arc::new(self.bpf.clone())).expect("frames may be lent");
         hand_over
     }
 }
@@ -81,6 +81,6 @@ impl Default for Sampler {
 
 impl std::fmt::Debug for Sampler {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sampler").field("accel", &self.accel).finish_non_exhaustive()
+        f.debug_struct("Sampler").field("bpf", &self.bpf).finish_non_exhaustive()
     }
 }

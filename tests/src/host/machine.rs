@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use rustix::io::{FdFlags, dup, fcntl_setfd};
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::{Accel, AccelMode, OwnKvm};
+use vmstrobe_providers::{Bpf, BpfMode, OwnKvm};
 use vmstrobe_sampler::{Fanout, Running, Timing};
 
 use super::descriptors::{self, VCPU, VCPU_STATS, VM};
@@ -82,8 +82,8 @@ fn statistics(kind: &str, farm: &Farm) -> io::Result<(Option<Arc<OwnKvm>>, Optio
         "plain" => (None, None),
         "stats" => (Some(own_kvm("own", of.vm(), of.vcpus())), None),
         "embeds" => {
-            let accel = Accel::new(AccelMode::Auto);
-            let provider = own_kvm_by(accel, "own", of.vm(), of.vcpus());
+            let bpf = Bpf::new(BpfMode::Auto);
+            let provider = own_kvm_by(bpf, "own", of.vm(), of.vcpus());
             let Rig { sampler, .. } = rig(provider, &["vm", "vcpu"], Fanout::Inline);
             let timing = Timing::hz(100.0).map_err(Error::other)?;
             (None, Some(sampler.start(timing).map_err(Error::other)?))

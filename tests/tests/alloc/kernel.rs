@@ -1,4 +1,4 @@
-//! 10,000 kernel-side ticks over real vCPUs, audits included, and with the end of it in the middle:
+//! 10,000 BPF reads over real vCPUs, audits included, and with the end of it in the middle:
 //! nothing is allocated, and nothing is freed.
 //!
 //! By the kernel's own count of the thread's reads, it is seen that a tick reads nothing by pread,
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
+use vmstrobe_providers::{Bpf, BpfMode, BpfStatus};
 use vmstrobe_sampler::{Fanout, Sampler, Timing};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{Over, Rig, farm, own_kvm_by, rig, show, vcpu_path};
@@ -23,15 +23,15 @@ const TICKS: u64 = 10_000;
 const RATE_HZ: f64 = 4000.0;
 const WARM_UP: u64 = 100;
 
-fn required() -> Accel {
-    Accel::new(AccelMode::Require)
+fn required() -> Bpf {
+    Bpf::new(BpfMode::Require)
 }
 
 /// A sampler of that many vCPUs, which has ticked already.
-fn sampler(accel: &Accel) -> (vmstrobe_guest::Farm, Rig) {
+fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     let (farm, _) = farm(VCPUS);
     let vm = &farm.vms()[0];
-    let kvm = own_kvm_by(accel.clone(), "farm", vm.vm(), vm.vcpus());
+    let kvm = own_kvm_by(bpf.clone(), "farm", vm.vm(), vm.vcpus());
     let mut rig = rig(kvm, &["vcpu"], Fanout::Inline);
     by_hand(&mut rig.sampler, WARM_UP);
     assert_eq!(rig.sampler.health().counts().swept_rows, VCPUS as u64);
@@ -77,7 +77,7 @@ fn kernel_side_nothing_is_allocated_audits_included() {
     take_part(false);
     let (after, took) = (reads(), begun.elapsed());
     let preads = after.zip(before).zip(asking).map(|((after, before), of)| after - before - of);
-    show(&format!("{TICKS} kernel-side ticks of {VCPUS} objects: {counted:?}, {preads:?} preads"));
+    show(&format!("{TICKS} BPF reads of {VCPUS} objects: {counted:?}, {preads:?} preads"));
     assert_eq!(counted, Counted::default());
     let counts = sampler.health().counts();
     assert_eq!((counts.swept_rows, counts.fallback_ticks, counts.unread_rows), (128, 0, 0));
@@ -95,18 +95,18 @@ fn given_up_in_the_middle_nothing_is_allocated() {
         return;
     }
     let _alone = alone();
-    let accel = required();
-    let (_farm, Rig { mut sampler, .. }) = sampler(&accel);
+    let bpf = required();
+    let (_farm, Rig { mut sampler, .. }) = sampler(&bpf);
     let (middle, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let counted = thread::scope(|scope| {
         let over = Over(&done);
-        let accel = &accel;
+        let bpf = &bpf;
         let (middle, done) = (&middle, &done);
         scope.spawn(move || {
             while !middle.load(SeqCst) && !done.load(SeqCst) {
                 thread::sleep(Duration::from_millis(1));
             }
-            accel.give_up("the middle is reached");
+            bpf.give_up("the middle is reached");
         });
         take_part(true);
         tick(&mut sampler, 10);
@@ -122,7 +122,7 @@ fn given_up_in_the_middle_nothing_is_allocated() {
     let counts = sampler.health().counts();
     show(&format!("{TICKS} ticks, {} by pread in the end: {counted:?}", counts.fallback_ticks));
     assert_eq!(counted, Counted::default());
-    assert!(matches!(accel.status(), AccelStatus::GivenUp(_)), "{:?}", accel.status());
+    assert!(matches!(bpf.status(), BpfStatus::GivenUp(_)), "{:?}", bpf.status());
     assert_eq!((counts.swept_rows, counts.unread_rows), (0, 0));
     // Some ms pass until it is given up.
     let fallback = counts.fallback_ticks;

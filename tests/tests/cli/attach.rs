@@ -142,7 +142,7 @@ fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
     let qemu =
         Qemu::start_older(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
     let pid = qemu.pid().to_string();
-    let query = vmstrobe(&["query", "-p", &pid, "--accel", "off"]);
+    let query = vmstrobe(&["query", "-p", &pid, "--bpf", "off"]);
     let advice = "a QEMU can be asked instead: --from-qmp SOCKET";
     says(&query, 1, &["keeps no stats fds open (QEMU does from 8.1 on", advice]);
     let list = vmstrobe(&["list", "--json"]);
@@ -152,7 +152,7 @@ fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
     let is_open = bpf().is_ok();
     assert_eq!((&vm["readable"], &vm["vcpus"]), (&is_open.into(), &2.into()), "{vm}");
     if is_open {
-        assert_eq!(vm["how"], "kernel-side, by its vCPU descriptors");
+        assert_eq!(vm["how"], "BPF, through its vCPU descriptors");
         fine(&vmstrobe(&["query", "-z", "-p", &pid]));
         fine(&vmstrobe(&["query", "-z", "-p", &pid, "--target", "vm"]));
     }

@@ -124,7 +124,7 @@ fn hides_nothing_from_root(hidepid: &str) {
         assert!(!output.stderr.contains("hidepid"), "{output:?}");
         output
     };
-    for what in ["--names exits --target vcpu", "--provider sched --accel off"] {
+    for what in ["--names exits --target vcpu", "--provider sched --bpf off"] {
         let query = format!("\"$0\" query --json -z -p $V --from-qmp $1/qmp {what}");
         let output = beside(&query);
         fine(&output);
@@ -171,7 +171,7 @@ fn in_the_first_pid_namespace_a_hiding_proc_names_threads_to_root() {
         let paths = list(&results).iter().map(|result| result["qom-path"].to_string());
         paths.collect::<Vec<_>>()
     };
-    let query = ["query", "--json", "-z", "-p", &pid, "--accel", "off"];
+    let query = ["query", "--json", "-z", "-p", &pid, "--bpf", "off"];
     let sched = hiding(&[&query[..], &["--provider", "sched"]].concat());
     assert_eq!(sched, ["\"/vm/hidden/vcpu[0]\"", "\"/vm/hidden/vcpu[1]\""]);
     let names = ["--from-qmp", &socket, "--names", "exits", "--target", "vcpu"];
@@ -220,7 +220,7 @@ fn a_user_namespace_is_told_from_a_missing_capability() {
     let output = inside(&["query", "-p", &pid]);
     says(&output, 1, &["it is in another user namespace, where vmstrobe's capabilities do not"]);
     says(&inside(&["list"]), 0, &["could not be examined: pid 1 (", "in another user namespace"]);
-    let output = inside(&["query", "-p", &pid, "--accel", "require"]);
+    let output = inside(&["query", "-p", &pid, "--bpf", "require"]);
     says(&output, 1, &["CAP_BPF and CAP_PERFMON in the first user namespace"]);
 }
 
@@ -281,6 +281,6 @@ fn in_a_pid_namespace_the_threads_of_vcpus_are_qemus() {
     let output = beside_a_qemu("\"$0\" query -p $V --provider sched");
     says(&output, 1, &["which threads run 3 of the vCPUs cannot be told in a pid namespace"]);
     assert!(output.stderr.contains("-name NAME,debug-threads=on"), "{output:?}");
-    assert!(!output.stderr.contains("kernel-side tick"), "{output:?}");
+    assert!(!output.stderr.contains("BPF reader"), "{output:?}");
     assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
 }

@@ -137,7 +137,7 @@ fn rows_of_a_table(world: &World) -> Vec<Row> {
         add(&["--names", pattern], &["ARG"]);
         add(&["--target", many], &["ARG", "TGT"]);
         add(&["--provider", arg], &["ARG", "PRV"]);
-        add(&["--accel", arg], &["ARG"]);
+        add(&["--bpf", arg], &["ARG"]);
         if command[0] != "schema" {
             add(&["--vcpu", arg], &["ARG", "OBJ"]);
         }

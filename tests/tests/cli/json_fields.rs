@@ -92,7 +92,7 @@ fn of_stat() {
         return;
     }
     let tables = Tables::new();
-    let demo = ["stat", "--demo", "-d", "200ms", "--json", "--accel", "off"];
+    let demo = ["stat", "--demo", "-d", "200ms", "--json", "--bpf", "off"];
     let outputs = [
         // All kinds grow, and are set back; of each and of all.
         tables.stat(&tables.extremes, &["--json"]).stdout,
@@ -115,7 +115,7 @@ fn of_demo() {
     if !require_kvm() {
         return;
     }
-    check("demo", &[vmstrobe(&["demo", "-d", "200ms", "--json", "--accel", "off"]).stdout]);
+    check("demo", &[vmstrobe(&["demo", "-d", "200ms", "--json", "--bpf", "off"]).stdout]);
 }
 
 #[test]

@@ -113,14 +113,14 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     assert_eq!(paths(&threads), paths(&ours));
     assert_eq!(query(&[&both[..], &["--target", "cryptodev"]].concat()), qemu.stats("cryptodev"));
     assert_eq!(query(&[&both[..], &["--target", "vm"]].concat()), qemu.stats("vm"));
-    // Without the socket they are called as the kernel knows them, and without the kernel-side tick
+    // Without the socket they are called as the kernel knows them, and without the BPF reader
     // there is no more.
     let alone = query(&["-p", &pid]);
     assert_eq!(alone[0]["qom-path"], "/vm/named/vcpu[0]");
     if bpf().is_ok() {
         assert_eq!(query(&["-p", &pid, "--target", "vm"]), qemu.stats("vm"));
     }
-    let without = ["--accel", "off"];
+    let without = ["--bpf", "off"];
     let told = query(&[&both[..], &["--target", "vm"], &without].concat());
     assert_eq!(told, qemu.stats("vm"));
     let output = vmstrobe(&[&["query", "-p", &pid, "--target", "vm"], &without[..]].concat());

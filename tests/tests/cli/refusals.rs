@@ -24,7 +24,7 @@ fn the_capability_that_is_missing_is_named_and_no_other() {
     }
     let Some((_qemu, pid)) = paused_qemu("capabilities", 1) else { return };
     let nobody = Nobody::new();
-    let query = ["query", "-z", "-p", &pid, "--accel", "off"];
+    let query = ["query", "-z", "-p", &pid, "--bpf", "off"];
     for (has, lacks) in [
         ("+sys_ptrace", "CAP_DAC_READ_SEARCH"),
         ("+dac_read_search", "CAP_SYS_PTRACE"),
@@ -97,7 +97,7 @@ fn a_seccomp_filter_is_told_from_a_missing_capability() {
     let filtered = |call: &str, errno: &str, args: &[&str]| {
         under(&["python3", "-c", FILTER, call, errno], args)
     };
-    let query = ["query", "-z", "-p", &pid, "--accel", "off"];
+    let query = ["query", "-z", "-p", &pid, "--bpf", "off"];
     let has_all = "vmstrobe has the rights for it, so that a seccomp filter of a container";
     for (call, errno, parts) in [
         (GETFD, EPERM, ["cannot be borrowed from: ", has_all, "let the filter allow pidfd_getfd"]),
@@ -108,7 +108,7 @@ fn a_seccomp_filter_is_told_from_a_missing_capability() {
         says(&output, 1, &parts);
         assert!(!output.stderr.contains("CAP_"), "{output:?}");
     }
-    let output = filtered(BPF, EPERM, &["query", "-p", &pid, "--accel", "require"]);
+    let output = filtered(BPF, EPERM, &["query", "-p", &pid, "--bpf", "require"]);
     says(&output, 1, &["vmstrobe use no BPF: ", "so that a seccomp filter of a", "allow bpf; see"]);
 }
 

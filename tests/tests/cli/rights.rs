@@ -63,17 +63,17 @@ impl Sources {
         let lines = [
             "list -v".to_owned(),
             format!("schema -p {pid}"),
-            format!("query -p {pid} --accel require"),
+            format!("query -p {pid} --bpf require"),
             format!("query --from-socket {lent} --target sampler"),
             format!("info stats vcpu -p {pid}"),
-            format!("stat -p {pid} --accel require -d 400ms"),
-            format!("stat -p {pid} --accel off -d 400ms"),
+            format!("stat -p {pid} --bpf require -d 400ms"),
+            format!("stat -p {pid} --bpf off -d 400ms"),
             format!("stat -p {pid} --from-qmp {qmp} -d 400ms"),
             format!("stat --from-socket {lent} --target sampler -d 400ms"),
-            "stat --demo --provider sched --accel off -d 400ms".to_owned(),
+            "stat --demo --provider sched --bpf off -d 400ms".to_owned(),
             "stat --demo -- sleep 0.4".to_owned(),
             "demo -d 400ms --json".to_owned(),
-            format!("serve -p {pid} --qmp {sock} --accel require"),
+            format!("serve -p {pid} --qmp {sock} --bpf require"),
             format!("serve --demo --qmp {sock}"),
         ];
         lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()

@@ -38,12 +38,12 @@ pub(crate) fn sorted_by(mut entries: Vec<Json>, key: &str) -> Vec<Json> {
 fn schema_json_is_query_stats_schemas() {
     let Some((mut qemu, pid)) = paused_qemu("schemas", 1) else { return };
     let theirs = qemu.execute("query-stats-schemas", json!({"provider": "kvm"}));
-    // QEMU keeps no stats fd of its VM open, so that group takes the kernel-side tick.
+    // QEMU keeps no stats fd of its VM open, so that group takes the BPF reader.
     let with_vm = bpf().is_ok();
-    for (accel, targets) in
+    for (bpf, targets) in
         [("off", &["vcpu"][..]), ("auto", &["vm", "vcpu"][usize::from(!with_vm)..])]
     {
-        let args = ["schema", "--json", "-p", &pid, "--provider", "kvm", "--accel", accel];
+        let args = ["schema", "--json", "-p", &pid, "--provider", "kvm", "--bpf", bpf];
         let output = vmstrobe(&args);
         fine(&output);
         let ours = crate::json(&output.stdout);

@@ -19,7 +19,7 @@ use super::same::{list, run_a_while, sorted_by};
 use crate::{fine, json as parsed, paused_qemu, says, vmstrobe};
 
 const NAMES: [&str; 4] = ["run_delay", "run_time", "timeslices", "thread_id"];
-/// The kernel-side tick where it can be used, and /proc.
+/// The BPF reader where it can be used, and /proc.
 const WAYS: [&str; 2] = ["auto", "off"];
 const SCHED: [&str; 2] = ["--provider", "sched"];
 
@@ -101,8 +101,8 @@ fn of_the_demo_it_is_the_same_by_both_ways() {
     if !require_kvm() {
         return;
     }
-    for accel in WAYS {
-        let mut intervals = Intervals::start(&["--demo", "--accel", accel]);
+    for bpf in WAYS {
+        let mut intervals = Intervals::start(&["--demo", "--bpf", bpf]);
         let report = intervals.next();
         let stats = list(&report["stats"]);
         assert_eq!(stats.len(), 4 * NAMES.len(), "{report}");
@@ -124,10 +124,10 @@ fn of_the_demo_it_is_the_same_by_both_ways() {
             assert!(number(3, "min") == number(3, "max"), "{report}");
         }
         let read = &report["read"];
-        show(&format!("sched of the demo, --accel {accel}: {read}"));
+        show(&format!("sched of the demo, --bpf {bpf}: {read}"));
         let by_proc = read["method"] == "proc" && read["reason"].is_string();
         let swept = read["method"] == "bpf" && read["bpf_objects"] == 4;
-        assert!(by_proc || swept && accel == "auto", "{read}");
+        assert!(by_proc || swept && bpf == "auto", "{read}");
     }
 }
 
@@ -165,12 +165,12 @@ fn of_a_qemu_the_threads_are_those_it_names() {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
     let cpus = sorted_by(list(&cpus).to_vec(), "cpu-index");
     let threads: Vec<&Json> = cpus.iter().map(|cpu| &cpu["thread-id"]).collect();
-    for accel in WAYS {
-        let ours = query(&[&["-p", &pid, "--accel", accel], &SCHED[..]].concat());
+    for bpf in WAYS {
+        let ours = query(&[&["-p", &pid, "--bpf", bpf], &SCHED[..]].concat());
         let paths: Vec<&str> = ours.iter().filter_map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, [0, 1, 2].map(|at| format!("/vm/threads/vcpu[{at}]")));
         let ids: Vec<&Json> = ours.iter().map(|(_, stats)| &stats["thread_id"]).collect();
-        assert_eq!(ids, threads, "{accel}");
+        assert_eq!(ids, threads, "{bpf}");
         for (_, stats) in &ours {
             let tid = &stats["thread_id"];
             // They rest, but each may be called for a moment by QEMU.

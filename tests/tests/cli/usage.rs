@@ -62,8 +62,8 @@ fn bad_usage_is_status_2() {
         ("stat -x,", &["argument '-x'", "--json"]),
         ("query sleep 1", &["unexpected argument 'sleep' found\n\nUsage"]),
         ("stat -d 1s -- true", &["cannot be used with"]),
-        ("stat --accel on", &["invalid value 'on' for '--accel <WHEN>'", "auto, off, require"]),
-        ("list --accel off", &["unexpected argument '--accel'"]),
+        ("stat --bpf on", &["invalid value 'on' for '--bpf <WHEN>'", "auto, off, require"]),
+        ("list --bpf off", &["unexpected argument '--bpf'"]),
     ] {
         let args: Vec<&str> = line.split_whitespace().collect();
         let output = vmstrobe(&args);

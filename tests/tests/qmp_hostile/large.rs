@@ -93,7 +93,7 @@ fn shapes() -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Sends that again and again, each when the one before is answered.
+/// Sends that once, and again and again until `stop`, each when the one before is answered.
 fn ask(socket: &Path, request: &[u8], stop: &AtomicBool, answered: &AtomicUsize) {
     let Ok(mut stream) = UnixStream::connect(socket) else { return };
     let mut buffer = vec![0; 1 << 16];
@@ -106,11 +106,15 @@ fn ask(socket: &Path, request: &[u8], stop: &AtomicBool, answered: &AtomicUsize)
     if !line(&mut stream) || stream.write_all(NEGOTIATE).is_err() || !line(&mut stream) {
         return;
     }
-    while !stop.load(Relaxed) {
+    loop {
         if stream.write_all(request).is_err() || !line(&mut stream) {
             return;
         }
         answered.fetch_add(1, Relaxed);
+        // Not before: the thread may have begun only now.
+        if stop.load(Relaxed) {
+            return;
+        }
     }
 }
 

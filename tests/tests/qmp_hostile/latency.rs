@@ -19,8 +19,8 @@ pub(super) const RATIO_MAX: f64 = 2.0;
 const PART: Duration = Duration::from_millis(120);
 /// The time for which the harmful client has run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(60);
-/// The machine itself may be busy: the best of so many rounds counts.
-const ROUNDS_MAX: usize = 12;
+/// Rounds, of which more than half have to be good: in any one of them the machine may be busy.
+const ROUNDS: usize = 9;
 
 const QUERY: &[u8] =
     b"{\"execute\": \"query-stats\", \"arguments\": {\"target\": \"vcpu\", \"providers\": \
@@ -59,8 +59,8 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
     let Some(target) = Target::start(what) else { return };
     let (mut client, _awake) = (target.connect(), keep_awake());
     median(&mut client);
-    let (mut best, mut taken) = ((f64::INFINITY, Duration::ZERO, Duration::ZERO), 0);
-    for _ in 0..ROUNDS_MAX {
+    let (mut good, mut ratios, mut taken) = (0, Vec::new(), 0);
+    while good <= ROUNDS / 2 && ratios.len() < ROUNDS {
         let before = median(&mut client);
         let stop = AtomicBool::new(false);
         let during = thread::scope(|scope| {
@@ -73,21 +73,15 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
         });
         let alone = (before + median(&mut client)) / 2;
         let ratio = during.as_secs_f64() / alone.as_secs_f64();
-        if ratio < best.0 {
-            best = (ratio, alone, during);
-        }
-        if best.0 <= RATIO_MAX {
-            break;
-        }
+        good += usize::from(ratio <= RATIO_MAX);
+        ratios.push(ratio);
     }
-    let (ratio, alone, during) = best;
     let peak_kib = status(&target.serve, "VmHWM");
     show(&format!(
-        "{what}: {during:?} instead of {alone:?}, {ratio:.2} times as long; {taken} bytes sent; \
-         {peak_kib} KiB at its peak"
+        "{what}: {ratios:.2?} times as long; {taken} bytes sent; {peak_kib} KiB at its peak"
     ));
     assert!(taken > 0, "nothing was done");
-    assert!(ratio <= RATIO_MAX, "{what}: {during:?} instead of {alone:?}");
+    assert!(good > ROUNDS / 2, "{what}: {ratios:.2?} times as long");
     drop(client);
     target.is_well();
 }

@@ -9,7 +9,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("guest", &[]),
     ("listen", &["vmstrobe-core"]),
-    // Its guest is what the kernel-side tick is tried on before it is believed.
+    // Its guest is what the BPF reader is tried on before it is believed.
     ("providers", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-listen"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),

@@ -106,7 +106,7 @@ impl Attached {
             vms => vms?,
         };
         // Asked even if every object has a stats fd: any of these may be gone in a moment.
-        let which = Which { stats: by.stats_too, plain: by.opener.accel().is_open() };
+        let which = Which { stats: by.stats_too, plain: by.opener.bpf().is_open() };
         Ok(wanted(&vms, &self.name, which, |place| held.contains(&place)))
     }
 
@@ -178,8 +178,8 @@ impl Attached {
         let mut seats = by.budget.take(pid, self.lent.len(), wanted.len())?;
         // Before it is ours, so that there is nothing to be given back if it cannot be had.
         let schemas = wanted.iter().map(|wanted| match wanted.place.1 {
-            KvmLink::Vm => by.opener.accel().vm_schema().map(Some),
-            KvmLink::Vcpu(_) => by.opener.accel().vcpu_schema().map(Some),
+            KvmLink::Vm => by.opener.bpf().vm_schema().map(Some),
+            KvmLink::Vcpu(_) => by.opener.bpf().vcpu_schema().map(Some),
             KvmLink::VmStats | KvmLink::VcpuStats(_) => Ok(None),
         });
         let schemas = schemas.collect::<Result<Vec<_>>>()?;

@@ -4,7 +4,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::budget::FdBudget;
 use crate::host::Host;
-use crate::kvm::bpf::{Accel, AccelMode};
+use crate::kvm::bpf::{Bpf, BpfMode};
 
 /// The options with which [`Borrowed`](crate::Borrowed) attaches.
 ///
@@ -23,8 +23,8 @@ use crate::kvm::bpf::{Accel, AccelMode};
 /// ```
 #[derive(Clone, Debug)]
 pub struct AttachOptions {
-    /// The kernel-side tick; off by default.
-    pub accel: Accel,
+    /// The BPF reader; off by default.
+    pub bpf: Bpf,
     /// The helper through which other processes are looked at; by default one of its own.
     pub host: Host,
     /// The number of descriptors that may be borrowed; by default all that this process may have,
@@ -39,25 +39,25 @@ pub struct AttachOptions {
 impl Default for AttachOptions {
     fn default() -> Self {
         let (host, budget) = (Host::default(), FdBudget::default());
-        Self { accel: Accel::off(), host, budget, on_any_kernel: false }
+        Self { bpf: Bpf::off(), host, budget, on_any_kernel: false }
     }
 }
 
 /// Returns the error for a process of which nothing could be borrowed, although nothing was
 /// refused.
-pub(super) fn unreadable(pid: u32, mode: AccelMode, accel: Result<()>) -> Error {
-    let how = match accel {
+pub(super) fn unreadable(pid: u32, mode: BpfMode, bpf: Result<()>) -> Error {
+    let how = match bpf {
         // Then any VM can be read that is there.
         Ok(()) => {
             let text = format!("the VMM of pid {pid} has closed its VM just now");
             return Error::new(ErrorKind::NotFound, text);
         }
-        Err(_) if mode == AccelMode::Off => "is switched off (--accel)".to_owned(),
+        Err(_) if mode == BpfMode::Off => "is switched off (--bpf)".to_owned(),
         Err(error) => format!("cannot be used: {error}"),
     };
     let text = format!(
         "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
-         embeds vmstrobe), and the kernel-side tick, which needs none, {how}"
+         embeds vmstrobe), and the BPF reader, which needs none, {how}"
     );
     Error::new(ErrorKind::Unsupported, text)
 }

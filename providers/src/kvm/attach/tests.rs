@@ -19,7 +19,7 @@ use crate::departures::Departures;
 use crate::host::child::MAX_RECORDS;
 use crate::host::child::look::MAX_SAME_LINK;
 use crate::host::{Care, Host, KvmLink, Seen};
-use crate::kvm::bpf::AccelMode;
+use crate::kvm::bpf::BpfMode;
 use crate::kvm::scan::Access;
 use crate::tests::{has_kvm, has_lending_qemu, kvm_links, open_all, require, soon, states};
 
@@ -345,7 +345,7 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let want = format!(
         "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
-         embeds vmstrobe), and the kernel-side tick, which needs none, is switched off (--accel)"
+         embeds vmstrobe), and the BPF reader, which needs none, is switched off (--bpf)"
     );
     assert_eq!(error.to_string(), want);
     assert_eq!(paths(&kvm).len(), 0);
@@ -355,11 +355,11 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
 #[test]
 fn why_the_other_way_is_closed_is_said() {
     let closed = || Err(Error::new(ErrorKind::Denied, "CAP_BPF is missing"));
-    let error = unreadable(7, AccelMode::Auto, closed());
+    let error = unreadable(7, BpfMode::Auto, closed());
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let end = "the kernel-side tick, which needs none, cannot be used: CAP_BPF is missing";
+    let end = "the BPF reader, which needs none, cannot be used: CAP_BPF is missing";
     assert!(error.to_string().ends_with(end), "{error}");
-    let error = unreadable(7, AccelMode::Auto, Ok(()));
+    let error = unreadable(7, BpfMode::Auto, Ok(()));
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(error.to_string(), "the VMM of pid 7 has closed its VM just now");
 }

@@ -1,7 +1,7 @@
 //! Chooses the fds of a process to borrow: the stats fd of each object, or else its own fd.
 //!
 //! A stats fd comes first because it can be read without any further right. An object's own fd is
-//! there as long as the object is, in every VMM, but only the kernel-side tick can use it.
+//! there as long as the object is, in every VMM, but only the BPF reader can use it.
 //!
 //! Invariant: one fd an object, and only such as stay. An object that is held by its own fd is held
 //! by that one until the VMM closes it.

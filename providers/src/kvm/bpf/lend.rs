@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use super::accel::Accel;
+use super::policy::Bpf;
 use super::sys::ArrayMap;
 use crate::handover::{Lendable, Loan};
 
@@ -19,7 +19,7 @@ use crate::handover::{Lendable, Loan};
 /// `admin-guide/sysctl/kernel.rst`).
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
-/// The frames of all sources of an [`Accel`], each as long as its source is there.
+/// The frames of all sources of an [`Bpf`], each as long as its source is there.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     state: Mutex<State>,
@@ -50,11 +50,11 @@ impl Frames {
     }
 }
 
-impl Accel {
+impl Bpf {
     /// Returns descriptors of the frames of its open sources, the first opened first, for
     /// [`KernelFrame::open`](crate::KernelFrame::open) in this process or another. They can be sent
     /// over a Unix socket or inherited. A process that holds one can read the frame and nothing
-    /// else, and still sees the last values when the source is gone. After the kernel-side tick is
+    /// else, and still sees the last values when the source is gone. After the BPF reader is
     /// given up there are none.
     ///
     /// # Errors
@@ -85,9 +85,9 @@ impl Accel {
 }
 
 /// Lends the frames of its sources, as tables: those that are open now, and later ones. When one is
-/// closed, or the kernel-side tick is given up, its rows are gone wherever they are read. One that
+/// closed, or the BPF reader is given up, its rows are gone wherever they are read. One that
 /// is not ticked for 10 s has no values meanwhile.
-impl Lendable for Accel {
+impl Lendable for Bpf {
     fn loans(&self) -> Result<Vec<Loan>> {
         let frames = self.numbered_frames()?;
         Ok(frames.into_iter().map(|(number, frame)| Loan::table(number, frame)).collect())

@@ -1,4 +1,4 @@
-//! The kernel-side tick: one call of a BPF program reads all vCPUs where one pread each would.
+//! The BPF reader: one call of a BPF program reads all vCPUs where one pread each would.
 //!
 //! Invariant: a shortcut and nothing else. Where the host or the kernel does not allow it, or what
 //! it reads is in doubt, the caller hears of it and reads with pread.
@@ -17,7 +17,7 @@ mod kernel;
 mod trust;
 mod audit;
 mod source;
-mod accel;
+mod policy;
 mod guide;
 mod open;
 mod threads;
@@ -27,6 +27,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-pub(super) use accel::with_causes;
-pub use accel::{Accel, AccelMode, AccelStatus};
+pub(super) use policy::with_causes;
+pub use policy::{Bpf, BpfMode, BpfStatus};
 pub use shared::{FrameTime, KernelFrame};

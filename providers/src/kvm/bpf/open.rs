@@ -1,4 +1,4 @@
-//! Opens objects for reading, by the kernel-side tick where that is wanted and possible.
+//! Opens objects for reading, by the BPF reader where that is wanted and possible.
 //!
 //! Invariant: what is opened can be read, by the one way or the other; and a source that reads by
 //! the program has read every object right by it before anyone gets it.
@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Rows, Source, Target};
 
-use super::accel::{Accel, AccelMode};
 use super::audit::Audit;
 use super::guide::Guide;
+use super::policy::{Bpf, BpfMode};
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
 use super::sweep::MAX_ROWS;
@@ -26,7 +26,7 @@ const ROWS_SURE: usize = 16;
 /// How often both ways are measured; the middle ones count.
 const MEASUREMENTS: usize = 15;
 
-impl Accel {
+impl Bpf {
     /// Sources of these rows, which are `None` where the object had gone.
     ///
     /// # Errors
@@ -41,10 +41,10 @@ impl Accel {
     ) -> Result<Vec<Box<dyn Source>>> {
         let is_plain = rows.iter().flatten().any(|row| row.is_plain());
         let is_wanted = match self.mode() {
-            AccelMode::Off => false,
-            AccelMode::Needed => is_plain,
-            AccelMode::Auto => is_plain || rows.len() >= ROWS_MIN,
-            AccelMode::Require => true,
+            BpfMode::Off => false,
+            BpfMode::Needed => is_plain,
+            BpfMode::Auto => is_plain || rows.len() >= ROWS_MIN,
+            BpfMode::Require => true,
         };
         let is_possible = plan.row_words() > 0 && !self.trust().is_given_up();
         if !(is_wanted && is_possible) {
@@ -73,7 +73,7 @@ impl Accel {
         let rows_max = self.kernel().map_or(MAX_ROWS, |kernel| kernel.step().rows_max());
         let chunks = objects.chunks(rows_max).zip(rows.chunks(rows_max));
         let opened: Result<Vec<KernelSource>> = chunks.map(open).collect();
-        let must = self.mode() == AccelMode::Require;
+        let must = self.mode() == BpfMode::Require;
         match opened {
             Err(error) if must => Err(error),
             // As if there were no such thing: `status` says why.
@@ -130,7 +130,7 @@ impl Accel {
         if let Err(doubt) = proof {
             source.trust.give_up(&source.witness, doubt);
             let why = source.trust.why().unwrap_or_default();
-            let text = format!("the kernel-side tick did not read what pread does: {why}");
+            let text = format!("the BPF reader did not read what pread does: {why}");
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         Ok(source)

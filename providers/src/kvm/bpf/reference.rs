@@ -11,7 +11,7 @@ use vmstrobe_core::{Error, ErrorKind, Result, Target};
 use vmstrobe_guest::{Exits, KnownGuest};
 
 use crate::fd::{KvmFd, Opener};
-use crate::kvm::bpf::Accel;
+use crate::kvm::bpf::Bpf;
 use crate::reaper::Reaper;
 use crate::sys::kvm_get_stats_fd;
 
@@ -39,7 +39,7 @@ impl Reference {
     pub(super) fn new() -> Result<Self> {
         let refused = |error| Error::caused(ErrorKind::Unsupported, WHY, error);
         let guest = KnownGuest::new().map_err(refused)?;
-        let opener = Opener::new(Reaper::new()?, Accel::off());
+        let opener = Opener::new(Reaper::new()?, Bpf::off());
         let open = |fd: BorrowedFd<'_>, target| {
             let fd = kvm_get_stats_fd(fd)
                 .map_err(|error| Error::caused(ErrorKind::Unsupported, WHY, error))?;

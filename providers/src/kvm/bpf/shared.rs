@@ -24,10 +24,10 @@ const COPIES_MAX: usize = 32;
 /// ...and the most words that are copied so, once they were copied twice.
 const COPIED_WORDS_MAX: usize = 1 << 16;
 
-/// A frame of the kernel-side tick: what a sampler, in whatever process, has read in its last tick
+/// A frame of the BPF reader: what a sampler, in whatever process, has read in its last tick
 /// of many objects at one time. It is read without a system call and without any right.
 ///
-/// Its descriptor is one of [`Accel::frames`](crate::Accel::frames). Who wants single objects,
+/// Its descriptor is one of [`Bpf::frames`](crate::Bpf::frames). Who wants single objects,
 /// among those of others, takes it as a table ([`Tables::add_fd`](crate::Tables::add_fd)).
 ///
 /// ```no_run

@@ -1,4 +1,4 @@
-//! The kernel-side tick as a source: one call, and then the rows out of the frame.
+//! The BPF reader as a source: one call, and then the rows out of the frame.
 //!
 //! Invariant: after anything doubtful nothing that was read is used, and every later read is the
 //! fall-back's. The program and its array of addresses are gone before the descriptors that keep

@@ -1,4 +1,4 @@
-//! Fixtures of the tests of the kernel-side tick: the kernel, proven once, and vCPUs that have run,
+//! Fixtures of the tests of the BPF reader: the kernel, proven once, and vCPUs that have run,
 //! each with other values.
 //!
 //! Invariant: a test that takes the kernel from here is skipped under the name `bpf` where BPF
@@ -11,9 +11,9 @@ use std::sync::{Arc, OnceLock};
 use vmstrobe_core::{Mask, Object, ReadPlan, RowState, Schema, Target};
 use vmstrobe_guest::KnownGuest;
 
-use super::accel::{Accel, with_causes};
 use super::kernel::Kernel;
 use super::offsets::{BTF_DIR, Offsets};
+use super::policy::{Bpf, with_causes};
 use super::reference::Reference;
 use super::slots::{Kinds, KvmFile, Subject};
 use crate::departures::Departures;
@@ -71,13 +71,13 @@ pub(super) struct Guests {
 }
 
 impl Guests {
-    pub(super) fn new(count: u32, accel: Accel) -> Self {
+    pub(super) fn new(count: u32, bpf: Bpf) -> Self {
         let guest = |at| {
             let guest = KnownGuest::new().unwrap();
             guest.run(10 * (at + 1), 1 + at % 3).unwrap();
             guest
         };
-        let opener = Opener::new(Reaper::new().unwrap(), accel);
+        let opener = Opener::new(Reaper::new().unwrap(), bpf);
         Self { opener, guests: (0..count).map(guest).collect() }
     }
 

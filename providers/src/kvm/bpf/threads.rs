@@ -1,4 +1,4 @@
-//! The threads of vCPUs, read by the kernel-side tick: what the scheduler knows of the one that ran
+//! The threads of vCPUs, read by the BPF reader: what the scheduler knows of the one that ran
 //! each last.
 //!
 //! KVM remembers that thread (`kvm_vcpu.pid`), and it is looked up at each tick, under RCU. Its
@@ -16,11 +16,11 @@ use std::sync::Arc;
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Mask, Object, ReadPlan, Result, Source};
 
-use super::accel::{Accel, with_causes};
 use super::audit::Audit;
 use super::frame::LOCK_WORDS;
 use super::kernel::Kernel;
 use super::open::file;
+use super::policy::{Bpf, with_causes};
 use super::reference::Reference;
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
@@ -43,11 +43,11 @@ struct Undecided<'a> {
     stranger: Option<u64>,
 }
 
-impl Accel {
+impl Bpf {
     /// Whether threads can be read, which is tried once, on a guest of our own.
     ///
     /// # Errors
-    /// As [`Accel::check`]; and `Unsupported` if this kernel does not show them, or /proc shows
+    /// As [`Bpf::check`]; and `Unsupported` if this kernel does not show them, or /proc shows
     /// something else, as in a pid namespace.
     pub(crate) fn check_threads(&self) -> Result<()> {
         let kernel = self.kernel()?;
@@ -69,7 +69,7 @@ impl Accel {
     /// keeps something, is of `sched`'s schema; `fallback` gives what reads some of them otherwise.
     ///
     /// # Errors
-    /// As [`Accel::check_threads`], and `Unsupported` if /proc says something else of one of them.
+    /// As [`Bpf::check_threads`], and `Unsupported` if /proc says something else of one of them.
     pub(crate) fn thread_sources(
         &self,
         objects: &[Object],
@@ -282,7 +282,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn unproven(what: impl Into<String>) -> Error {
-    let text = format!("the kernel-side tick failed its test on threads: {}", what.into());
+    let text = format!("the BPF reader failed its test on threads: {}", what.into());
     Error::new(ErrorKind::Unsupported, text)
 }
 

@@ -142,7 +142,7 @@ impl<'a> Trial<'a> {
 }
 
 fn unproven(what: String) -> Error {
-    let text = format!("the kernel-side tick failed its test on a guest of our own: {what}");
+    let text = format!("the BPF reader failed its test on a guest of our own: {what}");
     Error::new(ErrorKind::Unsupported, text)
 }
 

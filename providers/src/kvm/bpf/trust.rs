@@ -1,4 +1,4 @@
-//! Whether what the kernel-side tick reads is still believed, by all who read so.
+//! Whether what the BPF reader reads is still believed, by all who read so.
 //!
 //! Invariant: once in doubt, always in doubt. The tick only stores some words; what they mean is
 //! put into a sentence elsewhere.
@@ -11,7 +11,7 @@ use vmstrobe_core::{Object, ReadPlan};
 
 use super::sweep::Unread;
 
-/// Whether the kernel-side tick is given up, and why. All sources of one `Accel` share it.
+/// Whether the BPF reader is given up, and why. All sources of one `Bpf` share it.
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     given_up: AtomicBool,
@@ -51,7 +51,7 @@ pub(super) struct Outside {
     pub(super) row: usize,
     /// Of the plan.
     pub(super) column: usize,
-    /// Before, by the kernel-side tick, after.
+    /// Before, by the BPF reader, after.
     pub(super) values: [u64; 3],
 }
 

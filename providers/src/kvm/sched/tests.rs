@@ -14,7 +14,7 @@ use vmstrobe_guest::{DemoGuest, Irqchip, KnownGuest, Vm};
 use super::*;
 use crate::broker::Broker;
 use crate::departures::Departures;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::process::Process;
 use crate::procfs;
 use crate::reaper::Reaper;
@@ -25,11 +25,11 @@ mod polled;
 /// Longer than a round of readings and a look for threads take.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The kernel-side tick of threads, insisted on; `None` where it cannot be used.
-fn kernel_side() -> Option<Accel> {
-    let accel = Accel::new(AccelMode::Require);
-    let checked = accel.check_threads().map_err(|error| error.to_string());
-    (has_kvm() && require("bpf", checked)).then_some(accel)
+/// The BPF reader of threads, insisted on; `None` where it cannot be used.
+fn kernel_side() -> Option<Bpf> {
+    let bpf = Bpf::new(BpfMode::Require);
+    let checked = bpf.check_threads().map_err(|error| error.to_string());
+    (has_kvm() && require("bpf", checked)).then_some(bpf)
 }
 
 /// Has this test run in a process in which no other does: the threads of others bear the same
@@ -55,9 +55,9 @@ fn is_alone(test: &str) -> bool {
 }
 
 /// A guest that does not run yet, with its provider.
-fn demo(vcpus: u32, accel: Accel) -> (DemoGuest, Arc<OwnKvm>) {
+fn demo(vcpus: u32, bpf: Bpf) -> (DemoGuest, Arc<OwnKvm>) {
     let guest = DemoGuest::new(vcpus).unwrap();
-    let kvm = OwnKvm::with_accel("demo", guest.vm().fd(), accel).unwrap();
+    let kvm = OwnKvm::with_bpf("demo", guest.vm().fd(), bpf).unwrap();
     guest.vcpus().iter().for_each(|vcpu| kvm.add_vcpu(vcpu.id(), vcpu.fd()).unwrap());
     (guest, Arc::new(kvm))
 }
@@ -109,8 +109,8 @@ fn the_schema_is_in_the_kernels_words() {
 /// Before, by the program, after: more than a thousand times four vCPUs.
 #[test]
 fn the_kernel_side_way_reads_what_proc_says() {
-    let Some(accel) = kernel_side() else { return };
-    let (mut guest, kvm) = demo(4, accel);
+    let Some(bpf) = kernel_side() else { return };
+    let (mut guest, kvm) = demo(4, bpf);
     let sched = kvm.sched().unwrap();
     guest.start().unwrap();
     let objects = sched.objects().unwrap();
@@ -151,10 +151,10 @@ fn the_kernel_side_way_reads_what_proc_says() {
 
 #[test]
 fn the_words_of_a_plan_are_read() {
-    let Some(accel) = kernel_side() else { return };
+    let Some(bpf) = kernel_side() else { return };
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
-    let kvm = OwnKvm::with_accel("x", guest.vm().fd(), accel).unwrap();
+    let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf).unwrap();
     kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
     let sched = Arc::new(kvm).sched().unwrap();
     let objects = sched.objects().unwrap();
@@ -187,9 +187,9 @@ fn the_words_of_a_plan_are_read() {
 
 #[test]
 fn a_vcpu_without_a_thread_is_missing() {
-    let Some(accel) = kernel_side() else { return };
+    let Some(bpf) = kernel_side() else { return };
     let guest = KnownGuest::new().unwrap();
-    let kvm = OwnKvm::with_accel("x", guest.vm().fd(), accel).unwrap();
+    let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf).unwrap();
     kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
     let kvm = Arc::new(kvm);
     let sched = kvm.sched().unwrap();
@@ -226,10 +226,10 @@ fn a_vcpu_without_a_thread_is_missing() {
 
 #[test]
 fn a_thread_of_another_process_is_refused() {
-    let Some(accel) = kernel_side() else { return };
+    let Some(bpf) = kernel_side() else { return };
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
-    let kvm = OwnKvm::with_accel("x", guest.vm().fd(), accel.clone()).unwrap();
+    let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf.clone()).unwrap();
     kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
     let kvm = Arc::new(kvm);
     let objects = kvm.sched().unwrap().objects().unwrap();
@@ -242,12 +242,12 @@ fn a_thread_of_another_process_is_refused() {
     let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
         Box::new(SchedSource::new(&plan, &poller.watch(rows, false), &poller))
     };
-    let opened = accel.thread_sources(&objects, &plan, &[Some(vcpu)], polled, &departures, 0);
+    let opened = bpf.thread_sources(&objects, &plan, &[Some(vcpu)], polled, &departures, 0);
     let error = opened.err().unwrap();
     let own = rustix::thread::gettid().as_raw_nonzero().get();
     let want = format!("thread {own} runs /vm/x/vcpu[0], and is none of pid {}", child.id());
     assert!(error.to_string().ends_with(&want), "{error}");
-    assert!(!accel.is_given_up(), "vCPUs themselves are read as before");
+    assert!(!bpf.is_given_up(), "vCPUs themselves are read as before");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -256,7 +256,7 @@ fn said(sched: &Sched) -> Vec<String> {
     sched.warnings().iter().map(Error::to_string).collect()
 }
 
-/// If the kernel-side tick is refused and not required, /proc is read, and a warning says why.
+/// If the BPF reader is refused and not required, /proc is read, and a warning says why.
 #[test]
 fn what_is_refused_is_said_for_as_long_as_it_is_so() {
     if kernel_side().is_none() {
@@ -265,18 +265,18 @@ fn what_is_refused_is_said_for_as_long_as_it_is_so() {
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
     let sched = |mode| {
-        let kvm = OwnKvm::with_accel("x", guest.vm().fd(), Accel::new(mode)).unwrap();
+        let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), Bpf::new(mode)).unwrap();
         kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
         Arc::new(kvm).sched().unwrap()
     };
     let refusal = || Error::new(ErrorKind::Unsupported, "so it is");
-    let error = sched(AccelMode::Require).do_without(refusal()).unwrap_err();
+    let error = sched(BpfMode::Require).do_without(refusal()).unwrap_err();
     assert_eq!(error.to_string(), "so it is");
 
-    let sched = sched(AccelMode::Auto);
+    let sched = sched(BpfMode::Auto);
     assert_eq!(said(&sched).len(), 0);
     assert!(!sched.do_without(refusal()).unwrap());
-    let want = "threads of vCPUs are not read by the kernel-side tick: so it is";
+    let want = "threads of vCPUs are not read by the BPF reader: so it is";
     assert_eq!(said(&sched), [want]);
     assert_eq!(said(&sched), [want]);
     let objects = sched.objects().unwrap();
@@ -291,7 +291,7 @@ fn a_vmm_with_running_vcpus() {
     if env::var_os(VMM).is_none() {
         return;
     }
-    let (mut guest, _kvm) = demo(2, Accel::off());
+    let (mut guest, _kvm) = demo(2, Bpf::off());
     guest.start().unwrap();
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
@@ -334,10 +334,10 @@ fn threads_of(pid: u32) -> Vec<(u32, String)> {
     entries.flatten().filter_map(thread).collect()
 }
 
-fn check_vmm(accel: Accel) {
+fn check_vmm(bpf: Bpf) {
     let mut vmm = Vmm::start();
     let pid = vmm.0.id();
-    let kvm = Arc::new(Borrowed::with_accel(Reaper::new().unwrap(), accel).unwrap());
+    let kvm = Arc::new(Borrowed::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
     let sched = kvm.sched().unwrap();
     assert_eq!(sched.objects().unwrap(), []);
     kvm.attach(pid).unwrap();
@@ -379,14 +379,14 @@ fn states_of_none(sched: &Sched, objects: &[Object]) -> Vec<RowState> {
 
 #[test]
 fn vcpus_of_another_process_are_read_by_the_kernel_side_way() {
-    let Some(accel) = kernel_side() else { return };
-    check_vmm(accel);
+    let Some(bpf) = kernel_side() else { return };
+    check_vmm(bpf);
 }
 
 #[test]
 fn vcpus_of_another_process_are_read_in_proc() {
     if has_kvm() && require("schedstat", schedstat::check().map_err(|error| error.to_string())) {
-        check_vmm(Accel::off());
+        check_vmm(Bpf::off());
     }
 }
 
@@ -405,8 +405,8 @@ fn both_ways_find_the_threads_of_a_qemu() {
         .spawn()
         .unwrap();
     let qemu = Vmm(qemu);
-    let found = |accel: Accel| {
-        let kvm = Arc::new(Borrowed::with_accel(Reaper::new().unwrap(), accel).unwrap());
+    let found = |bpf: Bpf| {
+        let kvm = Arc::new(Borrowed::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
         let sched = kvm.sched().unwrap();
         let is_up = || kvm.attach(qemu.0.id()).is_ok() && sched.objects().unwrap().len() == 6;
         assert!(soon(Duration::from_secs(30), is_up), "{:?}", kvm.attach(qemu.0.id()));
@@ -416,11 +416,11 @@ fn both_ways_find_the_threads_of_a_qemu() {
         assert!(soon(LIMIT, || is_fresh(&read(&mut *source).0[0])));
         read(&mut *source)
     };
-    let (states, words) = found(Accel::off());
+    let (states, words) = found(Bpf::off());
     assert!(states.iter().all(is_fresh), "{states:?}");
     let mut ids: Vec<u64> = words.iter().map(|words| words[THREAD_ID]).collect();
-    if let Some(accel) = kernel_side() {
-        let (states, seen) = found(accel);
+    if let Some(bpf) = kernel_side() {
+        let (states, seen) = found(bpf);
         let seen = states.iter().zip(&seen).filter(|(state, _)| **state == RowState::Good);
         let with = seen.zip(&ids).filter(|((_, seen), id)| seen[THREAD_ID] == **id).count();
         let good = states.iter().filter(|state| **state == RowState::Good).count();

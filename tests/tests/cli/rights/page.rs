@@ -52,7 +52,7 @@ impl Page {
 
     fn of_broker(&self, line: &[String]) -> CapabilitySet {
         let demo = line[0] == "demo" || line.iter().any(|word| word == "--demo");
-        let off = line.windows(2).any(|words| words == ["--accel", "off"]);
+        let off = line.windows(2).any(|words| words == ["--bpf", "off"]);
         let row = |named: &str| {
             let row = self.broker.iter().find(|row| quoted(&row[0]).iter().any(|of| of == named));
             &*row.unwrap_or_else(|| panic!("the page has no row for {named}"))[1]
@@ -66,8 +66,7 @@ impl Page {
         if let Some(more) = row(first).strip_prefix("the same, and ") {
             set |= capabilities(more);
         }
-        for (_, row) in
-            [(demo, row("--demo")), (off, row("--accel off"))].iter().filter(|one| one.0)
+        for (_, row) in [(demo, row("--demo")), (off, row("--bpf off"))].iter().filter(|one| one.0)
         {
             let less = row.strip_prefix("as above, without ").expect("it takes some away");
             set -= capabilities(less);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use vmstrobe_tests::command::binary;
 use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::terminal::terminal;
 
 use super::{DEFAULT, SIGNALLED, SOON, Source, command, ready, runs};
@@ -31,31 +32,33 @@ fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
     Reaped(child.expect("there is setsid(1)"))
 }
 
-/// Returns the command for script(1), whose shell it replaces: a shell that stayed would get Ctrl-C
-/// as well, and dash would end by it whatever its child did.
-fn in_place_of_the_shell(source: &Source) -> String {
-    format!("exec {} stat --table {} -z --", binary().display(), source.path)
+/// Starts `stat` of this command in a terminal of its own, whose keyboard is its standard input.
+///
+/// It takes the place of script(1)'s shell: a shell that stayed would get Ctrl-C as well, and dash
+/// would end by it whatever its child did.
+fn in_a_terminal(source: &Source, command: &str) -> Reaped {
+    let stat = format!("exec {} stat --table {} -z --", binary().display(), source.path);
+    let script = ["script", "-qec", &format!("{stat} {command}"), "/dev/null"];
+    let child = Command::new(DEFAULT[0])
+        .args([&DEFAULT[1..], &script].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    Reaped(child.expect("there is env(1)"))
 }
 
 /// Ctrl-C in a terminal goes to all of its processes: who has left it does not get it from us.
 #[test]
 fn what_the_terminal_sends_is_not_sent_twice() {
     let source = Source::new();
-    let stat = in_place_of_the_shell(&source);
     for (command, status) in [("exec sleep 60", SIGNALLED + 2), ("exec setsid sleep 1", 0)] {
         let file = source.file("pid");
-        let script =
-            format!("{stat} sh -c 'echo $$ > {file}.new; mv {file}.new {file}; {command}'");
-        let mut child = Command::new("script")
-            .args(["-qec", &script, "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map(Reaped)
-            .expect("there is script(1)");
-        ready(&file);
-        // Its shell has still to become the program.
-        thread::sleep(Duration::from_millis(100));
+        let command = format!("sh -c 'echo $$ > {file}.new; mv {file}.new {file}; {command}'");
+        let mut child = in_a_terminal(&source, &command);
+        // A shell forgets a signal that comes while it becomes the program.
+        let name = format!("/proc/{}/comm", ready(&file));
+        let is_program = || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
+        wait_for("the shell has become the program", LIMIT, is_program);
         let mut keyboard = child.stdin.take().expect("it is a pipe");
         keyboard.write_all(b"\x03").expect("it reads");
         let ended = child.wait_within(LIMIT).expect("it ends");
@@ -73,16 +76,9 @@ fn what_the_terminal_sends_is_not_sent_twice() {
 fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let source = Source::new();
     let file = source.file("pid");
-    let stat = in_place_of_the_shell(&source);
     let then = command(&file, "trap : INT");
-    let script = format!("{stat} sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
-    let mut child = Command::new("script")
-        .args(["-qec", &script, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .map(Reaped)
-        .expect("there is script(1)");
+    let command = format!("sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
+    let mut child = in_a_terminal(&source, &command);
     ready(&file);
     let mut keyboard = child.stdin.take().expect("it is a pipe");
     for _ in 0..3 {

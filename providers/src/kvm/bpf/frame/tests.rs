@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use vmstrobe_core::{StatType, Target};
 
 use super::*;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::kvm::bpf::slots::Subject;
 use crate::kvm::bpf::tests::{Guests, file, kernel, named, objects, pread, repeated};
 use crate::table::look::{Found, Memory, Schemas};
@@ -132,7 +132,7 @@ fn a_mark_says_why_there_is_no_data() {
 #[test]
 fn what_the_program_writes_is_found_in_the_table() {
     let Some(kernel) = kernel() else { return };
-    let guests = Guests::new(3, Accel::off());
+    let guests = Guests::new(3, Bpf::off());
     let stats = guests.stats(Subject::Vcpu);
     let schema = kernel.schema(Subject::Vcpu);
     let names: Vec<&str> = schema.descs().iter().map(|desc| &*desc.name).collect();

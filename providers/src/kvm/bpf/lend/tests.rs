@@ -1,4 +1,4 @@
-//! Tests of the frames that an [`Accel`] lends, as a borrower sees them, and of lenders that send
+//! Tests of the frames that an [`Bpf`] lends, as a borrower sees them, and of lenders that send
 //! arrays which are no frames.
 
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use super::*;
 use crate::kvm::bpf::shared::tests::{after_a_run, row};
 use crate::kvm::bpf::sys::ArrayUse;
 use crate::tests::{open_all, require, soon, states, tick};
-use crate::{AccelMode, HandOver, HandedOver, KernelFrame, OwnKvm, Reaper, Tables};
+use crate::{BpfMode, HandOver, HandedOver, KernelFrame, OwnKvm, Reaper, Tables};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// vCPUs that never run, read by the kernel-side tick only.
+/// vCPUs that never run, read by the BPF reader only.
 struct Guest {
-    accel: Accel,
+    bpf: Bpf,
     kvm: OwnKvm,
     _vcpus: Vec<Vcpu>,
     _vm: Vm,
@@ -27,17 +27,17 @@ struct Guest {
 impl Guest {
     /// `None` where that cannot be.
     fn new(vcpus: u32) -> Option<Self> {
-        let accel = Accel::new(AccelMode::Require);
-        if !require("bpf", accel.check().map_err(|error| error.to_string())) {
+        let bpf = Bpf::new(BpfMode::Require);
+        if !require("bpf", bpf.check().map_err(|error| error.to_string())) {
             return None;
         }
         let vm = Vm::new(Irqchip::None).unwrap();
-        let kvm = OwnKvm::with_accel("x", vm.fd(), accel.clone()).unwrap();
+        let kvm = OwnKvm::with_bpf("x", vm.fd(), bpf.clone()).unwrap();
         let vcpus: Vec<_> = (0..vcpus).map(|id| vm.vcpu(id).unwrap()).collect();
         for vcpu in &vcpus {
             kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).unwrap();
         }
-        Some(Self { accel, kvm, _vcpus: vcpus, _vm: vm })
+        Some(Self { bpf, kvm, _vcpus: vcpus, _vm: vm })
     }
 
     fn open(&self) -> (Object, Box<dyn Source>) {
@@ -49,7 +49,7 @@ impl Guest {
     }
 
     fn numbers(&self) -> Vec<u64> {
-        self.accel.numbered_frames().unwrap().into_iter().map(|(number, _)| number).collect()
+        self.bpf.numbered_frames().unwrap().into_iter().map(|(number, _)| number).collect()
     }
 }
 
@@ -113,8 +113,8 @@ fn a_frame_is_lent_as_long_as_its_source_is_there() {
     let (_, third) = guest.open();
     drop(first);
     assert_eq!(guest.numbers(), [3]);
-    assert_eq!((guest.accel.frames().unwrap().len(), guest.accel.loans().unwrap().len()), (1, 1));
-    guest.accel.give_up("enough");
+    assert_eq!((guest.bpf.frames().unwrap().len(), guest.bpf.loans().unwrap().len()), (1, 1));
+    guest.bpf.give_up("enough");
     assert!(guest.numbers().is_empty());
     drop(third);
 }
@@ -123,7 +123,7 @@ fn a_frame_is_lent_as_long_as_its_source_is_there() {
 fn who_has_a_frame_reads_what_the_source_did() {
     let Some(guest) = Guest::new(3) else { return };
     let (vcpu, mut source) = guest.open();
-    let frame = KernelFrame::open(guest.accel.frames().unwrap().remove(0)).unwrap();
+    let frame = KernelFrame::open(guest.bpf.frames().unwrap().remove(0)).unwrap();
     let row_words = vcpu.schema.data_bytes() / 8;
     assert_eq!((frame.objects().len(), frame.row_words()), (3, row_words));
     assert_eq!(frame.objects()[0].schema, vcpu.schema);
@@ -144,7 +144,7 @@ fn a_frame_that_is_handed_over_is_read_as_a_table() {
     let place = Place::new();
     let hand_over = HandOver::listen(&place.0).unwrap();
     // Nothing yet, and lent when it comes.
-    hand_over.offer(Arc::new(guest.accel.clone())).unwrap();
+    hand_over.offer(Arc::new(guest.bpf.clone())).unwrap();
     let handed_over = place.connect().unwrap();
     let tables = handed_over.providers().remove(1);
     assert_eq!(paths(&*tables), Vec::<String>::new());
@@ -164,7 +164,7 @@ fn a_frame_that_is_handed_over_is_read_as_a_table() {
     drop(first);
     let gone = [RowState::Gone, RowState::Gone, RowState::Good, RowState::Good];
     assert!(soon(LIMIT, || states(&mut *rows, &vcpu) == gone));
-    guest.accel.give_up("enough");
+    guest.bpf.give_up("enough");
     assert!(soon(LIMIT, || states(&mut *rows, &vcpu) == [RowState::Gone; 4]));
     assert!(soon(LIMIT, || paths(&*tables).is_empty()));
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use vmstrobe_core::{Mask, Schema};
 
 use super::*;
-use crate::kvm::bpf::accel::AccelStatus;
 use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::offsets::{BTF_DIR, Cast};
+use crate::kvm::bpf::policy::BpfStatus;
 use crate::kvm::bpf::program::{Access, Loop};
 use crate::kvm::bpf::sweep::Step;
 use crate::kvm::bpf::tests::types::Types;
@@ -19,10 +19,10 @@ use crate::tests::tick;
 type Fds = Vec<Option<Arc<KvmFd>>>;
 
 fn open(guests: &Guests, plan: &Arc<ReadPlan>, rows: &Fds) -> Result<Vec<Box<dyn Source>>> {
-    let (accel, departures) = (guests.opener.accel(), guests.opener.departures());
+    let (bpf, departures) = (guests.opener.bpf(), guests.opener.departures());
     let objects = objects(plan.schema(), rows.len());
     let rows = rows.clone().into_boxed_slice();
-    accel.sources(&objects, plan, rows, departures, departures.count())
+    bpf.sources(&objects, plan, rows, departures, departures.count())
 }
 
 /// How many rows each source has, and whether it reads them by the program.
@@ -50,13 +50,13 @@ fn the_mode_says_which_rows_are_read_by_the_program() {
     if kernel().is_none() {
         return;
     }
-    use AccelMode::{Auto, Needed, Off, Require};
+    use BpfMode::{Auto, Needed, Off, Require};
     for mode in [Off, Needed, Auto, Require] {
-        let guests = Guests::new(2, Accel::new(mode));
-        let (stats, accel) = (guests.stats(Subject::Vcpu), guests.opener.accel());
+        let guests = Guests::new(2, Bpf::new(mode));
+        let (stats, bpf) = (guests.stats(Subject::Vcpu), guests.opener.bpf());
         let plan = named(stats[0].schema(), &["exits", "halt_exits"]);
-        let status = || accel.status();
-        let untried = if mode == Off { AccelStatus::Off } else { AccelStatus::Untried };
+        let status = || bpf.status();
+        let untried = if mode == Off { BpfStatus::Off } else { BpfStatus::Untried };
 
         assert_eq!(status(), untried);
         assert_eq!(ways(open(&guests, &plan, &Fds::new())), []);
@@ -83,7 +83,7 @@ fn the_mode_says_which_rows_are_read_by_the_program() {
             let count = rows.len();
             assert_eq!(ways(open(&guests, &plan, &rows)), [(count, is_needed)], "{mode:?}");
         }
-        assert_eq!(matches!(status(), AccelStatus::Open(_)), is_needed, "{mode:?}");
+        assert_eq!(matches!(status(), BpfStatus::Open(_)), is_needed, "{mode:?}");
     }
 }
 
@@ -93,7 +93,7 @@ fn few_rows_are_measured() {
     if kernel().is_none() {
         return;
     }
-    let guests = Guests::new(5, Accel::new(AccelMode::Auto));
+    let guests = Guests::new(5, Bpf::new(BpfMode::Auto));
     let stats = guests.stats(Subject::Vcpu);
     for count in ROWS_MIN..ROWS_SURE {
         for plan in [all(stats[0].schema()), named(stats[0].schema(), &["exits"])] {
@@ -103,7 +103,7 @@ fn few_rows_are_measured() {
             assert_eq!(read(sources, &plan), pread(&plan, &rows));
         }
     }
-    assert!(matches!(guests.opener.accel().status(), AccelStatus::Open(_)));
+    assert!(matches!(guests.opener.bpf().status(), BpfStatus::Open(_)));
 }
 
 /// A fall-back that takes so long.
@@ -124,14 +124,14 @@ fn it_is_measured_which_way_is_quicker() {
     if kernel().is_none() {
         return;
     }
-    let guests = Guests::new(1, Accel::new(AccelMode::Require));
+    let guests = Guests::new(1, Bpf::new(BpfMode::Require));
     let rows = repeated(&guests.stats(Subject::Vcpu), 64);
     let plan = all(rows[0].as_ref().unwrap().schema());
-    let (accel, departures) = (guests.opener.accel(), guests.opener.departures());
+    let (bpf, departures) = (guests.opener.bpf(), guests.opener.departures());
     let objects = objects(plan.schema(), rows.len());
     let is_quicker_than = |wait| {
         let fallback = Box::new(Waiting(wait));
-        let source = accel.source(&objects, &plan, &rows, fallback, departures, 0);
+        let source = bpf.source(&objects, &plan, &rows, fallback, departures, 0);
         is_quicker(&mut source.unwrap())
     };
     assert!(is_quicker_than(Duration::from_millis(5)));
@@ -144,7 +144,7 @@ fn it_is_measured_which_way_is_quicker() {
 fn plain_descriptors_are_read_as_their_stats_fds() {
     let Some(kernel) = kernel() else { return };
     for subject in [Subject::Vm, Subject::Vcpu] {
-        let guests = Guests::new(3, Accel::new(AccelMode::Needed));
+        let guests = Guests::new(3, Bpf::new(BpfMode::Needed));
         let plain = guests.plain(subject, kernel.schema(subject));
         let schema = plain[0].schema();
         let rows = repeated(&plain, 3);
@@ -164,11 +164,11 @@ fn first(schema: &Arc<Schema>) -> Arc<ReadPlan> {
 }
 
 /// A kernel that takes none of our programs although it took those that it was tried with.
-fn of_refused_steps(mode: AccelMode) -> Accel {
+fn of_refused_steps(mode: BpfMode) -> Bpf {
     let step =
         Step { looping: Loop::Bounded, access: Access::Cast(Cast { kfunc: 1, struct_id: 1 }) };
     let kernel = Kernel::prove(Path::new(BTF_DIR)).unwrap();
-    Accel::as_tried(mode, Ok(kernel.with_steps(vec![step, step])))
+    Bpf::as_tried(mode, Ok(kernel.with_steps(vec![step, step])))
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn what_cannot_be_loaded_is_read_by_pread_or_an_error() {
         return;
     }
     let guests = |mode| Guests::new(2, of_refused_steps(mode));
-    let auto = guests(AccelMode::Auto);
+    let auto = guests(BpfMode::Auto);
     let stats = auto.stats(Subject::Vcpu);
     let plan = all(stats[0].schema());
     let rows = repeated(&stats, 70);
@@ -185,31 +185,31 @@ fn what_cannot_be_loaded_is_read_by_pread_or_an_error() {
     assert!(sources.iter().all(|source| source.read_ns().is_none()));
     assert_eq!(read(sources, &plan), pread(&plan, &rows));
 
-    let insisting = guests(AccelMode::Require);
+    let insisting = guests(BpfMode::Require);
     let rows = repeated(&insisting.stats(Subject::Vcpu), 70);
     let plan = all(rows[0].as_ref().unwrap().schema());
     let error = open(&insisting, &plan, &rows).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(error.to_string(), "this kernel cannot run our BPF program");
     // It may be another plan's turn.
-    assert!(!insisting.opener.accel().trust().is_given_up());
+    assert!(!insisting.opener.bpf().trust().is_given_up());
 }
 
 #[test]
 fn what_was_refused_is_read_by_pread_or_an_error() {
     let Some(_) = kernel() else { return };
     let refused = || Error::new(ErrorKind::Denied, "no rights");
-    for mode in [AccelMode::Auto, AccelMode::Needed, AccelMode::Require] {
-        let guests = Guests::new(1, Accel::as_tried(mode, Err(refused())));
+    for mode in [BpfMode::Auto, BpfMode::Needed, BpfMode::Require] {
+        let guests = Guests::new(1, Bpf::as_tried(mode, Err(refused())));
         let rows = repeated(&guests.stats(Subject::Vcpu), 20);
         let plan = all(rows[0].as_ref().unwrap().schema());
         match open(&guests, &plan, &rows) {
             Ok(sources) => {
-                assert_ne!(mode, AccelMode::Require);
+                assert_ne!(mode, BpfMode::Require);
                 assert_eq!(read(sources, &plan), pread(&plan, &rows));
             }
             Err(error) => {
-                assert_eq!((mode, error.kind()), (AccelMode::Require, ErrorKind::Denied));
+                assert_eq!((mode, error.kind()), (BpfMode::Require, ErrorKind::Denied));
                 assert_eq!(error.to_string(), "no rights");
             }
         }
@@ -222,22 +222,22 @@ fn what_no_frame_can_tell_is_read_by_pread_or_an_error() {
     if kernel().is_none() {
         return;
     }
-    for mode in [AccelMode::Auto, AccelMode::Require] {
-        let guests = Guests::new(1, Accel::new(mode));
+    for mode in [BpfMode::Auto, BpfMode::Require] {
+        let guests = Guests::new(1, Bpf::new(mode));
         let rows = repeated(&guests.stats(Subject::Vcpu), 20);
         let plan = all(rows[0].as_ref().unwrap().schema());
         let mut objects = objects(plan.schema(), 20);
         objects[7].path = "x".repeat(300).into();
         let departures = guests.opener.departures();
         let fds = rows.clone().into_boxed_slice();
-        let sources = guests.opener.accel().sources(&objects, &plan, fds, departures, 0);
+        let sources = guests.opener.bpf().sources(&objects, &plan, fds, departures, 0);
         match sources {
             Ok(sources) => {
-                assert_eq!(mode, AccelMode::Auto);
+                assert_eq!(mode, BpfMode::Auto);
                 assert_eq!(read(sources, &plan), pread(&plan, &rows));
             }
             Err(error) => {
-                assert_eq!((mode, error.kind()), (AccelMode::Require, ErrorKind::TooLarge));
+                assert_eq!((mode, error.kind()), (BpfMode::Require, ErrorKind::TooLarge));
             }
         }
     }
@@ -252,8 +252,8 @@ fn more_rows_than_a_program_can_have_are_several_sources() {
     let Some(mut types) = Types::read() else { return };
     let kernel = Kernel::prove(types.rename("bpf_rdonly_cast").dir().path()).unwrap();
     let most = kernel.step().rows_max();
-    let guests = Guests::new(3, Accel::as_tried(AccelMode::Auto, Ok(kernel)));
-    let schema = guests.opener.accel().vcpu_schema().unwrap();
+    let guests = Guests::new(3, Bpf::as_tried(BpfMode::Auto, Ok(kernel)));
+    let schema = guests.opener.bpf().vcpu_schema().unwrap();
     let plain = guests.plain(Subject::Vcpu, &schema);
     let stats = guests.stats(Subject::Vcpu);
     for (fds, is_plain) in [(&stats, false), (&plain, true)] {

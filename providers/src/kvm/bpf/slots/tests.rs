@@ -13,7 +13,7 @@ use crate::fd::KvmFd;
 use crate::kvm::bpf::asm::{HELPERS, helper_of};
 use crate::kvm::bpf::tests::listing::{Line, is_all_reached, lines, listing};
 use crate::kvm::bpf::tests::{Guests, file, kernel_and_offsets, kinds, reference};
-use crate::kvm::{Accel, bpf::offsets::BTF_DIR};
+use crate::kvm::{Bpf, bpf::offsets::BTF_DIR};
 
 const SUBJECTS: [Subject; 3] = [Subject::Vm, Subject::Vcpu, Subject::Thread];
 const ROWS: usize = 3;
@@ -49,7 +49,7 @@ fn what_is_not_kvms_is_refused() {
 #[test]
 fn each_kind_of_kvms_is_told_from_the_others() {
     let Some((kernel, offsets)) = kernel_and_offsets() else { return };
-    let guests = Guests::new(1, Accel::off());
+    let guests = Guests::new(1, Bpf::off());
     let schema = kernel.schema(Subject::Vcpu);
     let [vm, vcpu] = [Subject::Vm, Subject::Vcpu]
         .map(|subject| [guests.stats(subject).remove(0), guests.plain(subject, schema).remove(0)]);

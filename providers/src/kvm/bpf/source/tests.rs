@@ -11,7 +11,7 @@ use vmstrobe_guest::{Farm, Vcpu};
 
 use super::*;
 use crate::fd::{Opener, pread_source};
-use crate::kvm::bpf::accel::{Accel, AccelMode, AccelStatus};
+use crate::kvm::bpf::policy::{Bpf, BpfMode, BpfStatus};
 use crate::kvm::bpf::slots::Subject;
 use crate::kvm::bpf::tests::vmm::Vmm;
 use crate::kvm::bpf::tests::{Guests, all, file, kernel, named, objects, pread, repeated};
@@ -29,9 +29,9 @@ fn now_ns() -> u64 {
 }
 
 /// An accelerator that is used for one row too; `None` where it cannot be.
-fn accel() -> Option<Accel> {
+fn bpf() -> Option<Bpf> {
     kernel()?;
-    Some(Accel::new(AccelMode::Require))
+    Some(Bpf::new(BpfMode::Require))
 }
 
 /// One source of these rows, of a provider that has this opener.
@@ -39,21 +39,21 @@ fn open(opener: &Opener, plan: &Arc<ReadPlan>, rows: &Fds) -> Box<dyn Source> {
     let departures = opener.departures();
     let objects = objects(plan.schema(), rows.len());
     let rows = rows.clone().into_boxed_slice();
-    let sources = opener.accel().sources(&objects, plan, rows, departures, departures.count());
+    let sources = opener.bpf().sources(&objects, plan, rows, departures, departures.count());
     let [source] = <[_; 1]>::try_from(sources.unwrap()).ok().unwrap();
-    assert_eq!(source.read_ns(), Some(0..0), "read by the kernel-side tick");
+    assert_eq!(source.read_ns(), Some(0..0), "read by the BPF reader");
     source
 }
 
 /// Returns a source of these rows whose audit compares the words of another plan.
 fn falsely_audited(
-    accel: &Accel,
+    bpf: &Bpf,
     plan: &Arc<ReadPlan>,
     compared: &Arc<ReadPlan>,
     rows: &Fds,
     departures: &Departures,
 ) -> KernelSource {
-    let (kernel, objects) = (accel.kernel().unwrap(), objects(plan.schema(), rows.len()));
+    let (kernel, objects) = (bpf.kernel().unwrap(), objects(plan.schema(), rows.len()));
     let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
     let sweep = kernel.sweep(Subject::Vcpu, plan, &objects, &files).unwrap();
     let audited = rows.iter().enumerate().map(|(at, row)| (at, row.clone().unwrap()));
@@ -61,8 +61,8 @@ fn falsely_audited(
         audit: Audit::new(compared, sweep.shape(), audited.collect()),
         sweep,
         plan: Arc::clone(plan),
-        trust: Arc::clone(accel.trust()),
-        witness: accel.trust().witness(plan, &objects),
+        trust: Arc::clone(bpf.trust()),
+        witness: bpf.trust().witness(plan, &objects),
         rows: rows.clone().into(),
         fallback: Fallback(pread_source(plan, rows, departures, departures.count())),
         departures: departures.clone(),
@@ -85,8 +85,8 @@ fn farm(count: usize, opener: &Opener) -> (Farm, Vec<Arc<KvmFd>>) {
 
 #[test]
 fn vcpus_at_rest_are_read_word_for_word_as_by_pread() {
-    let Some(accel) = accel() else { return };
-    let opener = Opener::new(Reaper::new().unwrap(), accel);
+    let Some(bpf) = bpf() else { return };
+    let opener = Opener::new(Reaper::new().unwrap(), bpf);
     let (_farm, fds) = farm(64, &opener);
     let (rows, schema) = (repeated(&fds, 64), fds[0].schema());
     let few = ["exits", "halt_exits", "halt_wait_ns"];
@@ -112,8 +112,8 @@ fn first(schema: &Arc<Schema>, count: usize) -> Arc<ReadPlan> {
 
 #[test]
 fn what_moves_is_read_anew_each_time() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(4, accel);
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(4, bpf);
     let rows = repeated(&guests.stats(Subject::Vcpu), 4);
     let schema = rows[0].as_ref().unwrap().schema();
     for plan in [named(schema, &["halt_exits"]), all(schema)] {
@@ -131,8 +131,8 @@ fn what_moves_is_read_anew_each_time() {
 
 #[test]
 fn gone_rows_are_marked_and_the_others_read_on() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(4, accel);
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(4, bpf);
     let schema = Arc::clone(guests.stats(Subject::Vcpu)[0].schema());
     for plan in [named(&schema, &["exits", "halt_exits"]), all(&schema)] {
         // With a row that was gone between the roster and now, and without.
@@ -164,8 +164,8 @@ fn gone_rows_are_marked_and_the_others_read_on() {
 
 #[test]
 fn it_says_between_which_instants_it_has_read() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(3, accel);
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(3, bpf);
     let rows = repeated(&guests.stats(Subject::Vcpu), 48);
     for plan in [named(rows[0].as_ref().unwrap().schema(), &["exits"])] {
         let mut source = open(&guests.opener, &plan, &rows);
@@ -184,16 +184,16 @@ fn it_says_between_which_instants_it_has_read() {
 
 #[test]
 fn once_given_up_it_reads_by_pread() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(3, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(3, bpf.clone());
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let plan = all(rows[0].as_ref().unwrap().schema());
     let [mut first, mut second] = [(); 2].map(|()| open(&guests.opener, &plan, &rows));
     let want = pread(&plan, &rows);
     assert_eq!(tick(&mut *first, plan.row_words()), want);
-    assert!(accel.warnings().is_empty() && matches!(accel.status(), AccelStatus::Open(_)));
+    assert!(bpf.warnings().is_empty() && matches!(bpf.status(), BpfStatus::Open(_)));
 
-    accel.give_up("a test says so");
+    bpf.give_up("a test says so");
     for source in [&mut first, &mut second] {
         for _ in 0..2 {
             assert_eq!(tick(&mut **source, plan.row_words()), want);
@@ -203,21 +203,21 @@ fn once_given_up_it_reads_by_pread() {
     // Whoever goes is gone there too.
     rows[1].as_ref().unwrap().retire();
     assert_eq!(tick(&mut *second, plan.row_words()).0, [GOOD, GONE, GOOD]);
-    assert_eq!(accel.status(), AccelStatus::GivenUp("a test says so".to_owned()));
+    assert_eq!(bpf.status(), BpfStatus::GivenUp("a test says so".to_owned()));
 }
 
 /// Nothing else can read these.
 #[test]
 fn plain_rows_are_missing_once_it_is_given_up() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(2, accel.clone());
-    let schema = accel.vcpu_schema().unwrap();
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(2, bpf.clone());
+    let schema = bpf.vcpu_schema().unwrap();
     let rows = repeated(&guests.plain(Subject::Vcpu, &schema), 2);
     let plan = named(rows[0].as_ref().unwrap().schema(), &["exits", "halt_exits"]);
     let mut source = open(&guests.opener, &plan, &rows);
     let want = pread(&plan, &repeated(&guests.stats(Subject::Vcpu), 2));
     assert_eq!(tick(&mut *source, 2), want);
-    accel.give_up("a test says so");
+    bpf.give_up("a test says so");
     assert_eq!(tick(&mut *source, 2).0, [RowState::Missing; 2]);
     rows[0].as_ref().unwrap().retire();
     assert_eq!(tick(&mut *source, 2).0, [GONE, RowState::Missing]);
@@ -225,14 +225,14 @@ fn plain_rows_are_missing_once_it_is_given_up() {
 
 #[test]
 fn what_is_not_as_pread_says_is_never_seen() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(3, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(3, bpf.clone());
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let schema = rows[0].as_ref().unwrap().schema();
     let [exits, halts] = ["exits", "halt_exits"].map(|name| named(schema, &[name]));
     let departures = guests.opener.departures();
     let mut other = open(&guests.opener, &exits, &rows);
-    let mut source = falsely_audited(&accel, &exits, &halts, &rows, departures);
+    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, departures);
     let (want, seen) = (pread(&exits, &rows), pread(&halts, &rows).1[0]);
     assert_ne!(want.1[0], seen, "else this proves nothing");
     assert_eq!(tick(&mut *other, 1), want);
@@ -244,38 +244,38 @@ fn what_is_not_as_pread_says_is_never_seen() {
         "of /vm/x/vcpu[0] it read exits as {}, pread {seen} before and {seen} after",
         want.1[0]
     );
-    assert_eq!(accel.status(), AccelStatus::GivenUp(why.clone()));
-    let warnings = accel.warnings();
+    assert_eq!(bpf.status(), BpfStatus::GivenUp(why.clone()));
+    let warnings = bpf.warnings();
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].kind(), ErrorKind::Unsupported);
     assert!(warnings[0].to_string().ends_with(&format!(": {why}")), "{}", warnings[0]);
 
     assert_eq!(tick(&mut *other, 1), want);
     assert_eq!(other.read_ns(), None, "whoever reads so stops");
-    assert!(!accel.is_open());
+    assert!(!bpf.is_open());
     // And there is no way back.
     assert_eq!((tick(&mut source, 1), source.read_ns()), (want.clone(), None));
     let objects = objects(schema, 3);
-    let sources = accel.sources(&objects, &exits, rows.into(), departures, departures.count());
+    let sources = bpf.sources(&objects, &exits, rows.into(), departures, departures.count());
     assert!(sources.unwrap().iter().all(|source| source.read_ns().is_none()));
 }
 
 /// Of whatever row it is, and whatever was told before.
 #[test]
 fn an_audit_comes_about_once_a_second() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(3, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(3, bpf.clone());
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let schema = rows[0].as_ref().unwrap().schema();
     let [exits, halts] = ["exits", "halt_exits"].map(|name| named(schema, &[name]));
     let departures = guests.opener.departures();
-    let mut source = falsely_audited(&accel, &exits, &halts, &rows, departures);
+    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, departures);
     let want = pread(&exits, &rows);
     // As if one had just been done, of the first row.
     source.audit.advance(now_ns());
     let begin = Instant::now();
     let mut ticks = 0;
-    while accel.trust().why().is_none() {
+    while bpf.trust().why().is_none() {
         assert_eq!(tick(&mut source, 1), want);
         ticks += 1;
         assert!(begin.elapsed() < Duration::from_secs(10));
@@ -283,34 +283,34 @@ fn an_audit_comes_about_once_a_second() {
     }
     let seconds = begin.elapsed().as_secs_f64();
     assert!(seconds > 0.9 && ticks > 10, "{ticks} in {seconds} s");
-    assert!(accel.trust().why().unwrap().starts_with("of /vm/x/vcpu[1] "), "the next row's turn");
+    assert!(bpf.trust().why().unwrap().starts_with("of /vm/x/vcpu[1] "), "the next row's turn");
 }
 
 #[test]
 fn a_run_that_does_not_end_is_never_seen() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(3, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(3, bpf.clone());
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let plan = named(rows[0].as_ref().unwrap().schema(), &["exits"]);
     let departures = guests.opener.departures();
-    let source = falsely_audited(&accel, &plan, &plan, &rows, departures);
+    let source = falsely_audited(&bpf, &plan, &plan, &rows, departures);
     let sweep = crate::kvm::bpf::sweep::tests::of_more_rows(source.sweep);
     let mut source = KernelSource { sweep, ..source };
     assert_eq!(tick(&mut source, 1), pread(&plan, &rows));
     assert_eq!(source.read_ns(), None);
     let why = "its program did not come to an end".to_owned();
-    assert_eq!(accel.status(), AccelStatus::GivenUp(why));
+    assert_eq!(bpf.status(), BpfStatus::GivenUp(why));
 }
 
 /// The last close of a dead VM's descriptors destroys it.
 #[test]
 fn its_descriptors_are_closed_by_the_reaper() {
-    let Some(accel) = accel() else { return };
+    let Some(bpf) = bpf() else { return };
     let (reaper, closed) = Reaper::held();
-    let opener = Opener::new(reaper, accel.clone());
+    let opener = Opener::new(reaper, bpf.clone());
     let (farm, fds) = farm(3, &opener);
     let own = farm.vms()[0].vcpus()[0].fd().try_clone_to_owned().unwrap();
-    let plain = Arc::new(opener.open_plain(own, accel.vcpu_schema().unwrap(), None));
+    let plain = Arc::new(opener.open_plain(own, bpf.vcpu_schema().unwrap(), None));
     let mut rows = repeated(&fds, 3);
     rows.push(Some(plain));
     let plan = named(fds[0].schema(), &["exits"]);
@@ -325,8 +325,8 @@ fn its_descriptors_are_closed_by_the_reaper() {
 }
 
 /// Two vCPUs of a VMM, between two of ours.
-fn with_a_vmms(accel: &Accel, guests: &Guests, vmm: &Vmm) -> Fds {
-    let schema = accel.vcpu_schema().unwrap();
+fn with_a_vmms(bpf: &Bpf, guests: &Guests, vmm: &Vmm) -> Fds {
+    let schema = bpf.vcpu_schema().unwrap();
     let theirs = vmm.vcpus().map(|fd| {
         // Nobody watches the VMM: no departure will be noted.
         Arc::new(guests.opener.open_plain(fd, Arc::clone(&schema), None))
@@ -338,11 +338,11 @@ fn with_a_vmms(accel: &Accel, guests: &Guests, vmm: &Vmm) -> Fds {
 
 #[test]
 fn the_end_of_a_vmm_is_seen_from_within() {
-    let Some(accel) = accel() else { return };
+    let Some(bpf) = bpf() else { return };
     for names in [Some(&["exits", "halt_exits"][..]), None] {
-        let guests = Guests::new(2, accel.clone());
+        let guests = Guests::new(2, bpf.clone());
         let mut vmm = Vmm::start();
-        let rows = with_a_vmms(&accel, &guests, &vmm);
+        let rows = with_a_vmms(&bpf, &guests, &vmm);
         let schema = rows[0].as_ref().unwrap().schema();
         let plan = names.map_or_else(|| all(schema), |names| named(schema, names));
         let mut source = open(&guests.opener, &plan, &rows);
@@ -374,16 +374,16 @@ fn the_end_of_a_vmm_is_seen_from_within() {
         }
         println!("gone {last_good:?} after it was killed");
         assert_eq!(guests.opener.departures().count(), 0, "nobody has said so");
-        assert!(!accel.trust().is_given_up());
+        assert!(!bpf.trust().is_given_up());
     }
 }
 
 #[test]
 fn the_end_of_a_vmms_vm_is_seen_from_within() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(1, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(1, bpf.clone());
     let mut vmm = Vmm::start();
-    let schema = accel.vm_schema().unwrap();
+    let schema = bpf.vm_schema().unwrap();
     let theirs = Arc::new(guests.opener.open_plain(vmm.vm(), Arc::clone(&schema), None));
     let ours = guests.stats(Subject::Vm).remove(0);
     let rows = vec![Some(theirs), Some(ours)];
@@ -398,10 +398,10 @@ fn the_end_of_a_vmms_vm_is_seen_from_within() {
 /// An object that we hold a descriptor of keeps its last values, as long as its VMM lives.
 #[test]
 fn a_vmm_may_close_what_is_read() {
-    let Some(accel) = accel() else { return };
-    let guests = Guests::new(2, accel.clone());
+    let Some(bpf) = bpf() else { return };
+    let guests = Guests::new(2, bpf.clone());
     let mut vmm = Vmm::start();
-    let rows = with_a_vmms(&accel, &guests, &vmm);
+    let rows = with_a_vmms(&bpf, &guests, &vmm);
     let plan = all(rows[0].as_ref().unwrap().schema());
     let mut source = open(&guests.opener, &plan, &rows);
     let before = tick(&mut *source, plan.row_words());

@@ -6,7 +6,7 @@ use vmstrobe_core::{Mask, RowState, Schema};
 
 use super::*;
 use crate::fd::KvmFd;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::kvm::bpf::frame::{LOCK_WORDS, mark};
 use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::offsets::Cast;
@@ -33,7 +33,7 @@ struct Rig {
 impl Rig {
     fn new(guests: u32) -> Option<Self> {
         let (kernel, offsets) = kernel_and_offsets()?;
-        let guests = Guests::new(guests, Accel::off());
+        let guests = Guests::new(guests, Bpf::off());
         Some(Self { kernel, offsets: offsets.clone(), kinds: kinds(offsets), guests })
     }
 

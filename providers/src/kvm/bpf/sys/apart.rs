@@ -24,7 +24,7 @@ pub(crate) fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
         // - What was open before is open in the copy, under the same numbers.
         // - What is opened from here on is opened, used and closed by this thread and by those that
         //   it starts, which share its table: the two callers (`Kernel::prove` and
-        //   `Accel::check_threads`) give back schemas, steps and errors, and close nothing that
+        //   `Bpf::check_threads`) give back schemas, steps and errors, and close nothing that
         //   they borrow.
         unsafe { unshare_unsafe(UnshareFlags::FILES) }?;
         Ok(work())

@@ -8,7 +8,7 @@ use vmstrobe_guest::{Irqchip, Vm};
 use super::*;
 use crate::broker::Broker;
 use crate::fd::Opener;
-use crate::kvm::Accel;
+use crate::kvm::Bpf;
 use crate::kvm::sched::schema;
 use crate::reaper::Reaper;
 use crate::tests::{has_kvm, tick};
@@ -21,7 +21,7 @@ fn fd() -> Option<Arc<KvmFd>> {
         let vm = Vm::new(Irqchip::None).unwrap();
         let vcpu = vm.vcpu(0).unwrap();
         let stats = crate::kvm_get_stats_fd(vcpu.fd()).unwrap();
-        let opener = Opener::new(Reaper::new().unwrap(), Accel::off());
+        let opener = Opener::new(Reaper::new().unwrap(), Bpf::off());
         Arc::new(opener.open(stats, Target::Vcpu, None).unwrap())
     })
 }

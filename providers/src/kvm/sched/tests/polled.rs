@@ -48,7 +48,7 @@ fn without_the_kernel_side_way_rows_grow_old() {
     if !has_schedstat() || !is_alone("polled::without_the_kernel_side_way_rows_grow_old") {
         return;
     }
-    let (mut guest, kvm) = demo(4, Accel::off());
+    let (mut guest, kvm) = demo(4, Bpf::off());
     let sched = kvm.sched().unwrap();
     guest.start().unwrap();
     let names = || threads_of(std::process::id());
@@ -99,8 +99,8 @@ fn what_is_given_up_is_asked_of_proc() {
     if !has_schedstat() || !is_alone("polled::what_is_given_up_is_asked_of_proc") {
         return;
     }
-    let Some(accel) = kernel_side() else { return };
-    let (mut guest, kvm) = demo(4, accel.clone());
+    let Some(bpf) = kernel_side() else { return };
+    let (mut guest, kvm) = demo(4, bpf.clone());
     let sched = kvm.sched().unwrap();
     guest.start().unwrap();
     let objects = sched.objects().unwrap();
@@ -111,7 +111,7 @@ fn what_is_given_up_is_asked_of_proc() {
     thread::sleep(Duration::from_millis(300));
     assert_eq!(open_files(), 0);
 
-    accel.give_up("a test");
+    bpf.give_up("a test");
     // Unless the poller is as quick, nothing is known yet.
     let unknown = |state: &RowState| *state == RowState::Missing || is_fresh(state);
     assert!(read(&mut *source).0.iter().all(unknown));
@@ -146,7 +146,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
     }
     assert_eq!(sched.objects().unwrap(), [], "one thread made both");
     let want = "which threads run 2 of the vCPUs cannot be told, so that they have no statistics \
-                of the scheduler; the kernel-side tick needs not be told: switched off";
+                of the scheduler; the BPF reader needs not be told: switched off";
     assert_eq!(said(&sched), [want]);
     assert_eq!(said(&sched), [want]);
 
@@ -174,7 +174,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
     });
 }
 
-/// With `AccelMode::Needed`, a program is loaded only for vCPUs that nothing else can read.
+/// With `BpfMode::Needed`, a program is loaded only for vCPUs that nothing else can read.
 #[test]
 fn the_kernel_side_way_is_for_what_cannot_be_told() {
     if !has_schedstat() || kernel_side().is_none() {
@@ -182,14 +182,14 @@ fn the_kernel_side_way_is_for_what_cannot_be_told() {
     }
     let vm = Vm::new(Irqchip::None).unwrap();
     let vcpus = [vm.vcpu(0).unwrap(), vm.vcpu(1).unwrap()];
-    let accel = Accel::new(AccelMode::Needed);
-    let kvm = Arc::new(OwnKvm::with_accel("x", vm.fd(), accel.clone()).unwrap());
+    let bpf = Bpf::new(BpfMode::Needed);
+    let kvm = Arc::new(OwnKvm::with_bpf("x", vm.fd(), bpf.clone()).unwrap());
     let sched = kvm.sched().unwrap();
     kvm.add_vcpu_here(0, None, vcpus[0].fd()).unwrap();
     let objects = sched.objects().unwrap();
     let mut source = open_all(&sched, &objects).remove(0);
     assert_eq!((read(&mut *source).0, source.read_ns()), (vec![RowState::Good], None));
-    assert_eq!(accel.status(), crate::AccelStatus::Untried);
+    assert_eq!(bpf.status(), crate::BpfStatus::Untried);
 
     assert!(kvm.remove_vcpu(0));
     for (index, vcpu) in (0..).zip(&vcpus) {

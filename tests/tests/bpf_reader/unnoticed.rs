@@ -53,7 +53,7 @@ fn it_is_neither_traced_nor_stopped() {
             (looks, seen)
         });
         let pid = pid.to_string();
-        let args = ["-p", &pid, "--accel", "require"];
+        let args = ["-p", &pid, "--bpf", "require"];
         fine(&vmstrobe(&[&["query", "--target", "vm"], &args[..]].concat()));
         fine(&vmstrobe(&[&["stat", "-d", "1s"], &args[..]].concat()));
         drop(over);

@@ -1,4 +1,4 @@
-//! A frame of the kernel-side tick, read in other processes while it is written without rest: no
+//! A frame of the BPF reader, read in other processes while it is written without rest: no
 //! reading is of two ticks, and without the lock some are.
 //!
 //! Weakened one after the other, by hand, these were seen to be missed, on x86:
@@ -39,7 +39,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Runs readers in that mode while the sampler ticks, and returns the sum of their counts.
 fn read_by(sampler: &mut Sampler, mode: &str, readers: u64, reads: u64) -> Counts {
     let start = |_| {
-        let frame = sampler.accel.frames().expect("frames may be lent").remove(0);
+        let frame = sampler.bpf.frames().expect("frames may be lent").remove(0);
         let args = [mode, &(reads / readers).to_string()];
         Child::start(READER, &args, Stdio::from(frame), None).expect("it starts")
     };

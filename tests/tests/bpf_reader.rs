@@ -1,10 +1,10 @@
-//! The kernel-side tick on real VMs: of any VMM it reads the values that pread reads, and any
+//! The BPF reader on real VMs: of any VMM it reads the values that pread reads, and any
 //! failure of it ends in pread or in a row that says so.
 //!
 //! The tests also check that it is used at all: a source that has fallen back to pread would agree
 //! with pread.
 
-mod kernel_tick {
+mod bpf_reader {
     mod still;
     mod moving;
     mod given_up;
@@ -25,22 +25,22 @@ use vmstrobe_core::{
     Desc, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Target,
 };
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Accel, AccelMode, Borrowed, OwnKvm, Reaper};
+use vmstrobe_providers::{Borrowed, Bpf, BpfMode, OwnKvm, Reaper};
 use vmstrobe_tests::command::Output;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::rig::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A kernel-side tick of its own, of which there is no pread unless it is given up.
-fn required() -> Accel {
-    Accel::new(AccelMode::Require)
+/// A BPF reader of its own, of which there is no pread unless it is given up.
+fn required() -> Bpf {
+    Bpf::new(BpfMode::Require)
 }
 
 /// One provider of the vCPUs of all these guests, numbered one after the other: the kernel does not
 /// mind whose they are. Its VM is the first guest's.
-fn crowd(guests: &[DemoGuest], accel: Accel) -> OwnKvm {
-    let kvm = OwnKvm::with_accel("crowd", guests[0].vm().fd(), accel);
+fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
+    let kvm = OwnKvm::with_bpf("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
     for (index, vcpu) in (0..).zip(guests.iter().flat_map(DemoGuest::vcpus)) {
         kvm.add_vcpu_here(index, None, vcpu.fd()).expect("none runs");
@@ -142,7 +142,7 @@ fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
 /// A provider of this process's VMs that reads nothing by pread.
 fn borrowed(pid: u32) -> Arc<Borrowed> {
     let reaper = Reaper::new().expect("a thread can be had");
-    let kvm = Borrowed::with_accel(reaper, required()).expect("it starts");
+    let kvm = Borrowed::with_bpf(reaper, required()).expect("it starts");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }

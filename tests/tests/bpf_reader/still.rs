@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use vmstrobe_core::{ReadPlan, Target};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::Accel;
+use vmstrobe_providers::Bpf;
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{farm, own_kvm_by, show, wait_for};
 
@@ -41,7 +41,7 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
     let begun = Instant::now();
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
     let mut guests = guests.expect("KVM makes guests");
-    let [ours, theirs] = [required(), Accel::off()].map(|accel| crowd(&guests, accel));
+    let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     for guest in &mut guests {
         guest.start().expect("it starts");
         let has_past = || (0..VCPUS).all(|id| guest.exits_seen(id) >= EXITS_MIN);
@@ -82,9 +82,7 @@ fn vms_read_the_same_to_the_word() {
     let mut guests: Vec<DemoGuest> = (0..8).map(|_| guest()).collect();
     let providers: Vec<_> = guests
         .iter()
-        .map(|guest| {
-            [required(), Accel::off()].map(|accel| own_kvm_by(accel, "one", guest.vm(), &[]))
-        })
+        .map(|guest| [required(), Bpf::off()].map(|bpf| own_kvm_by(bpf, "one", guest.vm(), &[])))
         .collect();
     guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
     let has_past = |guest: &DemoGuest| (0..2).all(|id| guest.exits_seen(id) >= EXITS_MIN);

@@ -36,11 +36,11 @@ fn a_confined_qemu_that_keeps_none_open_says_the_same() {
     const NAME: &str = "older";
     let mut qemu = older_qemu(NAME, 3, false);
     boot_and_stop(&mut qemu, NAME);
-    for accel in ["auto", "require"] {
+    for bpf in ["auto", "require"] {
         assert_eq!(stats_fds(qemu.pid()), 0, "QEMU keeps stats fds open");
         let [vcpu, vm] =
-            ["vcpu", "vm"].map(|target| check(&mut qemu, NAME, target, &["--accel", accel]));
-        show(&format!("QEMU 7.2, --accel {accel}: {vcpu} values of vcpu and {vm} of vm as QEMU's"));
+            ["vcpu", "vm"].map(|target| check(&mut qemu, NAME, target, &["--bpf", bpf]));
+        show(&format!("QEMU 7.2, --bpf {bpf}: {vcpu} values of vcpu and {vm} of vm as QEMU's"));
         assert!(vcpu > 3 * 100 && vm > 10);
     }
     assert_eq!(stats_fds(qemu.pid()), 0, "QEMU has been made to open one");
@@ -72,14 +72,14 @@ fn switched_off_it_cannot_be_read_and_says_what_would() {
     let qemu = older_qemu("off", 1, true);
     let pid = qemu.pid().to_string();
     for target in ["vcpu", "vm"] {
-        let args = ["query", "-p", &pid, "--json", "--target", target, "--accel", "off"];
+        let args = ["query", "-p", &pid, "--json", "--target", target, "--bpf", "off"];
         let output = vmstrobe(&args);
         assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
         let said = output.stderr.strip_prefix("vmstrobe: ").expect("it says who speaks");
         assert_eq!(said.lines().count(), 1, "{said}");
         for part in [
             &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on"),
-            "the kernel-side tick, which needs none, is switched off (--accel)",
+            "the BPF reader, which needs none, is switched off (--bpf)",
             "--from-qmp SOCKET",
         ] {
             assert!(said.contains(part), "`{part}` is not in: {said}");
@@ -99,16 +99,16 @@ fn of_a_qemu_that_lends_the_vm_is_read_too() {
     boot_and_stop(&mut qemu, NAME);
     let vm_stats = || stats_fds(qemu.pid()) - 3;
     assert_eq!(vm_stats(), 0, "QEMU keeps one of its VM open");
-    for (target, accel) in
+    for (target, bpf) in
         [("vcpu", "off"), ("vcpu", "auto"), ("vcpu", "require"), ("vm", "auto"), ("vm", "require")]
     {
-        let values = check(&mut qemu, NAME, target, &["--accel", accel]);
-        show(&format!("QEMU 8.1 or later, --accel {accel}: {values} values of {target} as QEMU's"));
+        let values = check(&mut qemu, NAME, target, &["--bpf", bpf]);
+        show(&format!("QEMU 8.1 or later, --bpf {bpf}: {values} values of {target} as QEMU's"));
     }
     let pid = qemu.pid().to_string();
-    let off = vmstrobe(&["query", "-p", &pid, "--json", "--target", "vm", "--accel", "off"]);
+    let off = vmstrobe(&["query", "-p", &pid, "--json", "--target", "vm", "--bpf", "off"]);
     assert_eq!((off.code, &*off.stdout), (Some(1), ""), "{off:?}");
-    show(&format!("--target vm --accel off says: {}", off.stderr.trim_end()));
+    show(&format!("--target vm --bpf off says: {}", off.stderr.trim_end()));
 }
 
 /// The cumulative counters of a snapshot or of QEMU, by path and name.

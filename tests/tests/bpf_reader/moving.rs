@@ -1,4 +1,4 @@
-//! Counters that move: what the kernel-side tick reads lies between what pread reads before and
+//! Counters that move: what the BPF reader reads lies between what pread reads before and
 //! after.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Object, Provider, StatType, Target};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Accel, OwnKvm};
+use vmstrobe_providers::{Bpf, OwnKvm};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::show;
 
@@ -62,7 +62,7 @@ impl Pair {
         }
     }
 
-    /// pread, the kernel-side tick, pread.
+    /// pread, the BPF reader, pread.
     fn bracket(&mut self) {
         self.before.clear();
         self.before.extend_from_slice(self.by_pread.read_all());
@@ -109,7 +109,7 @@ fn twenty_million_words_lie_between_those_of_pread() {
     }
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
     let mut guests = guests.expect("KVM makes guests");
-    let [ours, theirs] = [required(), Accel::off()].map(|accel| crowd(&guests, accel));
+    let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     let mut pairs = pairs([&ours, &theirs]);
     guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
     let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! The kernel-side tick is given up while it is sampled: pread takes over at the next tick, no row
+//! The BPF reader is given up while it is sampled: pread takes over at the next tick, no row
 //! is lost, no value steps back, and it is said once.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use vmstrobe_core::{ObjectView, Provider, RowState, Snapshot, StatType};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::AccelStatus;
+use vmstrobe_providers::BpfStatus;
 use vmstrobe_sampler::{Fanout, Tick, Timing};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{Rig, health, own_kvm_by, rig, show, wait_for};
@@ -25,8 +25,8 @@ fn the_next_tick_is_preads() {
         return;
     }
     let guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
-    let accel = required();
-    let kvm = own_kvm_by(accel.clone(), "doubt", guest.vm(), guest.vcpus());
+    let bpf = required();
+    let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
     let filters = ["vcpu", "vm"];
     let Rig { mut sampler, control, .. } = rig(kvm.clone(), &filters, Fanout::Inline);
     let mut tick = || {
@@ -40,14 +40,14 @@ fn the_next_tick_is_preads() {
     for _ in 0..3 {
         assert_eq!(tick(), (VCPUS + 1, 0));
     }
-    assert!(matches!(accel.status(), AccelStatus::Open(_)), "{:?}", accel.status());
+    assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{:?}", bpf.status());
     assert_eq!(kvm.warnings().len(), 0);
-    accel.give_up(WHY);
+    bpf.give_up(WHY);
     for ticks in 1..=3 {
         assert_eq!(tick(), (0, ticks));
     }
-    accel.give_up("nobody asks for a second reason");
-    assert_eq!(accel.status(), AccelStatus::GivenUp(WHY.to_owned()));
+    bpf.give_up("nobody asks for a second reason");
+    assert_eq!(bpf.status(), BpfStatus::GivenUp(WHY.to_owned()));
     // Who opens something now gets pread, whatever was required.
     let Rig { mut sampler, .. } = rig(kvm, &filters, Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
@@ -62,8 +62,8 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
         return;
     }
     let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
-    let accel = required();
-    let kvm = own_kvm_by(accel.clone(), "doubt", guest.vm(), guest.vcpus());
+    let bpf = required();
+    let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
     guest.start().expect("it starts");
     let Rig { roster, sampler, control } = rig(kvm, &["vcpu", "sampler"], Fanout::Inline);
     let subscriber = control.subscribe(4096).expect("there is room");
@@ -77,7 +77,7 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     let mut latest = control.latest();
     wait_for("it samples", LIMIT, || latest.load().tick() > 400);
     let swept = latest.load().tick();
-    accel.give_up(WHY);
+    bpf.give_up(WHY);
     let fallback = latest.load().tick() + 2;
     wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
     wait_for("it is said", LIMIT, || !complaints.lock().expect("it is sound").is_empty());
@@ -87,7 +87,7 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     let sampler = running.stop().expect("it ran");
     let complaints = complaints.lock().expect("it is sound");
     let [complaint] = &complaints[..] else { panic!("said otherwise than once: {complaints:?}") };
-    assert!(complaint.contains("kernel-side tick") && complaint.contains(WHY), "{complaint}");
+    assert!(complaint.contains("BPF reader") && complaint.contains(WHY), "{complaint}");
 
     let samples: Vec<_> = std::iter::from_fn(|| subscriber.try_recv()).collect();
     assert_eq!(subscriber.lost_samples(), 0);

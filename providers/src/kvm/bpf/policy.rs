@@ -1,4 +1,4 @@
-//! Whether the kernel-side tick is used, and why not.
+//! Whether the BPF reader is used, and why not.
 //!
 //! Invariant: it is tried once, and given up for good: whoever holds a clone sees the same state.
 
@@ -15,9 +15,9 @@ use super::slots::Subject;
 use super::trust::Trust;
 use crate::broker::Broker;
 
-/// When the kernel-side tick is used.
+/// When the BPF reader is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AccelMode {
+pub enum BpfMode {
     /// Used where it is permitted, passes its test and is faster; and for what only it can read.
     #[default]
     Auto,
@@ -29,9 +29,9 @@ pub enum AccelMode {
     Require,
 }
 
-/// How it stands with the kernel-side tick; in words by `Display`.
+/// How it stands with the BPF reader; in words by `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccelStatus {
+pub enum BpfStatus {
     /// Not wanted.
     Off,
     /// Nobody has needed it yet.
@@ -44,7 +44,7 @@ pub enum AccelStatus {
     GivenUp(String),
 }
 
-impl fmt::Display for AccelStatus {
+impl fmt::Display for BpfStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("switched off"),
@@ -54,25 +54,25 @@ impl fmt::Display for AccelStatus {
     }
 }
 
-/// A handle to the kernel-side tick. All clones share one state.
+/// A handle to the BPF reader. All clones share one state.
 ///
 /// It reads all vCPUs in one call of a BPF program, which it generates for the statistics that are
 /// selected. Opening a source needs `CAP_BPF` and `CAP_PERFMON`, of the thread that opens or of a
-/// [`Broker`]; reading it needs no privilege. docs/kernel-tick.md says what is loaded, what that
+/// [`Broker`]; reading it needs no privilege. docs/bpf.md says what is loaded, what that
 /// can see, and why it cannot write.
 ///
 /// The values lie in frames, which other processes may read without any privilege and without a
-/// system call, also while they are updated: as tables, if the `Accel` is offered to a
+/// system call, also while they are updated: as tables, if the `Bpf` is offered to a
 /// [`HandOver`](crate::HandOver), or whole ([`KernelFrame`]).
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc};
 /// # use vmstrobe_core::Provider;
-/// # use vmstrobe_providers::{Accel, AccelMode, Borrowed, HandOver, HandedOver, Reaper};
-/// let accel = Accel::new(AccelMode::Auto);
+/// # use vmstrobe_providers::{Bpf, BpfMode, Borrowed, HandOver, HandedOver, Reaper};
+/// let bpf = Bpf::new(BpfMode::Auto);
 /// let hand_over = HandOver::listen(Path::new("/run/vmstrobe/frames"))?;
-/// hand_over.offer(Arc::new(accel.clone()))?;
-/// let kvm = Borrowed::with_accel(Reaper::new()?, accel)?; // and a sampler of it
+/// hand_over.offer(Arc::new(bpf.clone()))?;
+/// let kvm = Borrowed::with_bpf(Reaper::new()?, bpf)?; // and a sampler of it
 ///
 /// // In another process: what that sampler selects, as new as its last tick.
 /// let frames = HandedOver::connect(Path::new("/run/vmstrobe/frames"), Reaper::new()?)?;
@@ -83,15 +83,15 @@ impl fmt::Display for AccelStatus {
 /// [`KernelFrame`]: crate::KernelFrame
 ///
 /// ```
-/// use vmstrobe_providers::{Accel, AccelMode, AccelStatus};
-/// let accel = Accel::new(AccelMode::Auto);
-/// assert_eq!(accel.status(), AccelStatus::Untried);
-/// if let Err(error) = accel.check() {
+/// use vmstrobe_providers::{Bpf, BpfMode, BpfStatus};
+/// let bpf = Bpf::new(BpfMode::Auto);
+/// assert_eq!(bpf.status(), BpfStatus::Untried);
+/// if let Err(error) = bpf.check() {
 ///     println!("everything is read by pread: {error}");
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Accel {
+pub struct Bpf {
     inner: Arc<Inner>,
 }
 
@@ -100,7 +100,7 @@ type Tried = std::result::Result<Arc<Kernel>, (ErrorKind, String)>;
 
 #[derive(Debug)]
 struct Inner {
-    mode: AccelMode,
+    mode: BpfMode,
     /// Loads programs: only it may have the capabilities for that.
     broker: Broker,
     /// Once it was tried, unless what kept it from being tried may pass.
@@ -109,26 +109,26 @@ struct Inner {
     lent: Frames,
 }
 
-impl Accel {
+impl Bpf {
     /// Does nothing until it is needed. Each thread that opens loads its programs itself.
-    pub fn new(mode: AccelMode) -> Self {
+    pub fn new(mode: BpfMode) -> Self {
         Self::with_broker(mode, Broker::default())
     }
 
-    /// As [`Accel::new`], but programs are loaded by that broker: no other thread needs a
+    /// As [`Bpf::new`], but programs are loaded by that broker: no other thread needs a
     /// capability for them.
-    pub fn with_broker(mode: AccelMode, broker: Broker) -> Self {
+    pub fn with_broker(mode: BpfMode, broker: Broker) -> Self {
         let (kernel, trust) = (Mutex::default(), Arc::default());
         Self { inner: Arc::new(Inner { mode, broker, kernel, trust, lent: Frames::default() }) }
     }
 
     /// Never used.
     pub fn off() -> Self {
-        Self::new(AccelMode::Off)
+        Self::new(BpfMode::Off)
     }
 
     /// When it is used.
-    pub fn mode(&self) -> AccelMode {
+    pub fn mode(&self) -> BpfMode {
         self.inner.mode
     }
 
@@ -142,17 +142,17 @@ impl Accel {
     }
 
     /// How it stands.
-    pub fn status(&self) -> AccelStatus {
-        if self.inner.mode == AccelMode::Off {
-            return AccelStatus::Off;
+    pub fn status(&self) -> BpfStatus {
+        if self.inner.mode == BpfMode::Off {
+            return BpfStatus::Off;
         }
         if let Some(why) = self.inner.trust.why() {
-            return AccelStatus::GivenUp(why);
+            return BpfStatus::GivenUp(why);
         }
         match &*self.tried() {
-            None => AccelStatus::Untried,
-            Some(Ok(kernel)) => AccelStatus::Open(kernel.step().name().to_owned()),
-            Some(Err((_, why))) => AccelStatus::Refused(why.clone()),
+            None => BpfStatus::Untried,
+            Some(Ok(kernel)) => BpfStatus::Open(kernel.step().name().to_owned()),
+            Some(Err((_, why))) => BpfStatus::Refused(why.clone()),
         }
     }
 
@@ -176,7 +176,7 @@ impl Accel {
 
     /// Returns a warning with the reason once it has been given up, and nothing before.
     pub(crate) fn warnings(&self) -> Vec<Error> {
-        let text = |why| format!("the kernel-side tick is given up, pread takes over: {why}");
+        let text = |why| format!("the BPF reader is given up, pread takes over: {why}");
         let why = self.inner.trust.why();
         why.map(|why| Error::new(ErrorKind::Unsupported, text(why))).into_iter().collect()
     }
@@ -194,10 +194,10 @@ impl Accel {
     /// The kernel, tried out.
     ///
     /// # Errors
-    /// As [`Accel::check`].
+    /// As [`Bpf::check`].
     pub(super) fn kernel(&self) -> Result<Arc<Kernel>> {
-        if self.inner.mode == AccelMode::Off {
-            let text = "the kernel-side tick is switched off";
+        if self.inner.mode == BpfMode::Off {
+            let text = "the BPF reader is switched off";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let known = self.tried().clone();

@@ -8,13 +8,13 @@ use super::*;
 use crate::kvm::bpf::tests::kernel;
 use crate::tests::require;
 
-impl Accel {
+impl Bpf {
     /// As if this were what had been found out when it was tried.
-    pub(in crate::kvm::bpf) fn as_tried(mode: AccelMode, kernel: Result<Kernel>) -> Self {
-        let accel = Self::new(mode);
+    pub(in crate::kvm::bpf) fn as_tried(mode: BpfMode, kernel: Result<Kernel>) -> Self {
+        let bpf = Self::new(mode);
         let kernel = kernel.map(Arc::new).map_err(|error| (error.kind(), with_causes(&error)));
-        *accel.tried() = Some(kernel);
-        accel
+        *bpf.tried() = Some(kernel);
+        bpf
     }
 }
 
@@ -22,11 +22,11 @@ impl Accel {
 fn each_state_has_its_words() {
     let text = |text: &str| text.to_owned();
     for (status, words) in [
-        (AccelStatus::Off, "switched off"),
-        (AccelStatus::Untried, "not tried"),
-        (AccelStatus::Refused(text("no BTF")), "no BTF"),
-        (AccelStatus::Open(text("may_goto, rdonly_cast")), "may_goto, rdonly_cast"),
-        (AccelStatus::GivenUp(text("a doubt")), "a doubt"),
+        (BpfStatus::Off, "switched off"),
+        (BpfStatus::Untried, "not tried"),
+        (BpfStatus::Refused(text("no BTF")), "no BTF"),
+        (BpfStatus::Open(text("may_goto, rdonly_cast")), "may_goto, rdonly_cast"),
+        (BpfStatus::GivenUp(text("a doubt")), "a doubt"),
     ] {
         assert_eq!(status.to_string(), words);
     }
@@ -34,55 +34,55 @@ fn each_state_has_its_words() {
 
 #[test]
 fn off_is_never_tried() {
-    let accel = Accel::off();
-    assert_eq!((accel.mode(), accel.status()), (AccelMode::Off, AccelStatus::Off));
-    for error in [accel.check(), accel.vm_schema().map(drop), accel.vcpu_schema().map(drop)] {
+    let bpf = Bpf::off();
+    assert_eq!((bpf.mode(), bpf.status()), (BpfMode::Off, BpfStatus::Off));
+    for error in [bpf.check(), bpf.vm_schema().map(drop), bpf.vcpu_schema().map(drop)] {
         let error = error.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert_eq!(error.to_string(), "the kernel-side tick is switched off");
+        assert_eq!(error.to_string(), "the BPF reader is switched off");
     }
-    assert!(!accel.is_open() && accel.warnings().is_empty());
-    assert!(accel.tried().is_none());
+    assert!(!bpf.is_open() && bpf.warnings().is_empty());
+    assert!(bpf.tried().is_none());
 }
 
 #[test]
 fn it_is_tried_once_by_all_clones() {
     let Some(kernel) = kernel() else { return };
-    let accel = Accel::new(AccelMode::Auto);
-    let clone = accel.clone();
-    assert_eq!(clone.status(), AccelStatus::Untried);
-    accel.check().unwrap();
-    assert_eq!(clone.status(), AccelStatus::Open(kernel.step().name().to_owned()));
-    assert!(clone.is_open() && accel.warnings().is_empty());
-    let [first, second] = [&accel, &clone].map(|accel| accel.kernel().unwrap());
+    let bpf = Bpf::new(BpfMode::Auto);
+    let clone = bpf.clone();
+    assert_eq!(clone.status(), BpfStatus::Untried);
+    bpf.check().unwrap();
+    assert_eq!(clone.status(), BpfStatus::Open(kernel.step().name().to_owned()));
+    assert!(clone.is_open() && bpf.warnings().is_empty());
+    let [first, second] = [&bpf, &clone].map(|bpf| bpf.kernel().unwrap());
     assert!(Arc::ptr_eq(&first, &second));
-    assert!(Arc::ptr_eq(&accel.vcpu_schema().unwrap(), &clone.vcpu_schema().unwrap()));
+    assert!(Arc::ptr_eq(&bpf.vcpu_schema().unwrap(), &clone.vcpu_schema().unwrap()));
 
-    accel.give_up("enough");
-    accel.give_up("more than enough");
-    assert_eq!(clone.status(), AccelStatus::GivenUp("enough".to_owned()));
+    bpf.give_up("enough");
+    bpf.give_up("more than enough");
+    assert_eq!(clone.status(), BpfStatus::GivenUp("enough".to_owned()));
     assert!(!clone.is_open());
     let warnings: Vec<String> = clone.warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["the kernel-side tick is given up, pread takes over: enough"]);
+    assert_eq!(warnings, ["the BPF reader is given up, pread takes over: enough"]);
 }
 
 #[test]
 fn a_refusal_stays_with_its_causes() {
     let cause = std::io::Error::other("the cause");
     let refused = Error::caused(ErrorKind::Denied, "no rights", cause);
-    let accel = Accel::as_tried(AccelMode::Require, Err(refused));
+    let bpf = Bpf::as_tried(BpfMode::Require, Err(refused));
     for _ in 0..2 {
-        let error = accel.check().unwrap_err();
+        let error = bpf.check().unwrap_err();
         assert_eq!(
             (error.kind(), &*error.to_string()),
             (ErrorKind::Denied, "no rights: the cause")
         );
     }
-    assert_eq!(accel.status(), AccelStatus::Refused("no rights: the cause".to_owned()));
-    assert!(!accel.is_open());
+    assert_eq!(bpf.status(), BpfStatus::Refused("no rights: the cause".to_owned()));
+    assert!(!bpf.is_open());
 }
 
-const UNPRIVILEGED: &str = "kvm::bpf::accel::tests::without_privileges_it_is_denied";
+const UNPRIVILEGED: &str = "kvm::bpf::policy::tests::without_privileges_it_is_denied";
 /// Runs another program without any.
 const SETPRIV: [&str; 5] =
     ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"];
@@ -91,13 +91,13 @@ const SETPRIV: [&str; 5] =
 #[test]
 fn without_privileges_it_is_denied() {
     if env::var_os(UNPRIVILEGED).is_some() {
-        let accel = Accel::new(AccelMode::Auto);
-        let error = accel.check().unwrap_err();
+        let bpf = Bpf::new(BpfMode::Auto);
+        let error = bpf.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         let text = error.to_string();
         assert!(["CAP_BPF", "CAP_PERFMON"].iter().all(|name| text.contains(name)), "{text}");
-        assert_eq!(accel.status(), AccelStatus::Refused(text));
-        assert!(!accel.is_open() && accel.warnings().is_empty());
+        assert_eq!(bpf.status(), BpfStatus::Refused(text));
+        assert!(!bpf.is_open() && bpf.warnings().is_empty());
         return;
     }
     if kernel().is_none() {
@@ -122,8 +122,8 @@ fn without_privileges_it_is_denied() {
 #[test]
 fn what_may_pass_is_tried_again() {
     for (kind, is_again) in [(ErrorKind::Io, true), (ErrorKind::Denied, false)] {
-        let accel = Accel::as_tried(AccelMode::Auto, Err(Error::new(kind, "as it was")));
-        let is_known = accel.check().is_err_and(|error| error.to_string() == "as it was");
+        let bpf = Bpf::as_tried(BpfMode::Auto, Err(Error::new(kind, "as it was")));
+        let is_known = bpf.check().is_err_and(|error| error.to_string() == "as it was");
         assert_eq!(is_known, !is_again, "{kind:?}");
     }
 }

@@ -15,7 +15,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::LIMIT;
 
-const NAME: &str = "kernel_tick::vmm::a_vmm_that_does_as_it_is_told";
+const NAME: &str = "bpf_reader::vmm::a_vmm_that_does_as_it_is_told";
 
 /// The process; ended when dropped.
 pub(crate) struct Vmm(Reaped);

@@ -1,4 +1,4 @@
-//! `--accel`: what is said of the way that was really used, and what is refused; and the ways that
+//! `--bpf`: what is said of the way that was really used, and what is refused; and the ways that
 //! `list -v` shows.
 
 use vmstrobe_tests::require::{bpf, require_bpf, require_kvm};
@@ -13,8 +13,8 @@ fn without_it_the_summary_says_so() {
     if !require_kvm() {
         return;
     }
-    let stat = ["stat", "--demo", "--names", "exits", "--accel", "off"];
-    let way = format!("{PREAD}; kernel-side tick: switched off");
+    let stat = ["stat", "--demo", "--names", "exits", "--bpf", "off"];
+    let way = format!("{PREAD}; BPF reader: switched off");
     let output = vmstrobe(&[&stat[..], &["-d", "200ms"]].concat());
     fine(&output);
     assert!(output.stdout.ends_with(&format!("\n sampled by {way}\n")), "{output:?}");
@@ -29,16 +29,16 @@ fn without_it_the_summary_says_so() {
     let read: Vec<_> = output.stdout.lines().map(|line| json(line)["read"].clone()).collect();
     let want = serde_json::json!({
         "method": "pread", "objects": 4, "bpf_objects": 0, "fallback_ticks": 0, "bpf": "off",
-        "reason": "kernel-side tick: switched off",
+        "reason": "BPF reader: switched off",
     });
     assert!(!read.is_empty() && read.iter().all(|said| *said == want), "{read:?}");
 
-    let output = vmstrobe(&["demo", "-d", "200ms", "--accel", "off", "--json"]);
+    let output = vmstrobe(&["demo", "-d", "200ms", "--bpf", "off", "--json"]);
     fine(&output);
     let summary = json(&output.stdout);
     assert_eq!((&summary["read"], &summary["threads"]), (&want, &1.into()));
-    let output = vmstrobe(&["demo", "-d", "200ms", "--accel", "off"]);
-    let want = "\none pread a vCPU and tick, else no system call, inline; kernel-side tick: \
+    let output = vmstrobe(&["demo", "-d", "200ms", "--bpf", "off"]);
+    let want = "\none pread a vCPU and tick, else no system call, inline; BPF reader: \
                 switched off.\n";
     assert!(output.stdout.contains(want), "{output:?}");
 }
@@ -58,7 +58,7 @@ fn it_is_used_where_it_is_required() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let demo = ["demo", "-d", "500ms", "--accel", "require"];
+    let demo = ["demo", "-d", "500ms", "--bpf", "require"];
     let output = vmstrobe(&[&demo[..], &["--json"]].concat());
     fine(&output);
     let summary = json(&output.stdout);
@@ -71,15 +71,15 @@ fn it_is_used_where_it_is_required() {
     fine(&output);
     let way = "): one call for 4 vCPUs, else no system call, inline";
     assert!(output.stdout.contains("at 1 kHz for ") && output.stdout.contains(way), "{output:?}");
-    assert!(output.stdout.contains("\nthe kernel-side tick ("), "{output:?}");
+    assert!(output.stdout.contains("\nthe BPF reader ("), "{output:?}");
 
-    let output = vmstrobe(&["stat", "--demo", "-d", "300ms", "--accel", "require"]);
+    let output = vmstrobe(&["stat", "--demo", "-d", "300ms", "--bpf", "require"]);
     fine(&output);
     let last = output.stdout.lines().last().unwrap_or_default();
-    assert!(last.starts_with(" sampled by the kernel-side tick ("), "{output:?}");
+    assert!(last.starts_with(" sampled by the BPF reader ("), "{output:?}");
     assert!(last.ends_with("): one call for 4 objects"), "{output:?}");
-    fine(&vmstrobe(&["query", "--demo", "--names", "exits", "--accel", "require"]));
-    fine(&vmstrobe(&["info", "stats", "--demo", "vcpu", "exits", "--accel", "require"]));
+    fine(&vmstrobe(&["query", "--demo", "--names", "exits", "--bpf", "require"]));
+    fine(&vmstrobe(&["info", "stats", "--demo", "vcpu", "exits", "--bpf", "require"]));
 }
 
 #[test]
@@ -88,37 +88,37 @@ fn where_it_cannot_be_used_requiring_it_fails_and_says_why() {
         return;
     }
     let nobody = Nobody::new();
-    let own = &["--target", "sampler", "--accel", "require"][..];
+    let own = &["--target", "sampler", "--bpf", "require"][..];
     for command in [&["stat", "-d", "100ms"][..], &["query"], &["schema"]] {
         let output = nobody.vmstrobe(&[command, own].concat());
-        says(&output, 1, &["vmstrobe: --accel require: "]);
+        says(&output, 1, &["vmstrobe: --bpf require: "]);
         assert_eq!(output.stdout, "");
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
-    let output = nobody.vmstrobe(&["demo", "-d", "100ms", "--accel", "require"]);
-    says(&output, 1, &["vmstrobe: --accel require: "]);
+    let output = nobody.vmstrobe(&["demo", "-d", "100ms", "--bpf", "require"]);
+    says(&output, 1, &["vmstrobe: --bpf require: "]);
     // Where it is only wished for, it is no error and no word.
     let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
     fine(&nobody.vmstrobe(&args));
 }
 
 #[test]
-fn list_shows_the_ways() {
+fn list_shows_the_methods() {
     let Some((qemu, pid)) = paused_qemu("ways", 3) else { return };
-    let kernel_side = bpf();
+    let usable = bpf();
     let output = vmstrobe(&["list", "-v", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
     let entries = entries.as_array().expect("it is a list");
     let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
-    let [borrowed, kernel] = [0, 1].map(|at| &ours["ways"][at]);
-    assert_eq!((&borrowed["way"], &borrowed["open"]), (&"borrowed".into(), &true.into()), "{ours}");
+    let [pread, bpf_method] = [0, 1].map(|at| &ours["methods"][at]);
+    assert_eq!((&pread["method"], &pread["open"]), (&"pread".into(), &true.into()), "{ours}");
     let how = "stats fds of its 3 vCPUs, none of the VM (QEMU opens it only while it is asked)";
-    assert_eq!(borrowed["how"], how);
-    assert_eq!(kernel["way"], "kernel-side");
-    assert_eq!(kernel["open"], kernel_side.is_ok(), "{ours} {kernel_side:?}");
-    let how = kernel["how"].as_str().expect("it is a text");
-    match &kernel_side {
+    assert_eq!(pread["how"], how);
+    assert_eq!(bpf_method["method"], "bpf");
+    assert_eq!(bpf_method["open"], usable.is_ok(), "{ours} {usable:?}");
+    let how = bpf_method["how"].as_str().expect("it is a text");
+    match &usable {
         Ok(()) => assert!(how.starts_with("descriptors of the VM and of its 3 vCPUs ("), "{how}"),
         Err(why) => assert_eq!(how, why),
     }
@@ -127,7 +127,7 @@ fn list_shows_the_ways() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     let at = lines.iter().position(|line| line.trim_start().starts_with(&pid)).expect("it runs");
     let column = lines[0].find("HOW").expect("it has that column");
-    for (line, way) in lines[at + 1..].iter().zip(["borrowed", "kernel-side", "asked"]) {
+    for (line, way) in lines[at + 1..].iter().zip(["pread", "bpf", "qmp"]) {
         assert!(line[..column].trim().is_empty() && line[column..].starts_with(way), "{output:?}");
     }
     assert!(lines[at + 2].contains(how), "{output:?}");
