@@ -23,8 +23,8 @@ core/src/seq.rs|s/if before & 1 == 1/if false/|loom_seq_is_whole|the odd number:
 core/src/seq.rs|s/if is_still(seq, before)/if true/|loom_seq_is_whole|the number behind the words: not looked at
 core/src/seq.rs|/R2, pairs with W1/d|loom_seq_memory|memory that changes hands, the reader's fence: removed
 core/src/seq.rs|/W1, pairs with R2/d|loom_seq_memory|memory that changes hands, the writer's fence: removed
-providers/src/departures.rs|s/fetch_add(1, Ordering::Release)/fetch_add(1, Ordering::Relaxed)/|loom_departures|the number of departures: relaxed for release
-providers/src/departures.rs|s/load(Ordering::Acquire)/load(Ordering::Relaxed)/|loom_departures|the number of departures: relaxed for acquire
+providers/src/gone_epoch.rs|s/fetch_add(1, Ordering::Release)/fetch_add(1, Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for release
+providers/src/gone_epoch.rs|s/load(Ordering::Acquire)/load(Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for acquire
 sampler/src/pool.rs|s/if Arc::get_mut(&mut self.buffers.at.).is_some()/if true/|loom_pool|the pool: a buffer taken without asking who holds it
 TABLE
 }

@@ -15,11 +15,14 @@ step() {
 }
 
 ci/install.sh
+# What tests start is built beforehand, so that no test spends its time on it.
+step cargo build --package vmstrobe
+step cargo build --package vmstrobe-examples --examples
 # Cargo runs one test binary after the other: what is timed has a binary of its own.
 step cargo test --workspace --no-fail-fast
 # A few pairs of each figure, to see that all of them run; what they come to is for a quiet machine.
 step cargo bench -p vmstrobe-benches --bench ratios -- --quick
-step cargo build --workspace --all-targets
+step cargo check --workspace --benches
 step ci/loom.sh
 
 echo

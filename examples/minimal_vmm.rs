@@ -29,7 +29,7 @@ use memmap2::{MmapMut, MmapRaw};
 // vmstrobe: from here
 use vmstrobe_core::{Change, Interval, Registry, change};
 use vmstrobe_providers::OwnKvm;
-use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler, Timing};
+use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 use vmstrobe_server::qmp::{Config, Server};
 // vmstrobe: to here
 
@@ -61,8 +61,8 @@ fn main() -> Result<()> {
     let registry = Registry::default();
     registry.add(Arc::new(kvm));
     let server = Server::listen(&socket, registry.clone(), Config::default())?;
-    let sweep = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
-    let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;
+    let sources = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
+    let (mut sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Auto)?;
     sampler.tick();
     let before = control.latest().load_full();
     let sampling = sampler.start(Timing::hz(1000.0)?)?;

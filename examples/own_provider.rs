@@ -27,7 +27,7 @@ use vmstrobe_core::{
     Desc, ErrorKind, Object, Provider, ReadPlan, Registry, RowState, Rows, Scale, Schema, Source,
     Target, Unit,
 };
-use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler, Timing};
+use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 
 /// Run and wait time, and how often it was given a CPU: `/proc/PID/task/TID/schedstat`.
 const STATS: usize = 3;
@@ -40,8 +40,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let run_time = arguments()?;
     let registry = Registry::default();
     let mut roster = Roster::new(registry.clone(), vec!["thread".parse()?]);
-    let sweep = roster.open()?;
-    let (sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Auto)?;
+    let sources = roster.open()?;
+    let (sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Auto)?;
     let mut latest = control.latest();
     let sampling = sampler.start(Timing::hz(1000.0)?)?;
     let watch = roster.watch(control, LOOK_PERIOD, |error| eprintln!("{error}"))?;

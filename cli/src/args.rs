@@ -19,7 +19,7 @@ mod habits;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
-pub(crate) use source::{How, SCHED, Source, Vcpus, Wanted, When, Whose};
+pub(crate) use source::{How, ProviderSet, SCHED, Source, Vcpus, Wanted, When};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -184,13 +184,14 @@ pub(crate) struct DemoArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ListArgs {
-    /// Show below each virtual machine which ways to read it are open, and why others are not
+    /// Show for each virtual machine which methods of reading it can be used, and why the others
+    /// cannot
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
     /// Print an array of objects, each with kind (vm or table), pid, name, readable, how; and of a
     /// VM vcpus, of a table its provider and how many objects of which target it has. With -v a VM
-    /// also has ways: an array of objects, each with way, open, how
+    /// also has methods: an array of objects, each with method, open, how
     #[arg(long)]
     pub(crate) json: bool,
 }

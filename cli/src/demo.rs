@@ -79,10 +79,10 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let lost_samples = show.session.lost_samples();
     show.session.stop()?;
     shown?;
-    let way = show.session.way();
+    let read = show.session.read_status();
     let sampler = show.session.stop()?;
     let load = Load { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
-    let summary = Summary::new(sampler, &load, way.as_ref(), lost_samples);
+    let summary = Summary::new(sampler, &load, read.as_ref(), lost_samples);
     if args.json {
         out.lines([json::text(&summary)])?;
     } else {

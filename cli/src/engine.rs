@@ -16,11 +16,11 @@ use std::time::Duration;
 use vmstrobe_core::{Filter, Object, Schema, Snapshot};
 use vmstrobe_providers::Bpf;
 use vmstrobe_sampler::{
-    Complaints, Control, Fanout, Health, Recorder, Roster, Running, Sampler, Subscriber, Timing,
-    Watch,
+    Control, ErrorDedup, Fanout, Health, HealthWriter, Roster, Running, Sampler, Subscriber,
+    Timing, Watch,
 };
 
-use crate::args::{Source, Whose};
+use crate::args::{ProviderSet, Source};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 
@@ -33,18 +33,18 @@ mod providers;
 mod vm;
 mod vms;
 mod wanted;
-mod way;
+mod read_status;
 
 use attached::Absence;
 pub(crate) use attached::{Attached, name_or_number};
 pub(crate) use left_out::{hidden_text, say_left_out};
 pub(crate) use providers::Setup;
 use providers::{Demo, Providers};
+use read_status::ReadMonitor;
+pub(crate) use read_status::{Read, ReadStatus, bpf_for_reading, bpf_for_sampling};
 pub(crate) use vm::VmRegistry;
 pub(crate) use vms::{FoundVm, Vmm, Vms};
 pub(crate) use wanted::Ask;
-use way::WayMark;
-pub(crate) use way::{Read, Way, bpf_for_reading, bpf_for_sampling};
 
 /// vCPUs of a demo guest that nobody said more about.
 pub(crate) const DEMO_VCPUS: u32 = 4;
@@ -65,7 +65,7 @@ pub(crate) struct Engine {
     providers: Providers,
     bpf: Bpf,
     health: Health,
-    recorder: Recorder,
+    health_writer: HealthWriter,
 }
 
 impl Engine {
@@ -75,11 +75,11 @@ impl Engine {
     ///
     /// # Errors
     /// If what the user named cannot be read, or it is not clear what is meant.
-    pub(crate) fn new(source: &Source, whose: Whose, bpf: Bpf) -> Result<Self> {
-        let setup = Setup::new(source, bpf, whose == Whose::WithSched);
+    pub(crate) fn new(source: &Source, whose: ProviderSet, bpf: Bpf) -> Result<Self> {
+        let setup = Setup::new(source, bpf, whose == ProviderSet::WithSched);
         let providers = match whose {
             _ if source.demo => Providers::demo(DEMO_VCPUS, &setup)?,
-            Whose::Own if !source.is_named() => Providers::none(),
+            ProviderSet::Own if !source.is_named() => Providers::none(),
             _ => Providers::named(source, &setup)?,
         };
         Ok(Self::with_health(providers, setup.attach.bpf))
@@ -104,9 +104,9 @@ impl Engine {
     }
 
     fn with_health(providers: Providers, bpf: Bpf) -> Self {
-        let (health, recorder) = Health::new();
+        let (health, health_writer) = Health::new();
         providers.registry.add(Arc::new(health.clone()));
-        Self { providers, bpf, health, recorder }
+        Self { providers, bpf, health, health_writer }
     }
 
     pub(crate) fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -125,12 +125,12 @@ impl Engine {
         if self.providers.demo.is_some() {
             thread::sleep(DEMO_WARM_UP);
         }
-        let sweep = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
+        let sources = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
         let warnings = providers::warnings(&self.providers.registry, |_| true);
-        for warning in Complaints::default().news(&warnings) {
+        for warning in ErrorDedup::default().news(&warnings) {
             say(with_causes(warning));
         }
-        let (mut sampler, control) = Sampler::new(sweep, self.recorder, Fanout::Inline)?;
+        let (mut sampler, control) = Sampler::new(sources, self.health_writer, Fanout::Inline)?;
         sampler.tick();
         Ok(control.latest().load_full())
     }
@@ -140,12 +140,12 @@ impl Engine {
     /// # Errors
     /// If it cannot be opened, or no thread can be had.
     pub(crate) fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
-        let Self { providers: Providers { registry, attached, demo }, recorder, .. } = self;
-        let way_mark = WayMark::new(&registry, self.bpf, self.health)?;
+        let Self { providers: Providers { registry, attached, demo }, health_writer, .. } = self;
+        let read_monitor = ReadMonitor::new(&registry, self.bpf, self.health)?;
         let mut roster = Roster::new(registry, filters);
-        let sweep = roster.open()?;
-        let depth = queue_depth(timing, sweep.layout().words());
-        let (mut sampler, control) = Sampler::new(sweep, recorder, Fanout::Auto)?;
+        let sources = roster.open()?;
+        let depth = queue_depth(timing, sources.layout().words());
+        let (mut sampler, control) = Sampler::new(sources, health_writer, Fanout::Auto)?;
         let samples = control.subscribe(depth)?;
         // The first sample, taken before whatever the caller starts next.
         sampler.tick();
@@ -162,7 +162,7 @@ impl Engine {
             watch: Some(watch),
             state,
             control,
-            way_mark,
+            read_monitor,
             attached,
             _demo: demo,
         })
@@ -187,7 +187,7 @@ pub(crate) struct Session {
     state: State,
     /// Holds what the tick retires, which is dropped with it.
     control: Control,
-    way_mark: WayMark,
+    read_monitor: ReadMonitor,
     attached: Vec<Attached>,
     _demo: Option<Demo>,
 }
@@ -239,9 +239,9 @@ impl Session {
     }
 
     /// Returns how the objects of KVM were read in the newest sample, if it has any.
-    pub(crate) fn way(&mut self) -> Option<Way> {
+    pub(crate) fn read_status(&mut self) -> Option<ReadStatus> {
         let newest = self.control.latest().load_full();
-        self.way_mark.way(newest.layout())
+        self.read_monitor.read_status(newest.layout())
     }
 
     /// Ends the sampling and returns the sampler, to tick once more or to tell of its health.

@@ -9,7 +9,7 @@ use vmstrobe_core::{
 };
 use vmstrobe_server::Results;
 
-use crate::args::{InfoArgs, QueryArgs, Whose};
+use crate::args::{InfoArgs, ProviderSet, QueryArgs};
 use crate::engine::{Ask, Engine, bpf_for_reading};
 use crate::error::{Error, Result};
 use crate::out::{Out, say};
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
 pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
     let target = Target::from_name(&args.target);
-    let whose = Whose::of(Some(&args.target), args.provider.as_deref());
+    let whose = ProviderSet::of(Some(&args.target), args.provider.as_deref());
     let ask = Ask {
         target: Some(target),
         provider: args.provider.clone(),

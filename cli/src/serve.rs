@@ -20,16 +20,16 @@ use crate::out::say;
 use crate::privileges::{Needs, seccomp};
 use crate::signals::Stop;
 use crate::stop::{self, SocketFiles};
-use doors::Doors;
-use several::Several;
+use vm_servers::VmServers;
+use vm_sockets::VmSockets;
 
 mod accounts;
 mod place;
-mod roll;
+mod vm_tracker;
 mod share;
 mod log;
-mod doors;
-mod several;
+mod vm_sockets;
+mod vm_servers;
 
 /// How often to look who has come or gone, at most.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -52,27 +52,27 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
     let setup = Setup::new(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
-    let mut doors = Doors::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
+    let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let several = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(Several::open(args, path, setup, &mut doors, &stop)?),
+        (_, Some(path)) => Some(VmServers::open(args, path, setup, &mut vm_sockets, &stop)?),
         (Some(path), None) => {
-            doors.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
+            vm_sockets.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
             None
         }
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
     };
-    doors.say_how_to_try();
+    vm_sockets.say_how_to_try();
     let mut serving =
-        Serving { doors, several, freed: FreedMemory::default(), next_look: Instant::now() };
+        Serving { vm_sockets, several, freed: FreedMemory::default(), next_look: Instant::now() };
     while !stop.is_asked() {
-        serving.doors.close_ended();
-        if args.on_exit() == OnExit::End && serving.doors.is_empty() {
+        serving.vm_sockets.close_ended();
+        if args.on_exit() == OnExit::End && serving.vm_sockets.is_empty() {
             break;
         }
         serving.look_if_due(&stop);
         thread::sleep(LOOK);
     }
-    say(serving.doors.close());
+    say(serving.vm_sockets.close());
     Ok(0)
 }
 
@@ -95,8 +95,8 @@ fn keeps_ended(args: &ServeArgs) -> bool {
 
 /// The state of a `serve` that runs.
 struct Serving {
-    doors: Doors,
-    several: Option<Several>,
+    vm_sockets: VmSockets,
+    several: Option<VmServers>,
     freed: FreedMemory,
     next_look: Instant,
 }
@@ -108,12 +108,12 @@ impl Serving {
         if begin < self.next_look {
             return;
         }
-        self.doors.vms().for_each(|vm| vm.look());
-        self.freed.trim(self.doors.clients_gone());
+        self.vm_sockets.vms().for_each(|vm| vm.look());
+        self.freed.trim(self.vm_sockets.clients_gone());
         let mut took = begin.elapsed();
         let mut is_unfinished = false;
         if let Some(several) = &mut self.several {
-            let look = several.look(&mut self.doors, stop);
+            let look = several.look(&mut self.vm_sockets, stop);
             took += look.took;
             is_unfinished = look.is_unfinished;
         }

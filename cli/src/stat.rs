@@ -217,7 +217,7 @@ impl<'a> Measuring<'a> {
                 drained = !reported && began.elapsed() < TAKE;
                 next = if drained { self.session.try_recv() } else { None };
             }
-            self.name_the_dead();
+            self.report_ended();
             let over = match &mut command {
                 // Signals are for the command, and it is waited for.
                 Some(command) => !matches!(command.try_wait(), Ok(None)),
@@ -275,14 +275,14 @@ impl<'a> Measuring<'a> {
 
     /// Reports what there is behind the last interval.
     fn finish(&mut self) -> Result<()> {
-        self.name_the_dead();
+        self.report_ended();
         if self.tally.samples() > 0 {
             self.report(true)?;
-        } else if let (Style { timed: true, json: false, .. }, Some(way)) =
-            (self.style, self.session.way())
+        } else if let (Style { timed: true, json: false, .. }, Some(read)) =
+            (self.style, self.session.read_status())
         {
             let time = report::time(self.tally.begin(), self.start_ns);
-            self.out.lines([report::way_line(&way, &time)])?;
+            self.out.lines([report::read_line(&read, &time)])?;
         }
         Ok(())
     }
@@ -290,20 +290,20 @@ impl<'a> Measuring<'a> {
     fn report(&mut self, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
         // For people once, at the end.
-        let says_way = is_last || self.style.json;
-        let way = if says_way { self.session.way() } else { None };
+        let says_read = is_last || self.style.json;
+        let read = if says_read { self.session.read_status() } else { None };
         let report = Report {
             tally: &self.tally,
             lost_samples: lost_samples - self.lost_samples,
             start_ns: self.start_ns,
             is_first: self.reported == 0,
-            way,
+            read,
         };
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
         self.out.lines(report.lines(self.style))
     }
 
-    fn name_the_dead(&mut self) {
+    fn report_ended(&mut self) {
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
             self.lost_vm = true;

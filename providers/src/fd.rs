@@ -21,7 +21,7 @@ use vmstrobe_core::wire::{self, Block, Header};
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Schema, Source, Target};
 
 use crate::budget::FdSeat;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::kvm::Bpf;
 use crate::reaper::Reaper;
 
@@ -35,13 +35,13 @@ pub(crate) use source::{pread_source, pread_sources};
 pub(crate) struct Opener {
     reaper: Reaper,
     bpf: Bpf,
-    departures: Departures,
+    gone_epoch: GoneEpoch,
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
 
 /// The process that an fd was borrowed from.
 #[derive(Clone, Debug)]
-pub(crate) struct Lender {
+pub(crate) struct FdOwner {
     /// True until it has ended.
     pub(crate) alive: Arc<AtomicBool>,
     /// The watcher that notices its end. It is held by what is borrowed, which may outlive the
@@ -68,8 +68,8 @@ pub(crate) struct KvmFd {
     fd: Option<Arc<OwnedFd>>,
     head: Head,
     retired: AtomicBool,
-    departures: Departures,
-    lender: Option<Lender>,
+    gone_epoch: GoneEpoch,
+    lender: Option<FdOwner>,
     schema: Arc<Schema>,
     reaper: Reaper,
 }
@@ -85,7 +85,7 @@ enum Head {
 
 impl Opener {
     pub(crate) fn new(reaper: Reaper, bpf: Bpf) -> Self {
-        Self { reaper, bpf, departures: Departures::default(), schemas: Mutex::default() }
+        Self { reaper, bpf, gone_epoch: GoneEpoch::default(), schemas: Mutex::default() }
     }
 
     pub(crate) fn bpf(&self) -> &Bpf {
@@ -93,8 +93,8 @@ impl Opener {
     }
 
     /// Moves when an object of the provider goes.
-    pub(crate) fn departures(&self) -> &Departures {
-        &self.departures
+    pub(crate) fn gone_epoch(&self) -> &GoneEpoch {
+        &self.gone_epoch
     }
 
     /// Reads and checks the head of a stats fd; `lender` is whose it is, if it is borrowed.
@@ -105,7 +105,7 @@ impl Opener {
         &self,
         fd: OwnedFd,
         target: Target,
-        lender: Option<Lender>,
+        lender: Option<FdOwner>,
     ) -> Result<KvmFd> {
         let block = match read_block(&fd, target) {
             Ok(block) => block,
@@ -118,23 +118,23 @@ impl Opener {
         Ok(self.hold(fd, Head::Stats { data_offset, id: block.id }, block.schema, lender))
     }
 
-    /// Holds a VM's or vCPU's own fd, which nothing is read from; `schema` is what the kernel-side
-    /// tick finds behind it.
+    /// Holds a VM's or vCPU's own fd, which nothing is read from; `schema` is what the BPF
+    /// reader finds behind it.
     pub(crate) fn open_plain(
         &self,
         fd: OwnedFd,
         schema: Arc<Schema>,
-        lender: Option<Lender>,
+        lender: Option<FdOwner>,
     ) -> KvmFd {
         self.hold(fd, Head::Plain, schema, lender)
     }
 
-    fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, lender: Option<Lender>) -> KvmFd {
+    fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, lender: Option<FdOwner>) -> KvmFd {
         KvmFd {
             fd: Some(Arc::new(fd)),
             head,
             retired: AtomicBool::new(false),
-            departures: self.departures.clone(),
+            gone_epoch: self.gone_epoch.clone(),
             lender,
             schema: self.intern(schema),
             reaper: self.reaper.clone(),
@@ -153,8 +153,8 @@ impl Opener {
         plan: &Arc<ReadPlan>,
         find: impl Fn(u64) -> Option<Arc<KvmFd>>,
     ) -> Result<Vec<Box<dyn Source>>> {
-        // Before anyone is asked whether it is gone; see `Departures`.
-        let opened_at = self.departures.count();
+        // Before anyone is asked whether it is gone; see `GoneEpoch`.
+        let opened_at = self.gone_epoch.count();
         let row = |object: &Object| {
             let Some(fd) = find(object.key).filter(|fd| !fd.is_gone()) else {
                 return Ok(None);
@@ -167,7 +167,7 @@ impl Opener {
             Ok(Some(fd))
         };
         let rows = objects.iter().map(row).collect::<Result<_>>()?;
-        self.bpf.sources(objects, plan, rows, &self.departures, opened_at)
+        self.bpf.sources(objects, plan, rows, &self.gone_epoch, opened_at)
     }
 
     /// The one of equal schemas that was there first.
@@ -241,13 +241,13 @@ impl KvmFd {
     /// Marks its object as gone: rows that are still read from it say so from now on.
     pub(crate) fn retire(&self) {
         // Relaxed, as every use of both flags: that nobody misses one for good is the business of
-        // `Departures`, and a flag seen one tick late costs one tick.
+        // `GoneEpoch`, and a flag seen one tick late costs one tick.
         self.retired.store(true, Ordering::Relaxed);
-        self.departures.note();
+        self.gone_epoch.note();
     }
 
     pub(crate) fn is_gone(&self) -> bool {
-        let has_ended = |lender: &Lender| !lender.alive.load(Ordering::Relaxed);
+        let has_ended = |lender: &FdOwner| !lender.alive.load(Ordering::Relaxed);
         self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 

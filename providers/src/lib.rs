@@ -1,8 +1,8 @@
 //! The providers of statistics: KVM's binary statistics, of one's own VM or borrowed from a running
-//! VMM ([`OwnKvm`], [`Borrowed`]); the scheduler's, of the threads that run vCPUs ([`Sched`]); a
+//! VMM ([`OwnKvm`], [`AttachedKvm`]); the scheduler's, of the threads that run vCPUs ([`Sched`]); a
 //! QEMU's, over its QMP socket ([`Qmp`]); and any program's own, in tables in memory ([`Tables`]).
 //!
-//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`Borrowed`] for a program beside it
+//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`AttachedKvm`] for a program beside it
 //! that knows its process id; [`scan_all`] finds such ids. All are `vmstrobe_core::Provider`s: a
 //! sampler depends on none of them.
 //!
@@ -17,7 +17,7 @@ mod sync;
 
 mod broker;
 mod reaper;
-mod departures;
+mod gone_epoch;
 mod memfd;
 mod scm;
 mod procfs;
@@ -42,13 +42,13 @@ pub use broker::Broker;
 pub use budget::FdBudget;
 pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use handover::{
-    CONNECT_LIMIT, HandOver, HandedOver, Lendable, Loan, MAX_BORROWERS, MAX_LOANS,
+    CONNECT_LIMIT, ExportFds, ExportedFd, FdClient, FdServer, MAX_BORROWERS, MAX_EXPORTED_FDS,
     MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
 };
 pub use host::Host;
 pub use kvm::{
-    Access, AttachOptions, Borrowed, Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame, OwnKvm,
-    Sched, VCPU_BUSY_LIMIT, Vm, scan,
+    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame, OwnKvm,
+    Sched, VCPU_BUSY_LIMIT, VmInfo, scan,
 };
 pub use process::has_exited;
 pub use qmp::{CpuName, CpuNames, Qmp, QmpShare};

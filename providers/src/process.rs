@@ -19,7 +19,7 @@ use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::procfs;
 use crate::refusal::{self, Step};
 
@@ -32,15 +32,15 @@ pub(crate) struct Process {
     pid: u32,
     pidfd: OwnedFd,
     alive: Arc<AtomicBool>,
-    departures: Departures,
+    gone_epoch: GoneEpoch,
 }
 
 impl Process {
-    /// Takes hold of a process. Its end will be noted in `departures`.
+    /// Takes hold of a process. Its end advances `gone_epoch`.
     ///
     /// # Errors
     /// `NotFound` if there is none of that number.
-    pub(crate) fn open(pid: u32, departures: &Departures) -> Result<Self> {
+    pub(crate) fn open(pid: u32, gone_epoch: &GoneEpoch) -> Result<Self> {
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let number = number.ok_or_else(|| procfs::no_process(pid))?;
         let pidfd = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| match errno {
@@ -54,7 +54,7 @@ impl Process {
             _ => Error::caused(ErrorKind::Io, format!("cannot open pid {pid}"), errno),
         })?;
         let alive = Arc::new(AtomicBool::new(true));
-        Ok(Self { pid, pidfd, alive, departures: departures.clone() })
+        Ok(Self { pid, pidfd, alive, gone_epoch: gone_epoch.clone() })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -77,9 +77,9 @@ impl Process {
 
     /// Marks all that was borrowed from it as gone.
     pub(crate) fn give_up(&self) {
-        // Relaxed: `Departures` sees to it that no source misses it for good.
+        // Relaxed: `GoneEpoch` sees to it that no source misses it for good.
         self.alive.store(false, Ordering::Relaxed);
-        self.departures.note();
+        self.gone_epoch.note();
     }
 
     /// Returns the pidfd, through which descriptors are borrowed from it.
@@ -221,7 +221,7 @@ mod tests {
         let mut children: Vec<Child> = (0..3).map(|_| sleeper()).collect();
         let processes: Vec<_> = children
             .iter()
-            .map(|child| Arc::new(Process::open(child.id(), &Departures::default()).unwrap()))
+            .map(|child| Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap()))
             .collect();
         processes.iter().for_each(|process| watch.add(process));
         for at in [1, 2, 0] {
@@ -239,7 +239,7 @@ mod tests {
     fn one_that_is_removed_is_left_alone() {
         let watch = DeathWatch::new().unwrap();
         let mut child = sleeper();
-        let process = Arc::new(Process::open(child.id(), &Departures::default()).unwrap());
+        let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         watch.add(&process);
         watch.remove(&process);
         child.kill().unwrap();
@@ -252,7 +252,7 @@ mod tests {
     fn an_end_before_the_watch_is_noticed_too() {
         let watch = DeathWatch::new().unwrap();
         let mut child = sleeper();
-        let process = Arc::new(Process::open(child.id(), &Departures::default()).unwrap());
+        let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         child.kill().unwrap();
         child.wait().unwrap();
         watch.add(&process);
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn what_is_no_process_is_said_to_be_none() {
         for pid in [0, u32::MAX, i32::MAX as u32] {
-            let error = Process::open(pid, &Departures::default()).unwrap_err();
+            let error = Process::open(pid, &GoneEpoch::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound);
             assert_eq!(error.to_string(), format!("there is no process {pid}"));
         }

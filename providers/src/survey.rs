@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use vmstrobe_core::{ErrorKind, Result};
 
 use crate::host::{Care, Host, KvmLink, Seen, SeenKvm};
-use crate::kvm::{Made, Vm, divide, made, vms_of};
+use crate::kvm::{Made, VmInfo, divide, made, vms_of};
 use crate::refusal::{self, Step};
 use crate::table::{FoundTable, tables_of};
 
@@ -24,7 +24,7 @@ const FIRST_FDS: u32 = 256;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// The VMs, by process id.
-    pub vms: Vec<Vm>,
+    pub vms: Vec<VmInfo>,
     /// The tables, by process id.
     pub tables: Vec<FoundTable>,
     /// The number of processes that we may not look into, kernel threads apart.

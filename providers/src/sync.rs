@@ -1,4 +1,4 @@
-//! The atomics of `departures`, under names of our own: `tests/loom.rs` puts the model checker's in
+//! The atomics of `gone_epoch`, under names of our own: `tests/loom.rs` puts the model checker's in
 //! their place.
 
 pub(crate) use std::sync::Arc;

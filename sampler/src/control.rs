@@ -15,8 +15,8 @@ use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot};
 
 use crate::pool::Pool;
 use crate::publish::{Latest, Publisher};
+use crate::source_set::SourceSet;
 use crate::subscribe::{MAX_QUEUE_SAMPLES, Outlet, Subscriber, queue};
-use crate::sweep::Sweep;
 
 /// The most subscribers of one sampler.
 pub const MAX_SUBSCRIBERS: usize = 64;
@@ -29,7 +29,7 @@ pub(crate) const MAX_RETIRED: usize = 8;
 #[derive(Debug)]
 pub(crate) enum Change {
     /// Other objects from now on, and snapshots for them.
-    Sweep(Sweep, Pool<Snapshot>),
+    SourceSet(SourceSet, Pool<Snapshot>),
     /// One more subscriber, and snapshots for its queue; the pool has room for the present ones.
     Subscribe(Outlet, Pool<Snapshot>),
 }
@@ -38,7 +38,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 #[allow(dead_code, reason = "retired things are carried to where they are dropped, never read")]
 pub(crate) enum Retired {
-    Sweep(Sweep, Pool<Snapshot>),
+    SourceSet(SourceSet, Pool<Snapshot>),
     Snapshot(Arc<Snapshot>),
     Pool(Pool<Snapshot>),
     Outlet(Outlet),
@@ -173,12 +173,12 @@ impl Control {
     ///
     /// # Errors
     /// `Busy` if changes pile up because nothing ticks.
-    pub fn replace(&self, sweep: Sweep) -> Result<()> {
+    pub fn replace(&self, sources: SourceSet) -> Result<()> {
         self.collect();
         let mut inner = self.mailbox.lock();
-        let layout = Arc::clone(&sweep.layout);
+        let layout = Arc::clone(&sources.layout);
         let count = inner.spares + inner.queued;
-        inner.push(Change::Sweep(sweep, Pool::new(buffers(&layout, count))))?;
+        inner.push(Change::SourceSet(sources, Pool::new(buffers(&layout, count))))?;
         (inner.layout, inner.buffers) = (layout, count);
         self.mailbox.waiting.store(true, Ordering::Relaxed);
         Ok(())

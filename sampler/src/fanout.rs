@@ -15,7 +15,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use vmstrobe_core::{Error, ErrorKind, Result, RowState, Rows};
 
 use crate::clock;
-use crate::sweep::Slot;
+use crate::source_set::Slot;
 
 /// Fewer rows than these are never worth a second CPU, so nothing is measured for them.
 const ROWS_WORTH_MEASURING: usize = 128;

@@ -6,7 +6,7 @@
 //! or any other sampler. Counts and the log2 histograms are renewed with every tick, the quantiles
 //! about once a second (and after 1, 2, 4 … ticks), since they cost µs.
 //!
-//! Invariant: one writer, the sampler that owns the [`Recorder`].
+//! Invariant: one writer, the sampler that owns the [`HealthWriter`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -42,7 +42,7 @@ const COUNTS: [(&str, StatType); 9] = [
     ("unread_rows", StatType::Cumulative),
     ("fallback_ticks", StatType::Cumulative),
     ("rows", StatType::Instant),
-    ("swept_rows", StatType::Instant),
+    ("bulk_rows", StatType::Instant),
     ("subscribers", StatType::Instant),
 ];
 const TIMES: [&str; 8] = [
@@ -80,7 +80,7 @@ pub struct Counts {
     /// Rows of a snapshot, now.
     pub rows: u64,
     /// The number of these that the last tick read with all others of their source in one call.
-    pub swept_rows: u64,
+    pub bulk_rows: u64,
     /// Subscribers, now.
     pub subscribers: u64,
 }
@@ -105,7 +105,7 @@ pub struct TimeQuantiles {
 /// ```
 /// use vmstrobe_core::Provider;
 /// use vmstrobe_sampler::Health;
-/// let (health, _recorder) = Health::new();
+/// let (health, _health_writer) = Health::new();
 /// assert_eq!(health.name(), "vmstrobe");
 /// assert!(health.schemas()?[0].find("missed_ticks").is_some());
 /// # Ok::<(), vmstrobe_core::Error>(())
@@ -124,7 +124,7 @@ struct Shared {
 
 /// The sampler's end: goes into [`crate::Sampler::new`].
 #[derive(Debug)]
-pub struct Recorder {
+pub struct HealthWriter {
     shared: Arc<Shared>,
     counts: Counts,
     lateness: Time,
@@ -138,29 +138,29 @@ struct Time {
     log2: [u64; BUCKETS],
 }
 
-impl Default for Recorder {
-    /// The recorder of a sampler whose health nobody samples.
+impl Default for HealthWriter {
+    /// The health_writer of a sampler whose health nobody samples.
     fn default() -> Self {
         Health::new().1
     }
 }
 
 impl Health {
-    /// A provider, and the recorder for the sampler whose health it shall tell.
-    pub fn new() -> (Self, Recorder) {
+    /// A provider, and the health_writer for the sampler whose health it shall tell.
+    pub fn new() -> (Self, HealthWriter) {
         let shared = Arc::new(Shared {
             schema: schema(),
             seq: AtomicU64::new(0),
             words: (0..WORDS).map(|_| AtomicU64::new(0)).collect(),
         });
-        let recorder = Recorder {
+        let health_writer = HealthWriter {
             shared: Arc::clone(&shared),
             counts: Counts::default(),
             lateness: Time::new(),
             tick: Time::new(),
             quantiles_ns: 0,
         };
-        (Self { shared }, recorder)
+        (Self { shared }, health_writer)
     }
 }
 
@@ -249,7 +249,7 @@ impl Time {
     }
 }
 
-impl Recorder {
+impl HealthWriter {
     pub(crate) fn counts_mut(&mut self) -> &mut Counts {
         &mut self.counts
     }
@@ -318,7 +318,7 @@ impl Counts {
             unread_rows,
             fallback_ticks,
             rows,
-            swept_rows,
+            bulk_rows,
             subscribers,
         } = *self;
         [
@@ -329,7 +329,7 @@ impl Counts {
             unread_rows,
             fallback_ticks,
             rows,
-            swept_rows,
+            bulk_rows,
             subscribers,
         ]
     }
@@ -349,8 +349,8 @@ mod tests {
 
     #[test]
     fn what_was_recorded_is_read_as_a_provider() {
-        let (health, mut recorder) = Health::new();
-        *recorder.counts_mut() = Counts {
+        let (health, mut health_writer) = Health::new();
+        *health_writer.counts_mut() = Counts {
             ticks: 1000,
             missed_ticks: 3,
             starved_ticks: 4,
@@ -358,14 +358,14 @@ mod tests {
             unread_rows: 6,
             fallback_ticks: 7,
             rows: 8,
-            swept_rows: 9,
+            bulk_rows: 9,
             subscribers: 10,
         };
         for i in 1..=1000_u64 {
-            recorder.record(Some(i * 1000), 0, 2000);
+            health_writer.record(Some(i * 1000), 0, 2000);
         }
         // The first call showed quantiles of itself alone; a second later they are of all.
-        recorder.record(Some(1000), QUANTILES_PERIOD_NS * 2, QUANTILES_PERIOD_NS * 2 + 500);
+        health_writer.record(Some(1000), QUANTILES_PERIOD_NS * 2, QUANTILES_PERIOD_NS * 2 + 500);
 
         let objects = health.objects().expect("it has one");
         let plan = ReadPlan::new(&objects[0].schema, &Mask::all(&objects[0].schema));
@@ -378,13 +378,13 @@ mod tests {
         let number = |name| view.get(name).and_then(|v| v.number()).expect("it is a number");
         let first = ["ticks", "missed_ticks", "starved_ticks", "lost_samples", "unread_rows"];
         assert_eq!(first.map(number), [1000, 3, 4, 5, 6]);
-        let others = ["fallback_ticks", "rows", "swept_rows", "subscribers"];
+        let others = ["fallback_ticks", "rows", "bulk_rows", "subscribers"];
         assert_eq!(others.map(number), [7, 8, 9, 10]);
         let p50 = number("lateness_ns_p50");
         assert!((495_000..=506_000).contains(&p50), "{p50}");
         assert!(number("lateness_ns_max") >= 990_000);
         let hist = view.get("tick_ns_hist").and_then(|v| v.buckets()).expect("it is one");
         assert_eq!((hist[11], hist[9]), (1000, 1));
-        assert_eq!(recorder.tick_cost().count, 1001);
+        assert_eq!(health_writer.tick_cost().count, 1001);
     }
 }

@@ -1,4 +1,4 @@
-//! The objects to sample: they come and go, and the sampler gets a new [`Sweep`] ready to use.
+//! The objects to sample: they come and go, and the sampler gets a new [`SourceSet`] ready to use.
 //!
 //! Invariant: all that looks, opens, allocates or closes happens here, off the tick. A provider
 //! that cannot answer keeps the others going.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Error, ErrorKind, Filter, Object, Registry, Result, Schema};
 
 use crate::control::Control;
-use crate::sweep::{Holdings, Sweep};
+use crate::source_set::{Holdings, SourceSet};
 
 /// A pause is at least so many times as long as the look before it.
 const LOOK_SHARE: u32 = 20;
@@ -24,7 +24,7 @@ pub struct Roster {
     registry: Registry,
     filters: Vec<Filter>,
     generation: u64,
-    /// The objects of the last sweep: provider, key and path of each.
+    /// The objects of the last source set: provider, key and path of each.
     known: Vec<(usize, u64, Box<str>)>,
 }
 
@@ -58,35 +58,35 @@ impl Roster {
     ///
     /// # Errors
     /// The first provider's that cannot say what it has, or open it.
-    pub fn open(&mut self) -> Result<Sweep> {
+    pub fn open(&mut self) -> Result<SourceSet> {
         let (objects, mut errors) = self.look();
         if !errors.is_empty() {
             return Err(errors.swap_remove(0));
         }
-        self.sweep(objects)
+        self.sources(objects)
     }
 
-    /// Looks again: a new sweep if anything has changed, and what went wrong with whom, the
+    /// Looks again: a new source set if anything has changed, and what went wrong with whom, the
     /// providers' warnings included. The objects of a provider that failed are missing from the
-    /// sweep.
-    pub fn refresh(&mut self) -> (Option<Sweep>, Vec<Error>) {
+    /// source set.
+    pub fn refresh(&mut self) -> (Option<SourceSet>, Vec<Error>) {
         let (objects, mut errors) = self.look();
-        let mut sweep = None;
+        let mut sources = None;
         if keys(&objects) != self.known {
-            match self.sweep(objects) {
-                Ok(changed) => sweep = Some(changed),
+            match self.sources(objects) {
+                Ok(changed) => sources = Some(changed),
                 Err(error) => errors.push(error),
             }
         }
         // Last: opening may have been worth a warning.
         let providers = self.registry.providers();
         errors.extend(providers.iter().flat_map(|provider| provider.warnings()));
-        (sweep, errors)
+        (sources, errors)
     }
 
     /// Refreshes every `interval`, or as seldom as [`look_pause`] says, on a thread of its own,
     /// until the watch is dropped, and hands changes to the sampler behind `control`. Errors go to
-    /// `complain`, each when it was not there a look ago: see [`Complaints`].
+    /// `complain`, each when it was not there a look ago: see [`ErrorDedup`].
     ///
     /// # Errors
     /// If no thread can be started.
@@ -98,12 +98,12 @@ impl Roster {
     ) -> Result<Watch> {
         let (stop, stopped) = channel::<()>();
         let watcher = move || {
-            let (mut complaints, mut pause) = (Complaints::default(), interval);
+            let (mut complaints, mut pause) = (ErrorDedup::default(), interval);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
-                let (sweep, mut errors) = self.refresh();
+                let (sources, mut errors) = self.refresh();
                 pause = look_pause(interval, begin.elapsed());
-                if let Some(error) = sweep.and_then(|sweep| control.replace(sweep).err()) {
+                if let Some(error) = sources.and_then(|sources| control.replace(sources).err()) {
                     // It was not taken: look for the difference again next time.
                     self.known.clear();
                     errors.push(error);
@@ -136,12 +136,12 @@ impl Roster {
         (all, errors)
     }
 
-    fn sweep(&mut self, objects: Holdings) -> Result<Sweep> {
+    fn sources(&mut self, objects: Holdings) -> Result<SourceSet> {
         let known = keys(&objects);
-        let sweep = Sweep::open(self.generation + 1, &self.filters, objects)?;
+        let sources = SourceSet::open(self.generation + 1, &self.filters, objects)?;
         self.generation += 1;
         self.known = known;
-        Ok(sweep)
+        Ok(sources)
     }
 }
 
@@ -169,9 +169,9 @@ pub fn look_pause(interval: Duration, look: Duration) -> Duration {
 ///
 /// ```
 /// use vmstrobe_core::{Error, ErrorKind};
-/// use vmstrobe_sampler::Complaints;
+/// use vmstrobe_sampler::ErrorDedup;
 /// let errors = ["a", "b", "b"].map(|text| Error::new(ErrorKind::Io, text));
-/// let mut complaints = Complaints::default();
+/// let mut complaints = ErrorDedup::default();
 /// let mut news = |errors: &[Error]| complaints.news(errors).len();
 /// assert_eq!(news(&errors[..1]), 1);
 /// assert_eq!(news(&errors), 1); // "a" has been said, and "b" is said once
@@ -179,11 +179,11 @@ pub fn look_pause(interval: Duration, look: Duration) -> Duration {
 /// assert_eq!(news(&errors[..1]), 1); // it was gone, and is back
 /// ```
 #[derive(Debug, Default)]
-pub struct Complaints {
+pub struct ErrorDedup {
     last: Vec<String>,
 }
 
-impl Complaints {
+impl ErrorDedup {
     /// The errors of this look whose text was not among those of the look before; each text once.
     pub fn news<'a>(&mut self, errors: &'a [Error]) -> Vec<&'a Error> {
         let texts: Vec<String> = errors.iter().map(Error::to_string).collect();

@@ -17,11 +17,11 @@ use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Window};
 use crate::clock;
 use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
 use crate::fanout::{Fanout, Reader};
-use crate::health::{Counts, Recorder};
+use crate::health::{Counts, HealthWriter};
 use crate::pool::Pool;
 use crate::publish::Publisher;
+use crate::source_set::SourceSet;
 use crate::subscribe::Outlet;
-use crate::sweep::Sweep;
 use crate::ticker::{Ticker, Timing};
 
 /// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
@@ -51,11 +51,11 @@ pub enum Tick {
 /// use vmstrobe_core::{Filter, Registry, Target};
 /// use vmstrobe_sampler::{Fanout, Health, Roster, Sampler, Tick};
 ///
-/// let (health, recorder) = Health::new();
+/// let (health, health_writer) = Health::new();
 /// let registry = Registry::default();
 /// registry.add(Arc::new(health));
 /// let mut roster = Roster::new(registry, vec!["sampler: ticks".parse()?]);
-/// let (mut sampler, control) = Sampler::new(roster.open()?, recorder, Fanout::Auto)?;
+/// let (mut sampler, control) = Sampler::new(roster.open()?, health_writer, Fanout::Auto)?;
 /// assert_eq!(sampler.tick(), Tick::Published);
 /// assert_eq!(sampler.tick(), Tick::Published);
 /// let newest = control.latest().load_full();
@@ -65,14 +65,14 @@ pub enum Tick {
 /// ```
 #[derive(Debug)]
 pub struct Sampler {
-    sweep: Sweep,
+    sources: SourceSet,
     reader: Reader,
     pool: Pool<Snapshot>,
     newest: Publisher,
     outlets: Vec<Outlet>,
     mailbox: Arc<Mailbox>,
     retired: Vec<Retired>,
-    recorder: Recorder,
+    health_writer: HealthWriter,
     /// The number of the last tick, missed ones included.
     ticks: u64,
     wall_offset_ns: i64,
@@ -80,24 +80,28 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of that sweep, and the control plane's handle to it.
+    /// A sampler of that source set, and the control plane's handle to it.
     ///
     /// # Errors
     /// If the threads to read with cannot be started.
-    pub fn new(mut sweep: Sweep, recorder: Recorder, fanout: Fanout) -> Result<(Self, Control)> {
-        let reader = Reader::new(fanout, &mut sweep.slots)?;
-        let newest = Publisher::new(Arc::new(Snapshot::new(&sweep.layout)));
-        let mailbox = Mailbox::new(&sweep.layout, SPARES);
+    pub fn new(
+        mut sources: SourceSet,
+        health_writer: HealthWriter,
+        fanout: Fanout,
+    ) -> Result<(Self, Control)> {
+        let reader = Reader::new(fanout, &mut sources.slots)?;
+        let newest = Publisher::new(Arc::new(Snapshot::new(&sources.layout)));
+        let mailbox = Mailbox::new(&sources.layout, SPARES);
         let control = Control::new(Arc::clone(&mailbox), newest.clone());
         let mut sampler = Self {
-            pool: Pool::new(buffers(&sweep.layout, SPARES)),
-            sweep,
+            pool: Pool::new(buffers(&sources.layout, SPARES)),
+            sources,
             reader,
             newest,
             outlets: Vec::with_capacity(MAX_SUBSCRIBERS),
             mailbox,
             retired: Vec::with_capacity(MAX_RETIRED),
-            recorder,
+            health_writer,
             ticks: 0,
             wall_offset_ns: clock::wall_offset_ns(),
             wall_read_ns: clock::now_ns(),
@@ -115,7 +119,7 @@ impl Sampler {
         let begin_ns = clock::now_ns();
         match self.tick_at(begin_ns, 0) {
             Some(end_ns) => {
-                self.recorder.record(None, begin_ns, end_ns);
+                self.health_writer.record(None, begin_ns, end_ns);
                 Tick::Published
             }
             None => Tick::Starved,
@@ -128,29 +132,29 @@ impl Sampler {
     fn tick_at(&mut self, begin_ns: u64, missed: u64) -> Option<u64> {
         self.take_change();
         self.ticks += 1 + missed;
-        self.recorder.counts_mut().missed_ticks += missed;
+        self.health_writer.counts_mut().missed_ticks += missed;
         if begin_ns.saturating_sub(self.wall_read_ns) >= WALL_PERIOD_NS {
             (self.wall_offset_ns, self.wall_read_ns) = (clock::wall_offset_ns(), begin_ns);
         }
         let (mut end_ns, mut unread) = (0, 0);
         let fresh = self.pool.take(|snapshot| {
             let (words, states) = snapshot.begin(self.ticks);
-            self.reader.read(&mut self.sweep.slots, words, states);
+            self.reader.read(&mut self.sources.slots, words, states);
             end_ns = clock::now_ns();
             unread = states.iter().filter(|state| !state.has_values()).count();
             let mut when = begin_ns..end_ns;
-            if self.sweep.knows_when {
-                when = narrowed(&self.sweep, when, self.recorder.counts_mut());
+            if self.sources.knows_when {
+                when = narrowed(&self.sources, when, self.health_writer.counts_mut());
             }
             let wall_offset_ns = self.wall_offset_ns;
             snapshot.stamp(Window { begin_ns: when.start, end_ns: when.end, wall_offset_ns });
         });
         let Some(fresh) = fresh else {
-            self.recorder.counts_mut().starved_ticks += 1;
+            self.health_writer.counts_mut().starved_ticks += 1;
             return None;
         };
         self.publish(fresh);
-        let counts = self.recorder.counts_mut();
+        let counts = self.health_writer.counts_mut();
         counts.ticks += 1;
         counts.unread_rows += unread as u64;
         Some(end_ns)
@@ -161,11 +165,11 @@ impl Sampler {
     fn publish(&mut self, fresh: Arc<Snapshot>) {
         for outlet in &self.outlets {
             if !outlet.push(&fresh) {
-                self.recorder.counts_mut().lost_samples += 1;
+                self.health_writer.counts_mut().lost_samples += 1;
             }
         }
         let before = self.newest.swap(fresh);
-        if Arc::ptr_eq(before.layout(), &self.sweep.layout) {
+        if Arc::ptr_eq(before.layout(), &self.sources.layout) {
             self.pool.put_back(before);
         } else {
             // Of a layout before the last change: no use any more, and not to be freed here.
@@ -180,14 +184,14 @@ impl Sampler {
             && self.retired.len() + RETIRED_BY_A_TICK <= MAX_RETIRED
         {
             self.retired.push(Retired::Outlet(self.outlets.swap_remove(left)));
-            self.recorder.counts_mut().subscribers -= 1;
+            self.health_writer.counts_mut().subscribers -= 1;
         }
         match self.mailbox.exchange(&mut self.retired) {
             None => {}
-            Some(Change::Sweep(sweep, pool)) => {
-                let sweep = std::mem::replace(&mut self.sweep, sweep);
+            Some(Change::SourceSet(sources, pool)) => {
+                let sources = std::mem::replace(&mut self.sources, sources);
                 let pool = std::mem::replace(&mut self.pool, pool);
-                self.retired.push(Retired::Sweep(sweep, pool));
+                self.retired.push(Retired::SourceSet(sources, pool));
                 self.count_rows();
             }
             Some(Change::Subscribe(outlet, mut pool)) => {
@@ -195,14 +199,14 @@ impl Sampler {
                 let emptied = std::mem::replace(&mut self.pool, pool);
                 self.retired.push(Retired::Pool(emptied));
                 self.outlets.push(outlet);
-                self.recorder.counts_mut().subscribers += 1;
+                self.health_writer.counts_mut().subscribers += 1;
             }
         }
     }
 
     fn count_rows(&mut self) {
-        let counts = self.recorder.counts_mut();
-        (counts.rows, counts.swept_rows) = (self.sweep.layout.rows() as u64, 0);
+        let counts = self.health_writer.counts_mut();
+        (counts.rows, counts.bulk_rows) = (self.sources.layout.rows() as u64, 0);
     }
 
     /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick, on this thread or,
@@ -228,11 +232,11 @@ impl Sampler {
             let published = self.tick_at(now_ns, begun.missed).is_some();
             let done_ns = clock::now_ns();
             if published {
-                self.recorder.record(Some(begun.late_ns), now_ns, done_ns);
+                self.health_writer.record(Some(begun.late_ns), now_ns, done_ns);
             }
             ticker.end(done_ns);
         }
-        self.recorder.counts_mut().missed_ticks += ticker.missed();
+        self.health_writer.counts_mut().missed_ticks += ticker.missed();
     }
 
     /// Calls `work` where [`Sampler::tick`] can spread its reading: on a reading thread, if there
@@ -258,7 +262,7 @@ impl Sampler {
 
     /// Returns the layout of the objects that are sampled now.
     pub fn layout(&self) -> &Arc<Layout> {
-        &self.sweep.layout
+        &self.sources.layout
     }
 
     /// Returns the number of threads that read.
@@ -266,18 +270,18 @@ impl Sampler {
         self.reader.threads()
     }
 
-    /// Returns the recorder of the sampler's own statistics.
-    pub fn health(&self) -> &Recorder {
-        &self.recorder
+    /// Returns the health_writer of the sampler's own statistics.
+    pub fn health(&self) -> &HealthWriter {
+        &self.health_writer
     }
 }
 
-/// The window of a tick that took so long, as its sources know it; counts who swept. Not inlined:
-/// a sweep of which no source knows pays one test.
+/// Returns the window of a tick that took so long, as its sources know it, and counts the rows that
+/// were read in bulk. Not inlined: sources that do not know it pay one test.
 #[inline(never)]
-fn narrowed(sweep: &Sweep, tick_ns: Range<u64>, counts: &mut Counts) -> Range<u64> {
-    let told = sweep.ask(tick_ns.clone());
-    counts.swept_rows = told.swept_rows as u64;
+fn narrowed(sources: &SourceSet, tick_ns: Range<u64>, counts: &mut Counts) -> Range<u64> {
+    let told = sources.ask(tick_ns.clone());
+    counts.bulk_rows = told.bulk_rows as u64;
     counts.fallback_ticks += u64::from(told.fell_back);
     told.window_ns.unwrap_or(tick_ns)
 }

@@ -32,15 +32,16 @@ pub struct Rig {
 ///
 /// If a filter cannot be understood, or something cannot be opened.
 pub fn rig(provider: Arc<dyn Provider>, filters: &[&str], fanout: Fanout) -> Rig {
-    let (health, recorder) = Health::new();
+    let (health, health_writer) = Health::new();
     let registry = Registry::default();
     registry.add(provider);
     registry.add(Arc::new(health));
     let filters: Vec<Filter> =
         filters.iter().map(|text| text.parse().expect("the filter is well-formed")).collect();
     let mut roster = Roster::new(registry, filters);
-    let sweep = roster.open().expect("the objects open");
-    let (sampler, control) = Sampler::new(sweep, recorder, fanout).expect("threads can be had");
+    let sources = roster.open().expect("the objects open");
+    let (sampler, control) =
+        Sampler::new(sources, health_writer, fanout).expect("threads can be had");
     Rig { roster, sampler, control }
 }
 

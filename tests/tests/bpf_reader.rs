@@ -25,7 +25,7 @@ use vmstrobe_core::{
     Desc, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Target,
 };
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Borrowed, Bpf, BpfMode, OwnKvm, Reaper};
+use vmstrobe_providers::{AttachedKvm, Bpf, BpfMode, OwnKvm, Reaper};
 use vmstrobe_tests::command::Output;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::rig::wait_for;
@@ -102,7 +102,7 @@ impl Reader {
     }
 
     /// Whether all was read in one call for each source; or would be, before the first time.
-    fn is_swept(&self) -> bool {
+    fn is_bulk(&self) -> bool {
         self.sources.iter().all(|source| source.read_ns().is_some())
     }
 
@@ -140,9 +140,9 @@ fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
 }
 
 /// A provider of this process's VMs that reads nothing by pread.
-fn borrowed(pid: u32) -> Arc<Borrowed> {
+fn borrowed(pid: u32) -> Arc<AttachedKvm> {
     let reaper = Reaper::new().expect("a thread can be had");
-    let kvm = Borrowed::with_bpf(reaper, required()).expect("it starts");
+    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("it starts");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }

@@ -127,7 +127,7 @@ fn shown_as_counted(mut sampler: Sampler, control: &Control) {
         ("unread_rows", counts.unread_rows),
         ("fallback_ticks", counts.fallback_ticks),
         ("rows", counts.rows),
-        ("swept_rows", counts.swept_rows),
+        ("bulk_rows", counts.bulk_rows),
         ("subscribers", counts.subscribers),
     ] {
         assert_eq!(health(&newest, name), counted, "{name}");

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use vmstrobe_core::{ObjectView, RowState, Snapshot, Value};
-use vmstrobe_providers::{Borrowed, Reaper};
+use vmstrobe_providers::{AttachedKvm, Reaper};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::qemu::Qemu;
 use vmstrobe_tests::require::require_lending_qemu;
@@ -34,8 +34,8 @@ fn lending_qemu() -> Option<RwLockReadGuard<'static, ()>> {
 }
 
 /// The provider of this QEMU's statistics.
-fn borrowed(qemu: &Qemu) -> Arc<Borrowed> {
-    let kvm = Borrowed::new(Reaper::new().expect("a thread can be had")).expect("it starts");
+fn borrowed(qemu: &Qemu) -> Arc<AttachedKvm> {
+    let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be had")).expect("it starts");
     kvm.attach(qemu.pid()).expect("a child of ours lends its statistics");
     Arc::new(kvm)
 }

@@ -141,10 +141,10 @@ fn change_until(
         if !kvm.remove_vcpu(vcpu.id()) {
             kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
         }
-        let (sweep, errors) = roster.refresh();
+        let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
         // Refused while too many wait for a tick: the next one holds that change too.
-        changes += u64::from(control.replace(sweep.expect("there is a change")).is_ok());
+        changes += u64::from(control.replace(sources.expect("there is a change")).is_ok());
         if done.load(SeqCst) {
             break;
         }

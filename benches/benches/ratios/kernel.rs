@@ -68,7 +68,7 @@ fn tick(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> Re
         || ns_each(times, || bare.read()),
     );
     let counts = sampler.health().counts();
-    assert_eq!((counts.swept_rows, counts.fallback_ticks), (vcpus as u64, 0), "read by preads");
+    assert_eq!((counts.bulk_rows, counts.fallback_ticks), (vcpus as u64, 0), "read by preads");
     Ok(Line {
         name: name.into(),
         ours: medians.ours,
@@ -92,7 +92,7 @@ pub(crate) fn cpu_10khz_64(name: &str, effort: Effort) -> Result<Line> {
     };
     let medians = effort.pairs(15, || run(&mut ours), || run(&mut peer));
     let missed = [&ours, &peer].map(|rig| rig.sampler.health().counts().missed_ticks);
-    eprintln!("{name}: missed ticks, kernel-side and by pread: {missed:?}");
+    eprintln!("{name}: missed ticks, by BPF and by pread: {missed:?}");
     Ok(Line {
         name: name.into(),
         ours: medians.ours,

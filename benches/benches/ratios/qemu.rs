@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::json;
 use vmstrobe_core::{Filter, Registry, RowState};
-use vmstrobe_providers::{Borrowed, Reaper};
-use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler, Tick};
+use vmstrobe_providers::{AttachedKvm, Reaper};
+use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Tick};
 use vmstrobe_tests::qemu::{Config, Qemu, version};
 
 use crate::pairs::{Effort, median, ns, ns_each};
@@ -25,13 +25,13 @@ pub(crate) fn query(name: &str, effort: Effort) -> Result<Line, Box<dyn Error>> 
     vmstrobe_tests::require::kvm()?;
     let config = Config { vcpus: VCPUS, paused: true, ..Config::default() };
     let mut qemu = Qemu::try_start(&config)?;
-    let borrowed = Borrowed::new(Reaper::new()?)?;
+    let borrowed = AttachedKvm::new(Reaper::new()?)?;
     borrowed.attach(qemu.pid())?;
     let registry = Registry::default();
     registry.add(Arc::new(borrowed));
     let filter: Filter = THREE.parse()?;
-    let sweep = Roster::new(registry, vec![filter]).open()?;
-    let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Inline)?;
+    let sources = Roster::new(registry, vec![filter]).open()?;
+    let (mut sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Inline)?;
     assert_eq!(sampler.tick(), Tick::Published);
     let good = control.latest().load().objects().filter(|v| v.state() == RowState::Good).count();
     assert_eq!(good, VCPUS as usize);

@@ -12,7 +12,7 @@ use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Filter, Registry, RowState};
 use vmstrobe_guest::Farm;
 use vmstrobe_providers::{Bpf, OwnKvm, kvm_get_stats_fd};
-use vmstrobe_sampler::{Control, Fanout, Recorder, Roster, Sampler, Tick};
+use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
 /// Three statistics, as a plotting tool would ask for.
 pub(crate) const THREE: &str = "vcpu: exits, halt_exits, halt_wait_ns";
@@ -83,12 +83,12 @@ pub(crate) fn rig_with(
     farm.run_each(4, 1)?;
     let filter: Filter = filter.parse()?;
     let mut roster = Roster::new(registry, vec![filter]);
-    let sweep = roster.open()?;
-    let span = sweep.layout().groups()[0].plan.span_bytes();
+    let sources = roster.open()?;
+    let span = sources.layout().groups()[0].plan.span_bytes();
     let mut header = [0; Header::BYTES];
     pread(&fds[0], &mut header, 0)?;
     let offset = u64::from(Header::parse(&header)?.data_offset) + span.start as u64;
-    let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), fanout)?;
+    let (mut sampler, control) = Sampler::new(sources, HealthWriter::default(), fanout)?;
     assert_eq!(sampler.tick(), Tick::Published);
     let newest = control.latest().load_full();
     assert_eq!(newest.objects().count(), vcpus);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use vmstrobe_core::{Registry, RowState, Target};
 use vmstrobe_providers::{OwnedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
-use vmstrobe_sampler::{Control, Fanout, Recorder, Roster, Sampler, Tick};
+use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
 use crate::pairs::{Effort, Medians, ns_each};
 use crate::words::BareWords;
@@ -188,8 +188,9 @@ impl Rig {
         registry.add(Arc::new(tables));
         let names: Vec<String> = (0..STATS).step_by(EVERY).map(|n| format!("n{n}")).collect();
         let filter = format!("queue: {}", names.join(",")).parse()?;
-        let sweep = Roster::new(registry, vec![filter]).open()?;
-        let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Inline)?;
+        let sources = Roster::new(registry, vec![filter]).open()?;
+        let (mut sampler, control) =
+            Sampler::new(sources, HealthWriter::default(), Fanout::Inline)?;
         assert_eq!(sampler.tick(), Tick::Published);
         let newest = control.latest().load_full();
         assert!(newest.objects().all(|view| view.state() == RowState::Good));

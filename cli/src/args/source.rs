@@ -84,7 +84,7 @@ pub(crate) enum When {
 
 /// The providers that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Whose {
+pub(crate) enum ProviderSet {
     /// vmstrobe's own alone, which needs no source.
     Own,
     /// All providers of the sources but [`SCHED`].
@@ -93,7 +93,7 @@ pub(crate) enum Whose {
     WithSched,
 }
 
-impl Whose {
+impl ProviderSet {
     /// Returns the providers that statistics of this target and provider need. `None`: not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
@@ -127,8 +127,8 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// Returns the providers that this choice needs.
-    pub(crate) fn whose(&self) -> Whose {
-        Whose::of(self.target.as_deref(), self.provider.as_deref())
+    pub(crate) fn whose(&self) -> ProviderSet {
+        ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
     }
 
     /// Returns the target, if the user named one.

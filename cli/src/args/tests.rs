@@ -48,16 +48,16 @@ fn stat_takes_it_all() {
 #[test]
 fn what_is_left_open_stays_open() {
     assert_eq!(stat("stat").wanted.target(), None);
-    assert!(stat("stat").wanted.whose() == Whose::Usual && !stat("stat").source.is_named());
+    assert!(stat("stat").wanted.whose() == ProviderSet::Usual && !stat("stat").source.is_named());
     assert_eq!(stat("stat").pace.rate, 1000.0);
     assert_eq!(stat("stat --target xyz").wanted.target(), Some(Target::from_name("xyz")));
     for (line, whose) in [
-        ("stat --target sampler", Whose::Own),
-        ("stat --provider vmstrobe", Whose::Own),
-        ("stat --target sampler --provider sched", Whose::Own),
-        ("stat --provider kvm", Whose::Usual),
-        ("stat --provider sched", Whose::WithSched),
-        ("stat --target vcpu --provider sched", Whose::WithSched),
+        ("stat --target sampler", ProviderSet::Own),
+        ("stat --provider vmstrobe", ProviderSet::Own),
+        ("stat --target sampler --provider sched", ProviderSet::Own),
+        ("stat --provider kvm", ProviderSet::Usual),
+        ("stat --provider sched", ProviderSet::WithSched),
+        ("stat --target vcpu --provider sched", ProviderSet::WithSched),
     ] {
         assert_eq!(stat(line).wanted.whose(), whose, "{line}");
     }

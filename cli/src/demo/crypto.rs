@@ -155,7 +155,7 @@ fn apply(cipher: &Aes128, counter: u128, data: &mut Buffer) {
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::{Registry, RowState};
-    use vmstrobe_sampler::{Fanout, Recorder, Roster, Sampler};
+    use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler};
 
     use super::*;
 
@@ -194,9 +194,9 @@ mod tests {
         let registry = Registry::default();
         registry.add(provider);
         let filter = vec!["cryptodev".parse().expect("it is a target")];
-        let sweep = Roster::new(registry, filter).open().expect("it opens");
+        let sources = Roster::new(registry, filter).open().expect("it opens");
         let (mut sampler, control) =
-            Sampler::new(sweep, Recorder::default(), Fanout::Inline).expect("it opens");
+            Sampler::new(sources, HealthWriter::default(), Fanout::Inline).expect("it opens");
         let mut read = || {
             sampler.tick();
             control.latest().load_full()

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use vmstrobe_sampler::{Sampler, TimeQuantiles};
 
-use crate::engine::{Read, Way};
+use crate::engine::{Read, ReadStatus};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -39,7 +39,7 @@ pub(super) struct Summary {
     threads: usize,
     /// How everything was read, for people.
     #[serde(skip)]
-    way: String,
+    read_text: String,
     ticks: u64,
     missed_ticks: u64,
     starved_ticks: u64,
@@ -67,7 +67,7 @@ impl Summary {
     pub(super) fn new(
         sampler: &Sampler,
         load: &Load,
-        way: Option<&Way>,
+        read: Option<&ReadStatus>,
         lost_samples: u64,
     ) -> Self {
         let Load { vcpus, rate_hz, seconds, begin_wall_ns } = *load;
@@ -79,9 +79,9 @@ impl Summary {
             rate_hz,
             seconds,
             begin_wall_ns,
-            read: way.map(Way::data),
+            read: read.map(ReadStatus::data),
             threads: sampler.threads(),
-            way: way_text(way, sampler.threads()),
+            read_text: read_text(read, sampler.threads()),
             ticks: counts.ticks,
             missed_ticks: counts.missed_ticks,
             starved_ticks: counts.starved_ticks,
@@ -127,7 +127,7 @@ impl Summary {
             next.row([format!("  {command}"), what.to_owned()]);
         }
         let blocks = [
-            vec![String::new(), title, self.way.clone() + "."],
+            vec![String::new(), title, self.read_text.clone() + "."],
             counts.lines(),
             times.lines(),
             [vec!["Try next:".to_owned()], next.lines()].concat(),
@@ -138,10 +138,11 @@ impl Summary {
 
 /// Describes how the vCPUs were read, and by how many threads. The crypto device's statistics are
 /// in this process's memory: reading them takes no system call.
-fn way_text(way: Option<&Way>, threads: usize) -> String {
-    let vcpus = way.map(|way| way.text("a", "vCPU") + ", else ").unwrap_or_default();
+fn read_text(read: Option<&ReadStatus>, threads: usize) -> String {
+    let vcpus = read.map(|read| read.text("a", "vCPU") + ", else ").unwrap_or_default();
     let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
-    let reason = way.and_then(Way::reason).map(|reason| format!("; {reason}")).unwrap_or_default();
+    let reason =
+        read.and_then(ReadStatus::reason).map(|reason| format!("; {reason}")).unwrap_or_default();
     format!("{vcpus}no system call, {how}{reason}")
 }
 
@@ -158,9 +159,9 @@ mod tests {
             rate_hz: 1000.0,
             seconds: 10.0,
             begin_wall_ns: 1_000_000_000_000_000_000,
-            read: Some(Way::by_pread(4).data()),
+            read: Some(ReadStatus::by_pread(4).data()),
             threads: 1,
-            way: "one pread a vCPU and tick, else no system call, inline".to_owned(),
+            read_text: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,
             missed_ticks: 3,
             starved_ticks: 0,
@@ -189,8 +190,8 @@ mod tests {
 
     #[test]
     fn without_a_guest_there_is_no_choice() {
-        assert_eq!(way_text(None, 1), "no system call, inline");
-        assert_eq!(way_text(None, 2), "no system call, 2 threads");
+        assert_eq!(read_text(None, 1), "no system call, inline");
+        assert_eq!(read_text(None, 2), "no system call, 2 threads");
     }
 
     #[test]

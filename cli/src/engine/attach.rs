@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::ErrorKind;
-use vmstrobe_providers::{AttachOptions, Borrowed, FoundTable, Host, Reaper, Scan, Tables, Vm};
+use vmstrobe_providers::{
+    AttachOptions, AttachedKvm, FoundTable, Host, Reaper, Scan, Tables, VmInfo,
+};
 
 use super::attached::{Attached, name_or_number, process_name};
 use super::left_out::{hidden_text, say_left_out};
@@ -25,7 +27,7 @@ const LISTED_MAX: usize = 20;
 pub(super) struct Processes {
     host: Host,
     /// The virtual machines.
-    pub(super) kvm: Arc<Borrowed>,
+    pub(super) kvm: Arc<AttachedKvm>,
     /// The tables, also those in files.
     pub(super) tables: Arc<Tables>,
     /// The processes of which a virtual machine is read.
@@ -38,7 +40,7 @@ impl Processes {
     /// # Errors
     /// If the system has no threads for them.
     pub(super) fn new(reaper: &Reaper, options: &AttachOptions) -> Result<Self> {
-        let kvm = Arc::new(Borrowed::with_options(reaper.clone(), options.clone())?);
+        let kvm = Arc::new(AttachedKvm::with_options(reaper.clone(), options.clone())?);
         let host = options.host.clone();
         let tables = Arc::new(Tables::on_host(host.clone())?);
         Ok(Self { host, kvm, tables, vmms: Vec::new() })
@@ -212,13 +214,13 @@ impl Found {
 }
 
 /// Returns the name of a virtual machine for people: its own, or else its process id.
-pub(super) fn name(vm: &Vm) -> String {
+pub(super) fn name(vm: &VmInfo) -> String {
     name_or_number(vm.name.clone().unwrap_or_default(), vm.pid)
 }
 
 /// Returns the name of the first of a process's virtual machines. It may have closed them since it
 /// was attached to: then its process id is all that there is.
-fn name_of(vms: &[Vm], pid: u32) -> String {
+fn name_of(vms: &[VmInfo], pid: u32) -> String {
     vms.first().map_or_else(|| pid.to_string(), name)
 }
 
@@ -247,7 +249,7 @@ mod tests {
     use super::*;
 
     fn found(vms: &[u32], tables: &[u32]) -> Found {
-        let vm = |&pid: &u32| Vm {
+        let vm = |&pid: &u32| VmInfo {
             pid,
             name: None,
             start_time_ticks: 1,

@@ -14,12 +14,12 @@ use vmstrobe_core::{Error, Object, Provider, ReadPlan, Result, Schema, Source, T
 /// The paths of several providers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Paths {
-    given: Arc<Mutex<Given>>,
+    given: Arc<Mutex<PathTable>>,
 }
 
 /// The paths that objects have been given.
 #[derive(Debug, Default)]
-struct Given {
+struct PathTable {
     providers: usize,
     /// By provider and the object's key.
     paths: HashMap<(usize, u64), Box<str>>,
@@ -28,10 +28,10 @@ struct Given {
 
 /// A provider among others.
 #[derive(Debug)]
-struct Distinct {
+struct Renamed {
     inner: Arc<dyn Provider>,
     number: usize,
-    standing: Standing,
+    policy: PathPolicy,
     paths: Paths,
     /// It has all objects of that number, and so gives back the paths of those that are gone.
     has_all: bool,
@@ -39,7 +39,7 @@ struct Distinct {
 
 /// How a provider stands among others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Standing {
+pub(super) struct PathPolicy {
     /// The prefix for a path that does not begin with it yet: the path of its VM, say.
     pub(super) label: String,
     /// True if every path gets the label, false if only a path that is taken does.
@@ -53,10 +53,10 @@ impl Paths {
     pub(super) fn distinct(
         &self,
         inner: Arc<dyn Provider>,
-        standing: Standing,
+        policy: PathPolicy,
     ) -> Arc<dyn Provider> {
         let number = self.number();
-        Arc::new(Distinct { inner, number, standing, paths: self.clone(), has_all: true })
+        Arc::new(Renamed { inner, number, policy, paths: self.clone(), has_all: true })
     }
 
     /// Wraps two providers, so that their paths differ from those of the others. The second has
@@ -64,12 +64,12 @@ impl Paths {
     pub(super) fn distinct_pair(
         &self,
         [first, second]: [Arc<dyn Provider>; 2],
-        standing: Standing,
+        policy: PathPolicy,
     ) -> [Arc<dyn Provider>; 2] {
         let number = self.number();
         [(first, true), (second, false)].map(|(inner, has_all)| {
-            let (standing, paths) = (standing.clone(), self.clone());
-            Arc::new(Distinct { inner, number, standing, paths, has_all }) as _
+            let (policy, paths) = (policy.clone(), self.clone());
+            Arc::new(Renamed { inner, number, policy, paths, has_all }) as _
         })
     }
 
@@ -80,13 +80,13 @@ impl Paths {
         })
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Given) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut PathTable) -> T) -> T {
         // At worst a panic has left a path taken that nobody has.
         act(&mut self.given.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Given {
+impl PathTable {
     /// Gives back what this provider has no more.
     fn keep(&mut self, provider: usize, objects: &[Object]) {
         let here: HashSet<u64> = objects.iter().map(|object| object.key).collect();
@@ -97,23 +97,23 @@ impl Given {
     }
 
     /// The path of an object, the first of these that is free unless it has one.
-    fn path(&mut self, who: (usize, u64), wishes: impl Iterator<Item = String>) -> Box<str> {
+    fn path(&mut self, who: (usize, u64), candidates: impl Iterator<Item = String>) -> Box<str> {
         if let Some(path) = self.paths.get(&who) {
             return path.clone();
         }
-        let mut wishes = wishes.map(String::into_boxed_str);
-        let free = wishes.find(|path| !self.taken.contains(path));
-        let path = free.expect("wishes have no end, and paths were given to finitely many");
+        let mut candidates = candidates.map(String::into_boxed_str);
+        let free = candidates.find(|path| !self.taken.contains(path));
+        let path = free.expect("candidates have no end, and paths were given to finitely many");
         self.taken.insert(path.clone());
         self.paths.insert(who, path.clone());
         path
     }
 }
 
-impl Distinct {
+impl Renamed {
     /// Returns the paths that an object may be given, the best first; they have no end.
-    fn wishes(&self, path: &str) -> impl Iterator<Item = String> {
-        let Standing { label, always, .. } = &self.standing;
+    fn candidates(&self, path: &str) -> impl Iterator<Item = String> {
+        let PathPolicy { label, always, .. } = &self.policy;
         let is_labelled = path
             .strip_prefix(&**label)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
@@ -128,11 +128,11 @@ impl Distinct {
         let is_hidden = |(provider, target): &(&str, Target)| {
             schema.provider() == *provider && schema.target() == target
         };
-        !self.standing.hidden.as_ref().is_some_and(is_hidden)
+        !self.policy.hidden.as_ref().is_some_and(is_hidden)
     }
 }
 
-impl Provider for Distinct {
+impl Provider for Renamed {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -151,8 +151,8 @@ impl Provider for Distinct {
                 given.keep(self.number, &objects);
             }
             for object in &mut objects {
-                let wishes = self.wishes(&object.path);
-                object.path = given.path((self.number, object.key), wishes);
+                let candidates = self.candidates(&object.path);
+                object.path = given.path((self.number, object.key), candidates);
             }
         });
         Ok(objects)
@@ -189,8 +189,8 @@ mod tests {
         fn new(paths: &Paths, label: &str, always: bool) -> Self {
             let (table, tables) = (TableWriter::new("xyz").unwrap(), Tables::new().unwrap());
             tables.add_own(&table).unwrap();
-            let standing = Standing { label: label.to_owned(), always, hidden: None };
-            let provider = paths.distinct(Arc::new(tables), standing);
+            let policy = PathPolicy { label: label.to_owned(), always, hidden: None };
+            let provider = paths.distinct(Arc::new(tables), policy);
             Self { table, provider }
         }
 
@@ -275,11 +275,13 @@ mod tests {
         let _objects = [table.add("/q", &queues).unwrap(), table.add("/d", &disks).unwrap()];
         let tables: Arc<dyn Provider> = Arc::new(tables);
         // The second tells of the queue alone.
-        let some =
-            Standing { hidden: Some(("xyz", Target::from_name("disk"))), ..Standing::default() };
+        let some = PathPolicy {
+            hidden: Some(("xyz", Target::from_name("disk"))),
+            ..PathPolicy::default()
+        };
         let some = Paths::default().distinct(Arc::clone(&tables), some);
-        let standing = Standing { label: "/vm/b".to_owned(), ..Standing::default() };
-        let [all, some] = paths.distinct_pair([tables, some], standing);
+        let policy = PathPolicy { label: "/vm/b".to_owned(), ..PathPolicy::default() };
+        let [all, some] = paths.distinct_pair([tables, some], policy);
         let shown = |provider: &Arc<dyn Provider>| {
             let objects = provider.objects().unwrap();
             objects.into_iter().map(|object| String::from(object.path)).collect::<Vec<_>>()
@@ -303,8 +305,8 @@ mod tests {
         let _objects = [add("/q", "queue"), add("/d", "disk")];
         let tables = Arc::new(tables);
         let shown = |hidden| {
-            let standing = Standing { hidden, ..Standing::default() };
-            let provider = Paths::default().distinct(Arc::clone(&tables) as _, standing);
+            let policy = PathPolicy { hidden, ..PathPolicy::default() };
+            let provider = Paths::default().distinct(Arc::clone(&tables) as _, policy);
             let objects = provider.objects().unwrap();
             assert_eq!(provider.schemas().unwrap().len(), objects.len());
             objects.into_iter().map(|object| String::from(object.path)).collect::<Vec<_>>()
@@ -316,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_refresh_is_the_providers_own() {
-        let provider = Paths::default().distinct(Arc::new(Late), Standing::default());
+        let provider = Paths::default().distinct(Arc::new(Late), PathPolicy::default());
         let error = provider.refresh(&Target::Vcpu).unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, "vcpu".to_owned()));
     }
@@ -332,11 +334,11 @@ mod tests {
         let registry = vmstrobe_core::Registry::default();
         [a, b].into_iter().for_each(|program| registry.add(program.provider));
         let filters = vec!["queue".parse().unwrap()];
-        let sweep = vmstrobe_sampler::Roster::new(registry, filters).open().unwrap();
-        let recorder = vmstrobe_sampler::Recorder::default();
+        let sources = vmstrobe_sampler::Roster::new(registry, filters).open().unwrap();
+        let health_writer = vmstrobe_sampler::HealthWriter::default();
         let inline = vmstrobe_sampler::Fanout::Inline;
         let (mut sampler, control) =
-            vmstrobe_sampler::Sampler::new(sweep, recorder, inline).unwrap();
+            vmstrobe_sampler::Sampler::new(sources, health_writer, inline).unwrap();
         sampler.tick();
         let snapshot = control.latest().load_full();
         let value = |path| snapshot.object(path).unwrap().get("requests").unwrap().number();

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Provider, Registry, Target};
-use vmstrobe_providers::{Borrowed, BpfStatus, HandedOver, Host, Qmp, QmpShare, Reaper};
+use vmstrobe_providers::{AttachedKvm, BpfStatus, FdClient, Host, Qmp, QmpShare, Reaper};
 
 use super::attach::Processes;
 use super::attached::{Attached, process_name};
-use super::distinct::{Paths, Standing};
+use super::distinct::{PathPolicy, Paths};
 use super::providers::Setup;
 use crate::args::Source;
 use crate::error::{Error, Result, with_causes};
@@ -80,35 +80,35 @@ impl Sources {
         // Looks for the names' vCPUs, and fails for no more than it warns of.
         let _ = kvm.objects();
         kvm.warnings().iter().for_each(|warning| say(with_causes(warning)));
-        let standing = self.beside_kvm(label(&qmp));
-        self.add(qmp, standing);
+        let policy = self.beside_kvm(label(&qmp));
+        self.add(qmp, policy);
     }
 
-    fn add(&self, provider: Arc<dyn Provider>, standing: Standing) {
-        self.registry.add(self.paths.distinct(provider, standing));
+    fn add(&self, provider: Arc<dyn Provider>, policy: PathPolicy) {
+        self.registry.add(self.paths.distinct(provider, policy));
     }
 
     /// Virtual machines, with what the scheduler says of their vCPUs where that is wanted.
     ///
     /// # Errors
     /// If the system has no thread for it.
-    fn add_vms(&self, kvm: Arc<Borrowed>, standing: Standing) -> Result<()> {
+    fn add_vms(&self, kvm: Arc<AttachedKvm>, policy: PathPolicy) -> Result<()> {
         if !self.setup.sched {
-            self.add(kvm, standing);
+            self.add(kvm, policy);
             return Ok(());
         }
         let sched = kvm.sched()?;
-        let both = self.paths.distinct_pair([kvm, Arc::new(sched)], standing);
+        let both = self.paths.distinct_pair([kvm, Arc::new(sched)], policy);
         both.into_iter().for_each(|provider| self.registry.add(provider));
         Ok(())
     }
 
-    /// The standing of a QEMU that is asked for what cannot be read from KVM. Where the kernel-side
-    /// tick can read the VM as a whole, QEMU's statistics of it are left out.
-    fn beside_kvm(&self, label: String) -> Standing {
+    /// The policy for a QEMU that is asked for what cannot be read from KVM. Where the BPF reader
+    /// can read the VM as a whole, QEMU's statistics of it are left out.
+    fn beside_kvm(&self, label: String) -> PathPolicy {
         let is_read = matches!(self.setup.bpf().status(), BpfStatus::Open(_));
         let hidden = is_read.then_some(("kvm", Target::Vm));
-        Standing { label, always: false, hidden }
+        PathPolicy { label, always: false, hidden }
     }
 
     /// `-p`, `--all`, or nothing at all: virtual machines and tables of processes. The tables are
@@ -118,10 +118,10 @@ impl Sources {
     /// As [`Sources::add_vms`].
     fn add_processes(&self) -> Result<()> {
         let (kvm, tables) = (Arc::clone(&self.processes.kvm), Arc::clone(&self.processes.tables));
-        let standing = labelled("/kvm");
+        let policy = labelled("/kvm");
         match self.processes.vmms.is_empty() {
-            true => self.add(kvm, standing),
-            false => self.add_vms(kvm, standing)?,
+            true => self.add(kvm, policy),
+            false => self.add_vms(kvm, policy)?,
         }
         self.add(tables, labelled("/table"));
         Ok(())
@@ -141,8 +141,8 @@ impl Sources {
         }
         let attached = qemu(socket, &qmp, !beside);
         let label = label(&qmp);
-        let standing = if beside { self.beside_kvm(label) } else { labelled(label) };
-        self.add(Arc::new(qmp), Standing { always: several, ..standing });
+        let policy = if beside { self.beside_kvm(label) } else { labelled(label) };
+        self.add(Arc::new(qmp), PathPolicy { always: several, ..policy });
         Ok(attached)
     }
 
@@ -154,17 +154,17 @@ impl Sources {
             return Ok(());
         }
         // On its own, so that its paths can be told from the others'.
-        let own = Borrowed::with_options(self.reaper.clone(), self.setup.attach.clone())?;
+        let own = AttachedKvm::with_options(self.reaper.clone(), self.setup.attach.clone())?;
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
         kvm.detach(pid);
-        self.add_vms(Arc::new(own), Standing { always: true, ..labelled(label(qmp)) })
+        self.add_vms(Arc::new(own), PathPolicy { always: true, ..labelled(label(qmp)) })
     }
 
     /// `--from-socket`: what a process hands over.
     fn handed_over(&self, socket: &Path) -> Result<Attached> {
         let (reaper, options) = (self.reaper.clone(), self.setup.attach.clone());
-        let lender = HandedOver::connect_with(socket, reaper, options)?;
+        let lender = FdClient::connect_with(socket, reaper, options)?;
         let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for provider in lender.providers() {
             self.add(provider, labelled(format!("/{file}")));
@@ -184,8 +184,8 @@ pub(super) fn qemu(socket: &Path, qmp: &Qmp, is_alone: bool) -> Attached {
 }
 
 /// Of a provider whose paths are its own, as long as nobody else has them.
-fn labelled(label: impl Into<String>) -> Standing {
-    Standing { label: label.into(), ..Standing::default() }
+fn labelled(label: impl Into<String>) -> PathPolicy {
+    PathPolicy { label: label.into(), ..PathPolicy::default() }
 }
 
 fn label(qmp: &Qmp) -> String {

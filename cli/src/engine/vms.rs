@@ -183,13 +183,13 @@ fn by_process(scan: &Scan, bpf: &Bpf) -> Vec<FoundVm> {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::Vm;
+    use vmstrobe_providers::VmInfo;
 
     use super::*;
 
     #[test]
     fn a_process_counts_once_and_is_readable_if_one_of_its_vms_is() {
-        let vm = |pid, name: Option<&str>, access| Vm {
+        let vm = |pid, name: Option<&str>, access| VmInfo {
             pid,
             name: name.map(str::to_owned),
             start_time_ticks: 7,

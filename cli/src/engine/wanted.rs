@@ -10,7 +10,7 @@ use vmstrobe_core::{Filter, Names, Object, Provider, Request, Schema, Target, Vc
 use vmstrobe_providers::BpfStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
-use crate::args::{SCHED, Vcpus, Wanted, Whose};
+use crate::args::{ProviderSet, SCHED, Vcpus, Wanted};
 use crate::engine::{Engine, providers};
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
@@ -93,7 +93,8 @@ impl Engine {
         let (all, target) = (self.schemas()?, wanted.target());
         let is_meant = |schema: &&Arc<Schema>| {
             let is_ours = schema.provider() == OWN_PROVIDER;
-            is_of(schema, target.as_ref(), provider) && (!is_ours || wanted.whose() == Whose::Own)
+            is_of(schema, target.as_ref(), provider)
+                && (!is_ours || wanted.whose() == ProviderSet::Own)
         };
         let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
@@ -174,8 +175,8 @@ fn nothing_of<'a>(
     if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == "kvm") {
         return Error::failed(format!(
             "there are no statistics of the virtual machine as a whole: its VMM keeps no stats fd \
-             of it open (QEMU opens one only while it answers query-stats), and the kernel-side \
-             tick, which needs none, does not help: {bpf}. Ask QEMU itself: --from-qmp SOCKET; \
+             of it open (QEMU opens one only while it answers query-stats), and the BPF reader, \
+             which needs none, cannot be used: {bpf}. Ask QEMU itself: --from-qmp SOCKET; \
              or read the vCPUs: --target vcpu",
         ));
     }

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use vmstrobe_core::{Error, ErrorKind};
-use vmstrobe_providers::{Access, AttachOptions, Borrowed, Bpf, BpfStatus, Reaper, Vm};
+use vmstrobe_providers::{Access, AttachOptions, AttachedKvm, Bpf, BpfStatus, Reaper, VmInfo};
 
 use crate::engine::name_or_number;
 use crate::error::{Result, with_causes};
@@ -62,9 +62,13 @@ const TRIED_AT_ONCE: usize = 64;
 ///
 /// # Errors
 /// If the system has no threads for it.
-pub(super) fn tried(vms: &[Vm], options: &AttachOptions, verbose: bool) -> Result<Vec<VmEntry>> {
-    let kvm = Borrowed::with_options(Reaper::new()?, options.clone())?;
-    let processes: Vec<&[Vm]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
+pub(super) fn tried(
+    vms: &[VmInfo],
+    options: &AttachOptions,
+    verbose: bool,
+) -> Result<Vec<VmEntry>> {
+    let kvm = AttachedKvm::with_options(Reaper::new()?, options.clone())?;
+    let processes: Vec<&[VmInfo]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
     let mut entries = Vec::new();
     for some in processes.chunks(TRIED_AT_ONCE) {
         let pids: Vec<u32> = some.iter().map(|vms| vms[0].pid).collect();
@@ -86,7 +90,12 @@ pub(super) fn tried(vms: &[Vm], options: &AttachOptions, verbose: bool) -> Resul
 impl VmEntry {
     /// The entry of a virtual machine, from the outcome of attaching to it; with all methods if
     /// `verbose`.
-    pub(super) fn new(vm: &Vm, refused: Option<&Error>, bpf: &BpfOnHost, verbose: bool) -> Self {
+    pub(super) fn new(
+        vm: &VmInfo,
+        refused: Option<&Error>,
+        bpf: &BpfOnHost,
+        verbose: bool,
+    ) -> Self {
         // One that keeps none can stand beside one that does, in the same process.
         let readable = refused.is_none() && (vm.access != Access::NoStatsFds || bpf.is_ok());
         let how = match refused {
@@ -106,7 +115,7 @@ impl VmEntry {
 }
 
 /// Returns both methods, each with what it reads if it is open, or why it is closed.
-fn methods(vm: &Vm, refused: Option<&Error>, bpf: &BpfOnHost) -> [MethodEntry; 2] {
+fn methods(vm: &VmInfo, refused: Option<&Error>, bpf: &BpfOnHost) -> [MethodEntry; 2] {
     let vcpus = counted(vm.vcpus, "vCPU");
     // That there are no stats fds closes one method alone.
     let no_way = refused
@@ -175,9 +184,9 @@ fn method_lines(methods: &[MethodEntry]) -> Vec<String> {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn vm(name: Option<&str>, access: Access) -> Vm {
+    pub(in super::super) fn vm(name: Option<&str>, access: Access) -> VmInfo {
         let name = name.map(str::to_owned);
-        Vm { pid: 4711, name, start_time_ticks: 1, uid: 0, vcpus: 2, access }
+        VmInfo { pid: 4711, name, start_time_ticks: 1, uid: 0, vcpus: 2, access }
     }
 
     const LENDS: Access = Access::StatsFds { vcpus: 2, vm: false };

@@ -8,7 +8,7 @@ use vmstrobe_core::Desc;
 
 use super::line::{Amount, Line};
 use super::report::{Report, Style, begin_wall_ns};
-use crate::engine::{Read, Way};
+use crate::engine::{Read, ReadStatus};
 
 /// One interval.
 #[derive(Serialize)]
@@ -76,7 +76,7 @@ impl Report<'_> {
             left: tally.left().collect(),
             forgotten_objects: tally.forgotten_objects(),
             unsummed_stats: tally.lost_stats(),
-            read: self.way.as_ref().map(Way::data),
+            read: self.read.as_ref().map(ReadStatus::data),
         }
     }
 }

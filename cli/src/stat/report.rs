@@ -11,7 +11,7 @@ use vmstrobe_server::json;
 
 use super::line::{Amount, Line};
 use super::tally::Tally;
-use crate::engine::Way;
+use crate::engine::ReadStatus;
 use crate::query::quantile_text;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted, in_unit, per_second, percent, seconds, thousands};
@@ -42,7 +42,7 @@ pub(super) struct Report<'a> {
     /// The first of all has the headers.
     pub(super) is_first: bool,
     /// The way in which objects of KVM were read, if it is to be said.
-    pub(super) way: Option<Way>,
+    pub(super) read: Option<ReadStatus>,
 }
 
 impl Report<'_> {
@@ -71,7 +71,7 @@ impl Report<'_> {
         lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
         lines.extend(self.notes().map(|note| format!(" {note}")));
         lines.extend(
-            self.way.iter().map(|way| format!(" sampled by {}", way.sentence("an", "object"))),
+            self.read.iter().map(|read| format!(" sampled by {}", read.sentence("an", "object"))),
         );
         lines
     }
@@ -89,10 +89,10 @@ impl Report<'_> {
         let without_sum = without_sum(&of_stats).filter(|_| self.is_first);
         let notes = without_sum.into_iter().chain(self.notes());
         let notes = notes.map(|note| format!("{time:>9}  {note}"));
-        let way = self.way.iter().map(|way| way_line(way, &time));
+        let read = self.read.iter().map(|read| read_line(read, &time));
         // Where the times count from.
         let began = self.is_first.then(|| format!("began {}", begin_text(self.tally.begin())));
-        began.into_iter().chain(table.lines_cut(style.width)).chain(notes).chain(way).collect()
+        began.into_iter().chain(table.lines_cut(style.width)).chain(notes).chain(read).collect()
     }
 
     fn title(&self, lines: &[Line]) -> String {
@@ -157,8 +157,8 @@ pub(super) fn time(window: Window, start_ns: u64) -> String {
 
 /// Returns the line that says how objects of KVM were read, behind intervals of which the last
 /// ended at that time.
-pub(super) fn way_line(way: &Way, time: &str) -> String {
-    format!("{time:>9}  sampled by {}", way.sentence("an", "object"))
+pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
+    format!("{time:>9}  sampled by {}", read.sentence("an", "object"))
 }
 
 /// Returns the time of day at which a window begins, in ns since 1970.
@@ -306,8 +306,8 @@ mod tests {
 
     fn lines(style: Style) -> Vec<String> {
         let tally = tally();
-        let way = Some(Way::by_pread(2));
-        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, way };
+        let read = Some(ReadStatus::by_pread(2));
+        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, read };
         report.lines(style)
     }
 
@@ -367,7 +367,7 @@ mod tests {
         let mut tally = Tally::new(&snapshot(1, 0, &row));
         tally.add(&snapshot(2, 500, &row));
         let report =
-            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: false, way: None };
+            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: false, read: None };
         let lines = report.lines(Style { timed: true, ..STYLE });
         assert_eq!(squeezed(&lines), ["0.500 nothing moved"]);
     }
@@ -384,7 +384,7 @@ mod tests {
             tally.add(&laid_out(generation, 1 + generation, generation * 100, &all(count)));
         }
         let report =
-            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, way: None };
+            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, read: None };
         let lines = squeezed(&report.lines(STYLE));
         let want = "not there at the beginning: 10 objects whose names are forgotten";
         assert!(lines.iter().any(|line| line == want), "{lines:?}");

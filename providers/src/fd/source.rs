@@ -11,7 +11,7 @@ use std::sync::Arc;
 use vmstrobe_core::{ReadPlan, RowState, Rows, Source, WORD_BYTES};
 
 use super::{KvmFd, fetch};
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::sys::HeldFds;
 
 /// The most objects of one source: enough to make its own cost vanish beside that of the reads,
@@ -22,15 +22,15 @@ const ROWS_PER_SOURCE: usize = 64;
 const LINE_BYTES: usize = 64;
 
 /// Sources of these rows, [`ROWS_PER_SOURCE`] each; `None` is the row of an object that had gone.
-/// All are of the plan's schema, and `opened_at` is the count of `departures` from before any of
+/// All are of the plan's schema, and `opened_at` is the value of `gone_epoch` from before any of
 /// them was asked whether it is gone.
 pub(crate) fn pread_sources(
     plan: &Arc<ReadPlan>,
     rows: &[Option<Arc<KvmFd>>],
-    departures: &Departures,
+    gone_epoch: &GoneEpoch,
     opened_at: u64,
 ) -> Vec<Box<dyn Source>> {
-    let source = |rows| pread_source(plan, rows, departures, opened_at);
+    let source = |rows| pread_source(plan, rows, gone_epoch, opened_at);
     rows.chunks(ROWS_PER_SOURCE).map(source).collect()
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn pread_sources(
 pub(crate) fn pread_source(
     plan: &Arc<ReadPlan>,
     rows: &[Option<Arc<KvmFd>>],
-    departures: &Departures,
+    gone_epoch: &GoneEpoch,
     opened_at: u64,
 ) -> Box<dyn Source> {
     // Rows that are the span are filled without it.
@@ -48,7 +48,7 @@ pub(crate) fn pread_source(
         quick: Quick::new(rows, plan),
         rows: rows.into(),
         span: Span::new(words),
-        departures: departures.clone(),
+        gone_epoch: gone_epoch.clone(),
         opened_at,
     })
 }
@@ -62,7 +62,7 @@ struct FdSource {
     // `None` where the object had gone before it was opened.
     rows: Box<[Option<Arc<KvmFd>>]>,
     span: Span,
-    departures: Departures,
+    gone_epoch: GoneEpoch,
     opened_at: u64,
 }
 
@@ -118,7 +118,7 @@ impl Source for FdSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        let some_are_gone = self.departures.count() != self.opened_at;
+        let some_are_gone = self.gone_epoch.count() != self.opened_at;
         let Some(Quick { fds, offset }) = self.quick.as_ref().filter(|_| !some_are_gone) else {
             return self.read_with_care(rows);
         };

@@ -29,9 +29,9 @@ fn object(stats: &KvmFd, key: u64) -> Object {
 
 /// The sources over these fds, of the provider whose they are.
 fn sources(fds: &[Arc<KvmFd>], plan: &Arc<ReadPlan>) -> Vec<Box<dyn Source>> {
-    let departures = fds.first().map(|fd| fd.departures.clone()).unwrap_or_default();
+    let gone_epoch = fds.first().map(|fd| fd.gone_epoch.clone()).unwrap_or_default();
     let rows: Vec<_> = fds.iter().cloned().map(Some).collect();
-    pread_sources(plan, &rows, &departures, departures.count())
+    pread_sources(plan, &rows, &gone_epoch, gone_epoch.count())
 }
 
 /// One source over these fds.
@@ -226,7 +226,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
     let farm = Farm::new(3).unwrap();
     let alive = Arc::new(AtomicBool::new(true));
     let opener = opener();
-    let departures = opener.departures();
+    let gone_epoch = opener.gone_epoch();
     let open = |vcpu: &Vcpu| {
         let fd = kvm_get_stats_fd(vcpu.fd()).unwrap();
         Arc::new(
@@ -234,7 +234,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
                 .open(
                     fd,
                     Target::Vcpu,
-                    Some(Lender { alive: Arc::clone(&alive), _watch: Arc::new(()), _seat: None }),
+                    Some(FdOwner { alive: Arc::clone(&alive), _watch: Arc::new(()), _seat: None }),
                 )
                 .unwrap(),
         )
@@ -255,7 +255,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
         vcpus[1].retire();
         assert_eq!(states(), [good, gone, gone, good]);
         alive.store(false, Ordering::Relaxed);
-        departures.note();
+        gone_epoch.note();
         assert_eq!(states(), [gone; 4]);
     }
 }

@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
 
-use super::kvm::LentKvm;
+use super::kvm::ExportedKvm;
 use super::reader::Reader;
 use super::socket::connected;
-use crate::fd::Lender;
+use crate::fd::FdOwner;
 use crate::host::Relay;
 use crate::kvm::AttachOptions;
 use crate::procfs;
@@ -27,7 +27,7 @@ use crate::table::Tables;
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// The statistics that another process hands over, now and later: see
-/// [`HandOver`](crate::HandOver).
+/// [`FdServer`](crate::FdServer).
 ///
 /// The connection lasts as long as the lender does, and this or one of its providers or any row of
 /// theirs. It is noticed within some 0.2 s if the lender adds or withdraws something, and at once
@@ -40,19 +40,19 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// ```no_run
 /// # use std::path::Path;
 /// use vmstrobe_core::Registry;
-/// use vmstrobe_providers::{HandedOver, Reaper};
+/// use vmstrobe_providers::{FdClient, Reaper};
 ///
 /// let registry = Registry::default();
-/// let vmm = HandedOver::connect(Path::new("/run/vmm/stats"), Reaper::new()?)?;
+/// let vmm = FdClient::connect(Path::new("/run/vmm/stats"), Reaper::new()?)?;
 /// vmm.providers().into_iter().for_each(|provider| registry.add(provider));
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct HandedOver {
+pub struct FdClient {
     #[expect(dead_code, reason = "held: its end is that of the connection")]
     connection: Arc<Connection>,
     peer_pid: Option<u32>,
-    kvm: Arc<LentKvm>,
+    kvm: Arc<ExportedKvm>,
     tables: Arc<Tables>,
 }
 
@@ -62,7 +62,7 @@ pub(super) struct Connection {
     socket: Arc<Relay>,
 }
 
-impl HandedOver {
+impl FdClient {
     /// Connects to the lender at that path, and waits until all that it has now has arrived.
     /// The reaper will close what was lent.
     ///
@@ -70,18 +70,18 @@ impl HandedOver {
     /// `NotFound` if nobody hands over there (any more), `Denied` if we may not connect,
     /// `Malformed` if it is something else that listens there, `Unsupported` if it speaks another
     /// version, `Busy` if it is not done within [`CONNECT_LIMIT`] or serves as many as it may,
-    /// `TooLarge` if it lends more than [`MAX_LOANS`](crate::MAX_LOANS) or
+    /// `TooLarge` if it lends more than [`MAX_EXPORTED_FDS`](crate::MAX_EXPORTED_FDS) or
     /// [`MAX_TABLES`](crate::MAX_TABLES), `Io` if we have no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
         Self::connect_with(path, reaper, AttachOptions::default())
     }
 
-    /// As [`HandedOver::connect`], with the BPF reader, by which what was handed over is read
+    /// As [`FdClient::connect`], with the BPF reader, by which what was handed over is read
     /// in one call where that is allowed; on any kernel; and connected by the broker of the host.
     /// Nothing else of the options counts.
     ///
     /// # Errors
-    /// As [`HandedOver::connect`].
+    /// As [`FdClient::connect`].
     pub fn connect_with(path: &Path, reaper: Reaper, options: AttachOptions) -> Result<Self> {
         let AttachOptions { bpf, host, on_any_kernel, .. } = options;
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
@@ -91,8 +91,8 @@ impl HandedOver {
         let socket = Arc::new(Relay::start(lender)?);
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
-        let lender = Lender { alive, _watch: Arc::clone(&connection) as _, _seat: None };
-        let kvm = Arc::new(LentKvm::new(reaper.clone(), bpf, lender.clone(), unsafe_release));
+        let lender = FdOwner { alive, _watch: Arc::clone(&connection) as _, _seat: None };
+        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bpf, lender.clone(), unsafe_release));
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &lender, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
 use super::message::{Key, Kind, malformed};
-use crate::departures::Departures;
-use crate::fd::{KvmFd, Lender, Opener};
+use crate::fd::{FdOwner, KvmFd, Opener};
+use crate::gone_epoch::GoneEpoch;
 use crate::host::KvmLink;
 use crate::kvm::{Bpf, Opened, schemas_of};
 use crate::procfs;
@@ -19,9 +19,9 @@ use crate::release::refusal;
 
 /// The statistics of VMs of a lender. Named as its VMM has named them.
 #[derive(Debug)]
-pub(super) struct LentKvm {
+pub(super) struct ExportedKvm {
     opener: Opener,
-    lender: Lender,
+    lender: FdOwner,
     /// The kernel's release, if statistics descriptors must not be held on it.
     unsafe_release: Option<String>,
     state: Mutex<State>,
@@ -36,11 +36,11 @@ struct State {
     refused: Option<String>,
 }
 
-impl LentKvm {
+impl ExportedKvm {
     pub(super) fn new(
         reaper: Reaper,
         bpf: Bpf,
-        lender: Lender,
+        lender: FdOwner,
         unsafe_release: Option<String>,
     ) -> Self {
         let opener = Opener::new(reaper, bpf);
@@ -87,8 +87,8 @@ impl LentKvm {
     }
 
     /// Moves when an object goes.
-    pub(super) fn departures(&self) -> &Departures {
-        self.opener.departures()
+    pub(super) fn gone_epoch(&self) -> &GoneEpoch {
+        self.opener.gone_epoch()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,7 +106,7 @@ impl State {
     }
 }
 
-impl Provider for LentKvm {
+impl Provider for ExportedKvm {
     fn name(&self) -> &str {
         "kvm"
     }

@@ -17,12 +17,12 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 use super::message::Kind;
 use super::serve::Serving;
 use super::socket::listening;
-use super::{Lendable, MAX_TABLES};
+use super::{ExportFds, MAX_TABLES};
 
 /// Hands statistics over to the processes that connect to a Unix socket: the side of a VMM.
 ///
 /// The socket is for this user and root; who else shall borrow is the business of its file's owner
-/// and mode, to be changed behind [`HandOver::listen`]. What borrowers get can only be read. They
+/// and mode, to be changed behind [`FdServer::listen`]. What borrowers get can only be read. They
 /// may keep it for as long as they like: on kernels before 6.4.8 (and stable ones older than that),
 /// where a stats fd must not outlive its VM, hand over nothing.
 ///
@@ -32,25 +32,25 @@ use super::{Lendable, MAX_TABLES};
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use vmstrobe_providers::{HandOver, HandedOver, Reaper, TableWriter};
+/// use vmstrobe_providers::{FdServer, FdClient, Reaper, TableWriter};
 ///
 /// # let path = std::env::temp_dir().join(format!("vmstrobe-handover-{}", std::process::id()));
 /// let table = TableWriter::new("xyz")?;
-/// let hand_over = HandOver::listen(&path)?;
+/// let hand_over = FdServer::listen(&path)?;
 /// hand_over.offer(Arc::new(table.clone()))?; // and an Arc<OwnKvm> as well
 ///
 /// // In another process:
-/// let handed_over = HandedOver::connect(&path, Reaper::new()?)?;
+/// let handed_over = FdClient::connect(&path, Reaper::new()?)?;
 /// assert_eq!(handed_over.providers().len(), 2);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct HandOver {
+pub struct FdServer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The state that the thread shares with its [`HandOver`].
+/// The state that the thread shares with its [`FdServer`].
 #[derive(Debug)]
 pub(super) struct Shared {
     offers: Mutex<Offers>,
@@ -69,11 +69,11 @@ struct Offers {
 #[derive(Clone, Debug)]
 pub(super) struct Offer {
     pub(super) number: u64,
-    pub(super) what: Arc<dyn Lendable>,
+    pub(super) what: Arc<dyn ExportFds>,
     is_table: bool,
 }
 
-impl HandOver {
+impl FdServer {
     /// Listens at that path, and has nothing to lend yet. A socket at which nobody listens any more
     /// is replaced. The file is removed when this is dropped; then, everything that was lent is
     /// marked as gone wherever it is.
@@ -100,9 +100,9 @@ impl HandOver {
     /// already.
     ///
     /// # Errors
-    /// The error of its [`Lendable::loans`]: `Unsupported` for a table in a file, which is opened
+    /// The error of its [`ExportFds::loans`]: `Unsupported` for a table in a file, which is opened
     /// by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
-    pub fn offer(&self, what: Arc<dyn Lendable>) -> Result<()> {
+    pub fn offer(&self, what: Arc<dyn ExportFds>) -> Result<()> {
         let is_table = what.loans()?.iter().any(|loan| loan.kind == Kind::Table);
         let mut offers = self.shared.offers();
         if offers.all.iter().any(|offer| offer.is(&*what)) {
@@ -122,7 +122,7 @@ impl HandOver {
 
     /// Lends it no more: its rows are gone wherever they are, within some 0.1 s. False if it was
     /// not offered.
-    pub fn withdraw(&self, what: &dyn Lendable) -> bool {
+    pub fn withdraw(&self, what: &dyn ExportFds) -> bool {
         let mut offers = self.shared.offers();
         let at = offers.all.iter().position(|offer| offer.is(what));
         let withdrawn = at.map(|at| offers.all.remove(at));
@@ -132,7 +132,7 @@ impl HandOver {
     }
 }
 
-impl Drop for HandOver {
+impl Drop for FdServer {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.shared.wake();
@@ -144,7 +144,7 @@ impl Drop for HandOver {
 }
 
 impl Offer {
-    fn is(&self, what: &dyn Lendable) -> bool {
+    fn is(&self, what: &dyn ExportFds) -> bool {
         ptr::addr_eq(&raw const *self.what, what)
     }
 }

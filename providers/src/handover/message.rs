@@ -50,7 +50,7 @@ pub(super) enum Message {
     /// The second and last, if as many are connected as may be.
     Full,
     /// A descriptor comes with this one, and with no other.
-    Loan(Key, Kind),
+    ExportedFd(Key, Kind),
     /// The loan of that key is withdrawn.
     Gone(Key),
     /// Everything that there is for now has been sent.
@@ -77,18 +77,20 @@ impl Message {
                 Ok(Self::Hello { version })
             }
             ("gone", key) => Ok(Self::Gone(parse_key(key).ok_or_else(unknown)?)),
-            ("table", key) => Ok(Self::Loan(parse_key(key).ok_or_else(unknown)?, Kind::Table)),
+            ("table", key) => {
+                Ok(Self::ExportedFd(parse_key(key).ok_or_else(unknown)?, Kind::Table))
+            }
             ("kvm-vm", rest) => {
                 let (key, path) = rest.split_once(' ').ok_or_else(unknown)?;
                 let kind = Kind::Vm { path: parse_path(path)? };
-                Ok(Self::Loan(parse_key(key).ok_or_else(unknown)?, kind))
+                Ok(Self::ExportedFd(parse_key(key).ok_or_else(unknown)?, kind))
             }
             ("kvm-vcpu", rest) => {
                 let (key, rest) = rest.split_once(' ').ok_or_else(unknown)?;
                 let (index, path) = rest.split_once(' ').ok_or_else(unknown)?;
                 let index = index.parse().map_err(|_| unknown())?;
                 let kind = Kind::Vcpu { index, path: parse_path(path)? };
-                Ok(Self::Loan(parse_key(key).ok_or_else(unknown)?, kind))
+                Ok(Self::ExportedFd(parse_key(key).ok_or_else(unknown)?, kind))
             }
             _ => Err(unknown()),
         }
@@ -100,11 +102,11 @@ impl fmt::Display for Message {
         match self {
             Self::Hello { version } => write!(f, "{HELLO} {version}"),
             Self::Full => f.write_str("full"),
-            Self::Loan(key, Kind::Vm { path }) => write!(f, "kvm-vm {key} {path}"),
-            Self::Loan(key, Kind::Vcpu { index, path }) => {
+            Self::ExportedFd(key, Kind::Vm { path }) => write!(f, "kvm-vm {key} {path}"),
+            Self::ExportedFd(key, Kind::Vcpu { index, path }) => {
                 write!(f, "kvm-vcpu {key} {index} {path}")
             }
-            Self::Loan(key, Kind::Table) => write!(f, "table {key}"),
+            Self::ExportedFd(key, Kind::Table) => write!(f, "table {key}"),
             Self::Gone(key) => write!(f, "gone {key}"),
             Self::All => f.write_str("all"),
         }
@@ -155,12 +157,15 @@ mod tests {
         for (message, text) in [
             (Message::Hello { version: 1 }, "vmstrobe-handover 1"),
             (Message::Full, "full"),
-            (Message::Loan(KEY, Kind::Vm { path: path.clone() }), "kvm-vm 3.17 /vm/my vm/vcpu[0]"),
             (
-                Message::Loan(KEY, Kind::Vcpu { index: 9, path }),
+                Message::ExportedFd(KEY, Kind::Vm { path: path.clone() }),
+                "kvm-vm 3.17 /vm/my vm/vcpu[0]",
+            ),
+            (
+                Message::ExportedFd(KEY, Kind::Vcpu { index: 9, path }),
                 "kvm-vcpu 3.17 9 /vm/my vm/vcpu[0]",
             ),
-            (Message::Loan(KEY, Kind::Table), "table 3.17"),
+            (Message::ExportedFd(KEY, Kind::Table), "table 3.17"),
             (Message::Gone(KEY), "gone 3.17"),
             (Message::All, "all"),
         ] {
@@ -174,9 +179,9 @@ mod tests {
         let key = Key { offer: u64::MAX, loan: u64::MAX };
         for path in ["", " ", "/a\0\n\x1b[2J", &"x".repeat(1 << 16), &"\u{85}ü".repeat(1 << 16)] {
             let kind = Kind::Vcpu { index: u32::MAX, path: sent_path(path) };
-            let text = Message::Loan(key, kind.clone()).to_string();
+            let text = Message::ExportedFd(key, kind.clone()).to_string();
             assert!(text.len() <= MAX_PACKET_BYTES);
-            assert_eq!(Message::parse(text.as_bytes()).unwrap(), Message::Loan(key, kind));
+            assert_eq!(Message::parse(text.as_bytes()).unwrap(), Message::ExportedFd(key, kind));
         }
         assert_eq!(&*sent_path("/a\nb"), "/a\u{fffd}b");
         assert_eq!(sent_path(&"x".repeat(1 << 16)).len(), MAX_PATH_BYTES);

@@ -1,7 +1,7 @@
 //! Descriptors of statistics, handed over on a Unix socket: the stats fds of a VMM, the table of
 //! any program. A borrower needs no right but to connect: no process has to be looked into.
 //!
-//! A lender ([`HandOver`]) listens; a borrower ([`HandedOver`]) connects and stays connected, for
+//! A lender ([`FdServer`]) listens; a borrower ([`FdClient`]) connects and stays connected, for
 //! that is how either learns of the other's end. Version 1 of what they say:
 //!
 //! ```text
@@ -47,34 +47,34 @@ mod kvm;
 mod reader;
 mod borrower;
 
-pub use borrower::{CONNECT_LIMIT, HandedOver};
-pub use lender::HandOver;
+pub use borrower::{CONNECT_LIMIT, FdClient};
+pub use lender::FdServer;
 pub use message::{MAX_PACKET_BYTES, MAX_PATH_BYTES};
 pub use serve::{MAX_BORROWERS, SEND_LIMIT};
 
 use message::{Kind, sent_path};
 
 /// The most descriptors that are lent on one connection at a time.
-pub const MAX_LOANS: usize = 8192;
+pub const MAX_EXPORTED_FDS: usize = 8192;
 /// The most tables among them: each may hold some 40 MiB of paths and descriptors. What is over is
 /// lent as soon as another table is lent no more.
 pub const MAX_TABLES: usize = 16;
 
 /// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm),
 /// [`TableWriter`](crate::TableWriter) and [`Bpf`](crate::Bpf).
-pub trait Lendable: Send + Sync + fmt::Debug {
+pub trait ExportFds: Send + Sync + fmt::Debug {
     /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
     /// must not wait.
     ///
     /// # Errors
     /// If they cannot be had, or this is not to be lent at all.
-    fn loans(&self) -> Result<Vec<Loan>>;
+    fn loans(&self) -> Result<Vec<ExportedFd>>;
 }
 
 /// A descriptor to be lent, and what it is.
 #[derive(Debug)]
-pub struct Loan {
-    /// Unlike any other that its [`Lendable`] ever has.
+pub struct ExportedFd {
+    /// Unlike any other that its [`ExportFds`] ever has.
     key: u64,
     kind: Kind,
     held: Held,
@@ -87,7 +87,7 @@ enum Held {
     Table(OwnedFd),
 }
 
-impl Loan {
+impl ExportedFd {
     /// The stats fd of a VM or a vCPU, under its path and index.
     pub(crate) fn stats(object: &Object, stats: &Arc<KvmFd>) -> Self {
         let path = sent_path(&object.path);

@@ -19,12 +19,12 @@ use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::borrower::{CONNECT_LIMIT, Connection};
-use super::kvm::{LentKvm, is_stats_fd};
+use super::kvm::{ExportedKvm, is_stats_fd};
 use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
-use super::{MAX_LOANS, MAX_TABLES};
-use crate::departures::Departures;
-use crate::fd::{KvmFd, Lender};
+use super::{MAX_EXPORTED_FDS, MAX_TABLES};
+use crate::fd::{FdOwner, KvmFd};
+use crate::gone_epoch::GoneEpoch;
 use crate::host::Relay;
 use crate::reaper::Reaper;
 use crate::table::Tables;
@@ -39,10 +39,10 @@ const PACKETS_PAUSE: Duration = Duration::from_millis(10);
 pub(super) struct Reader {
     socket: Arc<Relay>,
     connection: Weak<Connection>,
-    kvm: Weak<LentKvm>,
+    kvm: Weak<ExportedKvm>,
     tables: Weak<Tables>,
     alive: Arc<AtomicBool>,
-    departures: [Departures; 2],
+    gone_epoch: [GoneEpoch; 2],
     reaper: Reaper,
     is_greeted: bool,
     loans: BTreeMap<Key, Lent>,
@@ -68,9 +68,9 @@ enum Step {
 impl Reader {
     pub(super) fn new(
         socket: Arc<Relay>,
-        lender: &Lender,
+        lender: &FdOwner,
         connection: &Arc<Connection>,
-        kvm: &Arc<LentKvm>,
+        kvm: &Arc<ExportedKvm>,
         tables: &Arc<Tables>,
         reaper: Reaper,
     ) -> Self {
@@ -80,7 +80,7 @@ impl Reader {
             kvm: Arc::downgrade(kvm),
             tables: Arc::downgrade(tables),
             alive: Arc::clone(&lender.alive),
-            departures: [kvm.departures().clone(), tables.departures().clone()],
+            gone_epoch: [kvm.gone_epoch().clone(), tables.gone_epoch().clone()],
             reaper,
             is_greeted: false,
             loans: BTreeMap::new(),
@@ -90,7 +90,7 @@ impl Reader {
     /// Takes packets until the lender says that this is all, for now.
     ///
     /// # Errors
-    /// As [`HandedOver::connect`](crate::HandedOver::connect).
+    /// As [`FdClient::connect`](crate::FdClient::connect).
     pub(super) fn take_all(&mut self, deadline: Instant) -> Result<()> {
         // Asked before each packet: there may be no end of them.
         while Instant::now() < deadline {
@@ -120,9 +120,9 @@ impl Reader {
     /// lends.
     pub(super) fn run(mut self) {
         let refused = self.take_more().err();
-        // Relaxed: `Departures` sees to it that no source misses it for good.
+        // Relaxed: `GoneEpoch` sees to it that no source misses it for good.
         self.alive.store(false, Ordering::Relaxed);
-        self.departures.iter().for_each(Departures::note);
+        self.gone_epoch.iter().for_each(GoneEpoch::note);
         if let Some(kvm) = self.kvm.upgrade() {
             kvm.end(refused.map(|error| error.to_string()));
         }
@@ -169,7 +169,7 @@ impl Reader {
                 let text = "as many are connected there as may be: one of them has to end";
                 return Err(Error::new(ErrorKind::Busy, text));
             }
-            (true, Message::Loan(key, kind)) => self.borrow(key, kind, &mut packet.fds)?,
+            (true, Message::ExportedFd(key, kind)) => self.borrow(key, kind, &mut packet.fds)?,
             (true, Message::Gone(key)) => self.give_back(key)?,
             (true, Message::All) => return Ok(Step::All),
             (_, message) => return Err(malformed(format!("'{message}' at the wrong time"))),
@@ -182,8 +182,11 @@ impl Reader {
             return Err(malformed(format!("the key {key} again")));
         }
         let tables = self.loans.values().filter(|lent| matches!(lent, Lent::Table(_)));
-        if self.loans.len() >= MAX_LOANS || kind == Kind::Table && tables.count() >= MAX_TABLES {
-            let text = format!("over {MAX_LOANS} descriptors or {MAX_TABLES} tables are lent");
+        if self.loans.len() >= MAX_EXPORTED_FDS
+            || kind == Kind::Table && tables.count() >= MAX_TABLES
+        {
+            let text =
+                format!("over {MAX_EXPORTED_FDS} descriptors or {MAX_TABLES} tables are lent");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let is_it = match (&kind, fds.last()) {
@@ -192,7 +195,7 @@ impl Reader {
             (_, Some(fd)) => is_stats_fd(fd, &kind)?,
         };
         let Some(fd) = fds.pop_if(|_| is_it) else {
-            let what = Message::Loan(key, kind);
+            let what = Message::ExportedFd(key, kind);
             return Err(malformed(format!("something else as '{what}'")));
         };
         let lent = self.hand_on(key, kind, fd)?;
@@ -205,7 +208,7 @@ impl Reader {
         match (kind, self.connection.upgrade(), self.tables.upgrade(), self.kvm.upgrade()) {
             (Kind::Table, Some(connection), Some(tables), _) => {
                 let lender =
-                    Lender { alive: Arc::clone(&self.alive), _watch: connection, _seat: None };
+                    FdOwner { alive: Arc::clone(&self.alive), _watch: connection, _seat: None };
                 tables.add(fd, lender).map(Lent::Table)
             }
             (kind @ (Kind::Vm { .. } | Kind::Vcpu { .. }), _, _, Some(kvm)) => {
@@ -244,13 +247,13 @@ impl Reader {
 /// One descriptor comes with a loan, none with anything else.
 fn check_fds(message: &Message, fds: usize, are_cut: bool) -> Result<()> {
     match (message, fds, are_cut) {
-        (Message::Loan(..), 1, false) => Ok(()),
+        (Message::ExportedFd(..), 1, false) => Ok(()),
         // A packet has room for some. So it was this process that had none.
-        (Message::Loan(..), 0, true) => {
+        (Message::ExportedFd(..), 0, true) => {
             let text = "no room for another descriptor: raise the limit of open files (ulimit -n)";
             Err(Error::new(ErrorKind::Io, text))
         }
-        (Message::Loan(..), ..) | (_, 1.., _) | (_, _, true) => {
+        (Message::ExportedFd(..), ..) | (_, 1.., _) | (_, _, true) => {
             let and_more = if are_cut { " and more" } else { "" };
             Err(malformed(format!("'{message}' with {fds}{and_more} descriptors")))
         }

@@ -18,7 +18,7 @@ use vmstrobe_listen::Listening;
 use super::lender::{Offer, Shared};
 use super::message::{Key, Kind, Message, VERSION};
 use super::packet::send;
-use super::{Loan, MAX_LOANS, MAX_TABLES};
+use super::{ExportedFd, MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// The most borrowers at a time.
 pub const MAX_BORROWERS: usize = 16;
@@ -47,7 +47,7 @@ pub(super) struct Serving {
 /// The loans that there are now; none while there is no borrower.
 #[derive(Default)]
 struct Lent {
-    loans: BTreeMap<Key, Loan>,
+    loans: BTreeMap<Key, ExportedFd>,
     /// Moves when they change.
     version: u64,
 }
@@ -155,7 +155,7 @@ impl Lent {
         let known: Vec<Key> = before.keys().copied().collect();
         let mut unanswered = Vec::new();
         for Offer { number, what, .. } in offers {
-            let keyed = |loan: Loan| (Key { offer: *number, loan: loan.key }, loan);
+            let keyed = |loan: ExportedFd| (Key { offer: *number, loan: loan.key }, loan);
             match what.loans() {
                 Ok(loans) => self.loans.extend(loans.into_iter().map(keyed)),
                 // For want of an fd, say. What was there still is.
@@ -164,7 +164,7 @@ impl Lent {
         }
         self.loans.extend(before.into_iter().filter(|(key, _)| unanswered.contains(&key.offer)));
         self.leave_tables_out(&known);
-        while self.loans.len() > MAX_LOANS {
+        while self.loans.len() > MAX_EXPORTED_FDS {
             self.loans.pop_last();
         }
         if !self.loans.keys().eq(&known) {
@@ -229,8 +229,8 @@ impl Borrower {
         if self.up_to == Some(lent.version) {
             return Ok(());
         }
-        let mut say = |message: &Message, loan: Option<&Loan>| {
-            send(self.socket.as_fd(), &message.to_string(), loan.map(Loan::fd))?;
+        let mut say = |message: &Message, loan: Option<&ExportedFd>| {
+            send(self.socket.as_fd(), &message.to_string(), loan.map(ExportedFd::fd))?;
             *took_any = true;
             rustix::io::Result::Ok(())
         };
@@ -246,7 +246,7 @@ impl Borrower {
         }
         for (&key, loan) in &lent.loans {
             if !self.told.contains(&key) {
-                say(&Message::Loan(key, loan.kind.clone()), Some(loan))?;
+                say(&Message::ExportedFd(key, loan.kind.clone()), Some(loan))?;
                 self.told.insert(key);
                 self.owes_all = true;
             }

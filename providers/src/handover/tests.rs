@@ -16,16 +16,16 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{Error, ErrorKind, Provider, RowState, Source};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
 
-use super::kvm::LentKvm;
+use super::kvm::ExportedKvm;
 use super::message::{Key, Kind};
 use super::packet::receive;
 use super::reader::tests::{lender, say};
 use super::serve::tests::{next, raw};
 use super::*;
-use crate::fd::Lender;
+use crate::fd::FdOwner;
 use crate::kvm::Bpf;
 use crate::tests::{has_kvm, open_all, soon, states};
-use crate::{Borrowed, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
+use crate::{AttachedKvm, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
 
 /// A directory of a test's own, removed with all that is in it.
 pub(super) struct Place(pub(super) PathBuf);
@@ -81,12 +81,12 @@ impl Guest {
     }
 }
 
-pub(super) fn connect(path: &Path) -> Result<HandedOver> {
-    HandedOver::connect(path, Reaper::new().unwrap())
+pub(super) fn connect(path: &Path) -> Result<FdClient> {
+    FdClient::connect(path, Reaper::new().unwrap())
 }
 
 /// The two providers: of stats fds and of tables.
-pub(super) fn providers(handed_over: &HandedOver) -> [Arc<dyn Provider>; 2] {
+pub(super) fn providers(handed_over: &FdClient) -> [Arc<dyn Provider>; 2] {
     handed_over.providers().try_into().expect("two")
 }
 
@@ -178,7 +178,7 @@ fn skip(why: &str) -> bool {
 #[test]
 fn a_lender() {
     let Some(path) = env::var_os(LENDER) else { return };
-    let hand_over = HandOver::listen(Path::new(&path)).unwrap();
+    let hand_over = FdServer::listen(Path::new(&path)).unwrap();
     let guest = Guest::with_all("child", 2).unwrap();
     let (table, _object) = table("xyz", "/xyz/queue[0]");
     hand_over.offer(guest.kvm.clone()).unwrap();
@@ -200,7 +200,7 @@ fn a_borrower() {
     };
     let [kvm, tables] = providers(&handed_over);
     let lender = std::os::unix::process::parent_id();
-    let attached = Borrowed::new(Reaper::new().unwrap()).unwrap().attach(lender);
+    let attached = AttachedKvm::new(Reaper::new().unwrap()).unwrap().attach(lender);
     println!("attach: {:?}", attached.unwrap_err().kind());
     println!("attach: {:?}", Tables::new().unwrap().attach(lender).unwrap_err().kind());
     for provider in [kvm, tables] {
@@ -237,7 +237,7 @@ fn a_thousand_vcpus_arrive_in_time() {
     let room = getrlimit(Resource::Nofile).maximum.is_none_or(|most| most > 3200);
     let guest = Guest::with_all("big", if room { 1000 } else { 200 }).unwrap();
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
     assert_eq!(paths(&providers(&handed_over)[0]).len(), 1 + guest.vcpus.len());
@@ -264,7 +264,9 @@ fn as_many_loans_as_may_be_and_not_one_more() {
     // Or as many as this process may have open, or as it has time for.
     let told = told(&error);
     match error.kind() {
-        ErrorKind::TooLarge => assert!(sent > MAX_LOANS && told.contains("are lent"), "{told}"),
+        ErrorKind::TooLarge => {
+            assert!(sent > MAX_EXPORTED_FDS && told.contains("are lent"), "{told}")
+        }
         ErrorKind::Io => assert!(told.contains("no room for another descriptor"), "{told}"),
         kind => assert_eq!(kind, ErrorKind::Busy, "{told}"),
     }
@@ -278,7 +280,7 @@ fn a_borrower_without_room_says_so() {
     }
     let guest = Guest::with_all("web", 40).unwrap();
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let open = fs::read_dir("/proc/self/fd").unwrap().count() as u64;
     let limits = getrlimit(Resource::Nofile);
@@ -297,7 +299,7 @@ fn a_lender_without_room_lets_in_later() {
         return;
     }
     let place = Place::new();
-    let _hand_over = HandOver::listen(&place.socket()).unwrap();
+    let _hand_over = FdServer::listen(&place.socket()).unwrap();
     let limits = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), ..limits }).unwrap();
     let mut files: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok()).collect();
@@ -325,7 +327,7 @@ fn a_lender_with_too_many_under_way_sends_the_rest_later() {
         return;
     }
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     for _ in 0..MAX_TABLES {
         hand_over.offer(Arc::new(TableWriter::new("xyz").unwrap())).unwrap();
     }
@@ -371,7 +373,7 @@ fn a_lender_that_is_killed_is_gone_at_once() {
     // Its socket is left behind, and replaced.
     assert!(place.socket().exists());
     assert_eq!(connect(&place.socket()).unwrap_err().kind(), ErrorKind::NotFound);
-    let _hand_over = HandOver::listen(&place.socket()).unwrap();
+    let _hand_over = FdServer::listen(&place.socket()).unwrap();
     assert!(soon(LIMIT, || connect(&place.socket()).is_ok()));
 }
 
@@ -385,7 +387,7 @@ fn a_borrower_needs_no_right_but_to_connect() {
     let place = Place::new();
     fs::set_permissions(&place.0, fs::Permissions::from_mode(0o755)).unwrap();
     let (table, _object) = table("xyz", "/xyz/queue[0]");
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
     let borrow =
@@ -420,9 +422,9 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let Some(vm) = crate::tests::vm() else { return };
     let fd = kvm_get_stats_fd(vm.fd()).unwrap();
     let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
-    let lender = Lender { alive, _watch: watch, _seat: None };
+    let lender = FdOwner { alive, _watch: watch, _seat: None };
     let release = Some("5.15.90".to_owned());
-    let kvm = LentKvm::new(Reaper::new().unwrap(), Bpf::off(), lender, release);
+    let kvm = ExportedKvm::new(Reaper::new().unwrap(), Bpf::off(), lender, release);
     let key = Key { offer: 1, loan: 1 };
     let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::procfs;
 use crate::table::TableWriter;
 use crate::tests::has_kvm;
@@ -17,7 +17,7 @@ use crate::tests::has_kvm;
 const THIS: fn() -> u32 = std::process::id;
 
 fn process(pid: u32) -> Process {
-    Process::open(pid, &Departures::default()).unwrap()
+    Process::open(pid, &GoneEpoch::default()).unwrap()
 }
 
 #[test]

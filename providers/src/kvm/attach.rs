@@ -35,11 +35,11 @@ use wanted::Wanted;
 /// It needs the right to trace the process (the same user, or `CAP_SYS_PTRACE`), and fds that the
 /// VMM keeps open. Best are stats fds: QEMU 8.1 and later keep the vCPUs', a VMM that embeds
 /// [`OwnKvm`](crate::OwnKvm) the VM's as well. Where there is none, the VM's or vCPU's own fd will
-/// do, which every VMM has, if the BPF reader can be used ([`Borrowed::with_bpf`]); an
+/// do, which every VMM has, if the BPF reader can be used ([`AttachedKvm::with_bpf`]); an
 /// object that is read by its own fd stays so until the VMM closes that. A VM's object is
 /// `/vm/<name>`, by the VMM's command line or else its pid; a vCPU's is `/vm/<name>/vcpu[<n>]` with
 /// the kernel's vCPU id, which for some CPU topologies is not QEMU's `cpu-index`;
-/// [`Borrowed::use_names`] puts QEMU's own in their place.
+/// [`AttachedKvm::use_names`] puts QEMU's own in their place.
 ///
 /// vCPUs that come and go are noticed whenever [`Provider::objects`] is called. Limits:
 ///
@@ -58,9 +58,9 @@ use wanted::Wanted;
 ///
 /// ```no_run
 /// use vmstrobe_core::Provider;
-/// use vmstrobe_providers::{Borrowed, Reaper, scan_all};
+/// use vmstrobe_providers::{AttachedKvm, Reaper, scan_all};
 ///
-/// let kvm = Borrowed::new(Reaper::new()?)?;
+/// let kvm = AttachedKvm::new(Reaper::new()?)?;
 /// for vm in scan_all()?.vms {
 ///     kvm.attach(vm.pid)?;
 /// }
@@ -70,7 +70,7 @@ use wanted::Wanted;
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Borrowed {
+pub struct AttachedKvm {
     opener: Opener,
     host: Host,
     budget: FdBudget,
@@ -86,7 +86,7 @@ struct State {
     next_key: u64,
 }
 
-impl Borrowed {
+impl AttachedKvm {
     /// Attached to nothing yet, and without the BPF reader: what keeps no stats fds open
     /// cannot be read. The reaper will close what was borrowed.
     ///
@@ -96,19 +96,19 @@ impl Borrowed {
         Self::with_bpf(reaper, Bpf::off())
     }
 
-    /// As [`Borrowed::new`], with the BPF reader. The first look at a process tries whether
+    /// As [`AttachedKvm::new`], with the BPF reader. The first look at a process tries whether
     /// it can be used, unless it was tried before: some 50 ms.
     ///
     /// # Errors
-    /// As [`Borrowed::new`].
+    /// As [`AttachedKvm::new`].
     pub fn with_bpf(reaper: Reaper, bpf: Bpf) -> Result<Self> {
         Self::with_options(reaper, AttachOptions { bpf, ..AttachOptions::default() })
     }
 
-    /// As [`Borrowed::new`], with all that can be said.
+    /// As [`AttachedKvm::new`], with all that can be said.
     ///
     /// # Errors
-    /// As [`Borrowed::new`].
+    /// As [`AttachedKvm::new`].
     pub fn with_options(reaper: Reaper, options: AttachOptions) -> Result<Self> {
         let AttachOptions { bpf, host, budget, on_any_kernel } = options;
         let (opener, watch) = (Opener::new(reaper, bpf), Arc::new(DeathWatch::new()?));
@@ -134,9 +134,9 @@ impl Borrowed {
         self.attach_all(&[pid]).pop().unwrap_or(Ok(()))
     }
 
-    /// Attaches to each of these processes as [`Borrowed::attach`] does, in about the time that it
-    /// takes for one: most of it is spent waiting to see which new fds stay open. Returns the
-    /// outcomes in the order of `pids`.
+    /// Attaches to each of these processes as [`AttachedKvm::attach`] does, in about the time that
+    /// one takes: most of it is spent waiting to see which new fds stay open. Returns the outcomes
+    /// in the order of `pids`.
     pub fn attach_all(&self, pids: &[u32]) -> Vec<Result<()>> {
         let mut state = self.state();
         state.drop_dead(&self.watch);
@@ -167,7 +167,7 @@ impl Borrowed {
 
     /// Returns a process that is not attached yet, and the fds to hold of it.
     fn find(&self, pid: u32, names: &[String]) -> Result<(Attached, Vec<Wanted>)> {
-        let process = Process::open(pid, self.opener.departures())?;
+        let process = Process::open(pid, self.opener.gone_epoch())?;
         let attached = Attached::new(process, free_name(&self.host, pid, names), &self.host);
         let wanted = attached.find(&self.borrower())?;
         Ok((attached, wanted))
@@ -253,7 +253,7 @@ impl State {
     }
 }
 
-impl Provider for Borrowed {
+impl Provider for AttachedKvm {
     fn name(&self) -> &str {
         "kvm"
     }
@@ -277,7 +277,7 @@ impl Provider for Borrowed {
 
     /// Returns a warning if the BPF reader was given up, one for each attached process of
     /// which the last look could not borrow everything, and one for each whose vCPUs could not be
-    /// given the names of [`Borrowed::use_names`].
+    /// given the names of [`AttachedKvm::use_names`].
     fn warnings(&self) -> Vec<Error> {
         let mut warnings = self.opener.bpf().warnings();
         let state = self.state();
@@ -290,7 +290,7 @@ impl Provider for Borrowed {
     }
 }
 
-impl VcpuOwner for Borrowed {
+impl VcpuOwner for AttachedKvm {
     fn look(&self) {
         drop(self.looked());
     }

@@ -1,4 +1,4 @@
-//! KVM's statistics: of a VM of this process ([`OwnKvm`]) and of VMs of others ([`Borrowed`]).
+//! KVM's statistics: of a VM of this process ([`OwnKvm`]) and of VMs of others ([`AttachedKvm`]).
 //!
 //! Invariant: an object's key is given out once, so that no source can read another vCPU than the
 //! one it was opened for. The two providers differ only in how they come by their fds.
@@ -17,10 +17,10 @@ mod own;
 mod attach;
 mod sched;
 
-pub use attach::{AttachOptions, Borrowed};
+pub use attach::{AttachOptions, AttachedKvm};
 pub use bpf::{Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame};
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
-pub use scan::{Access, Vm, scan};
+pub use scan::{Access, VmInfo, scan};
 pub(crate) use scan::{Made, divide, made, vms_of};
 pub use sched::Sched;
 

@@ -19,7 +19,7 @@ use super::bpf::Bpf;
 use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{KvmFd, Opener};
-use crate::handover::{Lendable, Loan};
+use crate::handover::{ExportFds, ExportedFd};
 use crate::reaper::Reaper;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
@@ -224,10 +224,14 @@ impl VcpuOwner for OwnKvm {
 }
 
 /// Lends the stats fds, by which nothing of the VM can be changed.
-impl Lendable for OwnKvm {
-    fn loans(&self) -> Result<Vec<Loan>> {
+impl ExportFds for OwnKvm {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
         let state = self.state();
-        Ok(state.opened.iter().map(|opened| Loan::stats(&opened.object, &opened.fd)).collect())
+        Ok(state
+            .opened
+            .iter()
+            .map(|opened| ExportedFd::stats(&opened.object, &opened.fd))
+            .collect())
     }
 }
 

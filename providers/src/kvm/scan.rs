@@ -21,7 +21,7 @@ mod owner;
 /// A VM of some process on this host. It was found by its own descriptor, which its VMM keeps open
 /// for as long as the VM lives.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vm {
+pub struct VmInfo {
     /// The VMM's process id.
     pub pid: u32,
     /// Its name, from the VMM's command line, as it was written: see [`vmstrobe_core::text`]. The
@@ -71,7 +71,7 @@ impl fmt::Display for Access {
 /// # Errors
 /// `NotFound` if there is no such process or it made no VM, `Denied` if we may not see its fds,
 /// `Busy` if it does not let itself be looked at.
-pub fn scan(pid: u32) -> Result<Vec<Vm>> {
+pub fn scan(pid: u32) -> Result<Vec<VmInfo>> {
     Host::default().vms(pid)
 }
 
@@ -80,7 +80,7 @@ impl Host {
     ///
     /// # Errors
     /// As [`scan`].
-    pub fn vms(&self, pid: u32) -> Result<Vec<Vm>> {
+    pub fn vms(&self, pid: u32) -> Result<Vec<VmInfo>> {
         vm_fds(self, pid, |_| false).map(|fds| vms(self, pid, &fds))
     }
 }
@@ -124,11 +124,11 @@ pub(super) fn vm_name(host: &Host, pid: u32) -> Option<String> {
 }
 
 /// The VMs of a process that made these descriptors.
-pub(crate) fn vms_of(host: &Host, pid: u32, made: &[Place]) -> Vec<Vm> {
+pub(crate) fn vms_of(host: &Host, pid: u32, made: &[Place]) -> Vec<VmInfo> {
     vms(host, pid, &group(made))
 }
 
-fn vms(host: &Host, pid: u32, fds: &[VmFds]) -> Vec<Vm> {
+fn vms(host: &Host, pid: u32, fds: &[VmFds]) -> Vec<VmInfo> {
     if fds.is_empty() {
         return Vec::new();
     }
@@ -137,7 +137,7 @@ fn vms(host: &Host, pid: u32, fds: &[VmFds]) -> Vec<Vm> {
         return Vec::new();
     };
     let name = vm_name(host, pid);
-    let vm = |(at, fds): (usize, &VmFds)| Vm {
+    let vm = |(at, fds): (usize, &VmFds)| VmInfo {
         pid,
         name: match (&name, at) {
             (name, 0) => name.clone(),

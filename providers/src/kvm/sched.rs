@@ -19,7 +19,7 @@ use vmstrobe_core::{
 };
 
 use super::bpf::BpfMode;
-use super::{Borrowed, OwnKvm};
+use super::{AttachedKvm, OwnKvm};
 use crate::procfs;
 
 mod vcpu;
@@ -39,7 +39,7 @@ const NAME: &str = "sched";
 /// The most objects of one source that asks /proc: so that several threads can share them.
 const ROWS_PER_SOURCE: usize = 64;
 
-/// The scheduler's statistics of vCPUs: those of [`Borrowed`] ([`Borrowed::sched`]) or of an
+/// The scheduler's statistics of vCPUs: those of [`AttachedKvm`] ([`AttachedKvm::sched`]) or of an
 /// [`OwnKvm`] ([`OwnKvm::sched`]), under the same paths and indexes, of target vcpu. They are those
 /// of the host's thread that runs the vCPU (`/proc/<pid>/task/<tid>/schedstat`):
 ///
@@ -68,7 +68,7 @@ const ROWS_PER_SOURCE: usize = 64;
 /// * by [`OwnKvm::add_vcpu_here`], which was called on it;
 /// * by the vCPU's stats fd, which names the thread that made it, in QEMU its own; not if that is
 ///   the VMM's main thread, or has made several, and in a pid namespace only if QEMU has named its
-///   threads ([`Borrowed::use_names`]);
+///   threads ([`AttachedKvm::use_names`]);
 /// * by the thread's name, `CPU <n>/KVM` (QEMU), `fc_vcpu <n>` (Firecracker), `vcpu<n>` (Cloud
 ///   Hypervisor), `crosvm_vcpu<n>` or `kvm-vcpu-<n>` (kvmtool), if there is just one for each vCPU
 ///   of the process.
@@ -78,9 +78,9 @@ const ROWS_PER_SOURCE: usize = 64;
 /// ```no_run
 /// use std::sync::Arc;
 /// use vmstrobe_core::{Provider, Registry};
-/// use vmstrobe_providers::{Bpf, BpfMode, Borrowed, Reaper};
+/// use vmstrobe_providers::{Bpf, BpfMode, AttachedKvm, Reaper};
 ///
-/// let kvm = Borrowed::with_bpf(Reaper::new()?, Bpf::new(BpfMode::Auto))?;
+/// let kvm = AttachedKvm::with_bpf(Reaper::new()?, Bpf::new(BpfMode::Auto))?;
 /// let kvm = Arc::new(kvm);
 /// kvm.attach(4711)?;
 /// let registry = Registry::default();
@@ -103,10 +103,10 @@ struct News {
     refused: Option<String>,
     /// The number of vCPUs that were left out at the last look, because their threads cannot be
     /// told.
-    untold: usize,
+    unmatched: usize,
 }
 
-impl Borrowed {
+impl AttachedKvm {
     /// Returns a new provider of the scheduler's statistics of these vCPUs. If it is asked for its
     /// objects, this one looks for its own anew.
     ///
@@ -137,7 +137,7 @@ impl Sched {
     ///
     /// # Errors
     /// Why it cannot, if it must.
-    fn is_kernel_side(&self, some_untold: bool) -> Result<bool> {
+    fn is_by_bpf(&self, some_untold: bool) -> Result<bool> {
         let bpf = self.owner.opener().bpf();
         let is_wanted = match bpf.mode() {
             BpfMode::Off => false,
@@ -198,19 +198,19 @@ impl Provider for Sched {
         self.owner.look();
         let mut vcpus = self.owner.vcpus();
         self.poller.follow(&vcpus);
-        let mut untold = 0;
-        if !vcpus.is_empty() && !self.is_kernel_side(false)? {
+        let mut unmatched = 0;
+        if !vcpus.is_empty() && !self.is_by_bpf(false)? {
             let by_proc = schedstat::check();
             let told = if by_proc.is_ok() { self.poller.tell() } else { HashMap::new() };
-            untold = vcpus.iter().filter(|vcpu| !told.contains_key(&vcpu.key)).count();
-            if untold > 0 && self.is_kernel_side(true)? {
-                untold = 0;
+            unmatched = vcpus.iter().filter(|vcpu| !told.contains_key(&vcpu.key)).count();
+            if unmatched > 0 && self.is_by_bpf(true)? {
+                unmatched = 0;
             } else {
                 by_proc?;
                 vcpus.retain(|vcpu| told.contains_key(&vcpu.key));
             }
         }
-        self.news().untold = untold;
+        self.news().unmatched = unmatched;
         Ok(vcpus.into_iter().map(|vcpu| self.object(vcpu)).collect())
     }
 
@@ -221,18 +221,18 @@ impl Provider for Sched {
             return Err(Error::new(ErrorKind::Malformed, text));
         }
         let opener = self.owner.opener();
-        // Before anyone is asked whether it is gone; see `Departures`.
-        let opened_at = opener.departures().count();
+        // Before anyone is asked whether it is gone; see `GoneEpoch`.
+        let opened_at = opener.gone_epoch().count();
         let vcpus: HashMap<u64, Vcpu> =
             self.owner.vcpus().into_iter().map(|vcpu| (vcpu.key, vcpu)).collect();
         let row = |object: &Object| vcpus.get(&object.key).filter(|v| !v.fd.is_gone()).cloned();
         let rows: Vec<Option<Vcpu>> = objects.iter().map(row).collect();
         let some_untold = !rows.iter().flatten().all(|vcpu| self.poller.knows(vcpu));
-        if plan.row_words() > 0 && self.is_kernel_side(some_untold)? {
+        if plan.row_words() > 0 && self.is_by_bpf(some_untold)? {
             let polled = |rows: &[Option<Vcpu>]| self.polled(plan, &self.poller.watch(rows, false));
-            let departures = opener.departures();
+            let gone_epoch = opener.gone_epoch();
             let bpf = opener.bpf();
-            match bpf.thread_sources(objects, plan, &rows, polled, departures, opened_at) {
+            match bpf.thread_sources(objects, plan, &rows, polled, gone_epoch, opened_at) {
                 Ok(sources) => {
                     self.news().refused = None;
                     return Ok(sources);
@@ -257,24 +257,24 @@ impl Provider for Sched {
         let mut warnings = bpf.warnings();
         let mut warn = |text| warnings.push(Error::new(ErrorKind::Unsupported, text));
         let news = self.news();
-        let in_container = news.untold > 0 && !procfs::sees_every_process();
+        let in_container = news.unmatched > 0 && !procfs::sees_every_process();
         if in_container {
             warn(format!(
                 "which threads run {} of the vCPUs cannot be told in a pid namespace (a \
                  container): start QEMU with -name NAME,debug-threads=on, or name its QMP socket \
                  (--from-qmp), or run vmstrobe outside",
-                news.untold
+                news.unmatched
             ));
             return warnings;
         }
         if let Some(why) = &news.refused {
             warn(format!("threads of vCPUs are not read by the BPF reader: {why}"));
         }
-        if news.untold > 0 {
+        if news.unmatched > 0 {
             warn(format!(
                 "which threads run {} of the vCPUs cannot be told, so that they have no statistics \
                  of the scheduler; the BPF reader needs not be told: {}",
-                news.untold,
+                news.unmatched,
                 bpf.status()
             ));
         }

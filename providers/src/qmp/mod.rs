@@ -51,7 +51,7 @@ pub enum QmpShare {
     /// Everything.
     All,
     /// Everything but what KVM counts of the vCPUs, which a quicker way gives
-    /// ([`Borrowed`](crate::Borrowed)). QEMU is not asked for it either.
+    /// ([`AttachedKvm`](crate::AttachedKvm)). QEMU is not asked for it either.
     BesideKvm,
 }
 
@@ -131,9 +131,9 @@ impl Qmp {
         &self.vm_name
     }
 
-    /// Returns QEMU's names for its vCPUs, kept up to date, for [`Borrowed::use_names`].
+    /// Returns QEMU's names for its vCPUs, kept up to date, for [`AttachedKvm::use_names`].
     ///
-    /// [`Borrowed::use_names`]: crate::Borrowed::use_names
+    /// [`AttachedKvm::use_names`]: crate::AttachedKvm::use_names
     pub fn cpu_names(&self) -> CpuNames {
         self.shared.cpu_names.clone()
     }

@@ -15,7 +15,7 @@ use vmstrobe_core::{RowState, Target};
 use super::source::STALE_AFTER;
 use super::*;
 use crate::tests::{has_lending_qemu, open_all, soon, states, tick};
-use crate::{Borrowed, Reaper};
+use crate::{AttachedKvm, Reaper};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -243,7 +243,7 @@ fn beside_the_quick_way_qmp_gives_names_and_the_rest() {
     assert_eq!(shown(&qmp), [vm(), crypto("c1")]);
     assert!(qmp.schemas().unwrap().iter().all(|schema| *schema.target() != Target::Vcpu));
 
-    let kvm = Borrowed::new(Reaper::new().unwrap()).unwrap();
+    let kvm = AttachedKvm::new(Reaper::new().unwrap()).unwrap();
     assert!(!kvm.use_names(qemu.pid(), qmp.cpu_names()), "not attached yet");
     kvm.attach(qemu.pid()).unwrap();
     let before = kvm.objects().unwrap();
@@ -299,7 +299,7 @@ fn devices_and_vcpus_that_come_and_go_are_followed() {
     }
     let mut qemu = Qemu::start(&["-accel", "kvm", "-smp", "1,maxcpus=2"]);
     let qmp = qemu.connect(QmpShare::All);
-    let kvm = Borrowed::new(Reaper::new().unwrap()).unwrap();
+    let kvm = AttachedKvm::new(Reaper::new().unwrap()).unwrap();
     kvm.attach(qemu.pid()).unwrap();
     kvm.use_names(qemu.pid(), qmp.cpu_names());
     let first = vcpus(&mut qemu);

@@ -8,7 +8,7 @@ use vmstrobe_core::{Error, Result};
 
 use super::held::{Giver, Table, file_of};
 use super::reader::{MAX_PROCESS_TABLES, State, Tables};
-use crate::fd::Lender;
+use crate::fd::FdOwner;
 use crate::host::{Care, SeenTable};
 use crate::process::Process;
 use crate::procfs;
@@ -59,8 +59,8 @@ impl Tables {
             }
             let watch = Arc::clone(&self.watch);
             let alive = Arc::clone(process.alive());
-            let lender = Lender { alive, _watch: watch, _seat: None };
-            match self.hold(state, fd, Giver::Lender(lender)) {
+            let lender = FdOwner { alive, _watch: watch, _seat: None };
+            match self.hold(state, fd, Giver::FdOwner(lender)) {
                 Ok(_) => count += 1,
                 Err(error) => refused.push(error),
             }
@@ -71,7 +71,7 @@ impl Tables {
             !unseen && !is_open && table.is_lent_by(process.alive())
         };
         let closed = state.tables.extract_if(.., is_closed);
-        closed.for_each(|table| table.give_up(&self.departures));
+        closed.for_each(|table| table.give_up(&self.gone_epoch));
         Ok((count, refused))
     }
 }

@@ -21,8 +21,8 @@ use super::map::is_in_memory;
 use super::refused::Refused;
 use super::schemas::Schemas;
 use super::source::{Row, Writer};
-use crate::departures::Departures;
-use crate::fd::Lender;
+use crate::fd::FdOwner;
+use crate::gone_epoch::GoneEpoch;
 
 /// A table that is read.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(super) enum Giver {
     /// This process, which writes it or vouches for its writer.
     Own,
     /// A process or a peer. The table is read as long as that is there.
-    Lender(Lender),
+    FdOwner(FdOwner),
     /// A file. It is read as long as a process holds a lock for writing on it.
     Path,
 }
@@ -62,7 +62,7 @@ impl Giver {
     /// The flag of a process or peer that says whether it is there.
     pub(super) fn alive(&self) -> Option<&Arc<AtomicBool>> {
         match self {
-            Self::Lender(lender) => Some(&lender.alive),
+            Self::FdOwner(lender) => Some(&lender.alive),
             Self::Own | Self::Path => None,
         }
     }
@@ -127,7 +127,7 @@ impl Table {
         let memory = Arc::new(memory);
         let segment = memory.segment()?;
         let is_locked = matches!(by, Giver::Path);
-        let lender = if let Giver::Lender(lender) = by { Some(lender) } else { None };
+        let lender = if let Giver::FdOwner(lender) = by { Some(lender) } else { None };
         let writer =
             Writer { silent: AtomicBool::new(false), gone: AtomicBool::new(false), lender };
         Ok(Self {
@@ -251,12 +251,12 @@ impl Table {
 
     /// Checks whether a file still has its writer, and whether the writer beats as often as it
     /// promised. If not, the rows become gone or stale.
-    pub(super) fn check(&mut self, departures: &Departures) {
+    pub(super) fn check(&mut self, gone_epoch: &GoneEpoch) {
         if let Memory::File(fd) = &*self.memory
             && self.is_locked
             && !has_writer(fd)
         {
-            self.give_up(departures);
+            self.give_up(gone_epoch);
         }
         let Ok(beat) = self.memory.heartbeat() else { return };
         let promised = Duration::from_nanos(self.segment.heartbeat_period_ns);
@@ -265,7 +265,7 @@ impl Table {
         }
         let is_silent = !promised.is_zero() && self.beat.1.elapsed() > promised;
         if self.writer.silent.swap(is_silent, Ordering::Relaxed) != is_silent {
-            departures.note();
+            gone_epoch.note();
         }
     }
 
@@ -275,9 +275,9 @@ impl Table {
     }
 
     /// From now on its rows are gone.
-    pub(super) fn give_up(&self, departures: &Departures) {
+    pub(super) fn give_up(&self, gone_epoch: &GoneEpoch) {
         self.writer.gone.store(true, Ordering::Relaxed);
-        departures.note();
+        gone_epoch.note();
     }
 
     /// Returns whether the last [`Table::check`] found that the writer broke its promise of

@@ -20,8 +20,8 @@ use super::look::{Found, Memory};
 use super::refused::Refusals;
 use super::source::TableSource;
 use super::writer::TableWriter;
-use crate::departures::Departures;
-use crate::fd::Lender;
+use crate::fd::FdOwner;
+use crate::gone_epoch::GoneEpoch;
 use crate::host::Host;
 use crate::process::{DeathWatch, Process};
 use crate::refusal;
@@ -60,7 +60,7 @@ pub const MAX_PROCESS_TABLES: usize = 64;
 #[derive(Debug)]
 pub struct Tables {
     pub(super) host: Host,
-    pub(super) departures: Departures,
+    pub(super) gone_epoch: GoneEpoch,
     pub(super) watch: Arc<DeathWatch>,
     state: Mutex<State>,
 }
@@ -93,7 +93,7 @@ impl Tables {
     /// As [`Tables::new`].
     pub fn on_host(host: Host) -> Result<Self> {
         let watch = Arc::new(DeathWatch::new()?);
-        Ok(Self { host, departures: Departures::default(), watch, state: Mutex::default() })
+        Ok(Self { host, gone_epoch: GoneEpoch::default(), watch, state: Mutex::default() })
     }
 
     /// Borrows all tables of a process that can be read, the ones it has now and the ones it will
@@ -110,7 +110,7 @@ impl Tables {
             }
             state.processes.retain(|process| process.pid() != pid);
         }
-        let process = Arc::new(Process::open(pid, &self.departures)?);
+        let process = Arc::new(Process::open(pid, &self.gone_epoch)?);
         let (count, refused) = self.borrow(&mut state, &process)?;
         // One that can be read is what was asked for; those that cannot yet are tried again.
         if let Some(error) = refused.into_iter().next().filter(|_| count == 0) {
@@ -194,20 +194,20 @@ impl Tables {
     ///
     /// # Errors
     /// As [`Tables::open_file`].
-    pub(crate) fn add(&self, fd: OwnedFd, lender: Lender) -> Result<u64> {
-        self.hold(&mut self.state(), fd, Giver::Lender(lender))
+    pub(crate) fn add(&self, fd: OwnedFd, lender: FdOwner) -> Result<u64> {
+        self.hold(&mut self.state(), fd, Giver::FdOwner(lender))
     }
 
     /// Gives a table back: its rows are gone.
     pub(crate) fn remove(&self, number: u64) {
         let mut state = self.state();
         let removed = state.tables.extract_if(.., |table| table.number == number);
-        removed.for_each(|table| table.give_up(&self.departures));
+        removed.for_each(|table| table.give_up(&self.gone_epoch));
     }
 
     /// Moves when a table goes.
-    pub(crate) fn departures(&self) -> &Departures {
-        &self.departures
+    pub(crate) fn gone_epoch(&self) -> &GoneEpoch {
+        &self.gone_epoch
     }
 
     pub(super) fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
@@ -275,7 +275,7 @@ impl Provider for Tables {
             let _ = self.borrow(&mut state, &process);
         }
         let State { tables, shared, places, refusals, .. } = &mut *state;
-        tables.iter_mut().for_each(|table| table.check(&self.departures));
+        tables.iter_mut().for_each(|table| table.check(&self.gone_epoch));
         tables.retain(|table| !table.is_gone());
         refusals.keep_rows(|number| tables.iter().any(|table| table.number == number));
         shared.taken.clear();
@@ -290,8 +290,8 @@ impl Provider for Tables {
     }
 
     fn open(&self, objects: &[Object], plan: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
-        // Before anyone is asked whether it is gone; see `Departures`.
-        let opened_at = self.departures.count();
+        // Before anyone is asked whether it is gone; see `GoneEpoch`.
+        let opened_at = self.gone_epoch.count();
         let mut state = self.state();
         // A table whose writer is silent already does not move the number any more: it counts as
         // moved.
@@ -305,7 +305,7 @@ impl Provider for Tables {
         };
         let source = |objects: &[Object]| {
             let rows = objects.iter().map(&mut row).collect();
-            let source = TableSource::new(plan, rows, &self.departures, opened_at);
+            let source = TableSource::new(plan, rows, &self.gone_epoch, opened_at);
             Box::new(source) as Box<dyn Source>
         };
         let sources = objects.chunks(ROWS_PER_SOURCE).map(source).collect();

@@ -22,8 +22,8 @@ use super::format::LOCK_WORDS;
 use super::look::{Found, Memory, lock_of};
 use super::map::{Map, read_words};
 use super::quick::Quick;
-use crate::departures::Departures;
-use crate::fd::Lender;
+use crate::fd::FdOwner;
+use crate::gone_epoch::GoneEpoch;
 
 /// The most tries at a row that keeps changing, or that is being changed.
 const READ_TRIES: usize = 32;
@@ -41,7 +41,7 @@ pub(crate) struct Writer {
     /// The table was given back, or nobody writes it any more.
     pub(crate) gone: AtomicBool,
     /// The process or peer that the table came from, if it came from one.
-    pub(crate) lender: Option<Lender>,
+    pub(crate) lender: Option<FdOwner>,
 }
 
 /// The row of one object: where its words are.
@@ -71,15 +71,15 @@ pub(crate) struct TableSource {
     spans: Box<[[u64; 2]]>,
     /// Whether all rows can be loaded.
     is_present: bool,
-    departures: Departures,
+    gone_epoch: GoneEpoch,
     opened_at: u64,
 }
 
 impl Writer {
     /// Returns the state of the table's rows if they are not to be read: gone or stale.
     pub(crate) fn mark(&self) -> Option<RowState> {
-        // Relaxed: `Departures` sees to it that no source misses a flag for good.
-        let has_ended = |lender: &Lender| !lender.alive.load(Ordering::Relaxed);
+        // Relaxed: `GoneEpoch` sees to it that no source misses a flag for good.
+        let has_ended = |lender: &FdOwner| !lender.alive.load(Ordering::Relaxed);
         if self.gone.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended) {
             return Some(RowState::Gone);
         }
@@ -227,12 +227,12 @@ pub(super) fn locked(
 }
 
 impl TableSource {
-    /// A source of these rows. `opened_at` is the number of departures before anyone was asked
+    /// A source of these rows. `opened_at` is the value of `gone_epoch` before anyone was asked
     /// whether an object is there.
     pub(crate) fn new(
         plan: &Arc<ReadPlan>,
         rows: Box<[Option<Row>]>,
-        departures: &Departures,
+        gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Self {
         let mut source = Self {
@@ -241,7 +241,7 @@ impl TableSource {
             rows,
             spans: vec![[0; 2]; plan.span_bytes().len() / WORD_BYTES].into(),
             is_present: false,
-            departures: departures.clone(),
+            gone_epoch: gone_epoch.clone(),
             opened_at,
         };
         source.warm_up();
@@ -264,8 +264,8 @@ impl Source for TableSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        let Self { plan, quick, rows: ours, spans, is_present, departures, opened_at } = self;
-        let is_quick = *is_present && departures.count() == *opened_at;
+        let Self { plan, quick, rows: ours, spans, is_present, gone_epoch, opened_at } = self;
+        let is_quick = *is_present && gone_epoch.count() == *opened_at;
         if let Some(quick) = quick.as_ref().filter(|_| is_quick) {
             return quick.read(plan, rows);
         }

@@ -19,7 +19,7 @@ use super::held::has_writer;
 use super::map::{Map, is_in_memory};
 use super::object::TableObject;
 use super::store::{Shared, name_fits};
-use crate::handover::{Lendable, Loan};
+use crate::handover::{ExportFds, ExportedFd};
 use crate::refusal::proc::mounted;
 
 /// The configuration of a table; [`TableConfig::of`] has the defaults, to change by struct update.
@@ -172,9 +172,9 @@ impl TableWriter {
 }
 
 /// Lends the table, which nobody can change by its descriptor. A table in a file is not lent.
-impl Lendable for TableWriter {
-    fn loans(&self) -> Result<Vec<Loan>> {
-        Ok(vec![Loan::table(0, self.descriptor()?)])
+impl ExportFds for TableWriter {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
+        Ok(vec![ExportedFd::table(0, self.descriptor()?)])
     }
 }
 

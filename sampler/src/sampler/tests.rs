@@ -7,7 +7,7 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::{Recorder, Roster, Subscriber};
+use crate::{HealthWriter, Roster, Subscriber};
 use vmstrobe_core::{
     Desc, Filter, Object, Provider, ReadPlan, Registry, RowState, Rows, Schema, Source, Target,
 };
@@ -65,9 +65,9 @@ impl Numbers {
 
     fn sampler(self: &Arc<Self>) -> (Roster, Sampler, Control) {
         let mut roster = self.roster();
-        let sweep = roster.open().expect("it opens");
-        let (sampler, control) =
-            Sampler::new(sweep, Recorder::default(), Fanout::Inline).expect("it needs no threads");
+        let sources = roster.open().expect("it opens");
+        let (sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Inline)
+            .expect("it needs no threads");
         (roster, sampler, control)
     }
 }
@@ -235,8 +235,8 @@ fn the_roster_changes_between_two_ticks() {
     assert!(roster.refresh().0.is_none(), "nothing has changed");
     for objects in [3, 1, 0, 4] {
         numbers.objects.store(objects, SeqCst);
-        let sweep = roster.refresh().0.expect("it has changed");
-        control.replace(sweep).expect("the sampler ticks");
+        let sources = roster.refresh().0.expect("it has changed");
+        control.replace(sources).expect("the sampler ticks");
         (0..5).for_each(|_| assert_eq!(sampler.tick(), Tick::Published));
         let newest = control.latest().load_full();
         assert_eq!(newest.layout().rows(), objects);
@@ -343,8 +343,8 @@ fn a_warning_fails_nothing_and_waits_for_the_refresh() {
     assert_eq!(roster.objects().expect("it is no error").len(), 1);
     assert_eq!(roster.open().expect("it is no error").layout().rows(), 1);
     let mut texts = || {
-        let (sweep, errors) = roster.refresh();
-        (sweep.is_some(), errors.iter().map(Error::to_string).collect::<Vec<_>>())
+        let (sources, errors) = roster.refresh();
+        (sources.is_some(), errors.iter().map(Error::to_string).collect::<Vec<_>>())
     };
     let both = ["slow".to_owned(), "opened the slow way".to_owned()].to_vec();
     assert_eq!(texts(), (false, both));

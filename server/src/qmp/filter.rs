@@ -5,7 +5,7 @@
 //! name or path is no error.
 
 use vmstrobe_core::{Filter, Names, Request, Schema, Target, VcpuRef, VcpuSet};
-use vmstrobe_sampler::Census;
+use vmstrobe_sampler::Catalog;
 
 use super::members::{Members, bad_enum};
 use super::refusal::Refusal;
@@ -31,15 +31,18 @@ pub(super) const MAX_VCPUS: usize = 1 << 13;
 ///
 /// # Errors
 /// The first that QEMU would have named.
-pub(super) fn stats_filter(members: &mut Members<'_>, census: &Census) -> Result<Filter, Refusal> {
+pub(super) fn stats_filter(
+    members: &mut Members<'_>,
+    catalog: &Catalog,
+) -> Result<Filter, Refusal> {
     let target = members.string("target")?;
-    if !is_known(target, &TARGETS, census, |schema| schema.target().name()) {
+    if !is_known(target, &TARGETS, catalog, |schema| schema.target().name()) {
         return Err(bad_enum(Some("target"), target));
     }
     let target = Target::from_name(target);
     let providers = match members.optional_list("providers")? {
         None => None,
-        Some(entries) => Some(requests(entries, members, census)?),
+        Some(entries) => Some(requests(entries, members, catalog)?),
     };
     let mut vcpus = None;
     if target == Target::Vcpu {
@@ -78,13 +81,13 @@ struct Requests {
 fn requests(
     list: &[Value<'_>],
     members: &Members<'_>,
-    census: &Census,
+    catalog: &Catalog,
 ) -> Result<Requests, Refusal> {
     let (mut requests, mut entries, mut count, mut bytes) = (Vec::new(), 0, 0, 0);
     for (at, entry) in list.iter().enumerate() {
         let path = format!("{}[{at}]", members.path("providers"));
         let mut members = Members::of(entry, path)?;
-        let provider = provider(members.string("provider")?, census)?;
+        let provider = provider(members.string("provider")?, catalog)?;
         let names = members.optional_strings("names")?;
         members.finish()?;
         if names.as_ref().is_some_and(Vec::is_empty) {
@@ -120,8 +123,8 @@ fn vcpu_set(mut paths: Vec<&str>) -> Result<VcpuSet, Refusal> {
 ///
 /// # Errors
 /// If there is none.
-pub(super) fn provider<'v>(name: &'v str, census: &Census) -> Result<&'v str, Refusal> {
-    if is_known(name, &PROVIDERS, census, Schema::provider) {
+pub(super) fn provider<'v>(name: &'v str, catalog: &Catalog) -> Result<&'v str, Refusal> {
+    if is_known(name, &PROVIDERS, catalog, Schema::provider) {
         return Ok(name);
     }
     Err(bad_enum(Some("provider"), name))
@@ -131,10 +134,10 @@ pub(super) fn provider<'v>(name: &'v str, census: &Census) -> Result<&'v str, Re
 pub(super) fn is_known(
     name: &str,
     qemus: &[&str],
-    census: &Census,
+    catalog: &Catalog,
     of: impl Fn(&Schema) -> &str,
 ) -> bool {
-    qemus.contains(&name) || census.schemas().iter().any(|schema| of(schema) == name)
+    qemus.contains(&name) || catalog.schemas().iter().any(|schema| of(schema) == name)
 }
 
 /// A filter for each entry of `providers`, because each has results of its own.

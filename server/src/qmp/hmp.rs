@@ -8,7 +8,7 @@
 
 use vmstrobe_core::hmp::{InfoStats, Order};
 use vmstrobe_core::{Filter, Names, Request, RowState, Schema, Target, VcpuRef};
-use vmstrobe_sampler::Census;
+use vmstrobe_sampler::Catalog;
 
 use super::budget::Budget;
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
@@ -40,20 +40,20 @@ pub(super) fn command_line(
     cpu: Option<i64>,
     shared: &Shared,
 ) -> Result<String, Refusal> {
-    let census = &shared.inventory.census();
-    Monitor { census, order: shared.order, budget: &shared.budget }.output(line, cpu)
+    let catalog = &shared.inventory.catalog();
+    Monitor { catalog, order: shared.order, budget: &shared.budget }.output(line, cpu)
 }
 
 /// The objects that can be printed, the order of the output, and the budget for printing.
 struct Monitor<'a> {
-    census: &'a Census,
+    catalog: &'a Catalog,
     order: Order,
     budget: &'a Budget,
 }
 
 impl Monitor<'_> {
     fn output(&self, line: &str, cpu: Option<i64>) -> Result<String, Refusal> {
-        let cpu = current_vcpu(cpu, self.census)?;
+        let cpu = current_vcpu(cpu, self.catalog)?;
         let text = match parse(line) {
             Command::Say(text) => text,
             Command::InfoStats(words) => self.info_stats(&words, cpu),
@@ -63,12 +63,12 @@ impl Monitor<'_> {
 
     /// The text of `info stats`.
     fn info_stats(&self, words: &StatsWords, vcpu: Option<VcpuRef>) -> String {
-        let (StatsWords { target, names, provider }, census) = (words, self.census);
-        if !is_known(target, &TARGETS, census, |schema| schema.target().name()) {
+        let (StatsWords { target, names, provider }, catalog) = (words, self.catalog);
+        if !is_known(target, &TARGETS, catalog, |schema| schema.target().name()) {
             return format!("invalid stats target {target}\n");
         }
         if let Some(provider) = provider
-            && !is_known(provider, &PROVIDERS, census, Schema::provider)
+            && !is_known(provider, &PROVIDERS, catalog, Schema::provider)
         {
             return format!("invalid stats provider {provider}\n");
         }
@@ -87,12 +87,12 @@ impl Monitor<'_> {
 
     fn text_of(&self, filter: &Filter, with_provider: bool) -> Result<String, Refusal> {
         let (pools, order) = (self.budget.pools(), self.order);
-        let mut cost = Cost::of(filter, std::slice::from_ref(filter), self.census);
+        let mut cost = Cost::of(filter, std::slice::from_ref(filter), self.catalog);
         // The text for people is written, then has its line ends replaced, then becomes JSON.
         cost.reply_bytes = cost.reply_bytes.saturating_mul(TEXT_COPIES);
         cost.bytes = cost.bytes.saturating_add(cost.reply_bytes);
-        let mut opened = Opened::new(filter, cost, self.census, pools)?;
-        let snapshot = opened.probe.read().map_err(|error| in_words(&error))?;
+        let mut opened = Opened::new(filter, cost, self.catalog, pools)?;
+        let snapshot = opened.reader.read().map_err(|error| in_words(&error))?;
         // Of what is no more there is nothing to say, as in `query-stats`.
         if snapshot.objects().all(|view| view.state() == RowState::Gone) {
             return Ok(String::new());
@@ -102,8 +102,8 @@ impl Monitor<'_> {
 }
 
 /// The vCPU whose statistics are meant; none if there is none at all and none was asked for.
-fn current_vcpu(cpu: Option<i64>, census: &Census) -> Result<Option<VcpuRef>, Refusal> {
-    let vcpus = census.objects().filter(|object| *object.schema.target() == Target::Vcpu);
+fn current_vcpu(cpu: Option<i64>, catalog: &Catalog) -> Result<Option<VcpuRef>, Refusal> {
+    let vcpus = catalog.objects().filter(|object| *object.schema.target() == Target::Vcpu);
     let Some(cpu) = cpu else {
         let first = vcpus.min_by_key(|vcpu| vcpu.index.unwrap_or(u32::MAX));
         return Ok(first.map(|vcpu| match vcpu.index {

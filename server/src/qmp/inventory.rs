@@ -1,6 +1,6 @@
-//! The census of all objects that can be queried, which a thread keeps up to date.
+//! The catalog of all objects that can be queried, which a thread keeps up to date.
 //!
-//! Invariant: a thread that has read a generation then gets a census at least as new. No request
+//! Invariant: a thread that has read a generation then gets a catalog at least as new. No request
 //! waits for a look.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +10,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
-use vmstrobe_sampler::{Census, Complaints, look_pause};
+use vmstrobe_sampler::{Catalog, ErrorDedup, look_pause};
 
 /// How often to look for objects that came or went, at most.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// The current census of a registry's providers. Dropping it ends its thread.
+/// The current catalog of a registry's providers. Dropping it ends its thread.
 #[derive(Debug)]
 pub(super) struct Inventory {
     registry: Registry,
@@ -26,7 +26,7 @@ pub(super) struct Inventory {
 
 #[derive(Debug)]
 struct Current {
-    census: Mutex<Arc<Census>>,
+    catalog: Mutex<Arc<Catalog>>,
     generation: AtomicU64,
 }
 
@@ -44,16 +44,16 @@ impl Inventory {
         let (stop, stopped) = channel::<()>();
         let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
         let looker = move || {
-            let (mut complaints, mut pause) = (Complaints::default(), LOOK_PERIOD);
+            let (mut complaints, mut pause) = (ErrorDedup::default(), LOOK_PERIOD);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
-                let (census, errors) = look(&registry, order);
+                let (catalog, errors) = look(&registry, order);
                 pause = look_pause(LOOK_PERIOD, begin.elapsed());
-                current.replace(census);
+                current.replace(catalog);
                 complaints.news(&errors).into_iter().for_each(&mut complain);
             }
         };
-        let thread = thread::Builder::new().name("vmstrobe-census".into()).spawn(looker);
+        let thread = thread::Builder::new().name("vmstrobe-catalog".into()).spawn(looker);
         let thread = thread.map_err(|error| {
             Error::caused(ErrorKind::Io, "cannot start the thread that looks for objects", error)
         })?;
@@ -63,19 +63,19 @@ impl Inventory {
 
     /// Looks once.
     pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
-        let census = Mutex::new(Arc::new(look(registry, order).0));
-        let current = Arc::new(Current { census, generation: AtomicU64::new(0) });
+        let catalog = Mutex::new(Arc::new(look(registry, order).0));
+        let current = Arc::new(Current { catalog, generation: AtomicU64::new(0) });
         Self { registry: registry.clone(), current, stop: None, thread: None }
     }
 
-    /// Returns the census of the last look.
-    pub(super) fn census(&self) -> Arc<Census> {
+    /// Returns the catalog of the last look.
+    pub(super) fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.current.lock())
     }
 
-    /// Moves with every change of the census.
+    /// Moves with every change of the catalog.
     pub(super) fn generation(&self) -> u64 {
-        // Acquire pairs with the Release in `replace`; the census itself comes under its lock.
+        // Acquire pairs with the Release in `replace`; the catalog itself comes under its lock.
         self.current.generation.load(Ordering::Acquire)
     }
 
@@ -86,26 +86,26 @@ impl Inventory {
 }
 
 /// In the order of which QEMU's is the reverse, or by number.
-fn look(registry: &Registry, order: Order) -> (Census, Vec<Error>) {
-    let (census, errors) = Census::look(registry);
+fn look(registry: &Registry, order: Order) -> (Catalog, Vec<Error>) {
+    let (catalog, errors) = Catalog::look(registry);
     match order {
-        Order::Schema => (census, errors),
-        Order::Qemu => (census.in_order_of_creation(), errors),
+        Order::Schema => (catalog, errors),
+        Order::Qemu => (catalog.in_order_of_creation(), errors),
     }
 }
 
 impl Current {
-    fn lock(&self) -> MutexGuard<'_, Arc<Census>> {
+    fn lock(&self) -> MutexGuard<'_, Arc<Catalog>> {
         // Replaced in one step: no panic leaves it half changed.
-        self.census.lock().unwrap_or_else(PoisonError::into_inner)
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a census in place of the last, if it is another.
-    fn replace(&self, census: Census) {
-        if self.lock().is_same(&census) {
+    /// Puts a catalog in place of the last, if it is another.
+    fn replace(&self, catalog: Catalog) {
+        if self.lock().is_same(&catalog) {
             return;
         }
-        *self.lock() = Arc::new(census);
+        *self.lock() = Arc::new(catalog);
         self.generation.fetch_add(1, Ordering::Release);
     }
 }

@@ -11,7 +11,7 @@
 use std::error::Error as _;
 
 use vmstrobe_core::{Error, Filter, ObjectView, Order, RowState};
-use vmstrobe_sampler::{Census, Probe};
+use vmstrobe_sampler::{Catalog, OnDemandReader};
 
 use self::cost::Cost;
 use super::budget::{Lease, PATIENCE, Pools, has_spare_descriptors};
@@ -63,7 +63,7 @@ pub(super) struct Query {
 /// An opened filter, with its cost and the leases that it has from the budget.
 #[derive(Debug)]
 pub(super) struct Opened {
-    pub(super) probe: Probe,
+    pub(super) reader: OnDemandReader,
     pub(super) cost: Cost,
     // In this order: nothing is given back before it is closed.
     bytes: Lease,
@@ -102,19 +102,19 @@ impl Queries {
             query.pattern = pattern;
             return Ok(query);
         }
-        let census = shared.inventory.census();
+        let catalog = shared.inventory.catalog();
         let mut members = Members::of_arguments(arguments);
-        let mut filter = filter::stats_filter(&mut members, &census)?;
+        let mut filter = filter::stats_filter(&mut members, &catalog)?;
         members.finish()?;
         if shared.order == Order::Qemu {
             filter::as_in_qemu(&mut filter);
         }
         let parts = filter::parts(&filter);
-        let mut cost = Cost::of(&filter, &parts, &census);
+        let mut cost = Cost::of(&filter, &parts, &catalog);
         cost.bytes += arguments.bytes() + pattern.as_ref().map_or(0, Pattern::bytes);
         self.make_room(cost);
-        let opened = Opened::new(&filter, cost, &census, shared.budget.pools())?;
-        let results = Results::of_filters(opened.probe.layout(), shared.order, &parts);
+        let opened = Opened::new(&filter, cost, &catalog, shared.budget.pools())?;
+        let results = Results::of_filters(opened.reader.layout(), shared.order, &parts);
         let is_short = text.len() <= MAX_KEPT_REQUEST_BYTES;
         let is_kept = is_short && !is_scarce(shared.budget.pools());
         // What is given back at once is not looked for.
@@ -180,7 +180,7 @@ impl Opened {
     pub(super) fn new(
         filter: &Filter,
         cost: Cost,
-        census: &Census,
+        catalog: &Catalog,
         pools: &Pools,
     ) -> Result<Self, Refusal> {
         cost.check()?;
@@ -192,8 +192,8 @@ impl Opened {
             let (max, more) = (pools.sources.max(), cost.sources);
             taken(&format!("queries may have {max} sources open in all, and this one needs {more}"))
         })?;
-        let probe = census.probe(filter).map_err(|error| in_words(&error))?;
-        Ok(Self { probe, cost, bytes, sources })
+        let reader = catalog.reader(filter).map_err(|error| in_words(&error))?;
+        Ok(Self { reader, cost, bytes, sources })
     }
 }
 
@@ -214,7 +214,7 @@ impl Query {
     #[inline]
     pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let (mut is_empty, mut unread, results) = (true, None, &self.results);
-        let snapshot = self.opened.probe.read().map_err(|error| in_words(&error))?;
+        let snapshot = self.opened.reader.read().map_err(|error| in_words(&error))?;
         out.push(b'[');
         for part in results.parts() {
             for (view, text) in results.of(part, snapshot) {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Order, Schema, Target};
-use vmstrobe_sampler::Census;
+use vmstrobe_sampler::Catalog;
 
 use super::filter;
 use super::members::Members;
@@ -31,14 +31,14 @@ pub(super) fn write_schemas(
     room: &mut Room,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    let census = shared.inventory.census();
+    let catalog = shared.inventory.catalog();
     let mut members = Members::of_arguments(arguments);
     let provider = members.optional_string("provider")?;
-    let provider = provider.map(|name| filter::provider(name, &census)).transpose()?;
+    let provider = provider.map(|name| filter::provider(name, &catalog)).transpose()?;
     members.finish()?;
     let wanted = |schema: &&Arc<Schema>| provider.is_none_or(|name| name == schema.provider());
     let mut schemas: Vec<&Schema> =
-        distinct(&census).into_iter().filter(wanted).map(|s| &**s).collect();
+        distinct(&catalog).into_iter().filter(wanted).map(|s| &**s).collect();
     let bytes = schemas.iter().map(|schema| bytes_max(schema)).fold(0, usize::saturating_add);
     if bytes > MAX_REPLY_BYTES {
         let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
@@ -68,9 +68,9 @@ fn bytes_max(schema: &Schema) -> usize {
 }
 
 /// A provider may stand in the registry more than once, with the same schemas.
-fn distinct(census: &Census) -> Vec<&Arc<Schema>> {
+fn distinct(catalog: &Catalog) -> Vec<&Arc<Schema>> {
     let mut schemas: Vec<&Arc<Schema>> = Vec::new();
-    for schema in census.schemas() {
+    for schema in catalog.schemas() {
         if !schemas.contains(&schema) {
             schemas.push(schema);
         }

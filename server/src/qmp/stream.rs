@@ -71,8 +71,8 @@ impl Streams {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let mut members = Members::of_arguments(arguments);
-        let census = shared.inventory.census();
-        let filter = filter::stats_filter(&mut members, &census)?;
+        let catalog = shared.inventory.catalog();
+        let filter = filter::stats_filter(&mut members, &catalog)?;
         let rate_hz =
             bounded(&mut members, "rate", "Hz", MAX_HZ)?.ok_or_else(|| missing("rate"))?;
         let batch = bounded(&mut members, "batch", "samples", MAX_BATCH_SAMPLES)?;
@@ -83,7 +83,7 @@ impl Streams {
         }
         // Both are within their limits, which are far below those of the types.
         let ask = Ask { filter, rate_hz: rate_hz as u32, batch: batch as usize };
-        let mut cost = Cost::of(&ask.filter, std::slice::from_ref(&ask.filter), &census);
+        let mut cost = Cost::of(&ask.filter, std::slice::from_ref(&ask.filter), &catalog);
         cost.bytes += arguments.bytes();
         cost.check()?;
         let seat = Seat::take(&ask, &cost, shared)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use vmstrobe_core::{Error, Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
-use vmstrobe_providers::{HandedOver, KernelFrame, Reaper, Tables};
+use vmstrobe_providers::{FdClient, KernelFrame, Reaper, Tables};
 
 use super::judge::{Counts, Judge};
 use super::sampler::{ROWS, Sampler};
@@ -112,7 +112,7 @@ fn sample(path: &Path) -> io::Result<()> {
 
 /// Reads what is lent there, as rows of a table, until it is gone.
 fn borrow(path: &Path, deadline: Instant) -> io::Result<()> {
-    let handed_over = HandedOver::connect(path, Reaper::new().map_err(told)?).map_err(told)?;
+    let handed_over = FdClient::connect(path, Reaper::new().map_err(told)?).map_err(told)?;
     let [_, tables] = &handed_over.providers()[..] else { return Err(late()) };
     let objects = tables.objects().map_err(told)?;
     let mut source = opened(&**tables, &objects)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Mask, Provider, ReadPlan, RowState, Rows, Source, Target};
 use vmstrobe_guest::{Exits, KnownGuest};
-use vmstrobe_providers::{Bpf, BpfMode, HandOver, OwnKvm};
+use vmstrobe_providers::{Bpf, BpfMode, FdServer, OwnKvm};
 
 /// Rows of a frame: one source of a table's reader, and copied in some 20 ns.
 pub const ROWS: usize = 8;
@@ -66,8 +66,8 @@ impl Sampler {
     /// # Panics
     ///
     /// If it cannot listen there.
-    pub fn lend(&self, path: &Path) -> HandOver {
-        let hand_over = HandOver::listen(path).expect("the place is free");
+    pub fn lend(&self, path: &Path) -> FdServer {
+        let hand_over = FdServer::listen(path).expect("the place is free");
         hand_over.offer(Arc::new(self.bpf.clone())).expect("frames may be lent");
         hand_over
     }

@@ -34,7 +34,7 @@ fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     let kvm = own_kvm_by(bpf.clone(), "farm", vm.vm(), vm.vcpus());
     let mut rig = rig(kvm, &["vcpu"], Fanout::Inline);
     by_hand(&mut rig.sampler, WARM_UP);
-    assert_eq!(rig.sampler.health().counts().swept_rows, VCPUS as u64);
+    assert_eq!(rig.sampler.health().counts().bulk_rows, VCPUS as u64);
     (farm, rig)
 }
 
@@ -80,7 +80,7 @@ fn kernel_side_nothing_is_allocated_audits_included() {
     show(&format!("{TICKS} BPF reads of {VCPUS} objects: {counted:?}, {preads:?} preads"));
     assert_eq!(counted, Counted::default());
     let counts = sampler.health().counts();
-    assert_eq!((counts.swept_rows, counts.fallback_ticks, counts.unread_rows), (128, 0, 0));
+    assert_eq!((counts.bulk_rows, counts.fallback_ticks, counts.unread_rows), (128, 0, 0));
     assert!(took > Duration::from_secs(2), "too quick for two audits: {took:?}");
     if let Some(preads) = preads {
         let audits_max = took.as_secs() + 1;
@@ -123,7 +123,7 @@ fn given_up_in_the_middle_nothing_is_allocated() {
     show(&format!("{TICKS} ticks, {} by pread in the end: {counted:?}", counts.fallback_ticks));
     assert_eq!(counted, Counted::default());
     assert!(matches!(bpf.status(), BpfStatus::GivenUp(_)), "{:?}", bpf.status());
-    assert_eq!((counts.swept_rows, counts.unread_rows), (0, 0));
+    assert_eq!((counts.bulk_rows, counts.unread_rows), (0, 0));
     // Some ms pass until it is given up.
     let fallback = counts.fallback_ticks;
     assert!((TICKS / 4..=TICKS / 2).contains(&fallback), "{fallback} ticks");

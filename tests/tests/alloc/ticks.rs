@@ -232,11 +232,11 @@ fn changes_cost_the_tick_nothing() {
             if !kvm.remove_vcpu(vcpu.id()) {
                 kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
             }
-            let (sweep, errors) = roster.refresh();
+            let (sources, errors) = roster.refresh();
             assert!(errors.is_empty(), "{errors:?}");
-            let sweep = sweep.expect("there is a change");
-            let rows = sweep.layout().rows();
-            control.replace(sweep).expect("the sampler ticks");
+            let sources = sources.expect("there is a change");
+            let rows = sources.layout().rows();
+            control.replace(sources).expect("the sampler ticks");
             let subscriber = control.subscribe(8).expect("there is room");
             let taken = || control.latest().load().layout().rows() == rows;
             wait_for("the change is taken", Duration::from_secs(20), taken);

@@ -103,7 +103,7 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_go_on() {
         rig(kvm.clone(), &["vcpu", "vm"], Fanout::Inline);
     let mut tick = || {
         assert_eq!(sampler.tick(), Tick::Published);
-        (states(&control.latest().load_full()), sampler.health().counts().swept_rows)
+        (states(&control.latest().load_full()), sampler.health().counts().bulk_rows)
     };
     const GOOD: RowState = RowState::Good;
     assert_eq!(tick(), (vec![GOOD; 4], 4));
@@ -113,18 +113,18 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_go_on() {
     assert_eq!(tick().0, [GOOD; 4]);
     assert_eq!(kvm.objects().expect("it lives").len(), 3);
     assert_eq!(tick(), (vec![GOOD, GOOD, RowState::Gone, GOOD], 4));
-    let (sweep, errors) = roster.refresh();
+    let (sources, errors) = roster.refresh();
     assert!(errors.is_empty(), "{errors:?}");
-    control.replace(sweep.expect("there is a change")).expect("it ticks");
+    control.replace(sources.expect("there is a change")).expect("it ticks");
     assert_eq!(tick(), (vec![GOOD; 3], 3));
 
     // One that comes is read with the others, also one that has a stats fd.
     vmm.tell("vcpu 5", (1, 3));
     vmm.tell("stats 5", (1, 3));
     wait_for("it has that", LIMIT, || stats_fds(vmm.pid()) == 1);
-    let (sweep, errors) = roster.refresh();
+    let (sources, errors) = roster.refresh();
     assert!(errors.is_empty(), "{errors:?}");
-    control.replace(sweep.expect("there is a change")).expect("it ticks");
+    control.replace(sources.expect("there is a change")).expect("it ticks");
     assert_eq!(tick(), (vec![GOOD; 4], 4));
     assert_eq!(kvm.warnings().len(), 0);
 }
@@ -145,14 +145,14 @@ fn a_vcpu_that_is_plugged_is_read_with_the_others() {
     let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
     let watch = watch.expect("a thread can be had");
     let mut latest = control.latest();
-    let mut swept = || {
+    let mut bulk = || {
         let newest = latest.load();
         newest.tick() > 0 && states(newest).iter().all(|state| *state == RowState::Good) && {
             // With its health, which is read otherwise.
-            health(newest, "swept_rows") + 1 == newest.layout().rows() as u64
+            health(newest, "bulk_rows") + 1 == newest.layout().rows() as u64
         }
     };
-    wait_for("the one vCPU is read", LIMIT, &mut swept);
+    wait_for("the one vCPU is read", LIMIT, &mut bulk);
     let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
     let free = crate::list(&slots).iter().find(|slot| slot.get("qom-path").is_none());
     let free = free.expect("one is free");
@@ -161,7 +161,7 @@ fn a_vcpu_that_is_plugged_is_read_with_the_others() {
     qemu.execute("device_add", device);
     let mut latest = control.latest();
     wait_for("the second vCPU is there", LIMIT, || latest.load().layout().rows() == 3);
-    wait_for("both are read", LIMIT, &mut swept);
+    wait_for("both are read", LIMIT, &mut bulk);
     drop(watch);
     let counts = running.stop().expect("it ran").health().counts();
     assert_eq!((counts.unread_rows, counts.fallback_ticks), (0, 0), "{counts:?}");

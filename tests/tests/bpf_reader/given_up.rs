@@ -34,7 +34,7 @@ fn the_next_tick_is_preads() {
         let newest = control.latest().load_full();
         assert!(newest.objects().all(|view| view.state() == RowState::Good), "{newest:?}");
         let counts = sampler.health().counts();
-        (counts.swept_rows, counts.fallback_ticks)
+        (counts.bulk_rows, counts.fallback_ticks)
     };
     // With the VM's own row.
     for _ in 0..3 {
@@ -52,7 +52,7 @@ fn the_next_tick_is_preads() {
     let Rig { mut sampler, .. } = rig(kvm, &filters, Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
     let counts = sampler.health().counts();
-    assert_eq!((counts.rows, counts.swept_rows, counts.fallback_ticks), (VCPUS + 1, 0, 0));
+    assert_eq!((counts.rows, counts.bulk_rows, counts.fallback_ticks), (VCPUS + 1, 0, 0));
 }
 
 /// At 1 kHz, over vCPUs that run, with the roster watched.
@@ -76,7 +76,7 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     let running = running.expect("a thread can be had");
     let mut latest = control.latest();
     wait_for("it samples", LIMIT, || latest.load().tick() > 400);
-    let swept = latest.load().tick();
+    let bulk = latest.load().tick();
     bpf.give_up(WHY);
     let fallback = latest.load().tick() + 2;
     wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
@@ -91,9 +91,9 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
 
     let samples: Vec<_> = std::iter::from_fn(|| subscriber.try_recv()).collect();
     assert_eq!(subscriber.lost_samples(), 0);
-    check_samples(&samples, swept, fallback);
+    check_samples(&samples, bulk, fallback);
     let counts = sampler.health().counts();
-    assert_eq!((counts.unread_rows, counts.rows, counts.swept_rows), (0, VCPUS + 1, 0));
+    assert_eq!((counts.unread_rows, counts.rows, counts.bulk_rows), (0, VCPUS + 1, 0));
     show(&format!(
         "given up at 1 kHz: {} samples, of them {} by pread, none lost; said: {complaint}",
         samples.len(),
@@ -102,7 +102,7 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
 }
 
 /// All rows are good, all that grows grows, and each tick was read as it was to be.
-fn check_samples(samples: &[Arc<Snapshot>], swept: u64, fallback: u64) {
+fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
     let moved = AtomicUsize::new(0);
     for pair in samples.windows(2) {
         let [before, now] = [&pair[0], &pair[1]];
@@ -110,12 +110,12 @@ fn check_samples(samples: &[Arc<Snapshot>], swept: u64, fallback: u64) {
             assert_eq!(now.state(), RowState::Good, "{}", now.object().path);
             moved.fetch_add(grown(before, now), SeqCst);
         }
-        let [rows, was] = [now, before].map(|sample| health(sample, "swept_rows"));
+        let [rows, was] = [now, before].map(|sample| health(sample, "bulk_rows"));
         let fallbacks = [before, now].map(|sample| health(sample, "fallback_ticks"));
         // What a sample shows is how things stood behind the one before it.
         let tick = before.tick();
         let by_pread = fallbacks[1] - fallbacks[0];
-        if tick <= swept {
+        if tick <= bulk {
             assert_eq!((rows, by_pread), (VCPUS, 0), "tick {tick}");
         } else if tick >= fallback {
             assert_eq!((rows, by_pread), (0, 1), "tick {tick}");

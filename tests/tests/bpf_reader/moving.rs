@@ -82,7 +82,7 @@ impl Pair {
             }
         }
         self.seen.words += self.before.len() as u64;
-        assert!(self.in_kernel.is_swept() && !self.by_pread.is_swept(), "{}", self.what);
+        assert!(self.in_kernel.is_bulk() && !self.by_pread.is_bulk(), "{}", self.what);
     }
 }
 

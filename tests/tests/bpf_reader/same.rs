@@ -52,16 +52,16 @@ fn it_is_read_in_one_call() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
-    let qemu = older_qemu("swept", 3, true);
+    let qemu = older_qemu("bulk", 3, true);
     let Rig { mut sampler, control, .. } =
         rig(borrowed(qemu.pid()), &["vcpu", "vm"], Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
     let newest = control.latest().load_full();
     let paths: Vec<_> = newest.objects().map(|view| view.object().path.to_string()).collect();
-    assert_eq!(paths, ["/vm/swept", "/vm/swept/vcpu[0]", "/vm/swept/vcpu[1]", "/vm/swept/vcpu[2]"]);
+    assert_eq!(paths, ["/vm/bulk", "/vm/bulk/vcpu[0]", "/vm/bulk/vcpu[1]", "/vm/bulk/vcpu[2]"]);
     assert!(newest.objects().all(|view| view.state() == RowState::Good), "{newest:?}");
     let counts = sampler.health().counts();
-    assert_eq!((counts.rows, counts.swept_rows), (4, 4));
+    assert_eq!((counts.rows, counts.bulk_rows), (4, 4));
 }
 
 #[test]

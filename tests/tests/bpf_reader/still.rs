@@ -54,12 +54,12 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
         let plan = plan(&vcpus[0].schema, wanted);
         let mut by_pread = Reader::open(&theirs, &objects_of(&theirs, &Target::Vcpu), &plan);
         let mut in_kernel = Reader::open(&ours, &vcpus, &plan);
-        assert_eq!((in_kernel.sources.len(), by_pread.is_swept()), (1, false));
+        assert_eq!((in_kernel.sources.len(), by_pread.is_bulk()), (1, false));
         let rows = read_both(&plan, &mut in_kernel, &mut by_pread);
         // Else any row would do for any other, and none for all.
         let nonzero = rows.clone().flatten().filter(|word| **word != 0).count();
         let distinct = rows.collect::<BTreeSet<_>>().len();
-        assert!(in_kernel.is_swept(), "{name} was read by pread");
+        assert!(in_kernel.is_bulk(), "{name} was read by pread");
         show(&format!(
             "{name} of {} vCPUs at rest: {} words as pread has them, {nonzero} not 0, {distinct} \
              different rows",
@@ -98,7 +98,7 @@ fn vms_read_the_same_to_the_word() {
             words += row.len();
             nonzero += row.iter().filter(|word| **word != 0).count();
         }
-        assert!(in_kernel.is_swept() && !by_pread.is_swept());
+        assert!(in_kernel.is_bulk() && !by_pread.is_bulk());
     }
     show(&format!(
         "{} VMs at rest: {words} words as pread has them, {nonzero} not 0",
@@ -121,7 +121,7 @@ fn a_vm_of_a_thousand_vcpus_reads_the_same_to_the_word() {
     let mut in_kernel = Reader::open(&*ours, &vcpus, &plan);
     let mut by_pread = Reader::open(&*theirs, &objects_of(&*theirs, &Target::Vcpu), &plan);
     let rows = read_both(&plan, &mut in_kernel, &mut by_pread).count();
-    assert!(in_kernel.is_swept() && !by_pread.is_swept());
+    assert!(in_kernel.is_bulk() && !by_pread.is_bulk());
     show(&format!(
         "{} words of {rows} vCPUs that never ran, as pread has them",
         by_pread.words.len()

@@ -85,7 +85,7 @@ fn no_vcpu_thread_is_woken() {
     for _ in 0..2000 {
         assert_eq!(sampler.tick(), Tick::Published);
     }
-    assert_eq!(sampler.health().counts().swept_rows, 3);
+    assert_eq!(sampler.health().counts().bulk_rows, 3);
     assert_eq!(switches(&qemu, &threads), before);
     // The check sees a thread that is woken.
     qemu.execute("cont", Json::Null);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vmstrobe_providers::{CryptoOp, CryptoServices, Cryptodev, HandOver, TableConfig, TableWriter};
+use vmstrobe_providers::{CryptoOp, CryptoServices, Cryptodev, FdServer, TableConfig, TableWriter};
 use vmstrobe_tests::command::{RUN_LIMIT, spawn};
 
 use super::same::list;
@@ -32,7 +32,7 @@ fn the_end_of_what_is_sampled_ends_a_run() {
     let cryptodev = Cryptodev::new().expect("there is memory");
     let device = cryptodev.device("c0", CryptoServices::Symmetric).expect("there is room");
     assert!(device.account(CryptoOp::SymEncrypt, 512));
-    let hand_over = HandOver::listen(&socket).expect("it is ours");
+    let hand_over = FdServer::listen(&socket).expect("it is ours");
     hand_over.offer(Arc::new(cryptodev.table().clone())).expect("it can be lent");
     let shown = socket.to_str().expect("the path is text");
     let named = format!("the process behind {shown} has ended");

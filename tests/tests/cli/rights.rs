@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::CapabilitySet;
 use serde_json::json;
 use tempfile::TempDir;
-use vmstrobe_providers::{HandOver, TableWriter};
+use vmstrobe_providers::{FdServer, TableWriter};
 use vmstrobe_tests::command::spawn;
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
@@ -35,7 +35,7 @@ const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SE
 struct Sources {
     directory: TempDir,
     qemu: Qemu,
-    _hand_over: HandOver,
+    _hand_over: FdServer,
 }
 
 impl Sources {
@@ -45,7 +45,7 @@ impl Sources {
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let extra = ["-qmp", &qmp];
         let qemu = Qemu::start(&Config { name: "rights", paused: true, extra: &extra, vcpus: 3 });
-        let hand_over = HandOver::listen(&directory.path().join("lent")).expect("it is ours");
+        let hand_over = FdServer::listen(&directory.path().join("lent")).expect("it is ours");
         let table = TableWriter::new("rights").expect("there is memory");
         hand_over.offer(Arc::new(table)).expect("it can be lent");
         Self { directory, qemu, _hand_over: hand_over }

@@ -126,8 +126,8 @@ fn of_the_demo_it_is_the_same_by_both_ways() {
         let read = &report["read"];
         show(&format!("sched of the demo, --bpf {bpf}: {read}"));
         let by_proc = read["method"] == "proc" && read["reason"].is_string();
-        let swept = read["method"] == "bpf" && read["bpf_objects"] == 4;
-        assert!(by_proc || swept && bpf == "auto", "{read}");
+        let bulk = read["method"] == "bpf" && read["bpf_objects"] == 4;
+        assert!(by_proc || bulk && bpf == "auto", "{read}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use vmstrobe_core::Target;
-use vmstrobe_providers::{HandOver, TableConfig, TableObject, TableSchema, TableWriter};
+use vmstrobe_providers::{FdServer, TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_tests::command::{example, spawn};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::require::require_kvm;
@@ -165,7 +165,7 @@ fn what_is_handed_over_is_read() {
     let path = directory.path().join("xyz.sock");
     let table = TableWriter::new("xyz").expect("there is memory");
     let _queues = queues(&table, &[7]);
-    let hand_over = HandOver::listen(&path).expect("it is ours");
+    let hand_over = FdServer::listen(&path).expect("it is ours");
     hand_over.offer(Arc::new(table)).expect("it can be lent");
     let path = path.to_str().expect("the path is text");
     let output = vmstrobe(&["query", "--from-socket", path, "--json"]);
@@ -183,7 +183,7 @@ fn one_path_of_two_sources_is_told_apart() {
         let table = TableWriter::new("xyz").expect("there is memory");
         let queues = queues(&table, &[count]);
         let path = directory.path().join(name);
-        let hand_over = HandOver::listen(&path).expect("it is ours");
+        let hand_over = FdServer::listen(&path).expect("it is ours");
         hand_over.offer(Arc::new(table)).expect("it can be lent");
         (hand_over, queues, path.to_str().expect("the path is text").to_owned())
     };

@@ -52,9 +52,9 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     add(&kvm, &vcpus[1]);
     assert_eq!(states(&tick()), [RowState::Good, RowState::Gone, RowState::Good]);
     add(&kvm, &vcpus[3]);
-    let (sweep, errors) = roster.refresh();
+    let (sources, errors) = roster.refresh();
     assert!(errors.is_empty(), "{errors:?}");
-    control.replace(sweep.expect("there is a change")).expect("it ticks");
+    control.replace(sources.expect("there is a change")).expect("it ticks");
 
     let after = tick();
     assert_eq!(states(&after), [RowState::Good; 4]);

@@ -7,7 +7,7 @@ use vmstrobe_core::{Provider, RowState, Target};
 
 use super::*;
 use crate::handover::tests::{Guest, Place, connect, opened, paths, providers, table};
-use crate::handover::{HandedOver, Loan, MAX_PATH_BYTES};
+use crate::handover::{ExportedFd, FdClient, MAX_PATH_BYTES};
 use crate::tests::{has_link, open_all, soon, states, tick};
 use crate::{Reaper, TableConfig, TableWriter};
 
@@ -33,8 +33,8 @@ impl Asked {
     }
 }
 
-impl Lendable for Asked {
-    fn loans(&self) -> Result<Vec<Loan>> {
+impl ExportFds for Asked {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
         self.count.fetch_add(1, Ordering::Relaxed);
         if self.fails.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Io, "no fd left"));
@@ -53,7 +53,7 @@ fn stats_fds_and_a_table_arrive_as_their_owner_calls_them() {
     let qom = "/machine/unattached/device[1]";
     guest.kvm.add_vcpu_as(1, qom, guest.vcpus[1].fd()).unwrap();
     let (table, _object) = table("xyz", "/xyz/queue[0]");
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
 
@@ -79,7 +79,7 @@ fn stats_fds_and_a_table_arrive_as_their_owner_calls_them() {
 fn what_comes_and_goes_later_is_noticed() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
     let [kvm, tables] = providers(&handed_over);
     assert_eq!((paths(&kvm).len(), paths(&tables).len()), (0, 0));
@@ -124,11 +124,11 @@ fn with_the_lender_everything_is_gone() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     let place = Place::new();
     let (table, _object) = table("xyz", "/a");
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
     let (reaper, closed) = Reaper::held();
-    let handed_over = HandedOver::connect(&place.socket(), reaper).unwrap();
+    let handed_over = FdClient::connect(&place.socket(), reaper).unwrap();
     let [kvm, tables] = providers(&handed_over);
     let (vcpu, mut vcpus) = opened(&kvm, &Target::Vcpu);
     let (queue, mut queues) = opened(&tables, &Target::from_name("queue"));
@@ -154,7 +154,7 @@ fn with_the_lender_everything_is_gone() {
 fn a_connection_lasts_as_long_as_a_row() {
     let (table, _object) = table("xyz", "/a");
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let asked = Asked::new(&table);
     hand_over.offer(asked.clone()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
@@ -178,7 +178,7 @@ fn a_connection_lasts_as_long_as_a_row() {
 fn whoever_comes_after_another_gets_everything() {
     let (table, _object) = table("xyz", "/a");
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
     for _ in 0..20 {
         assert_eq!(paths(&providers(&connect(&place.socket()).unwrap())[1]), ["/a"]);
@@ -193,7 +193,7 @@ fn nothing_is_kept_open_for_nobody() {
     let vcpu = guest.vm.vcpu(195).unwrap();
     guest.kvm.add_vcpu_here(195, None, vcpu.fd()).unwrap();
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     assert_eq!(paths(&providers(&connect(&place.socket()).unwrap())[0]).len(), 2);
     let link = "anon_inode:kvm-vcpu-stats:195";
@@ -207,7 +207,7 @@ fn nothing_is_kept_open_for_nobody() {
 fn a_vcpu_that_is_removed_is_gone_from_rows_without_a_provider() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let (vcpu, mut vcpus) =
         opened(&providers(&connect(&place.socket()).unwrap())[0], &Target::Vcpu);
@@ -225,7 +225,7 @@ fn a_vcpu_that_is_removed_is_gone_from_rows_without_a_provider() {
 fn an_owner_that_cannot_answer_for_once_has_lost_nothing() {
     let (table, _object) = table("xyz", "/a");
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let asked = Asked::new(&table);
     hand_over.offer(asked.clone()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
@@ -246,7 +246,7 @@ fn objects_of_one_path_are_told_apart() {
         return;
     };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(first.kvm.clone()).unwrap();
     hand_over.offer(first.kvm.clone()).unwrap();
     hand_over.offer(second.kvm.clone()).unwrap();
@@ -262,7 +262,7 @@ fn whatever_a_path_is_it_arrives_harmless() {
     let name = format!("a\x1b[2J\n{}", "x".repeat(1000));
     let Some(guest) = Guest::with_all(&name, 2) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
     let paths = paths(&providers(&handed_over)[0]);
@@ -274,7 +274,7 @@ fn whatever_a_path_is_it_arrives_harmless() {
 #[test]
 fn what_is_not_to_be_lent_is_said_at_once() {
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let in_memory = Path::new("/dev/shm");
     if in_memory.is_dir() {
         let file = in_memory.join(format!("vmstrobe-handover-{}", std::process::id()));

@@ -17,7 +17,7 @@ use rustix::net::{
 use vmstrobe_core::{RowState, Target};
 
 use super::*;
-use crate::handover::HandedOver;
+use crate::handover::FdClient;
 use crate::handover::tests::{Guest, Place, connect, opened, providers, table, told};
 use crate::kvm_get_stats_fd;
 use crate::tests::{soon, states, tick};
@@ -60,7 +60,7 @@ fn play(socket: &OwnedFd, script: &Script<'_>) {
 }
 
 /// Connects to a lender with that script; returns the result, and the time that it took.
-fn outcome(script: &Script<'_>) -> (Result<HandedOver>, Duration) {
+fn outcome(script: &Script<'_>) -> (Result<FdClient>, Duration) {
     let place = Place::new();
     let socket = listening(&place.socket());
     thread::scope(|scope| {

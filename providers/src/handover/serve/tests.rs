@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::handover::packet::receive;
 use crate::handover::socket::connected;
 use crate::handover::tests::{self, Guest, Place, connect, paths, providers, table, told};
-use crate::handover::{CONNECT_LIMIT, HandOver, Lendable};
+use crate::handover::{CONNECT_LIMIT, ExportFds, FdServer};
 use crate::tests::soon;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ fn is_cut_off(socket: &OwnedFd, limit: Duration) -> bool {
 fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
     let Some(guest) = Guest::with_all("web", 64) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let dead: Vec<_> = (1..MAX_BORROWERS).map(|_| raw(&place.socket())).collect();
     thread::sleep(Duration::from_millis(100));
@@ -72,7 +72,7 @@ fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
 fn who_reads_slowly_gets_everything() {
     let Some(guest) = Guest::with_all("web", 40) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let slow = raw(&place.socket());
     let mut texts = Vec::new();
@@ -91,7 +91,7 @@ fn who_reads_slowly_gets_everything() {
 fn more_than_may_be_are_told_so() {
     let (table, _object) = table("xyz", "/a");
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
     let mut all: Vec<_> = (0..MAX_BORROWERS).map(|_| connect(&place.socket()).unwrap()).collect();
     for _ in 0..3 {
@@ -108,7 +108,7 @@ fn more_than_may_be_are_told_so() {
 fn a_thousand_who_come_and_go_do_no_harm() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     let handed_over = connect(&place.socket()).unwrap();
     let kept: Vec<_> = (0..1000)
@@ -128,7 +128,7 @@ fn a_thousand_who_come_and_go_do_no_harm() {
 fn what_borrowers_say_is_not_heard() {
     let (table, _object) = table("xyz", "/a");
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
     let socket = raw(&place.socket());
     let texts: Vec<_> = (0..3).map(|_| next(&socket)).collect();
@@ -146,17 +146,17 @@ fn what_borrowers_say_is_not_heard() {
 #[derive(Debug, Default)]
 struct Shelf(Mutex<Vec<(u64, TableWriter)>>);
 
-impl Lendable for Shelf {
-    fn loans(&self) -> Result<Vec<Loan>> {
+impl ExportFds for Shelf {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
         let tables = self.0.lock().unwrap();
-        tables.iter().map(|(key, table)| Ok(Loan::table(*key, table.descriptor()?))).collect()
+        tables.iter().map(|(key, table)| Ok(ExportedFd::table(*key, table.descriptor()?))).collect()
     }
 }
 
 #[test]
 fn tables_over_the_limit_wait_until_another_is_lent_no_more() {
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let shelves = [Arc::new(Shelf::default()), Arc::new(Shelf::default())];
     let put = |shelf: usize, key| {
         let table = TableWriter::new("xyz").unwrap();

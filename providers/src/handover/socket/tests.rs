@@ -6,13 +6,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::handover::HandOver;
+use crate::handover::FdServer;
 use crate::handover::tests::{Place, connect};
 
 #[test]
 fn the_socket_is_its_users_alone_and_goes_with_him() {
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.socket()).unwrap();
+    let hand_over = FdServer::listen(&place.socket()).unwrap();
     let file = fs::symlink_metadata(place.socket()).unwrap();
     assert!(file.file_type().is_socket());
     assert_eq!(file.permissions().mode() & 0o777, 0o600);
@@ -24,15 +24,15 @@ fn the_socket_is_its_users_alone_and_goes_with_him() {
 #[test]
 fn a_live_socket_is_never_taken() {
     let place = Place::new();
-    let first = HandOver::listen(&place.socket()).unwrap();
-    let error = HandOver::listen(&place.socket()).unwrap_err();
+    let first = FdServer::listen(&place.socket()).unwrap();
+    let error = FdServer::listen(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(error.to_string().contains("already: give another path"), "{error}");
     connect(&place.socket()).unwrap();
     drop(first);
     // Of another kind, it is somebody's too.
     let _listener = UnixListener::bind(place.socket()).unwrap();
-    let error = HandOver::listen(&place.socket()).unwrap_err();
+    let error = FdServer::listen(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     let error = connect(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Malformed);
@@ -46,9 +46,9 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
     let error = connect(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().contains("nobody hands anything over at"), "{error}");
-    drop(HandOver::listen(&place.socket()).unwrap());
+    drop(FdServer::listen(&place.socket()).unwrap());
     fs::write(place.socket(), "precious").unwrap();
-    let error = HandOver::listen(&place.socket()).unwrap_err();
+    let error = FdServer::listen(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(fs::read_to_string(place.socket()).unwrap(), "precious");
     assert_eq!(connect(&place.socket()).unwrap_err().kind(), ErrorKind::NotFound);
@@ -58,11 +58,11 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
 fn a_path_that_cannot_be_is_said_to_be_none() {
     let place = Place::new();
     let nowhere = place.0.join("no/where");
-    let error = HandOver::listen(&nowhere).unwrap_err();
+    let error = FdServer::listen(&nowhere).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let error = connect(&nowhere).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let long = place.0.join("x".repeat(200));
-    assert_eq!(HandOver::listen(&long).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(FdServer::listen(&long).unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(connect(&long).unwrap_err().kind(), ErrorKind::TooLarge);
 }

@@ -14,9 +14,9 @@ use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Object, Result, Schema, Target};
 
 use super::names::VcpuNames;
-use super::wanted::{Wanted, Which, leave_passing, wanted};
+use super::wanted::{Wanted, Which, drop_transient, wanted};
 use crate::budget::{FdBudget, FdSeat};
-use crate::fd::{FdKind, KvmFd, Lender, Opener};
+use crate::fd::{FdKind, FdOwner, KvmFd, Opener};
 use crate::host::{Care, Host, KvmLink};
 use crate::kvm::Opened;
 use crate::kvm::scan::{self, Place};
@@ -28,7 +28,7 @@ use crate::refusal::Step;
 /// The key of an object that has not been given one yet.
 const NO_KEY: u64 = u64::MAX;
 
-/// The parts of [`Borrowed`](crate::Borrowed) that are needed to borrow.
+/// The parts of [`AttachedKvm`](crate::AttachedKvm) that are needed to borrow.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Borrower<'a> {
     pub(super) opener: &'a Opener,
@@ -113,7 +113,7 @@ impl Attached {
     /// Leaves out the fds that these processes have open for a moment only.
     pub(super) fn settle(all: &[&Self], wanted: &mut [Vec<Wanted>], by: &Borrower<'_>) {
         let is_known = |at: usize, place| all[at].has(place);
-        leave_passing(wanted, is_known, thread::sleep, |at| {
+        drop_transient(wanted, is_known, thread::sleep, |at| {
             let care = Care { makers: false, ..Care::FULL };
             let seen = by.host.look(all[at].process.pid(), care);
             let kvm = seen.map(|seen| seen.kvm).unwrap_or_default();
@@ -151,7 +151,7 @@ impl Attached {
         let mut new = Vec::new();
         for wanted in &wanted {
             let mut kept = known.remove(&wanted.place);
-            kept.take_if(|opened| !self.calls_it_so(opened, wanted));
+            kept.take_if(|opened| !self.has_same_name(opened, wanted));
             match kept {
                 Some(opened) => self.lent.push((wanted.place, opened)),
                 None => new.push(wanted),
@@ -208,7 +208,7 @@ impl Attached {
     ) -> Result<Opened> {
         let alive = Arc::clone(self.process.alive());
         let (_watch, _seat) = (Arc::clone(by.watch) as _, seat.map(Arc::new));
-        let lender = Some(Lender { alive, _watch, _seat });
+        let lender = Some(FdOwner { alive, _watch, _seat });
         let target = if vcpu_id(wanted.place.1).is_some() { Target::Vcpu } else { Target::Vm };
         let fd = match schema {
             Some(schema) => by.opener.open_plain(fd, schema, lender),
@@ -244,7 +244,7 @@ impl Attached {
         }
     }
 
-    fn calls_it_so(&self, opened: &Opened, wanted: &Wanted) -> bool {
+    fn has_same_name(&self, opened: &Opened, wanted: &Wanted) -> bool {
         let Object { path: now, index, .. } = &opened.object;
         self.called(&opened.fd, wanted) == (now.clone(), *index)
     }

@@ -6,10 +6,10 @@ use crate::budget::FdBudget;
 use crate::host::Host;
 use crate::kvm::bpf::{Bpf, BpfMode};
 
-/// The options with which [`Borrowed`](crate::Borrowed) attaches.
+/// The options with which [`AttachedKvm`](crate::AttachedKvm) attaches.
 ///
 /// ```
-/// use vmstrobe_providers::{AttachOptions, Borrowed, FdBudget, Host, Reaper};
+/// use vmstrobe_providers::{AttachOptions, AttachedKvm, FdBudget, Host, Reaper};
 /// // Several providers that look at the same host, and none of which may take all descriptors.
 /// let (host, budget) = (Host::default(), FdBudget::shared());
 /// let options = || {
@@ -17,7 +17,7 @@ use crate::kvm::bpf::{Bpf, BpfMode};
 ///     AttachOptions { host, budget, ..AttachOptions::default() }
 /// };
 /// let reaper = Reaper::new()?;
-/// let both = [(); 2].map(|()| Borrowed::with_options(reaper.clone(), options()));
+/// let both = [(); 2].map(|()| AttachedKvm::with_options(reaper.clone(), options()));
 /// # both.into_iter().collect::<Result<Vec<_>, _>>()?;
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```

@@ -15,7 +15,7 @@ use vmstrobe_guest::{Irqchip, Vm};
 
 use super::*;
 use crate::OwnKvm;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::host::child::MAX_RECORDS;
 use crate::host::child::look::MAX_SAME_LINK;
 use crate::host::{Care, Host, KvmLink, Seen};
@@ -88,7 +88,7 @@ impl Vmm {
         writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
         let so = || {
             let found = scan::scan(self.0.id()).unwrap_or_default();
-            let count = |vm: &scan::Vm| match vm.access {
+            let count = |vm: &scan::VmInfo| match vm.access {
                 Access::StatsFds { vcpus, .. } => vcpus,
                 Access::NoStatsFds => 0,
             };
@@ -165,11 +165,11 @@ fn spin(time: Duration) {
     }
 }
 
-fn borrowed() -> Borrowed {
-    Borrowed::new(Reaper::new().unwrap()).unwrap()
+fn borrowed() -> AttachedKvm {
+    AttachedKvm::new(Reaper::new().unwrap()).unwrap()
 }
 
-fn paths(kvm: &Borrowed) -> Vec<String> {
+fn paths(kvm: &AttachedKvm) -> Vec<String> {
     kvm.objects().unwrap().into_iter().map(|object| object.path.into()).collect()
 }
 
@@ -226,7 +226,7 @@ fn what_a_vmm_opens_for_a_moment_is_not_kept() {
 fn the_end_of_a_qemu_is_noticed() {
     let Some(mut qemu) = Qemu::start("mortal") else { return };
     let (reaper, closed) = Reaper::held();
-    let kvm = Borrowed::new(reaper).unwrap();
+    let kvm = AttachedKvm::new(reaper).unwrap();
     kvm.attach(qemu.pid()).unwrap();
     let objects = kvm.objects().unwrap();
     let mut source = open_all(&kvm, &objects).remove(0);
@@ -368,7 +368,7 @@ fn why_the_other_way_is_closed_is_said() {
 fn a_vm_of_another_process_is_not_ones_own() {
     let Some(mut vmm) = Vmm::start() else { return };
     vmm.tell("bare", 1, 0);
-    let process = Process::open(vmm.0.id(), &Departures::default()).unwrap();
+    let process = Process::open(vmm.0.id(), &GoneEpoch::default()).unwrap();
     let all: Vec<_> = (3..64).map(|fd| (fd, Some(KvmLink::Vm))).collect();
     let borrowed = Host::default().borrow(&process, &all).unwrap();
     let vm = borrowed.into_iter().find_map(std::result::Result::ok).unwrap();
@@ -430,7 +430,7 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
         vmm.tell(command, 1, vcpu_stats);
     }
-    let kvm = Borrowed { unsafe_release: Some("5.15.90".to_owned()), ..borrowed() };
+    let kvm = AttachedKvm { unsafe_release: Some("5.15.90".to_owned()), ..borrowed() };
     let error = kvm.attach(vmm.0.id()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let text = error.to_string();

@@ -76,7 +76,7 @@ pub(super) fn wanted(
 /// a QEMU opens the VM's stats fd for each query that it is asked itself, for some µs, and up to
 /// 8.0 the vCPUs' too. It waits once for several processes, `all`; `look` returns the fds that the
 /// one at an index in `all` has then.
-pub(super) fn leave_passing(
+pub(super) fn drop_transient(
     all: &mut [Vec<Wanted>],
     is_known: impl Fn(usize, Place) -> bool,
     wait: impl Fn(Duration),

@@ -1,5 +1,5 @@
-//! The guard of a running sweep: about once a second one of its vCPUs is read by pread, by the
-//! program, and by pread again, and what only grows must lie between.
+//! The guard of a running bulk reader: about once a second one of its vCPUs is read by pread, by
+//! the program, and by pread again; a counter that only grows must lie between the two.
 //!
 //! Invariant: an audit is two system calls and a comparison, on the tick, without allocation; it is
 //! done before what the program read is used.
@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use vmstrobe_core::{ReadPlan, RowState, StatType, WORD_BYTES};
 
+use super::bulk::BulkReader;
 use super::frame::{LOCK_WORDS, Shape};
-use super::sweep::Sweep;
-use super::trust::Outside;
+use super::health::Outside;
 use crate::fd::KvmFd;
 
 /// How long what the program reads is believed.
 const PERIOD_NS: u64 = 1_000_000_000;
 
-/// The rows and words of a sweep that are compared with pread, and when the next turn is due.
+/// The rows and words of a bulk reader that are compared with pread, and when the next turn is due.
 #[derive(Debug)]
 pub(super) struct Audit {
     /// Each with its stats fd.
@@ -95,13 +95,13 @@ impl Audit {
     ///
     /// # Errors
     /// The first value that does not lie between.
-    pub(super) fn end(&mut self, sweep: &Sweep) -> Result<(), Outside> {
+    pub(super) fn end(&mut self, bulk: &BulkReader) -> Result<(), Outside> {
         let Some((row, fd)) = self.rows.get(self.next) else { return Ok(()) };
         if fd.read_span(&self.plan, &mut self.after) != RowState::Good {
             return Ok(());
         }
         // Without an incarnation it has no data, and says so itself.
-        let seen = sweep.row(*row);
+        let seen = bulk.row(*row);
         if !is_data(seen) {
             return Ok(());
         }

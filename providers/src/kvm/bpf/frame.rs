@@ -60,7 +60,7 @@ pub(super) enum Shape {
     Span,
 }
 
-/// The array of one sweep.
+/// The array of one bulk reader.
 #[derive(Debug)]
 pub(super) struct Frame {
     /// Held by the program too; kept for whoever it is lent to.

@@ -9,20 +9,20 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Mask, ReadPlan, Result, StatType, WORD_BYTES};
 
+use super::bulk::BulkReader;
 use super::frame::{LOCK_WORDS, Shape};
+use super::health::{Fault, Outside};
 use super::kernel::Kernel;
 use super::slots::{KvmFile, Subject};
-use super::sweep::Sweep;
-use super::trust::{Doubt, Outside};
 
 /// Reads everything of the same objects.
 pub(super) struct Guide {
-    sweep: Sweep,
+    bulk: BulkReader,
 }
 
 impl Guide {
     /// # Errors
-    /// As [`Kernel::sweep`].
+    /// As [`Kernel::bulk reader`].
     pub(super) fn new(
         kernel: &Kernel,
         subject: Subject,
@@ -30,7 +30,7 @@ impl Guide {
     ) -> Result<Self> {
         let schema = kernel.schema(subject);
         let plan = ReadPlan::new(schema, &Mask::all(schema));
-        Ok(Self { sweep: kernel.sweep(subject, &plan, &[], files)? })
+        Ok(Self { bulk: kernel.bulk(subject, &plan, &[], files)? })
     }
 
     /// Runs the source's program between two readings.
@@ -39,18 +39,18 @@ impl Guide {
     /// The first word that only grows and does not lie between.
     pub(super) fn compare(
         &mut self,
-        sweep: &mut Sweep,
+        bulk: &mut BulkReader,
         plan: &Arc<ReadPlan>,
-    ) -> std::result::Result<(), Doubt> {
-        self.sweep.run().map_err(Doubt::Unread)?;
-        let before: Vec<Vec<u64>> = self.sweep.rows().map(<[u64]>::to_vec).collect();
-        sweep.run().map_err(Doubt::Unread)?;
-        self.sweep.run().map_err(Doubt::Unread)?;
+    ) -> std::result::Result<(), Fault> {
+        self.bulk.run().map_err(Fault::Unread)?;
+        let before: Vec<Vec<u64>> = self.bulk.rows().map(<[u64]>::to_vec).collect();
+        bulk.run().map_err(Fault::Unread)?;
+        self.bulk.run().map_err(Fault::Unread)?;
         for (row, before) in before.iter().enumerate() {
-            let rows = [before, sweep.row(row), self.sweep.row(row)];
+            let rows = [before, bulk.row(row), self.bulk.row(row)];
             // One whose VMM has just ended has no data, and says so.
             if rows.iter().all(|row| row[0] == 0) {
-                between(plan, row, rows.map(|row| &row[LOCK_WORDS..]), sweep.shape())?;
+                between(plan, row, rows.map(|row| &row[LOCK_WORDS..]), bulk.shape())?;
             }
         }
         Ok(())
@@ -62,7 +62,7 @@ fn between(
     row: usize,
     [before, seen, after]: [&[u64]; 3],
     shape: Shape,
-) -> std::result::Result<(), Doubt> {
+) -> std::result::Result<(), Fault> {
     let first = plan.span_bytes().start / WORD_BYTES;
     let kept: Vec<usize> = plan.kept().collect();
     let grows = |desc: usize| {
@@ -78,7 +78,7 @@ fn between(
             // The other way round if somebody has set it to 0 meanwhile, as debugfs allows.
             if before <= after && !(before..=after).contains(&value) {
                 let values = [before, value, after];
-                return Err(Doubt::Outside(Outside { row, column, values }));
+                return Err(Fault::Outside(Outside { row, column, values }));
             }
         }
     }

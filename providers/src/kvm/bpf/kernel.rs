@@ -9,13 +9,13 @@ use std::sync::{Arc, OnceLock};
 
 use vmstrobe_core::{ErrorKind, Object, ReadPlan, Result, Schema};
 
+use super::bulk::{BulkReader, Step, Wanted};
 use super::offsets::Offsets;
 use super::slots::{Kinds, KvmFile, Subject};
-use super::sweep::{Step, Sweep, Wanted};
 use super::sys::apart;
 use super::trial::{Proven, Trial};
 
-/// The proven offsets, kinds of files and instructions that sweeps are made with.
+/// The proven offsets, kinds of files and instructions that bulk readers are made with.
 #[derive(Debug)]
 pub(super) struct Kernel {
     offsets: Offsets,
@@ -48,19 +48,19 @@ impl Kernel {
         self.proven.schema(subject)
     }
 
-    /// A sweep of these files, of which the first are those of `objects`.
+    /// A bulk reader of these files, of which the first are those of `objects`.
     ///
     /// # Errors
-    /// As [`Sweep::new`].
-    pub(super) fn sweep(
+    /// As [`BulkReader::new`].
+    pub(super) fn bulk(
         &self,
         subject: Subject,
         plan: &ReadPlan,
         objects: &[Object],
         files: &[Option<KvmFile<'_>>],
-    ) -> Result<Sweep> {
+    ) -> Result<BulkReader> {
         let wanted = Wanted { subject, plan, objects, files, kinds: &self.kinds };
-        Sweep::new(&self.offsets, &self.proven.steps, &wanted)
+        BulkReader::new(&self.offsets, &self.proven.steps, &wanted)
     }
 }
 

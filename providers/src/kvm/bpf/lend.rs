@@ -13,7 +13,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use super::policy::Bpf;
 use super::sys::ArrayMap;
-use crate::handover::{Lendable, Loan};
+use crate::handover::{ExportFds, ExportedFd};
 
 /// The file of the setting that is 0 if anybody may load BPF programs (the kernel's
 /// `admin-guide/sysctl/kernel.rst`).
@@ -71,7 +71,7 @@ impl Bpf {
             Error::caused(ErrorKind::Unsupported, text, error)
         })?;
         check_lendable(&setting)?;
-        if self.trust().is_given_up() {
+        if self.health().is_given_up() {
             return Ok(Vec::new());
         }
         let copy = |(number, array): (u64, Arc<ArrayMap>)| {
@@ -87,10 +87,10 @@ impl Bpf {
 /// Lends the frames of its sources, as tables: those that are open now, and later ones. When one is
 /// closed, or the BPF reader is given up, its rows are gone wherever they are read. One that
 /// is not ticked for 10 s has no values meanwhile.
-impl Lendable for Bpf {
-    fn loans(&self) -> Result<Vec<Loan>> {
+impl ExportFds for Bpf {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
         let frames = self.numbered_frames()?;
-        Ok(frames.into_iter().map(|(number, frame)| Loan::table(number, frame)).collect())
+        Ok(frames.into_iter().map(|(number, frame)| ExportedFd::table(number, frame)).collect())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The BPF reader: one call of a BPF program reads all vCPUs where one pread each would.
 //!
 //! Invariant: a shortcut and nothing else. Where the host or the kernel does not allow it, or what
-//! it reads is in doubt, the caller hears of it and reads with pread.
+//! it reads may be wrong, the caller hears of it and reads with pread.
 
 mod btf;
 mod asm;
@@ -10,11 +10,11 @@ mod offsets;
 mod frame;
 mod slots;
 mod program;
-mod sweep;
+mod bulk;
 mod reference;
 mod trial;
 mod kernel;
-mod trust;
+mod health;
 mod audit;
 mod source;
 mod policy;

@@ -10,13 +10,13 @@ use std::time::Instant;
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, RowState, Rows, Source, Target};
 
 use super::audit::Audit;
+use super::bulk::MAX_ROWS;
 use super::guide::Guide;
 use super::policy::{Bpf, BpfMode};
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
-use super::sweep::MAX_ROWS;
-use crate::departures::Departures;
 use crate::fd::{KvmFd, pread_source, pread_sources};
+use crate::gone_epoch::GoneEpoch;
 
 /// Fewer rows than these are read by pread unless somebody insists: a call of a program costs as
 /// much as two of them.
@@ -36,7 +36,7 @@ impl Bpf {
         objects: &[Object],
         plan: &Arc<ReadPlan>,
         rows: Box<[Option<Arc<KvmFd>>]>,
-        departures: &Departures,
+        gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
         let is_plain = rows.iter().flatten().any(|row| row.is_plain());
@@ -46,13 +46,13 @@ impl Bpf {
             BpfMode::Auto => is_plain || rows.len() >= ROWS_MIN,
             BpfMode::Require => true,
         };
-        let is_possible = plan.row_words() > 0 && !self.trust().is_given_up();
+        let is_possible = plan.row_words() > 0 && !self.health().is_given_up();
         if !(is_wanted && is_possible) {
-            return Ok(pread_sources(plan, &rows, departures, opened_at));
+            return Ok(pread_sources(plan, &rows, gone_epoch, opened_at));
         }
         let (this, objects, plan) = (self.clone(), objects.to_vec(), Arc::clone(plan));
-        let departures = departures.clone();
-        let open = move || this.open_sources(&objects, &plan, &rows, &departures, opened_at);
+        let gone_epoch = gone_epoch.clone();
+        let open = move || this.open_sources(&objects, &plan, &rows, &gone_epoch, opened_at);
         self.broker().run(open)
     }
 
@@ -62,13 +62,13 @@ impl Bpf {
         objects: &[Object],
         plan: &Arc<ReadPlan>,
         rows: &[Option<Arc<KvmFd>>],
-        departures: &Departures,
+        gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
         let is_plain = rows.iter().flatten().any(|row| row.is_plain());
         let open = |(objects, rows): (&[Object], &[Option<Arc<KvmFd>>])| {
-            let fallback = pread_source(plan, rows, departures, opened_at);
-            self.source(objects, plan, rows, fallback, departures, opened_at)
+            let fallback = pread_source(plan, rows, gone_epoch, opened_at);
+            self.source(objects, plan, rows, fallback, gone_epoch, opened_at)
         };
         let rows_max = self.kernel().map_or(MAX_ROWS, |kernel| kernel.step().rows_max());
         let chunks = objects.chunks(rows_max).zip(rows.chunks(rows_max));
@@ -77,13 +77,13 @@ impl Bpf {
         match opened {
             Err(error) if must => Err(error),
             // As if there were no such thing: `status` says why.
-            Err(_) => Ok(pread_sources(plan, rows, departures, opened_at)),
+            Err(_) => Ok(pread_sources(plan, rows, gone_epoch, opened_at)),
             Ok(mut sources) => {
                 let is_sure = must || is_plain || rows.len() >= ROWS_SURE;
                 if !is_sure && !sources.iter_mut().all(is_quicker) {
-                    return Ok(pread_sources(plan, rows, departures, opened_at));
+                    return Ok(pread_sources(plan, rows, gone_epoch, opened_at));
                 }
-                sources.iter().for_each(|source| self.lent().add(source.sweep.frame().array()));
+                sources.iter().for_each(|source| self.lent().add(source.bulk.frame().array()));
                 let boxed = |source| Box::new(source) as Box<dyn Source>;
                 Ok(sources.into_iter().map(boxed).collect())
             }
@@ -96,7 +96,7 @@ impl Bpf {
         plan: &Arc<ReadPlan>,
         rows: &[Option<Arc<KvmFd>>],
         fallback: Box<dyn Source>,
-        departures: &Departures,
+        gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<KernelSource> {
         let kernel = self.kernel()?;
@@ -108,28 +108,28 @@ impl Bpf {
         let with_stats = rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref()?)));
         let with_stats = with_stats.filter(|(_, row)| !row.is_plain());
         let audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
-        let sweep = kernel.sweep(subject, plan, objects, &files)?;
+        let bulk = kernel.bulk(subject, plan, objects, &files)?;
         // A guide takes the place of pread if no row has a stats fd.
         let guide = audited.is_empty().then(|| Guide::new(&kernel, subject, &files)).transpose()?;
         let mut source = KernelSource {
-            audit: Audit::new(plan, sweep.shape(), audited.into()),
-            sweep,
+            audit: Audit::new(plan, bulk.shape(), audited.into()),
+            bulk,
             plan: Arc::clone(plan),
-            trust: Arc::clone(self.trust()),
-            witness: self.trust().witness(plan, objects),
+            health: Arc::clone(self.health()),
+            verdict: self.health().verdict(plan, objects),
             rows: rows.into(),
             fallback: Fallback(fallback),
-            departures: departures.clone(),
+            gone_epoch: gone_epoch.clone(),
             opened_at,
             read_ns: Some(0..0),
         };
         let proof = source.prove().and_then(|()| match guide {
-            Some(mut guide) => guide.compare(&mut source.sweep, plan),
+            Some(mut guide) => guide.compare(&mut source.bulk, plan),
             None => Ok(()),
         });
-        if let Err(doubt) = proof {
-            source.trust.give_up(&source.witness, doubt);
-            let why = source.trust.why().unwrap_or_default();
+        if let Err(fault) = proof {
+            source.health.give_up(&source.verdict, fault);
+            let why = source.health.why().unwrap_or_default();
             let text = format!("the BPF reader did not read what pread does: {why}");
             return Err(Error::new(ErrorKind::Unsupported, text));
         }

@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Result, Schema};
 
+use super::health::BpfHealth;
 use super::kernel::Kernel;
 use super::lend::Frames;
 use super::offsets::BTF_DIR;
 use super::slots::Subject;
-use super::trust::Trust;
 use crate::broker::Broker;
 
 /// When the BPF reader is used.
@@ -40,7 +40,7 @@ pub enum BpfStatus {
     Refused(String),
     /// It can be used; by which instructions.
     Open(String),
-    /// It was used until something was in doubt.
+    /// It was used until a reading was wrong or incomplete.
     GivenUp(String),
 }
 
@@ -63,19 +63,19 @@ impl fmt::Display for BpfStatus {
 ///
 /// The values lie in frames, which other processes may read without any privilege and without a
 /// system call, also while they are updated: as tables, if the `Bpf` is offered to a
-/// [`HandOver`](crate::HandOver), or whole ([`KernelFrame`]).
+/// [`FdServer`](crate::FdServer), or whole ([`KernelFrame`]).
 ///
 /// ```no_run
 /// # use std::{path::Path, sync::Arc};
 /// # use vmstrobe_core::Provider;
-/// # use vmstrobe_providers::{Bpf, BpfMode, Borrowed, HandOver, HandedOver, Reaper};
+/// # use vmstrobe_providers::{Bpf, BpfMode, AttachedKvm, FdServer, FdClient, Reaper};
 /// let bpf = Bpf::new(BpfMode::Auto);
-/// let hand_over = HandOver::listen(Path::new("/run/vmstrobe/frames"))?;
+/// let hand_over = FdServer::listen(Path::new("/run/vmstrobe/frames"))?;
 /// hand_over.offer(Arc::new(bpf.clone()))?;
-/// let kvm = Borrowed::with_bpf(Reaper::new()?, bpf)?; // and a sampler of it
+/// let kvm = AttachedKvm::with_bpf(Reaper::new()?, bpf)?; // and a sampler of it
 ///
 /// // In another process: what that sampler selects, as new as its last tick.
-/// let frames = HandedOver::connect(Path::new("/run/vmstrobe/frames"), Reaper::new()?)?;
+/// let frames = FdClient::connect(Path::new("/run/vmstrobe/frames"), Reaper::new()?)?;
 /// let objects = frames.providers()[1].objects()?;
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
@@ -105,7 +105,7 @@ struct Inner {
     broker: Broker,
     /// Once it was tried, unless what kept it from being tried may pass.
     kernel: Mutex<Option<Tried>>,
-    trust: Arc<Trust>,
+    health: Arc<BpfHealth>,
     lent: Frames,
 }
 
@@ -118,8 +118,8 @@ impl Bpf {
     /// As [`Bpf::new`], but programs are loaded by that broker: no other thread needs a
     /// capability for them.
     pub fn with_broker(mode: BpfMode, broker: Broker) -> Self {
-        let (kernel, trust) = (Mutex::default(), Arc::default());
-        Self { inner: Arc::new(Inner { mode, broker, kernel, trust, lent: Frames::default() }) }
+        let (kernel, health) = (Mutex::default(), Arc::default());
+        Self { inner: Arc::new(Inner { mode, broker, kernel, health, lent: Frames::default() }) }
     }
 
     /// Never used.
@@ -146,7 +146,7 @@ impl Bpf {
         if self.inner.mode == BpfMode::Off {
             return BpfStatus::Off;
         }
-        if let Some(why) = self.inner.trust.why() {
+        if let Some(why) = self.inner.health.why() {
             return BpfStatus::GivenUp(why);
         }
         match &*self.tried() {
@@ -156,14 +156,14 @@ impl Bpf {
         }
     }
 
-    /// Stops using it from the next tick on, with this reason: for callers that doubt its values.
+    /// Stops using it from the next tick on, with this reason, if a caller distrusts it.
     pub fn give_up(&self, why: &str) {
-        self.inner.trust.give_up_because(why);
+        self.inner.health.give_up_because(why);
     }
 
     /// Whether plain descriptors can be read.
     pub(crate) fn is_open(&self) -> bool {
-        !self.inner.trust.is_given_up() && self.check().is_ok()
+        !self.inner.health.is_given_up() && self.check().is_ok()
     }
 
     pub(crate) fn vm_schema(&self) -> Result<Arc<Schema>> {
@@ -177,13 +177,13 @@ impl Bpf {
     /// Returns a warning with the reason once it has been given up, and nothing before.
     pub(crate) fn warnings(&self) -> Vec<Error> {
         let text = |why| format!("the BPF reader is given up, pread takes over: {why}");
-        let why = self.inner.trust.why();
+        let why = self.inner.health.why();
         why.map(|why| Error::new(ErrorKind::Unsupported, text(why))).into_iter().collect()
     }
 
     /// Returns the state that all its sources share: whether it is given up, and why.
-    pub(super) fn trust(&self) -> &Arc<Trust> {
-        &self.inner.trust
+    pub(super) fn health(&self) -> &Arc<BpfHealth> {
+        &self.inner.health
     }
 
     /// The frames of its sources, for other processes.

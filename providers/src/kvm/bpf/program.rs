@@ -1,5 +1,5 @@
-//! The program of the tick: goes through the objects of a sweep and copies what a plan keeps of
-//! each into its row.
+//! The program of the tick: it goes through the objects of a bulk reader and copies what a plan
+//! keeps of each into its row.
 //!
 //! Invariant: it writes to its frame and to nothing else, and loads from kernel memory only by
 //! means that survive any address: `bpf_probe_read_kernel`, or loads from what `bpf_rdonly_cast`
@@ -344,7 +344,7 @@ impl Tick<'_> {
 
 /// Returns the offset in bytes of a data word in its row, behind the two lock words.
 fn data_byte(word: usize) -> i16 {
-    // Rows of words are short: see `sweep::WORDS_MAX`.
+    // Rows of words are short: see `bulk reader::WORDS_MAX`.
     ((super::frame::LOCK_WORDS + word) * WORD_BYTES) as i16
 }
 

@@ -1,4 +1,4 @@
-//! The array of the kernel addresses of a sweep's objects, and the program that fills it.
+//! The array of the kernel addresses of a bulk reader's objects, and the program that fills it.
 //!
 //! The program finds an object by a descriptor of this process, and takes it only if the file is of
 //! KVM's kind: its `f_op` must be that which a descriptor of our own guest showed once ([`Kinds`]).

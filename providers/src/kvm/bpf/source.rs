@@ -10,24 +10,24 @@ use std::sync::Arc;
 use vmstrobe_core::{ReadPlan, RowState, Rows, Source};
 
 use super::audit::Audit;
+use super::bulk::{BulkReader, Head};
 use super::frame::{LOCK_WORDS, Shape, state_of};
-use super::sweep::{Head, Sweep};
-use super::trust::{Doubt, Trust, Witness};
-use crate::departures::Departures;
+use super::health::{BpfHealth, Fault, SourceVerdict};
 use crate::fd::KvmFd;
+use crate::gone_epoch::GoneEpoch;
 
 /// Reads all its objects in one call.
 #[derive(Debug)]
 pub(super) struct KernelSource {
-    pub(super) sweep: Sweep,
+    pub(super) bulk: BulkReader,
     pub(super) audit: Audit,
     pub(super) plan: Arc<ReadPlan>,
-    pub(super) trust: Arc<Trust>,
-    pub(super) witness: Arc<Witness>,
+    pub(super) health: Arc<BpfHealth>,
+    pub(super) verdict: Arc<SourceVerdict>,
     /// `None` where the object had gone before it was opened.
     pub(super) rows: Box<[Option<Arc<KvmFd>>]>,
     pub(super) fallback: Fallback,
-    pub(super) departures: Departures,
+    pub(super) gone_epoch: GoneEpoch,
     pub(super) opened_at: u64,
     pub(super) read_ns: Option<Range<u64>>,
 }
@@ -44,20 +44,20 @@ impl std::fmt::Debug for Fallback {
 impl KernelSource {
     /// Runs the program, and compares a row before and after if it is time.
     #[inline]
-    fn run(&mut self) -> Result<Head, Doubt> {
+    fn run(&mut self) -> Result<Head, Fault> {
         let last_ns = self.read_ns.as_ref().map_or(0, |read| read.start);
         if !self.audit.is_due(last_ns) {
-            return self.sweep.run().map_err(Doubt::Unread);
+            return self.bulk.run().map_err(Fault::Unread);
         }
         self.run_audited()
     }
 
     #[cold]
-    fn run_audited(&mut self) -> Result<Head, Doubt> {
+    fn run_audited(&mut self) -> Result<Head, Fault> {
         let begun = self.audit.begin();
-        let head = self.sweep.run().map_err(Doubt::Unread)?;
+        let head = self.bulk.run().map_err(Fault::Unread)?;
         if begun {
-            self.audit.end(&self.sweep).map_err(Doubt::Outside)?;
+            self.audit.end(&self.bulk).map_err(Fault::Outside)?;
         }
         self.audit.advance(head.begin_ns);
         Ok(head)
@@ -66,8 +66,8 @@ impl KernelSource {
     /// Compares every row that can be, once, before anyone relies on them.
     ///
     /// # Errors
-    /// The first doubt.
-    pub(super) fn prove(&mut self) -> Result<(), Doubt> {
+    /// The first fault.
+    pub(super) fn prove(&mut self) -> Result<(), Fault> {
         for _ in 0..self.audit.rows() {
             self.run_audited()?;
         }
@@ -78,7 +78,7 @@ impl KernelSource {
     #[inline]
     fn copy(&self, rows: Rows<'_>) {
         // The loops are apart because a ns a row counts: of few words, each number has its own.
-        match (self.sweep.shape(), self.plan.row_words()) {
+        match (self.bulk.shape(), self.plan.row_words()) {
             (Shape::Row, 1) => self.copy_words::<1>(rows),
             (Shape::Row, 2) => self.copy_words::<2>(rows),
             (Shape::Row, 3) => self.copy_words::<3>(rows),
@@ -104,7 +104,7 @@ impl KernelSource {
 
     #[inline]
     fn copy_with(&self, rows: Rows<'_>, copy: impl Fn(&[u64], &mut [u64])) {
-        let mut seen = self.sweep.rows();
+        let mut seen = self.bulk.rows();
         rows.fill(|_, words| {
             let Some(row) = seen.next() else { return RowState::Missing };
             copy(row, words);
@@ -115,13 +115,13 @@ impl KernelSource {
     /// Fills the rows, and checks for each that it has data and that its object is still there.
     #[cold]
     fn copy_with_care(&self, rows: Rows<'_>) {
-        let (mut seen, plan) = (self.sweep.rows(), &*self.plan);
+        let (mut seen, plan) = (self.bulk.rows(), &*self.plan);
         rows.fill(|index, words| {
             let Some(row) = seen.next() else { return RowState::Missing };
             if self.rows[index].as_ref().is_none_or(|fd| fd.is_gone()) {
                 return RowState::Gone;
             }
-            match self.sweep.shape() {
+            match self.bulk.shape() {
                 Shape::Row => words.copy_from_slice(&row[LOCK_WORDS..]),
                 Shape::Span => plan.keep(&row[LOCK_WORDS..], words),
             }
@@ -136,20 +136,20 @@ impl Source for KernelSource {
     }
 
     fn read(&mut self, rows: Rows<'_>) {
-        if self.trust.is_given_up() {
+        if self.health.is_given_up() {
             self.read_ns = None;
             return self.fallback.0.read(rows);
         }
         let head = match self.run() {
             Ok(head) => head,
-            Err(doubt) => {
-                self.trust.give_up(&self.witness, doubt);
+            Err(fault) => {
+                self.health.give_up(&self.verdict, fault);
                 self.read_ns = None;
                 return self.fallback.0.read(rows);
             }
         };
         self.read_ns = Some(head.begin_ns..head.end_ns);
-        if head.marked == 0 && self.departures.count() == self.opened_at {
+        if head.marked == 0 && self.gone_epoch.count() == self.opened_at {
             self.copy(rows);
         } else {
             self.copy_with_care(rows);

@@ -16,8 +16,8 @@ use super::offsets::{BTF_DIR, Offsets};
 use super::policy::{Bpf, with_causes};
 use super::reference::Reference;
 use super::slots::{Kinds, KvmFile, Subject};
-use crate::departures::Departures;
 use crate::fd::{KvmFd, Opener, pread_source};
+use crate::gone_epoch::GoneEpoch;
 use crate::reaper::Reaper;
 use crate::sys::kvm_get_stats_fd;
 use crate::tests::{require, tick};
@@ -154,7 +154,7 @@ pub(super) fn pread(
     plan: &Arc<ReadPlan>,
     rows: &[Option<Arc<KvmFd>>],
 ) -> (Vec<RowState>, Vec<u64>) {
-    let departures = Departures::default();
-    let mut source = pread_source(plan, rows, &departures, departures.count());
+    let gone_epoch = GoneEpoch::default();
+    let mut source = pread_source(plan, rows, &gone_epoch, gone_epoch.count());
     tick(&mut *source, plan.row_words())
 }

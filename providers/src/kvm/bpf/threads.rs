@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Mask, Object, ReadPlan, Result, Source};
 
 use super::audit::Audit;
+use super::bulk::BulkReader;
 use super::frame::LOCK_WORDS;
 use super::kernel::Kernel;
 use super::open::file;
@@ -24,9 +25,8 @@ use super::policy::{Bpf, with_causes};
 use super::reference::Reference;
 use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
-use super::sweep::Sweep;
 use super::sys::apart;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::kvm::sched::{GROWING, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, schema};
 
 /// How many threads' files are open at a time while they are compared.
@@ -62,7 +62,7 @@ impl Bpf {
 
     /// Whether it is used no more.
     pub(crate) fn is_given_up(&self) -> bool {
-        self.trust().is_given_up()
+        self.health().is_given_up()
     }
 
     /// Sources of the threads of these vCPUs, which are `None` where they had gone. The plan, which
@@ -76,23 +76,23 @@ impl Bpf {
         plan: &Arc<ReadPlan>,
         rows: &[Option<Vcpu>],
         fallback: impl Fn(&[Option<Vcpu>]) -> Box<dyn Source>,
-        departures: &Departures,
+        gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
         self.check_threads()?;
         let kernel = self.kernel()?;
         let open = |(objects, rows): (&[Object], &[Option<Vcpu>])| {
-            let sweep = self.compared_sweep(&kernel, objects, plan, rows)?;
+            let bulk = self.compared_bulk(&kernel, objects, plan, rows)?;
             Ok(Box::new(KernelSource {
                 // There is no stats fd to compare with.
-                audit: Audit::new(plan, sweep.shape(), Box::default()),
-                sweep,
+                audit: Audit::new(plan, bulk.shape(), Box::default()),
+                bulk,
                 plan: Arc::clone(plan),
-                trust: Arc::clone(self.trust()),
-                witness: self.trust().witness(plan, objects),
+                health: Arc::clone(self.health()),
+                verdict: self.health().verdict(plan, objects),
                 rows: rows.iter().map(|row| row.as_ref().map(|v| Arc::clone(&v.fd))).collect(),
                 fallback: Fallback(fallback(rows)),
-                departures: departures.clone(),
+                gone_epoch: gone_epoch.clone(),
                 opened_at,
                 read_ns: Some(0..0),
             }) as Box<dyn Source>)
@@ -101,42 +101,41 @@ impl Bpf {
         objects.chunks(rows_max).zip(rows.chunks(rows_max)).map(open).collect()
     }
 
-    /// Returns a sweep of the threads of these vCPUs that has read of each what /proc says.
-    fn compared_sweep(
+    /// Returns a bulk reader of the threads of these vCPUs that has read of each what /proc says.
+    fn compared_bulk(
         &self,
         kernel: &Arc<Kernel>,
         objects: &[Object],
         plan: &Arc<ReadPlan>,
         rows: &[Option<Vcpu>],
-    ) -> Result<Sweep> {
+    ) -> Result<BulkReader> {
         let (kernel, plan) = (Arc::clone(kernel), Arc::clone(plan));
         let (objects, rows) = (objects.to_vec(), rows.to_vec());
         self.broker().run(move || {
             let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(|v| file(&v.fd))).collect();
-            let mut sweep = kernel.sweep(Subject::Thread, &plan, &objects, &files)?;
-            compare(&kernel, &mut sweep, &plan, &rows, &files)?;
-            Ok(sweep)
+            let mut bulk = kernel.bulk(Subject::Thread, &plan, &objects, &files)?;
+            compare(&kernel, &mut bulk, &plan, &rows, &files)?;
+            Ok(bulk)
         })
     }
 }
 
 /// Tries threads on a guest of our own.
 fn tried(kernel: &Kernel) -> std::result::Result<(), (ErrorKind, String)> {
-    let sweep = |plan: &ReadPlan, vcpu: KvmFile<'_>| {
-        kernel.sweep(Subject::Thread, plan, &[], &[Some(vcpu)])
-    };
+    let bulk =
+        |plan: &ReadPlan, vcpu: KvmFile<'_>| kernel.bulk(Subject::Thread, plan, &[], &[Some(vcpu)]);
     // As in `Kernel::prove`.
-    let tried = apart(|| prove(sweep)).and_then(|tried| tried);
+    let tried = apart(|| prove(bulk)).and_then(|tried| tried);
     tried.map_err(|error| (error.kind(), with_causes(&error)))
 }
 
-/// Follows the vCPU of a guest of our own to this thread, by a sweep of that plan and vCPU.
-fn prove(sweep: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<Sweep>) -> Result<()> {
+/// Follows the vCPU of a guest of our own to this thread, by a bulk reader of that plan and vCPU.
+fn prove(bulk: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<BulkReader>) -> Result<()> {
     let guest = Reference::run_here()?;
     let plan = everything();
     let vcpu = KvmFile { fd: guest.vcpu().fd(), is_plain: true };
     // Behind the guest, so that it is gone before that.
-    let mut sweep = sweep(&plan, vcpu)?;
+    let mut bulk = bulk(&plan, vcpu)?;
     let this = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
     let unseen = |error: io::Error| {
         let text = "cannot read in /proc what this thread has waited";
@@ -144,9 +143,9 @@ fn prove(sweep: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<Sweep>) -> Result<()> 
     };
     let times = Schedstat::open(process::id(), this).map_err(unseen)?;
     let before = times.read().map_err(|errno| unseen(errno.into()))?;
-    run(&mut sweep)?;
+    run(&mut bulk)?;
     let after = times.read().map_err(|errno| unseen(errno.into()))?;
-    let Some(seen) = words(sweep.row(0)) else {
+    let Some(seen) = words(bulk.row(0)) else {
         return Err(unproven("it finds no thread of a vCPU that has just run"));
     };
     if seen[THREAD_ID] != u64::from(this) {
@@ -161,27 +160,28 @@ fn prove(sweep: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<Sweep>) -> Result<()> 
     check("this thread", &plan, &seen, before, after)
 }
 
-/// Compares what the sweep reads of each vCPU that has run with what /proc says before and after.
+/// Compares what the bulk reader reads of each vCPU that has run with what /proc says before and
+/// after.
 fn compare(
     kernel: &Kernel,
-    sweep: &mut Sweep,
+    bulk: &mut BulkReader,
     plan: &ReadPlan,
     rows: &[Option<Vcpu>],
     files: &[Option<KvmFile<'_>>],
 ) -> Result<()> {
     // Whatever the plan keeps, this tells the threads, before and after.
-    let mut guide = kernel.sweep(Subject::Thread, &everything(), &[], files)?;
+    let mut guide = kernel.bulk(Subject::Thread, &everything(), &[], files)?;
     let there = rows.iter().enumerate().filter_map(|(row, vcpu)| Some((row, vcpu.as_ref()?)));
     let there: Vec<(usize, &Vcpu)> = there.collect();
     for chunk in there.chunks(COMPARED_AT_ONCE) {
-        let mut left = compare_once(&mut guide, sweep, plan, chunk)?;
+        let mut left = compare_once(&mut guide, bulk, plan, chunk)?;
         for _ in 1..COMPARE_TRIES {
             let again: Vec<(usize, &Vcpu)> =
                 left.iter().map(|left| (left.row, left.vcpu)).collect();
             if again.is_empty() {
                 break;
             }
-            left = compare_once(&mut guide, sweep, plan, &again)?;
+            left = compare_once(&mut guide, bulk, plan, &again)?;
         }
         let stranger = left.iter().find_map(|left| Some((left.vcpu, left.stranger?)));
         if let Some((vcpu, id)) = stranger.filter(|(vcpu, _)| !vcpu.fd.is_gone()) {
@@ -195,8 +195,8 @@ fn compare(
 /// Compares these vCPUs once. Returns those that could not be compared: they went to another thread
 /// meanwhile, or /proc does not have their thread.
 fn compare_once<'a>(
-    guide: &mut Sweep,
-    sweep: &mut Sweep,
+    guide: &mut BulkReader,
+    bulk: &mut BulkReader,
     plan: &ReadPlan,
     vcpus: &[(usize, &'a Vcpu)],
 ) -> Result<Vec<Undecided<'a>>> {
@@ -219,7 +219,7 @@ fn compare_once<'a>(
             }
         }
     }
-    run(sweep)?;
+    run(bulk)?;
     run(guide)?;
     for (row, vcpu, before, times) in held {
         let is_its = |seen: &[u64; WORDS]| seen[THREAD_ID] == before[THREAD_ID];
@@ -229,7 +229,7 @@ fn compare_once<'a>(
             continue;
         };
         check(&vcpu.path, &everything(), &seen, before, after)?;
-        if let Some(kept) = data(sweep.row(row)) {
+        if let Some(kept) = data(bulk.row(row)) {
             check(&vcpu.path, plan, kept, before, after)?;
         }
     }
@@ -272,8 +272,8 @@ fn everything() -> Arc<ReadPlan> {
     ReadPlan::new(&schema, &Mask::all(&schema))
 }
 
-fn run(sweep: &mut Sweep) -> Result<()> {
-    sweep.run().map(drop).map_err(|unread| unproven(format!("{unread:?}")))
+fn run(bulk: &mut BulkReader) -> Result<()> {
+    bulk.run().map(drop).map_err(|unread| unproven(format!("{unread:?}")))
 }
 
 /// Whether there is no such thread, or no more.

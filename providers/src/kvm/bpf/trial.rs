@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Error, ErrorKind, Mask, ReadPlan, Result, RowState, Schema, WORD_BYTES};
 
+use super::bulk::{BulkReader, Step, Wanted};
 use super::frame::{LOCK_WORDS, Shape};
 use super::offsets::Offsets;
 use super::reference::Reference;
 use super::slots::{Kinds, KvmFile, Slots, Subject};
-use super::sweep::{Step, Sweep, Wanted};
 
 /// Words of our vCPU that must not be 0: by fewer, two readings might agree by chance.
 const NONZERO_WORDS_MIN: usize = 3;
@@ -56,7 +56,7 @@ impl<'a> Trial<'a> {
     /// Compares all that can be.
     ///
     /// # Errors
-    /// `Unsupported` if anything differs; as [`Sweep::new`].
+    /// `Unsupported` if anything differs; as [`BulkReader::new`].
     pub(super) fn prove(&self) -> Result<Proven> {
         let mut steps = Step::all(self.offsets);
         for subject in [Subject::Vcpu, Subject::Vm] {
@@ -111,8 +111,8 @@ impl<'a> Trial<'a> {
         let files = [file(stats_file, false), file(plain, true)];
         let kinds = self.kinds;
         let wanted = Wanted { subject, plan: &plan, objects: &[], files: &files, kinds };
-        let mut sweep = Sweep::new(self.offsets, steps, &wanted)?;
-        let head = sweep.run().map_err(|unread| unproven(format!("{unread:?}")))?;
+        let mut bulk = BulkReader::new(self.offsets, steps, &wanted)?;
+        let head = bulk.run().map_err(|unread| unproven(format!("{unread:?}")))?;
         if head.marked != 0 {
             return Err(unproven("it reads nothing of what is there".to_owned()));
         }
@@ -126,10 +126,10 @@ impl<'a> Trial<'a> {
         if subject == Subject::Vcpu && nonzero < NONZERO_WORDS_MIN {
             return Err(unproven(format!("our vCPU has run, and counted only {nonzero} things")));
         }
-        for row in sweep.rows() {
+        for row in bulk.rows() {
             let (_, data) = row.split_at(LOCK_WORDS);
             let mut seen = vec![0; plan.row_words()];
-            match sweep.shape() {
+            match bulk.shape() {
                 Shape::Span => plan.keep(data, &mut seen),
                 Shape::Row => seen.copy_from_slice(data),
             }
@@ -137,7 +137,7 @@ impl<'a> Trial<'a> {
                 return Err(unproven("it reads something else than pread does".to_owned()));
             }
         }
-        Ok(sweep.step())
+        Ok(bulk.step())
     }
 }
 

@@ -11,7 +11,7 @@ use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_guest::{DemoGuest, Farm, Vm};
 
 use super::*;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::host::KvmLink;
 use crate::process::Process;
 use crate::tests::{has_kvm, has_link, open_all, soon, states, tick, vm};
@@ -171,7 +171,7 @@ fn a_running_guest_moves_its_counters() {
 
 /// An fd of a type that lends none.
 fn fd_of(file: &impl AsRawFd, link: KvmLink) -> OwnedFd {
-    let this = Process::open(std::process::id(), &Departures::default()).unwrap();
+    let this = Process::open(std::process::id(), &GoneEpoch::default()).unwrap();
     crate::tests::borrow(&this, file.as_raw_fd(), link)
 }
 

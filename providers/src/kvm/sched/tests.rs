@@ -13,7 +13,7 @@ use vmstrobe_guest::{DemoGuest, Irqchip, KnownGuest, Vm};
 
 use super::*;
 use crate::broker::Broker;
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::kvm::Bpf;
 use crate::process::Process;
 use crate::procfs;
@@ -234,15 +234,15 @@ fn a_thread_of_another_process_is_refused() {
     let kvm = Arc::new(kvm);
     let objects = kvm.sched().unwrap().objects().unwrap();
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-    let departures = Departures::default();
-    let other = Process::open(child.id(), &departures).unwrap();
+    let gone_epoch = GoneEpoch::default();
+    let other = Process::open(child.id(), &gone_epoch).unwrap();
     let vcpu = Vcpu { process: Some(Arc::new(other)), ..kvm.vcpus().remove(0) };
     let poller = Arc::new(Poller::start(&Broker::default()).unwrap());
     let plan = plan_of(&["run_delay"]);
     let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
         Box::new(SchedSource::new(&plan, &poller.watch(rows, false), &poller))
     };
-    let opened = bpf.thread_sources(&objects, &plan, &[Some(vcpu)], polled, &departures, 0);
+    let opened = bpf.thread_sources(&objects, &plan, &[Some(vcpu)], polled, &gone_epoch, 0);
     let error = opened.err().unwrap();
     let own = rustix::thread::gettid().as_raw_nonzero().get();
     let want = format!("thread {own} runs /vm/x/vcpu[0], and is none of pid {}", child.id());
@@ -337,7 +337,7 @@ fn threads_of(pid: u32) -> Vec<(u32, String)> {
 fn check_vmm(bpf: Bpf) {
     let mut vmm = Vmm::start();
     let pid = vmm.0.id();
-    let kvm = Arc::new(Borrowed::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
+    let kvm = Arc::new(AttachedKvm::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
     let sched = kvm.sched().unwrap();
     assert_eq!(sched.objects().unwrap(), []);
     kvm.attach(pid).unwrap();
@@ -406,7 +406,7 @@ fn both_ways_find_the_threads_of_a_qemu() {
         .unwrap();
     let qemu = Vmm(qemu);
     let found = |bpf: Bpf| {
-        let kvm = Arc::new(Borrowed::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
+        let kvm = Arc::new(AttachedKvm::with_bpf(Reaper::new().unwrap(), bpf).unwrap());
         let sched = kvm.sched().unwrap();
         let is_up = || kvm.attach(qemu.0.id()).is_ok() && sched.objects().unwrap().len() == 6;
         assert!(soon(Duration::from_secs(30), is_up), "{:?}", kvm.attach(qemu.0.id()));

@@ -1,4 +1,4 @@
-//! Tests of the monitor's output: for a census made by hand, and beside a real QEMU.
+//! Tests of the monitor's output: for a catalog made by hand, and beside a real QEMU.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -15,8 +15,13 @@ use vmstrobe_core::{
 
 use super::*;
 
-fn output(line: &str, cpu: Option<i64>, census: &Census, order: Order) -> Result<String, Refusal> {
-    Monitor { census, order, budget: &Budget::new() }.output(line, cpu)
+fn output(
+    line: &str,
+    cpu: Option<i64>,
+    catalog: &Catalog,
+    order: Order,
+) -> Result<String, Refusal> {
+    Monitor { catalog, order, budget: &Budget::new() }.output(line, cpu)
 }
 
 /// A provider whose values somebody told.
@@ -83,16 +88,16 @@ impl Told {
     }
 }
 
-fn census(tellers: Vec<Told>) -> Census {
+fn catalog(tellers: Vec<Told>) -> Catalog {
     let registry = Registry::default();
     tellers.into_iter().for_each(|told| registry.add(Arc::new(told)));
-    let (census, errors) = Census::look(&registry);
+    let (catalog, errors) = Catalog::look(&registry);
     assert!(errors.is_empty(), "{errors:?}");
-    census
+    catalog
 }
 
 /// A VM with vCPUs 1 and 0, a crypto device, and somebody's own disk.
-fn by_hand() -> Census {
+fn by_hand() -> Catalog {
     let schema = |provider, target: &str, names: [&str; 2]| {
         let descs = vec![Desc::counter(names[0], 0), Desc::counter(names[1], 8)];
         Schema::new(provider, Target::from_name(target), descs)
@@ -110,7 +115,7 @@ fn by_hand() -> Census {
     let mut own = Told::new("xyz");
     own.schemas = vec![schema("xyz", "disk", ["exits", "seeks"])];
     own.add("/disk/0", None, &own.schemas[0].clone(), vec![7, 8]);
-    census(vec![kvm, crypto, own])
+    catalog(vec![kvm, crypto, own])
 }
 
 #[test]
@@ -165,16 +170,16 @@ fn a_word_is_cut_at_its_limit() {
 
 #[test]
 fn what_is_asked_for_is_printed() {
-    let census = by_hand();
-    let ours = |line: &str| output(line, None, &census, Order::Schema).unwrap();
-    let qemus = |line: &str| output(line, None, &census, Order::Qemu).unwrap();
+    let catalog = by_hand();
+    let ours = |line: &str| output(line, None, &catalog, Order::Schema).unwrap();
+    let qemus = |line: &str| output(line, None, &catalog, Order::Qemu).unwrap();
     let exits = "provider: kvm\r\n    exits (cumulative): 3\r\n";
     assert_eq!(ours("info stats vcpu exits"), exits);
     assert_eq!(ours(r#"info stats vcpu "exits, halts""#), exits);
     let halts = |number: &str| format!("    halts (cumulative): {number}\r\n");
     assert_eq!(ours("info stats vcpu halts kvm"), halts("18446744073709551615"));
     assert_eq!(qemus("info stats vcpu halts kvm"), halts("-1"));
-    let second = output("info stats vcpu halts kvm", Some(1), &census, Order::Schema);
+    let second = output("info stats vcpu halts kvm", Some(1), &catalog, Order::Schema);
     assert_eq!(second.unwrap(), halts("12"));
     let all = ["    flushes (cumulative): 1\r\n", "    pages (cumulative): 2\r\n"];
     assert_eq!(ours("info stats vm * kvm"), all.concat());
@@ -191,39 +196,39 @@ fn what_is_asked_for_is_printed() {
 
 #[test]
 fn in_qemus_order_a_crypto_device_has_all_names() {
-    let census = by_hand();
+    let catalog = by_hand();
     for words in ["ops", "ops cryptodev"] {
         let lines = |order| {
             let line = format!("info stats cryptodev {words}");
-            let text = output(&line, None, &census, order).unwrap();
+            let text = output(&line, None, &catalog, order).unwrap();
             text.lines().filter(|line| line.starts_with(' ')).count()
         };
         assert_eq!((lines(Order::Schema), lines(Order::Qemu)), (1, 2), "{words}");
     }
-    let none = output("info stats cryptodev \"\" cryptodev", None, &census, Order::Qemu);
+    let none = output("info stats cryptodev \"\" cryptodev", None, &catalog, Order::Qemu);
     assert_eq!(none.unwrap(), "");
 }
 
 #[test]
 fn only_a_vcpu_that_there_is_may_be_named() {
-    let census = by_hand();
+    let catalog = by_hand();
     let text = "Parameter 'cpu-index' expects a CPU number";
     for cpu in [2, -1, 1 << 31, i64::MAX] {
-        let refusal = output("info", Some(cpu), &census, Order::Schema).unwrap_err();
+        let refusal = output("info", Some(cpu), &catalog, Order::Schema).unwrap_err();
         assert_eq!(refusal, Refusal::generic(text), "{cpu}");
     }
     for cpu in [1, 1 + (1 << 32), i64::MIN] {
-        assert!(output("info", Some(cpu), &census, Order::Schema).is_ok(), "{cpu}");
+        assert!(output("info", Some(cpu), &catalog, Order::Schema).is_ok(), "{cpu}");
     }
-    let empty = self::census(Vec::new());
+    let empty = self::catalog(Vec::new());
     assert_eq!(output("info stats vcpu", None, &empty, Order::Qemu).unwrap(), "");
     assert!(output("info stats vcpu", Some(0), &empty, Order::Qemu).is_err());
 }
 
 #[test]
 fn help_tells_what_there_is() {
-    let census = census(Vec::new());
-    let said = |line: &str| output(line, None, &census, Order::Schema).unwrap();
+    let catalog = catalog(Vec::new());
+    let said = |line: &str| output(line, None, &catalog, Order::Schema).unwrap();
     let stats = HELP_STATS.replace('\n', "\r\n");
     for line in ["info", " info ", "help info", "help info stats", "? info \"stats\" more"] {
         assert_eq!(said(line), stats, "{line}");
@@ -311,8 +316,8 @@ const LINES: &[&str] = &[
 #[test]
 fn lines_say_what_a_real_qemu_says() {
     let Some(mut qemu) = Qemu::start() else { return };
-    let census = census(qemu.told());
-    assert_eq!(census.objects().count(), 1 + 4 + 2, "a VM, vCPUs, crypto devices");
+    let catalog = catalog(qemu.told());
+    assert_eq!(catalog.objects().count(), 1 + 4 + 2, "a VM, vCPUs, crypto devices");
     let mut lines: Vec<(String, Option<i64>)> =
         LINES.iter().map(|line| ((*line).to_owned(), None)).collect();
     for a in [1022, 1023, 1024] {
@@ -330,7 +335,7 @@ fn lines_say_what_a_real_qemu_says() {
             arguments["cpu-index"] = cpu.into();
         }
         let theirs = qemu.ask("human-monitor-command", &arguments);
-        let ours = |order| match output(&line, cpu, &census, order) {
+        let ours = |order| match output(&line, cpu, &catalog, order) {
             Ok(text) => json!({"return": text}),
             Err(refusal) => json!({"error": refusal}),
         };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Filter, Mask, Object, RowState, Schema, WORD_BYTES};
-use vmstrobe_sampler::{Census, Wanted};
+use vmstrobe_sampler::{Catalog, Wanted};
 
 use super::{MAX_QUERY_BYTES, MAX_REPLY_BYTES};
 use crate::qmp::refusal::Refusal;
@@ -40,8 +40,8 @@ pub(in crate::qmp) struct Cost {
 
 impl Cost {
     /// Returns the cost of reading `filter` and writing the results of each of its `parts`.
-    pub(in crate::qmp) fn of(filter: &Filter, parts: &[Filter], census: &Census) -> Self {
-        let wanted = census.wanted(filter);
+    pub(in crate::qmp) fn of(filter: &Filter, parts: &[Filter], catalog: &Catalog) -> Self {
+        let wanted = catalog.wanted(filter);
         let mut cost = Self { sources: wanted.len(), ..Self::default() };
         for group in &wanted {
             cost.add_group(group);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Filter, Layout, Registry, Result, Snapshot, WORD_BYTES};
 use vmstrobe_sampler::{
-    Control, Fanout, MAX_QUEUE_SAMPLES, Recorder, Roster, Running, Sampler, Subscriber, Sweep,
-    Timing, Watch,
+    Control, Fanout, HealthWriter, MAX_QUEUE_SAMPLES, Roster, Running, Sampler, SourceSet,
+    Subscriber, Timing, Watch,
 };
 
 use super::Seat;
@@ -86,12 +86,13 @@ impl Subscription {
         seat: Seat,
     ) -> Result<(Self, Arc<Layout>)> {
         let mut roster = Roster::new(registry.clone(), vec![ask.filter]);
-        let sweep = open(&mut roster)?;
-        let layout = Arc::clone(sweep.layout());
+        let sources = open(&mut roster)?;
+        let layout = Arc::clone(sources.layout());
         let timing = Timing::hz(ask.rate_hz.into())?;
         let depth = queue_depth(ask.rate_hz, layout.words());
         // Inline: spreading would cost each subscription as many threads as there are CPUs.
-        let (mut sampler, control) = Sampler::new(sweep, Recorder::default(), Fanout::Inline)?;
+        let (mut sampler, control) =
+            Sampler::new(sources, HealthWriter::default(), Fanout::Inline)?;
         let samples = control.subscribe(depth)?;
         sampler.tick();
         let running = sampler.start(timing)?;
@@ -205,9 +206,9 @@ fn until_complete(period: Duration, batch: usize, depth: usize, samples: usize) 
 
 /// Opens the objects that there are now. A provider that fails to list its objects is left out,
 /// unless no other has any.
-fn open(roster: &mut Roster) -> Result<Sweep> {
+fn open(roster: &mut Roster) -> Result<SourceSet> {
     match roster.refresh() {
-        (Some(sweep), _) => Ok(sweep),
+        (Some(sources), _) => Ok(sources),
         // Nothing is there, which for a roster that never looked is no change; or nobody can say,
         // and says so again.
         (None, _) => roster.open(),

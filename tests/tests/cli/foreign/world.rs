@@ -15,7 +15,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use vmstrobe_core::Target;
-use vmstrobe_providers::{HandOver, TableConfig, TableObject, TableSchema, TableWriter};
+use vmstrobe_providers::{FdServer, TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
 
@@ -42,7 +42,7 @@ pub(super) struct World {
 
 /// Everything that is there as long as the world.
 type Held =
-    (TempDir, TempDir, Vec<Qemu>, Vec<TableWriter>, Vec<TableObject>, OwnedFd, HandOver, Reaped);
+    (TempDir, TempDir, Vec<Qemu>, Vec<TableWriter>, Vec<TableObject>, OwnedFd, FdServer, Reaped);
 
 impl World {
     /// Starts all of it. This process becomes a part.
@@ -63,7 +63,7 @@ impl World {
         ];
         let objects = tables.iter().flat_map(|table| objects(table, &name)).collect();
         let no_table = memfd_create(format!("vmstrobe-table:{}", name("MEM")), MemfdFlags::CLOEXEC);
-        let hand_over = HandOver::listen(Path::new(&at("SOC-h"))).expect("it is ours");
+        let hand_over = FdServer::listen(Path::new(&at("SOC-h"))).expect("it is ours");
         hand_over.offer(Arc::new(tables[2].clone())).expect("it can be lent");
         let (qmp, refusing_qmp) = (at("SOC-q"), at("SOC-r"));
         refuse_all(&refusing_qmp, &name("ARG"));

@@ -88,10 +88,10 @@ fn what_is_open_for_a_moment_is_left_out() {
         let there = (0..).zip(stays).filter(|(_, stays)| *stays >= looks.get());
         there.map(|(fd, _)| (fd, KvmLink::VmStats)).collect()
     };
-    leave_passing(&mut left, is_known, wait, look);
+    drop_transient(&mut left, is_known, wait, look);
     assert_eq!((left, looks.get()), ([wanted(&[3, 4, known]), wanted(&[known])], all));
     let mut left = [wanted(&[known])];
-    leave_passing(&mut left, is_known, |_| panic!("nothing is new"), look);
+    drop_transient(&mut left, is_known, |_| panic!("nothing is new"), look);
     assert_eq!(left, [wanted(&[known])]);
 }
 
@@ -119,7 +119,7 @@ fn the_objects_own_takes_the_place_of_what_is_open_for_a_moment() {
             let there = there.into_iter().filter(|(stays, _)| *stays >= looks.get());
             there.map(|(_, place)| place).collect()
         };
-        leave_passing(std::slice::from_mut(&mut left), |_, _| false, wait, look);
+        drop_transient(std::slice::from_mut(&mut left), |_, _| false, wait, look);
         let vcpu = left.iter().find(|wanted| wanted.path == "/vm/x/vcpu[0]");
         assert_eq!(vcpu.map(|wanted| wanted.place), want);
         assert_eq!(left[0].place, (10, KvmLink::Vm));

@@ -142,15 +142,15 @@ fn what_the_program_writes_is_found_in_the_table() {
         let mut files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
         files[1] = None;
         let objects = objects(schema, 3);
-        let mut sweep = kernel.sweep(Subject::Vcpu, &plan, &objects, &files).unwrap();
-        let array = sweep.frame().array().as_fd().try_clone_to_owned().unwrap();
+        let mut bulk = kernel.bulk(Subject::Vcpu, &plan, &objects, &files).unwrap();
+        let array = bulk.frame().array().as_fd().try_clone_to_owned().unwrap();
         let memory = Memory::array(array).unwrap();
         let (_, found) = look(&memory);
         let Memory::Mapped(map) = &memory else { panic!("{memory:?}") };
         let word = |at: usize| map.words()[at].load(Relaxed);
         assert!(found.iter().all(|found| word(found.data.start - 1) == 0), "not read yet");
         for runs in 1..3 {
-            sweep.run().unwrap();
+            bulk.run().unwrap();
             assert_eq!((word(SEQ), word(READ), word(MARKED)), (2 * runs, 3, 1));
         }
         let (_, want) = pread(&plan, &rows);

@@ -12,7 +12,7 @@ use super::*;
 use crate::kvm::bpf::shared::tests::{after_a_run, row};
 use crate::kvm::bpf::sys::ArrayUse;
 use crate::tests::{open_all, require, soon, states, tick};
-use crate::{BpfMode, HandOver, HandedOver, KernelFrame, OwnKvm, Reaper, Tables};
+use crate::{BpfMode, FdClient, FdServer, KernelFrame, OwnKvm, Reaper, Tables};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -64,8 +64,8 @@ impl Place {
         Self(std::env::temp_dir().join(name))
     }
 
-    fn connect(&self) -> Result<HandedOver> {
-        HandedOver::connect(&self.0, Reaper::new()?)
+    fn connect(&self) -> Result<FdClient> {
+        FdClient::connect(&self.0, Reaper::new()?)
     }
 }
 
@@ -79,9 +79,9 @@ impl Drop for Place {
 #[derive(Debug)]
 struct Evil(OwnedFd);
 
-impl Lendable for Evil {
-    fn loans(&self) -> Result<Vec<Loan>> {
-        Ok(vec![Loan::table(9, self.0.try_clone().unwrap())])
+impl ExportFds for Evil {
+    fn loans(&self) -> Result<Vec<ExportedFd>> {
+        Ok(vec![ExportedFd::table(9, self.0.try_clone().unwrap())])
     }
 }
 
@@ -142,7 +142,7 @@ fn who_has_a_frame_reads_what_the_source_did() {
 fn a_frame_that_is_handed_over_is_read_as_a_table() {
     let Some(guest) = Guest::new(2) else { return };
     let place = Place::new();
-    let hand_over = HandOver::listen(&place.0).unwrap();
+    let hand_over = FdServer::listen(&place.0).unwrap();
     // Nothing yet, and lent when it comes.
     hand_over.offer(Arc::new(guest.bpf.clone())).unwrap();
     let handed_over = place.connect().unwrap();
@@ -220,7 +220,7 @@ fn what_a_lender_calls_a_table_is_found_out() {
         (frozen(&changed(16, 1)), ErrorKind::Busy, "keeps changing"),
     ] {
         let place = Place::new();
-        let hand_over = HandOver::listen(&place.0).unwrap();
+        let hand_over = FdServer::listen(&place.0).unwrap();
         hand_over.offer(Arc::new(Evil(fd))).unwrap();
         let error = place.connect().unwrap_err();
         let told = std::error::Error::source(&error).unwrap().to_string();

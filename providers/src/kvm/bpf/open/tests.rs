@@ -7,11 +7,11 @@ use std::time::Duration;
 use vmstrobe_core::{Mask, Schema};
 
 use super::*;
+use crate::kvm::bpf::bulk::Step;
 use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::offsets::{BTF_DIR, Cast};
 use crate::kvm::bpf::policy::BpfStatus;
 use crate::kvm::bpf::program::{Access, Loop};
-use crate::kvm::bpf::sweep::Step;
 use crate::kvm::bpf::tests::types::Types;
 use crate::kvm::bpf::tests::{Guests, all, kernel, named, objects, pread, repeated};
 use crate::tests::tick;
@@ -19,10 +19,10 @@ use crate::tests::tick;
 type Fds = Vec<Option<Arc<KvmFd>>>;
 
 fn open(guests: &Guests, plan: &Arc<ReadPlan>, rows: &Fds) -> Result<Vec<Box<dyn Source>>> {
-    let (bpf, departures) = (guests.opener.bpf(), guests.opener.departures());
+    let (bpf, gone_epoch) = (guests.opener.bpf(), guests.opener.gone_epoch());
     let objects = objects(plan.schema(), rows.len());
     let rows = rows.clone().into_boxed_slice();
-    bpf.sources(&objects, plan, rows, departures, departures.count())
+    bpf.sources(&objects, plan, rows, gone_epoch, gone_epoch.count())
 }
 
 /// How many rows each source has, and whether it reads them by the program.
@@ -127,11 +127,11 @@ fn it_is_measured_which_way_is_quicker() {
     let guests = Guests::new(1, Bpf::new(BpfMode::Require));
     let rows = repeated(&guests.stats(Subject::Vcpu), 64);
     let plan = all(rows[0].as_ref().unwrap().schema());
-    let (bpf, departures) = (guests.opener.bpf(), guests.opener.departures());
+    let (bpf, gone_epoch) = (guests.opener.bpf(), guests.opener.gone_epoch());
     let objects = objects(plan.schema(), rows.len());
     let is_quicker_than = |wait| {
         let fallback = Box::new(Waiting(wait));
-        let source = bpf.source(&objects, &plan, &rows, fallback, departures, 0);
+        let source = bpf.source(&objects, &plan, &rows, fallback, gone_epoch, 0);
         is_quicker(&mut source.unwrap())
     };
     assert!(is_quicker_than(Duration::from_millis(5)));
@@ -192,7 +192,7 @@ fn what_cannot_be_loaded_is_read_by_pread_or_an_error() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(error.to_string(), "this kernel cannot run our BPF program");
     // It may be another plan's turn.
-    assert!(!insisting.opener.bpf().trust().is_given_up());
+    assert!(!insisting.opener.bpf().health().is_given_up());
 }
 
 #[test]
@@ -228,9 +228,9 @@ fn what_no_frame_can_tell_is_read_by_pread_or_an_error() {
         let plan = all(rows[0].as_ref().unwrap().schema());
         let mut objects = objects(plan.schema(), 20);
         objects[7].path = "x".repeat(300).into();
-        let departures = guests.opener.departures();
+        let gone_epoch = guests.opener.gone_epoch();
         let fds = rows.clone().into_boxed_slice();
-        let sources = guests.opener.bpf().sources(&objects, &plan, fds, departures, 0);
+        let sources = guests.opener.bpf().sources(&objects, &plan, fds, gone_epoch, 0);
         match sources {
             Ok(sources) => {
                 assert_eq!(mode, BpfMode::Auto);

@@ -26,7 +26,7 @@ fn each_state_has_its_words() {
         (BpfStatus::Untried, "not tried"),
         (BpfStatus::Refused(text("no BTF")), "no BTF"),
         (BpfStatus::Open(text("may_goto, rdonly_cast")), "may_goto, rdonly_cast"),
-        (BpfStatus::GivenUp(text("a doubt")), "a doubt"),
+        (BpfStatus::GivenUp(text("a fault")), "a fault"),
     ] {
         assert_eq!(status.to_string(), words);
     }

@@ -36,10 +36,10 @@ fn bpf() -> Option<Bpf> {
 
 /// One source of these rows, of a provider that has this opener.
 fn open(opener: &Opener, plan: &Arc<ReadPlan>, rows: &Fds) -> Box<dyn Source> {
-    let departures = opener.departures();
+    let gone_epoch = opener.gone_epoch();
     let objects = objects(plan.schema(), rows.len());
     let rows = rows.clone().into_boxed_slice();
-    let sources = opener.bpf().sources(&objects, plan, rows, departures, departures.count());
+    let sources = opener.bpf().sources(&objects, plan, rows, gone_epoch, gone_epoch.count());
     let [source] = <[_; 1]>::try_from(sources.unwrap()).ok().unwrap();
     assert_eq!(source.read_ns(), Some(0..0), "read by the BPF reader");
     source
@@ -51,22 +51,22 @@ fn falsely_audited(
     plan: &Arc<ReadPlan>,
     compared: &Arc<ReadPlan>,
     rows: &Fds,
-    departures: &Departures,
+    gone_epoch: &GoneEpoch,
 ) -> KernelSource {
     let (kernel, objects) = (bpf.kernel().unwrap(), objects(plan.schema(), rows.len()));
     let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
-    let sweep = kernel.sweep(Subject::Vcpu, plan, &objects, &files).unwrap();
+    let bulk = kernel.bulk(Subject::Vcpu, plan, &objects, &files).unwrap();
     let audited = rows.iter().enumerate().map(|(at, row)| (at, row.clone().unwrap()));
     KernelSource {
-        audit: Audit::new(compared, sweep.shape(), audited.collect()),
-        sweep,
+        audit: Audit::new(compared, bulk.shape(), audited.collect()),
+        bulk,
         plan: Arc::clone(plan),
-        trust: Arc::clone(bpf.trust()),
-        witness: bpf.trust().witness(plan, &objects),
+        health: Arc::clone(bpf.health()),
+        verdict: bpf.health().verdict(plan, &objects),
         rows: rows.clone().into(),
-        fallback: Fallback(pread_source(plan, rows, departures, departures.count())),
-        departures: departures.clone(),
-        opened_at: departures.count(),
+        fallback: Fallback(pread_source(plan, rows, gone_epoch, gone_epoch.count())),
+        gone_epoch: gone_epoch.clone(),
+        opened_at: gone_epoch.count(),
         read_ns: Some(0..0),
     }
 }
@@ -149,7 +149,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
                 for ((seen, want), state) in rows.zip(states) {
                     assert!(state != GOOD || seen == want);
                 }
-                assert!(source.read_ns().is_some_and(|read| read.start > 0), "it is no doubt");
+                assert!(source.read_ns().is_some_and(|read| read.start > 0), "it is no fault");
             };
             check([GOOD, GOOD, GOOD, GOOD, gone_before]);
             stats[3].retire();
@@ -230,14 +230,14 @@ fn what_is_not_as_pread_says_is_never_seen() {
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let schema = rows[0].as_ref().unwrap().schema();
     let [exits, halts] = ["exits", "halt_exits"].map(|name| named(schema, &[name]));
-    let departures = guests.opener.departures();
+    let gone_epoch = guests.opener.gone_epoch();
     let mut other = open(&guests.opener, &exits, &rows);
-    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, departures);
+    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, gone_epoch);
     let (want, seen) = (pread(&exits, &rows), pread(&halts, &rows).1[0]);
     assert_ne!(want.1[0], seen, "else this proves nothing");
     assert_eq!(tick(&mut *other, 1), want);
 
-    // The very reading that is in doubt is the fall-back's.
+    // The very reading that is at fault is the fall-back's.
     assert_eq!(tick(&mut source, 1), want);
     assert_eq!(source.read_ns(), None);
     let why = format!(
@@ -256,7 +256,7 @@ fn what_is_not_as_pread_says_is_never_seen() {
     // And there is no way back.
     assert_eq!((tick(&mut source, 1), source.read_ns()), (want.clone(), None));
     let objects = objects(schema, 3);
-    let sources = bpf.sources(&objects, &exits, rows.into(), departures, departures.count());
+    let sources = bpf.sources(&objects, &exits, rows.into(), gone_epoch, gone_epoch.count());
     assert!(sources.unwrap().iter().all(|source| source.read_ns().is_none()));
 }
 
@@ -268,14 +268,14 @@ fn an_audit_comes_about_once_a_second() {
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let schema = rows[0].as_ref().unwrap().schema();
     let [exits, halts] = ["exits", "halt_exits"].map(|name| named(schema, &[name]));
-    let departures = guests.opener.departures();
-    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, departures);
+    let gone_epoch = guests.opener.gone_epoch();
+    let mut source = falsely_audited(&bpf, &exits, &halts, &rows, gone_epoch);
     let want = pread(&exits, &rows);
     // As if one had just been done, of the first row.
     source.audit.advance(now_ns());
     let begin = Instant::now();
     let mut ticks = 0;
-    while bpf.trust().why().is_none() {
+    while bpf.health().why().is_none() {
         assert_eq!(tick(&mut source, 1), want);
         ticks += 1;
         assert!(begin.elapsed() < Duration::from_secs(10));
@@ -283,7 +283,7 @@ fn an_audit_comes_about_once_a_second() {
     }
     let seconds = begin.elapsed().as_secs_f64();
     assert!(seconds > 0.9 && ticks > 10, "{ticks} in {seconds} s");
-    assert!(bpf.trust().why().unwrap().starts_with("of /vm/x/vcpu[1] "), "the next row's turn");
+    assert!(bpf.health().why().unwrap().starts_with("of /vm/x/vcpu[1] "), "the next row's turn");
 }
 
 #[test]
@@ -292,10 +292,10 @@ fn a_run_that_does_not_end_is_never_seen() {
     let guests = Guests::new(3, bpf.clone());
     let rows = repeated(&guests.stats(Subject::Vcpu), 3);
     let plan = named(rows[0].as_ref().unwrap().schema(), &["exits"]);
-    let departures = guests.opener.departures();
-    let source = falsely_audited(&bpf, &plan, &plan, &rows, departures);
-    let sweep = crate::kvm::bpf::sweep::tests::of_more_rows(source.sweep);
-    let mut source = KernelSource { sweep, ..source };
+    let gone_epoch = guests.opener.gone_epoch();
+    let source = falsely_audited(&bpf, &plan, &plan, &rows, gone_epoch);
+    let bulk = crate::kvm::bpf::bulk::tests::of_more_rows(source.bulk);
+    let mut source = KernelSource { bulk, ..source };
     assert_eq!(tick(&mut source, 1), pread(&plan, &rows));
     assert_eq!(source.read_ns(), None);
     let why = "its program did not come to an end".to_owned();
@@ -373,8 +373,8 @@ fn the_end_of_a_vmm_is_seen_from_within() {
             assert!(last_good < Duration::from_secs(30));
         }
         println!("gone {last_good:?} after it was killed");
-        assert_eq!(guests.opener.departures().count(), 0, "nobody has said so");
-        assert!(!bpf.trust().is_given_up());
+        assert_eq!(guests.opener.gone_epoch().count(), 0, "nobody has said so");
+        assert!(!bpf.health().is_given_up());
     }
 }
 

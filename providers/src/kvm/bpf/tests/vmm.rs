@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use vmstrobe_guest::Farm;
 
-use crate::departures::Departures;
+use crate::gone_epoch::GoneEpoch;
 use crate::host::KvmLink;
 use crate::process::Process;
 use crate::tests::{borrow, kvm_links};
@@ -37,7 +37,7 @@ impl Vmm {
             .spawn()
             .unwrap();
         let said = BufReader::new(child.stdout.take().unwrap());
-        let process = Process::open(child.id(), &Departures::default()).unwrap();
+        let process = Process::open(child.id(), &GoneEpoch::default()).unwrap();
         let mut vmm = Self { child, said, process };
         vmm.wait();
         vmm

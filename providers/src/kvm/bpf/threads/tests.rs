@@ -1,8 +1,8 @@
 //! The proof: it holds here, and fails where an offset is another's.
 
+use super::super::bulk::{Step, Wanted};
 use super::super::offsets::{Offsets, Task};
 use super::super::program::ThreadWord;
-use super::super::sweep::{Step, Wanted};
 use super::super::tests::{kernel_and_offsets, kinds};
 use super::*;
 use crate::procfs;
@@ -38,7 +38,7 @@ fn proof(offsets: &Offsets) -> Result<()> {
         let files = [Some(vcpu)];
         let (subject, kinds) = (Subject::Thread, &kinds);
         let wanted = Wanted { subject, plan, objects: &[], files: &files, kinds };
-        Sweep::new(offsets, &Step::all(offsets), &wanted)
+        BulkReader::new(offsets, &Step::all(offsets), &wanted)
     })
 }
 

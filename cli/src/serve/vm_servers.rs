@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use vmstrobe_providers::{LeftOut, WhyLeftOut};
 
 use super::accounts::TrustedUsers;
-use super::doors::{Doors, Owner};
 use super::place::Directory;
-use super::roll::Roll;
 use super::share::{Full, Share};
+use super::vm_sockets::{Owner, VmSockets};
+use super::vm_tracker::VmTracker;
 use crate::args::{OnExit, ServeArgs};
 use crate::engine::{FoundVm, Setup, VmRegistry, Vmm, Vms, say_left_out};
 use crate::error::{Error, Result};
@@ -28,11 +28,11 @@ const OPENING_LIMIT: Duration = Duration::from_millis(500);
 const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
 
 /// A socket for each virtual machine.
-pub(super) struct Several {
+pub(super) struct VmServers {
     directory: Directory,
     vms: Vms,
     share: Share,
-    roll: Roll,
+    tracker: VmTracker,
     /// Virtual machines that come later are served too.
     follows_all: bool,
     /// The last look failed, and it was said.
@@ -51,7 +51,7 @@ pub(super) struct Look {
     pub(super) is_unfinished: bool,
 }
 
-impl Several {
+impl VmServers {
     /// Opens the sockets of those there are.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Several {
         args: &ServeArgs,
         path: &Path,
         setup: Setup,
-        doors: &mut Doors,
+        vm_sockets: &mut VmSockets,
         stop: &Stop,
     ) -> Result<Self> {
         let place = path.to_owned();
@@ -71,7 +71,7 @@ impl Several {
             directory,
             vms: Vms::new(&args.source, setup)?,
             share: Share::new(trusted),
-            roll: Roll::default(),
+            tracker: VmTracker::default(),
             follows_all: args.follows_all(),
             is_blind: false,
             left_out: HashSet::new(),
@@ -81,24 +81,24 @@ impl Several {
             several.vms.share_out(&mut named)?;
         }
         for vm in named {
-            several.serve_named(vm, doors)?;
+            several.serve_named(vm, vm_sockets)?;
         }
         if several.follows_all {
             let found = several.vms.look()?;
             found.hidden.iter().for_each(say);
             several.say_left_out(found.left_out);
-            several.update(&found.vms, doors, stop, OPENING_LIMIT_AT_FIRST);
+            several.update(&found.vms, vm_sockets, stop, OPENING_LIMIT_AT_FIRST);
             if !stop.is_asked() {
-                several.check_found(args.on_exit(), doors)?;
+                several.check_found(args.on_exit(), vm_sockets)?;
             }
             // Its virtual machine may be yet to come.
-            several.vms.share_out(doors.vms()).unwrap_or_else(say);
+            several.vms.share_out(vm_sockets.vms()).unwrap_or_else(say);
         }
         Ok(several)
     }
 
-    fn check_found(&self, on_exit: OnExit, doors: &Doors) -> Result<()> {
-        if !doors.is_empty() {
+    fn check_found(&self, on_exit: OnExit, vm_sockets: &VmSockets) -> Result<()> {
+        if !vm_sockets.is_empty() {
             return Ok(());
         }
         if on_exit == OnExit::End {
@@ -114,7 +114,7 @@ impl Several {
     }
 
     /// Looks who has come or gone, and which QEMU has been started again.
-    pub(super) fn look(&mut self, doors: &mut Doors, stop: &Stop) -> Look {
+    pub(super) fn look(&mut self, vm_sockets: &mut VmSockets, stop: &Stop) -> Look {
         let begin = Instant::now();
         let mut look = Look::default();
         if self.follows_all {
@@ -126,7 +126,7 @@ impl Several {
                     // To wait costs nobody anything.
                     look.took = look.took.saturating_sub(found.waited);
                     self.say_left_out(found.left_out);
-                    look.is_unfinished = self.update(&found.vms, doors, stop, OPENING_LIMIT);
+                    look.is_unfinished = self.update(&found.vms, vm_sockets, stop, OPENING_LIMIT);
                 }
                 Err(error) if !self.is_blind => {
                     self.is_blind = true;
@@ -135,7 +135,7 @@ impl Several {
                 Err(_) => {}
             }
         }
-        doors.vms().for_each(|vm| self.vms.add_qemus(vm));
+        vm_sockets.vms().for_each(|vm| self.vms.add_qemus(vm));
         look
     }
 
@@ -155,15 +155,15 @@ impl Several {
     fn update(
         &mut self,
         found: &[FoundVm],
-        doors: &mut Doors,
+        vm_sockets: &mut VmSockets,
         stop: &Stop,
         limit: Duration,
     ) -> bool {
         let vmms: Vec<Vmm> = found.iter().map(|vm| vm.vmm).collect();
         let found: HashMap<Vmm, &FoundVm> = found.iter().map(|vm| (vm.vmm, vm)).collect();
         let begin = Instant::now();
-        let changes = self.roll.compare(&vmms, &doors.vmms(), begin);
-        doors.close_gone(&changes.gone);
+        let changes = self.tracker.compare(&vmms, &vm_sockets.vmms(), begin);
+        vm_sockets.close_gone(&changes.gone);
         let mut without_socket = WithoutSocket::default();
         let mut is_unfinished = false;
         for vmm in self.share.in_turn(changes.came) {
@@ -172,8 +172,8 @@ impl Several {
             }
             let Some(found) = found.get(&vmm) else { continue };
             // First: to ask costs nothing, and to open what then has no socket costs much.
-            if let Err(full) = self.share.room(&doors.users(), Some(vmm.uid)) {
-                if self.roll.wait(vmm) {
+            if let Err(full) = self.share.room(&vm_sockets.users(), Some(vmm.uid)) {
+                if self.tracker.wait(vmm) {
                     without_socket.add(full, self.share.stranger(vmm.uid).is_some(), &found.title);
                 }
                 continue;
@@ -182,31 +182,31 @@ impl Several {
                 is_unfinished = true;
                 continue;
             }
-            self.try_found(found, doors);
+            self.try_found(found, vm_sockets);
         }
-        without_socket.say(doors);
+        without_socket.say(vm_sockets);
         is_unfinished
     }
 
-    fn try_found(&mut self, found: &FoundVm, doors: &mut Doors) {
+    fn try_found(&mut self, found: &FoundVm, vm_sockets: &mut VmSockets) {
         let vmm = found.vmm;
         let error = match &found.refused {
             Some(why) => Error::failed(why),
-            None => match self.serve_found(found, doors) {
-                Ok(()) => return self.roll.accept(vmm),
+            None => match self.serve_found(found, vm_sockets) {
+                Ok(()) => return self.tracker.accept(vmm),
                 Err(error) => error,
             },
         };
-        if self.roll.refuse(vmm) {
+        if self.tracker.refuse(vmm) {
             let text = format!("left out: {}: {error}", found.title);
-            doors.say_refused(self.share.stranger(vmm.uid).is_some(), &text);
+            vm_sockets.say_refused(self.share.stranger(vmm.uid).is_some(), &text);
         }
         if found.refused.is_none() {
-            self.roll.put_off(vmm, Instant::now());
+            self.tracker.put_off(vmm, Instant::now());
         }
     }
 
-    fn serve_found(&self, found: &FoundVm, doors: &mut Doors) -> Result<()> {
+    fn serve_found(&self, found: &FoundVm, vm_sockets: &mut VmSockets) -> Result<()> {
         let vmm = found.vmm;
         let vm = self.vms.open(vmm.pid)?;
         // Asked again: the process that was found may have ended, and another have its number. What
@@ -216,15 +216,18 @@ impl Several {
             return Err(Error::failed("its process ended or changed while it was opened"));
         }
         let stranger = self.share.stranger(vmm.uid);
-        let path = self.directory.socket(vm.name(), vm.pid(), stranger, |path| doors.has(path));
-        doors.open(path, vm, Some(Owner { vmm, is_stranger: stranger.is_some() }))
+        let path =
+            self.directory.socket(vm.name(), vm.pid(), stranger, |path| vm_sockets.has(path));
+        vm_sockets.open(path, vm, Some(Owner { vmm, is_stranger: stranger.is_some() }))
     }
 
     /// One that was named on the command line has its name, whoever its user is.
-    fn serve_named(&self, vm: VmRegistry, doors: &mut Doors) -> Result<()> {
-        self.share.room(&doors.users(), None).map_err(|full| Error::failed(full.to_string()))?;
-        let path = self.directory.socket(vm.name(), vm.pid(), None, |path| doors.has(path));
-        doors.open(path, vm, None)
+    fn serve_named(&self, vm: VmRegistry, vm_sockets: &mut VmSockets) -> Result<()> {
+        self.share
+            .room(&vm_sockets.users(), None)
+            .map_err(|full| Error::failed(full.to_string()))?;
+        let path = self.directory.socket(vm.name(), vm.pid(), None, |path| vm_sockets.has(path));
+        vm_sockets.open(path, vm, None)
     }
 }
 
@@ -240,9 +243,9 @@ impl WithoutSocket {
         self.of.entry((full, is_strangers)).or_insert_with(new).1 += 1;
     }
 
-    fn say(self, doors: &mut Doors) {
+    fn say(self, vm_sockets: &mut VmSockets) {
         for ((full, is_strangers), (title, count)) in self.of {
-            doors.say_refused(is_strangers, &waits(full, &title, count));
+            vm_sockets.say_refused(is_strangers, &waits(full, &title, count));
         }
     }
 }

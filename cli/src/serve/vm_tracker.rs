@@ -32,7 +32,7 @@ pub(super) struct Changes {
 
 /// The record of virtual machines, kept from look to look.
 #[derive(Debug, Default)]
-pub(super) struct Roll {
+pub(super) struct VmTracker {
     looks: u64,
     arrivals: u64,
     /// For how many looks each that is served has not been found.
@@ -51,7 +51,7 @@ struct Waiting {
     not_before: Option<Instant>,
 }
 
-impl Roll {
+impl VmTracker {
     /// Compares what a look has found with what is served.
     pub(super) fn compare(&mut self, found: &[Vmm], served: &[Vmm], now: Instant) -> Changes {
         self.looks += 1;
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn who_is_new_comes_and_who_is_missed_for_long_goes() {
-        let mut roll = Roll::default();
+        let mut tracker = VmTracker::default();
         for (found, served, came, gone) in [
             (&[2, 1][..], &[][..], &[2, 1][..], &[][..]),
             (&[1, 2, 3], &[1, 2], &[3], &[]),
@@ -166,48 +166,48 @@ mod tests {
             (&[1], &[1], &[], &[]),
             (&[], &[], &[], &[]),
         ] {
-            let changes = roll.compare(&vmms(found), &vmms(served), Instant::now());
+            let changes = tracker.compare(&vmms(found), &vmms(served), Instant::now());
             let want = Changes { came: vmms(came), gone: vmms(gone) };
             assert_eq!(changes, want, "{found:?} {served:?}");
         }
-        assert!(roll.missed.is_empty());
+        assert!(tracker.missed.is_empty());
     }
 
     #[test]
     fn a_later_process_of_the_same_number_is_another() {
-        let mut roll = Roll::default();
+        let mut tracker = VmTracker::default();
         let (old, new) = (vmm(1), Vmm { start_time_ticks: 2, ..vmm(1) });
-        assert_eq!(roll.compare(&[new], &[old], Instant::now()).came, [new]);
+        assert_eq!(tracker.compare(&[new], &[old], Instant::now()).came, [new]);
     }
 
     /// A QEMU that is told to run as another user does so after it has made its virtual machine.
     #[test]
     fn one_that_changes_its_user_goes_at_once_and_comes_again() {
-        let mut roll = Roll::default();
+        let mut tracker = VmTracker::default();
         let (before, after) = (vmm(1), Vmm { uid: 7, ..vmm(1) });
         let want = Changes { came: vec![after], gone: vec![before] };
-        assert_eq!(roll.compare(&[after], &[before], Instant::now()), want);
+        assert_eq!(tracker.compare(&[after], &[before], Instant::now()), want);
     }
 
     #[test]
     fn whoever_waits_longest_comes_first() {
-        let (mut roll, now) = (Roll::default(), Instant::now());
-        roll.compare(&vmms(&[9]), &[], now);
-        roll.compare(&vmms(&[5, 9]), &[], now);
-        let came = |roll: &mut Roll| roll.compare(&vmms(&[1, 5, 9]), &[], now).came;
-        assert_eq!(came(&mut roll), vmms(&[9, 5, 1]));
+        let (mut tracker, now) = (VmTracker::default(), Instant::now());
+        tracker.compare(&vmms(&[9]), &[], now);
+        tracker.compare(&vmms(&[5, 9]), &[], now);
+        let came = |tracker: &mut VmTracker| tracker.compare(&vmms(&[1, 5, 9]), &[], now).came;
+        assert_eq!(came(&mut tracker), vmms(&[9, 5, 1]));
         // Without a socket it keeps its place, and that is said once.
-        assert!(roll.wait(vmm(9)) && !roll.wait(vmm(9)));
-        assert_eq!(came(&mut roll), vmms(&[9, 5, 1]));
+        assert!(tracker.wait(vmm(9)) && !tracker.wait(vmm(9)));
+        assert_eq!(came(&mut tracker), vmms(&[9, 5, 1]));
     }
 
     #[test]
     fn a_refusal_is_said_once() {
-        let mut roll = Roll::default();
+        let mut tracker = VmTracker::default();
         let mut look = |found: &[u32], served: &[u32]| {
             let now = Instant::now();
-            let came = roll.compare(&vmms(found), &vmms(served), now).came;
-            let said = came.into_iter().filter(|vmm| roll.refuse(*vmm)).map(|vmm| vmm.pid);
+            let came = tracker.compare(&vmms(found), &vmms(served), now).came;
+            let said = came.into_iter().filter(|vmm| tracker.refuse(*vmm)).map(|vmm| vmm.pid);
             said.collect::<Vec<_>>()
         };
         // At once, of one that is there at the start; later, of one that may be just starting.
@@ -218,19 +218,19 @@ mod tests {
         assert_eq!(look(&[1, 2], &[]), NOBODY);
         // Nothing is remembered of who has gone.
         assert_eq!(look(&[], &[]), NOBODY);
-        assert!(roll.waiting.is_empty());
+        assert!(tracker.waiting.is_empty());
     }
 
     #[test]
     fn what_is_refused_is_tried_less_and_less_often() {
-        let (mut roll, begin) = (Roll::default(), Instant::now());
+        let (mut tracker, begin) = (VmTracker::default(), Instant::now());
         let tries: Vec<u64> = (0..300)
             .filter(|second| {
                 let now = begin + Duration::from_secs(*second);
-                let came = roll.compare(&vmms(&[1]), &[], now).came;
+                let came = tracker.compare(&vmms(&[1]), &[], now).came;
                 for vmm in &came {
-                    roll.refuse(*vmm);
-                    roll.put_off(*vmm, now);
+                    tracker.refuse(*vmm);
+                    tracker.put_off(*vmm, now);
                 }
                 !came.is_empty()
             })
@@ -241,14 +241,14 @@ mod tests {
 
     #[test]
     fn who_is_served_has_not_been_refused() {
-        let (mut roll, now) = (Roll::default(), Instant::now());
+        let (mut tracker, now) = (VmTracker::default(), Instant::now());
         for _ in 0..4 {
-            roll.compare(&vmms(&[1]), &[], now);
+            tracker.compare(&vmms(&[1]), &[], now);
         }
         // It came at the first look: each first refusal is said.
-        assert!(roll.refuse(vmm(1)) && !roll.refuse(vmm(1)));
-        roll.accept(vmm(1));
-        let mut refuse = || roll.refuse(vmm(1));
+        assert!(tracker.refuse(vmm(1)) && !tracker.refuse(vmm(1)));
+        tracker.accept(vmm(1));
+        let mut refuse = || tracker.refuse(vmm(1));
         assert!(!refuse() && !refuse() && refuse());
     }
 }

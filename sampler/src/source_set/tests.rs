@@ -7,7 +7,7 @@ use std::time::Duration;
 use vmstrobe_core::{Desc, Registry, RowState, Rows, Schema, Target, Window};
 
 use super::*;
-use crate::{Census, Control, Counts, Fanout, Recorder, Roster, Sampler, Tick, clock};
+use crate::{Catalog, Control, Counts, Fanout, HealthWriter, Roster, Sampler, Tick, clock};
 
 /// A margin beside each reading, by which a window of the source's is told from the tick's own.
 const MARGIN: Duration = Duration::from_micros(100);
@@ -135,8 +135,8 @@ impl Rig {
     fn new(sources: &[(usize, Way)], fanout: Fanout) -> Self {
         let (sweepers, registry) = Sweepers::new(sources);
         let mut roster = Roster::new(registry, vec![Filter::all(Target::Vcpu)]);
-        let sweep = roster.open().unwrap();
-        let (sampler, control) = Sampler::new(sweep, Recorder::default(), fanout).unwrap();
+        let sources = roster.open().unwrap();
+        let (sampler, control) = Sampler::new(sources, HealthWriter::default(), fanout).unwrap();
         Self { sweepers, roster, sampler, control }
     }
 
@@ -166,8 +166,8 @@ impl Seen {
         assert!(self.window.end_ns >= self.really_ns.end + margin_ns);
     }
 
-    fn swept_and_fallbacks(&self) -> (u64, u64) {
-        (self.counts.swept_rows, self.counts.fallback_ticks)
+    fn bulk_and_fallbacks(&self) -> (u64, u64) {
+        (self.counts.bulk_rows, self.counts.fallback_ticks)
     }
 }
 
@@ -179,7 +179,7 @@ fn the_window_is_the_union_of_what_all_sources_say() {
         for _ in 0..3 {
             let seen = rig.tick();
             seen.has_the_sources_window();
-            assert_eq!((seen.swept_and_fallbacks(), seen.counts.rows), ((5, 0), 5));
+            assert_eq!((seen.bulk_and_fallbacks(), seen.counts.rows), ((5, 0), 5));
         }
     }
 }
@@ -191,7 +191,7 @@ fn the_window_is_the_ticks_own_if_one_source_does_not_know() {
         for _ in 0..3 {
             let seen = rig.tick();
             seen.has_its_own_window();
-            assert_eq!(seen.swept_and_fallbacks(), (3, 0));
+            assert_eq!(seen.bulk_and_fallbacks(), (3, 0));
         }
     }
 }
@@ -203,10 +203,10 @@ fn a_tick_in_which_one_source_fell_back_has_its_own_window_and_is_counted() {
         for fallbacks in 0..3 {
             let seen = rig.tick();
             seen.has_the_sources_window();
-            assert_eq!(seen.swept_and_fallbacks(), (5, fallbacks));
+            assert_eq!(seen.bulk_and_fallbacks(), (5, fallbacks));
             let seen = rig.tick();
             seen.has_its_own_window();
-            assert_eq!(seen.swept_and_fallbacks(), (3, fallbacks + 1));
+            assert_eq!(seen.bulk_and_fallbacks(), (3, fallbacks + 1));
         }
     }
 }
@@ -215,8 +215,8 @@ fn a_tick_in_which_one_source_fell_back_has_its_own_window_and_is_counted() {
 fn what_several_sources_fell_back_in_is_one_tick() {
     let mut rig =
         Rig::new(&[(2, Way::Alternately), (1, Way::Alternately), (1, Way::Never)], Fanout::Inline);
-    assert_eq!(rig.tick().swept_and_fallbacks(), (3, 0));
-    assert_eq!(rig.tick().swept_and_fallbacks(), (0, 1));
+    assert_eq!(rig.tick().bulk_and_fallbacks(), (3, 0));
+    assert_eq!(rig.tick().bulk_and_fallbacks(), (0, 1));
 }
 
 #[test]
@@ -225,13 +225,13 @@ fn what_a_source_says_of_another_time_it_has_not_said() {
     rig.tick().has_the_sources_window();
     let seen = rig.tick();
     seen.has_its_own_window();
-    assert_eq!(seen.swept_and_fallbacks(), (0, 1));
+    assert_eq!(seen.bulk_and_fallbacks(), (0, 1));
     #[expect(clippy::reversed_empty_ranges, reason = "it is what must not be believed")]
     let wrong = [0..0, 0..1, u64::MAX..u64::MAX, u64::MAX..0, u64::MAX - 1..u64::MAX];
     for range in wrong {
         let seen = Rig::new(&[(1, Way::Says(range)), (1, Way::Always)], Fanout::Inline).tick();
         seen.has_its_own_window();
-        assert_eq!(seen.swept_and_fallbacks(), (1, 1));
+        assert_eq!(seen.bulk_and_fallbacks(), (1, 1));
     }
 }
 
@@ -243,7 +243,7 @@ fn what_a_source_says_does_not_widen_the_window() {
     let after_ns = clock::now_ns();
     seen.has_its_own_window();
     assert!(before_ns <= seen.window.begin_ns && seen.window.end_ns <= after_ns);
-    assert_eq!(seen.swept_and_fallbacks(), (1, 0));
+    assert_eq!(seen.bulk_and_fallbacks(), (1, 0));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_sweep_of_no_rows_has_its_own_window_and_sweeps_nothing() {
             let seen = rig.tick();
             assert!(before_ns <= seen.window.begin_ns);
             assert!(seen.window.begin_ns <= seen.window.end_ns);
-            assert_eq!((seen.swept_and_fallbacks(), seen.counts.rows), ((0, 0), 0));
+            assert_eq!((seen.bulk_and_fallbacks(), seen.counts.rows), ((0, 0), 0));
         }
     }
 }
@@ -264,7 +264,7 @@ fn a_sweep_of_no_rows_has_its_own_window_and_sweeps_nothing() {
 fn a_new_sweep_is_asked_anew() {
     let mut rig = Rig::new(&[(2, Way::Always)], Fanout::Inline);
     rig.tick().has_the_sources_window();
-    for (sources, swept) in [
+    for (sources, bulk) in [
         (vec![(1, Way::Never)], 0),
         (vec![(3, Way::Always)], 3),
         (vec![(1, Way::Always), (1, Way::Never)], 1),
@@ -272,13 +272,13 @@ fn a_new_sweep_is_asked_anew() {
     ] {
         *rig.sweepers.sources.lock().unwrap() = sources;
         rig.control.replace(rig.roster.refresh().0.unwrap()).unwrap();
-        assert_eq!(rig.tick().swept_and_fallbacks(), (swept, 0));
+        assert_eq!(rig.tick().bulk_and_fallbacks(), (bulk, 0));
     }
 }
 
 #[test]
 fn a_probe_has_no_window_whatever_its_sources_say() {
     let (_, registry) = Sweepers::new(&[(2, Way::Always)]);
-    let mut probe = Census::look(&registry).0.probe(&Filter::all(Target::Vcpu)).unwrap();
-    assert_eq!(probe.read().unwrap().window(), Window::default());
+    let mut reader = Catalog::look(&registry).0.reader(&Filter::all(Target::Vcpu)).unwrap();
+    assert_eq!(reader.read().unwrap().window(), Window::default());
 }

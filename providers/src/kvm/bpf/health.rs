@@ -1,6 +1,6 @@
 //! Whether what the BPF reader reads is still believed, by all who read so.
 //!
-//! Invariant: once in doubt, always in doubt. The tick only stores some words; what they mean is
+//! Invariant: a fault is never taken back. The tick only stores some words; what they mean is
 //! put into a sentence elsewhere.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,27 +9,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use vmstrobe_core::{Object, ReadPlan};
 
-use super::sweep::Unread;
+use super::bulk::Unread;
 
 /// Whether the BPF reader is given up, and why. All sources of one `Bpf` share it.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub(super) struct BpfHealth {
     given_up: AtomicBool,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The witness of each source, with a doubt or without one.
-    witnesses: Vec<Arc<Witness>>,
+    /// The verdict of each source, with a fault or without one.
+    verdicts: Vec<Arc<SourceVerdict>>,
     /// Why it was given up.
     why: Option<String>,
 }
 
-/// The doubt of one source, if it has one. It is noted on the tick, without a lock: first its
-/// details, then [`Witness::what`].
+/// The fault of one source, if it has one. It is noted on the tick, without a lock: first its
+/// details, then [`SourceVerdict::what`].
 #[derive(Debug)]
-pub(super) struct Witness {
+pub(super) struct SourceVerdict {
     plan: Arc<ReadPlan>,
     paths: Box<[Box<str>]>,
     what: AtomicU64,
@@ -38,7 +38,7 @@ pub(super) struct Witness {
     column: AtomicU64,
 }
 
-/// Words of [`Witness::what`].
+/// Words of [`SourceVerdict::what`].
 const NOTHING: u64 = 0;
 const REFUSED: u64 = 1;
 const INCOMPLETE: u64 = 2;
@@ -57,12 +57,12 @@ pub(super) struct Outside {
 
 /// Why a reading is not to be used, nor any further one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Doubt {
+pub(super) enum Fault {
     Unread(Unread),
     Outside(Outside),
 }
 
-impl Trust {
+impl BpfHealth {
     #[inline]
     pub(super) fn is_given_up(&self) -> bool {
         self.given_up.load(Ordering::Relaxed)
@@ -70,23 +70,23 @@ impl Trust {
 
     /// On the tick: everybody reads by pread from now on.
     #[cold]
-    pub(super) fn give_up(&self, witness: &Witness, doubt: Doubt) {
-        witness.note(doubt);
+    pub(super) fn give_up(&self, verdict: &SourceVerdict, fault: Fault) {
+        verdict.note(fault);
         // Release, pairs with the acquire of who looks what it was.
         self.given_up.store(true, Ordering::Release);
     }
 
     /// Gives up for a reason in words. The first reason counts.
     pub(super) fn give_up_because(&self, why: &str) {
-        // A source's doubt that nobody has asked for yet comes first.
+        // A source's fault that nobody has asked for yet comes first.
         self.why();
         self.state().why.get_or_insert_with(|| why.to_owned());
         self.given_up.store(true, Ordering::Release);
     }
 
-    /// A witness for a source of these objects.
-    pub(super) fn witness(&self, plan: &Arc<ReadPlan>, objects: &[Object]) -> Arc<Witness> {
-        let witness = Arc::new(Witness {
+    /// A verdict for a source of these objects.
+    pub(super) fn verdict(&self, plan: &Arc<ReadPlan>, objects: &[Object]) -> Arc<SourceVerdict> {
+        let verdict = Arc::new(SourceVerdict {
             plan: Arc::clone(plan),
             paths: objects.iter().map(|object| object.path.clone()).collect(),
             what: AtomicU64::new(NOTHING),
@@ -95,10 +95,10 @@ impl Trust {
             column: AtomicU64::new(0),
         });
         let mut state = self.state();
-        // Drops the witnesses of sources that are gone and had no doubt.
-        state.witnesses.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
-        state.witnesses.push(Arc::clone(&witness));
-        witness
+        // Drops the verdicts of sources that are gone and had no fault.
+        state.verdicts.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
+        state.verdicts.push(Arc::clone(&verdict));
+        verdict
     }
 
     /// Why it was given up, if it was.
@@ -108,7 +108,7 @@ impl Trust {
         }
         let mut state = self.state();
         if state.why.is_none() {
-            state.why = state.witnesses.iter().find_map(|witness| witness.text());
+            state.why = state.verdicts.iter().find_map(|verdict| verdict.text());
         }
         state.why.clone()
     }
@@ -119,14 +119,14 @@ impl Trust {
     }
 }
 
-impl Witness {
-    fn note(&self, doubt: Doubt) {
-        let (what, details) = match doubt {
-            Doubt::Unread(Unread::Refused(errno)) => {
+impl SourceVerdict {
+    fn note(&self, fault: Fault) {
+        let (what, details) = match fault {
+            Fault::Unread(Unread::Refused(errno)) => {
                 (REFUSED, [errno.raw_os_error().cast_unsigned().into(), 0, 0])
             }
-            Doubt::Unread(Unread::Incomplete) => (INCOMPLETE, [0; 3]),
-            Doubt::Outside(Outside { row, column, values }) => {
+            Fault::Unread(Unread::Incomplete) => (INCOMPLETE, [0; 3]),
+            Fault::Outside(Outside { row, column, values }) => {
                 self.row.store(row as u64, Ordering::Relaxed);
                 self.column.store(column as u64, Ordering::Relaxed);
                 (OUTSIDE, values)

@@ -1,8 +1,9 @@
-//! One sweep: the objects of a source, found once, and the program that reads them all in one call.
+//! One bulk reader: the objects of a source, found once, and the program that reads them all in one
+//! call.
 //!
-//! Invariant: the program is run by whoever owns the sweep and by nobody else, so that a frame has
-//! one writer; and it is gone before the descriptors that keep its objects alive, which the owner
-//! drops behind the sweep.
+//! Invariant: only the owner of a bulk reader runs its program, so that a frame has one writer. The
+//! program is gone before the descriptors that keep its objects alive: the owner drops them after
+//! the bulk reader.
 
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, WORD_BYTES};
@@ -15,9 +16,9 @@ use super::program::{Access, Content, Loop, ThreadWord, Tick};
 use super::slots::{Kinds, KvmFile, Slots, Subject};
 use super::sys::{Program, ProgramKind, ProgramSpec, Writer, refused};
 
-/// The most rows of one sweep: more are several, so that none holds a CPU for long.
+/// The most rows of one bulk reader: more are several, so that none holds a CPU for long.
 pub(super) const MAX_ROWS: usize = 4096;
-/// The most rows of one sweep if the verifier goes through them one by one. It gives up after
+/// The most rows of one bulk reader if the verifier goes through them one by one. It gives up after
 /// 1,000,000 instructions, or 8192 branches that it has yet to come back to; a row has up to 550
 /// instructions and 12 branches.
 const BOUNDED_ROWS_MAX: usize = 512;
@@ -50,7 +51,7 @@ impl Step {
         .collect()
     }
 
-    /// The most rows that one sweep can have so.
+    /// The most rows that one bulk reader can have so.
     pub(super) fn rows_max(self) -> usize {
         match self.looping {
             Loop::MayGoto => MAX_ROWS,
@@ -68,7 +69,7 @@ impl Step {
     }
 }
 
-/// The parameters of a sweep: its objects and their files, and the statistics to read.
+/// The parameters of a bulk reader: its objects and their files, and the statistics to read.
 pub(super) struct Wanted<'a> {
     pub(super) subject: Subject,
     pub(super) plan: &'a ReadPlan,
@@ -98,7 +99,7 @@ pub(super) struct Head {
 
 /// Objects that are read in one call.
 #[derive(Debug)]
-pub(super) struct Sweep {
+pub(super) struct BulkReader {
     writer: Writer,
     frame: Frame,
     shape: Shape,
@@ -106,7 +107,7 @@ pub(super) struct Sweep {
     step: Step,
 }
 
-impl Sweep {
+impl BulkReader {
     /// Finds the objects and loads the program, by the first of the steps that the kernel takes.
     ///
     /// # Errors
@@ -116,7 +117,7 @@ impl Sweep {
         let mut last = Error::new(ErrorKind::Unsupported, "there is no way to read a word");
         for &step in steps {
             match Loaded::by(offsets, step, wanted) {
-                Ok(loaded) => return loaded.sweep(offsets, step, wanted),
+                Ok(loaded) => return loaded.bulk(offsets, step, wanted),
                 // Only the verifier's taste differs from step to step.
                 Err(error) if error.kind() == ErrorKind::Unsupported => last = error,
                 Err(error) => return Err(error),
@@ -197,12 +198,12 @@ impl Loaded {
         Ok(Self { program, frame, slots, shape })
     }
 
-    fn sweep(self, offsets: &Offsets, step: Step, wanted: &Wanted<'_>) -> Result<Sweep> {
+    fn bulk(self, offsets: &Offsets, step: Step, wanted: &Wanted<'_>) -> Result<BulkReader> {
         let Self { program, frame, slots, shape } = self;
         slots.fill(offsets, wanted.subject, wanted.kinds, wanted.files)?;
         let writer = Writer::new(program, frame.array()).map_err(refused)?;
         let writer = writer.ok_or_else(|| malformed("the kernel does not show our array"))?;
-        Ok(Sweep { writer, frame, shape, rows: wanted.files.len(), step })
+        Ok(BulkReader { writer, frame, shape, rows: wanted.files.len(), step })
     }
 }
 

@@ -11,17 +11,17 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// How many objects of a provider have gone so far. Clones count together.
 #[derive(Clone, Debug)]
-pub(crate) struct Departures {
+pub(crate) struct GoneEpoch {
     count: Arc<AtomicU64>,
 }
 
-impl Default for Departures {
+impl Default for GoneEpoch {
     fn default() -> Self {
         Self { count: Arc::new(AtomicU64::new(0)) }
     }
 }
 
-impl Departures {
+impl GoneEpoch {
     /// To be called after an object's flag was set.
     pub(crate) fn note(&self) {
         // Release pairs with the Acquire in `count`: who opens a source after this has moved sees

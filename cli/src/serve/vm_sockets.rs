@@ -23,7 +23,7 @@ use crate::text::{counted, thousands};
 const SAID_AFTER: Duration = Duration::from_secs(3);
 
 /// The sockets, and what they have done.
-pub(super) struct Doors {
+pub(super) struct VmSockets {
     config: Config,
     /// A socket stays when its virtual machine has ended.
     keeps_ended: bool,
@@ -72,7 +72,7 @@ struct Total {
     brief: u64,
 }
 
-impl Doors {
+impl VmSockets {
     /// None yet. `asks_qemu`: the user knows that a QEMU can be asked beside. `files` will know
     /// what to remove. The broker has the rights to make sockets and to remove them.
     pub(super) fn new(
@@ -315,29 +315,29 @@ mod tests {
         VmRegistry::named(&source, &setup).expect("it has a table")
     }
 
-    fn none() -> Doors {
-        Doors::new(Config::default(), false, false, SocketFiles::default(), Broker::default())
+    fn none() -> VmSockets {
+        VmSockets::new(Config::default(), false, false, SocketFiles::default(), Broker::default())
     }
 
     #[test]
     fn each_has_a_path_of_its_own_and_none_is_left() {
-        let _table = TableWriter::new("doors").expect("there is memory");
-        let root = std::env::temp_dir().join(format!("vmstrobe-doors-{}", std::process::id()));
+        let _table = TableWriter::new("vm_sockets").expect("there is memory");
+        let root = std::env::temp_dir().join(format!("vmstrobe-vm_sockets-{}", std::process::id()));
         std::fs::create_dir_all(&root).expect("it can be made");
         let path = |name: &str| root.join(name);
-        let mut doors = none();
+        let mut vm_sockets = none();
         let vmm = Vmm { pid: 1, start_time_ticks: 1, uid: 7 };
-        doors.open(path("a"), program(), None).expect("nobody is there");
-        assert!(doors.open(path("a"), program(), None).is_err());
+        vm_sockets.open(path("a"), program(), None).expect("nobody is there");
+        assert!(vm_sockets.open(path("a"), program(), None).is_err());
         let owner = Owner { vmm, is_stranger: true };
-        doors.open(path("b"), program(), Some(owner)).expect("nobody is there");
-        assert!(doors.has(&path("a")) && !doors.has(&path("c")));
-        assert_eq!((doors.vmms(), doors.users()), (vec![vmm], vec![None, Some(7)]));
-        doors.close_ended();
-        assert_eq!(doors.vms().count(), 2, "this process lives");
-        doors.close_gone(&[vmm]);
-        assert!(!path("b").exists() && path("a").exists() && !doors.is_empty());
-        assert_eq!(doors.close(), "answered 0 requests of 0 clients");
+        vm_sockets.open(path("b"), program(), Some(owner)).expect("nobody is there");
+        assert!(vm_sockets.has(&path("a")) && !vm_sockets.has(&path("c")));
+        assert_eq!((vm_sockets.vmms(), vm_sockets.users()), (vec![vmm], vec![None, Some(7)]));
+        vm_sockets.close_ended();
+        assert_eq!(vm_sockets.vms().count(), 2, "this process lives");
+        vm_sockets.close_gone(&[vmm]);
+        assert!(!path("b").exists() && path("a").exists() && !vm_sockets.is_empty());
+        assert_eq!(vm_sockets.close(), "answered 0 requests of 0 clients");
         std::fs::remove_dir(&root).expect("no socket is left");
     }
 
@@ -349,22 +349,23 @@ mod tests {
             let vmm = Vmm { pid, start_time_ticks: 1, uid: 7 };
             Some(Owner { vmm, is_stranger: true })
         };
-        let mut doors = none();
-        doors.open(path.clone(), program(), owner(1)).expect("nobody is there");
-        assert!(doors.open[0].unannounced.is_none(), "it was there at the start");
-        doors.close_gone(&[owner(1).expect("it is somebody's").vmm]);
-        doors.say_how_to_try();
-        doors.open(path.clone(), program(), owner(2)).expect("nobody is there");
-        doors.close_ended();
-        assert!(doors.open[0].unannounced.is_some());
-        doors.open[0].opened = Instant::now().checked_sub(SAID_AFTER).expect("uptime is longer");
-        doors.close_ended();
-        assert!(doors.open[0].unannounced.is_none());
-        doors.close_gone(&doors.vmms());
-        doors.open(path, program(), owner(3)).expect("nobody is there");
-        doors.close_gone(&doors.vmms());
+        let mut vm_sockets = none();
+        vm_sockets.open(path.clone(), program(), owner(1)).expect("nobody is there");
+        assert!(vm_sockets.open[0].unannounced.is_none(), "it was there at the start");
+        vm_sockets.close_gone(&[owner(1).expect("it is somebody's").vmm]);
+        vm_sockets.say_how_to_try();
+        vm_sockets.open(path.clone(), program(), owner(2)).expect("nobody is there");
+        vm_sockets.close_ended();
+        assert!(vm_sockets.open[0].unannounced.is_some());
+        vm_sockets.open[0].opened =
+            Instant::now().checked_sub(SAID_AFTER).expect("uptime is longer");
+        vm_sockets.close_ended();
+        assert!(vm_sockets.open[0].unannounced.is_none());
+        vm_sockets.close_gone(&vm_sockets.vmms());
+        vm_sockets.open(path, program(), owner(3)).expect("nobody is there");
+        vm_sockets.close_gone(&vm_sockets.vmms());
         let want = "answered 0 requests of 0 clients; 1 virtual machine came and went within 3 s";
-        assert_eq!(doors.close(), want);
+        assert_eq!(vm_sockets.close(), want);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Slot {
 }
 
 /// Everything that a tick reads. Made by a [`crate::Roster`], off the tick.
-pub struct Sweep {
+pub struct SourceSet {
     pub(crate) layout: Arc<Layout>,
     pub(crate) slots: Vec<Slot>,
     /// Some source does: each is asked after every tick.
@@ -38,7 +38,7 @@ pub(crate) struct Told {
     /// The time in which the words of all rows were loaded; `None` unless each row's source knows.
     pub(crate) window_ns: Option<Range<u64>>,
     /// Rows that were read all in one call of their source's.
-    pub(crate) swept_rows: usize,
+    pub(crate) bulk_rows: usize,
     /// A source that can do so did not.
     pub(crate) fell_back: bool,
 }
@@ -51,14 +51,14 @@ impl Slot {
     }
 }
 
-impl fmt::Debug for Sweep {
+impl fmt::Debug for SourceSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (layout, sources) = (&self.layout, self.slots.len());
-        f.debug_struct("Sweep").field("layout", layout).field("sources", &sources).finish()
+        f.debug_struct("SourceSet").field("layout", layout).field("sources", &sources).finish()
     }
 }
 
-impl Sweep {
+impl SourceSet {
     /// Returns the layout, which says where the words of each object are.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.layout
@@ -101,7 +101,7 @@ impl Sweep {
             let within = read_ns.map(|of| of.start.max(tick_ns.start)..of.end.min(tick_ns.end));
             match within.filter(|within| within.start <= within.end) {
                 Some(within) => {
-                    told.swept_rows += slot.rows;
+                    told.bulk_rows += slot.rows;
                     (begin_ns, end_ns) = (begin_ns.min(within.start), end_ns.max(within.end));
                 }
                 None => {
@@ -110,7 +110,7 @@ impl Sweep {
                 }
             }
         }
-        told.window_ns = (all_know && told.swept_rows > 0).then_some(begin_ns..end_ns);
+        told.window_ns = (all_know && told.bulk_rows > 0).then_some(begin_ns..end_ns);
         told
     }
 }

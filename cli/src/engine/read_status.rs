@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
 use vmstrobe_providers::{Bpf, BpfMode, BpfStatus, Broker};
-use vmstrobe_sampler::{Census, Health, Probe, TARGET};
+use vmstrobe_sampler::{Catalog, Health, OnDemandReader, TARGET};
 
 use crate::args::{SCHED, When};
 use crate::error::{Error, Result, with_causes};
@@ -34,7 +34,7 @@ pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
 }
 
 /// Returns the BPF reader for a command that reads once. Unless it is required, it is used
-/// only for what nothing else can read: otherwise loading a program is not worth it.
+/// only for what nothing else can read: per_object loading a program is not worth it.
 ///
 /// # Errors
 /// If it is required and cannot be used.
@@ -59,20 +59,20 @@ fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
 /// The way in which the objects of KVM, or the threads of its vCPUs, were read in the last tick,
 /// and the number of ticks so far in which a source that can read its rows in one call did not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Way {
+pub(crate) struct ReadStatus {
     /// How many there are.
     objects: usize,
     /// How many of them were read all in one call.
-    swept: usize,
+    bulk: usize,
     /// Ticks in which the one call that should have read them did not.
     fallback_ticks: u64,
     status: BpfStatus,
-    otherwise: Otherwise,
+    per_object: PerObject,
 }
 
 /// How those are read that are not read all in one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Otherwise {
+enum PerObject {
     /// Objects of KVM.
     Pread,
     /// Threads of vCPUs; with what their provider warns of.
@@ -82,7 +82,7 @@ enum Otherwise {
 /// How objects were read, for programs. docs/json.md has the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Read {
-    method: Method,
+    method: ReadMethod,
     objects: usize,
     bpf_objects: usize,
     fallback_ticks: u64,
@@ -94,7 +94,7 @@ pub(crate) struct Read {
 /// The means by which some of the objects, or each of them, are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum Method {
+enum ReadMethod {
     Bpf,
     Pread,
     Proc,
@@ -123,24 +123,24 @@ impl From<&BpfStatus> for BpfState {
     }
 }
 
-impl Way {
+impl ReadStatus {
     /// As data, for programs.
     pub(crate) fn data(&self) -> Read {
         Read {
-            method: match (self.swept, &self.otherwise) {
-                (1.., _) => Method::Bpf,
-                (0, Otherwise::Pread) => Method::Pread,
-                (0, Otherwise::Proc(_)) => Method::Proc,
+            method: match (self.bulk, &self.per_object) {
+                (1.., _) => ReadMethod::Bpf,
+                (0, PerObject::Pread) => ReadMethod::Pread,
+                (0, PerObject::Proc(_)) => ReadMethod::Proc,
             },
             objects: self.objects,
-            bpf_objects: self.swept,
+            bpf_objects: self.bulk,
             fallback_ticks: self.fallback_ticks,
             bpf: (&self.status).into(),
             reason: self.reason(),
         }
     }
 
-    /// As [`Way::text`], and why so, for people.
+    /// As [`ReadStatus::text`], and why so, for people.
     pub(crate) fn sentence(&self, article: &str, noun: &str) -> String {
         let reason = self.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
         self.text(article, noun) + &reason
@@ -149,75 +149,75 @@ impl Way {
     /// Of objects that are read one by one, because the BPF reader is switched off.
     #[cfg(test)]
     pub(crate) fn by_pread(objects: usize) -> Self {
-        let (status, otherwise) = (BpfStatus::Off, Otherwise::Pread);
-        Self { objects, swept: 0, fallback_ticks: 0, status, otherwise }
+        let (status, per_object) = (BpfStatus::Off, PerObject::Pread);
+        Self { objects, bulk: 0, fallback_ticks: 0, status, per_object }
     }
 
     /// In words, for objects of which one is called `noun` with that article: `one pread a vCPU and
     /// tick`.
     pub(crate) fn text(&self, article: &str, noun: &str) -> String {
-        let Self { objects, swept, fallback_ticks, status, otherwise } = self;
-        let one_by_one = match otherwise {
-            Otherwise::Pread => format!("one pread {article} {noun}"),
-            Otherwise::Proc(_) => BY_PROC.to_owned(),
+        let Self { objects, bulk, fallback_ticks, status, per_object } = self;
+        let one_by_one = match per_object {
+            PerObject::Pread => format!("one pread {article} {noun}"),
+            PerObject::Proc(_) => BY_PROC.to_owned(),
         };
         let program = match status {
             BpfStatus::Open(how) => format!("the BPF reader ({how})"),
             _ => "the BPF reader".to_owned(),
         };
-        match (*swept, *fallback_ticks) {
-            (0, 0) if *otherwise == Otherwise::Pread => format!("{one_by_one} and tick"),
+        match (*bulk, *fallback_ticks) {
+            (0, 0) if *per_object == PerObject::Pread => format!("{one_by_one} and tick"),
             (0, 0) => one_by_one,
             (0, ticks) => {
                 let ticks = counted(ticks as usize, "tick");
                 format!("{one_by_one} in the last {ticks}")
             }
-            (swept, _) if swept >= *objects => {
+            (bulk, _) if bulk >= *objects => {
                 format!("{program}: one call for {}", counted(*objects, noun))
             }
-            (swept, _) => {
-                let (swept, objects) = (thousands(swept as u64), counted(*objects, noun));
-                let each = match otherwise {
-                    Otherwise::Pread => "a pread for each other",
-                    Otherwise::Proc(_) => "the others by /proc",
+            (bulk, _) => {
+                let (bulk, objects) = (thousands(bulk as u64), counted(*objects, noun));
+                let each = match per_object {
+                    PerObject::Pread => "a pread for each other",
+                    PerObject::Proc(_) => "the others by /proc",
                 };
-                format!("{program}: one call for {swept} of {objects}, {each}")
+                format!("{program}: one call for {bulk} of {objects}, {each}")
             }
         }
     }
 
     /// Why it was not the other way, if there is something to say.
     pub(crate) fn reason(&self) -> Option<String> {
-        match (&self.status, self.swept, self.fallback_ticks) {
+        match (&self.status, self.bulk, self.fallback_ticks) {
             (BpfStatus::GivenUp(why), ..) => Some(format!("the BPF reader was given up: {why}")),
             (_, 1.., 0) => None,
             (_, _, ticks @ 1..) => {
                 let ticks = counted(ticks as usize, "tick");
-                let how = if self.otherwise == Otherwise::Pread { "pread" } else { "/proc" };
+                let how = if self.per_object == PerObject::Pread { "pread" } else { "/proc" };
                 Some(format!("{ticks} by {how}"))
             }
-            (BpfStatus::Open(_) | BpfStatus::Untried, ..) => match &self.otherwise {
-                Otherwise::Pread => Some("quicker here than the BPF reader".to_owned()),
-                Otherwise::Proc(why) => why.clone(),
+            (BpfStatus::Open(_) | BpfStatus::Untried, ..) => match &self.per_object {
+                PerObject::Pread => Some("quicker here than the BPF reader".to_owned()),
+                PerObject::Proc(why) => why.clone(),
             },
             (status, ..) => Some(format!("BPF reader: {status}")),
         }
     }
 }
 
-/// Tells the [`Way`] of a sampler that runs.
+/// Tells the [`ReadStatus`] of a sampler that runs.
 #[derive(Debug)]
-pub(super) struct WayMark {
+pub(super) struct ReadMonitor {
     /// The providers that ask a QEMU.
     asking: Vec<Arc<dyn Provider>>,
     /// The providers of the vCPUs' threads.
     sched: Vec<Arc<dyn Provider>>,
     bpf: Bpf,
     /// Of our own health alone.
-    health: Probe,
+    health: OnDemandReader,
 }
 
-impl WayMark {
+impl ReadMonitor {
     /// Of a sampler with this health, of these providers.
     ///
     /// # Errors
@@ -231,31 +231,31 @@ impl WayMark {
         let (asking, sched) = (named(QMP), named(SCHED));
         let own = Registry::default();
         own.add(Arc::new(health));
-        let health = Census::look(&own).0.probe(&Filter::all(Target::from_name(TARGET)))?;
+        let health = Catalog::look(&own).0.reader(&Filter::all(Target::from_name(TARGET)))?;
         Ok(Self { asking, sched, bpf, health })
     }
 
     /// The way of the newest sample, whose layout this is; `None` if nothing in it is KVM's.
-    pub(super) fn way(&mut self, layout: &Layout) -> Option<Way> {
+    pub(super) fn read_status(&mut self, layout: &Layout) -> Option<ReadStatus> {
         let of_sched = self.objects(layout, SCHED);
         let objects = self.objects(layout, KVM) + of_sched;
         if objects == 0 {
             return None;
         }
-        let otherwise =
+        let per_object =
             match of_sched {
-                0 => Otherwise::Pread,
-                _ => Otherwise::Proc(self.sched.iter().find_map(|sched| {
+                0 => PerObject::Pread,
+                _ => PerObject::Proc(self.sched.iter().find_map(|sched| {
                     sched.warnings().first().map(|warning| with_causes(warning))
                 })),
             };
         // Our own health only fails to be read while it is written all the time.
         let health = self.health.read().ok()?;
         let count = |name| health.stat(name).next().and_then(|(_, value)| value.number());
-        let [swept, fallback_ticks] =
-            ["swept_rows", "fallback_ticks"].map(|name| count(name).unwrap_or(0));
+        let [bulk, fallback_ticks] =
+            ["bulk_rows", "fallback_ticks"].map(|name| count(name).unwrap_or(0));
         let status = self.bpf.status();
-        Some(Way { objects, swept: swept as usize, fallback_ticks, status, otherwise })
+        Some(ReadStatus { objects, bulk: bulk as usize, fallback_ticks, status, per_object })
     }
 
     /// How many objects are of this provider, and not as a QEMU tells of them.
@@ -273,37 +273,41 @@ impl WayMark {
 mod tests {
     use super::*;
 
-    fn way(swept: usize, fallback_ticks: u64, status: BpfStatus) -> (String, Option<String>) {
-        told(swept, fallback_ticks, status, Otherwise::Pread)
-    }
-
-    fn told(
-        swept: usize,
+    fn status_texts(
+        bulk: usize,
         fallback_ticks: u64,
         status: BpfStatus,
-        otherwise: Otherwise,
     ) -> (String, Option<String>) {
-        let way = Way { objects: 5, swept, fallback_ticks, status, otherwise };
-        (way.text("an", "object"), way.reason())
+        texts(bulk, fallback_ticks, status, PerObject::Pread)
+    }
+
+    fn texts(
+        bulk: usize,
+        fallback_ticks: u64,
+        status: BpfStatus,
+        per_object: PerObject,
+    ) -> (String, Option<String>) {
+        let read = ReadStatus { objects: 5, bulk, fallback_ticks, status, per_object };
+        (read.text("an", "object"), read.reason())
     }
 
     #[test]
     fn programs_get_it_as_data() {
-        let json = |way: &Way| vmstrobe_server::json::text(&way.data());
-        let way = Way::by_pread(5);
+        let json = |read: &ReadStatus| vmstrobe_server::json::text(&read.data());
+        let read = ReadStatus::by_pread(5);
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;
-        assert_eq!(json(&way), want);
+        assert_eq!(json(&read), want);
         let status = BpfStatus::Open("may_goto".to_owned());
-        let way = Way { swept: 5, status, ..way };
+        let read = ReadStatus { bulk: 5, status, ..read };
         let want = r#"{"method": "bpf", "objects": 5, "bpf_objects": 5, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "open"}"#;
-        assert_eq!(json(&way), want);
+        assert_eq!(json(&read), want);
         let status = BpfStatus::GivenUp("it was wrong".to_owned());
-        let way = Way { swept: 0, status, otherwise: Otherwise::Proc(None), ..way };
-        let json = json(&way);
+        let read = ReadStatus { bulk: 0, status, per_object: PerObject::Proc(None), ..read };
+        let json = json(&read);
         assert!(json.contains(r#""method": "proc""#) && json.contains(r#""given-up""#), "{json}");
     }
 
@@ -312,7 +316,7 @@ mod tests {
         let open = || BpfStatus::Open("may_goto".to_owned());
         let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
         let why = "a pid namespace";
-        for (swept, fallback_ticks, status, text, reason) in [
+        for (bulk, fallback_ticks, status, text, reason) in [
             (5, 0, open(), format!("{program} 5 objects"), None),
             (3, 0, open(), format!("{program} 3 of 5 objects, the others by /proc"), None),
             (5, 2, open(), format!("{program} 5 objects"), Some("2 ticks by /proc")),
@@ -327,8 +331,8 @@ mod tests {
             ),
         ] {
             let want = (text, reason.map(str::to_owned));
-            let otherwise = Otherwise::Proc(Some(why.to_owned()));
-            assert_eq!(told(swept, fallback_ticks, status.clone(), otherwise), want, "{status:?}");
+            let per_object = PerObject::Proc(Some(why.to_owned()));
+            assert_eq!(texts(bulk, fallback_ticks, status.clone(), per_object), want, "{status:?}");
         }
     }
 
@@ -338,7 +342,7 @@ mod tests {
         let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
         let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());
         let program = "the BPF reader (may_goto, rdonly_cast): one call for";
-        for (swept, fallback_ticks, status, text, reason) in [
+        for (bulk, fallback_ticks, status, text, reason) in [
             (5, 0, open(), format!("{program} 5 objects"), None),
             (3, 0, open(), format!("{program} 3 of 5 objects, a pread for each other"), None),
             (5, 1, open(), format!("{program} 5 objects"), Some("1 tick by pread")),
@@ -372,7 +376,7 @@ mod tests {
             ),
         ] {
             let want = (text, reason.map(str::to_owned));
-            assert_eq!(way(swept, fallback_ticks, status.clone()), want, "{status:?}");
+            assert_eq!(status_texts(bulk, fallback_ticks, status.clone()), want, "{status:?}");
         }
     }
 

@@ -37,45 +37,51 @@ impl Rig {
         Some(Self { kernel, offsets: offsets.clone(), kinds: kinds(offsets), guests })
     }
 
-    fn sweep(&self, steps: &[Step], subject: Subject, plan: &ReadPlan, fds: &Fds) -> Result<Sweep> {
+    fn bulk(
+        &self,
+        steps: &[Step],
+        subject: Subject,
+        plan: &ReadPlan,
+        fds: &Fds,
+    ) -> Result<BulkReader> {
         let files: Vec<_> = fds.iter().map(|row| row.as_ref().map(file)).collect();
         let objects = objects(plan.schema(), fds.len());
         let kinds = &self.kinds;
         let wanted = Wanted { subject, plan, objects: &objects, files: &files, kinds };
-        Sweep::new(&self.offsets, steps, &wanted)
+        BulkReader::new(&self.offsets, steps, &wanted)
     }
 
     /// Reads the plan by that step, and compares with what pread says of `same`.
     #[track_caller]
     fn check(&self, step: Step, subject: Subject, plan: &Arc<ReadPlan>, fds: &Fds, same: &Fds) {
-        let mut sweep = match self.sweep(&[step], subject, plan, fds) {
+        let mut bulk = match self.bulk(&[step], subject, plan, fds) {
             Err(error) if step.looping == Loop::MayGoto => {
                 // Linux 6.9.
                 let cause = std::error::Error::source(&error).unwrap().to_string();
                 assert!(cause.contains("unknown opcode e5"), "{error}: {cause}");
                 return;
             }
-            sweep => sweep.unwrap(),
+            bulk => bulk.unwrap(),
         };
-        let head = sweep.run().unwrap();
+        let head = bulk.run().unwrap();
         assert_eq!(head.marked, 0);
         assert!(head.begin_ns > 0 && head.begin_ns <= head.end_ns);
         let (states, words) = pread(plan, same);
         assert!(states.iter().all(|state| *state == RowState::Good));
-        let rows: Vec<&[u64]> = sweep.rows().collect();
+        let rows: Vec<&[u64]> = bulk.rows().collect();
         assert_eq!(rows.len(), fds.len());
         for (at, (row, want)) in rows.into_iter().zip(words.chunks(plan.row_words())).enumerate() {
             assert_eq!((row[0], row[1]), (0, at as u64 + 1), "row {at}");
-            assert_eq!(row, sweep.row(at));
-            assert_eq!(kept(&sweep, plan, row), want, "row {at}, {}", step.name());
+            assert_eq!(row, bulk.row(at));
+            assert_eq!(kept(&bulk, plan, row), want, "row {at}, {}", step.name());
         }
     }
 }
 
 /// The words of a row that the plan keeps.
-fn kept(sweep: &Sweep, plan: &ReadPlan, row: &[u64]) -> Vec<u64> {
+fn kept(bulk: &BulkReader, plan: &ReadPlan, row: &[u64]) -> Vec<u64> {
     let mut words = vec![0; plan.row_words()];
-    match sweep.shape() {
+    match bulk.shape() {
         Shape::Row => words.copy_from_slice(&row[LOCK_WORDS..]),
         Shape::Span => plan.keep(&row[LOCK_WORDS..], &mut words),
     }
@@ -158,8 +164,8 @@ fn words_are_read_one_by_one_up_to_a_number() {
     let schema = rig.kernel.schema(Subject::Vcpu);
     for step in steps(&rig.offsets) {
         let shape = |count| {
-            let sweep = rig.sweep(&[step], Subject::Vcpu, &strided(schema, 0, 1, count), &fds);
-            sweep.map(|sweep| sweep.shape()).ok()
+            let bulk = rig.bulk(&[step], Subject::Vcpu, &strided(schema, 0, 1, count), &fds);
+            bulk.map(|bulk| bulk.shape()).ok()
         };
         let most = if step.access == Access::Probe { PROBED_WORDS_MAX } else { WORDS_MAX };
         let seen = [shape(most), shape(most + 1)];
@@ -176,17 +182,17 @@ fn rows_of_nothing_are_marked_and_the_others_are_read() {
     let rows: Fds = vec![None, fds[0].clone(), fds[1].clone(), None, None, fds[2].clone(), None];
     for plan in [strided(schema, 0, 3, 2), all(schema)] {
         let (_, want) = pread(&plan, &fds);
-        let mut sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &rows).unwrap();
+        let mut bulk = rig.bulk(&steps(&rig.offsets), Subject::Vcpu, &plan, &rows).unwrap();
         // Whatever the last run has left, each counts anew.
         for _ in 0..3 {
-            assert_eq!(sweep.run().unwrap().marked, 4);
+            assert_eq!(bulk.run().unwrap().marked, 4);
         }
         let mut want = want.chunks(plan.row_words());
-        for (at, row) in sweep.rows().enumerate() {
+        for (at, row) in bulk.rows().enumerate() {
             match rows[at] {
                 Some(_) => {
                     assert_eq!((row[0], row[1]), (0, at as u64 + 1));
-                    assert_eq!(kept(&sweep, &plan, row), want.next().unwrap());
+                    assert_eq!(kept(&bulk, &plan, row), want.next().unwrap());
                 }
                 None => assert_eq!((row[0], row[1]), (mark::EMPTY, 0)),
             }
@@ -220,15 +226,15 @@ fn zeros_without_the_guard_are_no_data() {
     let exits = &schema.descs()[schema.find("exits").unwrap()];
     rig.offsets.vcpu.stats_id = rig.offsets.vcpu.stat + exits.offset;
     let step = Step { looping: Loop::Bounded, access: Access::Cast(cast) };
-    let read = |plan: &Arc<ReadPlan>, sweep: &mut Sweep| {
-        let marked = sweep.run().unwrap().marked;
-        let rows = sweep.rows().map(|row| (row[0], row[1], kept(sweep, plan, row)));
+    let read = |plan: &Arc<ReadPlan>, bulk: &mut BulkReader| {
+        let marked = bulk.run().unwrap().marked;
+        let rows = bulk.rows().map(|row| (row[0], row[1], kept(bulk, plan, row)));
         (marked, rows.collect::<Vec<_>>())
     };
     let plan = zero(&fds, schema);
-    let mut zeros = rig.sweep(&[step], Subject::Vcpu, &plan, &fds).unwrap();
+    let mut zeros = rig.bulk(&[step], Subject::Vcpu, &plan, &fds).unwrap();
     let whole = all(schema);
-    let mut others = rig.sweep(&[step], Subject::Vcpu, &whole, &fds).unwrap();
+    let mut others = rig.bulk(&[step], Subject::Vcpu, &whole, &fds).unwrap();
     let good = |row| (0, row, vec![0]);
     assert_eq!(read(&plan, &mut zeros), (0, vec![good(1), good(2), good(3)]));
 
@@ -250,16 +256,16 @@ fn addresses_that_are_none_can_be_read() {
     let schema = rig.kernel.schema(Subject::Vcpu);
     for plan in [strided(schema, 5, 2, 3), all(schema)] {
         for step in steps(&rig.offsets) {
-            let sweep = rig.sweep(&[step], Subject::Vcpu, &plan, &fds);
-            let Ok(mut sweep) = sweep else {
+            let bulk = rig.bulk(&[step], Subject::Vcpu, &plan, &fds);
+            let Ok(mut bulk) = bulk else {
                 assert_eq!(step.looping, Loop::MayGoto);
                 continue;
             };
-            let marked = sweep.run().unwrap().marked;
-            let is_cast = step.access != Access::Probe && sweep.shape() == Shape::Row;
+            let marked = bulk.run().unwrap().marked;
+            let is_cast = step.access != Access::Probe && bulk.shape() == Shape::Row;
             // A cast gives zeros, and the guard is where it should be: only a comparison tells.
             assert_eq!(marked, if is_cast { 0 } else { 3 }, "{}", step.name());
-            let row = sweep.row(0);
+            let row = bulk.row(0);
             assert_eq!((row[0] == mark::FAILED, row[1] == 0), (!is_cast, !is_cast));
             assert!(row[LOCK_WORDS..].iter().all(|word| *word == 0));
         }
@@ -271,21 +277,21 @@ fn a_run_counts_and_takes_its_time() {
     let Some(rig) = Rig::new(2) else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 2);
     let plan = all(rig.kernel.schema(Subject::Vcpu));
-    let mut sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
+    let mut bulk = rig.bulk(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
     let exits = plan.column("exits").unwrap().words.start;
-    let now = |sweep: &Sweep| {
-        let rows = sweep.rows().map(|row| kept(sweep, &plan, row)[exits]);
+    let now = |bulk: &BulkReader| {
+        let rows = bulk.rows().map(|row| kept(bulk, &plan, row)[exits]);
         rows.collect::<Vec<_>>()
     };
-    let mut last = sweep.run().unwrap();
+    let mut last = bulk.run().unwrap();
     for times in 1..=3 {
-        let before = now(&sweep);
+        let before = now(&bulk);
         rig.guests.guest(1).run(100, 0).unwrap();
-        assert_eq!(now(&sweep), before, "without a run nothing changes");
-        let head = sweep.run().unwrap();
+        assert_eq!(now(&bulk), before, "without a run nothing changes");
+        let head = bulk.run().unwrap();
         assert!(head.begin_ns >= last.end_ns);
-        assert_eq!(sweep.writer.words()[SEQ], 2 * (times + 1));
-        let after = now(&sweep);
+        assert_eq!(bulk.writer.words()[SEQ], 2 * (times + 1));
+        let after = now(&bulk);
         assert!(after[0] == before[0] && after[1] >= before[1] + 100, "{before:?}, {after:?}");
         last = head;
     }
@@ -303,14 +309,14 @@ fn what_the_verifier_refuses_is_unsupported_with_its_words() {
     let unknown = Access::Cast(Cast { kfunc: 1, ..cast });
     for (access, why) in [(Access::Cast(cast), "8193 jumps"), (unknown, "kernel")] {
         let step = Step { looping: Loop::Bounded, access };
-        let error = rig.sweep(&[step], Subject::Vcpu, &plan, &fds).unwrap_err();
+        let error = rig.bulk(&[step], Subject::Vcpu, &plan, &fds).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert_eq!(error.to_string(), "this kernel cannot run our BPF program");
         let cause = std::error::Error::source(&error).unwrap().to_string();
         let (_, verifier) = cause.split_once("the verifier: ").unwrap();
         assert!(verifier.contains(why), "{cause}");
     }
-    let error = rig.sweep(&[], Subject::Vcpu, &plan, &fds).unwrap_err();
+    let error = rig.bulk(&[], Subject::Vcpu, &plan, &fds).unwrap_err();
     assert_eq!(error.to_string(), "there is no way to read a word");
 }
 
@@ -323,7 +329,7 @@ fn a_file_that_is_not_kvms_is_refused_at_once() {
     fds.extend(repeated(&rig.guests.stats(Subject::Vm), 1));
     let plan = strided(schema, 0, 2, WORDS_MAX);
     let refused = |steps: &[Step]| {
-        let error = rig.sweep(steps, Subject::Vcpu, &plan, &fds).unwrap_err();
+        let error = rig.bulk(steps, Subject::Vcpu, &plan, &fds).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(error.to_string().ends_with("it is not KVM's"), "{error}");
     };
@@ -344,15 +350,15 @@ fn the_verifier_takes_as_many_rows_as_there_can_be() {
         let rows = repeated(&stats, step.rows_max() + 1);
         let most = if step.access == Access::Probe { PROBED_WORDS_MAX } else { WORDS_MAX };
         for plan in [strided(schema, 0, 2, most), all(schema)] {
-            let sweep = rig.sweep(&[step], Subject::Vcpu, &plan, &rows);
-            assert!(sweep.is_ok() || step.looping == Loop::MayGoto, "{}: {sweep:?}", step.name());
+            let bulk = rig.bulk(&[step], Subject::Vcpu, &plan, &rows);
+            assert!(bulk.is_ok() || step.looping == Loop::MayGoto, "{}: {bulk:?}", step.name());
         }
     }
 }
 
 /// As if it were to go through more rows than its program does.
-pub(in crate::kvm::bpf) fn of_more_rows(sweep: Sweep) -> Sweep {
-    Sweep { rows: sweep.rows + 1, ..sweep }
+pub(in crate::kvm::bpf) fn of_more_rows(bulk: BulkReader) -> BulkReader {
+    BulkReader { rows: bulk.rows + 1, ..bulk }
 }
 
 #[test]
@@ -360,6 +366,6 @@ fn a_run_that_does_not_go_through_all_rows_is_not_used() {
     let Some(rig) = Rig::new(1) else { return };
     let fds = repeated(&rig.guests.stats(Subject::Vcpu), 2);
     let plan = all(rig.kernel.schema(Subject::Vcpu));
-    let sweep = rig.sweep(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
-    assert_eq!(of_more_rows(sweep).run().unwrap_err(), Unread::Incomplete);
+    let bulk = rig.bulk(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
+    assert_eq!(of_more_rows(bulk).run().unwrap_err(), Unread::Incomplete);
 }

@@ -1,7 +1,7 @@
-//! Reading on demand, without a loop: a [`Census`] lists the objects of a registry's providers, and
-//! a [`Probe`] opens those that a filter wants and reads them when asked.
+//! Reading on demand, without a loop: a [`Catalog`] lists the objects of a registry's providers,
+//! and an [`OnDemandReader`] opens those that a filter wants and reads them when asked.
 //!
-//! Invariant: a probe returns only what was read after it was asked. A provider with cached values
+//! Invariant: a reader returns only what was read after it was asked. A provider with cached values
 //! refreshes them first; if it cannot, that is an error, and no old value is returned.
 
 use std::sync::Arc;
@@ -11,33 +11,33 @@ use vmstrobe_core::{
 };
 
 use crate::fanout::read_inline;
-use crate::sweep::{Holdings, Sweep};
+use crate::source_set::{Holdings, SourceSet};
 
 /// The schemas and objects of a registry's providers, as of one look.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use vmstrobe_core::{Filter, Registry};
-/// use vmstrobe_sampler::{Census, Health};
+/// use vmstrobe_sampler::{Catalog, Health};
 ///
-/// let (health, _recorder) = Health::new();
+/// let (health, _health_writer) = Health::new();
 /// let registry = Registry::default();
 /// registry.add(Arc::new(health));
-/// let (census, errors) = Census::look(&registry);
+/// let (catalog, errors) = Catalog::look(&registry);
 /// assert!(errors.is_empty());
-/// let mut probe = census.probe(&"sampler: ticks".parse()?)?;
-/// let snapshot = probe.read()?;
+/// let mut reader = catalog.reader(&"sampler: ticks".parse()?)?;
+/// let snapshot = reader.read()?;
 /// let (_, ticks) = snapshot.stat("ticks").next().expect("it has just been read");
 /// assert_eq!(ticks.number(), Some(0));
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Census {
+pub struct Catalog {
     schemas: Vec<Arc<Schema>>,
     holdings: Holdings,
 }
 
-impl Census {
+impl Catalog {
     /// Looks now. Schemas or objects that a provider cannot list are missing; its error is among
     /// the errors, and so are the providers' warnings.
     pub fn look(registry: &Registry) -> (Self, Vec<Error>) {
@@ -77,19 +77,19 @@ impl Census {
 
     /// Is everything as it was in that one?
     pub fn is_same(&self, other: &Self) -> bool {
-        let keys = |census: &Self| -> Vec<(*const (), u64)> {
+        let keys = |catalog: &Self| -> Vec<(*const (), u64)> {
             let of = |(provider, objects): &(Arc<dyn Provider>, Vec<Object>)| {
                 let provider = Arc::as_ptr(provider).cast();
                 objects.iter().map(move |object| (provider, object.key)).collect::<Vec<_>>()
             };
-            census.holdings.iter().flat_map(of).collect()
+            catalog.holdings.iter().flat_map(of).collect()
         };
-        let paths = |census: &Self| census.objects().map(|o| o.path.clone()).collect::<Vec<_>>();
+        let paths = |catalog: &Self| catalog.objects().map(|o| o.path.clone()).collect::<Vec<_>>();
         self.schemas == other.schemas && keys(self) == keys(other) && paths(self) == paths(other)
     }
 
     /// The objects that the filter wants something of, before anything is opened: a group for each
-    /// provider and schema, as [`Census::probe`] opens them.
+    /// provider and schema, as [`Catalog::reader`] opens them.
     pub fn wanted(&self, filter: &Filter) -> Vec<Wanted<'_>> {
         let mut all = Vec::new();
         for (_, objects) in &self.holdings {
@@ -113,17 +113,17 @@ impl Census {
     /// # Errors
     /// `TooLarge` if it wants more than [`MAX_OBJECTS`](crate::MAX_OBJECTS); whatever keeps a
     /// provider from opening it.
-    pub fn probe(&self, filter: &Filter) -> Result<Probe> {
+    pub fn reader(&self, filter: &Filter) -> Result<OnDemandReader> {
         let mut wanted = self.holdings.clone();
         wanted.iter_mut().for_each(|(_, objects)| objects.retain(|object| filter.wants(object)));
         wanted.retain(|(_, objects)| !objects.is_empty());
         let providers = wanted.iter().map(|(provider, _)| Arc::clone(provider)).collect();
-        let sweep = Sweep::open(0, std::slice::from_ref(filter), wanted)?;
-        Ok(Probe {
+        let sources = SourceSet::open(0, std::slice::from_ref(filter), wanted)?;
+        Ok(OnDemandReader {
             target: filter.target.clone(),
             providers,
-            snapshot: Snapshot::new(&sweep.layout),
-            sweep,
+            snapshot: Snapshot::new(&sources.layout),
+            sources,
             reads: 0,
         })
     }
@@ -142,16 +142,16 @@ pub struct Wanted<'a> {
 
 /// Objects that are opened and read when asked. It belongs to one thread at a time.
 #[derive(Debug)]
-pub struct Probe {
+pub struct OnDemandReader {
     target: Target,
     /// The providers whose objects are read.
     providers: Vec<Arc<dyn Provider>>,
-    sweep: Sweep,
+    sources: SourceSet,
     snapshot: Snapshot,
     reads: u64,
 }
 
-impl Probe {
+impl OnDemandReader {
     /// Reads everything now, on this thread. A row that cannot be read is marked; the snapshot's
     /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
     ///
@@ -161,18 +161,18 @@ impl Probe {
     /// # Errors
     /// `Busy`, mostly, if a provider has no answer in time: see [`Provider::refresh`].
     pub fn read(&mut self) -> Result<&Snapshot> {
-        if !self.sweep.slots.is_empty() {
+        if !self.sources.slots.is_empty() {
             self.providers.iter().try_for_each(|provider| provider.refresh(&self.target))?;
         }
         self.reads += 1;
         let (words, states) = self.snapshot.begin(self.reads);
-        read_inline(&mut self.sweep.slots, words, states);
+        read_inline(&mut self.sources.slots, words, states);
         Ok(&self.snapshot)
     }
 
     /// Returns the layout of the objects that it reads.
     pub fn layout(&self) -> &Layout {
-        &self.sweep.layout
+        &self.sources.layout
     }
 }
 
@@ -263,38 +263,38 @@ mod tests {
     #[test]
     fn every_reading_is_younger_than_the_question() {
         let (registry, keeper) = keeper(2);
-        let mut probe = Census::look(&registry).0.probe(&Filter::all(Target::Vm)).unwrap();
-        assert_eq!(probe.layout().rows(), 2);
+        let mut reader = Catalog::look(&registry).0.reader(&Filter::all(Target::Vm)).unwrap();
+        assert_eq!(reader.layout().rows(), 2);
         for nth in 1..=3 {
-            let snapshot = probe.read().unwrap();
+            let snapshot = reader.read().unwrap();
             assert_eq!((first(snapshot), snapshot.tick()), (Some(nth), nth));
         }
         keeper.is_busy.store(true, SeqCst);
-        assert_eq!(probe.read().unwrap_err().kind(), ErrorKind::Busy);
+        assert_eq!(reader.read().unwrap_err().kind(), ErrorKind::Busy);
         keeper.is_busy.store(false, SeqCst);
-        assert_eq!(first(probe.read().unwrap()), Some(4));
+        assert_eq!(first(reader.read().unwrap()), Some(4));
     }
 
     #[test]
     fn who_has_nothing_that_is_wanted_is_not_asked() {
         let (registry, keeper) = keeper(2);
         keeper.is_busy.store(true, SeqCst);
-        let (census, _) = Census::look(&registry);
+        let (catalog, _) = Catalog::look(&registry);
         for filter in [Filter::all(Target::Vcpu), "vm: nope".parse().unwrap()] {
-            let mut probe = census.probe(&filter).unwrap();
-            assert_eq!(probe.read().unwrap().objects().count(), 0);
+            let mut reader = catalog.reader(&filter).unwrap();
+            assert_eq!(reader.read().unwrap().objects().count(), 0);
         }
     }
 
     #[test]
     fn what_would_be_opened_can_be_told_before() {
         let (registry, keeper) = keeper(3);
-        let (census, _) = Census::look(&registry);
+        let (catalog, _) = Catalog::look(&registry);
         for (filter, want) in [("vm", 3), ("vm: asked", 3), ("vm: nope", 0), ("vcpu", 0)] {
             let filter: Filter = filter.parse().unwrap();
-            let wanted = census.wanted(&filter);
-            let probe = census.probe(&filter).unwrap();
-            let groups = probe.layout().groups().iter().map(|group| group.objects.len());
+            let wanted = catalog.wanted(&filter);
+            let reader = catalog.reader(&filter).unwrap();
+            let groups = reader.layout().groups().iter().map(|group| group.objects.len());
             assert!(groups.eq(wanted.iter().map(|group| group.objects.len())), "{filter:?}");
             assert_eq!(wanted.iter().map(|group| group.objects.len()).sum::<usize>(), want);
             let is_kept = |group: &Wanted<'_>| Arc::ptr_eq(group.schema, &keeper.schema);
@@ -305,31 +305,32 @@ mod tests {
     #[test]
     fn what_was_made_last_may_come_last() {
         let (registry, _) = keeper(3);
-        let (mut census, _) = Census::look(&registry);
-        census.holdings[0].1.reverse();
-        let keys = |census: &Census| census.objects().map(|object| object.key).collect::<Vec<_>>();
-        assert_eq!(keys(&census), [2, 1, 0]);
-        assert_eq!(keys(&census.in_order_of_creation()), [0, 1, 2]);
+        let (mut catalog, _) = Catalog::look(&registry);
+        catalog.holdings[0].1.reverse();
+        let keys =
+            |catalog: &Catalog| catalog.objects().map(|object| object.key).collect::<Vec<_>>();
+        assert_eq!(keys(&catalog), [2, 1, 0]);
+        assert_eq!(keys(&catalog.in_order_of_creation()), [0, 1, 2]);
     }
 
     #[test]
     fn a_warning_is_among_the_errors_once_and_costs_nothing() {
         let (registry, keeper) = keeper(2);
-        let (before, _) = Census::look(&registry);
+        let (before, _) = Catalog::look(&registry);
         keeper.has_warning.store(true, SeqCst);
-        let (census, errors) = Census::look(&registry);
+        let (catalog, errors) = Catalog::look(&registry);
         assert_eq!(errors.iter().map(Error::kind).collect::<Vec<_>>(), [ErrorKind::Unsupported]);
-        assert!(census.is_same(&before));
-        assert!(Census::look(&registry).1.is_empty());
+        assert!(catalog.is_same(&before));
+        assert!(Catalog::look(&registry).1.is_empty());
     }
 
     #[test]
     fn a_change_is_seen() {
         let (registry, keeper) = keeper(2);
-        let (before, _) = Census::look(&registry);
-        assert!(before.is_same(&Census::look(&registry).0));
+        let (before, _) = Catalog::look(&registry);
+        assert!(before.is_same(&Catalog::look(&registry).0));
         keeper.objects.store(3, SeqCst);
-        let (after, _) = Census::look(&registry);
+        let (after, _) = Catalog::look(&registry);
         assert!(!before.is_same(&after));
         assert_eq!((before.objects().count(), after.objects().count()), (2, 3));
         assert_eq!(after.schemas().len(), 1);
