@@ -1,4 +1,4 @@
-//! The shared cases of what a QMP server must say, replayed against a real QEMU and against a
+//! The cases of `tests/conformance`, which say what a QMP server must answer, replayed against a real QEMU and against a
 //! server of ours that looks at it: by default in any order, in `--qemu-order` byte for byte.
 //!
 //! The script waits after each case for what else might come, so the cases are dealt out to some
@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -26,18 +27,14 @@ const CASES_MIN: usize = 100;
 const LIMIT: Duration = Duration::from_secs(150);
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/conformance")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance")
 }
 
-/// The script's directory, if the script and what runs it are there.
+/// Returns the script's directory, if there is a Python to run it.
 fn conformance() -> Option<PathBuf> {
-    let there = || {
-        let script = folder().join("qmp_diff.py");
-        fs::metadata(&script).map_err(|error| format!("{}: {error}", script.display()))?;
-        let python = std::process::Command::new("python3").arg("--version").output();
-        python.map(drop).map_err(|error| format!("python3: {error}"))
-    };
-    require("conformance", there()).then(folder)
+    let python = Command::new("python3").arg("--version").output();
+    let there = python.map(drop).map_err(|error| format!("python3: {error}"));
+    require("python3", there).then(folder)
 }
 
 /// The cases, one a line, that these replies are to be compared in.
