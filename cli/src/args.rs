@@ -23,19 +23,19 @@ pub(crate) use source::{How, ProviderSet, SCHED, Source, Vcpus, Wanted, When};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
-/// vmstrobe reads KVM's own statistics of running virtual machines (exits, halts, page faults, ...)
-/// from outside, without stopping a vCPU and without restarting a VMM; and any program's own, which
-/// it publishes in a table. It names them as QEMU's query-stats does.
+/// vmstrobe reads KVM's statistics of running virtual machines (exits, halts, page faults, ...)
+/// from outside: no vCPU is stopped, and no VMM is contacted or restarted. It also reads the
+/// statistics that other programs publish in tables. It uses the names of QEMU's query-stats.
 ///
-/// It needs root, or these: for processes of other users CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH;
-/// for the BPF reader, which reads all vCPUs in one call and those of any VMM, CAP_BPF and
-/// CAP_PERFMON. One thread keeps these, to open what comes later, and CAP_DAC_OVERRIDE; in `serve`
-/// also CAP_CHOWN and CAP_FOWNER, to make sockets; in `stat -- CMD` also CAP_KILL, to pass signals
-/// on to CMD. It gives up everything else at the start. Threads that sample, serve or parse have no
-/// capability.
+/// vmstrobe runs as root, or with these capabilities: CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH for
+/// processes of other users; CAP_BPF and CAP_PERFMON for the BPF reader, which reads all vCPUs of
+/// any VMM in one call. Only one thread keeps them, to open objects that appear later, together
+/// with CAP_DAC_OVERRIDE; for `serve` also CAP_CHOWN and CAP_FOWNER, to create sockets; for
+/// `stat -- CMD` also CAP_KILL, to pass signals on to CMD. All other capabilities are dropped at
+/// start. Threads that sample, serve or parse have none.
 ///
-/// Data goes to standard output, everything else to standard error. The exit status is 0 if it is
-/// done, 1 if it failed, 2 if the command line makes no sense.
+/// Data goes to standard output, messages go to standard error. The exit status is 0 for success,
+/// 1 for a failure, and 2 for a wrong command line.
 #[derive(Debug, Parser)]
 #[command(name = "vmstrobe", bin_name = "vmstrobe", version, arg_required_else_help = true)]
 #[command(after_help = examples::TOP)]
@@ -46,91 +46,94 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Sample a small virtual machine and a crypto device of our own, live.
+    /// Start a small virtual machine and a crypto device, and sample them live.
     ///
     /// Starts a KVM guest whose vCPUs have different loads that change over time, and a crypto
-    /// device that really encrypts and decrypts by AES; samples them 1000 times a second, and shows
-    /// what each does: as a table that refreshes on a terminal, as plain lines otherwise. It ends
-    /// with how well the sampling went: ticks, missed ticks, how late they began and what they
-    /// cost. Without a usable /dev/kvm it says why, and samples the crypto device alone.
+    /// device that encrypts and decrypts with AES. Samples both 1000 times a second and shows what
+    /// each of them does: on a terminal as a table that refreshes, otherwise as plain lines. At the
+    /// end it reports how well the sampling went: ticks, missed ticks, how late ticks began, and
+    /// what they cost. Without a usable /dev/kvm it says why, and samples only the crypto device.
     ///
     /// Ctrl-C, SIGTERM and SIGHUP end it. A second signal ends it at once, even while the terminal
-    /// is stopped (Ctrl-S); then reset(1) gives the terminal its cursor and its contents back.
+    /// is stopped (Ctrl-S); run reset(1) afterwards to restore the terminal.
     #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
 
     /// List the virtual machines and the tables of statistics on this host.
     ///
-    /// Shows each virtual machine with its process id, its name, how many vCPUs it has, and how its
-    /// statistics can be read, or why they cannot and what to do about it. Below them the same of
-    /// the tables in which programs publish statistics of their own: the process, the provider's
-    /// name, and how many objects of which target it has. A virtual machine is shown where it was
-    /// made: not in a process that inherited it, nor in one that reads its statistics.
+    /// Shows for each virtual machine its process id, its name, its number of vCPUs, and how its
+    /// statistics can be read; or why they cannot be read, and what to do about it. Below them it
+    /// lists the tables in which programs publish their own statistics: the process, the provider's
+    /// name, and the number of objects of each target. A virtual machine is listed once, for the
+    /// process that created it: not for a process that inherited it or that reads its statistics.
     ///
-    /// The look at all processes takes 2 s at most. Those that could not be looked at are named on
-    /// standard error.
+    /// Examining all processes takes at most 2 s. Processes that could not be examined in this time
+    /// are named on standard error.
     #[command(after_help = examples::LIST)]
     List(ListArgs),
 
-    /// Show which statistics there are: query-stats-schemas.
+    /// Show the statistics that exist, with types and units: query-stats-schemas.
     ///
-    /// A statistic is cumulative (it only grows), an instant (it goes up and down), a peak, or a
-    /// histogram. Which ones there are is the kernel's choice, or the program's that publishes
-    /// them, so look here before you filter. vmstrobe's own are left out unless asked for.
+    /// A statistic is cumulative (it only grows), an instant value (it goes up and down), a peak, or
+    /// a histogram. The kernel, or the program that publishes a table, decides which statistics
+    /// exist: look here before you filter. vmstrobe's statistics of itself are shown only on
+    /// request (--provider vmstrobe).
     #[command(after_help = examples::SCHEMA)]
     Schema(SchemaArgs),
 
     /// Read the statistics once: query-stats.
     ///
     /// Prints a table with a column for each vCPU, or for each object of another target. Statistics
-    /// that are 0 everywhere are left out.
-    /// With --json it prints exactly what QEMU's query-stats returns, lists in ascending order.
+    /// that are 0 in all columns are left out. With --json it prints exactly what QEMU's query-stats
+    /// returns, with lists in ascending order.
     #[command(after_help = examples::QUERY)]
     Query(QueryArgs),
 
-    /// Print what a QEMU monitor prints: info stats.
+    /// Print the text of QEMU's monitor: info stats.
     ///
-    /// For those who know `info stats` of QEMU's monitor: the same words give the same text.
+    /// The arguments are those of `info stats` in QEMU's monitor, and the text is the same.
     #[command(after_help = examples::INFO)]
     Info {
         #[command(subcommand)]
         info: Info,
     },
 
-    /// Measure over a time or over a command: deltas and rates, like perf stat.
+    /// Measure deltas and rates, over a time or over a command, like perf stat.
     ///
-    /// Counts what happens until Ctrl-C, for a time (-d), in intervals (-i), or while a command
-    /// runs (-- CMD). Counters show by how much they grew and how fast, with the error bar that
-    /// comes from reading them; times also as a share of the vCPUs' time; histograms show quantiles
-    /// of this interval as bounds, because a bucket is all that is known; booleans the share of
-    /// samples in which they were true; other levels the last value and the range.
+    /// Measures until Ctrl-C, for a time (-d), in intervals (-i), or while a command runs (-- CMD).
+    /// A counter is shown with its growth and its rate, and with the error bound of the rate; a
+    /// time also as a share of the vCPUs' time. A histogram is shown by quantiles of the interval,
+    /// as upper bounds, because only buckets are known. A boolean is shown as the share of samples
+    /// in which it was true, any other level by its last value and its range.
     ///
-    /// Ctrl-C, SIGTERM and SIGHUP end it, and what was measured until then is printed. With a
-    /// command, signals that are sent to vmstrobe are passed on to it, SIGQUIT as well, and the
-    /// measuring ends with the command; a second one within 5 s kills it. Ctrl-C in a terminal
-    /// reaches the command without vmstrobe, and does not count. SIGHUP stays ignored under nohup.
+    /// Ctrl-C, SIGTERM and SIGHUP end the measurement, and the results so far are printed. With a
+    /// command, signals that are sent to vmstrobe (also SIGQUIT) are passed on to the command, and
+    /// the measurement ends when the command ends; a second signal within 5 s kills the command.
+    /// Ctrl-C in a terminal reaches the command directly and is not counted. Under nohup SIGHUP is
+    /// ignored.
     ///
-    /// With a command the exit status is the command's: 128 and the signal's number if one killed
-    /// it, 127 if it was not found, 126 if it could not be run. If a process ends while it is
-    /// measured, what was measured until then is printed, and the exit status is 1 unless the
-    /// command's is another.
+    /// With a command the exit status is that of the command: 128 plus the signal number if a
+    /// signal killed it, 127 if it was not found, 126 if it could not be run. If a measured process
+    /// ends early, the results so far are printed, and the exit status is 1 unless the command's is
+    /// another failure.
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
 
-    /// Answer query-stats over QMP, as QEMU does: on sockets of our own, for many clients.
+    /// Answer query-stats over QMP, as QEMU does, to many clients at once.
     ///
-    /// To its clients such a socket is a QEMU's own, for all that is about statistics: query-stats,
-    /// query-stats-schemas, and info stats by human-monitor-command, in QEMU's words, formats and
-    /// errors. It has many clients at once, it answers from the kernel and not from QEMU, with
-    /// values that are read when the request is there, and it has one command more: stats-subscribe
-    /// sends every sample, at a rate, without being asked again.
+    /// For the statistics commands the socket behaves like QEMU's own QMP socket: query-stats,
+    /// query-stats-schemas, and info stats by human-monitor-command, with QEMU's formats and error
+    /// texts. It serves many clients at once, and it reads the values from the kernel after the
+    /// request has arrived, without contacting QEMU. One more command, stats-subscribe, streams
+    /// every sample at the rate that the client chooses.
     ///
-    /// It serves until Ctrl-C, SIGTERM or SIGHUP, or until the virtual machines have ended; then
-    /// the exit status is 0. A second signal ends it at once. Sockets of its own are removed, stale
-    /// ones replaced, and none on which somebody listens is ever taken away.
+    /// It serves until Ctrl-C, SIGTERM or SIGHUP, or until the virtual machines have ended, and
+    /// exits with status 0. A second signal ends it at once. It removes its own sockets at the end
+    /// and replaces stale ones at start. A socket on which another process listens is never
+    /// replaced.
     ///
-    /// With --all a socket is called after its virtual machine only if that belongs to a trusted
-    /// user (--vm-user); those of others are at NAME-uidUID-PID.sock.
+    /// With --all a socket has the name of its virtual machine only if the virtual machine belongs
+    /// to a trusted user (--vm-user). The sockets of others are at NAME-uidUID-PID.sock.
     #[command(after_help = examples::SERVE)]
     Serve(ServeArgs),
 }
@@ -139,9 +142,9 @@ pub(crate) enum Command {
 pub(crate) enum Info {
     /// Print the statistics as `info stats` of a QEMU monitor does.
     ///
-    /// NAMES is an exact list, as QEMU takes it: no globs, no blanks, `*` for all. Without PROVIDER
-    /// each object's text begins with its provider. Where there is more than one object, its path
-    /// stands above it, which QEMU cannot do.
+    /// NAMES is a list of exact names, as in QEMU: no globs, no blanks, `*` for all. Without
+    /// PROVIDER the text of each object begins with the name of its provider. If there are several
+    /// objects, the path of each is printed above its text; QEMU does not print it.
     #[command(after_help = examples::INFO)]
     Stats(InfoArgs),
 }
@@ -150,7 +153,7 @@ pub(crate) enum Info {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "How often, how long")]
 pub(crate) struct Pace {
-    /// Samples a second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
+    /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
     #[arg(short, long, value_name = "HZ", default_value = "1k", value_parser = quantity::rate)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) rate: f64,
@@ -160,18 +163,18 @@ pub(crate) struct Pace {
     #[arg(allow_negative_numbers = true)]
     pub(crate) duration: Option<Duration>,
 
-    /// End after so many samples, missed ones included
+    /// End after this number of samples, missed ones included
     #[arg(long, value_name = "N", value_parser = quantity::count, allow_negative_numbers = true)]
     pub(crate) count: Option<u64>,
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// How many vCPUs the guest has: 1 to 64
+    /// Number of vCPUs of the guest: 1 to 64
     #[arg(long, value_name = "N", default_value = "4", value_parser = quantity::vcpus)]
     pub(crate) vcpus: u32,
 
-    /// Print nothing but the summary, as JSON
+    /// Print only the summary, as JSON
     #[arg(long)]
     pub(crate) json: bool,
 
@@ -189,9 +192,7 @@ pub(crate) struct ListArgs {
     #[arg(short, long)]
     pub(crate) verbose: bool,
 
-    /// Print an array of objects, each with kind (vm or table), pid, name, readable, how; and of a
-    /// VM vcpus, of a table its provider and how many objects of which target it has. With -v a VM
-    /// also has methods: an array of objects, each with method, open, how
+    /// Print a JSON array with an object for each VM and table; docs/json.md has the fields
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -218,7 +219,7 @@ pub(crate) struct QueryArgs {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Show statistics that are 0 everywhere too
+    /// Show also statistics that are 0 in all columns
     #[arg(short = 'z', long)]
     pub(crate) zeros: bool,
 
@@ -237,13 +238,13 @@ pub(crate) struct QueryArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct InfoArgs {
-    /// vm, vcpu, cryptodev, anyone's own, or sampler for vmstrobe itself
+    /// Object type: vm, vcpu, cryptodev, a program's own, or sampler for vmstrobe itself
     pub(crate) target: String,
 
-    /// Exact names with commas between, or * for all
+    /// Exact names, separated by commas, or * for all
     pub(crate) names: Option<String>,
 
-    /// Of one provider only; sched is shown only so
+    /// Show one provider only. sched is shown only when named here
     pub(crate) provider: Option<String>,
 
     #[command(flatten)]
@@ -258,24 +259,24 @@ pub(crate) struct InfoArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct StatArgs {
-    /// Print what moved in every interval; in milliseconds if there is no unit
+    /// Print a report for each interval; without a unit the value is in milliseconds
     #[arg(short, long, value_name = "MS", value_parser = quantity::interval)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) interval: Option<Duration>,
 
-    /// Show every object by itself instead of their sum
+    /// Show each object separately instead of the sum of all
     #[arg(long)]
     pub(crate) per_vcpu: bool,
 
-    /// Show statistics that did not move too
+    /// Show also statistics that did not change
     #[arg(short = 'z', long)]
     pub(crate) zeros: bool,
 
-    /// Write to a file, so that the command's output does not mix with it
+    /// Write the report to this file, separate from the command's output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Print one JSON object a line for each interval
+    /// Print one JSON object per interval, each on a line
     #[arg(long)]
     pub(crate) json: bool,
 

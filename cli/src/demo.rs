@@ -51,7 +51,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         Ok(engine) => (engine, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
-            say("so there is no guest: vmstrobe samples its crypto device alone");
+            say("so there is no guest: vmstrobe samples only its crypto device");
             (Engine::demo_without_guest()?, 0)
         }
     };

@@ -74,7 +74,7 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
         let path = &view.object().path;
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
-            RowState::Stale => say(format_args!("{path} has fallen silent")),
+            RowState::Stale => say(format_args!("{path}: no data for more than 1 s")),
             RowState::Missing => say(format_args!("{path} was not read")),
             RowState::Torn => say(format_args!("{path} changed while it was read")),
             RowState::Gone => say(format_args!("{path} is gone")),
@@ -86,7 +86,7 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
     }
     if good(snapshot).next().is_none() {
         return Err(Error::failed(
-            "nothing could be read: has whoever is meant ended? `vmstrobe list` shows who is there",
+            "no object could be read; the process may have exited: see `vmstrobe list`",
         ));
     }
     Ok(())

@@ -5,22 +5,22 @@
 
 pub(super) const TOP: &str = "\
 EXAMPLES
-  See what it does, without a virtual machine of yours:
+  See vmstrobe at work; no virtual machine is needed:
       vmstrobe demo
-  Which virtual machines and tables of statistics are there, and can they be read?
+  List the virtual machines and tables on this host, and whether they can be read:
       vmstrobe list
-  By which ways, and why not by others?
+  Show with which methods each can be read, and why the others are closed:
       vmstrobe list -v
-  What do the vCPUs of process 4711 do in ten seconds?
+  Measure the vCPUs of process 4711 for ten seconds:
       vmstrobe stat -p 4711 -d 10s
-  What does each of them do while a benchmark runs?
+  Measure each vCPU while a benchmark runs:
       vmstrobe stat --per-vcpu -- ssh guest ./benchmark
-  What do the crypto devices of a QEMU count?
+  Read the statistics of QEMU's crypto devices:
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev
-  A QMP socket for each virtual machine, quicker than QEMU's own and for many clients:
+  Serve a QMP socket for each virtual machine, for many clients:
       vmstrobe serve --all --qmp-dir /run/vmstrobe
 
-`vmstrobe COMMAND --help` says more about each command.";
+`vmstrobe COMMAND --help` explains each command.";
 
 pub(super) const DEMO: &str = "\
 EXAMPLES
@@ -28,126 +28,126 @@ EXAMPLES
       vmstrobe demo
   Eight vCPUs, ten thousand samples a second, for ten seconds:
       vmstrobe demo --vcpus 8 -r 10k -d 10s
-  How late is a tick on this machine, for a script?
+  Measure how late ticks are on this machine, for a script:
       vmstrobe demo -d 5s --json
-  What does a tick cost with a call for each vCPU, and with one for all of them?
+  Compare the cost of a tick with one call per vCPU and with one call for all vCPUs:
       vmstrobe demo --vcpus 64 -d 5s --bpf off
       vmstrobe demo --vcpus 64 -d 5s --bpf require
-  What it publishes, from another shell:
+  Read the table that the demo publishes, from another shell:
       vmstrobe list
       vmstrobe query -p $(pgrep -x vmstrobe) --target cryptodev
 
-The duration is 10s if standard output is no terminal; otherwise it has no end.";
+On a terminal the demo runs until it is ended; otherwise it runs for 10 s.";
 
 pub(super) const LIST: &str = "\
 EXAMPLES
-  Everything that runs on this host:
+  List all virtual machines and tables on this host:
       vmstrobe list
-  Which ways to read each virtual machine are open, and why are the others not?
+  Show with which methods each virtual machine can be read, and why the others are closed:
       vmstrobe list -v
-  The process ids of all virtual machines that can be read, for a script:
+  Print the process ids of all virtual machines that can be read, for a script:
       vmstrobe list --json | jq '.[] | select(.kind == \"vm\" and .readable) | .pid'
-  Which programs publish statistics of their own?
+  Print the programs that publish statistics of their own:
       vmstrobe list --json | jq '.[] | select(.kind == \"table\") | [.pid, .provider]'";
 
 pub(super) const SCHEMA: &str = "\
 EXAMPLES
-  What has the one virtual machine on this host?
+  Show the statistics of the only virtual machine on this host:
       vmstrobe schema
-  Everything about halts, of a guest started for this:
+  Show all statistics about halts; a guest is started for this:
       vmstrobe schema --demo --names 'halt_*'
-  As QEMU would say it:
+  Print the reply of QEMU's query-stats-schemas:
       vmstrobe schema --json
-  As a QEMU says it, with what only it has:
+  Include what only QEMU has, such as crypto devices:
       vmstrobe schema --from-qmp /run/web.qmp --json
-  What does vmstrobe count of itself?
+  Show vmstrobe's statistics of itself:
       vmstrobe schema --provider vmstrobe";
 
 pub(super) const QUERY: &str = "\
 EXAMPLES
-  All vCPUs of the one virtual machine on this host:
+  Read all vCPUs of the only virtual machine on this host:
       vmstrobe query
-  Exits and halts, but no histograms:
+  Read exits and halts, but no histograms:
       vmstrobe query --names 'exits,halt_*,-*_hist'
-  vCPU 0 of process 4711, for a program:
+  Read vCPU 0 of process 4711, for a program:
       vmstrobe query -p 4711 --vcpu 0 --json
-  The virtual machine as a whole, by the BPF reader or what its VMM keeps open:
+  Read the statistics of the virtual machine as a whole:
       vmstrobe query --target vm
-  and where neither is to be had, from its QEMU:
+  Read them from QEMU, if neither the BPF reader nor a stats fd is available:
       vmstrobe query --from-qmp /run/web.qmp --target vm
-  The crypto devices of a QEMU, for a program:
+  Read the crypto devices of a QEMU, for a program:
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev --json
-  vCPUs called as their QEMU calls them, and read without asking it:
+  Read vCPUs from the kernel, under QEMU's names:
       vmstrobe query -p 4711 --from-qmp /run/web.qmp
-  How long did each vCPU run, how long did it wait for a CPU, and which thread is it?
+  Show how long each vCPU ran and waited for a host CPU, and its thread id:
       vmstrobe query -p 4711 --provider sched
-  What a program publishes in a table of its own, by its process, its file or its socket:
+  Read the table of a program, by its process, its file or its socket:
       vmstrobe query -p 4711 --provider xyz
       vmstrobe query --table /dev/shm/xyz
       vmstrobe query --from-socket /run/xyz.sock
 
-QEMU needs a QMP socket for that: -qmp unix:/run/web.qmp,server=on,wait=off. It serves one client
-at a time there.";
+--from-qmp needs a QMP socket of QEMU: start it with -qmp unix:/run/web.qmp,server=on,wait=off.
+Such a socket serves one client at a time, so give vmstrobe one of its own.";
 
 pub(super) const INFO: &str = "\
 EXAMPLES
-  All statistics of all vCPUs:
+  Print all statistics of all vCPUs:
       vmstrobe info stats vcpu
-  Without a line that names the provider:
+  Print them without the line that names the provider:
       vmstrobe info stats vcpu '*' kvm
-  Two of them, of a guest started for this:
+  Print two statistics of a guest that is started for this:
       vmstrobe info stats --demo vcpu exits,halt_exits kvm
-  All that a QEMU has of its crypto devices:
+  Print the statistics of QEMU's crypto devices:
       vmstrobe info stats --from-qmp /run/web.qmp cryptodev";
 
 pub(super) const STAT: &str = "\
 EXAMPLES
-  Ten seconds of the one virtual machine on this host:
+  Measure the only virtual machine on this host for ten seconds:
       vmstrobe stat -d 10s
-  A line a second for exits and halts, until Ctrl-C:
+  Print exits and halts every second, until Ctrl-C:
       vmstrobe stat -i 1000 --names exits,halt_exits
-  What does each vCPU do while a benchmark runs?
+  Measure each vCPU while a benchmark runs:
       vmstrobe stat --per-vcpu -o stat.txt -- ssh guest ./benchmark
-  How much of its time does each vCPU wait for a CPU of the host: what its guest sees as steal?
+  Measure steal: how long each vCPU waits for a host CPU:
       vmstrobe stat --provider sched --per-vcpu -d 10s
-  The same for a program, one JSON object a line:
+  Print ten JSON objects per second, for a program:
       vmstrobe stat -i 100 --json -p 4711
-  Ten seconds of a program's own statistics, each object by itself:
+  Measure the statistics that a program publishes, each object separately:
       vmstrobe stat -p 4711 --provider xyz --per-vcpu -d 10s
-  All vCPUs of all virtual machines ten thousand times a second, in one call each time, or not:
+  Sample all vCPUs of all virtual machines at 10 kHz, with one call per sample, or fail:
       vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --bpf require
-  Nothing loaded into the kernel:
+  Load nothing into the kernel:
       vmstrobe stat -d 10s --bpf off
-  Try it without a virtual machine of yours:
+  Try it; a guest is started for this:
       vmstrobe stat --demo -d 5s
 
-Rates say how far off they can be: a counter was read at some time within its sample, and no one
-knows when exactly. Times of waits are counted when a wait ends, so that over a short interval
-their share may exceed 100 %.";
+Rates are printed with their error bounds: a counter is read at an unknown time within the window
+of its sample. Waiting times are counted when a wait ends, so over a short interval their share can
+exceed 100 %.";
 
 pub(super) const SERVE: &str = "\
 EXAMPLES
-  Try it with a guest that is started for this:
+  Try it; a guest is started for this:
       vmstrobe serve --demo --qmp /tmp/demo.sock
-  and ask it from another shell, with QEMU's own qmp-shell,
+  Query it from another shell with QEMU's qmp-shell,
       qmp-shell -p /tmp/demo.sock
       (QEMU) query-stats target=vcpu
-  or by hand, a line each:
+  or by hand, one request per line:
       socat - UNIX-CONNECT:/tmp/demo.sock
       {\"execute\": \"qmp_capabilities\"}
       {\"execute\": \"query-stats\", \"arguments\": {\"target\": \"vcpu\"}}
-  The one virtual machine on this host:
+  Serve the only virtual machine on this host:
       vmstrobe serve --qmp /run/web.sock
-  With what only its QEMU knows: QOM paths, the VM as a whole, crypto devices:
+  Include data that only QEMU has: QOM paths, the VM as a whole, crypto devices:
       vmstrobe serve -p 4711 --from-qmp /run/web.qmp --qmp /run/web.sock
-  A socket for each virtual machine, as they come and go, for the users of group kvm:
+  Serve a socket for each virtual machine as they come and go, for the users of group kvm:
       mkdir -p /run/vmstrobe
       vmstrobe serve --all --qmp-dir /run/vmstrobe --group kvm
-  For two of them, and not only until they end:
+  Serve two virtual machines, and continue after they have ended:
       vmstrobe serve -p 4711 -p 4712 --qmp-dir /run/vmstrobe --on-exit wait
-  With how long each vCPU waits for a CPU of the host, and when its thread runs:
+  Include how long each vCPU's thread ran, and how long it waited for a host CPU:
       vmstrobe serve --sched --qmp /run/web.sock
-  For a client that counts on the order in which QEMU lists things:
+  Answer in QEMU's own order, for a client that depends on it:
       vmstrobe serve --qmp /run/web.sock --qemu-order
 
-Whoever may connect sees all statistics, and can change nothing.";
+A client that may connect can read all statistics and can change nothing.";

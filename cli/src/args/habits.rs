@@ -9,10 +9,10 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Arguments of `perf stat`, and ours.
 const OF_PERF: [(&str, &str); 4] = [
-    ("-a", "every virtual machine is measured by --all"),
-    ("-e", "statistics are chosen by --names exits,halt_*"),
-    ("-I", "intervals are printed by -i MS"),
-    ("-x", "output for programs is --json"),
+    ("-a", "--all measures every virtual machine"),
+    ("-e", "--names exits,halt_* selects statistics"),
+    ("-I", "-i MS prints intervals"),
+    ("-x", "--json prints output for programs"),
 ];
 
 /// The error with a hint, if it is that `vmstrobe stat` does not know an argument.
@@ -43,7 +43,7 @@ fn hint(unknown: &str, words: &[OsString]) -> Option<String> {
     // One that a shell would have to be told how to read is not written out.
     let line: Option<Vec<String>> = line.iter().map(is_plain).collect();
     let line = line.map_or_else(|| "vmstrobe stat ... -- CMD".to_owned(), |line| line.join(" "));
-    Some(format!("a command to measure goes behind `--`: {line}"))
+    Some(format!("put the command to measure after `--`: {line}"))
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
         ] {
             let words = ["/usr/bin/vmstrobe"].into_iter().chain(line.split(' '));
             let words: Vec<OsString> = words.map(OsString::from).collect();
-            let want = format!("a command to measure goes behind `--`: {want}");
+            let want = format!("put the command to measure after `--`: {want}");
             assert_eq!(hint(unknown, &words), Some(want), "{line}");
         }
         assert!(hint("-x", &[]).is_some_and(|hint| hint.contains("--json")));

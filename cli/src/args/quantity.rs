@@ -11,7 +11,7 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A rate in Hz: `1000`, `1k`, `10kHz`, `0.5`.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let what = format!("'{text}' is no rate: write 1000, 1k, 10kHz or 0.5");
+    let what = format!("'{text}' is not a rate: write 1000, 1k, 10kHz or 0.5");
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
     let factor = match unit.to_ascii_lowercase().as_str() {
         "" | "hz" => 1.0,
@@ -34,7 +34,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
 }
 
 fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
-    let what = format!("'{text}' is no time: write 10s, 500ms, 2m or 1.5s");
+    let what = format!("'{text}' is not a time: write 10s, 500ms, 2m or 1.5s");
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
     let factor = match unit {
         "" => default_unit,
@@ -47,7 +47,7 @@ fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
     };
     let time = Duration::try_from_secs_f64(number * factor).unwrap_or_default();
     if time.is_zero() || time > DURATION_MAX {
-        return Err(format!("a time of {text} cannot be measured: choose one from 1us to a year"));
+        return Err(format!("a time of {text} cannot be measured: use one from 1us to one year"));
     }
     Ok(time)
 }
@@ -56,13 +56,13 @@ fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
 pub(super) fn count(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
-        _ => Err(format!("'{text}' is no number of samples: write 1 or more")),
+        _ => Err(format!("'{text}' is not a number of samples: write 1 or more")),
     }
 }
 
 /// A process id.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
-    let refused = || format!("'{text}' is no process id: `vmstrobe list` shows those of VMs");
+    let refused = || format!("'{text}' is not a process id: `vmstrobe list` shows the ids of VMs");
     text.parse().map_err(|_| refused())
 }
 
@@ -70,7 +70,7 @@ pub(super) fn pid(text: &str) -> Result<u32, String> {
 pub(super) fn vcpus(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(vcpus @ 1..=64) => Ok(vcpus),
-        _ => Err(format!("the demo's guest cannot have {text} vCPUs: choose 1 to 64")),
+        _ => Err(format!("the demo's guest cannot have {text} vCPUs: use 1 to 64")),
     }
 }
 
@@ -100,13 +100,13 @@ mod tests {
             assert_eq!(rate(text), Ok(want), "{text}");
         }
         let cannot = |hz: &str| {
-            format!("a rate of {hz} Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz")
+            format!("a rate of {hz} Hz cannot be sampled: use one from 0.001 Hz to 1 MHz")
         };
         for (text, hz) in [("0", "0"), ("1e12", "1000000000000"), ("-5", "-5"), ("2M", "2000000")] {
             assert_eq!(rate(text), Err(cannot(hz)));
         }
         for text in ["", "fast", "1x", "k", "nan", "1 0", "1kk", "--"] {
-            assert!(rate(text).is_err_and(|error| error.contains("is no rate")), "{text}");
+            assert!(rate(text).is_err_and(|error| error.contains("is not a rate")), "{text}");
         }
     }
 
@@ -131,7 +131,7 @@ mod tests {
         }
         for text in ["", "soon", "10 parsecs", "s", "inf"] {
             let error = duration(text).expect_err(text);
-            assert!(error.contains("is no time"), "{error}");
+            assert!(error.contains("is not a time"), "{error}");
         }
     }
 

@@ -15,49 +15,49 @@ const MODE: u32 = 0o600;
 const MODE_WITH_GROUP: u32 = 0o660;
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Where to answer (one of --qmp and --qmp-dir)")]
+#[command(next_help_heading = "Sockets (one of --qmp and --qmp-dir)")]
 #[command(group = ArgGroup::new("place").required(true).args(["qmp_path", "qmp_dir"]))]
 pub(crate) struct ServeArgs {
-    /// At this socket, for one virtual machine
+    /// Serve one virtual machine on this socket
     #[arg(long = "qmp", value_name = "PATH")]
     pub(crate) qmp_path: Option<PathBuf>,
 
-    /// At NAME.sock in this directory, for each virtual machine by its name; with --all they
-    /// appear and disappear as virtual machines do. Of two with one name, the later is at
-    /// NAME-PID.sock; those of users who are not trusted (see --vm-user) are at
-    /// NAME-uidUID-PID.sock
+    /// Serve each virtual machine on NAME.sock in this directory. With --all sockets come and go
+    /// with the virtual machines. If two have the same name, the later one is at NAME-PID.sock.
+    /// Those of users who are not trusted (see --vm-user) are at NAME-uidUID-PID.sock
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "sockets"])]
     pub(crate) qmp_dir: Option<PathBuf>,
 
-    /// A user whose virtual machines --all trusts: they get NAME.sock, and as many sockets as there
-    /// are; a name in /etc/passwd, or a number; may be given more than once. Always trusted are
-    /// root, the user who runs this and the owner of DIR. Any other user may have 64 of the 256
-    /// sockets, all others together 128 [default: users below 1000, libvirt-qemu and qemu]
+    /// Trust the virtual machines of this user with --all: they get NAME.sock, and any number of
+    /// the 256 sockets. USER is a name in /etc/passwd or a number; may be given more than once.
+    /// Root, the user who runs this command and the owner of DIR are always trusted. Any other user
+    /// gets at most 64 sockets, and all others together get at most 128 [default: users below 1000,
+    /// libvirt-qemu and qemu]
     #[arg(long = "vm-user", value_name = "USER", requires = "qmp_dir")]
     pub(crate) vm_users: Vec<String>,
 
-    /// The mode of the socket's file, which says who may connect [default: 0600, or 0660 with
+    /// Mode of the socket's file, which decides who may connect [default: 0600, or 0660 with
     /// --group]
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
 
-    /// The socket's group: a name in /etc/group, or a number
+    /// Group of the socket's file: a name in /etc/group or a number
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
 
-    /// Answer in QEMU's own order, byte for byte: lists reversed, histograms from the largest
-    /// bucket down, crypto devices whatever the names, numbers of `info stats` signed
-    #[arg(long, help_heading = "How")]
+    /// Answer byte for byte as QEMU does: lists are reversed, histograms start with the largest
+    /// bucket, crypto devices ignore the requested names, and numbers of `info stats` are signed
+    #[arg(long, help_heading = "Answers")]
     pub(crate) qemu_order: bool,
 
-    /// Tell also what the host's scheduler says of each vCPU's thread, as provider sched, which no
-    /// QEMU has: how long it ran, and how long it waited for a CPU
-    #[arg(long, help_heading = "How")]
+    /// Serve also provider sched, which QEMU does not have: for each vCPU's thread, the time that
+    /// it ran and the time that it waited for a host CPU
+    #[arg(long, help_heading = "Answers")]
     pub(crate) sched: bool,
 
-    /// Whether to end when the virtual machines have ended, or to wait for a signal, while queries
-    /// answer `[]` [default: end; wait with --all and --qmp-dir]
-    #[arg(long, value_name = "WHAT", help_heading = "How")]
+    /// What to do when the virtual machines have ended: end, or wait for a signal and answer queries
+    /// with `[]` [default: end; with --all and --qmp-dir: wait]
+    #[arg(long, value_name = "WHAT", help_heading = "Answers")]
     on_exit: Option<OnExit>,
 
     #[command(flatten)]
@@ -70,9 +70,9 @@ pub(crate) struct ServeArgs {
 /// The action to take when the virtual machines have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnExit {
-    /// End with the last of them, with status 0
+    /// End with the last virtual machine, with status 0
     End,
-    /// Go on until a signal
+    /// Continue until a signal arrives
     Wait,
 }
 
@@ -101,7 +101,7 @@ fn mode(text: &str) -> Result<u32, String> {
     let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     match u32::from_str_radix(text, 8) {
         Ok(mode @ ..=0o777) if is_octal => Ok(mode),
-        _ => Err(format!("'{text}' is no mode of a socket: write 0600, 0660 or 0666")),
+        _ => Err(format!("'{text}' is not a mode of a socket: write 0600, 0660 or 0666")),
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
             assert_eq!(mode(text), Ok(want), "{text}");
         }
         for text in ["", "0o600", "rw", "680", "1777", "-1", "+600", "99999999999999", "6 00"] {
-            assert!(mode(text).is_err_and(|error| error.contains("is no mode")), "{text}");
+            assert!(mode(text).is_err_and(|error| error.contains("is not a mode")), "{text}");
         }
     }
 }

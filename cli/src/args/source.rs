@@ -13,14 +13,13 @@ use super::quantity;
 /// The provider that is read only if the user asks for it: QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
-const HEADING: &str =
-    "Where from (default: the only virtual machine here, or else the only program with tables)";
+const HEADING: &str = "Sources (default: the only virtual machine on this host, or else the only program with tables)";
 
 /// The sources of statistics.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct Source {
-    /// The process of this id: its virtual machine, its tables; may be given more than once
+    /// The virtual machine and the tables of this process; may be given more than once
     #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
     pub(crate) pids: Vec<u32>,
 
@@ -28,25 +27,27 @@ pub(crate) struct Source {
     #[arg(long, conflicts_with = "pids")]
     pub(crate) all: bool,
 
-    /// The QEMU behind this QMP socket: all it tells; beside -p or --all its names for the vCPUs,
-    /// and what only it knows, such as its crypto devices; may be given more than once
+    /// The QEMU behind this QMP socket. Alone: all of its statistics. With -p or --all: its names
+    /// for the vCPUs, and data that only it has, such as crypto devices; may be given more than
+    /// once
     #[arg(long = "from-qmp", value_name = "SOCKET")]
     pub(crate) qmp: Vec<PathBuf>,
 
-    /// The table of statistics in this file on tmpfs; may be given more than once
+    /// The table in this file, which is on tmpfs; may be given more than once
     #[arg(long = "table", value_name = "FILE")]
     pub(crate) tables: Vec<PathBuf>,
 
-    /// The statistics that the process behind this socket hands over; may be given more than once
+    /// The descriptors that a program offers on this socket; may be given more than once
     #[arg(long = "from-socket", value_name = "SOCKET")]
     pub(crate) sockets: Vec<PathBuf>,
 
-    /// Attach also on a kernel before 6.5 (6.4.8, 6.1.43, 5.15.124), which reads freed memory if a
-    /// virtual machine ends while it is read: only for one that has the fix under another number
+    /// Attach also on a kernel before 6.5 (6.4.8, 6.1.43, 5.15.124). Such a kernel reads freed
+    /// memory if a virtual machine ends while it is read; use this only if the kernel has the fix
+    /// under another version number
     #[arg(long)]
     pub(crate) on_any_kernel: bool,
 
-    /// A demo guest and its crypto device, which are started for this
+    /// A guest and a crypto device that are started for this command
     #[arg(long, conflicts_with_all = ["pids", "all", "qmp", "tables", "sockets"])]
     pub(crate) demo: bool,
 }
@@ -62,10 +63,10 @@ impl Source {
 
 /// The options for how statistics are read.
 #[derive(Args, Clone, Copy, Debug, Default)]
-#[command(next_help_heading = "How they are read")]
+#[command(next_help_heading = "Method of reading")]
 pub(crate) struct How {
-    /// The BPF reader: a program in the kernel (BPF) reads all vCPUs in one call, and those
-    /// of any VMM. Without it each takes a call, and its VMM has to keep its statistics open
+    /// When to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM in one
+    /// call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) bpf: When,
 }
@@ -73,12 +74,12 @@ pub(crate) struct How {
 /// When to use the BPF reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum When {
-    /// Only if it is permitted, passes its self-test here, and is faster or the only way
+    /// If it is permitted, passes its self-test, and is faster or the only method
     #[default]
     Auto,
-    /// Never: nothing is loaded into the kernel
+    /// Never; nothing is loaded into the kernel
     Off,
-    /// Always: where it cannot be used, fail and say why
+    /// Always; fail with the reason if it cannot be used
     Require,
 }
 
@@ -110,17 +111,17 @@ impl ProviderSet {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
 pub(crate) struct Wanted {
-    /// Of what kind of object: vm, vcpu, cryptodev, anyone's own (such as queue), or sampler for
-    /// vmstrobe itself. Left out: vcpu, or else the only kind there is
+    /// Object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for vmstrobe
+    /// itself. Default: vcpu, or the only type present
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
 
-    /// Names, globs (halt_*) and /regexes/ with commas between; a leading - excludes
+    /// Names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
     #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
     pub(crate) names: Option<Names>,
 
-    /// Of one provider: kvm, cryptodev, anyone's own, or vmstrobe for vmstrobe itself; or, not
-    /// shown otherwise, sched: what the host's scheduler says of each vCPU's thread
+    /// Show one provider only: kvm, cryptodev, a program's own, or vmstrobe for vmstrobe itself.
+    /// sched, the host scheduler's statistics of each vCPU's thread, is shown only when named here
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<String>,
 }
@@ -141,7 +142,7 @@ impl Wanted {
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
 pub(crate) struct Vcpus {
-    /// One vCPU, by its number or path; may be given more than once
+    /// This vCPU, by index or path; may be given more than once
     #[arg(long = "vcpu", value_name = "PATH|INDEX")]
     pub(crate) vcpus: Vec<String>,
 }

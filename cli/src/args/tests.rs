@@ -109,8 +109,8 @@ fn serve_answers_at_one_place() {
     // Of a table in a file nobody knows which virtual machine it belongs to.
     check_refused("serve --all --qmp-dir d --table t", "cannot be used with");
     check_refused("serve --all --qmp-dir d --from-socket s", "cannot be used with");
-    check_refused("serve --qmp a --mode 680", "'680' is no mode of a socket: write 0600");
-    check_refused("serve --qmp a --mode 1777", "is no mode");
+    check_refused("serve --qmp a --mode 680", "'680' is not a mode of a socket: write 0600");
+    check_refused("serve --qmp a --mode 1777", "is not a mode");
     check_refused("serve --qmp a --on-exit stay", "end, wait");
 }
 

@@ -93,7 +93,7 @@ impl Processes {
             (Ok(()), tables) => {
                 if let Err(error) = tables {
                     let error = with_causes(&error);
-                    say(format_args!("of pid {pid} no table is read, only its VM: {error}"));
+                    say(format_args!("pid {pid}: only the VM is read, not the tables: {error}"));
                 }
                 self.vmms.push(pid);
                 let vms = self.host.vms(pid).unwrap_or_default();
@@ -104,7 +104,7 @@ impl Processes {
             (Err(error), Ok(1..)) => {
                 if !has_no_vm {
                     let error = with_causes(&error);
-                    say(format_args!("of pid {pid} no VM is read, only its tables: {error}"));
+                    say(format_args!("pid {pid}: only the tables are read, not the VM: {error}"));
                 }
                 attached.name = process_name(&self.host, pid);
                 attached.title = format!("process {} (pid {pid})", attached.name);

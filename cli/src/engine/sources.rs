@@ -225,14 +225,14 @@ pub(super) fn vmm_behind(
             format!("pid {pid} ({}), which has no VM", process_name(host, pid))
         }
         Some(pid) => format!("pid {pid}, which is not read"),
-        None => "a process that the kernel does not tell".to_owned(),
+        None => "a process that the kernel does not name".to_owned(),
     };
     let advice = match peer.filter(|_| !has_no_vm && !all) {
-        Some(pid) => format!("add -p {pid}, or ask this QEMU alone, without -p"),
-        None => "name its QEMU alone by -p, or ask it alone, without -p and --all".to_owned(),
+        Some(pid) => format!("add -p {pid}, or ask QEMU alone, without -p"),
+        None => "give only its QEMU with -p, or ask QEMU alone, without -p and --all".to_owned(),
     };
     Err(Error::usage(format!(
-        "it is not clear whose vCPUs {} speaks of: behind it is {whose}: {advice}",
+        "cannot tell which VM the socket {} belongs to: its peer is {whose}: {advice}",
         socket.display()
     )))
 }
@@ -242,7 +242,7 @@ pub(super) fn vmm_behind(
 fn another(socket: &Path, qmp: &Qmp, pid: u32, name: &str) -> Error {
     Error::usage(format!(
         "{} is the socket of another QEMU, which calls its VM '{}': that of pid {pid} is '{name}'; \
-         give the socket of pid {pid}, or ask this QEMU alone, without -p and --all",
+         give the socket of pid {pid}, or ask QEMU alone, without -p and --all",
         socket.display(),
         qmp.vm_name()
     ))

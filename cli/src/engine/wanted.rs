@@ -64,7 +64,7 @@ impl Engine {
             None => default_target(&all, &schemas, provider)?,
         };
         if !ask.vcpus.is_empty() && target != Target::Vcpu {
-            let text = format!("--vcpu chooses among vCPUs: leave it out for target {target}");
+            let text = format!("--vcpu selects vCPUs: leave it out for target {target}");
             return Err(Error::usage(text));
         }
         let is_meant = |object: &&Object| is_of(&object.schema, Some(&target), provider);
@@ -158,7 +158,7 @@ fn default_target(
         _ => {
             let targets = joined(targets.iter().map(|target| target.name()));
             let text = format!("there are no vCPUs here, but objects of target {targets}");
-            Err(Error::usage(format!("{text}: choose by --target")))
+            Err(Error::usage(format!("{text}: select one with --target")))
         }
     }
 }
@@ -182,20 +182,19 @@ fn nothing_of<'a>(
     }
     if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
         return Error::failed(
-            "there is nothing to read here: no source has objects with statistics now; wait until \
-             one has",
+            "no source has objects with statistics at present; try again when it has some",
         );
     }
     let of_others = known.iter().filter(|schema| schema.provider() != OWN_PROVIDER);
     let has = |name: &str| known.iter().any(|schema| schema.provider() == name);
     Error::failed(match provider {
         Some(name) if !has(name) => {
-            format!("provider '{name}' has nothing of target '{target}' to read here")
+            format!("provider '{name}' has no objects of target '{target}' here")
         }
         _ => {
             let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
             let known = joined(of_others.map(|schema| schema.target().name()));
-            format!("there is nothing of target '{target}'{of} to read here, only of {known}")
+            format!("there are no objects of target '{target}'{of} here, only of {known}")
         }
     })
 }
@@ -316,9 +315,15 @@ mod tests {
             (
                 &[("xyz", "queue"), ("cryptodev", "cryptodev"), ("xyz", "disk")],
                 None,
-                Err("no vCPUs here, but objects of target cryptodev, disk and queue: choose by"),
+                Err(
+                    "no vCPUs here, but objects of target cryptodev, disk and queue: select one with",
+                ),
             ),
-            (&[("xyz", "queue"), ("xyz", "disk")], Some("xyz"), Err("disk and queue: choose by")),
+            (
+                &[("xyz", "queue"), ("xyz", "disk")],
+                Some("xyz"),
+                Err("disk and queue: select one with"),
+            ),
         ] {
             let objects: Vec<Object> =
                 objects.iter().chain([&own]).map(|(name, target)| object(name, target)).collect();
@@ -346,13 +351,12 @@ mod tests {
         assert!(none.contains("switched off. Ask QEMU itself: --from-qmp SOCKET; or"), "{none}");
         for (target, provider, of) in [("vm", None, ""), ("vm", Some("xyz"), " of provider 'xyz'")]
         {
-            let want =
-                format!("there is nothing of target '{target}'{of} to read here, only of queue");
+            let want = format!("there are no objects of target '{target}'{of} here, only of queue");
             assert_eq!(text(target, provider, &[&queues, &queues]), want);
         }
         assert!(text("disk", None, &[&vcpus, &queues]).ends_with("only of queue and vcpu"));
         let own = object(OWN_PROVIDER, vmstrobe_sampler::TARGET).schema;
-        assert!(text("vcpu", None, &[&own]).starts_with("there is nothing to read here: "));
+        assert!(text("vcpu", None, &[&own]).starts_with("no source has objects"));
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn it_is_its_users_alone_and_goes_with_its_process() {
 }
 
 #[test]
-fn whoever_waits_is_let_in_and_his_socket_blocks() {
+fn a_waiting_client_is_let_in_and_its_socket_blocks() {
     let (_place, path) = a_place();
     let listening = listening(&path).unwrap();
     assert_eq!(listening.accept().unwrap_err(), Errno::AGAIN);

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_ends_when_the_peer_closes_or_the_bell_rings_and_not_when_he_speaks() {
+    fn a_rest_ends_when_the_peer_closes_or_the_bell_rings_and_not_when_it_sends() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (session, bell) = (session(ours), Wake::new().unwrap());
         theirs.write_all(b"{\"event\": \"STOP\"}").unwrap();

@@ -126,7 +126,7 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     let output = vmstrobe(&[&["query", "-p", &pid, "--target", "vm"], &without[..]].concat());
     says(&output, 1, &["no statistics of the virtual machine as a whole", "--from-qmp SOCKET"]);
     let output = vmstrobe(&["query", "-p", &pid, "--target", "cryptodev"]);
-    says(&output, 1, &["nothing of target 'cryptodev' to read here, only of vcpu"]);
+    says(&output, 1, &["no objects of target 'cryptodev' here, only of vcpu"]);
 }
 
 /// Each QEMU has the same paths: of several, each has its VM's name before them.
@@ -161,7 +161,7 @@ fn several_qemus_are_told_apart() {
     // Whose vCPUs?
     let output = vmstrobe(&["query", "-p", &a_pid, "--from-qmp", &b_socket]);
     let what =
-        format!("it is not clear whose vCPUs {b_socket} speaks of: behind it is pid {b_pid}");
+        format!("cannot tell which VM the socket {b_socket} belongs to: its peer is pid {b_pid}");
     says(&output, 2, &[&what, &format!("add -p {b_pid}")]);
 }
 

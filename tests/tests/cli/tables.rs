@@ -101,7 +101,7 @@ fn a_process_with_a_table_is_listed_and_read() {
     fine(&stat);
     assert!(stat.stdout.starts_with("\n /xyz/queue[0], 1 queue over "), "{stat:?}");
 
-    let only = "there is nothing of target 'vcpu' to read here, only of queue";
+    let only = "there are no objects of target 'vcpu' here, only of queue";
     says(&vmstrobe(&["query", "-p", &pid, "--target", "vcpu"]), 1, &[only]);
     let only = "there is no provider 'zyx' here, only vmstrobe and xyz";
     says(&vmstrobe(&["query", "-p", &pid, "--provider", "zyx"]), 1, &[only]);
@@ -207,7 +207,7 @@ fn of_several_targets_one_must_be_chosen() {
     let path = path.to_str().expect("the path is text");
     for command in [&["query"][..], &["stat", "-d", "1s"], &["query", "--provider", "xyz"]] {
         let output = vmstrobe(&[command, &["--table", path]].concat());
-        let what = "there are no vCPUs here, but objects of target disk and queue: choose by";
+        let what = "there are no vCPUs here, but objects of target disk and queue: select one with";
         says(&output, 2, &[what]);
     }
     fine(&vmstrobe(&["query", "--table", path, "--target", "queue"]));

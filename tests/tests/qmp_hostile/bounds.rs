@@ -156,7 +156,7 @@ fn what_streams_took_is_given_back() {
 
 /// Everything is answered that was asked before the end, however the bytes came.
 #[test]
-fn who_says_no_more_gets_all_his_replies() {
+fn a_client_that_shuts_down_writing_gets_all_its_replies() {
     let Some(target) = Target::start("says-no-more") else { return };
     let mut client = Wire::connect(target.serve.socket()).expect("it listens");
     let conversation = [NEGOTIATE, &ALL.repeat(50)].concat();

@@ -258,7 +258,7 @@ fn there_is_an_end_to_what_is_taken() {
 }
 
 #[test]
-fn who_breaks_the_rules_later_is_at_his_end() {
+fn a_peer_that_breaks_the_rules_later_is_disconnected() {
     let Some(guest) = Guest::new("x", 0) else { return };
     let vm = kvm_get_stats_fd(guest.vm.fd()).unwrap();
     let (broken, breaks) = std::sync::mpsc::channel::<()>();

