@@ -74,8 +74,8 @@ pub(crate) enum Command {
 
     /// Show the statistics that exist, with types and units: query-stats-schemas.
     ///
-    /// A statistic is cumulative (it only grows), an instant value (it goes up and down), a peak, or
-    /// a histogram. The kernel, or the program that publishes a table, decides which statistics
+    /// A statistic is cumulative (it only grows), an instant value (it goes up and down), a peak,
+    /// or a histogram. The kernel, or the program that publishes a table, decides which statistics
     /// exist: look here before you filter. vmstrobe's statistics of itself are shown only on
     /// request (--provider vmstrobe).
     #[command(after_help = examples::SCHEMA)]
@@ -84,8 +84,8 @@ pub(crate) enum Command {
     /// Read the statistics once: query-stats.
     ///
     /// Prints a table with a column for each vCPU, or for each object of another target. Statistics
-    /// that are 0 in all columns are left out. With --json it prints exactly what QEMU's query-stats
-    /// returns, with lists in ascending order.
+    /// that are 0 in all columns are left out. With --json it prints exactly what QEMU's
+    /// query-stats returns, with lists in ascending order.
     #[command(after_help = examples::QUERY)]
     Query(QueryArgs),
 

@@ -127,7 +127,7 @@ impl Engine {
         }
         let sources = Roster::new(self.providers.registry.clone(), vec![filter]).open()?;
         let warnings = providers::warnings(&self.providers.registry, |_| true);
-        for warning in ErrorDedup::default().news(&warnings) {
+        for warning in ErrorDedup::default().fresh(&warnings) {
             say(with_causes(warning));
         }
         let (mut sampler, control) = Sampler::new(sources, self.health_writer, Fanout::Inline)?;

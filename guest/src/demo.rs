@@ -280,7 +280,7 @@ mod tests {
     fn impossible_sizes_are_refused() {
         for asked in [0, STACKS + 1] {
             let error = DemoGuest::new(asked).unwrap_err().to_string();
-            assert_eq!(error, format!("A demo guest cannot have {asked} vCPUs: choose 1 to 64"));
+            assert_eq!(error, format!("A demo guest cannot have {asked} vCPUs: use 1 to 64"));
         }
     }
 }

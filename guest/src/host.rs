@@ -55,7 +55,7 @@ pub enum Error {
         reason: String,
     },
     /// The demo guest was asked for a number of vCPUs it has no room for.
-    #[error("A demo guest cannot have {asked} vCPUs: choose 1 to {max}")]
+    #[error("A demo guest cannot have {asked} vCPUs: use 1 to {max}")]
     VcpuCount {
         /// The number asked for.
         asked: u32,

@@ -1,11 +1,11 @@
 //! A descriptor of KVM's that is held to read statistics: a stats fd, or a VM's or vCPU's own.
 //!
 //! A stats fd is read by `pread`, in `fd/source.rs`; its header, id and descriptors once, here. A
-//! VM's or vCPU's own, a plain one, has no statistics to be read from it: only the BPF reader
+//! VM's or vCPU's own, an object fd, has no statistics to be read from it: only the BPF reader
 //! follows it to them.
 //!
 //! Invariant: only `pread`, from an offset and into a buffer that are both aligned to a word, so
-//! that no counter is torn (`lseek` on a stats fd does nothing); and never of a plain fd. Each is
+//! that no counter is torn (`lseek` on a stats fd does nothing); and never of an object fd. Each is
 //! closed by a [`Reaper`], whoever drops it last: the last close of either kind tears the VM down.
 //!
 //! The values stay the last ones after the VM has died. So a row is good only while nobody has said
@@ -222,7 +222,7 @@ impl KvmFd {
     }
 
     /// True if it is a VM's or vCPU's own, which only the BPF reader can read.
-    pub(crate) fn is_plain(&self) -> bool {
+    pub(crate) fn is_object_fd(&self) -> bool {
         matches!(self.head, Head::Plain)
     }
 
@@ -251,7 +251,7 @@ impl KvmFd {
         self.retired.load(Ordering::Relaxed) || self.lender.as_ref().is_some_and(has_ended)
     }
 
-    /// Returns the offset of a plan's span in the file; `None` for a plain fd.
+    /// Returns the offset of a plan's span in the file; `None` for an object fd.
     fn span_offset(&self, plan: &ReadPlan) -> Option<u64> {
         match &self.head {
             Head::Stats { data_offset, .. } => Some(data_offset + plan.span_bytes().start as u64),
@@ -259,7 +259,7 @@ impl KvmFd {
         }
     }
 
-    /// One `pread` of the plan's span, which must have that many words. `Missing` of a plain one.
+    /// One `pread` of the plan's span, which must have that many words. `Missing` of an object fd.
     #[inline]
     pub(crate) fn read_span(&self, plan: &ReadPlan, span: &mut [u64]) -> RowState {
         match self.span_offset(plan) {

@@ -109,7 +109,7 @@ impl Roster {
                     errors.push(error);
                 }
                 control.collect();
-                complaints.news(&errors).into_iter().for_each(&mut complain);
+                complaints.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
@@ -172,11 +172,11 @@ pub fn look_pause(interval: Duration, look: Duration) -> Duration {
 /// use vmstrobe_sampler::ErrorDedup;
 /// let errors = ["a", "b", "b"].map(|text| Error::new(ErrorKind::Io, text));
 /// let mut complaints = ErrorDedup::default();
-/// let mut news = |errors: &[Error]| complaints.news(errors).len();
-/// assert_eq!(news(&errors[..1]), 1);
-/// assert_eq!(news(&errors), 1); // "a" has been said, and "b" is said once
-/// assert_eq!(news(&[]), 0);
-/// assert_eq!(news(&errors[..1]), 1); // it was gone, and is back
+/// let mut fresh = |errors: &[Error]| complaints.fresh(errors).len();
+/// assert_eq!(fresh(&errors[..1]), 1);
+/// assert_eq!(fresh(&errors), 1); // "a" has been said, and "b" is said once
+/// assert_eq!(fresh(&[]), 0);
+/// assert_eq!(fresh(&errors[..1]), 1); // it was gone, and is back
 /// ```
 #[derive(Debug, Default)]
 pub struct ErrorDedup {
@@ -185,7 +185,7 @@ pub struct ErrorDedup {
 
 impl ErrorDedup {
     /// The errors of this look whose text was not among those of the look before; each text once.
-    pub fn news<'a>(&mut self, errors: &'a [Error]) -> Vec<&'a Error> {
+    pub fn fresh<'a>(&mut self, errors: &'a [Error]) -> Vec<&'a Error> {
         let texts: Vec<String> = errors.iter().map(Error::to_string).collect();
         let is_new = |at: usize| ![&self.last, &texts[..at]].iter().any(|s| s.contains(&texts[at]));
         let each = errors.iter().enumerate();

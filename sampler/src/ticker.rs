@@ -57,7 +57,7 @@ impl Timing {
     pub fn hz(rate_hz: f64) -> Result<Self> {
         if !(MIN_RATE_HZ..=MAX_RATE_HZ).contains(&rate_hz) {
             let context = format!(
-                "a rate of {rate_hz} Hz cannot be sampled: choose one from {MIN_RATE_HZ} Hz to \
+                "a rate of {rate_hz} Hz cannot be sampled: use one from {MIN_RATE_HZ} Hz to \
                  {} MHz",
                 MAX_RATE_HZ / 1e6
             );

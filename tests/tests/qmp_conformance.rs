@@ -1,4 +1,4 @@
-//! The cases of `tests/conformance`, which say what a QMP server must answer, replayed against a real QEMU and against a
+//! The cases of `tests/conformance` for a QMP server, replayed against a real QEMU and against a
 //! server of ours that looks at it: by default in any order, in `--qemu-order` byte for byte.
 //!
 //! The script waits after each case for what else might come, so the cases are dealt out to some

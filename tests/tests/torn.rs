@@ -131,10 +131,10 @@ fn what_changes_together_is_read_together() {
         let torn: u64 = seen.iter().map(|seen| seen.torn).sum();
         let changes = seen.iter().map(|seen| seen.last).max().unwrap();
         show(&format!("{good} good readings, {torn} torn, of {changes} changes"));
-        assert!(good > 20_000, "{seen:?}");
+        assert!(good > 2000, "{seen:?}");
         // Else they were not in each other's way.
-        assert!(changes > 100_000 && torn > 0, "{changes} changes, {seen:?}");
-        assert!(seen.iter().any(|seen| seen.changed > 20), "{seen:?}");
+        assert!(changes > 10_000 && torn > 0, "{changes} changes, {seen:?}");
+        assert!(seen.iter().any(|seen| seen.changed > 2), "{seen:?}");
     }
 }
 
@@ -165,7 +165,7 @@ fn read_group(tables: &Tables) -> Seen {
 fn no_object_has_anothers_words() {
     for seen in check("churn", read_churn) {
         for seen in seen {
-            assert!(seen.good > 1000 && seen.gone > 1000 && seen.changed > 100, "{seen:?}");
+            assert!(seen.good > 100 && seen.gone > 100 && seen.changed > 10, "{seen:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct ServeArgs {
 
     /// Serve each virtual machine on NAME.sock in this directory. With --all sockets come and go
     /// with the virtual machines. If two have the same name, the later one is at NAME-PID.sock.
-    /// Those of users who are not trusted (see --vm-user) are at NAME-uidUID-PID.sock
+    /// The sockets of users who are not trusted (see --vm-user) are at NAME-uidUID-PID.sock
     #[arg(long, value_name = "DIR", conflicts_with_all = ["tables", "sockets"])]
     pub(crate) qmp_dir: Option<PathBuf>,
 
@@ -55,8 +55,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Answers")]
     pub(crate) sched: bool,
 
-    /// What to do when the virtual machines have ended: end, or wait for a signal and answer queries
-    /// with `[]` [default: end; with --all and --qmp-dir: wait]
+    /// When the virtual machines have ended: end, or wait for a signal and answer queries with `[]`
+    /// [default: end; with --all and --qmp-dir: wait]
     #[arg(long, value_name = "WHAT", help_heading = "Answers")]
     on_exit: Option<OnExit>,
 

@@ -13,7 +13,8 @@ use super::quantity;
 /// The provider that is read only if the user asks for it: QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
-const HEADING: &str = "Sources (default: the only virtual machine on this host, or else the only program with tables)";
+const HEADING: &str =
+    "Sources (default: the only virtual machine here, or else the only program with tables)";
 
 /// The sources of statistics.
 #[derive(Args, Debug, Default)]

@@ -133,11 +133,11 @@ fn what_serve_leaves_open_follows_from_the_rest() {
 
 #[test]
 fn what_makes_no_sense_is_bad_usage() {
-    let rate = "a rate of 0 Hz cannot be sampled: choose one from 0.001 Hz to 1 MHz";
+    let rate = "a rate of 0 Hz cannot be sampled: use one from 0.001 Hz to 1 MHz";
     assert_eq!(parse("stat -r 0").map_err(|e| e.to_string()).err(), Some(rate.to_owned()));
     check_refused("stat -r 1e12", "a rate of 1000000000000 Hz cannot be sampled");
     check_refused("stat -r -1", "a rate of -1 Hz cannot");
-    check_refused("demo --vcpus 0", "choose 1 to 64");
+    check_refused("demo --vcpus 0", "use 1 to 64");
     check_refused("demo -d 0", "cannot be measured");
     check_refused("stat --count 0", "write 1 or more");
     check_refused("query -p x", "`vmstrobe list`");

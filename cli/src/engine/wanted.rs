@@ -315,9 +315,7 @@ mod tests {
             (
                 &[("xyz", "queue"), ("cryptodev", "cryptodev"), ("xyz", "disk")],
                 None,
-                Err(
-                    "no vCPUs here, but objects of target cryptodev, disk and queue: select one with",
-                ),
+                Err("no vCPUs here, but objects of target cryptodev, disk and queue: select one"),
             ),
             (
                 &[("xyz", "queue"), ("xyz", "disk")],

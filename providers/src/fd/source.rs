@@ -3,7 +3,7 @@
 //! It is the reference for every other way to read the same objects, and what is left if none of
 //! those can be used.
 //!
-//! Invariant: a row is read from a stats fd or not at all: that of a plain fd stays missing. No row
+//! Invariant: a row is read from a stats fd or not at all; an object fd's row stays missing. No row
 //! of an object that is known to be gone is read.
 
 use std::sync::Arc;
@@ -146,7 +146,7 @@ impl FdSource {
             let Some(row) = self.rows[index].as_ref().filter(|row| !row.is_gone()) else {
                 return RowState::Gone;
             };
-            if words.is_empty() && !row.is_plain() {
+            if words.is_empty() && !row.is_object_fd() {
                 return RowState::Good;
             }
             if plan.row_is_span() {

@@ -301,10 +301,10 @@ fn fds_are_what_they_were_opened_as() {
     let all = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
     let kinds = all.each_ref().map(|fds| fds.each_ref().map(|fd| fd.kind()));
     assert_eq!(kinds, [[FdKind::VmStats, FdKind::Vm], [FdKind::VcpuStats, FdKind::Vcpu]]);
-    for [stats, plain] in &all {
-        assert_eq!((stats.is_plain(), plain.is_plain()), (false, true));
-        assert!(stats.id().is_some() && plain.id().is_none());
-        assert!(Arc::ptr_eq(stats.schema(), plain.schema()), "one schema for all alike");
+    for [stats, object_fd] in &all {
+        assert_eq!((stats.is_object_fd(), object_fd.is_object_fd()), (false, true));
+        assert!(stats.id().is_some() && object_fd.id().is_none());
+        assert!(Arc::ptr_eq(stats.schema(), object_fd.schema()), "one schema for all alike");
     }
 }
 
@@ -314,19 +314,23 @@ fn a_plain_fd_is_not_read() {
     let vcpu = vm.vcpu(0).unwrap();
     let opener = opener();
     let (good, missing, gone) = (RowState::Good, RowState::Missing, RowState::Gone);
-    for [stats, plain] in both_ways(&opener, &vm, &vcpu) {
+    for [stats, object_fd] in both_ways(&opener, &vm, &vcpu) {
         let names: Vec<&str> = stats.schema().descs().iter().map(|desc| &*desc.name).collect();
         let ends = [names[0], names[names.len() - 1]];
         // Straight into the row, by way of the span, and nothing at all.
         for names in [&names[..], &ends, &[]] {
             let plan = plan(stats.schema(), names);
-            plain.retired.store(false, Ordering::Relaxed);
+            object_fd.retired.store(false, Ordering::Relaxed);
             for (fds, before, after) in [
-                (&[&plain, &stats, &plain][..], &[missing, good, missing][..], [gone, good, gone]),
-                (&[&stats, &plain, &stats], &[good, missing, good], [good, gone, good]),
-                (&[&plain, &plain, &plain], &[missing; 3], [gone; 3]),
+                (
+                    &[&object_fd, &stats, &object_fd][..],
+                    &[missing, good, missing][..],
+                    [gone, good, gone],
+                ),
+                (&[&stats, &object_fd, &stats], &[good, missing, good], [good, gone, good]),
+                (&[&object_fd, &object_fd, &object_fd], &[missing; 3], [gone; 3]),
             ] {
-                plain.retired.store(false, Ordering::Relaxed);
+                object_fd.retired.store(false, Ordering::Relaxed);
                 let fds: Vec<_> = fds.iter().map(|&fd| Arc::clone(fd)).collect();
                 let mut source = source(&fds, &plan);
                 let (states, words) = tick(&mut *source, plan.row_words());
@@ -336,7 +340,7 @@ fn a_plain_fd_is_not_read() {
                 for (row, state) in rows.zip(before).filter(|(row, _)| !row.is_empty()) {
                     assert_eq!(untouched(row), *state == missing, "{row:?}");
                 }
-                plain.retire();
+                object_fd.retire();
                 assert_eq!(tick(&mut *source, plan.row_words()).0, after);
             }
         }
@@ -347,11 +351,11 @@ fn a_plain_fd_is_not_read() {
 fn a_span_is_read_of_a_stats_fd_alone() {
     let Some(vm) = vm() else { return };
     let vcpus = [vm.vcpu(0).unwrap()];
-    let [_, [stats, plain]] = both_ways(&opener(), &vm, &vcpus[0]);
+    let [_, [stats, object_fd]] = both_ways(&opener(), &vm, &vcpus[0]);
     let names: Vec<&str> = stats.schema().descs().iter().map(|desc| &*desc.name).collect();
     let plan = plan(stats.schema(), &names[1..3]);
     let mut span = vec![u64::MAX; plan.span_bytes().len() / 8];
-    assert_eq!(plain.read_span(&plan, &mut span), RowState::Missing);
+    assert_eq!(object_fd.read_span(&plan, &mut span), RowState::Missing);
     assert!(span.iter().all(|&word| word == u64::MAX));
     assert_eq!(stats.read_span(&plan, &mut span), RowState::Good);
     let first = plan.span_bytes().start / 8;
@@ -364,10 +368,10 @@ fn a_plain_fd_is_closed_by_the_reaper() {
     let Some(vm) = vm() else { return };
     let (reaper, closed) = Reaper::held();
     let opener = Opener::new(reaper, Bpf::off());
-    let [_, [stats, plain]] = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
-    let plan = plan(plain.schema(), &["exits"]);
-    let source = source(&[Arc::clone(&plain)], &plan);
-    drop((stats, plain));
+    let [_, [stats, object_fd]] = both_ways(&opener, &vm, &vm.vcpu(0).unwrap());
+    let plan = plan(object_fd.schema(), &["exits"]);
+    let source = source(&[Arc::clone(&object_fd)], &plan);
+    drop((stats, object_fd));
     let links = || -> Vec<String> {
         closed.try_iter().map(|fd| crate::procfs::link_of(&fd).unwrap()).collect()
     };

@@ -169,7 +169,7 @@ pub(super) struct ObjectFds {
     pub(super) stats: Option<Place>,
     /// The object's own fds, for the BPF reader: a VM's in ascending order, a vCPU's at most
     /// one.
-    pub(super) plain: Vec<Place>,
+    pub(super) object_fds: Vec<Place>,
 }
 
 /// The KVM fds of one VM, by their numbers in its process.
@@ -191,12 +191,17 @@ impl VmFds {
         let vm = ObjectFds {
             vcpu: None,
             stats: self.vm_stats.map(|fd| (fd, KvmLink::VmStats)),
-            plain: self.own.iter().map(|&fd| (fd, KvmLink::Vm)).collect(),
+            object_fds: self.own.iter().map(|&fd| (fd, KvmLink::Vm)).collect(),
         };
         let vcpu = |id| ObjectFds {
             vcpu: Some(id),
             stats: self.vcpu_stats.get(&id).map(|&fd| (fd, KvmLink::VcpuStats(id))),
-            plain: self.vcpus.get(&id).map(|&fd| (fd, KvmLink::Vcpu(id))).into_iter().collect(),
+            object_fds: self
+                .vcpus
+                .get(&id)
+                .map(|&fd| (fd, KvmLink::Vcpu(id)))
+                .into_iter()
+                .collect(),
         };
         let ids: BTreeSet<u32> = self.vcpus.keys().chain(self.vcpu_stats.keys()).copied().collect();
         std::iter::once(vm).chain(ids.into_iter().map(vcpu))

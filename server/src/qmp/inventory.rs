@@ -50,7 +50,7 @@ impl Inventory {
                 let (catalog, errors) = look(&registry, order);
                 pause = look_pause(LOOK_PERIOD, begin.elapsed());
                 current.replace(catalog);
-                complaints.news(&errors).into_iter().for_each(&mut complain);
+                complaints.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = thread::Builder::new().name("vmstrobe-catalog".into()).spawn(looker);

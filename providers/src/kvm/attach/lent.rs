@@ -106,7 +106,7 @@ impl Attached {
             vms => vms?,
         };
         // Asked even if every object has a stats fd: any of these may be gone in a moment.
-        let which = Which { stats: by.stats_too, plain: by.opener.bpf().is_open() };
+        let which = Which { stats: by.stats_too, object_fds: by.opener.bpf().is_open() };
         Ok(wanted(&vms, &self.name, which, |place| held.contains(&place)))
     }
 

@@ -38,7 +38,7 @@ pub(super) struct Wanted {
 pub(super) struct Which {
     pub(super) stats: bool,
     /// Objects' own fds.
-    pub(super) plain: bool,
+    pub(super) object_fds: bool,
 }
 
 /// Returns the fds by which to read a process's VMs, called `name`: VM by VM, the VM's own and then
@@ -53,18 +53,18 @@ pub(super) fn wanted(
     for (at, vm) in vms.iter().enumerate() {
         let vm_path = vm_path(&scan::numbered(name, at));
         wanted.extend(vm.objects().filter_map(|object| {
-            let ObjectFds { vcpu, stats, plain } = object;
-            let plain = if which.plain { &plain[..] } else { &[] };
+            let ObjectFds { vcpu, stats, object_fds } = object;
+            let object_fds = if which.object_fds { &object_fds[..] } else { &[] };
             let stats = stats.filter(|_| which.stats);
             let path = vcpu.map_or_else(|| vm_path.clone(), |id| vcpu_path(&vm_path, id));
-            let held = plain.iter().find(|&&place| is_held(place));
+            let held = object_fds.iter().find(|&&place| is_held(place));
             // An object that changed over to its stats fd would be another one, with its counts
             // begun anew, and back again when that is closed: in a QEMU of before 8.1 at each of
             // its own queries.
-            let (place, or_else) = match (held, stats, plain.first()) {
+            let (place, or_else) = match (held, stats, object_fds.first()) {
                 (Some(&held), _, _) => (held, None),
-                (None, Some(stats), plain) => (stats, plain.copied()),
-                (None, None, plain) => (*plain?, None),
+                (None, Some(stats), object_fds) => (stats, object_fds.copied()),
+                (None, None, object_fd) => (*object_fd?, None),
             };
             Some(Wanted { place, or_else, path })
         }));

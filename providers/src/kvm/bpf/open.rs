@@ -39,11 +39,11 @@ impl Bpf {
         gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
-        let is_plain = rows.iter().flatten().any(|row| row.is_plain());
+        let is_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
         let is_wanted = match self.mode() {
             BpfMode::Off => false,
-            BpfMode::Needed => is_plain,
-            BpfMode::Auto => is_plain || rows.len() >= ROWS_MIN,
+            BpfMode::Needed => is_object_fd,
+            BpfMode::Auto => is_object_fd || rows.len() >= ROWS_MIN,
             BpfMode::Require => true,
         };
         let is_possible = plan.row_words() > 0 && !self.health().is_given_up();
@@ -65,7 +65,7 @@ impl Bpf {
         gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
-        let is_plain = rows.iter().flatten().any(|row| row.is_plain());
+        let is_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
         let open = |(objects, rows): (&[Object], &[Option<Arc<KvmFd>>])| {
             let fallback = pread_source(plan, rows, gone_epoch, opened_at);
             self.source(objects, plan, rows, fallback, gone_epoch, opened_at)
@@ -79,7 +79,7 @@ impl Bpf {
             // As if there were no such thing: `status` says why.
             Err(_) => Ok(pread_sources(plan, rows, gone_epoch, opened_at)),
             Ok(mut sources) => {
-                let is_sure = must || is_plain || rows.len() >= ROWS_SURE;
+                let is_sure = must || is_object_fd || rows.len() >= ROWS_SURE;
                 if !is_sure && !sources.iter_mut().all(is_quicker) {
                     return Ok(pread_sources(plan, rows, gone_epoch, opened_at));
                 }
@@ -106,7 +106,7 @@ impl Bpf {
         };
         let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
         let with_stats = rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref()?)));
-        let with_stats = with_stats.filter(|(_, row)| !row.is_plain());
+        let with_stats = with_stats.filter(|(_, row)| !row.is_object_fd());
         let audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
         let bulk = kernel.bulk(subject, plan, objects, &files)?;
         // A guide takes the place of pread if no row has a stats fd.
@@ -158,7 +158,7 @@ fn is_quicker(source: &mut KernelSource) -> bool {
 
 /// Returns the descriptor of a row, by which the program finds its object.
 pub(super) fn file(row: &Arc<KvmFd>) -> KvmFile<'_> {
-    KvmFile { fd: row.fd().as_fd(), is_plain: row.is_plain() }
+    KvmFile { fd: row.fd().as_fd(), is_object_fd: row.is_object_fd() }
 }
 
 #[cfg(test)]

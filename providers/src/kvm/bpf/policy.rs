@@ -161,7 +161,7 @@ impl Bpf {
         self.inner.health.give_up_because(why);
     }
 
-    /// Whether plain descriptors can be read.
+    /// Whether object fds can be read.
     pub(crate) fn is_open(&self) -> bool {
         !self.inner.health.is_given_up() && self.check().is_ok()
     }

@@ -71,13 +71,13 @@ impl Reference {
         }
     }
 
-    /// Returns the stats fd of its VM or vCPU, and the plain fd, which is the object's own.
+    /// Returns the stats fd of its VM or vCPU, and the object fd, which is the object's own.
     pub(super) fn files(&self, subject: Subject) -> [BorrowedFd<'_>; 2] {
-        let plain = match subject {
+        let object_fd = match subject {
             Subject::Vm => self.guest.vm().fd(),
             Subject::Vcpu | Subject::Thread => self.guest.vcpu().fd(),
         };
-        [self.stats(subject).fd().as_fd(), plain]
+        [self.stats(subject).fd().as_fd(), object_fd]
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) mod guard {
 /// A scratch word on the stack.
 const SCRATCH: i16 = -8;
 
-// Offsets in bytes in the program's context: a descriptor, whether it is a plain one, the row.
+// Offsets in bytes in the program's context: a descriptor, whether it is an object fd, the row.
 const CTX_FD: i16 = 0;
 const CTX_KIND: i16 = 8;
 const CTX_ROW: i16 = 16;
@@ -84,7 +84,7 @@ impl Kinds {
         Ok(Self { map: map.map_err(refused)? })
     }
 
-    /// For the statistics and the plain descriptor of a VM, and of a vCPU.
+    /// For the statistics and the object fd of a VM, and of a vCPU.
     const BYTES: u32 = 4 * WORD_BYTES as u32;
 
     /// Returns the offset in bytes of the two words of that subject.
@@ -106,7 +106,7 @@ impl Kinds {
     }
 
     /// Notes how files of that subject are told, by two of our own guest: of the statistics and the
-    /// plain one. What is known stays known.
+    /// object fd. What is known stays known.
     ///
     /// # Errors
     /// `Unsupported` if they cannot be followed; [`Program::load`]'s.
@@ -117,8 +117,8 @@ impl Kinds {
         files: [BorrowedFd<'_>; 2],
     ) -> Result<()> {
         let program = Slots::new(1)?.finder(offsets, subject, self)?;
-        for (is_plain, fd) in [false, true].into_iter().zip(files) {
-            let file = KvmFile { fd, is_plain };
+        for (is_object_fd, fd) in [false, true].into_iter().zip(files) {
+            let file = KvmFile { fd, is_object_fd };
             check(file, find(&program, file, LEARN)?)?;
         }
         Ok(())
@@ -130,7 +130,7 @@ impl Kinds {
 pub(super) struct KvmFile<'a> {
     pub(super) fd: BorrowedFd<'a>,
     /// The VM's or vCPU's own, and not that of its statistics.
-    pub(super) is_plain: bool,
+    pub(super) is_object_fd: bool,
 }
 
 /// The array, with room for so many rows.
@@ -326,7 +326,7 @@ fn answer(asm: &mut Asm, code: u32) {
 
 /// Runs the program for this file and row, and returns its answer: 0, or a code that says why not.
 fn find(program: &Program, file: KvmFile<'_>, row: u64) -> Result<u32> {
-    let mut ctx = [file.fd.as_raw_fd() as u64, u64::from(file.is_plain), row];
+    let mut ctx = [file.fd.as_raw_fd() as u64, u64::from(file.is_object_fd), row];
     program.run(&mut ctx).map_err(refused)
 }
 
@@ -337,7 +337,7 @@ fn check(file: KvmFile<'_>, answer: u32) -> Result<()> {
         OTHER_FILE => "it is not KVM's",
         _ => "it could not be followed",
     };
-    let what = if file.is_plain { "a plain descriptor" } else { "a stats fd" };
+    let what = if file.is_object_fd { "an object fd" } else { "a stats fd" };
     let text = format!("{what} was not found from within the kernel: {why}");
     Err(Error::new(ErrorKind::Unsupported, text))
 }

@@ -95,8 +95,8 @@ impl Guests {
         self.guests.iter().map(open).collect()
     }
 
-    /// Their plain fds, as if none of statistics had ever been opened.
-    pub(super) fn plain(&self, subject: Subject, schema: &Arc<Schema>) -> Vec<Arc<KvmFd>> {
+    /// Their object fds, as if none of statistics had ever been opened.
+    pub(super) fn object_fds(&self, subject: Subject, schema: &Arc<Schema>) -> Vec<Arc<KvmFd>> {
         let open = |guest| {
             let fd = own(guest, subject).try_clone_to_owned().unwrap();
             Arc::new(self.opener.open_plain(fd, Arc::clone(schema), None))
@@ -146,7 +146,7 @@ pub(super) fn objects(schema: &Arc<Schema>, count: usize) -> Vec<Object> {
 }
 
 pub(super) fn file(fd: &Arc<KvmFd>) -> KvmFile<'_> {
-    KvmFile { fd: fd.fd().as_fd(), is_plain: fd.is_plain() }
+    KvmFile { fd: fd.fd().as_fd(), is_object_fd: fd.is_object_fd() }
 }
 
 /// Reads these rows by pread: their states, and their words one after the other.

@@ -133,7 +133,7 @@ fn tried(kernel: &Kernel) -> std::result::Result<(), (ErrorKind, String)> {
 fn prove(bulk: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<BulkReader>) -> Result<()> {
     let guest = Reference::run_here()?;
     let plan = everything();
-    let vcpu = KvmFile { fd: guest.vcpu().fd(), is_plain: true };
+    let vcpu = KvmFile { fd: guest.vcpu().fd(), is_object_fd: true };
     // Behind the guest, so that it is gone before that.
     let mut bulk = bulk(&plan, vcpu)?;
     let this = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();

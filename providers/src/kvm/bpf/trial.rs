@@ -92,8 +92,8 @@ impl<'a> Trial<'a> {
     /// Checks that no descriptor of a VM is taken for a vCPU's: a mark that both have might be on
     /// any file.
     fn check_kinds(&self) -> Result<()> {
-        for (is_plain, fd) in [false, true].into_iter().zip(self.reference.files(Subject::Vm)) {
-            let (slots, file) = (Slots::new(1)?, KvmFile { fd, is_plain });
+        for (is_object_fd, fd) in [false, true].into_iter().zip(self.reference.files(Subject::Vm)) {
+            let (slots, file) = (Slots::new(1)?, KvmFile { fd, is_object_fd });
             if slots.takes(self.offsets, Subject::Vcpu, self.kinds, file)? {
                 return Err(unproven("it takes a VM for a vCPU".to_owned()));
             }
@@ -101,14 +101,14 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Reads our guest through its stats fd and through its plain one, and by pread.
+    /// Reads our guest through its stats fd and through its object fd, and by pread.
     pub(super) fn compare(&self, subject: Subject, steps: &[Step]) -> Result<Step> {
         let stats = self.reference.stats(subject);
         let schema = stats.schema();
         let plan = ReadPlan::new(schema, &Mask::all(schema));
-        let [stats_file, plain] = self.reference.files(subject);
-        let file = |fd, is_plain| Some(KvmFile { fd, is_plain });
-        let files = [file(stats_file, false), file(plain, true)];
+        let [stats_file, object_fd] = self.reference.files(subject);
+        let file = |fd, is_object_fd| Some(KvmFile { fd, is_object_fd });
+        let files = [file(stats_file, false), file(object_fd, true)];
         let kinds = self.kinds;
         let wanted = Wanted { subject, plan: &plan, objects: &[], files: &files, kinds };
         let mut bulk = BulkReader::new(self.offsets, steps, &wanted)?;

@@ -108,8 +108,9 @@ fn check_objects(links: &str, want: &[&str]) {
                     fd.to_string()
                 };
                 let stats = object.stats.map_or(String::new(), number);
-                let plain: Vec<_> = object.plain.iter().map(|&place| number(place)).collect();
-                format!("{id}:{stats}|{}", plain.join(","))
+                let object_fds: Vec<_> =
+                    object.object_fds.iter().map(|&place| number(place)).collect();
+                format!("{id}:{stats}|{}", object_fds.join(","))
             };
             vm.objects().map(object).collect::<Vec<_>>().join(" ")
         })

@@ -183,13 +183,15 @@ fn samples_come_in_batches_and_in_order() {
     );
     assert_eq!(reply, head);
 
-    let (mut all, mut looks) = (Vec::new(), 0);
+    let (mut all, mut looks, begin) = (Vec::new(), 0, Instant::now());
     while all.len() < 10 {
         all.extend(look(&mut streams));
         looks += 1;
     }
-    // One look a batch, but for those that a busy machine made too early.
-    assert!(looks <= 10 * all.len(), "{looks} looks for {} events", all.len());
+    // It waits for a batch, and does not ask all the time. A sampler that gets no CPU is asked too
+    // early, more often the longer that lasts.
+    let most = begin.elapsed().as_millis();
+    assert!(looks <= most, "{looks} looks in {most} ms");
     all_ticks_are_accounted_for(&all);
     let mut end_ns = 0;
     for event in &all {

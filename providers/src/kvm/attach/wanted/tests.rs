@@ -7,13 +7,13 @@ use super::*;
 use crate::host::KvmLink;
 use crate::kvm::scan::tests::vms_of;
 
-const BOTH: Which = Which { stats: true, plain: true };
+const BOTH: Which = Which { stats: true, object_fds: true };
 
 /// Checks the fds that are wanted of the VMs in `links`, a compact text as in the scan's tests.
 /// Each of `want` is a path and an fd, with a bar and the fd that is taken if that one does not
 /// stay.
 fn check(links: &str, plain_too: bool, held: &[RawFd], want: &[&str]) {
-    let which = Which { stats: true, plain: plain_too };
+    let which = Which { stats: true, object_fds: plain_too };
     let got = wanted(&vms_of(links), "x", which, |(fd, _)| held.contains(&fd));
     let got: Vec<String> = got
         .iter()
@@ -36,7 +36,7 @@ fn only_stats_fds_are_wanted_where_no_other_can_be_read() {
 
 #[test]
 fn where_no_stats_fd_may_be_held_the_objects_own_is() {
-    let which = |plain| Which { stats: false, plain };
+    let which = |object_fds| Which { stats: false, object_fds };
     let places = |which| -> Vec<RawFd> {
         wanted(&vms_of("v S c0 s0"), "x", which, |_| false).iter().map(|w| w.place.0).collect()
     };

@@ -130,11 +130,11 @@ fn each_step_reads_what_pread_does() {
     for subject in [Subject::Vm, Subject::Vcpu] {
         let stats = repeated(&rig.guests.stats(subject), 6);
         let schema = rig.kernel.schema(subject);
-        let plain = repeated(&rig.guests.plain(subject, schema), 6);
+        let object_fds = repeated(&rig.guests.object_fds(subject, schema), 6);
         for plan in plans(schema) {
             for step in steps(&rig.offsets) {
                 rig.check(step, subject, &plan, &stats, &stats);
-                rig.check(step, subject, &plan, &plain, &stats);
+                rig.check(step, subject, &plan, &object_fds, &stats);
             }
         }
     }

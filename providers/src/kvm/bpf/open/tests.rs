@@ -77,9 +77,11 @@ fn the_mode_says_which_rows_are_read_by_the_program() {
         }
         assert_eq!(status() == untried, !is_quicker, "{mode:?}");
 
-        let plain = guests.plain(Subject::Vcpu, stats[0].schema());
+        let object_fds = guests.object_fds(Subject::Vcpu, stats[0].schema());
         let is_needed = mode != Off;
-        for rows in [repeated(&plain, 1), [repeated(&stats, 2), repeated(&plain, 1)].concat()] {
+        for rows in
+            [repeated(&object_fds, 1), [repeated(&stats, 2), repeated(&object_fds, 1)].concat()]
+        {
             let count = rows.len();
             assert_eq!(ways(open(&guests, &plan, &rows)), [(count, is_needed)], "{mode:?}");
         }
@@ -145,9 +147,9 @@ fn plain_descriptors_are_read_as_their_stats_fds() {
     let Some(kernel) = kernel() else { return };
     for subject in [Subject::Vm, Subject::Vcpu] {
         let guests = Guests::new(3, Bpf::new(BpfMode::Needed));
-        let plain = guests.plain(subject, kernel.schema(subject));
-        let schema = plain[0].schema();
-        let rows = repeated(&plain, 3);
+        let object_fds = guests.object_fds(subject, kernel.schema(subject));
+        let schema = object_fds[0].schema();
+        let rows = repeated(&object_fds, 3);
         for plan in [all(schema), first(schema)] {
             let sources = open(&guests, &plan, &rows).unwrap();
             let seen = read(sources, &plan);
@@ -254,14 +256,18 @@ fn more_rows_than_a_program_can_have_are_several_sources() {
     let most = kernel.step().rows_max();
     let guests = Guests::new(3, Bpf::as_tried(BpfMode::Auto, Ok(kernel)));
     let schema = guests.opener.bpf().vcpu_schema().unwrap();
-    let plain = guests.plain(Subject::Vcpu, &schema);
+    let object_fds = guests.object_fds(Subject::Vcpu, &schema);
     let stats = guests.stats(Subject::Vcpu);
-    for (fds, is_plain) in [(&stats, false), (&plain, true)] {
+    for (fds, is_object_fd) in [(&stats, false), (&object_fds, true)] {
         let rows = repeated(fds, 2 * most + 10);
         let plan = named(fds[0].schema(), &["exits", "halt_exits", "hypercalls"]);
         let sources = open(&guests, &plan, &rows).unwrap();
         let seen: Vec<_> = sources.iter().map(|it| (it.rows(), it.read_ns().is_some())).collect();
-        assert_eq!(seen, [(most, BY_PROGRAM), (most, BY_PROGRAM), (10, BY_PROGRAM)], "{is_plain}");
+        assert_eq!(
+            seen,
+            [(most, BY_PROGRAM), (most, BY_PROGRAM), (10, BY_PROGRAM)],
+            "{is_object_fd}"
+        );
         assert_eq!(read(sources, &plan), pread(&plan, &repeated(&stats, rows.len())));
     }
 }

@@ -38,9 +38,12 @@ fn what_is_not_kvms_is_refused() {
     let kvm = File::open("/dev/kvm").unwrap();
     for subject in SUBJECTS {
         for fd in [null.as_fd(), event.as_fd(), map.as_fd(), kvm.as_fd()] {
-            for (is_plain, what) in [(false, "a stats fd"), (true, "a plain descriptor")] {
+            for (is_object_fd, what) in [(false, "a stats fd"), (true, "an object fd")] {
                 let what = format!("{what} was not found from within the kernel: it is not KVM's");
-                refused(fill(&kinds(offsets), offsets, subject, KvmFile { fd, is_plain }), &what);
+                refused(
+                    fill(&kinds(offsets), offsets, subject, KvmFile { fd, is_object_fd }),
+                    &what,
+                );
             }
         }
     }
@@ -51,15 +54,16 @@ fn each_kind_of_kvms_is_told_from_the_others() {
     let Some((kernel, offsets)) = kernel_and_offsets() else { return };
     let guests = Guests::new(1, Bpf::off());
     let schema = kernel.schema(Subject::Vcpu);
-    let [vm, vcpu] = [Subject::Vm, Subject::Vcpu]
-        .map(|subject| [guests.stats(subject).remove(0), guests.plain(subject, schema).remove(0)]);
-    let is_taken = |subject, fd: &Arc<KvmFd>, is_plain| {
-        fill(&kinds(offsets), offsets, subject, KvmFile { is_plain, ..file(fd) }).is_ok()
+    let [vm, vcpu] = [Subject::Vm, Subject::Vcpu].map(|subject| {
+        [guests.stats(subject).remove(0), guests.object_fds(subject, schema).remove(0)]
+    });
+    let is_taken = |subject, fd: &Arc<KvmFd>, is_object_fd| {
+        fill(&kinds(offsets), offsets, subject, KvmFile { is_object_fd, ..file(fd) }).is_ok()
     };
     for subject in SUBJECTS {
         let (own, other) = if subject == Subject::Vm { (&vm, &vcpu) } else { (&vcpu, &vm) };
-        let taken = |is_plain| {
-            [&own[0], &own[1], &other[0], &other[1]].map(|fd| is_taken(subject, fd, is_plain))
+        let taken = |is_object_fd| {
+            [&own[0], &own[1], &other[0], &other[1]].map(|fd| is_taken(subject, fd, is_object_fd))
         };
         assert_eq!(taken(false), [true, false, false, false], "{subject:?}");
         assert_eq!(taken(true), [false, true, false, false], "{subject:?}");
@@ -77,12 +81,12 @@ fn numbers_that_are_no_open_descriptor_are_refused() {
         let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "test", insns: &insns };
         let program = Program::load(&spec).unwrap();
         let run = |fd: u64, kind: u64, row: u64| program.run(&mut [fd, kind, row]).unwrap();
-        let [stats, plain] =
+        let [stats, object_fds] =
             reference().files(subject).map(|fd| u64::from(fd.as_raw_fd().cast_unsigned()));
         // As long as nobody has told what is KVM's, nothing is.
         assert_eq!(run(stats, 0, 0), OTHER_FILE);
-        assert_eq!((run(stats, 0, LEARN), run(plain, 1, LEARN)), (0, 0));
-        assert_eq!((run(stats, 0, 0), run(plain, 1, ROWS as u64 - 1)), (0, 0));
+        assert_eq!((run(stats, 0, LEARN), run(object_fds, 1, LEARN)), (0, 0));
+        assert_eq!((run(stats, 0, 0), run(object_fds, 1, ROWS as u64 - 1)), (0, 0));
 
         // The highest that can be open is free.
         let closed = File::open("/dev/null").unwrap();
@@ -112,7 +116,7 @@ fn a_number_that_was_closed_is_refused() {
     let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "test", insns: &insns };
     let program = Program::load(&spec).unwrap();
     let [stats, _] = reference().files(Subject::Vcpu);
-    assert_eq!(find(&program, KvmFile { fd: stats, is_plain: false }, LEARN).unwrap(), 0);
+    assert_eq!(find(&program, KvmFile { fd: stats, is_object_fd: false }, LEARN).unwrap(), 0);
     let again = stats.try_clone_to_owned().unwrap();
     // Far above what other tests open, so that none of them gets the number.
     let mut high = rustix::io::fcntl_dupfd_cloexec(&again, 700).unwrap();
@@ -129,9 +133,9 @@ fn a_number_that_was_closed_is_refused() {
 fn user_space_cannot_change_the_array() {
     let Some((_, offsets)) = kernel_and_offsets() else { return };
     let slots = Slots::new(ROWS).unwrap();
-    let [stats, plain] = reference().files(Subject::Vcpu);
-    let files =
-        [(stats, false), (plain, true)].map(|(fd, is_plain)| Some(KvmFile { fd, is_plain }));
+    let [stats, object_fds] = reference().files(Subject::Vcpu);
+    let files = [(stats, false), (object_fds, true)]
+        .map(|(fd, is_object_fd)| Some(KvmFile { fd, is_object_fd }));
     slots.fill(offsets, Subject::Vcpu, &kinds(offsets), &[files[0], None, files[1]]).unwrap();
     let words = (Slots::FIRST_BYTE + ROWS as u32 * (slot::BYTES + guard::BYTES)) / 8;
     let errno = |result: std::io::Result<()>| Errno::from_io_error(&result.unwrap_err());
@@ -146,7 +150,7 @@ fn what_cannot_be_followed_is_refused() {
     let Some((_, offsets)) = kernel_and_offsets() else { return };
     let what = "a stats fd was not found from within the kernel: it could not be followed";
     let [fd, _] = reference().files(Subject::Vcpu);
-    let file = KvmFile { fd, is_plain: false };
+    let file = KvmFile { fd, is_object_fd: false };
     let check = |change: fn(&mut Offsets)| {
         let mut wrong = offsets.clone();
         change(&mut wrong);

@@ -212,7 +212,7 @@ fn plain_rows_are_missing_once_it_is_given_up() {
     let Some(bpf) = bpf() else { return };
     let guests = Guests::new(2, bpf.clone());
     let schema = bpf.vcpu_schema().unwrap();
-    let rows = repeated(&guests.plain(Subject::Vcpu, &schema), 2);
+    let rows = repeated(&guests.object_fds(Subject::Vcpu, &schema), 2);
     let plan = named(rows[0].as_ref().unwrap().schema(), &["exits", "halt_exits"]);
     let mut source = open(&guests.opener, &plan, &rows);
     let want = pread(&plan, &repeated(&guests.stats(Subject::Vcpu), 2));
@@ -310,9 +310,9 @@ fn its_descriptors_are_closed_by_the_reaper() {
     let opener = Opener::new(reaper, bpf.clone());
     let (farm, fds) = farm(3, &opener);
     let own = farm.vms()[0].vcpus()[0].fd().try_clone_to_owned().unwrap();
-    let plain = Arc::new(opener.open_plain(own, bpf.vcpu_schema().unwrap(), None));
+    let object_fds = Arc::new(opener.open_plain(own, bpf.vcpu_schema().unwrap(), None));
     let mut rows = repeated(&fds, 3);
-    rows.push(Some(plain));
+    rows.push(Some(object_fds));
     let plan = named(fds[0].schema(), &["exits"]);
     let mut source = open(&opener, &plan, &rows);
     drop((fds, rows));
@@ -331,8 +331,10 @@ fn with_a_vmms(bpf: &Bpf, guests: &Guests, vmm: &Vmm) -> Fds {
         // Nobody watches the VMM: no departure will be noted.
         Arc::new(guests.opener.open_plain(fd, Arc::clone(&schema), None))
     });
-    let ours =
-        [guests.stats(Subject::Vcpu).remove(0), guests.plain(Subject::Vcpu, &schema).remove(1)];
+    let ours = [
+        guests.stats(Subject::Vcpu).remove(0),
+        guests.object_fds(Subject::Vcpu, &schema).remove(1),
+    ];
     [&ours[0], &theirs[0], &theirs[1], &ours[1]].map(|fd| Some(Arc::clone(fd))).into()
 }
 
