@@ -86,7 +86,12 @@ fn files_listed_as_short_are_there_and_short() {
 #[test]
 fn lines_have_at_most_100_columns() {
     let (fits, wide) = ("ä".repeat(100), "ä".repeat(101));
-    check(each(text::columns), &[("a.rs", &wide)], &[("a.rs", &fits), ("a.md", &wide)]);
+    let (table, code) = (format!("| {wide} |"), format!("```\n{wide}\n```\n"));
+    check(
+        each(text::columns),
+        &[("a.rs", &wide), ("a.md", &wide)],
+        &[("a.rs", &fits), ("a.md", &fits), ("a.md", &table), ("a.md", &code), ("a.sh", &wide)],
+    );
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Inventory {
                 complaints.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
-        let thread = thread::Builder::new().name("vmstrobe-catalog".into()).spawn(looker);
+        let thread = thread::Builder::new().name("vmstrobe-lookup".into()).spawn(looker);
         let thread = thread.map_err(|error| {
             Error::caused(ErrorKind::Io, "cannot start the thread that looks for objects", error)
         })?;

@@ -200,7 +200,7 @@ fn another_process_may_hold_the_socket() {
     let other = Qemu::start(&Config { name: "other", paused: true, ..Config::default() });
     let other = other.pid().to_string();
     let output = vmstrobe(&["query", "-p", &pid, "-p", &other, "--from-qmp", socket]);
-    says(&output, 2, &["it is not clear whose", "which has no VM: name its QEMU alone by -p"]);
+    says(&output, 2, &["cannot tell which VM", "which has no VM: give only its QEMU with -p"]);
     // Of one that is another it can: by the names of the VMs.
     let output = vmstrobe(&["query", "-p", &other, "--from-qmp", socket]);
     let what =

@@ -55,7 +55,7 @@ fn bad_usage_is_status_2() {
         ("query --demo --from-qmp a", &["cannot be used with"]),
         ("query --frobnicate", &["unexpected argument '--frobnicate'"]),
         ("stat sleep 1", &["put the command to measure after `--`: vmstrobe stat -- sleep 1\n"]),
-        ("stat -r 10 sh -c x", &["argument 'sh'", "behind `--`: vmstrobe stat -r 10 -- sh -c x\n"]),
+        ("stat -r 10 sh -c x", &["argument 'sh'", "after `--`: vmstrobe stat -r 10 -- sh -c x\n"]),
         ("stat -a -- true", &["argument '-a'", "--all"]),
         ("stat -e exits", &["argument '-e'", "--names"]),
         ("stat -I 100", &["argument '-I'", "-i MS"]),

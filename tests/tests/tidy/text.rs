@@ -126,10 +126,18 @@ pub(crate) fn listed_as_short(list: &[(&str, &str)], tree: &[File]) -> Vec<Strin
         .collect()
 }
 
-/// A line of Rust fits a screen.
+/// A line of Rust fits a screen, and one of prose; tables and what is shown as code may be wider.
 pub(crate) fn columns(file: &File) -> Vec<String> {
     let wide = |line: &str| line.chars().count() > MAX_COLUMNS;
-    find(file, file.is_rust(), file.lines(), wide)
+    let mut found = find(file, file.is_rust(), file.lines(), wide);
+    let mut is_code = false;
+    let prose = file.lines().filter(|(_, line)| {
+        let is_fence = line.starts_with("```");
+        is_code ^= is_fence;
+        !is_fence && !is_code && !line.starts_with('|')
+    });
+    found.extend(find(file, file.is_markdown(), prose, wide));
+    found
 }
 
 /// Whether a file is one of a crate that users run.
@@ -151,7 +159,7 @@ pub(crate) fn leftovers(file: &File) -> Vec<String> {
 
 /// A process, a client and a thread are "it", and people are "they".
 pub(crate) fn persons(file: &File) -> Vec<String> {
-    let is_ours = file.is_rust() || file.name().ends_with(".md");
+    let is_ours = file.is_rust() || file.is_markdown();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let hit = |line: &str| {
         let mut words = line.split(|c| !is_word(c));
