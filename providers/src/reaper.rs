@@ -32,13 +32,18 @@ impl Reaper {
     /// `Io` if the system has no thread for it.
     pub fn new() -> Result<Self> {
         let (fds, handed_over) = mpsc::channel();
+        let (has_rights, rights_are_gone) = mpsc::channel::<()>();
         thread::Builder::new()
             .name("vmstrobe-reaper".to_owned())
             .spawn(move || {
                 drop_capabilities();
+                drop(has_rights);
                 handed_over.into_iter().for_each(drop::<OwnedFd>);
             })
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the reaper", error))?;
+        // Nothing is ever sent. A thread that waits for a CPU has the rights of the one that
+        // started it, so that one goes on only when they are gone.
+        let _ = rights_are_gone.recv();
         Ok(Self { fds })
     }
 

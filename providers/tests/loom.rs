@@ -22,7 +22,7 @@ mod gone_epoch;
 /// A source that is opened while an object goes sees the flag at once or, at the latest when the
 /// setter is done, the moved number.
 #[test]
-fn loom_gone_epoch_are_never_missed_for_good() {
+fn loom_gone_epoch_is_never_missed_for_good() {
     loom::model(|| {
         let gone_epoch = GoneEpoch::default();
         let gone = Arc::new(AtomicBool::new(false));

@@ -88,7 +88,7 @@ fn witnesses_that_had_nothing_to_say_are_forgotten() {
 
 /// The tick must not wait for who asks.
 #[test]
-fn doubts_are_noted_while_others_ask() {
+fn faults_are_noted_while_others_ask() {
     let (health, plan, objects) = rig();
     let verdicts: Vec<_> = (0..4).map(|_| health.verdict(&plan, &objects)).collect();
     thread::scope(|scope| {
