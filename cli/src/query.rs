@@ -74,7 +74,7 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
         let path = &view.object().path;
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
-            RowState::Stale => say(format_args!("{path}: no data for more than 1 s")),
+            RowState::Stale => say(format_args!("{path}: its source has stopped answering")),
             RowState::Missing => say(format_args!("{path} was not read")),
             RowState::Torn => say(format_args!("{path} changed while it was read")),
             RowState::Gone => say(format_args!("{path} is gone")),

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     let setup = Setup::new(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
-    let several = match (&args.qmp_path, &args.qmp_dir) {
+    let vm_servers = match (&args.qmp_path, &args.qmp_dir) {
         (_, Some(path)) => Some(VmServers::open(args, path, setup, &mut vm_sockets, &stop)?),
         (Some(path), None) => {
             vm_sockets.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
@@ -62,8 +62,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
     };
     vm_sockets.say_how_to_try();
-    let mut serving =
-        Serving { vm_sockets, several, freed: FreedMemory::default(), next_look: Instant::now() };
+    let mut serving = Serving {
+        vm_sockets,
+        vm_servers,
+        freed: FreedMemory::default(),
+        next_look: Instant::now(),
+    };
     while !stop.is_asked() {
         serving.vm_sockets.close_ended();
         if args.on_exit() == OnExit::End && serving.vm_sockets.is_empty() {
@@ -96,7 +100,7 @@ fn keeps_ended(args: &ServeArgs) -> bool {
 /// The state of a `serve` that runs.
 struct Serving {
     vm_sockets: VmSockets,
-    several: Option<VmServers>,
+    vm_servers: Option<VmServers>,
     freed: FreedMemory,
     next_look: Instant,
 }
@@ -112,8 +116,8 @@ impl Serving {
         self.freed.trim(self.vm_sockets.clients_gone());
         let mut took = begin.elapsed();
         let mut is_unfinished = false;
-        if let Some(several) = &mut self.several {
-            let look = several.look(&mut self.vm_sockets, stop);
+        if let Some(vm_servers) = &mut self.vm_servers {
+            let look = vm_servers.look(&mut self.vm_sockets, stop);
             took += look.took;
             is_unfinished = look.is_unfinished;
         }

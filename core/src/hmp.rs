@@ -61,7 +61,7 @@ impl InfoStats<'_> {
         }
         match view.state() {
             RowState::Good | RowState::Aged(_) => self.stats(f, view),
-            RowState::Stale => writeln!(f, "    (no data for more than 1 s)"),
+            RowState::Stale => writeln!(f, "    (its source has stopped answering)"),
             RowState::Missing => writeln!(f, "    (was not read)"),
             RowState::Torn => writeln!(f, "    (changed while it was read)"),
             RowState::Gone => writeln!(f, "    (is gone)"),

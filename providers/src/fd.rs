@@ -39,15 +39,15 @@ pub(crate) struct Opener {
     schemas: Mutex<Vec<Arc<Schema>>>,
 }
 
-/// The process that an fd was borrowed from.
+/// The process or connection that a descriptor came from.
 #[derive(Clone, Debug)]
 pub(crate) struct FdOwner {
     /// True until it has ended.
     pub(crate) alive: Arc<AtomicBool>,
-    /// The watcher that notices its end. It is held by what is borrowed, which may outlive the
+    /// The watcher that notices its end. It is held by the descriptors, which may outlive the
     /// provider.
     pub(crate) _watch: Arc<dyn Debug + Send + Sync>,
-    /// Its place among what may be borrowed, if that is counted here.
+    /// Its place among the descriptors that may be held, if they are counted here.
     pub(crate) _seat: Option<Arc<FdSeat>>,
 }
 
@@ -80,7 +80,7 @@ enum Head {
     /// A stats fd: where its data begin, and its id string.
     Stats { data_offset: u64, id: String },
     /// A VM's or vCPU's own fd: nothing can be read from it.
-    Plain,
+    ObjectFd,
 }
 
 impl Opener {
@@ -120,13 +120,13 @@ impl Opener {
 
     /// Holds a VM's or vCPU's own fd, which nothing is read from; `schema` is what the BPF
     /// reader finds behind it.
-    pub(crate) fn open_plain(
+    pub(crate) fn open_object_fd(
         &self,
         fd: OwnedFd,
         schema: Arc<Schema>,
         lender: Option<FdOwner>,
     ) -> KvmFd {
-        self.hold(fd, Head::Plain, schema, lender)
+        self.hold(fd, Head::ObjectFd, schema, lender)
     }
 
     fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, lender: Option<FdOwner>) -> KvmFd {
@@ -216,21 +216,21 @@ impl KvmFd {
         match (&self.head, self.schema.target()) {
             (Head::Stats { .. }, Target::Vm) => FdKind::VmStats,
             (Head::Stats { .. }, _) => FdKind::VcpuStats,
-            (Head::Plain, Target::Vm) => FdKind::Vm,
-            (Head::Plain, _) => FdKind::Vcpu,
+            (Head::ObjectFd, Target::Vm) => FdKind::Vm,
+            (Head::ObjectFd, _) => FdKind::Vcpu,
         }
     }
 
     /// True if it is a VM's or vCPU's own, which only the BPF reader can read.
     pub(crate) fn is_object_fd(&self) -> bool {
-        matches!(self.head, Head::Plain)
+        matches!(self.head, Head::ObjectFd)
     }
 
     /// Returns the id of a stats fd, which names its creator: `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`.
     pub(crate) fn id(&self) -> Option<&str> {
         match &self.head {
             Head::Stats { id, .. } => Some(id),
-            Head::Plain => None,
+            Head::ObjectFd => None,
         }
     }
 
@@ -255,7 +255,7 @@ impl KvmFd {
     fn span_offset(&self, plan: &ReadPlan) -> Option<u64> {
         match &self.head {
             Head::Stats { data_offset, .. } => Some(data_offset + plan.span_bytes().start as u64),
-            Head::Plain => None,
+            Head::ObjectFd => None,
         }
     }
 

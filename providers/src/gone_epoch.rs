@@ -9,7 +9,7 @@
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// How many objects of a provider have gone so far. Clones count together.
+/// An epoch that advances each time an object of a provider goes. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct GoneEpoch {
     count: Arc<AtomicU64>,
@@ -29,7 +29,7 @@ impl GoneEpoch {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// The number now.
+    /// Returns the present epoch.
     #[inline]
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Acquire)

@@ -139,14 +139,14 @@ struct Time {
 }
 
 impl Default for HealthWriter {
-    /// The health_writer of a sampler whose health nobody samples.
+    /// Returns a writer for a sampler whose health nobody samples.
     fn default() -> Self {
         Health::new().1
     }
 }
 
 impl Health {
-    /// A provider, and the health_writer for the sampler whose health it shall tell.
+    /// Returns a provider, and the writer for the sampler whose health it reports.
     pub fn new() -> (Self, HealthWriter) {
         let shared = Arc::new(Shared {
             schema: schema(),

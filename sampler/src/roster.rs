@@ -98,7 +98,7 @@ impl Roster {
     ) -> Result<Watch> {
         let (stop, stopped) = channel::<()>();
         let watcher = move || {
-            let (mut complaints, mut pause) = (ErrorDedup::default(), interval);
+            let (mut dedup, mut pause) = (ErrorDedup::default(), interval);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
                 let (sources, mut errors) = self.refresh();
@@ -109,7 +109,7 @@ impl Roster {
                     errors.push(error);
                 }
                 control.collect();
-                complaints.fresh(&errors).into_iter().for_each(&mut complain);
+                dedup.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
@@ -171,8 +171,8 @@ pub fn look_pause(interval: Duration, look: Duration) -> Duration {
 /// use vmstrobe_core::{Error, ErrorKind};
 /// use vmstrobe_sampler::ErrorDedup;
 /// let errors = ["a", "b", "b"].map(|text| Error::new(ErrorKind::Io, text));
-/// let mut complaints = ErrorDedup::default();
-/// let mut fresh = |errors: &[Error]| complaints.fresh(errors).len();
+/// let mut dedup = ErrorDedup::default();
+/// let mut fresh = |errors: &[Error]| dedup.fresh(errors).len();
 /// assert_eq!(fresh(&errors[..1]), 1);
 /// assert_eq!(fresh(&errors), 1); // "a" has been said, and "b" is said once
 /// assert_eq!(fresh(&[]), 0);
@@ -189,9 +189,9 @@ impl ErrorDedup {
         let texts: Vec<String> = errors.iter().map(Error::to_string).collect();
         let is_new = |at: usize| ![&self.last, &texts[..at]].iter().any(|s| s.contains(&texts[at]));
         let each = errors.iter().enumerate();
-        let news = each.filter(|(at, _)| is_new(*at)).map(|(_, error)| error).collect();
+        let fresh = each.filter(|(at, _)| is_new(*at)).map(|(_, error)| error).collect();
         self.last = texts;
-        news
+        fresh
     }
 }
 

@@ -270,14 +270,14 @@ impl Sampler {
         self.reader.threads()
     }
 
-    /// Returns the health_writer of the sampler's own statistics.
+    /// Returns the writer of the sampler's own statistics.
     pub fn health(&self) -> &HealthWriter {
         &self.health_writer
     }
 }
 
 /// Returns the window of a tick that took so long, as its sources know it, and counts the rows that
-/// were read in bulk. Not inlined: sources that do not know it pay one test.
+/// were read in bulk. Not inlined: a set in which no source knows it costs one test.
 #[inline(never)]
 fn narrowed(sources: &SourceSet, tick_ns: Range<u64>, counts: &mut Counts) -> Range<u64> {
     let told = sources.ask(tick_ns.clone());

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use rustix::process::geteuid;
 use serde_json::{Value as Json, json};
-use vmstrobe_sampler::LOOK_PAUSE_MAX;
 use vmstrobe_tests::observed::{Observed, Plan};
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::qmp::Qmp;
@@ -19,9 +18,8 @@ use vmstrobe_tests::require::{require, require_lending_qemu};
 use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::serve::Serve;
 
-/// How long what has come or gone may stay unseen: a slow look, and a busy machine makes one slow,
-/// is followed by a pause of up to [`LOOK_PAUSE_MAX`].
-const SEEN_LIMIT: Duration = LOOK_PAUSE_MAX.saturating_add(Duration::from_secs(5));
+/// How long what has come or gone may stay unseen.
+const SEEN_LIMIT: Duration = Duration::from_secs(3);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// A QEMU at rest; `None` where there is none that lends its statistics.

@@ -74,7 +74,7 @@ fn sources_stand_beside_each_other() {
 }
 
 #[test]
-fn the_kernel_side_tick_is_left_to_us_unless_somebody_says() {
+fn the_bpf_reader_is_left_to_us_unless_somebody_says() {
     assert_eq!(stat("stat").how.bpf, When::Auto);
     assert_eq!(stat("stat --bpf require -- ls --bpf off").how.bpf, When::Require);
     for command in ["demo", "query", "info stats vcpu", "schema", "stat", "serve --qmp a"] {

@@ -26,7 +26,7 @@ struct PathTable {
     taken: HashSet<Box<str>>,
 }
 
-/// A provider among others.
+/// A provider whose paths are made distinct.
 #[derive(Debug)]
 struct Renamed {
     inner: Arc<dyn Provider>,
@@ -37,7 +37,7 @@ struct Renamed {
     has_all: bool,
 }
 
-/// How a provider stands among others.
+/// How a provider's paths are made distinct, and which of its objects are left out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PathPolicy {
     /// The prefix for a path that does not begin with it yet: the path of its VM, say.

@@ -1,4 +1,4 @@
-//! The BPF reader as commands use it: whether they want it, and which way was really used.
+//! The BPF reader as commands use it: whether they want it, and which method was really used.
 //!
 //! Invariant: what is said was counted by the sampler in its ticks, not concluded from what was
 //! asked for. Nothing is said where there is no choice: of a table, or of what a QEMU is asked.
@@ -34,7 +34,7 @@ pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
 }
 
 /// Returns the BPF reader for a command that reads once. Unless it is required, it is used
-/// only for what nothing else can read: per_object loading a program is not worth it.
+/// only for what nothing else can read: otherwise loading a program is not worth it.
 ///
 /// # Errors
 /// If it is required and cannot be used.
@@ -56,7 +56,7 @@ fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
     Ok(bpf)
 }
 
-/// The way in which the objects of KVM, or the threads of its vCPUs, were read in the last tick,
+/// How the objects of KVM, or the threads of its vCPUs, were read in the last tick,
 /// and the number of ticks so far in which a source that can read its rows in one call did not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReadStatus {
@@ -186,7 +186,7 @@ impl ReadStatus {
         }
     }
 
-    /// Why it was not the other way, if there is something to say.
+    /// Why it was not the BPF reader, if there is something to say.
     pub(crate) fn reason(&self) -> Option<String> {
         match (&self.status, self.bulk, self.fallback_ticks) {
             (BpfStatus::GivenUp(why), ..) => Some(format!("the BPF reader was given up: {why}")),
@@ -235,7 +235,8 @@ impl ReadMonitor {
         Ok(Self { asking, sched, bpf, health })
     }
 
-    /// The way of the newest sample, whose layout this is; `None` if nothing in it is KVM's.
+    /// Returns the status for the newest sample, whose layout this is; `None` if nothing in it is
+    /// of KVM.
     pub(super) fn read_status(&mut self, layout: &Layout) -> Option<ReadStatus> {
         let of_sched = self.objects(layout, SCHED);
         let objects = self.objects(layout, KVM) + of_sched;
@@ -312,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_of_threads_is_told_too() {
+    fn the_method_for_threads_is_said_too() {
         let open = || BpfStatus::Open("may_goto".to_owned());
         let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
         let why = "a pid namespace";
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_is_told_with_its_reason() {
+    fn the_method_is_said_with_its_reason() {
         let open = || BpfStatus::Open("may_goto, rdonly_cast".to_owned());
         let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
         let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());

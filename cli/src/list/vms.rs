@@ -189,7 +189,7 @@ pub(super) mod tests {
         VmInfo { pid: 4711, name, start_time_ticks: 1, uid: 0, vcpus: 2, access }
     }
 
-    const LENDS: Access = Access::StatsFds { vcpus: 2, vm: false };
+    const KEEPS_STATS_FDS: Access = Access::StatsFds { vcpus: 2, vm: false };
 
     fn open() -> BpfOnHost {
         Ok("may_goto, rdonly_cast".to_owned())
@@ -197,7 +197,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_methods_stand_below_each_vm() {
-        let web = VmEntry::new(&vm(Some("größe"), LENDS), None, &open(), true);
+        let web = VmEntry::new(&vm(Some("größe"), KEEPS_STATS_FDS), None, &open(), true);
         let old = VmEntry::new(&vm(None, Access::NoStatsFds), None, &open(), false);
         let want = [
             " PID  NAME   VCPUS  HOW",
@@ -214,14 +214,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_way_that_is_closed_says_why() {
+    fn a_closed_method_says_why() {
         let verdicts = |access, refused, bpf: BpfOnHost| {
             let entry = VmEntry::new(&vm(None, access), refused, &bpf, true);
             let methods = entry.methods.expect("they were asked for");
             (entry.readable, methods.map(|method| (method.open, method.how)))
         };
         let closed = || Err("it takes CAP_BPF".to_owned());
-        let (readable, [borrowed, bpf]) = verdicts(LENDS, None, closed());
+        let (readable, [borrowed, bpf]) = verdicts(KEEPS_STATS_FDS, None, closed());
         assert!(readable && borrowed.0, "{borrowed:?}");
         assert_eq!(bpf, (false, "it takes CAP_BPF".to_owned()));
 
@@ -231,7 +231,7 @@ pub(super) mod tests {
         assert!(methods[0].1.contains("QEMU does from 8.1 on"), "{methods:?}");
 
         let denied = Error::new(ErrorKind::Denied, "it is another's");
-        let (readable, methods) = verdicts(LENDS, Some(&denied), open());
+        let (readable, methods) = verdicts(KEEPS_STATS_FDS, Some(&denied), open());
         assert!(!readable, "{methods:?}");
         assert_eq!(methods, [(); 2].map(|()| (false, "it is another's".to_owned())));
 
@@ -241,7 +241,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_lent_is_counted() {
+    fn stats_fds_are_counted() {
         let how = |vcpus, of_vm| {
             let access = Access::StatsFds { vcpus, vm: of_vm };
             let entry = VmEntry::new(&vm(None, access), None, &open(), true);

@@ -27,7 +27,7 @@ pub(super) struct VmSockets {
     config: Config,
     /// A socket stays when its virtual machine has ended.
     keeps_ended: bool,
-    open: Vec<Door>,
+    open: Vec<VmSocket>,
     files: SocketFiles,
     /// Makes the sockets and removes them.
     broker: Broker,
@@ -48,7 +48,7 @@ pub(super) struct Owner {
 }
 
 /// One socket.
-struct Door {
+struct VmSocket {
     // In this order: nobody asks any more when the providers go.
     server: Server,
     path: PathBuf,
@@ -113,7 +113,7 @@ impl VmSockets {
                  (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
         }
         let (opened, unannounced) = (Instant::now(), Some(text));
-        self.open.push(Door { server, path, vm, owner, opened, unannounced, has_ended: false });
+        self.open.push(VmSocket { server, path, vm, owner, opened, unannounced, has_ended: false });
         if !self.has_started {
             self.announce_new(Duration::ZERO);
         }
@@ -211,14 +211,14 @@ impl VmSockets {
 
     /// Closes those of processes that have no virtual machine any more.
     pub(super) fn close_gone(&mut self, gone: &[Vmm]) {
-        let is_gone = |door: &Door| door.owner.is_some_and(|owner| gone.contains(&owner.vmm));
+        let is_gone = |door: &VmSocket| door.owner.is_some_and(|owner| gone.contains(&owner.vmm));
         for door in self.open.iter().filter(|door| is_gone(door)) {
             door.tell(&mut self.log, "is no more");
         }
         self.close_if(is_gone);
     }
 
-    fn close_if(&mut self, is_meant: impl Fn(&Door) -> bool) {
+    fn close_if(&mut self, is_meant: impl Fn(&VmSocket) -> bool) {
         let mut closed = Vec::new();
         for door in self.open.extract_if(.., |door| is_meant(door)) {
             self.closed.add(door.server.counts());
@@ -238,7 +238,7 @@ impl VmSockets {
     }
 }
 
-impl Door {
+impl VmSocket {
     fn is_strangers(&self) -> bool {
         self.owner.is_some_and(|owner| owner.is_stranger)
     }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn each_has_a_path_of_its_own_and_none_is_left() {
         let _table = TableWriter::new("vm_sockets").expect("there is memory");
-        let root = std::env::temp_dir().join(format!("vmstrobe-vm_sockets-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("vmstrobe-vm-sockets-{}", std::process::id()));
         std::fs::create_dir_all(&root).expect("it can be made");
         let path = |name: &str| root.join(name);
         let mut vm_sockets = none();

@@ -41,7 +41,7 @@ pub(super) struct Report<'a> {
     pub(super) start_ns: u64,
     /// The first of all has the headers.
     pub(super) is_first: bool,
-    /// The way in which objects of KVM were read, if it is to be said.
+    /// How objects of KVM were read, if that is to be printed.
     pub(super) read: Option<ReadStatus>,
 }
 

@@ -44,7 +44,7 @@ fn source(fds: &[Arc<KvmFd>], plan: &Arc<ReadPlan>) -> Box<dyn Source> {
 fn data_offset(stats: &KvmFd) -> u64 {
     match &stats.head {
         Head::Stats { data_offset, .. } => *data_offset,
-        Head::Plain => panic!("it is a stats fd"),
+        Head::ObjectFd => panic!("it is a stats fd"),
     }
 }
 
@@ -290,7 +290,7 @@ fn both_ways(opener: &Opener, vm: &Vm, vcpu: &Vcpu) -> [[Arc<KvmFd>; 2]; 2] {
         let own = fd.try_clone_to_owned().unwrap();
         // Another one of equal statistics, as it is learnt elsewhere.
         let schema = Arc::new(Schema::clone(stats.schema()));
-        [Arc::new(stats), Arc::new(opener.open_plain(own, schema, None))]
+        [Arc::new(stats), Arc::new(opener.open_object_fd(own, schema, None))]
     })
 }
 
@@ -309,7 +309,7 @@ fn fds_are_what_they_were_opened_as() {
 }
 
 #[test]
-fn a_plain_fd_is_not_read() {
+fn an_object_fd_is_not_read() {
     let Some(vm) = vm() else { return };
     let vcpu = vm.vcpu(0).unwrap();
     let opener = opener();
@@ -364,7 +364,7 @@ fn a_span_is_read_of_a_stats_fd_alone() {
 
 /// The last close of a vCPU's own fd tears the VM down as that of its stats fd does.
 #[test]
-fn a_plain_fd_is_closed_by_the_reaper() {
+fn an_object_fd_is_closed_by_the_reaper() {
     let Some(vm) = vm() else { return };
     let (reaper, closed) = Reaper::held();
     let opener = Opener::new(reaper, Bpf::off());

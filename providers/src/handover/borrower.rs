@@ -26,8 +26,8 @@ use crate::table::Tables;
 /// The longest that a lender may take until all that it has now has arrived.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// The statistics that another process hands over, now and later: see
-/// [`FdServer`](crate::FdServer).
+/// A client of an [`FdServer`](crate::FdServer): the statistics that another process exports, now
+/// and later.
 ///
 /// The connection lasts as long as the lender does, and this or one of its providers or any row of
 /// theirs. It is noticed within some 0.2 s if the lender adds or withdraws something, and at once

@@ -19,9 +19,10 @@ use super::serve::Serving;
 use super::socket::listening;
 use super::{ExportFds, MAX_TABLES};
 
-/// Hands statistics over to the processes that connect to a Unix socket: the side of a VMM.
+/// Exports descriptors of statistics to the processes that connect to a Unix socket: the side of a
+/// VMM.
 ///
-/// The socket is for this user and root; who else shall borrow is the business of its file's owner
+/// The socket is for this user and root; who else may connect is the business of its file's owner
 /// and mode, to be changed behind [`FdServer::listen`]. What borrowers get can only be read. They
 /// may keep it for as long as they like: on kernels before 6.4.8 (and stable ones older than that),
 /// where a stats fd must not outlive its VM, hand over nothing.

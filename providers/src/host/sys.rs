@@ -50,7 +50,7 @@ pub(super) fn start(mut job: Job) -> io::Result<Pid> {
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            // AttachedKvm, so that nothing is freed, either.
+            // Borrowed, so that nothing is freed, either.
             match &mut job {
                 Job::Serve { socket, scratch } => child::serve(socket.as_fd(), scratch),
                 Job::Relay { lender, socket } => child::relay(lender.as_fd(), socket.as_fd()),

@@ -2,7 +2,7 @@
 //! its vCPU wanted to run, which is the vCPU's steal time; how long and how often it ran; and its
 //! id.
 //!
-//! There are two ways to read them. The BPF reader follows each vCPU to its thread
+//! There are two methods of reading them. The BPF reader follows each vCPU to its thread
 //! (`bpf/threads.rs`). Without it, the thread is found by its traces in /proc (`threads`), a thread
 //! of this process reads its times there (`schedstat`, `poller`), and a tick copies them
 //! (`source`).
@@ -273,7 +273,7 @@ impl Provider for Sched {
         if news.unmatched > 0 {
             warn(format!(
                 "which threads run {} of the vCPUs cannot be told, so that they have no statistics \
-                 of the scheduler; the BPF reader needs not be told: {}",
+                 of the scheduler; the BPF reader does not need to know: {}",
                 news.unmatched,
                 bpf.status()
             ));

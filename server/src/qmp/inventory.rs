@@ -44,13 +44,13 @@ impl Inventory {
         let (stop, stopped) = channel::<()>();
         let (current, registry) = (Arc::clone(&inventory.current), registry.clone());
         let looker = move || {
-            let (mut complaints, mut pause) = (ErrorDedup::default(), LOOK_PERIOD);
+            let (mut dedup, mut pause) = (ErrorDedup::default(), LOOK_PERIOD);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 let begin = Instant::now();
                 let (catalog, errors) = look(&registry, order);
                 pause = look_pause(LOOK_PERIOD, begin.elapsed());
                 current.replace(catalog);
-                complaints.fresh(&errors).into_iter().for_each(&mut complain);
+                dedup.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
         let thread = thread::Builder::new().name("vmstrobe-lookup".into()).spawn(looker);

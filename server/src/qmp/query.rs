@@ -250,7 +250,7 @@ fn not_read(view: &ObjectView<'_>, state: RowState) -> String {
             format!("{path} could not be read: {error}")
         }
         RowState::Torn => format!("{path} changed all the while it was read: ask again"),
-        _ => format!("{path}: no data for more than 1 s"),
+        _ => format!("{path}: its source has stopped answering"),
     }
 }
 

@@ -63,7 +63,7 @@ fn reads_of_asking() -> Option<u64> {
 }
 
 #[test]
-fn kernel_side_nothing_is_allocated_audits_included() {
+fn by_bpf_nothing_is_allocated_audits_included() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -131,7 +131,7 @@ fn given_up_in_the_middle_nothing_is_allocated() {
 
 /// With subscribers, readers and health, as for the tick of pread.
 #[test]
-fn kernel_side_nothing_is_allocated_whoever_follows() {
+fn by_bpf_nothing_is_allocated_whoever_follows() {
     if !require_kvm() || !require_bpf() {
         return;
     }

@@ -1,4 +1,4 @@
-//! VMs and vCPUs that end while they are read by their plain descriptors: their rows are gone, the
+//! VMs and vCPUs that end while they are read by their own descriptors: their rows are gone, the
 //! others go on, and whoever measured one is told.
 
 use std::io::{BufRead, BufReader, Read};

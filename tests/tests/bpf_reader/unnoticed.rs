@@ -1,5 +1,5 @@
-//! A QEMU that is read by its plain descriptors notices nothing: it is neither traced nor stopped,
-//! no thread of its vCPUs wakes, and what confines it goes on doing so.
+//! A QEMU that is read by the descriptors of its VM and vCPUs notices nothing: it is neither
+//! traced nor stopped, no thread of its vCPUs wakes, and what confines it goes on doing so.
 
 use std::collections::BTreeSet;
 use std::fs;

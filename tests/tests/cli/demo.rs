@@ -127,7 +127,7 @@ fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
     says(&output, 0, &["vmstrobe: /dev/kvm "]);
     let summary = json(&output.stdout);
     assert_eq!((&summary["sampled"][0], &summary["vcpus"]), (&"cryptodev".into(), &0.into()));
-    assert!(summary["ticks"].as_u64() > Some(0), "{summary}");
+    assert!(summary["ticks"].as_u64() > Some(10), "{summary}");
     // Who asked for the guest itself is told that there is none.
     let output = vmstrobe(&["query", "--demo"]);
     says(&output, 1, &["vmstrobe: /dev/kvm "]);

@@ -218,5 +218,5 @@ fn a_vm_without_vcpus_is_said_to_have_none_yet() {
     );
     let how = if bpf().is_ok() { "it has no vCPU yet" } else { "cannot be read" };
     assert!(output.stdout.contains(how), "{output:?}");
-    assert!(!output.stdout.contains("by its vCPU descriptors"), "{output:?}");
+    assert!(!output.stdout.contains("through its vCPU descriptors"), "{output:?}");
 }

@@ -5,15 +5,21 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use vmstrobe_sampler::LOOK_PAUSE_MAX;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::qmp::Qmp;
 use vmstrobe_tests::require::require_lending_qemu;
 use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::serve::Serve;
 
-use crate::{SEEN_LIMIT, count};
+use crate::count;
+
+/// How long a VM that has come or gone may stay unseen: a slow look at the host, and a busy machine
+/// makes one slow, is followed by a pause of up to [`LOOK_PAUSE_MAX`].
+const SEEN_LIMIT: Duration = LOOK_PAUSE_MAX.saturating_add(Duration::from_secs(5));
 
 /// A QEMU with so many vCPUs, under a name that no other has.
 fn start(directory: &TempDir, name: &str, vcpus: u32) -> (Qemu, PathBuf) {

@@ -28,7 +28,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("providers/src/table/borrow.rs", "one way to come by tables"),
     ("providers/src/host/relay.rs", "one connection and its helper"),
     ("providers/src/host/seen.rs", "the types of what is seen; how, the helper knows"),
-    ("providers/src/kvm/bpf/kernel.rs", "what source_sets are made with; the trial makes it"),
+    ("providers/src/kvm/bpf/kernel.rs", "what bulk readers are made with; the trial makes it"),
     ("providers/src/kvm/bpf/sys/apart.rs", "one kind of thread, and its conditions"),
     ("providers/src/kvm/attach/options.rs", "one set of options"),
     ("providers/src/kvm/proc.rs", "one name in a command line"),

@@ -211,7 +211,7 @@ impl Attached {
         let lender = Some(FdOwner { alive, _watch, _seat });
         let target = if vcpu_id(wanted.place.1).is_some() { Target::Vcpu } else { Target::Vm };
         let fd = match schema {
-            Some(schema) => by.opener.open_plain(fd, schema, lender),
+            Some(schema) => by.opener.open_object_fd(fd, schema, lender),
             None => by.opener.open(fd, target, lender)?,
         };
         let (path, index) = self.called(&fd, wanted);

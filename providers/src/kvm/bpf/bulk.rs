@@ -16,7 +16,8 @@ use super::program::{Access, Content, Loop, ThreadWord, Tick};
 use super::slots::{Kinds, KvmFile, Slots, Subject};
 use super::sys::{Program, ProgramKind, ProgramSpec, Writer, refused};
 
-/// The most rows of one bulk reader: more are several, so that none holds a CPU for long.
+/// The most rows of one bulk reader. More rows take several readers, so that none holds a CPU for
+/// long.
 pub(super) const MAX_ROWS: usize = 4096;
 /// The most rows of one bulk reader if the verifier goes through them one by one. It gives up after
 /// 1,000,000 instructions, or 8192 branches that it has yet to come back to; a row has up to 550

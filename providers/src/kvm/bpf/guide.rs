@@ -22,7 +22,7 @@ pub(super) struct Guide {
 
 impl Guide {
     /// # Errors
-    /// As [`Kernel::bulk reader`].
+    /// As [`Kernel::bulk`].
     pub(super) fn new(
         kernel: &Kernel,
         subject: Subject,

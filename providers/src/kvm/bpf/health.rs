@@ -1,4 +1,5 @@
-//! Whether what the BPF reader reads is still believed, by all who read so.
+//! The health of the BPF reader: whether it is still used, and if not, why. All its sources share
+//! it.
 //!
 //! Invariant: a fault is never taken back. The tick only stores some words; what they mean is
 //! put into a sentence elsewhere.
@@ -20,16 +21,16 @@ pub(super) struct BpfHealth {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The verdict of each source, with a fault or without one.
-    verdicts: Vec<Arc<SourceVerdict>>,
+    /// The faults of the sources, if they have any.
+    faults: Vec<Arc<SourceFault>>,
     /// Why it was given up.
     why: Option<String>,
 }
 
 /// The fault of one source, if it has one. It is noted on the tick, without a lock: first its
-/// details, then [`SourceVerdict::what`].
+/// details, then [`SourceFault::what`].
 #[derive(Debug)]
-pub(super) struct SourceVerdict {
+pub(super) struct SourceFault {
     plan: Arc<ReadPlan>,
     paths: Box<[Box<str>]>,
     what: AtomicU64,
@@ -38,7 +39,7 @@ pub(super) struct SourceVerdict {
     column: AtomicU64,
 }
 
-/// Words of [`SourceVerdict::what`].
+/// Words of [`SourceFault::what`].
 const NOTHING: u64 = 0;
 const REFUSED: u64 = 1;
 const INCOMPLETE: u64 = 2;
@@ -70,8 +71,8 @@ impl BpfHealth {
 
     /// On the tick: everybody reads by pread from now on.
     #[cold]
-    pub(super) fn give_up(&self, verdict: &SourceVerdict, fault: Fault) {
-        verdict.note(fault);
+    pub(super) fn give_up(&self, source: &SourceFault, fault: Fault) {
+        source.note(fault);
         // Release, pairs with the acquire of who looks what it was.
         self.given_up.store(true, Ordering::Release);
     }
@@ -84,9 +85,9 @@ impl BpfHealth {
         self.given_up.store(true, Ordering::Release);
     }
 
-    /// A verdict for a source of these objects.
-    pub(super) fn verdict(&self, plan: &Arc<ReadPlan>, objects: &[Object]) -> Arc<SourceVerdict> {
-        let verdict = Arc::new(SourceVerdict {
+    /// Adds a source of these objects, and returns where it notes its fault.
+    pub(super) fn add_source(&self, plan: &Arc<ReadPlan>, objects: &[Object]) -> Arc<SourceFault> {
+        let fault = Arc::new(SourceFault {
             plan: Arc::clone(plan),
             paths: objects.iter().map(|object| object.path.clone()).collect(),
             what: AtomicU64::new(NOTHING),
@@ -95,10 +96,10 @@ impl BpfHealth {
             column: AtomicU64::new(0),
         });
         let mut state = self.state();
-        // Drops the verdicts of sources that are gone and had no fault.
-        state.verdicts.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
-        state.verdicts.push(Arc::clone(&verdict));
-        verdict
+        // Drops the records of sources that are gone and had no fault.
+        state.faults.retain(|known| Arc::strong_count(known) > 1 || known.text().is_some());
+        state.faults.push(Arc::clone(&fault));
+        fault
     }
 
     /// Why it was given up, if it was.
@@ -108,7 +109,7 @@ impl BpfHealth {
         }
         let mut state = self.state();
         if state.why.is_none() {
-            state.why = state.verdicts.iter().find_map(|verdict| verdict.text());
+            state.why = state.faults.iter().find_map(|fault| fault.text());
         }
         state.why.clone()
     }
@@ -119,7 +120,7 @@ impl BpfHealth {
     }
 }
 
-impl SourceVerdict {
+impl SourceFault {
     fn note(&self, fault: Fault) {
         let (what, details) = match fault {
             Fault::Unread(Unread::Refused(errno)) => {

@@ -19,7 +19,7 @@ use crate::handover::{ExportFds, ExportedFd};
 /// `admin-guide/sysctl/kernel.rst`).
 const UNPRIVILEGED_BPF: &str = "/proc/sys/kernel/unprivileged_bpf_disabled";
 
-/// The frames of all sources of an [`Bpf`], each as long as its source is there.
+/// The frames of all sources of a [`Bpf`], each as long as its source is there.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     state: Mutex<State>,

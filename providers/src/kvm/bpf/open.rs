@@ -39,11 +39,11 @@ impl Bpf {
         gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
-        let is_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
+        let has_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
         let is_wanted = match self.mode() {
             BpfMode::Off => false,
-            BpfMode::Needed => is_object_fd,
-            BpfMode::Auto => is_object_fd || rows.len() >= ROWS_MIN,
+            BpfMode::Needed => has_object_fd,
+            BpfMode::Auto => has_object_fd || rows.len() >= ROWS_MIN,
             BpfMode::Require => true,
         };
         let is_possible = plan.row_words() > 0 && !self.health().is_given_up();
@@ -65,7 +65,7 @@ impl Bpf {
         gone_epoch: &GoneEpoch,
         opened_at: u64,
     ) -> Result<Vec<Box<dyn Source>>> {
-        let is_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
+        let has_object_fd = rows.iter().flatten().any(|row| row.is_object_fd());
         let open = |(objects, rows): (&[Object], &[Option<Arc<KvmFd>>])| {
             let fallback = pread_source(plan, rows, gone_epoch, opened_at);
             self.source(objects, plan, rows, fallback, gone_epoch, opened_at)
@@ -79,7 +79,7 @@ impl Bpf {
             // As if there were no such thing: `status` says why.
             Err(_) => Ok(pread_sources(plan, rows, gone_epoch, opened_at)),
             Ok(mut sources) => {
-                let is_sure = must || is_object_fd || rows.len() >= ROWS_SURE;
+                let is_sure = must || has_object_fd || rows.len() >= ROWS_SURE;
                 if !is_sure && !sources.iter_mut().all(is_quicker) {
                     return Ok(pread_sources(plan, rows, gone_epoch, opened_at));
                 }
@@ -116,7 +116,7 @@ impl Bpf {
             bulk,
             plan: Arc::clone(plan),
             health: Arc::clone(self.health()),
-            verdict: self.health().verdict(plan, objects),
+            fault: self.health().add_source(plan, objects),
             rows: rows.into(),
             fallback: Fallback(fallback),
             gone_epoch: gone_epoch.clone(),
@@ -128,7 +128,7 @@ impl Bpf {
             None => Ok(()),
         });
         if let Err(fault) = proof {
-            source.health.give_up(&source.verdict, fault);
+            source.health.give_up(&source.fault, fault);
             let why = source.health.why().unwrap_or_default();
             let text = format!("the BPF reader did not read what pread does: {why}");
             return Err(Error::new(ErrorKind::Unsupported, text));

@@ -70,8 +70,8 @@ impl fmt::Display for BpfStatus {
 /// # use vmstrobe_core::Provider;
 /// # use vmstrobe_providers::{Bpf, BpfMode, AttachedKvm, FdServer, FdClient, Reaper};
 /// let bpf = Bpf::new(BpfMode::Auto);
-/// let hand_over = FdServer::listen(Path::new("/run/vmstrobe/frames"))?;
-/// hand_over.offer(Arc::new(bpf.clone()))?;
+/// let server = FdServer::listen(Path::new("/run/vmstrobe/frames"))?;
+/// server.offer(Arc::new(bpf.clone()))?;
 /// let kvm = AttachedKvm::with_bpf(Reaper::new()?, bpf)?; // and a sampler of it
 ///
 /// // In another process: what that sampler selects, as new as its last tick.

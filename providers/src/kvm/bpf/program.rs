@@ -344,7 +344,7 @@ impl Tick<'_> {
 
 /// Returns the offset in bytes of a data word in its row, behind the two lock words.
 fn data_byte(word: usize) -> i16 {
-    // Rows of words are short: see `bulk reader::WORDS_MAX`.
+    // Rows of words are short: see `bulk::WORDS_MAX`.
     ((super::frame::LOCK_WORDS + word) * WORD_BYTES) as i16
 }
 

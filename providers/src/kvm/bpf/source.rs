@@ -12,7 +12,7 @@ use vmstrobe_core::{ReadPlan, RowState, Rows, Source};
 use super::audit::Audit;
 use super::bulk::{BulkReader, Head};
 use super::frame::{LOCK_WORDS, Shape, state_of};
-use super::health::{BpfHealth, Fault, SourceVerdict};
+use super::health::{BpfHealth, Fault, SourceFault};
 use crate::fd::KvmFd;
 use crate::gone_epoch::GoneEpoch;
 
@@ -23,7 +23,7 @@ pub(super) struct KernelSource {
     pub(super) audit: Audit,
     pub(super) plan: Arc<ReadPlan>,
     pub(super) health: Arc<BpfHealth>,
-    pub(super) verdict: Arc<SourceVerdict>,
+    pub(super) fault: Arc<SourceFault>,
     /// `None` where the object had gone before it was opened.
     pub(super) rows: Box<[Option<Arc<KvmFd>>]>,
     pub(super) fallback: Fallback,
@@ -143,7 +143,7 @@ impl Source for KernelSource {
         let head = match self.run() {
             Ok(head) => head,
             Err(fault) => {
-                self.health.give_up(&self.verdict, fault);
+                self.health.give_up(&self.fault, fault);
                 self.read_ns = None;
                 return self.fallback.0.read(rows);
             }

@@ -99,7 +99,7 @@ impl Guests {
     pub(super) fn object_fds(&self, subject: Subject, schema: &Arc<Schema>) -> Vec<Arc<KvmFd>> {
         let open = |guest| {
             let fd = own(guest, subject).try_clone_to_owned().unwrap();
-            Arc::new(self.opener.open_plain(fd, Arc::clone(schema), None))
+            Arc::new(self.opener.open_object_fd(fd, Arc::clone(schema), None))
         };
         self.guests.iter().map(open).collect()
     }

@@ -89,7 +89,7 @@ impl Bpf {
                 bulk,
                 plan: Arc::clone(plan),
                 health: Arc::clone(self.health()),
-                verdict: self.health().verdict(plan, objects),
+                fault: self.health().add_source(plan, objects),
                 rows: rows.iter().map(|row| row.as_ref().map(|v| Arc::clone(&v.fd))).collect(),
                 fallback: Fallback(fallback(rows)),
                 gone_epoch: gone_epoch.clone(),

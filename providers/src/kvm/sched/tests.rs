@@ -26,7 +26,7 @@ mod polled;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The BPF reader of threads, insisted on; `None` where it cannot be used.
-fn kernel_side() -> Option<Bpf> {
+fn bpf_of_threads() -> Option<Bpf> {
     let bpf = Bpf::new(BpfMode::Require);
     let checked = bpf.check_threads().map_err(|error| error.to_string());
     (has_kvm() && require("bpf", checked)).then_some(bpf)
@@ -108,8 +108,8 @@ fn the_schema_is_in_the_kernels_words() {
 
 /// Before, by the program, after: more than a thousand times four vCPUs.
 #[test]
-fn the_kernel_side_way_reads_what_proc_says() {
-    let Some(bpf) = kernel_side() else { return };
+fn the_bpf_reader_reads_what_proc_says() {
+    let Some(bpf) = bpf_of_threads() else { return };
     let (mut guest, kvm) = demo(4, bpf);
     let sched = kvm.sched().unwrap();
     guest.start().unwrap();
@@ -151,7 +151,7 @@ fn the_kernel_side_way_reads_what_proc_says() {
 
 #[test]
 fn the_words_of_a_plan_are_read() {
-    let Some(bpf) = kernel_side() else { return };
+    let Some(bpf) = bpf_of_threads() else { return };
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
     let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf).unwrap();
@@ -187,7 +187,7 @@ fn the_words_of_a_plan_are_read() {
 
 #[test]
 fn a_vcpu_without_a_thread_is_missing() {
-    let Some(bpf) = kernel_side() else { return };
+    let Some(bpf) = bpf_of_threads() else { return };
     let guest = KnownGuest::new().unwrap();
     let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf).unwrap();
     kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
@@ -226,7 +226,7 @@ fn a_vcpu_without_a_thread_is_missing() {
 
 #[test]
 fn a_thread_of_another_process_is_refused() {
-    let Some(bpf) = kernel_side() else { return };
+    let Some(bpf) = bpf_of_threads() else { return };
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
     let kvm = OwnKvm::with_bpf("x", guest.vm().fd(), bpf.clone()).unwrap();
@@ -259,7 +259,7 @@ fn said(sched: &Sched) -> Vec<String> {
 /// If the BPF reader is refused and not required, /proc is read, and a warning says why.
 #[test]
 fn what_is_refused_is_said_for_as_long_as_it_is_so() {
-    if kernel_side().is_none() {
+    if bpf_of_threads().is_none() {
         return;
     }
     let guest = KnownGuest::new().unwrap();
@@ -378,8 +378,8 @@ fn states_of_none(sched: &Sched, objects: &[Object]) -> Vec<RowState> {
 }
 
 #[test]
-fn vcpus_of_another_process_are_read_by_the_kernel_side_way() {
-    let Some(bpf) = kernel_side() else { return };
+fn vcpus_of_another_process_are_read_by_the_bpf_reader() {
+    let Some(bpf) = bpf_of_threads() else { return };
     check_vmm(bpf);
 }
 
@@ -419,7 +419,7 @@ fn both_ways_find_the_threads_of_a_qemu() {
     let (states, words) = found(Bpf::off());
     assert!(states.iter().all(is_fresh), "{states:?}");
     let mut ids: Vec<u64> = words.iter().map(|words| words[THREAD_ID]).collect();
-    if let Some(bpf) = kernel_side() {
+    if let Some(bpf) = bpf_of_threads() {
         let (states, seen) = found(bpf);
         let seen = states.iter().zip(&seen).filter(|(state, _)| **state == RowState::Good);
         let with = seen.zip(&ids).filter(|((_, seen), id)| seen[THREAD_ID] == **id).count();

@@ -225,9 +225,11 @@ fn a_client_that_leaves_is_noticed_wherever_it_is_waited_for() {
             theirs.write_all(&requests).unwrap();
             half.into_iter().for_each(|half| theirs.shutdown(half).unwrap());
             thread::sleep(Duration::from_millis(30));
+            let before = Instant::now();
             drop(theirs);
             // By its leaving, not by the limit for clients that do not read.
             assert_eq!(running.end(), End::Left, "{what}, {half:?}");
+            assert!(before.elapsed() < 5 * UNREAD_LIMIT, "{what}, {half:?}");
         }
     }
     // Also while the client's requests wait.
@@ -251,9 +253,11 @@ fn an_end_of_the_server_is_noticed_wherever_a_client_is_waited_for() {
             theirs.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
             let _ = theirs.write_all(&asked(SCHEMA, (mib << 20) / reply_bytes(SCHEMA)));
             thread::sleep(Duration::from_millis(30));
+            let before = Instant::now();
             stop.store(true, Ordering::Relaxed);
             ours.shutdown(Shutdown::Both).unwrap();
             assert_ne!(serving.join().unwrap(), End::Unread, "{mib} MiB");
+            assert!(before.elapsed() < 5 * UNREAD_LIMIT, "{mib} MiB: {:?}", before.elapsed());
         });
     }
 }

@@ -412,7 +412,10 @@ fn what_cannot_be_read_is_left_out_and_nothing_at_all_is_an_error() {
         ([RowState::Gone, RowState::Gone], (0, None)),
         ([RowState::Gone, RowState::Io(5)], (0, Some("/vcpu[1] could not be read: Input/output"))),
         ([RowState::Torn, RowState::Gone], (0, Some("/vcpu[0] changed all the while"))),
-        ([RowState::Stale, RowState::Aged(90)], (0, Some("/vcpu[1]: no data for more than 1 s"))),
+        (
+            [RowState::Stale, RowState::Aged(90)],
+            (0, Some("/vcpu[1]: its source has stopped answering")),
+        ),
     ] {
         provider.set(&[(0, 0, states[0]), (0, 1, states[1])]);
         let mut session = session(&registry, Order::Schema);

@@ -12,8 +12,8 @@ const BOTH: Which = Which { stats: true, object_fds: true };
 /// Checks the fds that are wanted of the VMs in `links`, a compact text as in the scan's tests.
 /// Each of `want` is a path and an fd, with a bar and the fd that is taken if that one does not
 /// stay.
-fn check(links: &str, plain_too: bool, held: &[RawFd], want: &[&str]) {
-    let which = Which { stats: true, object_fds: plain_too };
+fn check(links: &str, object_fds_too: bool, held: &[RawFd], want: &[&str]) {
+    let which = Which { stats: true, object_fds: object_fds_too };
     let got = wanted(&vms_of(links), "x", which, |(fd, _)| held.contains(&fd));
     let got: Vec<String> = got
         .iter()

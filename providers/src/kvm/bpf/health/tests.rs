@@ -22,12 +22,12 @@ fn outside(row: usize, column: usize) -> Fault {
 #[test]
 fn nothing_is_said_as_long_as_it_is_believed() {
     let (health, plan, objects) = rig();
-    let verdict = health.verdict(&plan, &objects);
-    assert!(!health.is_given_up() && health.why().is_none() && verdict.text().is_none());
+    let fault = health.add_source(&plan, &objects);
+    assert!(!health.is_given_up() && health.why().is_none() && fault.text().is_none());
 }
 
 #[test]
-fn each_doubt_has_its_words() {
+fn each_fault_has_its_text() {
     let refused = |errno| Fault::Unread(Unread::Refused(errno));
     for (fault, text) in [
         (refused(Errno::PERM), format!("the kernel did not run its program: {}", Errno::PERM)),
@@ -44,7 +44,7 @@ fn each_doubt_has_its_words() {
         ),
     ] {
         let (health, plan, objects) = rig();
-        health.give_up(&health.verdict(&plan, &objects), fault);
+        health.give_up(&health.add_source(&plan, &objects), fault);
         assert!(health.is_given_up());
         assert_eq!(health.why(), Some(text.clone()));
         assert_eq!(health.why(), Some(text), "and it stays so");
@@ -54,15 +54,15 @@ fn each_doubt_has_its_words() {
 #[test]
 fn the_first_reason_counts() {
     let (health, plan, objects) = rig();
-    let verdict = health.verdict(&plan, &objects);
+    let fault = health.add_source(&plan, &objects);
     health.give_up_because("somebody says so");
     health.give_up_because("another one, too");
-    health.give_up(&verdict, outside(0, 0));
+    health.give_up(&fault, outside(0, 0));
     assert_eq!(health.why().as_deref(), Some("somebody says so"));
 
     // Also if nobody asks in between.
     let (health, ..) = rig();
-    health.give_up(&health.verdict(&plan, &objects), outside(1, 0));
+    health.give_up(&health.add_source(&plan, &objects), outside(1, 0));
     health.give_up_because("somebody says so");
     assert!(health.why().unwrap().starts_with("of /vm/x/vcpu[1] it read exits"));
 }
@@ -71,18 +71,18 @@ fn the_first_reason_counts() {
 #[test]
 fn witnesses_that_had_nothing_to_say_are_forgotten() {
     let (health, plan, objects) = rig();
-    let kept = health.verdict(&plan, &objects);
+    let kept = health.add_source(&plan, &objects);
     for _ in 0..100 {
-        health.verdict(&plan, &objects);
+        health.add_source(&plan, &objects);
     }
     // The last one goes when the next one comes.
-    assert_eq!(health.state().verdicts.len(), 2);
+    assert_eq!(health.state().faults.len(), 2);
     drop(kept);
-    let doubter = health.verdict(&plan, &objects);
-    health.give_up(&doubter, outside(0, 0));
-    drop(doubter);
-    health.verdict(&plan, &objects);
-    assert_eq!(health.state().verdicts.len(), 2);
+    let faulty = health.add_source(&plan, &objects);
+    health.give_up(&faulty, outside(0, 0));
+    drop(faulty);
+    health.add_source(&plan, &objects);
+    assert_eq!(health.state().faults.len(), 2);
     assert!(health.why().is_some(), "what its source has seen outlives it");
 }
 
@@ -90,7 +90,7 @@ fn witnesses_that_had_nothing_to_say_are_forgotten() {
 #[test]
 fn faults_are_noted_while_others_ask() {
     let (health, plan, objects) = rig();
-    let verdicts: Vec<_> = (0..4).map(|_| health.verdict(&plan, &objects)).collect();
+    let faults: Vec<_> = (0..4).map(|_| health.add_source(&plan, &objects)).collect();
     thread::scope(|scope| {
         let asker = scope.spawn(|| {
             loop {
@@ -100,9 +100,9 @@ fn faults_are_noted_while_others_ask() {
             }
         });
         let held = health.state();
-        for (row, verdict) in verdicts.iter().enumerate().take(3) {
+        for (row, fault) in faults.iter().enumerate().take(3) {
             // In this thread, which holds the lock already: a second one would never come.
-            health.give_up(verdict, outside(row, 0));
+            health.give_up(fault, outside(row, 0));
         }
         drop(held);
         assert!(

@@ -1,4 +1,4 @@
-//! Tests of the frames that an [`Bpf`] lends, as a borrower sees them, and of lenders that send
+//! Tests of the frames that a [`Bpf`] lends, as a borrower sees them, and of lenders that send
 //! arrays which are no frames.
 
 use std::path::PathBuf;

@@ -143,7 +143,7 @@ fn it_is_measured_which_way_is_quicker() {
 
 /// As of a VMM that keeps none open: by what is behind the descriptors that every VMM has.
 #[test]
-fn plain_descriptors_are_read_as_their_stats_fds() {
+fn object_fds_are_read_as_their_stats_fds() {
     let Some(kernel) = kernel() else { return };
     for subject in [Subject::Vm, Subject::Vcpu] {
         let guests = Guests::new(3, Bpf::new(BpfMode::Needed));

@@ -81,12 +81,12 @@ fn numbers_that_are_no_open_descriptor_are_refused() {
         let spec = ProgramSpec { kind: ProgramKind::Syscall, name: "test", insns: &insns };
         let program = Program::load(&spec).unwrap();
         let run = |fd: u64, kind: u64, row: u64| program.run(&mut [fd, kind, row]).unwrap();
-        let [stats, object_fds] =
+        let [stats, object_fd] =
             reference().files(subject).map(|fd| u64::from(fd.as_raw_fd().cast_unsigned()));
         // As long as nobody has told what is KVM's, nothing is.
         assert_eq!(run(stats, 0, 0), OTHER_FILE);
-        assert_eq!((run(stats, 0, LEARN), run(object_fds, 1, LEARN)), (0, 0));
-        assert_eq!((run(stats, 0, 0), run(object_fds, 1, ROWS as u64 - 1)), (0, 0));
+        assert_eq!((run(stats, 0, LEARN), run(object_fd, 1, LEARN)), (0, 0));
+        assert_eq!((run(stats, 0, 0), run(object_fd, 1, ROWS as u64 - 1)), (0, 0));
 
         // The highest that can be open is free.
         let closed = File::open("/dev/null").unwrap();
@@ -133,8 +133,8 @@ fn a_number_that_was_closed_is_refused() {
 fn user_space_cannot_change_the_array() {
     let Some((_, offsets)) = kernel_and_offsets() else { return };
     let slots = Slots::new(ROWS).unwrap();
-    let [stats, object_fds] = reference().files(Subject::Vcpu);
-    let files = [(stats, false), (object_fds, true)]
+    let [stats, object_fd] = reference().files(Subject::Vcpu);
+    let files = [(stats, false), (object_fd, true)]
         .map(|(fd, is_object_fd)| Some(KvmFile { fd, is_object_fd }));
     slots.fill(offsets, Subject::Vcpu, &kinds(offsets), &[files[0], None, files[1]]).unwrap();
     let words = (Slots::FIRST_BYTE + ROWS as u32 * (slot::BYTES + guard::BYTES)) / 8;

@@ -28,7 +28,7 @@ fn now_ns() -> u64 {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap().as_nanos() as u64
 }
 
-/// An accelerator that is used for one row too; `None` where it cannot be.
+/// Returns a BPF reader that is used even for one row; `None` where BPF cannot be used.
 fn bpf() -> Option<Bpf> {
     kernel()?;
     Some(Bpf::new(BpfMode::Require))
@@ -62,7 +62,7 @@ fn falsely_audited(
         bulk,
         plan: Arc::clone(plan),
         health: Arc::clone(bpf.health()),
-        verdict: bpf.health().verdict(plan, &objects),
+        fault: bpf.health().add_source(plan, &objects),
         rows: rows.clone().into(),
         fallback: Fallback(pread_source(plan, rows, gone_epoch, gone_epoch.count())),
         gone_epoch: gone_epoch.clone(),
@@ -149,7 +149,7 @@ fn gone_rows_are_marked_and_the_others_read_on() {
                 for ((seen, want), state) in rows.zip(states) {
                     assert!(state != GOOD || seen == want);
                 }
-                assert!(source.read_ns().is_some_and(|read| read.start > 0), "it is no fault");
+                assert!(source.read_ns().is_some_and(|read| read.start > 0), "that is not a fault");
             };
             check([GOOD, GOOD, GOOD, GOOD, gone_before]);
             stats[3].retire();
@@ -208,7 +208,7 @@ fn once_given_up_it_reads_by_pread() {
 
 /// Nothing else can read these.
 #[test]
-fn plain_rows_are_missing_once_it_is_given_up() {
+fn object_fd_rows_are_missing_once_it_is_given_up() {
     let Some(bpf) = bpf() else { return };
     let guests = Guests::new(2, bpf.clone());
     let schema = bpf.vcpu_schema().unwrap();
@@ -237,7 +237,7 @@ fn what_is_not_as_pread_says_is_never_seen() {
     assert_ne!(want.1[0], seen, "else this proves nothing");
     assert_eq!(tick(&mut *other, 1), want);
 
-    // The very reading that is at fault is the fall-back's.
+    // Even the tick that finds the fault returns pread's values.
     assert_eq!(tick(&mut source, 1), want);
     assert_eq!(source.read_ns(), None);
     let why = format!(
@@ -310,7 +310,7 @@ fn its_descriptors_are_closed_by_the_reaper() {
     let opener = Opener::new(reaper, bpf.clone());
     let (farm, fds) = farm(3, &opener);
     let own = farm.vms()[0].vcpus()[0].fd().try_clone_to_owned().unwrap();
-    let object_fds = Arc::new(opener.open_plain(own, bpf.vcpu_schema().unwrap(), None));
+    let object_fds = Arc::new(opener.open_object_fd(own, bpf.vcpu_schema().unwrap(), None));
     let mut rows = repeated(&fds, 3);
     rows.push(Some(object_fds));
     let plan = named(fds[0].schema(), &["exits"]);
@@ -328,8 +328,8 @@ fn its_descriptors_are_closed_by_the_reaper() {
 fn with_a_vmms(bpf: &Bpf, guests: &Guests, vmm: &Vmm) -> Fds {
     let schema = bpf.vcpu_schema().unwrap();
     let theirs = vmm.vcpus().map(|fd| {
-        // Nobody watches the VMM: no departure will be noted.
-        Arc::new(guests.opener.open_plain(fd, Arc::clone(&schema), None))
+        // Nobody watches the VMM: the epoch does not move.
+        Arc::new(guests.opener.open_object_fd(fd, Arc::clone(&schema), None))
     });
     let ours = [
         guests.stats(Subject::Vcpu).remove(0),
@@ -386,7 +386,7 @@ fn the_end_of_a_vmms_vm_is_seen_from_within() {
     let guests = Guests::new(1, bpf.clone());
     let mut vmm = Vmm::start();
     let schema = bpf.vm_schema().unwrap();
-    let theirs = Arc::new(guests.opener.open_plain(vmm.vm(), Arc::clone(&schema), None));
+    let theirs = Arc::new(guests.opener.open_object_fd(vmm.vm(), Arc::clone(&schema), None));
     let ours = guests.stats(Subject::Vm).remove(0);
     let rows = vec![Some(theirs), Some(ours)];
     let plan = all(rows[0].as_ref().unwrap().schema());

@@ -44,8 +44,8 @@ fn check_rounds(source: &mut dyn Source, first: Vec<[u64; WORDS]>, times: &[Sche
 }
 
 #[test]
-fn without_the_kernel_side_way_rows_grow_old() {
-    if !has_schedstat() || !is_alone("polled::without_the_kernel_side_way_rows_grow_old") {
+fn without_the_bpf_reader_rows_grow_old() {
+    if !has_schedstat() || !is_alone("polled::without_the_bpf_reader_rows_grow_old") {
         return;
     }
     let (mut guest, kvm) = demo(4, Bpf::off());
@@ -99,7 +99,7 @@ fn what_is_given_up_is_asked_of_proc() {
     if !has_schedstat() || !is_alone("polled::what_is_given_up_is_asked_of_proc") {
         return;
     }
-    let Some(bpf) = kernel_side() else { return };
+    let Some(bpf) = bpf_of_threads() else { return };
     let (mut guest, kvm) = demo(4, bpf.clone());
     let sched = kvm.sched().unwrap();
     guest.start().unwrap();
@@ -146,7 +146,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
     }
     assert_eq!(sched.objects().unwrap(), [], "one thread made both");
     let want = "which threads run 2 of the vCPUs cannot be told, so that they have no statistics \
-                of the scheduler; the BPF reader needs not be told: switched off";
+                of the scheduler; the BPF reader does not need to know: switched off";
     assert_eq!(said(&sched), [want]);
     assert_eq!(said(&sched), [want]);
 
@@ -176,8 +176,8 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
 
 /// With `BpfMode::Needed`, a program is loaded only for vCPUs that nothing else can read.
 #[test]
-fn the_kernel_side_way_is_for_what_cannot_be_told() {
-    if !has_schedstat() || kernel_side().is_none() {
+fn the_bpf_reader_is_for_what_cannot_be_told() {
+    if !has_schedstat() || bpf_of_threads().is_none() {
         return;
     }
     let vm = Vm::new(Irqchip::None).unwrap();

@@ -64,7 +64,7 @@ fn a_qemu_makes_each_vcpu_on_its_own_thread() {
     let gap = [vcpu(0, Some(110), None), vcpu(4, Some(111), None), vcpu(5, Some(112), None)];
     let debug = [(110, "CPU 0/KVM"), (111, "CPU 3/KVM"), (112, "CPU 4/KVM")];
     check(&gap, &debug, &[Some(110), Some(111), Some(112)]);
-    // By plain fds, which name no maker, it cannot be told.
+    // By object fds, which name no maker, it cannot be told.
     let plain = [vcpu(0, None, None), vcpu(4, None, None), vcpu(5, None, None)];
     check(&plain, &debug, &[None; 3]);
 }
