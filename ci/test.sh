@@ -16,7 +16,7 @@ step() {
 
 ci/install.sh
 # What tests start is built beforehand, so that no test spends its time on it.
-step cargo build --package vmstrobe
+step cargo build --package vmstrobe-cli
 step cargo build --package vmstrobe-examples --examples
 # Cargo runs one test binary after the other: what is timed has a binary of its own.
 step cargo test --workspace --no-fail-fast

@@ -6,24 +6,25 @@
 
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Filter, Names, Request, Target};
-use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
+use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGET, Target};
 use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
-use crate::engine::{Engine, Session, bpf_for_sampling};
 use crate::error::Result;
+use crate::notices::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
+use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
 use crate::stat;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
-pub(crate) use crypto::CryptoLoad;
+pub(crate) use source::{NAME, VCPUS, attachment};
 use summary::{Load, Summary};
 use view::View;
 
 mod crypto;
+mod source;
 mod history;
 mod vcpus;
 mod device;
@@ -47,12 +48,13 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = stat::timing(&args.pace)?;
     let broker = Needs::of_demo(args.how.bpf).leave_to_broker()?;
     let bpf = bpf_for_sampling(args.how.bpf, broker)?;
-    let (engine, vcpus) = match Engine::demo(args.vcpus, bpf) {
-        Ok(engine) => (engine, args.vcpus),
+    let options = Options { bpf, ..Options::default() };
+    let (attachment, vcpus) = match attachment(args.vcpus, &options) {
+        Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
             say("so there is no guest: vmstrobe samples only its crypto device");
-            (Engine::demo_without_guest()?, 0)
+            (source::without_guest()?, 0)
         }
     };
     let live = out.is_terminal() && has_cursor() && !args.json;
@@ -60,9 +62,9 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let stop = Stop::listen()?;
     // A terminal that is stopped (Ctrl-S) keeps this thread from seeing the first.
     stop::end_at_second_signal()?;
-    let session = engine.start(filters(), timing)?;
-    let begin_wall_ns = stat::begin_wall_ns(session.first.window());
-    let view = View::new(&session.first, vcpus, args.pace.rate);
+    let session = attachment.with_own_statistics().start(filters(), timing)?;
+    let begin_wall_ns = stat::begin_wall_ns(session.first().window());
+    let view = View::new(session.first(), vcpus, args.pace.rate);
     let mut show = Show {
         session,
         view,
@@ -151,6 +153,7 @@ impl Show {
                 self.view.add(&sample);
                 next = self.session.try_recv();
             }
+            say_notices(self.session.notices());
             let over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
             if over || finished || self.stop.is_asked() {
                 return false;

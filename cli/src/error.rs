@@ -9,11 +9,12 @@ use std::io::IsTerminal;
 
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use vmstrobe_core::text::printable;
-
-use crate::terminal::has_colours;
+use vmstrobe::text::printable;
 
 use crate::limits;
+use crate::terminal::has_colours;
+
+mod library;
 
 /// Result of anything that a command does.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -95,9 +96,15 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-impl From<vmstrobe_core::Error> for Error {
-    fn from(error: vmstrobe_core::Error) -> Self {
+impl From<vmstrobe::CoreError> for Error {
+    fn from(error: vmstrobe::CoreError) -> Self {
         Self::failed(with_causes(&error))
+    }
+}
+
+impl From<vmstrobe::Error> for Error {
+    fn from(error: vmstrobe::Error) -> Self {
+        library::text_of(error)
     }
 }
 

@@ -9,7 +9,9 @@ mod error;
 mod args;
 mod privileges;
 mod limits;
-mod engine;
+mod attach;
+mod notices;
+mod read_text;
 
 mod out;
 mod text;

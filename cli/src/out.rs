@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::Path;
 
-use vmstrobe_core::text::printable;
+use vmstrobe::text::printable;
 
 use crate::error::{Error, Result};
 use crate::terminal;

@@ -20,7 +20,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
     set_no_new_privs,
 };
-use vmstrobe_providers::Broker;
+use vmstrobe::Broker;
 
 use crate::args::{Source, When};
 use crate::error::Result;

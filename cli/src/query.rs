@@ -3,30 +3,37 @@
 //! Invariant: only what was read in this one tick is printed. An object that could not be read is
 //! named on standard error, and that none could be is a failure.
 
-use vmstrobe_core::hmp::InfoStats;
-use vmstrobe_core::{
-    Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile, total,
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use vmstrobe::hmp::InfoStats;
+use vmstrobe::{
+    Attachment, Desc, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value,
+    quantile, total,
 };
 use vmstrobe_server::Results;
 
-use crate::args::{InfoArgs, ProviderSet, QueryArgs};
-use crate::engine::{Ask, Engine, bpf_for_reading};
+use crate::args::{How, InfoArgs, ProviderSet, QueryArgs, Source};
+use crate::attach;
 use crate::error::{Error, Result};
+use crate::notices::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
+use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
-use crate::text::{bound, counted, is_id, thousands};
+use crate::text::{bound, counted, thousands};
+
+/// How long a demo guest runs before it is read once: else there would be nothing to see.
+const DEMO_WARM_UP: Duration = Duration::from_millis(500);
 
 /// Prints the return value of `query-stats`, for programs or for people.
 ///
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(args.how.bpf, broker)?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
-    let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
-    let snapshot = engine.once(filter)?;
+    let selection = args.wanted.selection(&args.vcpus);
+    let snapshot = read(&args.source, &args.how, args.wanted.whose(), &selection)?;
     check_read(&snapshot)?;
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
@@ -44,17 +51,13 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
     let target = Target::from_name(&args.target);
     let whose = ProviderSet::of(Some(&args.target), args.provider.as_deref());
-    let ask = Ask {
+    let selection = Selection {
         target: Some(target),
         provider: args.provider.clone(),
         names: names.map(|names| Names::exact(names.split(','))),
-        vcpus: args.vcpus.vcpus.clone(),
+        vcpus: args.vcpus.refs(),
     };
-    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(args.how.bpf, broker)?;
-    let engine = Engine::new(&args.source, whose, bpf)?;
-    let filter = engine.filter(ask)?;
-    let snapshot = engine.once(filter)?;
+    let snapshot = read(&args.source, &args.how, whose, &selection)?;
     check_read(&snapshot)?;
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
@@ -62,6 +65,28 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let text = InfoStats { snapshot: &snapshot, with_provider, with_path, order }.to_string();
     out.lines(text.lines())?;
     Ok(0)
+}
+
+/// Reads what is selected of the sources, once.
+///
+/// # Errors
+/// If there is no such thing, or it cannot be opened.
+fn read(
+    source: &Source,
+    how: &How,
+    providers: ProviderSet,
+    selection: &Selection,
+) -> Result<Arc<Snapshot>> {
+    let broker = Needs::of(source, how.bpf).leave_to_broker()?;
+    let bpf = bpf_for_reading(how.bpf, broker)?;
+    let mut attachment: Attachment = attach::open(source, providers, bpf)?;
+    let filter = attachment.select(selection)?;
+    if source.demo {
+        thread::sleep(DEMO_WARM_UP);
+    }
+    let snapshot = attachment.read(&filter)?;
+    say_notices(attachment.notices());
+    Ok(snapshot)
 }
 
 fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
@@ -160,7 +185,8 @@ fn plain(value: &Value<'_>) -> String {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
         None => {
-            let number = if is_id(value.desc()) { |word: u64| word.to_string() } else { thousands };
+            let number =
+                if value.desc().is_id() { |word: u64| word.to_string() } else { thousands };
             value.words().iter().map(|word| number(*word)).collect::<Vec<_>>().join(" ")
         }
     }
@@ -186,8 +212,7 @@ fn leaf(view: &ObjectView<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use vmstrobe_core::{Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
+    use vmstrobe::{Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
 
     /// Two vCPUs of one virtual machine; a row that is not good if there are no words for it.
     fn snapshot(rows: [Option<[u64; 6]>; 2]) -> Snapshot {

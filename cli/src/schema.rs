@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 
-use vmstrobe_core::{Desc, Names, Schema, StatType};
+use vmstrobe::{Desc, Names, Schema, StatType};
 use vmstrobe_server::json::{self, StatsSchema};
 
-use crate::args::SchemaArgs;
-use crate::engine::{Engine, bpf_for_reading};
+use crate::args::{SchemaArgs, Vcpus};
+use crate::attach;
 use crate::error::Result;
+use crate::notices::say_notices;
 use crate::out::Out;
 use crate::privileges::Needs;
+use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
 
@@ -23,9 +25,10 @@ use crate::text::{amount, counted};
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
     let bpf = bpf_for_reading(args.how.bpf, broker)?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
+    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
     let names = args.wanted.names.as_ref();
-    let mut schemas = engine.wanted_schemas(&args.wanted)?;
+    let mut schemas = attachment.select_schemas(&args.wanted.selection(&Vcpus::default()))?;
+    say_notices(attachment.notices());
     schemas.retain(|schema| wanted(schema, names).next().is_some());
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
@@ -86,7 +89,7 @@ fn buckets(desc: &Desc) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmstrobe_core::{Scale, Target, Unit};
+    use vmstrobe::{Scale, Target, Unit};
 
     #[test]
     fn a_schema_is_a_table() {

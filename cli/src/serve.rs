@@ -8,16 +8,16 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::Order;
-use vmstrobe_providers::trim_memory;
-use vmstrobe_sampler::look_pause;
+use vmstrobe::host::trim_memory;
+use vmstrobe::{Order, look_pause};
 use vmstrobe_server::qmp::{Access, Config};
 
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{Setup, VmRegistry, bpf_for_sampling};
+use crate::attach;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{Needs, seccomp};
+use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
 use crate::stop::{self, SocketFiles};
 use vm_servers::VmServers;
@@ -25,8 +25,8 @@ use vm_sockets::VmSockets;
 
 mod accounts;
 mod place;
-mod vm_tracker;
 mod share;
+mod title;
 mod log;
 mod vm_sockets;
 mod vm_servers;
@@ -50,13 +50,13 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     stop::end_in_time(files.clone())?;
     let broker = Needs::of(&args.source, args.how.bpf).and_to_listen().leave_to_broker()?;
     let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let setup = Setup::new(&args.source, bpf, args.sched);
+    let options = args.source.options(bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let vm_servers = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(VmServers::open(args, path, setup, &mut vm_sockets, &stop)?),
+        (_, Some(path)) => Some(VmServers::open(args, path, options, &mut vm_sockets, &stop)?),
         (Some(path), None) => {
-            vm_sockets.open(path.clone(), VmRegistry::named(&args.source, &setup)?, None)?;
+            vm_sockets.open(path.clone(), attach::open_one(&args.source, &options)?, None)?;
             None
         }
         (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
 fn config(args: &ServeArgs) -> Result<Config> {
     let group = args.group.as_deref().map(accounts::group_id).transpose()?;
     let order = if args.qemu_order { Order::Qemu } else { Order::Schema };
-    let complain: fn(&vmstrobe_core::Error) = |error| say(with_causes(error));
+    let complain: fn(&vmstrobe::CoreError) = |error| say(with_causes(error));
     let access = Access { mode: args.mode(), group };
     Ok(Config { access, order, complain: Some(complain), ..Config::default() })
 }

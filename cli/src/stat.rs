@@ -13,27 +13,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
-use vmstrobe_core::Snapshot;
-use vmstrobe_providers::Broker;
-use vmstrobe_sampler::Timing;
+use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing};
 
 use crate::args::{Pace, StatArgs};
-use crate::engine::{Ask, Engine, Session, bpf_for_sampling};
+use crate::attach;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
+use crate::notices::say_notices;
 use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
+use crate::read_text::bpf_for_sampling;
 use crate::signals::{Signals, Stop};
 use crate::stop;
 use crate::text;
 pub(crate) use report::begin_wall_ns;
 use report::{Report, Style};
-use tally::Tally;
 
-mod line;
-mod member;
-mod sums;
-mod tally;
 mod report;
 mod data;
 
@@ -41,9 +36,6 @@ mod data;
 const LOOK: Duration = Duration::from_millis(2);
 /// How long to take samples between two looks.
 const TAKE: Duration = Duration::from_millis(50);
-/// How long to wait for a sample behind the end before one is taken on purpose, if the next one is
-/// due by then.
-const PATIENCE_NS: u64 = 50_000_000;
 
 /// Measures.
 ///
@@ -62,15 +54,16 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     }
     let broker = needs.leave_to_broker()?;
     let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let engine = Engine::new(&args.source, args.wanted.whose(), bpf)?;
-    let filter = engine.filter(Ask::new(&args.wanted, &args.vcpus))?;
+    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
+    let filter = attachment.select(&args.wanted.selection(&args.vcpus))?;
+    say_notices(attachment.notices());
     // A command that is not started yet needs no signal passed on: until then, they end us.
     let stop = args.command.is_empty().then(Stop::listen).transpose()?;
     if stop.is_some() {
         stop::end_at_second_signal()?;
     }
-    let session = engine.start(vec![filter], timing)?;
-    let mut measuring = Measuring::new(args, timing.period_ns, session, out);
+    let session = attachment.start(vec![filter], timing)?;
+    let mut measuring = Measuring::new(args, session, out);
     if args.interval.is_some() && !args.zeros && !args.json {
         say("what does not move in an interval is left out of it (-z shows it)");
     }
@@ -155,14 +148,7 @@ struct Measuring<'a> {
     session: Session,
     out: &'a mut Out,
     style: Style,
-    tally: Tally,
-    start_ns: u64,
-    /// The first sample that begins at or behind this is the last.
-    end_ns: u64,
-    /// The first sample that begins at or behind this ends the interval.
-    interval_end_ns: u64,
-    interval_ns: Option<u64>,
-    patience_ns: u64,
+    meter: Meter,
     reported: u64,
     /// Samples lost, as far as they were reported.
     lost_samples: u64,
@@ -170,13 +156,9 @@ struct Measuring<'a> {
 }
 
 impl<'a> Measuring<'a> {
-    fn new(args: &StatArgs, period_ns: u64, session: Session, out: &'a mut Out) -> Self {
-        let tally = Tally::new(&session.first);
-        let start_ns = tally.begin().begin_ns;
-        let after = |time: Option<Duration>| {
-            let time_ns = time.map_or(u64::MAX, |time| time.as_nanos() as u64);
-            start_ns.saturating_add(time_ns)
-        };
+    fn new(args: &StatArgs, session: Session, out: &'a mut Out) -> Self {
+        let period_ns = session.period_ns();
+        let meter = Meter::new(session.first(), period_ns, args.pace.duration, args.interval);
         let style = Style {
             json: args.json,
             per_object: args.per_vcpu,
@@ -184,20 +166,7 @@ impl<'a> Measuring<'a> {
             timed: args.interval.is_some(),
             width: out.width(),
         };
-        Self {
-            session,
-            out,
-            style,
-            tally,
-            start_ns,
-            end_ns: after(args.pace.duration),
-            interval_end_ns: after(args.interval),
-            interval_ns: args.interval.map(|interval| interval.as_nanos() as u64),
-            patience_ns: if period_ns < PATIENCE_NS / 2 { PATIENCE_NS } else { 0 },
-            reported: 0,
-            lost_samples: 0,
-            lost_vm: false,
-        }
+        Self { session, out, style, meter, reported: 0, lost_samples: 0, lost_vm: false }
     }
 
     /// Takes samples until it is over, and reports.
@@ -208,8 +177,8 @@ impl<'a> Measuring<'a> {
             let mut next = self.session.recv(LOOK);
             let (began, mut drained) = (Instant::now(), true);
             while let Some(sample) = next {
-                let reported = self.take(&sample)?;
-                if sample.window().begin_ns >= self.end_ns {
+                let (reported, is_last) = self.take(&sample)?;
+                if is_last {
                     return self.finish();
                 }
                 // A report can take longer than an interval, and a sample longer than a tick: they
@@ -218,24 +187,12 @@ impl<'a> Measuring<'a> {
                 next = if drained { self.session.try_recv() } else { None };
             }
             self.report_ended();
-            let over = match &mut command {
-                // Signals are for the command, and it is waited for.
-                Some(command) => !matches!(command.try_wait(), Ok(None)),
-                None => {
-                    let deserted = self.lost_vm && self.session.is_deserted();
-                    let asked = stop.is_some_and(Stop::is_asked);
-                    asked || deserted || self.out.is_closed()
-                }
-            };
             let now_ns = now_ns();
-            if over {
-                self.end_ns = self.end_ns.min(now_ns);
+            if self.is_over(stop, command.as_deref_mut()) {
+                self.meter.end_at(now_ns);
+                self.meter.join_intervals();
             }
-            if over || now_ns > self.end_ns.saturating_add(PATIENCE_NS) {
-                // What is still queued is one interval, whose report is not waited for.
-                self.interval_ns = None;
-            }
-            if now_ns > self.end_ns.saturating_add(self.patience_ns) {
+            if self.meter.must_sample(now_ns) {
                 self.sample_once_more()?;
                 return self.finish();
             }
@@ -247,21 +204,26 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    /// Takes a sample. Returns true if it ended an interval, which was reported.
-    fn take(&mut self, sample: &Arc<Snapshot>) -> Result<bool> {
-        self.tally.add(sample);
-        let begin_ns = sample.window().begin_ns;
-        let Some(interval_ns) = self.interval_ns.filter(|_| begin_ns >= self.interval_end_ns)
-        else {
-            return Ok(false);
-        };
-        self.report(false)?;
-        self.out.flush()?;
-        self.tally = self.tally.next();
-        // An interval without a sample of its own is not made up.
-        let passed = (begin_ns - self.interval_end_ns) / interval_ns + 1;
-        self.interval_end_ns += passed * interval_ns;
-        Ok(true)
+    fn is_over(&self, stop: Option<&Stop>, command: Option<&mut Child>) -> bool {
+        match command {
+            // Signals are for the command, and it is waited for.
+            Some(command) => !matches!(command.try_wait(), Ok(None)),
+            None => {
+                let deserted = self.lost_vm && self.session.has_ended();
+                deserted || stop.is_some_and(Stop::is_asked) || self.out.is_closed()
+            }
+        }
+    }
+
+    /// Takes a sample. Returns whether it ended an interval, which was reported, and whether it is
+    /// the last.
+    fn take(&mut self, sample: &Arc<Snapshot>) -> Result<(bool, bool)> {
+        let added = self.meter.add(sample);
+        if let Some(tally) = &added.interval {
+            self.report(tally, false)?;
+            self.out.flush()?;
+        }
+        Ok((added.interval.is_some(), added.is_last))
     }
 
     /// The next sample would come too late: takes one now.
@@ -276,26 +238,28 @@ impl<'a> Measuring<'a> {
     /// Reports what there is behind the last interval.
     fn finish(&mut self) -> Result<()> {
         self.report_ended();
-        if self.tally.samples() > 0 {
-            self.report(true)?;
+        let begin = self.meter.tally().begin();
+        if self.meter.tally().samples() > 0 {
+            let tally = self.meter.take_tally();
+            self.report(&tally, true)?;
         } else if let (Style { timed: true, json: false, .. }, Some(read)) =
             (self.style, self.session.read_status())
         {
-            let time = report::time(self.tally.begin(), self.start_ns);
+            let time = report::time(begin, self.meter.start_ns());
             self.out.lines([report::read_line(&read, &time)])?;
         }
         Ok(())
     }
 
-    fn report(&mut self, is_last: bool) -> Result<()> {
+    fn report(&mut self, tally: &Tally, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
         // For people once, at the end.
         let says_read = is_last || self.style.json;
         let read = if says_read { self.session.read_status() } else { None };
         let report = Report {
-            tally: &self.tally,
+            tally,
             lost_samples: lost_samples - self.lost_samples,
-            start_ns: self.start_ns,
+            start_ns: self.meter.start_ns(),
             is_first: self.reported == 0,
             read,
         };
@@ -304,6 +268,7 @@ impl<'a> Measuring<'a> {
     }
 
     fn report_ended(&mut self) {
+        say_notices(self.session.notices());
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
             self.lost_vm = true;

@@ -30,8 +30,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal as Number, pidfd_open, pidfd_send_signal};
+use vmstrobe::Broker;
+use vmstrobe::host::has_exited;
 use vmstrobe_listen::SocketFile;
-use vmstrobe_providers::{Broker, has_exited};
 
 use crate::error::{Error, Result};
 use crate::out::reason;

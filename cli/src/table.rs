@@ -10,7 +10,7 @@
 
 use std::iter;
 
-use vmstrobe_core::text::printable;
+use vmstrobe::text::printable;
 
 use crate::width::{pad_left, pad_right, shorten, width, wrap};
 

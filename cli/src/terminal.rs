@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 
 use rustix::termios::tcgetwinsize;
-use vmstrobe_core::text::printable;
+use vmstrobe::text::printable;
 
 use crate::error::Result;
 use crate::out::Out;

@@ -3,37 +3,13 @@
 //! Invariant: pure functions; a number is rounded to the digits that are shown and never changed
 //! otherwise. What they return is ASCII, or of characters that are one column wide.
 
-use vmstrobe_core::{Bucket, Desc, Scale, StatType, Unit};
+pub(crate) use vmstrobe::text::{counted, thousands};
+use vmstrobe::{Bucket, Desc, Scale, Unit};
 
 /// Above this, a number in seconds or bytes has more digits than anyone reads.
 const READABLE_MAX: f64 = 1e18;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-
-/// 1234567 is `1,234,567`.
-pub(crate) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Is it no amount but which one of something: `thread_id`? Nothing but its name tells, by which
-/// QEMU and the kernel call such numbers too. They have no sum, and are not read in thousands.
-pub(crate) fn is_id(desc: &Desc) -> bool {
-    desc.stat_type == StatType::Instant && desc.unit == Unit::None && desc.name.ends_with("_id")
-}
-
-/// `1 vCPU`, `4 vCPUs`, `1,000 samples`.
-pub(crate) fn counted(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", thousands(number as u64))
-}
 
 /// So many digits, if there are as many behind the point.
 fn significant(value: f64, digits: usize) -> String {
@@ -114,7 +90,7 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
     match (desc.unit, in_unit(desc, number)) {
         (Unit::Seconds, Some(value)) => seconds(value),
         (Unit::Bytes, Some(value)) => bytes(value),
-        _ if is_id(desc) => number.to_string(),
+        _ if desc.is_id() => number.to_string(),
         (Unit::None, _) if desc.scale == Scale::ONE => thousands(number),
         _ => format!("{} {}", thousands(number), desc.scale.text(desc.unit)),
     }
@@ -149,8 +125,9 @@ pub(crate) fn bar(share: f64, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use vmstrobe::{Base, StatType};
+
     use super::*;
-    use vmstrobe_core::Base;
 
     #[test]
     fn numbers_have_commas() {

@@ -98,6 +98,12 @@ impl Desc {
         }
     }
 
+    /// Returns true if it is the number of something, such as `thread_id`, and no amount. Nothing
+    /// but the name tells, by which QEMU and the kernel call such numbers too. Numbers have no sum.
+    pub fn is_id(&self) -> bool {
+        self.stat_type == StatType::Instant && self.unit == Unit::None && self.name.ends_with("_id")
+    }
+
     /// Has QAPI words for it, so that QEMU's `query-stats` gives its value? QEMU (to 10.2) drops
     /// the rest.
     pub fn has_qapi_value(&self) -> bool {

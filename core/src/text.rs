@@ -1,4 +1,4 @@
-//! Foreign text, made harmless to those who read it.
+//! Text for people: numbers in groups of digits, and foreign text made harmless.
 //!
 //! Names of virtual machines, processes, providers, objects and statistics are written by other
 //! programs. A terminal obeys control characters in them, a log takes a line break for the end of
@@ -78,6 +78,34 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     let replaced = |c: char| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER };
     Cow::Owned(text.chars().map(replaced).collect())
+}
+
+/// Returns a number with its digits in groups of three.
+///
+/// ```
+/// assert_eq!(vmstrobe_core::text::thousands(1_234_567), "1,234,567");
+/// ```
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns a number of things, with the plural that most nouns have.
+///
+/// ```
+/// use vmstrobe_core::text::counted;
+/// assert_eq!((counted(1, "vCPU"), counted(1000, "sample")), ("1 vCPU".into(), "1,000 samples".into()));
+/// ```
+pub fn counted(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", thousands(number as u64))
 }
 
 #[cfg(test)]

@@ -75,6 +75,16 @@ pub fn spawn(args: &[&str]) -> Reaped {
     start(binary(), args, Stdio::piped(), Stdio::piped())
 }
 
+/// Starts the command as [`spawn`] does, but drops what it prints on standard output: a test that
+/// does not read it would keep the command waiting, if it is long.
+///
+/// # Panics
+///
+/// If it cannot be built or started.
+pub fn spawn_unread(args: &[&str]) -> Reaped {
+    start(binary(), args, Stdio::null(), Stdio::piped())
+}
+
 /// The command's path. The first call builds it.
 ///
 /// # Panics
@@ -82,7 +92,7 @@ pub fn spawn(args: &[&str]) -> Reaped {
 /// If it cannot be built.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| build(&["--package", "vmstrobe"]).join("vmstrobe"))
+    BINARY.get_or_init(|| build(&["--package", "vmstrobe-cli"]).join("vmstrobe"))
 }
 
 /// Builds an example of the workspace and gives its path.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use vmstrobe_sampler::Timing;
+use vmstrobe::Timing;
 
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 

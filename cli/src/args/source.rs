@@ -1,12 +1,12 @@
 //! The arguments that say where statistics come from, how they are read and which are wanted.
 //!
-//! Invariant: what the user named is told from what they left out. The engine, which knows what
+//! Invariant: what the user named is told from what they left out. The library, which knows what
 //! there is on this host, decides what an option that was left out stands for.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vmstrobe_core::{Names, Target};
+use vmstrobe::{Bpf, Names, Options, Selection, Sources, Target, VcpuRef};
 
 use super::quantity;
 
@@ -17,7 +17,7 @@ const HEADING: &str =
     "Sources (default: the only virtual machine here, or else the only program with tables)";
 
 /// The sources of statistics.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct Source {
     /// The virtual machine and the tables of this process; may be given more than once
@@ -54,11 +54,20 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Did the user say anything?
+    /// Returns true if the user named any source.
     pub(crate) fn is_named(&self) -> bool {
-        let Self { pids, all, qmp, tables, sockets, demo, on_any_kernel: _ } = self;
-        let any = !pids.is_empty() || !qmp.is_empty() || !tables.is_empty() || !sockets.is_empty();
-        any || *all || *demo
+        self.demo || self.sources().is_any()
+    }
+
+    /// Returns the sources as the library has them; the demo's guest is no part of it.
+    pub(crate) fn sources(&self) -> Sources {
+        let Self { pids, all, qmp, tables, sockets, demo: _, on_any_kernel: _ } = self.clone();
+        Sources { pids, all, qmp, tables, sockets }
+    }
+
+    /// Returns the options with which the library opens them.
+    pub(crate) fn options(&self, bpf: Bpf, sched: bool) -> Options {
+        Options { bpf, sched, on_any_kernel: self.on_any_kernel }
     }
 }
 
@@ -99,9 +108,7 @@ impl ProviderSet {
     /// Returns the providers that statistics of this target and provider need. `None`: not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
-            (Some(vmstrobe_sampler::TARGET), _) | (_, Some(vmstrobe_sampler::PROVIDER)) => {
-                Self::Own
-            }
+            (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::Own,
             (_, Some(SCHED)) => Self::WithSched,
             _ => Self::Usual,
         }
@@ -133,9 +140,14 @@ impl Wanted {
         ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
     }
 
-    /// Returns the target, if the user named one.
-    pub(crate) fn target(&self) -> Option<Target> {
-        self.target.as_deref().map(Target::from_name)
+    /// Returns the selection as the library has it, of these vCPUs.
+    pub(crate) fn selection(&self, vcpus: &Vcpus) -> Selection {
+        Selection {
+            target: self.target.as_deref().map(Target::from_name),
+            provider: self.provider.clone(),
+            names: self.names.clone(),
+            vcpus: vcpus.refs(),
+        }
     }
 }
 
@@ -146,4 +158,11 @@ pub(crate) struct Vcpus {
     /// This vCPU, by index or path; may be given more than once
     #[arg(long = "vcpu", value_name = "PATH|INDEX")]
     pub(crate) vcpus: Vec<String>,
+}
+
+impl Vcpus {
+    /// Returns the vCPUs as the library has them.
+    pub(crate) fn refs(&self) -> Vec<VcpuRef> {
+        self.vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect()
+    }
 }

@@ -1,7 +1,6 @@
 //! Command lines and what becomes of them.
 
 use clap::CommandFactory;
-use vmstrobe_core::Target;
 
 use super::*;
 use crate::error::{Error, Kind};
@@ -37,7 +36,7 @@ fn stat_takes_it_all() {
          --per-vcpu -o x --json --vcpu 0 --vcpu /vm/a/vcpu[1] -- ls -l --json",
     );
     assert_eq!(args.source.pids, [1, 2]);
-    assert_eq!(args.wanted.target(), Some(Target::Vm));
+    assert_eq!(args.wanted.target.as_deref(), Some("vm"));
     assert!(args.wanted.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
     assert_eq!(args.pace.rate, 10_000.0);
     assert_eq!(args.interval, Some(Duration::from_millis(100)));
@@ -47,10 +46,10 @@ fn stat_takes_it_all() {
 
 #[test]
 fn what_is_left_open_stays_open() {
-    assert_eq!(stat("stat").wanted.target(), None);
+    assert_eq!(stat("stat").wanted.target, None);
     assert!(stat("stat").wanted.whose() == ProviderSet::Usual && !stat("stat").source.is_named());
     assert_eq!(stat("stat").pace.rate, 1000.0);
-    assert_eq!(stat("stat --target xyz").wanted.target(), Some(Target::from_name("xyz")));
+    assert_eq!(stat("stat --target xyz").wanted.target.as_deref(), Some("xyz"));
     for (line, whose) in [
         ("stat --target sampler", ProviderSet::Own),
         ("stat --provider vmstrobe", ProviderSet::Own),

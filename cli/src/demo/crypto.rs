@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Block};
-use vmstrobe_core::Provider;
-use vmstrobe_providers::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
+use vmstrobe::Provider;
+use vmstrobe::table::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 
 use crate::error::{Error, Result};
 
@@ -154,8 +154,8 @@ fn apply(cipher: &Aes128, counter: u128, data: &mut Buffer) {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_core::{Registry, RowState};
-    use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler};
+    use vmstrobe::{Fanout, HealthWriter, Roster, Sampler};
+    use vmstrobe::{Registry, RowState};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 //!
 //! Invariant: rates are of operations and bytes that were accounted for, whoever did them.
 
-use vmstrobe_core::{Snapshot, Target};
+use vmstrobe::{Snapshot, Target};
 
 use super::history::{Changed, Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
 use crate::table::{Align, Table};

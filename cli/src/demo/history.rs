@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use vmstrobe_core::{Change, Interval, ObjectView, Snapshot, Target, change};
+use vmstrobe::{Change, Interval, ObjectView, Snapshot, Target, change};
 
 use crate::text::{sparkline, thousands};
 use crate::width::{pad_right, width};
@@ -144,7 +144,7 @@ mod tests {
         let mut chart = Chart::default();
         assert_eq!(chart.text(5), "");
         let interval = Interval { seconds: 1.0, seconds_min: 1.0, seconds_max: 1.0 };
-        let rate = |count| vmstrobe_core::Rate::of(count, interval);
+        let rate = |count| vmstrobe::Rate::of(count, interval);
         for count in [80, 10, 5, 0] {
             chart.push(Some(&Change::Delta { delta: count, rate: rate(count) }));
         }

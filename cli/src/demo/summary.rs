@@ -3,9 +3,9 @@
 //! Invariant: the figures are the sampler's own, of all its ticks; none is rounded in JSON.
 
 use serde::Serialize;
-use vmstrobe_sampler::{Sampler, TimeQuantiles};
+use vmstrobe::{ReadStatus, Sampler, TimeQuantiles};
 
-use crate::engine::{Read, ReadStatus};
+use crate::read_text::{self, Read};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -39,7 +39,7 @@ pub(super) struct Summary {
     threads: usize,
     /// How everything was read, for people.
     #[serde(skip)]
-    read_text: String,
+    how_read: String,
     ticks: u64,
     missed_ticks: u64,
     starved_ticks: u64,
@@ -79,9 +79,9 @@ impl Summary {
             rate_hz,
             seconds,
             begin_wall_ns,
-            read: read.map(ReadStatus::data),
+            read: read.map(Read::from),
             threads: sampler.threads(),
-            read_text: read_text(read, sampler.threads()),
+            how_read: how_read(read, sampler.threads()),
             ticks: counts.ticks,
             missed_ticks: counts.missed_ticks,
             starved_ticks: counts.starved_ticks,
@@ -127,7 +127,7 @@ impl Summary {
             next.row([format!("  {command}"), what.to_owned()]);
         }
         let blocks = [
-            vec![String::new(), title, self.read_text.clone() + "."],
+            vec![String::new(), title, self.how_read.clone() + "."],
             counts.lines(),
             times.lines(),
             [vec!["Try next:".to_owned()], next.lines()].concat(),
@@ -138,8 +138,8 @@ impl Summary {
 
 /// Describes how the vCPUs were read, and by how many threads. The crypto device's statistics are
 /// in this process's memory: reading them takes no system call.
-fn read_text(read: Option<&ReadStatus>, threads: usize) -> String {
-    let vcpus = read.map(|read| read.text("a", "vCPU") + ", else ").unwrap_or_default();
+fn how_read(read: Option<&ReadStatus>, threads: usize) -> String {
+    let vcpus = read.map(|read| read_text::text(read, "a", "vCPU") + ", else ").unwrap_or_default();
     let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
     let reason =
         read.and_then(ReadStatus::reason).map(|reason| format!("; {reason}")).unwrap_or_default();
@@ -159,9 +159,9 @@ mod tests {
             rate_hz: 1000.0,
             seconds: 10.0,
             begin_wall_ns: 1_000_000_000_000_000_000,
-            read: Some(ReadStatus::by_pread(4).data()),
+            read: Some(Read::from(&ReadStatus::by_pread(4))),
             threads: 1,
-            read_text: "one pread a vCPU and tick, else no system call, inline".to_owned(),
+            how_read: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,
             missed_ticks: 3,
             starved_ticks: 0,
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn without_a_guest_there_is_no_choice() {
-        assert_eq!(read_text(None, 1), "no system call, inline");
-        assert_eq!(read_text(None, 2), "no system call, 2 threads");
+        assert_eq!(how_read(None, 1), "no system call, inline");
+        assert_eq!(how_read(None, 2), "no system call, 2 threads");
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#""read": {"method": "pread", "objects": 4, "#), "{text}");
-        assert!(!text.contains("read_text") && !text.contains("system call"), "{text}");
+        assert!(!text.contains("how_read") && !text.contains("system call"), "{text}");
         assert!(text.contains(r#""lateness_ns": {"p50": 5000, "p99": 85000, "#), "{text}");
     }
 }

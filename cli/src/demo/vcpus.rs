@@ -3,7 +3,7 @@
 //! Invariant: a row has the number and the load of its own vCPU, because vCPUs stand in the order
 //! in which they were made.
 
-use vmstrobe_core::{Change, Snapshot, Target};
+use vmstrobe::{Change, Snapshot, Target};
 use vmstrobe_guest::DemoGuest;
 
 use super::history::{Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};

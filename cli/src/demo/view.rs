@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_core::Snapshot;
+use vmstrobe::Snapshot;
 
 use super::crypto;
 use super::device::Device;
@@ -135,7 +135,7 @@ impl View {
 mod tests {
     use super::super::vcpus::NAMES;
     use super::*;
-    use vmstrobe_core::{
+    use vmstrobe::{
         Desc, Layout, Mask, Object, ReadPlan, RowState, Scale, Schema, StatType, Target, Unit,
         Window,
     };

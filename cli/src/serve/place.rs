@@ -9,7 +9,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use vmstrobe_core::text::is_printable;
+use vmstrobe::text::is_printable;
 
 use crate::error::{Error, Result};
 use crate::out::reason;

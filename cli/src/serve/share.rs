@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::accounts::TrustedUsers;
-use crate::engine::Vmm;
+use vmstrobe::Vmm;
 
 /// The most sockets at a time: each takes a few threads and descriptors, and anyone who may use
 /// /dev/kvm can start virtual machines.

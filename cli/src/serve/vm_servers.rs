@@ -9,16 +9,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vmstrobe_providers::{LeftOut, WhyLeftOut};
+use vmstrobe::{Attachment, FoundVm, LeftOut, Options, VmOpener, VmTracker, Vmm, WhyLeftOut};
 
 use super::accounts::TrustedUsers;
 use super::place::Directory;
 use super::share::{Full, Share};
+use super::title::{name, pid};
 use super::vm_sockets::{Owner, VmSockets};
-use super::vm_tracker::VmTracker;
 use crate::args::{OnExit, ServeArgs};
-use crate::engine::{FoundVm, Setup, VmRegistry, Vmm, Vms, say_left_out};
+use crate::attach;
 use crate::error::{Error, Result};
+use crate::notices::{say_left_out, say_notices};
 use crate::out::say;
 use crate::signals::Stop;
 
@@ -30,7 +31,7 @@ const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
 /// A socket for each virtual machine.
 pub(super) struct VmServers {
     directory: Directory,
-    vms: Vms,
+    vms: VmOpener,
     share: Share,
     tracker: VmTracker,
     /// Virtual machines that come later are served too.
@@ -60,41 +61,44 @@ impl VmServers {
     pub(super) fn open(
         args: &ServeArgs,
         path: &Path,
-        setup: Setup,
+        options: Options,
         vm_sockets: &mut VmSockets,
         stop: &Stop,
     ) -> Result<Self> {
         let place = path.to_owned();
-        let directory = setup.broker().run(move || Directory::new(&place))?;
+        let directory = options.bpf.broker().run(move || Directory::new(&place))?;
         let trusted = TrustedUsers::new(&args.vm_users, directory.owner())?;
-        let mut several = Self {
+        let mut vm_servers = Self {
             directory,
-            vms: Vms::new(&args.source, setup)?,
+            vms: VmOpener::new(&args.source.sources(), options.clone())?,
             share: Share::new(trusted),
             tracker: VmTracker::default(),
             follows_all: args.follows_all(),
             is_blind: false,
             left_out: HashSet::new(),
         };
-        let mut named = several.vms.named(&args.source)?;
-        if !several.follows_all {
-            several.vms.share_out(&mut named)?;
+        let mut named = match args.source.demo {
+            true => vec![attach::open_one(&args.source, &options)?],
+            false => vm_servers.vms.named(&args.source.sources())?,
+        };
+        if !vm_servers.follows_all {
+            vm_servers.vms.share_out(&mut named)?;
         }
         for vm in named {
-            several.serve_named(vm, vm_sockets)?;
+            vm_servers.serve_named(vm, vm_sockets)?;
         }
-        if several.follows_all {
-            let found = several.vms.look()?;
+        if vm_servers.follows_all {
+            let found = vm_servers.vms.look()?;
             found.hidden.iter().for_each(say);
-            several.say_left_out(found.left_out);
-            several.update(&found.vms, vm_sockets, stop, OPENING_LIMIT_AT_FIRST);
+            vm_servers.say_left_out(found.left_out);
+            vm_servers.update(&found.vms, vm_sockets, stop, OPENING_LIMIT_AT_FIRST);
             if !stop.is_asked() {
-                several.check_found(args.on_exit(), vm_sockets)?;
+                vm_servers.check_found(args.on_exit(), vm_sockets)?;
             }
             // Its virtual machine may be yet to come.
-            several.vms.share_out(vm_sockets.vms()).unwrap_or_else(say);
+            vm_servers.vms.share_out(vm_sockets.vms()).map_err(Error::from).unwrap_or_else(say);
         }
-        Ok(several)
+        Ok(vm_servers)
     }
 
     fn check_found(&self, on_exit: OnExit, vm_sockets: &VmSockets) -> Result<()> {
@@ -130,12 +134,16 @@ impl VmServers {
                 }
                 Err(error) if !self.is_blind => {
                     self.is_blind = true;
+                    let error = Error::from(error);
                     say(format_args!("cannot look for virtual machines: {error}"));
                 }
                 Err(_) => {}
             }
         }
-        vm_sockets.vms().for_each(|vm| self.vms.add_qemus(vm));
+        vm_sockets.vms().for_each(|vm| {
+            self.vms.add_qemus(vm);
+            say_notices(vm.notices());
+        });
         look
     }
 
@@ -212,21 +220,21 @@ impl VmServers {
         // Asked again: the process that was found may have ended, and another have its number. What
         // was opened is held, so if it has not ended by now, this was its user.
         let is_same_users = self.vms.uid(vmm.pid) == Some(vmm.uid);
-        if !is_same_users || vm.has_ended() || vm.name().is_empty() {
+        if !is_same_users || vm.has_ended() || name(&vm).is_empty() {
             return Err(Error::failed("its process ended or changed while it was opened"));
         }
         let stranger = self.share.stranger(vmm.uid);
         let path =
-            self.directory.socket(vm.name(), vm.pid(), stranger, |path| vm_sockets.has(path));
+            self.directory.socket(name(&vm), pid(&vm), stranger, |path| vm_sockets.has(path));
         vm_sockets.open(path, vm, Some(Owner { vmm, is_stranger: stranger.is_some() }))
     }
 
     /// One that was named on the command line has its name, whoever its user is.
-    fn serve_named(&self, vm: VmRegistry, vm_sockets: &mut VmSockets) -> Result<()> {
+    fn serve_named(&self, vm: Attachment, vm_sockets: &mut VmSockets) -> Result<()> {
         self.share
             .room(&vm_sockets.users(), None)
             .map_err(|full| Error::failed(full.to_string()))?;
-        let path = self.directory.socket(vm.name(), vm.pid(), None, |path| vm_sockets.has(path));
+        let path = self.directory.socket(name(&vm), pid(&vm), None, |path| vm_sockets.has(path));
         vm_sockets.open(path, vm, None)
     }
 }

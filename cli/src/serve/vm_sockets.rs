@@ -7,12 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use vmstrobe::{Attachment, Broker, Vmm};
 use vmstrobe_listen::{Kind, Listening};
-use vmstrobe_providers::Broker;
 use vmstrobe_server::qmp::{Config, Counts, Server};
 
 use super::log::Log;
-use crate::engine::{VmRegistry, Vmm};
+use super::title::{companions, lacks_vm_statistics, title, title_with_counts};
 use crate::error::Result;
 use crate::out::say;
 use crate::stop::SocketFiles;
@@ -52,7 +52,7 @@ struct VmSocket {
     // In this order: nobody asks any more when the providers go.
     server: Server,
     path: PathBuf,
-    vm: VmRegistry,
+    vm: Attachment,
     owner: Option<Owner>,
     opened: Instant,
     /// The announcement, as long as it has not been said: that waits for [`SAID_AFTER`].
@@ -102,12 +102,12 @@ impl VmSockets {
     pub(super) fn open(
         &mut self,
         path: PathBuf,
-        vm: VmRegistry,
+        vm: Attachment,
         owner: Option<Owner>,
     ) -> Result<()> {
         let server = self.listen(&path, &vm)?;
-        let text = announcement(&vm.title_with_counts(), &path, &vm.companions());
-        if !self.has_advised && vm.lacks_vm_statistics() {
+        let text = announcement(&title_with_counts(&vm), &path, &companions(&vm));
+        if !self.has_advised && lacks_vm_statistics(&vm) {
             self.has_advised = true;
             say("without the statistics of the VM as a whole: they take the BPF reader \
                  (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
@@ -124,12 +124,12 @@ impl VmSockets {
     ///
     /// # Errors
     /// If it cannot listen there.
-    fn listen(&self, path: &Path, vm: &VmRegistry) -> Result<Server> {
+    fn listen(&self, path: &Path, vm: &Attachment) -> Result<Server> {
         let (file, files, access) = (path.to_owned(), self.files.clone(), self.config.access);
         let make = move || {
             let listening = Listening::at(&file, Kind::Stream, &access)?;
             files.add(&file);
-            Ok::<_, vmstrobe_core::Error>(listening)
+            Ok::<_, vmstrobe::CoreError>(listening)
         };
         let listening = self.broker.run(make)?;
         let server = Server::at(listening, vm.registry().clone(), self.config.clone());
@@ -144,9 +144,9 @@ impl VmSockets {
 
     /// Announces those that have been served for so long and were not announced yet.
     fn announce_new(&mut self, for_long: Duration) {
-        for door in self.open.iter_mut().filter(|door| door.opened.elapsed() >= for_long) {
-            if let Some(text) = door.unannounced.take() {
-                self.log.say(door.is_strangers(), &text);
+        for socket in self.open.iter_mut().filter(|socket| socket.opened.elapsed() >= for_long) {
+            if let Some(text) = socket.unannounced.take() {
+                self.log.say(socket.is_strangers(), &text);
             }
         }
     }
@@ -159,8 +159,8 @@ impl VmSockets {
     /// Says how to try the first of them. Those that come from now on came later.
     pub(super) fn say_how_to_try(&mut self) {
         self.has_started = true;
-        if let Some(door) = self.open.first() {
-            let path = shell_word(&door.path.to_string_lossy());
+        if let Some(socket) = self.open.first() {
+            let path = shell_word(&socket.path.to_string_lossy());
             say(format_args!("try it: qmp-shell -p {path}, then query-stats target=vcpu"));
         }
     }
@@ -171,59 +171,60 @@ impl VmSockets {
 
     /// Returns the number of clients that have left, of the sockets that there are now.
     pub(super) fn clients_gone(&self) -> u64 {
-        let counts = self.open.iter().map(|door| door.server.counts());
+        let counts = self.open.iter().map(|socket| socket.server.counts());
         counts.map(|counts| counts.clients_served.saturating_sub(counts.clients)).sum()
     }
 
     /// Is one of them at that path?
     pub(super) fn has(&self, path: &Path) -> bool {
-        self.open.iter().any(|door| door.path == path)
+        self.open.iter().any(|socket| socket.path == path)
     }
 
     /// Returns the processes behind those that come and go.
     pub(super) fn vmms(&self) -> Vec<Vmm> {
-        self.open.iter().filter_map(|door| door.owner).map(|owner| owner.vmm).collect()
+        self.open.iter().filter_map(|socket| socket.owner).map(|owner| owner.vmm).collect()
     }
 
     /// The user of each; none of those that were named.
     pub(super) fn users(&self) -> Vec<Option<u32>> {
-        self.open.iter().map(|door| door.owner.map(|owner| owner.vmm.uid)).collect()
+        self.open.iter().map(|socket| socket.owner.map(|owner| owner.vmm.uid)).collect()
     }
 
     /// The virtual machines behind them.
-    pub(super) fn vms(&mut self) -> impl Iterator<Item = &mut VmRegistry> {
-        self.open.iter_mut().map(|door| &mut door.vm)
+    pub(super) fn vms(&mut self) -> impl Iterator<Item = &mut Attachment> {
+        self.open.iter_mut().map(|socket| &mut socket.vm)
     }
 
     /// Says which virtual machines have ended, and closes their sockets unless they stay.
     pub(super) fn close_ended(&mut self) {
         self.announce_new(SAID_AFTER);
-        for door in &mut self.open {
-            if !door.has_ended && door.vm.has_ended() {
-                door.has_ended = true;
-                door.tell(&mut self.log, "has ended");
+        for socket in &mut self.open {
+            if !socket.has_ended && socket.vm.has_ended() {
+                socket.has_ended = true;
+                socket.tell(&mut self.log, "has ended");
             }
         }
         if !self.keeps_ended {
-            self.close_if(|door| door.has_ended);
+            self.close_if(|socket| socket.has_ended);
         }
     }
 
     /// Closes those of processes that have no virtual machine any more.
     pub(super) fn close_gone(&mut self, gone: &[Vmm]) {
-        let is_gone = |door: &VmSocket| door.owner.is_some_and(|owner| gone.contains(&owner.vmm));
-        for door in self.open.iter().filter(|door| is_gone(door)) {
-            door.tell(&mut self.log, "is no more");
+        let is_gone =
+            |socket: &VmSocket| socket.owner.is_some_and(|owner| gone.contains(&owner.vmm));
+        for socket in self.open.iter().filter(|socket| is_gone(socket)) {
+            socket.tell(&mut self.log, "is no more");
         }
         self.close_if(is_gone);
     }
 
     fn close_if(&mut self, is_meant: impl Fn(&VmSocket) -> bool) {
         let mut closed = Vec::new();
-        for door in self.open.extract_if(.., |door| is_meant(door)) {
-            self.closed.add(door.server.counts());
-            self.closed.brief += u64::from(door.unannounced.is_some());
-            closed.push(door.path);
+        for socket in self.open.extract_if(.., |socket| is_meant(socket)) {
+            self.closed.add(socket.server.counts());
+            self.closed.brief += u64::from(socket.unannounced.is_some());
+            closed.push(socket.path);
         }
         if !closed.is_empty() {
             self.remove(closed);
@@ -246,7 +247,7 @@ impl VmSocket {
     /// Says what has become of its virtual machine, if it was said that there is one.
     fn tell(&self, log: &mut Log, what: &str) {
         if self.unannounced.is_none() {
-            log.say(self.is_strangers(), &format!("{} {what}", self.vm.title()));
+            log.say(self.is_strangers(), &format!("{} {what}", title(&self.vm)));
         }
     }
 }
@@ -302,17 +303,16 @@ fn shell_word(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::{Bpf, TableWriter};
+    use vmstrobe::table::TableWriter;
+    use vmstrobe::{Bpf, Options, Sources};
 
     use super::*;
-    use crate::args::Source;
-    use crate::engine::Setup;
 
     /// This process, which has a table.
-    fn program() -> VmRegistry {
-        let source = Source { pids: vec![std::process::id()], ..Source::default() };
-        let setup = Setup::new(&source, Bpf::off(), false);
-        VmRegistry::named(&source, &setup).expect("it has a table")
+    fn program() -> Attachment {
+        let options = Options { bpf: Bpf::off(), ..Options::default() };
+        let sources = Sources::pid(std::process::id());
+        Attachment::open(&sources, &options).expect("it has a table")
     }
 
     fn none() -> VmSockets {

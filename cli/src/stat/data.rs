@@ -4,11 +4,10 @@
 //! was reset. Text for people is nowhere but where the document says so.
 
 use serde::Serialize;
-use vmstrobe_core::Desc;
+use vmstrobe::{Amount, Desc, StatTally};
 
-use super::line::{Amount, Line};
 use super::report::{Report, Style, begin_wall_ns};
-use crate::engine::{Read, ReadStatus};
+use crate::read_text::Read;
 
 /// One interval.
 #[derive(Serialize)]
@@ -67,7 +66,7 @@ impl Report<'_> {
             end_ns: tally.end().end_ns,
             begin_wall_ns: begin_wall_ns(tally.begin()),
             seconds: tally.interval().map_or(0.0, |interval| interval.seconds),
-            stats: tally.lines(style.per_object).iter().map(stat_data).collect(),
+            stats: tally.stats(style.per_object).iter().map(stat_data).collect(),
             ticks: tally.samples(),
             missed_ticks: self.missed_ticks(),
             lost_samples: self.lost_samples,
@@ -76,12 +75,12 @@ impl Report<'_> {
             left: tally.left().collect(),
             forgotten_objects: tally.forgotten_objects(),
             unsummed_stats: tally.lost_stats(),
-            read: self.read.as_ref().map(ReadStatus::data),
+            read: self.read.as_ref().map(Read::from),
         }
     }
 }
 
-fn stat_data(line: &Line) -> StatData {
+fn stat_data(line: &StatTally) -> StatData {
     let desc: &Desc = line.desc();
     let mut stat = StatData {
         path: line.path.as_ref().map(ToString::to_string),

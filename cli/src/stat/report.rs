@@ -6,13 +6,11 @@
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
-use vmstrobe_core::{Rate, StatType, Target, Unit, Window};
+use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
 use vmstrobe_server::json;
 
-use super::line::{Amount, Line};
-use super::tally::Tally;
-use crate::engine::ReadStatus;
 use crate::query::quantile_text;
+use crate::read_text;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted, in_unit, per_second, percent, seconds, thousands};
 
@@ -56,7 +54,7 @@ impl Report<'_> {
 
     /// The only interval there is.
     fn whole(&self, style: Style) -> Vec<String> {
-        let of_stats = self.tally.lines(style.per_object);
+        let of_stats = self.tally.stats(style.per_object);
         let (table, hidden) = table(style, &of_stats, None, self.is_first);
         let began = format!(" began {}", begin_text(self.tally.begin()));
         let mut lines = vec![String::new(), self.title(&of_stats), began, String::new()];
@@ -71,7 +69,9 @@ impl Report<'_> {
         lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
         lines.extend(self.notes().map(|note| format!(" {note}")));
         lines.extend(
-            self.read.iter().map(|read| format!(" sampled by {}", read.sentence("an", "object"))),
+            self.read
+                .iter()
+                .map(|read| format!(" sampled by {}", read_text::sentence(read, "an", "object"))),
         );
         lines
     }
@@ -79,7 +79,7 @@ impl Report<'_> {
     /// One of several intervals.
     fn timed(&self, style: Style) -> Vec<String> {
         let time = time(self.tally.end(), self.start_ns);
-        let of_stats = self.tally.lines(style.per_object);
+        let of_stats = self.tally.stats(style.per_object);
         let (mut table, hidden) = table(style, &of_stats, Some(&time), self.is_first);
         if table.is_empty() && hidden > 0 {
             let cells = [time.clone(), String::new(), "nothing moved".to_owned()];
@@ -95,7 +95,7 @@ impl Report<'_> {
         began.into_iter().chain(table.lines_cut(style.width)).chain(notes).chain(read).collect()
     }
 
-    fn title(&self, lines: &[Line]) -> String {
+    fn title(&self, lines: &[StatTally]) -> String {
         let tally = self.tally;
         let target = lines.first().map(|line| line.schema.target());
         let objects = match target {
@@ -158,7 +158,7 @@ pub(super) fn time(window: Window, start_ns: u64) -> String {
 /// Returns the line that says how objects of KVM were read, behind intervals of which the last
 /// ended at that time.
 pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
-    format!("{time:>9}  sampled by {}", read.sentence("an", "object"))
+    format!("{time:>9}  sampled by {}", read_text::sentence(read, "an", "object"))
 }
 
 /// Returns the time of day at which a window begins, in ns since 1970.
@@ -173,7 +173,7 @@ fn begin_text(window: Window) -> String {
 }
 
 /// The table, and how many of its lines did not move and are left out.
-fn table(style: Style, lines: &[Line], time: Option<&str>, is_first: bool) -> (Table, usize) {
+fn table(style: Style, lines: &[StatTally], time: Option<&str>, is_first: bool) -> (Table, usize) {
     let header = |name: &'static str| if time.is_some() && is_first { name } else { "" };
     let mut table = Table::new();
     if time.is_some() {
@@ -208,7 +208,7 @@ fn table(style: Style, lines: &[Line], time: Option<&str>, is_first: bool) -> (T
 }
 
 /// Names the statistics that are left out because they have no sum.
-fn without_sum(lines: &[Line]) -> Option<String> {
+fn without_sum(lines: &[StatTally]) -> Option<String> {
     let left_out = lines.iter().filter(|line| line.has_no_sum());
     let names: Vec<&str> = left_out.map(|line| &*line.desc().name).collect();
     let listed = listed(&names, 0);
@@ -226,7 +226,7 @@ fn listed(names: &[&str], unnamed: usize) -> String {
 }
 
 /// Value, name, rate, its error, and what else is to be said.
-fn cells(line: &Line) -> [String; 5] {
+fn cells(line: &StatTally) -> [String; 5] {
     let desc = line.desc();
     let (mut rate, mut error) = match line.rate {
         Some(rate) => (per_second(rate.per_second), error_text(rate)),
@@ -286,9 +286,68 @@ fn error_text(rate: Rate) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tally::MAX_GONE;
-    use super::super::tally::tests::{laid_out, snapshot, vcpu};
+    use std::sync::Arc;
+
+    use vmstrobe::{Desc, Layout, Mask, Object, ReadPlan, RowState, Scale, Schema, Snapshot};
+
     use super::*;
+
+    /// The library keeps so many objects that are gone by themselves.
+    const MAX_GONE: usize = 1024;
+    /// The second 1,000,000,000 of the wall clock is the first of the monotonic one.
+    const WALL_OFFSET_NS: i64 = 1_000_000_000_000_000_000;
+
+    /// Words of a vCPU: exits, wait_ms, wait_hist (2), blocking, level.
+    type Row = Option<[u64; 6]>;
+
+    fn schema() -> Arc<Schema> {
+        let ns = |desc| Desc {
+            unit: Unit::Seconds,
+            scale: Scale { exponent: -3, ..Scale::NANO },
+            ..desc
+        };
+        let hist = StatType::Log2Histogram;
+        let instant = StatType::Instant;
+        let descs = vec![
+            Desc::counter("exits", 0),
+            ns(Desc::counter("wait_ms", 8)),
+            Desc {
+                scale: Scale::NANO,
+                ..ns(Desc { stat_type: hist, size: 2, ..Desc::counter("wait_hist", 16) })
+            },
+            Desc { unit: Unit::Boolean, stat_type: instant, ..Desc::counter("blocking", 32) },
+            Desc { stat_type: instant, ..Desc::counter("level", 40) },
+        ];
+        Schema::new("kvm", Target::Vcpu, descs)
+    }
+
+    /// vCPU `index` of the virtual machine web.
+    fn vcpu(index: u32) -> Object {
+        let path = format!("/vm/web/vcpu[{index}]").into();
+        Object { path, index: Some(index), schema: schema(), key: index.into() }
+    }
+
+    /// A snapshot of these objects, gone if they have no words; each set of objects is a layout.
+    fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
+        let generation = rows.iter().map(|(object, _)| 1 << object.key).sum();
+        laid_out(generation, tick, at_ms, rows)
+    }
+
+    /// A snapshot of these objects in the layout of that generation.
+    fn laid_out(generation: u64, tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
+        let shared = schema();
+        let plan = ReadPlan::new(&shared, &Mask::all(&shared));
+        let objects = rows.iter().map(|(object, _)| object.clone()).collect();
+        let mut snapshot = Snapshot::new(&Layout::new(generation, vec![(plan, objects)]));
+        let (words, states) = snapshot.begin(tick);
+        for ((words, state), (_, row)) in words.chunks_mut(6).zip(states).zip(rows) {
+            words.copy_from_slice(&row.unwrap_or([u64::MAX; 6]));
+            *state = if row.is_some() { RowState::Good } else { RowState::Gone };
+        }
+        let begin_ns = at_ms * 1_000_000;
+        snapshot.stamp(Window { begin_ns, end_ns: begin_ns, wall_offset_ns: WALL_OFFSET_NS });
+        Arc::new(snapshot)
+    }
 
     const STYLE: Style =
         Style { json: false, per_object: false, zeros: false, timed: false, width: 80 };

@@ -170,7 +170,7 @@ fn list_says_what_it_takes() {
     assert_eq!((&ours["readable"], &way("pread")["open"]), (&true.into(), &true.into()));
     let bpf = way("bpf");
     assert_eq!(bpf["open"], false, "{ours}");
-    let why = bpf["how"].as_str().expect("it is a text");
+    let why = bpf["reason"].as_str().expect("it is a text");
     assert!(why.contains("CAP_BPF and CAP_PERFMON"), "{why}");
     let pid = qemu.pid().to_string();
     fine(&less.vmstrobe(&["query", "-p", &pid, "--names", "exits"]));

@@ -72,7 +72,7 @@ fn list_shows_what_can_be_read() {
     let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
     let want = json(&format!(
         r#"{{"kind": "vm", "pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
-             "how": "stats fds of its vCPUs"}}"#
+             "method": "pread", "stats_fds": {{"vcpus": 3, "vm": false}}}}"#
     ));
     assert_eq!(*ours, want);
     let output = vmstrobe(&["list"]);
@@ -152,7 +152,7 @@ fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
     let is_open = bpf().is_ok();
     assert_eq!((&vm["readable"], &vm["vcpus"]), (&is_open.into(), &2.into()), "{vm}");
     if is_open {
-        assert_eq!(vm["how"], "BPF, through its vCPU descriptors");
+        assert_eq!((&vm["method"], &vm["stats_fds"]["vcpus"]), (&"bpf".into(), &0.into()));
         fine(&vmstrobe(&["query", "-z", "-p", &pid]));
         fine(&vmstrobe(&["query", "-z", "-p", &pid, "--target", "vm"]));
     }

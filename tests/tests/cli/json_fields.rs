@@ -6,11 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value as Json;
-use vmstrobe_tests::require::{require_kvm, require_lending_qemu};
+use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::require::{require_kvm, require_lending_qemu, require_older_qemu};
 
 use super::extremes::Tables;
 use super::tables::queue_stats;
-use crate::{json, paused_qemu, vmstrobe};
+use crate::{json, paused_qemu, require_root, under, vmstrobe};
 
 /// Each field with the types of its values.
 type Fields = BTreeMap<String, BTreeSet<&'static str>>;
@@ -129,10 +130,15 @@ fn of_query_and_schema() {
 
 #[test]
 fn of_list() {
-    if !require_lending_qemu() {
+    if !require_lending_qemu() || !require_older_qemu() || !require_root() {
         return;
     }
     let _qemu = paused_qemu("documented", 1);
+    // Without the rights for BPF, this one cannot be read.
+    let config = Config { name: "unread", paused: true, ..Config::default() };
+    let _older = Qemu::start_older(&config);
     let _table = queue_stats();
-    check("list", &[vmstrobe(&["list", "-v", "--json"]).stdout]);
+    let without_bpf = ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin"];
+    let list = ["list", "-v", "--json"];
+    check("list", &[vmstrobe(&list).stdout, under(&without_bpf, &list).stdout]);
 }

@@ -10,7 +10,7 @@ use rustix::thread::CapabilitySet;
 use serde_json::json;
 use tempfile::TempDir;
 use vmstrobe_providers::{FdServer, TableWriter};
-use vmstrobe_tests::command::spawn;
+use vmstrobe_tests::command::spawn_unread;
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::qmp::Qmp;
@@ -83,7 +83,7 @@ impl Sources {
 /// Runs a command to its end, or a server for two clients, and gives what was seen of its threads.
 fn run(line: &[String], socket: &Path) -> Seen {
     let args: Vec<&str> = line.iter().map(String::as_str).collect();
-    let mut child = spawn(&args);
+    let mut child = spawn_unread(&args);
     let watcher = Watcher::start(child.id());
     if args[0] == "serve" {
         ask(socket);

@@ -72,7 +72,7 @@ fn a_process_with_a_table_is_listed_and_read() {
     let (_program, pid) = queue_stats();
     let want = json!({
         "kind": "table", "pid": pid.parse::<u32>().expect("it is a number"), "name": "queue_stats",
-        "provider": "xyz", "objects": {"queue": 1}, "readable": true, "how": "mapped",
+        "provider": "xyz", "objects": {"queue": 1}, "readable": true,
     });
     assert_eq!(listed(&pid), want);
     let output = vmstrobe(&["list"]);

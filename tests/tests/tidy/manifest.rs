@@ -13,7 +13,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("providers", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-listen"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
+    ("vmstrobe", &["vmstrobe-core", "vmstrobe-providers", "vmstrobe-sampler", "vmstrobe-export"]),
     ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),
+    ("cli", &["vmstrobe", "vmstrobe-guest", "vmstrobe-listen", "vmstrobe-server"]),
 ];
 
 /// Packages that a crate must never depend on: (crate, the packages).

@@ -10,13 +10,13 @@ use vmstrobe_core::{
     Window, change,
 };
 
-use super::line::{Amount, Level, Line};
+use super::stat::{Amount, Level, StatTally};
 
 /// Memory of a descriptor and the start of its name, roughly, in bytes.
 const DESC_BYTES: usize = 128;
 
-/// One object.
-pub(super) struct Member {
+/// One object over the interval.
+pub(super) struct ObjectTally {
     pub(super) object: Object,
     plan: Arc<ReadPlan>,
     first: Option<Reading>,
@@ -50,7 +50,7 @@ impl Reading {
     }
 }
 
-impl Member {
+impl ObjectTally {
     pub(super) fn new(object: &Object, plan: &Arc<ReadPlan>) -> Self {
         let is_level = |desc: usize| {
             let desc = &object.schema.descs()[desc];
@@ -117,9 +117,9 @@ impl Member {
         size_of::<Self>() + self.object.path.len() + names.sum::<usize>() + readings
     }
 
-    /// Returns a line for each statistic; `newest` is its row in the newest sample and that sample,
+    /// Returns each of its statistics; `newest` is its row in the newest sample and that sample,
     /// if it has one there.
-    pub(super) fn lines(&self, newest: Option<(ObjectView<'_>, &Snapshot)>) -> Vec<Line> {
+    pub(super) fn stats(&self, newest: Option<(ObjectView<'_>, &Snapshot)>) -> Vec<StatTally> {
         let newest = newest.filter(|_| self.is_current);
         let last = match (&newest, &self.last) {
             (Some((view, sample)), _) => Some((view.words(), sample.window())),
@@ -142,7 +142,7 @@ impl Member {
                 },
                 Change::Level(_) => (Amount::Level(self.level(at)), None),
             };
-            Line {
+            StatTally {
                 path: Some(self.object.path.clone()),
                 schema: Arc::clone(&self.object.schema),
                 desc: column.desc,

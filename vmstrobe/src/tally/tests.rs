@@ -4,7 +4,7 @@ use vmstrobe_core::{
     Desc, Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Target, Unit, Window,
 };
 
-use super::super::line::{Amount, Level};
+use super::stat::{Amount, Level};
 use super::*;
 
 /// The second 1,000,000,000 of the wall clock is the first of the monotonic one.
@@ -32,19 +32,19 @@ fn schema() -> Arc<Schema> {
 }
 
 /// vCPU `index` of the virtual machine web.
-pub(in crate::stat) fn vcpu(index: u32) -> Object {
+pub(super) fn vcpu(index: u32) -> Object {
     let path = format!("/vm/web/vcpu[{index}]").into();
     Object { path, index: Some(index), schema: schema(), key: index.into() }
 }
 
 /// A snapshot of these objects, gone if they have no words; each set of objects is a layout.
-pub(in crate::stat) fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
+pub(super) fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
     let generation = rows.iter().map(|(object, _)| 1 << object.key).sum();
     laid_out(generation, tick, at_ms, rows)
 }
 
 /// A snapshot of these objects in the layout of that generation.
-pub(in crate::stat) fn laid_out(
+pub(super) fn laid_out(
     generation: u64,
     tick: u64,
     at_ms: u64,
@@ -64,21 +64,21 @@ pub(in crate::stat) fn laid_out(
     Arc::new(snapshot)
 }
 
-fn exits(line: &Line) -> (Option<&str>, u64, Option<f64>) {
+fn exits(line: &StatTally) -> (Option<&str>, u64, Option<f64>) {
     (line.path.as_deref(), line.amount.total(), line.rate.map(|rate| rate.per_second))
 }
 
 #[test]
 fn one_object_from_its_first_to_its_last_sample() {
     let mut tally = Tally::new(&snapshot(1, 0, &[(vcpu(0), Some([100, 0, 0, 0, 1, 5]))]));
-    assert!(tally.interval().is_none() && tally.lines(true).is_empty());
+    assert!(tally.interval().is_none() && tally.stats(true).is_empty());
     for (tick, at_ms, words) in
         [(2, 500, [150, 100, 1, 0, 1, 2]), (3, 1000, [200, 250, 2, 1, 0, 9])]
     {
         tally.add(&snapshot(tick, at_ms, &[(vcpu(0), Some(words))]));
     }
     assert_eq!((tally.samples(), tally.ticks(), tally.objects()), (2, 2, 1));
-    let lines = tally.lines(true);
+    let lines = tally.stats(true);
     assert_eq!(exits(&lines[0]), (Some("/vm/web/vcpu[0]"), 100, Some(100.0)));
     assert_eq!(lines[1].amount, Amount::Count(250));
     assert_eq!(lines[2].amount, Amount::Buckets(vec![2, 1]));
@@ -98,7 +98,7 @@ fn intervals_touch_and_do_not_overlap() {
     first.add(&sample(2, 30));
     let mut second = first.next();
     second.add(&sample(3, 70));
-    let deltas = [first, second].map(|tally| tally.lines(false)[0].amount.total());
+    let deltas = [first, second].map(|tally| tally.stats(false)[0].amount.total());
     assert_eq!(deltas, [20, 40]);
 }
 
@@ -108,13 +108,13 @@ fn a_sum_is_of_all_and_over_the_whole_interval() {
         |a: u64, b: u64| [(vcpu(0), Some([a, 0, 0, 0, 1, 1])), (vcpu(1), Some([b, 0, 0, 0, 0, 2]))];
     let mut tally = Tally::new(&snapshot(1, 0, &both(0, 1000)));
     tally.add(&snapshot(2, 2000, &both(10, 1030)));
-    let lines = tally.lines(false);
+    let lines = tally.stats(false);
     assert_eq!(exits(&lines[0]), (None, 40, Some(20.0)));
     assert_eq!((lines[0].objects, lines[0].object_seconds), (2, 4.0));
     let blocking = Level { samples: 2, trues: 1, min: 0, max: 1, last: 1 };
     assert_eq!(lines[3].amount, Amount::Level(blocking));
     assert_eq!(tally.path(), Some("/vm/web"));
-    assert_eq!(tally.lines(true).len(), 10);
+    assert_eq!(tally.stats(true).len(), 10);
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn who_comes_or_goes_counts_while_it_is_there() {
     tally.add(&snapshot(3, 2000, &rows));
     // Its row is given up, once the roster has noticed.
     tally.add(&snapshot(4, 3000, &[(vcpu(1), Some([150; 6]))]));
-    let lines = tally.lines(true);
+    let lines = tally.stats(true);
     let of = |path: &str| lines.iter().find(|line| line.path.as_deref() == Some(path)).map(exits);
     assert_eq!(of("/vm/web/vcpu[0]"), Some((Some("/vm/web/vcpu[0]"), 10, Some(10.0))));
     assert_eq!(of("/vm/web/vcpu[1]"), Some((Some("/vm/web/vcpu[1]"), 50, Some(25.0))));
@@ -142,7 +142,7 @@ fn a_reset_has_no_rate() {
         |tick, exits| snapshot(tick, tick * 100, &[(vcpu(0), Some([exits, 0, 0, 0, 1, 0]))]);
     let mut tally = Tally::new(&sample(1, 100));
     tally.add(&sample(2, 7));
-    let line = &tally.lines(false)[0];
+    let line = &tally.stats(false)[0];
     assert!(line.was_reset() && !line.is_at_rest());
     assert_eq!(line.amount, Amount::Count(7));
 }
@@ -174,10 +174,10 @@ fn objects_that_came_and_went_are_forgotten_but_for_their_sums() {
     let joined = tally.joined().count() + tally.joined_and_forgotten();
     assert_eq!((joined, tally.left().count()), (all - each as usize, MAX_GONE));
     // The first were there from 0 on, the others from 1.
-    let exits = &tally.lines(false)[0];
+    let exits = &tally.stats(false)[0];
     assert_eq!(exits.amount.total(), each * 11 + (all as u64 - each) * 10);
     assert_eq!(exits.objects, all);
-    let lines = tally.lines(true);
+    let lines = tally.stats(true);
     let (sums, single): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.path.is_none());
     assert_eq!((sums.len(), single.len()), (5, 5 * (all - forgotten)));
     assert_eq!((sums[0].objects, tally.lost_stats()), (forgotten, 0));
@@ -192,7 +192,7 @@ fn who_comes_again_goes_on_where_it_was() {
     tally.add(&laid_out(1, 2, 100, &[row(1, 1)]));
     tally.add(&laid_out(2, 3, 200, &[row(1, 2), row(0, 9)]));
     assert_eq!((tally.objects(), tally.gone.len()), (2, 0));
-    assert_eq!(tally.lines(false)[0].amount.total(), 4 + 1);
+    assert_eq!(tally.stats(false)[0].amount.total(), 4 + 1);
     assert_eq!(tally.joined().collect::<Vec<_>>(), ["/vm/web/vcpu[1]"]);
     assert_eq!(tally.left().count(), 0);
 }
@@ -212,7 +212,7 @@ fn no_sample_is_held_but_the_first_and_the_last() {
     let want = [true, false, false, false, false, false, false, true];
     assert_eq!(samples.iter().map(held).collect::<Vec<_>>(), want);
     // vCPU 0 has but one sample.
-    let counts: Vec<u64> = tally.lines(true).chunks(5).map(|of| of[0].amount.total()).collect();
+    let counts: Vec<u64> = tally.stats(true).chunks(5).map(|of| of[0].amount.total()).collect();
     assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(tally.left().count(), 7);
 }

@@ -1,6 +1,6 @@
-//! The sources whose statistics are sampled, and whether they have ended.
+//! The members of an attachment, and whether they have ended.
 //!
-//! Invariant: a process has ended when the kernel says so. A source that is reached in another way
+//! Invariant: a process has ended when the kernel says so. A member that is reached in another way
 //! (a socket, a file) has ended when nothing that is sampled is there any more, and not because a
 //! launcher has ended that had opened the socket for it.
 
@@ -10,52 +10,53 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmstrobe_core::{RowState, Snapshot};
-use vmstrobe_providers::{Host, has_exited};
+use vmstrobe_providers::has_exited;
 
 /// How long nothing at all is there before it is taken for the end: a QEMU that is connected to
 /// again, or an object that is made anew, is there by then.
 const GONE_FOR_GOOD: Duration = Duration::from_millis(2500);
 
-/// A source whose statistics are sampled: a process, or what is behind a socket or in a file.
+/// A member of an attachment: a process, or what is behind a socket or in a file.
 #[derive(Debug)]
-pub(crate) struct Attached {
+#[non_exhaustive]
+pub struct Member {
     /// The title for people: `VM guest1 (pid 4711)`.
-    pub(crate) title: String,
+    pub title: String,
     /// The VM's name, if it is a VM; else the name of the process or of the file.
-    pub(crate) name: String,
+    pub name: String,
     /// The process itself, or the one that is known to be behind the socket.
-    pub(crate) pid: Option<u32>,
-    /// It is a virtual machine, and no program beside one.
-    pub(crate) is_vm: bool,
+    pub pid: Option<u32>,
+    /// True for a virtual machine, false for a program beside one.
+    pub is_vm: bool,
     /// Readable once the process has ended. Without one, only its rows tell.
     pidfd: Option<OwnedFd>,
-    /// Reached by process id: its end is the end.
+    /// True if it was reached by process id: the end of the process is its end.
     is_process: bool,
 }
 
-impl Attached {
-    /// A process. To be called before its fds are looked at, so that it can be no later process of
-    /// the same number.
-    pub(super) fn process(pid: u32) -> Self {
+impl Member {
+    /// Returns a process. To be called before its fds are looked at, so that it can be no later
+    /// process of the same number.
+    pub(crate) fn process(pid: u32) -> Self {
         let title = format!("pid {pid}");
         let (name, pid, pidfd) = (pid.to_string(), Some(pid), pidfd(pid));
         Self { title, name, pid, is_vm: false, pidfd, is_process: true }
     }
 
-    /// A source behind a socket or in a file. `peer` is the process that is known to be behind the
-    /// socket: the source itself, or a launcher that opened the socket for it.
-    pub(super) fn remote(title: String, name: String, peer: Option<u32>) -> Self {
+    /// Returns a member behind a socket or in a file. `peer` is the process that is known to be
+    /// behind the socket: the member itself, or a launcher that opened the socket for it.
+    pub(crate) fn remote(title: String, name: String, peer: Option<u32>) -> Self {
         let pidfd = peer.and_then(pidfd);
         Self { title, name, pid: peer, is_vm: false, pidfd, is_process: false }
     }
 
-    /// Does the kernel tell its end? Else only its objects do.
-    pub(super) fn is_process(&self) -> bool {
+    /// Returns true if the kernel tells its end, false if only its objects do.
+    pub(crate) fn is_process(&self) -> bool {
         self.is_process
     }
 
-    /// Has it ended? `gone_for` is how long nothing that is sampled has been there.
-    pub(super) fn has_ended(&self, gone_for: Option<Duration>) -> bool {
+    /// Returns true if it has ended. `gone_for` is how long nothing that is sampled has been there.
+    pub(crate) fn has_ended(&self, gone_for: Option<Duration>) -> bool {
         match gone_for {
             _ if self.is_process => self.process_has_ended(),
             Some(time) => time >= GONE_FOR_GOOD || self.process_has_ended(),
@@ -63,7 +64,7 @@ impl Attached {
         }
     }
 
-    /// A zombie has.
+    /// Returns true also for a zombie.
     fn process_has_ended(&self) -> bool {
         self.pidfd.as_ref().is_some_and(has_exited)
     }
@@ -76,40 +77,31 @@ fn pidfd(pid: u32) -> Option<OwnedFd> {
 
 /// Since when nothing that is sampled has been there.
 #[derive(Debug, Default)]
-pub(super) struct Absence {
+pub(crate) struct Absence {
     since: Cell<Option<Instant>>,
 }
 
 impl Absence {
-    /// Notes a sample. That a row could not be read is no absence.
-    pub(super) fn note(&self, sample: &Snapshot) {
+    /// Notes a sample. A row that could not be read is no absence.
+    pub(crate) fn note(&self, sample: &Snapshot) {
         self.note_whether(sample.objects().any(|view| view.state() != RowState::Gone));
     }
 
     /// Notes whether anything is there now.
-    pub(super) fn note_whether(&self, is_there: bool) {
+    pub(crate) fn note_whether(&self, is_there: bool) {
         let since = self.since.get().unwrap_or_else(Instant::now);
         self.since.set((!is_there).then_some(since));
     }
 
-    /// How long it has lasted.
-    pub(super) fn lasts(&self) -> Option<Duration> {
+    /// Returns how long it has lasted.
+    pub(crate) fn lasts(&self) -> Option<Duration> {
         self.since.get().map(|since| since.elapsed())
     }
 
-    pub(super) fn is_for_good(&self) -> bool {
+    /// Returns true if it has lasted so long that it is taken for the end.
+    pub(crate) fn is_for_good(&self) -> bool {
         self.lasts().is_some_and(|time| time >= GONE_FOR_GOOD)
     }
-}
-
-/// Returns the name of a process, or else its number: one that has ended has no name.
-pub(super) fn process_name(host: &Host, pid: u32) -> String {
-    name_or_number(host.comm(pid), pid)
-}
-
-/// Returns that name, or else the process's number. A name of blanks is none: nobody sees it.
-pub(crate) fn name_or_number(name: String, pid: u32) -> String {
-    if name.trim().is_empty() { pid.to_string() } else { name }
 }
 
 #[cfg(test)]
@@ -133,28 +125,28 @@ mod tests {
     #[test]
     fn the_end_of_a_process_is_seen() {
         let child = sleeper();
-        let attached = Attached::process(child.id());
-        assert_eq!(attached.title, format!("pid {}", child.id()));
-        assert!(attached.pid == Some(child.id()) && attached.is_process());
+        let member = Member::process(child.id());
+        assert_eq!(member.title, format!("pid {}", child.id()));
+        assert!(member.pid == Some(child.id()) && member.is_process());
         // That it has nothing to show for a while is no end.
-        assert!(!attached.has_ended(Some(GONE_FOR_GOOD)));
+        assert!(!member.has_ended(Some(GONE_FOR_GOOD)));
         end(child);
-        assert!(attached.has_ended(None));
-        assert!(!Attached { pidfd: None, ..attached }.has_ended(None));
+        assert!(member.has_ended(None));
+        assert!(!Member { pidfd: None, ..member }.has_ended(None));
     }
 
     #[test]
     fn behind_a_socket_rows_tell() {
         let child = sleeper();
-        let attached = Attached::remote("it".to_owned(), "it".to_owned(), Some(child.id()));
+        let member = Member::remote("it".to_owned(), "it".to_owned(), Some(child.id()));
         let (moment, long) = (Some(Duration::ZERO), Some(GONE_FOR_GOOD));
-        assert!(!attached.has_ended(None) && !attached.has_ended(moment));
-        assert!(attached.has_ended(long));
+        assert!(!member.has_ended(None) && !member.has_ended(moment));
+        assert!(member.has_ended(long));
         end(child);
         // It may have been a launcher.
-        assert!(!attached.has_ended(None));
-        assert!(attached.has_ended(moment));
-        let unknown = Attached { pidfd: None, ..attached };
+        assert!(!member.has_ended(None));
+        assert!(member.has_ended(moment));
+        let unknown = Member { pidfd: None, ..member };
         assert!(!unknown.has_ended(moment) && unknown.has_ended(long));
     }
 
@@ -184,22 +176,5 @@ mod tests {
         absence.since.set(Instant::now().checked_sub(GONE_FOR_GOOD));
         absence.note(&sample(&[]));
         assert!(absence.is_for_good());
-    }
-
-    #[test]
-    fn a_process_has_a_name() {
-        let (child, host) = (sleeper(), Host::default());
-        let id = child.id();
-        // The kernel gives it a moment after the program has begun.
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while process_name(&host, id) != "sleep" && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        assert_eq!(process_name(&host, id), "sleep");
-        end(child);
-        assert_eq!(process_name(&host, id), id.to_string());
-        for (name, want) in [("a b", "a b"), ("", "7"), (" \t\n\u{3000}", "7")] {
-            assert_eq!(name_or_number(name.to_owned(), 7), want);
-        }
     }
 }

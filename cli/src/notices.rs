@@ -1,10 +1,10 @@
-//! The messages about processes that could not be looked at: those that we may not look into, and
-//! others that were left out.
+//! The library's notices, said on standard error.
 //!
-//! Invariant: however many there are, a few lines say it, and each is named.
+//! Invariant: however many processes were left out, a few lines say it, and each is named.
 
-use vmstrobe_providers::{LeftOut, Scan, WhyLeftOut};
+use vmstrobe::{LeftOut, Notice, WhyLeftOut};
 
+use crate::error::with_causes;
 use crate::out::say;
 use crate::text::thousands;
 
@@ -13,16 +13,26 @@ const LINES_MAX: usize = 20;
 /// The most that are named by their numbers in one line.
 const NUMBERS_MAX: usize = 500;
 
-/// Returns the message about processes that we may not look into, if there are any.
-pub(crate) fn hidden_text(found: &Scan) -> Option<String> {
-    let why = found.why_hidden.as_deref();
-    let processes = match found.hidden {
-        0 => return why.map(str::to_owned),
-        1 => "1 process".to_owned(),
-        hidden => format!("{} processes", thousands(hidden as u64)),
-    };
-    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-    Some(format!("{processes} could not be examined{why}"))
+/// Says notices, each in a line, with the limit that was met if that is the cause.
+pub(crate) fn say_notices(notices: impl IntoIterator<Item = Notice>) {
+    for notice in notices {
+        match notice {
+            Notice::LeftOut(processes) => say_left_out(&processes),
+            Notice::NotRead(error) => {
+                say(format_args!("left out: {}", crate::error::Error::from(error)));
+            }
+            Notice::OnlyVm { pid, error } => {
+                let error = with_causes(&error);
+                say(format_args!("pid {pid}: only the VM is read, not the tables: {error}"));
+            }
+            Notice::OnlyTables { pid, error } => {
+                let error = with_causes(&error);
+                say(format_args!("pid {pid}: only the tables are read, not the VM: {error}"));
+            }
+            Notice::Provider(error) => say(with_causes(&error)),
+            other => say(other),
+        }
+    }
 }
 
 /// Names the processes that were not looked at, on standard error.
@@ -94,20 +104,5 @@ mod tests {
         let late = lines(WhyLeftOut::NoTime, 1200);
         assert!(late[0].starts_with("left out: 1,200 processes, pids 1 2"), "{late:?}");
         assert!(late[0].contains(" 499 500 ...: there was"), "{late:?}");
-    }
-
-    #[test]
-    fn those_that_hide_are_counted() {
-        let text = |hidden, why: Option<&str>| {
-            let why_hidden = why.map(str::to_owned);
-            hidden_text(&Scan { hidden, why_hidden, ..Scan::default() })
-        };
-        assert_eq!(text(0, None), None);
-        let hides = "/proc is mounted with hidepid=2: run as root";
-        assert_eq!(text(0, Some(hides)).as_deref(), Some(hides));
-        let one = text(1, Some("pid 7 (p): it is another's"));
-        let want = "1 process could not be examined: pid 7 (p): it is another's";
-        assert_eq!(one.as_deref(), Some(want));
-        assert_eq!(text(1200, None).as_deref(), Some("1,200 processes could not be examined"));
     }
 }

@@ -9,31 +9,52 @@
 //! is bounded: the earliest are forgotten but for their sums.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use vmstrobe_core::{Interval, Rate, RowState, Snapshot, Window};
 
-use super::line::Line;
-use super::member::Member;
-use super::sums::Sums;
+use object::ObjectTally;
+pub use stat::{Amount, Level, StatTally};
+use sums::Sums;
+
+mod object;
+mod stat;
+mod sums;
 
 /// The most objects that are gone and still stand by themselves.
-pub(super) const MAX_GONE: usize = 1024;
+const MAX_GONE: usize = 1024;
 /// How much memory they may take, roughly, and so may the sums of those that are forgotten, in
 /// bytes.
 const MAX_GONE_BYTES: usize = 16 << 20;
 
-/// The samples of one interval.
-pub(super) struct Tally {
+/// The samples of one interval, added up.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use vmstrobe::Tally;
+/// let session = vmstrobe::attach(4711)?.sample("vcpu: exits, halt_exits", 1000.0)?;
+/// let mut tally = Tally::new(session.first());
+/// while tally.samples() < 1000 {
+///     if let Some(sample) = session.recv(Duration::from_secs(1)) {
+///         tally.add(&sample);
+///     }
+/// }
+/// for stat in tally.stats(false) {
+///     println!("{} {} in {:?} s", stat.desc().name, stat.amount.total(), tally.interval());
+/// }
+/// # Ok::<(), vmstrobe::Error>(())
+/// ```
+pub struct Tally {
     begin: Arc<Snapshot>,
     end: Arc<Snapshot>,
     /// Samples behind the first.
     samples: u64,
     unread_rows: u64,
     /// The objects of the present layout, by row.
-    present: Vec<Member>,
+    present: Vec<ObjectTally>,
     /// Objects of former layouts, the earliest first.
-    gone: VecDeque<Member>,
+    gone: VecDeque<ObjectTally>,
     forgotten: Forgotten,
     generation: Option<u64>,
 }
@@ -49,9 +70,15 @@ struct Forgotten {
     lost_stats: usize,
 }
 
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tally").field("samples", &self.samples).finish_non_exhaustive()
+    }
+}
+
 impl Tally {
-    /// An interval that begins with this sample.
-    pub(super) fn new(begin: &Arc<Snapshot>) -> Self {
+    /// Returns an interval that begins with this sample.
+    pub fn new(begin: &Arc<Snapshot>) -> Self {
         let mut tally = Self {
             begin: Arc::clone(begin),
             end: Arc::clone(begin),
@@ -72,13 +99,14 @@ impl Tally {
         tally
     }
 
-    /// The interval behind this one: it begins with this one's last sample.
-    pub(super) fn next(&self) -> Self {
+    /// Returns the interval behind this one: it begins with this one's last sample.
+    #[must_use]
+    pub fn next(&self) -> Self {
         Self::new(&self.end)
     }
 
     /// Adds a sample.
-    pub(super) fn add(&mut self, sample: &Arc<Snapshot>) {
+    pub fn add(&mut self, sample: &Arc<Snapshot>) {
         self.take(sample, true);
         self.samples += 1;
         self.end = Arc::clone(sample);
@@ -123,16 +151,16 @@ impl Tally {
         }
         // One that comes again goes on where it was.
         let gone = std::mem::take(&mut self.gone);
-        let mut known: Vec<Option<Member>> =
+        let mut known: Vec<Option<ObjectTally>> =
             gone.into_iter().chain(self.present.drain(..)).map(Some).collect();
-        let key = |member: &Member| (member.object.key, member.object.path.clone());
+        let key = |member: &ObjectTally| (member.object.key, member.object.path.clone());
         let places = known.iter().flatten().map(key).zip(0..);
         let places: HashMap<_, usize> = places.collect();
         for group in sample.layout().groups() {
             for object in &group.objects {
                 let at = places.get(&(object.key, object.path.clone()));
                 let member = at.and_then(|&at| known[at].take());
-                self.present.push(member.unwrap_or_else(|| Member::new(object, &group.plan)));
+                self.present.push(member.unwrap_or_else(|| ObjectTally::new(object, &group.plan)));
             }
         }
         self.gone.extend(known.into_iter().flatten());
@@ -141,7 +169,7 @@ impl Tally {
 
     /// Forgets the earliest of those that are gone, as far as there are too many.
     fn forget(&mut self) {
-        let mut bytes: usize = self.gone.iter().map(Member::bytes).sum();
+        let mut bytes: usize = self.gone.iter().map(ObjectTally::bytes).sum();
         while (self.gone.len() > MAX_GONE || bytes > MAX_GONE_BYTES)
             && let Some(member) = self.gone.pop_front()
         {
@@ -149,59 +177,61 @@ impl Tally {
             let forgotten = &mut self.forgotten;
             forgotten.objects += usize::from(member.was_read());
             forgotten.joined += usize::from(member.came_after(self.begin.tick()));
-            for line in member.lines(None) {
+            for line in member.stats(None) {
                 let added = forgotten.sums.add_within(&line, &mut forgotten.room);
                 forgotten.lost_stats += usize::from(!added);
             }
         }
     }
 
-    /// When its first sample was read.
-    pub(super) fn begin(&self) -> Window {
+    /// Returns when its first sample was read.
+    pub fn begin(&self) -> Window {
         self.begin.window()
     }
 
-    /// When its last sample was read.
-    pub(super) fn end(&self) -> Window {
+    /// Returns when its last sample was read.
+    pub fn end(&self) -> Window {
         self.end.window()
     }
 
-    /// How long it is; `None` as long as it has but one sample.
-    pub(super) fn interval(&self) -> Option<Interval> {
+    /// Returns how long it is; `None` as long as it has but one sample.
+    pub fn interval(&self) -> Option<Interval> {
         Interval::between(self.begin(), self.end())
     }
 
-    /// How many samples it has behind the first.
-    pub(super) fn samples(&self) -> u64 {
+    /// Returns how many samples it has behind the first.
+    pub fn samples(&self) -> u64 {
         self.samples
     }
 
-    /// How many ticks lie between its first and its last sample, sampled or not.
-    pub(super) fn ticks(&self) -> u64 {
+    /// Returns how many ticks lie between its first and its last sample, sampled or not.
+    pub fn ticks(&self) -> u64 {
         self.end.tick().saturating_sub(self.begin.tick())
     }
 
-    pub(super) fn unread_rows(&self) -> u64 {
+    /// Returns how many rows of its samples could not be read.
+    pub fn unread_rows(&self) -> u64 {
         self.unread_rows
     }
 
-    /// How many objects it saw.
-    pub(super) fn objects(&self) -> usize {
+    /// Returns how many objects it saw.
+    pub fn objects(&self) -> usize {
         self.members().filter(|member| member.was_read()).count() + self.forgotten.objects
     }
 
     /// Returns how many of them came or went and no longer stand by themselves.
-    pub(super) fn forgotten_objects(&self) -> usize {
+    pub fn forgotten_objects(&self) -> usize {
         self.forgotten.objects
     }
 
     /// Returns how many statistics of those are not in any sum.
-    pub(super) fn lost_stats(&self) -> usize {
+    pub fn lost_stats(&self) -> usize {
         self.forgotten.lost_stats
     }
 
-    /// The path of the only object, or the one above them all: that of their virtual machine.
-    pub(super) fn path(&self) -> Option<&str> {
+    /// Returns the path of the only object, or the one above them all: that of their virtual
+    /// machine; `None` if there is none.
+    pub fn path(&self) -> Option<&str> {
         if self.forgotten.objects > 0 {
             return None;
         }
@@ -218,7 +248,7 @@ impl Tally {
     }
 
     /// Returns the paths of objects that were not there at the beginning.
-    pub(super) fn joined(&self) -> impl Iterator<Item = &str> {
+    pub fn joined(&self) -> impl Iterator<Item = &str> {
         let begin = self.begin.tick();
         let late = self.members().filter(move |member| member.came_after(begin));
         late.map(|member| &*member.object.path)
@@ -226,28 +256,28 @@ impl Tally {
 
     /// Returns how many of those that are forgotten were not there at the beginning. None of them
     /// was at the end.
-    pub(super) fn joined_and_forgotten(&self) -> usize {
+    pub fn joined_and_forgotten(&self) -> usize {
         self.forgotten.joined
     }
 
     /// Returns the paths of objects that were not there at the end.
-    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
+    pub fn left(&self) -> impl Iterator<Item = &str> {
         let end = self.end.tick();
         let early = self.members().filter(move |member| member.went_before(end));
         early.map(|member| &*member.object.path)
     }
 
-    fn members(&self) -> impl Iterator<Item = &Member> {
+    fn members(&self) -> impl Iterator<Item = &ObjectTally> {
         self.present.iter().chain(&self.gone)
     }
 
-    /// Returns a line for each statistic, of each object by itself or of all together. Those that
-    /// are forgotten have one line together in either.
-    pub(super) fn lines(&self, per_object: bool) -> Vec<Line> {
+    /// Returns each statistic, of each object by itself or of all together. Objects that are
+    /// forgotten are together in either.
+    pub fn stats(&self, per_object: bool) -> Vec<StatTally> {
         let newest = self.end.objects().map(|view| Some((view, &*self.end)));
         let present = self.present.iter().zip(newest);
         let gone = self.gone.iter().map(|member| (member, None));
-        let each = present.chain(gone).flat_map(|(member, newest)| member.lines(newest));
+        let each = present.chain(gone).flat_map(|(member, newest)| member.stats(newest));
         let forgotten = self.forgotten.sums.lines().iter().cloned();
         if per_object {
             return each.chain(forgotten.map(|line| self.over_all(line))).collect();
@@ -257,8 +287,8 @@ impl Tally {
         sums.into_lines().into_iter().map(|line| self.over_all(line)).collect()
     }
 
-    /// Not all were there all the time: the rate is that of the whole interval.
-    fn over_all(&self, mut line: Line) -> Line {
+    /// Returns it with the rate of the whole interval: not all were there all the time.
+    fn over_all(&self, mut line: StatTally) -> StatTally {
         if line.objects > 1 {
             let rate = self.interval().zip(line.rate);
             line.rate = rate.map(|(interval, _)| Rate::of(line.amount.total(), interval));
@@ -268,4 +298,4 @@ impl Tally {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

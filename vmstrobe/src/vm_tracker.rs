@@ -1,5 +1,5 @@
-//! The virtual machines that have come and gone, by comparing what was found with what is served;
-//! and a record of those that wait: since when, whether that was said, when to try again.
+//! Tracks virtual machines that come and go, by comparing what was found with what is served; and
+//! keeps a record of those that wait: since when, whether that was said, when to try again.
 //!
 //! Invariant: pure decisions. A virtual machine that was missed by one look has not gone. One that
 //! is refused is named once, and tried less and less often: a VMM that is just starting has nothing
@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::engine::Vmm;
+use crate::vm_opener::Vmm;
 
 /// After how many looks in a row without it a virtual machine has gone, although its process has
 /// not ended.
@@ -23,16 +23,27 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The changes that a look has found.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Changes {
-    /// Not served and due to be tried now, those first that have waited longest.
-    pub(super) came: Vec<Vmm>,
-    /// To be closed now.
-    pub(super) gone: Vec<Vmm>,
+#[non_exhaustive]
+pub struct Changes {
+    /// The VMMs that are not served and due to be tried now, those first that have waited longest.
+    pub came: Vec<Vmm>,
+    /// The VMMs to be closed now.
+    pub gone: Vec<Vmm>,
 }
 
-/// The record of virtual machines, kept from look to look.
+/// Decides which virtual machines to open and to close, from look to look.
+///
+/// ```
+/// use std::time::Instant;
+/// use vmstrobe::{VmTracker, Vmm};
+/// let mut tracker = VmTracker::default();
+/// let vmm = Vmm { pid: 4711, start_time_ticks: 1, uid: 0 };
+/// assert_eq!(tracker.compare(&[vmm], &[], Instant::now()).came, [vmm]);
+/// tracker.accept(vmm);
+/// assert!(tracker.compare(&[vmm], &[vmm], Instant::now()).came.is_empty());
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct VmTracker {
+pub struct VmTracker {
     looks: u64,
     arrivals: u64,
     /// For how many looks each that is served has not been found.
@@ -53,7 +64,7 @@ struct Waiting {
 
 impl VmTracker {
     /// Compares what a look has found with what is served.
-    pub(super) fn compare(&mut self, found: &[Vmm], served: &[Vmm], now: Instant) -> Changes {
+    pub fn compare(&mut self, found: &[Vmm], served: &[Vmm], now: Instant) -> Changes {
         self.looks += 1;
         let here: HashSet<Vmm> = found.iter().copied().collect();
         let known: HashSet<Vmm> = served.iter().copied().collect();
@@ -96,25 +107,25 @@ impl VmTracker {
 
     /// Notes that there is no socket left for one that came. True if that is to be said now. It is
     /// due at each look, for it costs nothing to find that out again.
-    pub(super) fn wait(&mut self, vmm: Vmm) -> bool {
+    pub fn wait(&mut self, vmm: Vmm) -> bool {
         !std::mem::replace(&mut self.arrive(vmm).is_reported_full, true)
     }
 
     /// Notes that one that came could not be served. True if that is to be said now.
-    pub(super) fn refuse(&mut self, vmm: Vmm) -> bool {
+    pub fn refuse(&mut self, vmm: Vmm) -> bool {
         let waiting = self.arrive(vmm);
         waiting.refusals = waiting.refusals.saturating_add(1);
         waiting.refusals == if waiting.was_there_at_the_start { 1 } else { REFUSED_SAID }
     }
 
     /// Lets one that was refused wait before it is tried again, because trying costs something.
-    pub(super) fn put_off(&mut self, vmm: Vmm, now: Instant) {
+    pub fn put_off(&mut self, vmm: Vmm, now: Instant) {
         let waiting = self.arrive(vmm);
         waiting.not_before = Some(now + retry_pause(waiting.refusals));
     }
 
     /// Notes that it is served.
-    pub(super) fn accept(&mut self, vmm: Vmm) {
+    pub fn accept(&mut self, vmm: Vmm) {
         self.waiting.remove(&vmm);
     }
 }
@@ -125,7 +136,7 @@ fn process(vmm: Vmm) -> (u32, u64) {
     (vmm.pid, vmm.start_time_ticks)
 }
 
-/// How long to wait after so many refusals in a row.
+/// Returns how long to wait after so many refusals in a row.
 fn retry_pause(refusals: u32) -> Duration {
     match refusals.checked_sub(REFUSED_SAID) {
         // It may be just starting.

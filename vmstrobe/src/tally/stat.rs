@@ -7,40 +7,48 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Rate, Schema, total};
 
-use crate::text::is_id;
-
 /// A summary of the samples of a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Level {
-    pub(super) samples: u64,
-    /// Samples in which it was not 0.
-    pub(super) trues: u64,
-    pub(super) min: u64,
-    pub(super) max: u64,
-    pub(super) last: u64,
+pub struct Level {
+    /// How many there are.
+    pub samples: u64,
+    /// How many of them in which it was not 0.
+    pub trues: u64,
+    /// The lowest.
+    pub min: u64,
+    /// The highest.
+    pub max: u64,
+    /// The last; of several objects, the sum of theirs.
+    pub last: u64,
 }
 
 /// One statistic of one object, or of all together.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Line {
+pub struct StatTally {
     /// The object's path; `None` for all together.
-    pub(super) path: Option<Box<str>>,
-    pub(super) schema: Arc<Schema>,
-    pub(super) desc: usize,
-    pub(super) amount: Amount,
-    /// None if someone reset it meanwhile.
-    pub(super) rate: Option<Rate>,
+    pub path: Option<Box<str>>,
+    /// The schema of the statistic.
+    pub schema: Arc<Schema>,
+    /// Its index among the schema's descriptors.
+    pub desc: usize,
+    /// The amount.
+    pub amount: Amount,
+    /// The rate; `None` of a level, and if a counter was reset meanwhile.
+    pub rate: Option<Rate>,
     /// How many objects are in it.
-    pub(super) objects: usize,
+    pub objects: usize,
     /// How long they were there, added up.
-    pub(super) object_seconds: f64,
+    pub object_seconds: f64,
 }
 
-/// How much.
+/// How much was counted, in stored units.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Amount {
+pub enum Amount {
+    /// The growth of a counter; what was counted since, if it was reset.
     Count(u64),
+    /// The growth of each bucket of a histogram, ascending.
     Buckets(Vec<u64>),
+    /// The samples of an instant, a peak or a boolean.
     Level(Level),
 }
 
@@ -69,27 +77,28 @@ impl Level {
     }
 }
 
-impl Line {
-    pub(super) fn desc(&self) -> &Desc {
+impl StatTally {
+    /// Returns the descriptor.
+    pub fn desc(&self) -> &Desc {
         &self.schema.descs()[self.desc]
     }
 
-    /// True if someone set a counter back meanwhile: it has no rate then.
-    pub(super) fn was_reset(&self) -> bool {
+    /// Returns true if a counter was set back meanwhile: it has no rate then.
+    pub fn was_reset(&self) -> bool {
         self.rate.is_none() && !matches!(self.amount, Amount::Level(_))
     }
 
-    /// Did nothing happen? A reset is something; a level of 0 all the time is nothing.
-    pub(super) fn is_at_rest(&self) -> bool {
+    /// Returns true if nothing happened. A reset is something; a level of 0 all the time is not.
+    pub fn is_at_rest(&self) -> bool {
         match &self.amount {
             Amount::Level(level) => level.max == 0,
             amount => amount.total() == 0 && !self.was_reset(),
         }
     }
 
-    /// Would it be the sum of numbers that have none?
-    pub(super) fn has_no_sum(&self) -> bool {
-        self.objects > 1 && is_id(self.desc())
+    /// Returns true if it would be the sum of numbers that have none, such as ids.
+    pub fn has_no_sum(&self) -> bool {
+        self.objects > 1 && self.desc().is_id()
     }
 
     /// Adds the same statistic of another object.
@@ -113,8 +122,8 @@ impl Line {
 }
 
 impl Amount {
-    /// How much was counted.
-    pub(super) fn total(&self) -> u64 {
+    /// Returns how much was counted, all buckets together; of a level, its last value.
+    pub fn total(&self) -> u64 {
         match self {
             Self::Count(count) => *count,
             Self::Buckets(counts) => total(counts),
@@ -128,9 +137,9 @@ mod tests {
     use super::*;
     use vmstrobe_core::{Interval, StatType, Target};
 
-    fn line(amount: Amount, rate: Option<Rate>) -> Line {
+    fn line(amount: Amount, rate: Option<Rate>) -> StatTally {
         let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
-        Line { path: None, schema, desc: 0, amount, rate, objects: 1, object_seconds: 2.0 }
+        StatTally { path: None, schema, desc: 0, amount, rate, objects: 1, object_seconds: 2.0 }
     }
 
     fn level(words: &[u64]) -> Level {
@@ -171,7 +180,7 @@ mod tests {
         let named = |name, stat_type| {
             let desc = Desc { stat_type, ..Desc::counter(name, 0) };
             let schema = Schema::new("sched", Target::Vcpu, vec![desc]);
-            let line = Line { schema, ..line(Amount::Level(level(&[7])), None) };
+            let line = StatTally { schema, ..line(Amount::Level(level(&[7])), None) };
             let mut sum = line.clone();
             sum.add(line.clone());
             [line.has_no_sum(), sum.has_no_sum()]

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Schema};
 
-use super::line::{Amount, Line};
+use super::stat::{Amount, StatTally};
 
 /// Sums in the order in which their statistics came.
 #[derive(Default)]
 pub(super) struct Sums {
-    lines: Vec<Line>,
+    lines: Vec<StatTally>,
     places: HashMap<Statistic, usize>,
 }
 
@@ -26,7 +26,7 @@ struct Statistic {
 
 impl Sums {
     /// Adds a line of one object, or a sum.
-    pub(super) fn add(&mut self, mut line: Line) {
+    pub(super) fn add(&mut self, mut line: StatTally) {
         line.path = None;
         match self.places.get(&Statistic::of(&line)) {
             Some(&at) => self.lines[at].add(line),
@@ -39,7 +39,7 @@ impl Sums {
 
     /// Adds a line of one object without keeping its schema, and takes what that costs of `room`,
     /// in bytes. Returns false if there is no sum yet, and no room for another.
-    pub(super) fn add_within(&mut self, line: &Line, room: &mut usize) -> bool {
+    pub(super) fn add_within(&mut self, line: &StatTally, room: &mut usize) -> bool {
         let of = Statistic::of(line);
         if let Some(&at) = self.places.get(&of) {
             self.lines[at].add(line.clone());
@@ -50,17 +50,17 @@ impl Sums {
         let (provider, target) = (line.schema.provider(), line.schema.target().clone());
         let alone = Desc { offset: 0, ..line.desc().clone() };
         let schema = Schema::new(provider, target, vec![alone]);
-        self.add(Line { schema, desc: 0, ..line.clone() });
+        self.add(StatTally { schema, desc: 0, ..line.clone() });
         true
     }
 
     /// Returns the sums.
-    pub(super) fn lines(&self) -> &[Line] {
+    pub(super) fn lines(&self) -> &[StatTally] {
         &self.lines
     }
 
     /// As [`Sums::lines`], for good.
-    pub(super) fn into_lines(self) -> Vec<Line> {
+    pub(super) fn into_lines(self) -> Vec<StatTally> {
         self.lines
     }
 }
@@ -68,7 +68,7 @@ impl Sums {
 /// Memory of a sum beside its name and its buckets, roughly, in bytes.
 const SUM_BYTES: usize = 512;
 
-fn bytes(line: &Line) -> usize {
+fn bytes(line: &StatTally) -> usize {
     let buckets = match &line.amount {
         Amount::Buckets(counts) => size_of_val(&counts[..]),
         Amount::Count(_) | Amount::Level(_) => 0,
@@ -77,7 +77,7 @@ fn bytes(line: &Line) -> usize {
 }
 
 impl Statistic {
-    fn of(line: &Line) -> Self {
+    fn of(line: &StatTally) -> Self {
         Self { schema: Arc::clone(&line.schema), desc: line.desc }
     }
 
@@ -111,12 +111,12 @@ mod tests {
     use vmstrobe_core::{Target, Unit};
 
     /// A count of 1 of the last of these statistics.
-    fn line(target: &str, descs: Vec<Desc>) -> Line {
+    fn line(target: &str, descs: Vec<Desc>) -> StatTally {
         let schema = Schema::new("xyz", Target::from_name(target), descs);
         let desc = schema.descs().len() - 1;
         let path = Some("/xyz".into());
         let amount = Amount::Count(1);
-        Line { path, schema, desc, amount, rate: None, objects: 1, object_seconds: 1.0 }
+        StatTally { path, schema, desc, amount, rate: None, objects: 1, object_seconds: 1.0 }
     }
 
     fn ops(offset: u32) -> Desc {

@@ -1,0 +1,258 @@
+//! How objects were read, in words for people and as JSON for programs; and the BPF reader that a
+//! command asks for.
+
+use serde::Serialize;
+use vmstrobe::{Bpf, BpfMode, BpfStatus, Broker, OneByOne, ReadMethod, ReadStatus};
+
+use crate::args::When;
+use crate::error::{Error, Result, with_causes};
+use crate::text::{counted, thousands};
+
+/// How each object of `sched` is read that is not read with the others.
+const BY_PROC: &str =
+    "/proc, asked ten times a second (rates and shares are of the time between its answers)";
+
+/// Returns the BPF reader for a command that samples. It is tried at once if it is required,
+/// and else when there is something to read.
+///
+/// # Errors
+/// If it is required and cannot be used.
+pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
+    bpf(when, BpfMode::Auto, broker)
+}
+
+/// Returns the BPF reader for a command that reads once. Unless it is required, it is used
+/// only for what nothing else can read: otherwise loading a program is not worth it.
+///
+/// # Errors
+/// If it is required and cannot be used.
+pub(crate) fn bpf_for_reading(when: When, broker: Broker) -> Result<Bpf> {
+    bpf(when, BpfMode::Needed, broker)
+}
+
+fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
+    let mode = match when {
+        When::Auto => auto,
+        When::Off => BpfMode::Off,
+        When::Require => BpfMode::Require,
+    };
+    let bpf = Bpf::with_broker(mode, broker);
+    if when == When::Require {
+        let explain = |error| Error::failed(format!("--bpf require: {}", with_causes(&error)));
+        bpf.check().map_err(explain)?;
+    }
+    Ok(bpf)
+}
+
+/// How objects were read, for programs. docs/json.md has the fields.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Read {
+    method: &'static str,
+    objects: usize,
+    bpf_objects: usize,
+    fallback_ticks: u64,
+    bpf: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<&ReadStatus> for Read {
+    fn from(read: &ReadStatus) -> Self {
+        Self {
+            method: method_name(read.method()),
+            objects: read.objects,
+            bpf_objects: read.bpf_objects,
+            fallback_ticks: read.fallback_ticks,
+            bpf: match &read.bpf {
+                BpfStatus::Off => "off",
+                BpfStatus::Untried => "untried",
+                BpfStatus::Refused(_) => "refused",
+                BpfStatus::Open(_) => "open",
+                BpfStatus::GivenUp(_) => "given-up",
+            },
+            reason: read.reason(),
+        }
+    }
+}
+
+/// Returns the name of a method, in `list` and in JSON.
+pub(crate) fn method_name(method: ReadMethod) -> &'static str {
+    match method {
+        ReadMethod::Bpf => "bpf",
+        ReadMethod::Proc => "proc",
+        _ => "pread",
+    }
+}
+
+/// Returns how objects were read, of which one is called `noun` with that article, and why so:
+/// `one pread an object and tick; BPF reader: switched off`.
+pub(crate) fn sentence(read: &ReadStatus, article: &str, noun: &str) -> String {
+    let reason = read.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
+    text(read, article, noun) + &reason
+}
+
+/// Returns how objects were read, without the reason.
+pub(crate) fn text(read: &ReadStatus, article: &str, noun: &str) -> String {
+    let one_by_one = match read.one_by_one {
+        OneByOne::Pread => format!("one pread {article} {noun}"),
+        OneByOne::Proc { .. } => BY_PROC.to_owned(),
+    };
+    let program = match &read.bpf {
+        BpfStatus::Open(how) => format!("the BPF reader ({how})"),
+        _ => "the BPF reader".to_owned(),
+    };
+    match (read.bpf_objects, read.fallback_ticks) {
+        (0, 0) if read.one_by_one == OneByOne::Pread => format!("{one_by_one} and tick"),
+        (0, 0) => one_by_one,
+        (0, ticks) => {
+            let ticks = counted(ticks as usize, "tick");
+            format!("{one_by_one} in the last {ticks}")
+        }
+        (of_bpf, _) if of_bpf >= read.objects => {
+            format!("{program}: one call for {}", counted(read.objects, noun))
+        }
+        (of_bpf, _) => {
+            let (of_bpf, objects) = (thousands(of_bpf as u64), counted(read.objects, noun));
+            let each = match read.one_by_one {
+                OneByOne::Pread => "a pread for each other",
+                OneByOne::Proc { .. } => "the others by /proc",
+            };
+            format!("{program}: one call for {of_bpf} of {objects}, {each}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(
+        bpf_objects: usize,
+        fallback_ticks: u64,
+        bpf: BpfStatus,
+        one_by_one: OneByOne,
+    ) -> ReadStatus {
+        let mut read = ReadStatus::by_pread(5);
+        (read.bpf_objects, read.fallback_ticks) = (bpf_objects, fallback_ticks);
+        (read.bpf, read.one_by_one) = (bpf, one_by_one);
+        read
+    }
+
+    fn status_texts(
+        bulk: usize,
+        fallback_ticks: u64,
+        status: BpfStatus,
+    ) -> (String, Option<String>) {
+        texts(bulk, fallback_ticks, status, OneByOne::Pread)
+    }
+
+    fn texts(
+        bulk: usize,
+        fallback_ticks: u64,
+        status: BpfStatus,
+        one_by_one: OneByOne,
+    ) -> (String, Option<String>) {
+        let read = status_of(bulk, fallback_ticks, status, one_by_one);
+        (text(&read, "an", "object"), read.reason())
+    }
+
+    #[test]
+    fn programs_get_it_as_data() {
+        let json = |read: &ReadStatus| vmstrobe_server::json::text(&Read::from(read));
+        let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
+            .to_owned()
+            + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;
+        assert_eq!(json(&ReadStatus::by_pread(5)), want);
+        let bpf = BpfStatus::Open("may_goto".to_owned());
+        let want = r#"{"method": "bpf", "objects": 5, "bpf_objects": 5, "fallback_ticks": 0, "#
+            .to_owned()
+            + r#""bpf": "open"}"#;
+        assert_eq!(json(&status_of(5, 0, bpf, OneByOne::Pread)), want);
+        let bpf = BpfStatus::GivenUp("it was wrong".to_owned());
+        let json = json(&status_of(0, 0, bpf, OneByOne::Proc { warning: None }));
+        assert!(json.contains(r#""method": "proc""#) && json.contains(r#""given-up""#), "{json}");
+    }
+
+    #[test]
+    fn the_method_for_threads_is_said_too() {
+        let open = || BpfStatus::Open("may_goto".to_owned());
+        let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
+        let why = "a pid namespace";
+        for (bulk, fallback_ticks, status, text, reason) in [
+            (5, 0, open(), format!("{program} 5 objects"), None),
+            (3, 0, open(), format!("{program} 3 of 5 objects, the others by /proc"), None),
+            (5, 2, open(), format!("{program} 5 objects"), Some("2 ticks by /proc")),
+            (0, 0, open(), proc.to_owned(), Some(why)),
+            (0, 0, BpfStatus::Off, proc.to_owned(), Some("BPF reader: switched off")),
+            (
+                0,
+                7,
+                BpfStatus::GivenUp("it was wrong".to_owned()),
+                format!("{proc} in the last 7 ticks"),
+                Some("the BPF reader was given up: it was wrong"),
+            ),
+        ] {
+            let want = (text, reason.map(str::to_owned));
+            let one_by_one = OneByOne::Proc { warning: Some(why.to_owned()) };
+            assert_eq!(texts(bulk, fallback_ticks, status.clone(), one_by_one), want, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn the_method_is_said_with_its_reason() {
+        let open = || BpfStatus::Open("may_goto, rdonly_cast".to_owned());
+        let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
+        let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());
+        let program = "the BPF reader (may_goto, rdonly_cast): one call for";
+        for (bulk, fallback_ticks, status, text, reason) in [
+            (5, 0, open(), format!("{program} 5 objects"), None),
+            (3, 0, open(), format!("{program} 3 of 5 objects, a pread for each other"), None),
+            (5, 1, open(), format!("{program} 5 objects"), Some("1 tick by pread")),
+            (
+                0,
+                0,
+                open(),
+                "one pread an object and tick".to_owned(),
+                Some("quicker here than the BPF reader"),
+            ),
+            (
+                0,
+                0,
+                BpfStatus::Off,
+                "one pread an object and tick".to_owned(),
+                Some("BPF reader: switched off"),
+            ),
+            (
+                0,
+                0,
+                refused(),
+                "one pread an object and tick".to_owned(),
+                Some("BPF reader: it takes CAP_BPF"),
+            ),
+            (
+                0,
+                1200,
+                given_up(),
+                "one pread an object in the last 1,200 ticks".to_owned(),
+                Some("the BPF reader was given up: it was wrong"),
+            ),
+        ] {
+            let want = (text, reason.map(str::to_owned));
+            assert_eq!(status_texts(bulk, fallback_ticks, status.clone()), want, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_providers_get() {
+        let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(BpfMode::Auto));
+        assert_eq!(mode(When::Off), Some(BpfMode::Off));
+        let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
+        assert_eq!(mode(When::Auto), Some(BpfMode::Needed));
+        // Here it can be used, or there is a word why not.
+        match bpf_for_sampling(When::Require, Broker::default()) {
+            Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
+            Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The titles of what is served, for people: of a virtual machine with the number of its objects, or
+//! of a program, or of the demo's guest.
+
+use std::collections::HashSet;
+
+use vmstrobe::{Attachment, Object, Target};
+
+use crate::demo;
+use crate::text::counted;
+
+/// Returns the name of the virtual machine, or else of the first member.
+pub(super) fn name(vm: &Attachment) -> &str {
+    vm.main().map_or(demo::NAME, |member| &member.name)
+}
+
+/// Returns its process, where that is known.
+pub(super) fn pid(vm: &Attachment) -> Option<u32> {
+    vm.main().map_or(Some(std::process::id()), |member| member.pid)
+}
+
+/// Returns the title: `VM web (pid 4711)`.
+pub(super) fn title(vm: &Attachment) -> &str {
+    vm.main().map_or("the demo guest", |member| &member.title)
+}
+
+/// Returns the title with the number of its objects: `VM web (pid 4711, 4 vCPUs)`.
+pub(super) fn title_with_counts(vm: &Attachment) -> String {
+    with_counts(title(vm), &vm.objects().unwrap_or_default())
+}
+
+/// Returns the titles of the members beside the virtual machine.
+pub(super) fn companions(vm: &Attachment) -> Vec<&str> {
+    let main = vm.main().map(|member| &*member.title);
+    let titles = vm.members().iter().map(|member| &*member.title);
+    titles.filter(|title| Some(*title) != main).collect()
+}
+
+/// Returns true if there are vCPUs, and no statistics of the virtual machine as a whole.
+pub(super) fn lacks_vm_statistics(vm: &Attachment) -> bool {
+    let objects = vm.objects().unwrap_or_default();
+    let has = |target: Target| objects.iter().any(|object| *object.schema.target() == target);
+    has(Target::Vcpu) && !has(Target::Vm)
+}
+
+/// `VM web (pid 4711)` with 4 vCPUs is `VM web (pid 4711, 4 vCPUs)`.
+fn with_counts(title: &str, objects: &[Object]) -> String {
+    let mut counts: Vec<(&Target, usize)> = Vec::new();
+    let mut seen = HashSet::new();
+    // Two providers may have statistics of one object.
+    for object in objects.iter().filter(|one| seen.insert((one.schema.target(), &one.path))) {
+        let target = object.schema.target();
+        match counts.iter_mut().find(|(known, _)| *known == target) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((target, 1)),
+        }
+    }
+    // There is one virtual machine, as the title says.
+    counts.retain(|(target, _)| **target != Target::Vm);
+    let count = |(target, count): &(&Target, usize)| match target {
+        Target::Vcpu => counted(*count, "vCPU"),
+        target => counted(*count, &format!("{target} object")),
+    };
+    let counts = counts.iter().map(count).collect::<Vec<_>>().join(", ");
+    match title.strip_suffix(')') {
+        _ if counts.is_empty() => title.to_owned(),
+        Some(open) => format!("{open}, {counts})"),
+        None => format!("{title} ({counts})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe::{Registry, Schema};
+
+    use super::*;
+
+    fn object(target: &str) -> Object {
+        let schema = Schema::new("kvm", Target::from_name(target), Vec::new());
+        Object { path: "/a".into(), index: None, schema, key: 0 }
+    }
+
+    #[test]
+    fn an_object_counts_once() {
+        let at = |path: &str| Object { path: path.into(), ..object("vcpu") };
+        let objects = [at("/a"), at("/b"), at("/a")];
+        assert_eq!(with_counts("VM web (pid 1)", &objects), "VM web (pid 1, 2 vCPUs)");
+    }
+
+    #[test]
+    fn a_title_says_how_much_there_is() {
+        for (title, targets, want) in [
+            ("VM web (pid 1)", &["vm", "vcpu", "vcpu"][..], "VM web (pid 1, 2 vCPUs)"),
+            (
+                "VM web (pid 1)",
+                &["vcpu", "cryptodev"],
+                "VM web (pid 1, 1 vCPU, 1 cryptodev object)",
+            ),
+            ("VM web (pid 1)", &["vm"], "VM web (pid 1)"),
+            ("the demo guest", &["vcpu"], "the demo guest (1 vCPU)"),
+            ("the table /a", &["queue", "queue"], "the table /a (2 queue objects)"),
+        ] {
+            let each = targets.iter().enumerate();
+            let at = |at: usize| format!("/{at}").into_boxed_str();
+            let objects: Vec<Object> =
+                each.map(|(i, target)| Object { path: at(i), ..object(target) }).collect();
+            assert_eq!(with_counts(title, &objects), want);
+        }
+    }
+
+    #[test]
+    fn without_members_it_is_the_demo() {
+        let demo = Attachment::of(Registry::default());
+        assert_eq!((name(&demo), title(&demo)), ("demo", "the demo guest"));
+        assert_eq!((pid(&demo), companions(&demo)), (Some(std::process::id()), vec![]));
+        assert!(!lacks_vm_statistics(&demo));
+    }
+}

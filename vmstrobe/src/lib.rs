@@ -1,0 +1,74 @@
+//! vmstrobe: a stroboscope for virtual machines. It samples named statistics of every vCPU
+//! thousands of times a second, from inside a VMM or from outside a running one.
+//!
+//! # From outside
+//!
+//! [`attach`] to a VMM by its process id, choose statistics, and read every sample:
+//!
+//! ```no_run
+//! let mut session = vmstrobe::attach(4711)?.sample("vcpu: exits, halt_*", 1000.0)?;
+//! for sample in session.samples().take(1000) {
+//!     for vcpu in sample.objects() {
+//!         println!("{} {:?}", vcpu.object().path, vcpu.get("exits").and_then(|v| v.number()));
+//!     }
+//! }
+//! # Ok::<(), vmstrobe::Error>(())
+//! ```
+//!
+//! [`Attachment::open`] takes more sources than one process ([`Sources`]): all virtual machines of
+//! this host, QEMUs behind QMP sockets, tables of programs. [`list`] shows what there is and how it
+//! can be read; [`measure`] does some work and tells what happened meanwhile.
+//!
+//! # From inside
+//!
+//! A VMM adds its own descriptors to a [`Registry`] with [`OwnKvm`] and samples that, or serves it.
+//!
+//! # What it does not do
+//!
+//! Nothing is printed, and no process ended: notices and errors are values. A tick allocates
+//! nothing, takes no lock and waits for nobody; a reader that is slow loses samples, and each loss
+//! is counted.
+
+#![forbid(unsafe_code)]
+
+mod sources;
+mod error;
+mod notice;
+mod found;
+mod member;
+mod processes;
+mod qemu;
+mod open;
+mod attachment;
+mod select;
+mod read_status;
+mod session;
+mod tally;
+mod meter;
+mod listing;
+mod vm_opener;
+mod vm_tracker;
+
+pub use attachment::{Attachment, attach};
+pub use error::{Error, Result, SocketPeer};
+pub use found::{Hidden, name_or_number, vm_name};
+pub use listing::{ListedTables, ListedVm, Listing, list};
+pub use member::Member;
+pub use meter::{Added, Measured, Meter, measure};
+pub use notice::Notice;
+pub use read_status::{OneByOne, ReadMethod, ReadStatus};
+pub use select::{Selection, UnknownName};
+pub use session::Session;
+pub use sources::{Options, Sources};
+pub use tally::{Amount, Level, StatTally, Tally};
+pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
+pub use vm_tracker::{Changes, VmTracker};
+
+pub use vmstrobe_core::{Error as CoreError, *};
+pub use vmstrobe_providers as host;
+pub use vmstrobe_providers as table;
+pub use vmstrobe_providers::{
+    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, Broker, FoundTable, Host, LeftOut,
+    OwnKvm, Scan, Sched, Tables, VmInfo, WhyLeftOut,
+};
+pub use vmstrobe_sampler::*;

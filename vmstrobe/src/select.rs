@@ -1,0 +1,297 @@
+//! Selections: the statistics that a user asks for, resolved against those that there are.
+//!
+//! Invariant: a filter that leaves here selects at least one statistic of at least one object.
+//! Whatever of the request matches nothing is data: an error where nothing else would be left, or
+//! where an object was meant; a notice where it was one name among others.
+
+use std::fmt;
+use std::sync::Arc;
+
+use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef, VcpuSet};
+use vmstrobe_providers::BpfStatus;
+use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
+
+use crate::attachment::Attachment;
+use crate::error::{Error, Result};
+use crate::notice::Notice;
+
+/// The provider of the scheduler's statistics, which is there only if it was asked for.
+const SCHED: &str = "sched";
+/// How many similar names are suggested.
+const SIMILAR_MAX: usize = 3;
+/// How similar a name must be to be suggested: 1 is equal.
+const SIMILAR_MIN: f64 = 0.5;
+
+/// The statistics that a user asks for. A part that is left out selects everything.
+///
+/// ```
+/// use vmstrobe::{Names, Selection};
+/// let names = Some(Names::parse("exits, halt_*")?);
+/// let selection = Selection { names, ..Selection::default() };
+/// assert!(selection.target.is_none());
+/// # Ok::<(), vmstrobe::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// The target; `None` for vCPUs, or else the only target that there is.
+    pub target: Option<Target>,
+    /// The provider; `None` for all.
+    pub provider: Option<String>,
+    /// The names of statistics; `None` for all.
+    pub names: Option<Names>,
+    /// The vCPUs; empty for all.
+    pub vcpus: Vec<VcpuRef>,
+}
+
+/// A name that no statistic has, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnknownName {
+    /// The name, glob or regex.
+    pub name: String,
+    /// Names that there are and that are similar, the most similar first.
+    pub similar: Vec<String>,
+}
+
+impl UnknownName {
+    /// Returns the unknown name with suggestions from the known names.
+    fn new(name: &str, known: &[&str]) -> Self {
+        let is_pattern = name.contains(['*', '?', '/']);
+        let similar = if is_pattern { Vec::new() } else { similar(name, known) };
+        Self { name: name.to_owned(), similar }
+    }
+}
+
+impl fmt::Display for UnknownName {
+    /// `no statistic named 'exit': did you mean 'exits'?`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, similar } = self;
+        if name.contains(['*', '?', '/']) {
+            return write!(f, "no statistic matches '{name}'");
+        }
+        write!(f, "no statistic named '{name}'")?;
+        if similar.is_empty() {
+            return Ok(());
+        }
+        let similar: Vec<String> = similar.iter().map(|name| format!("'{name}'")).collect();
+        write!(f, ": did you mean {}?", similar.join(", "))
+    }
+}
+
+fn similar(typed: &str, known: &[&str]) -> Vec<String> {
+    let similarity = |name: &str| {
+        let like = strsim::normalized_damerau_levenshtein(typed, name);
+        // A part of a name is a good hint, whatever else is in it.
+        if typed.len() > 2 && name.contains(typed) { like.max(SIMILAR_MIN) } else { like }
+    };
+    let mut near: Vec<(f64, &str)> = known.iter().map(|name| (similarity(name), *name)).collect();
+    near.retain(|(like, _)| *like >= SIMILAR_MIN);
+    near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    near.dedup();
+    near.iter().take(SIMILAR_MAX).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+impl Selection {
+    fn filter(&self, target: Target) -> Filter {
+        let request = Request { provider: self.provider.clone(), names: self.names.clone() };
+        let vcpus: VcpuSet = self.vcpus.iter().cloned().collect();
+        let vcpus = (!vcpus.is_empty()).then_some(vcpus);
+        Filter { target, providers: Some(vec![request]), vcpus }
+    }
+}
+
+impl Attachment {
+    /// Returns the filter that the user means. Names that match nothing, beside others that do,
+    /// have a [`Notice::UnknownName`].
+    ///
+    /// # Errors
+    /// If there is no such provider, object or statistic, or it is not clear which target is meant.
+    pub fn select(&self, selection: &Selection) -> Result<Filter> {
+        let provider = selection.provider.as_deref();
+        self.check_provider(provider)?;
+        let (all, schemas) = (self.objects()?, self.schemas()?);
+        let target = match &selection.target {
+            Some(target) => target.clone(),
+            None => default_target(&all, &schemas, provider)?,
+        };
+        if !selection.vcpus.is_empty() && target != Target::Vcpu {
+            return Err(Error::VcpusOfTarget { target });
+        }
+        let filter = selection.filter(target);
+        self.check_objects(&filter, all, provider)?;
+        Ok(filter)
+    }
+
+    /// Checks that a filter selects something.
+    ///
+    /// # Errors
+    /// If there is no such provider, object or statistic.
+    pub(crate) fn check(&self, filter: &Filter) -> Result<()> {
+        let provider = match filter.providers.as_deref() {
+            Some([request]) => request.provider.as_deref(),
+            _ => None,
+        };
+        self.check_provider(provider)?;
+        self.check_objects(filter, self.objects()?, provider)
+    }
+
+    fn check_objects(
+        &self,
+        filter: &Filter,
+        all: Vec<Object>,
+        provider: Option<&str>,
+    ) -> Result<()> {
+        let target = &filter.target;
+        let is_meant = |object: &&Object| is_of(&object.schema, Some(target), provider);
+        let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
+        if objects.is_empty() {
+            let known = all.iter().map(|object| &object.schema);
+            let warnings = provider.map(|name| self.warnings(name)).unwrap_or_default();
+            return Err(nothing_of(target, provider, known, &self.bpf.status(), warnings));
+        }
+        check_vcpus(filter, &objects)?;
+        objects.retain(|object| filter.wants(object));
+        let schemas: Vec<_> = objects.into_iter().map(|object| object.schema).collect();
+        let names = filter.providers.iter().flatten().find_map(|request| request.names.as_ref());
+        for unknown in check_names(names, &schemas)? {
+            self.notices.add(Notice::UnknownName(unknown));
+        }
+        Ok(())
+    }
+
+    /// Returns the schemas of the target and provider that are selected; if none is, all but the
+    /// sampler's own.
+    ///
+    /// # Errors
+    /// If there is none, or none has any of the names.
+    pub fn select_schemas(&self, selection: &Selection) -> Result<Vec<Arc<Schema>>> {
+        let (provider, target) = (selection.provider.as_deref(), selection.target.as_ref());
+        self.check_provider(provider)?;
+        let wants_own = provider == Some(OWN_PROVIDER)
+            || target.is_some_and(|target| target.name() == vmstrobe_sampler::TARGET);
+        let is_meant = |schema: &&Arc<Schema>| {
+            is_of(schema, target, provider) && (wants_own || schema.provider() != OWN_PROVIDER)
+        };
+        let all = self.schemas()?;
+        let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
+        if schemas.is_empty() {
+            let target = target.cloned().unwrap_or(Target::Vcpu);
+            return Err(nothing_of(&target, provider, &all, &self.bpf.status(), Vec::new()));
+        }
+        for unknown in check_names(selection.names.as_ref(), &schemas)? {
+            self.notices.add(Notice::UnknownName(unknown));
+        }
+        Ok(schemas)
+    }
+
+    fn check_provider(&self, provider: Option<&str>) -> Result<()> {
+        let Some(name) = provider else { return Ok(()) };
+        let schemas = self.schemas()?;
+        let mut known: Vec<String> = schemas.iter().map(|one| one.provider().to_owned()).collect();
+        if known.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        if self.has_threads() {
+            // It would be there if it had been asked for.
+            known.push(SCHED.to_owned());
+        }
+        known.sort_unstable();
+        known.dedup();
+        Err(Error::UnknownProvider { name: name.to_owned(), known })
+    }
+}
+
+/// Returns the target if the user named none: vCPUs if there are any, else the only target that
+/// there is, or else the only one that there could be.
+fn default_target(
+    objects: &[Object],
+    schemas: &[Arc<Schema>],
+    provider: Option<&str>,
+) -> Result<Target> {
+    let is_meant = |schema: &&Arc<Schema>| {
+        let is_own = schema.provider() == OWN_PROVIDER;
+        is_of(schema, None, provider) && (!is_own || provider.is_some())
+    };
+    let here: Vec<_> = objects.iter().map(|object| &object.schema).filter(is_meant).collect();
+    let all = || schemas.iter().filter(is_meant).collect();
+    let schemas = if here.is_empty() { all() } else { here };
+    let mut targets: Vec<&Target> = schemas.iter().map(|schema| schema.target()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    match targets[..] {
+        // That there is nothing at all is found when it is looked for.
+        [] => Ok(Target::Vcpu),
+        [target] => Ok(target.clone()),
+        _ if targets.contains(&&Target::Vcpu) => Ok(Target::Vcpu),
+        _ => Err(Error::UnclearTarget { targets: targets.into_iter().cloned().collect() }),
+    }
+}
+
+/// Returns the error that there is no object of that target and provider, only the known ones.
+/// `bpf` is why the BPF reader is no help.
+fn nothing_of<'a>(
+    target: &Target,
+    provider: Option<&str>,
+    known: impl IntoIterator<Item = &'a Arc<Schema>>,
+    bpf: &BpfStatus,
+    warnings: Vec<vmstrobe_core::Error>,
+) -> Error {
+    let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
+    let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some("kvm")));
+    if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == "kvm") {
+        return Error::NoVmStatistics { bpf: bpf.clone() };
+    }
+    if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
+        return Error::NoObjectsNow;
+    }
+    let is_known = provider.is_none_or(|name| known.iter().any(|schema| schema.provider() == name));
+    let others = known.iter().filter(|schema| is_known && schema.provider() != OWN_PROVIDER);
+    let mut targets: Vec<Target> = others.map(|schema| schema.target().clone()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    let (target, provider) = (target.clone(), provider.map(str::to_owned));
+    Error::NoObjects { target, provider, known: targets, warnings }
+}
+
+/// Returns true if the schema is of that target and provider, where one is named.
+fn is_of(schema: &Schema, target: Option<&Target>, provider: Option<&str>) -> bool {
+    target.is_none_or(|target| target == schema.target())
+        && provider.is_none_or(|provider| provider == schema.provider())
+}
+
+/// Returns the names that no statistic of these schemas has.
+///
+/// # Errors
+/// If the names select none at all.
+fn check_names(names: Option<&Names>, schemas: &[Arc<Schema>]) -> Result<Vec<UnknownName>> {
+    let descs = || schemas.iter().flat_map(|schema| schema.descs());
+    let known: Vec<&str> = descs().map(|desc| &*desc.name).collect();
+    let unmatched = names.map(|names| names.unmatched(&known)).into_iter().flatten();
+    let unknown: Vec<_> = unmatched.map(|name| UnknownName::new(name, &known)).collect();
+    match descs().any(|desc| names.is_none_or(|names| names.wants(&desc.name))) {
+        true => Ok(unknown),
+        false => Err(Error::NoSuchStatistic { unknown }),
+    }
+}
+
+fn check_vcpus(filter: &Filter, objects: &[Object]) -> Result<()> {
+    match filter.unmatched_vcpus(objects).first() {
+        None => Ok(()),
+        Some(vcpu) => Err(Error::NoSuchVcpu { vcpu: (*vcpu).clone(), known: objects.to_vec() }),
+    }
+}
+
+/// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
+pub(crate) fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! A session: a sampler that runs over an attachment, and its samples.
+//!
+//! Invariant: what the tick retires, and what a virtual machine of this process has lent, is
+//! dropped before that machine is, which is what the order of the fields is for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vmstrobe_core::{Filter, Snapshot};
+use vmstrobe_sampler::{
+    Control, Fanout, Health, Roster, Running, Sampler, Subscriber, Timing, Watch,
+};
+
+use crate::attachment::{Attachment, Guard};
+use crate::error::{Error, Result, with_causes};
+use crate::member::{Absence, Member};
+use crate::notice::{Notice, Notices};
+use crate::read_status::{ReadMonitor, ReadStatus};
+
+/// How often the roster looks for objects that came or went.
+const ROSTER_PERIOD: Duration = Duration::from_secs(1);
+/// How long [`Session::samples`] waits for a sample before it looks for the end.
+const SAMPLE_WAIT: Duration = Duration::from_millis(50);
+
+/// A subscriber's queue lasts so long without being drained, in s, ...
+const QUEUE_SECONDS: f64 = 0.5;
+/// ... but is never less deep, ...
+const QUEUE_SAMPLES_MIN: usize = 32;
+/// ... nor takes more memory, in words.
+const QUEUE_WORDS_MAX: usize = 8 << 20;
+
+/// A sampler that runs, and its samples.
+///
+/// ```no_run
+/// let mut session = vmstrobe::attach(4711)?.sample("vcpu: exits", 1000.0)?;
+/// for sample in session.samples().take(1000) {
+///     for (object, exits) in sample.stat("exits") {
+///         println!("{} {} {:?}", sample.window().begin_ns, object.object().path, exits.number());
+///     }
+/// }
+/// # Ok::<(), vmstrobe::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Session {
+    first: Arc<Snapshot>,
+    samples: Subscriber,
+    absence: Absence,
+    watch: Option<Watch>,
+    state: State,
+    /// Holds what the tick retires, which is dropped with it.
+    control: Control,
+    read_monitor: ReadMonitor,
+    notices: Notices,
+    members: Vec<Member>,
+    /// True if it had members, so that it ends with them.
+    has_members: bool,
+    period_ns: u64,
+    guard: Option<Guard>,
+}
+
+#[derive(Debug)]
+enum State {
+    Running(Running),
+    Stopped(Box<Sampler>),
+    /// The sampler failed, and its error was returned.
+    Failed,
+}
+
+impl Session {
+    /// Starts to sample what the filters want of the attachment.
+    pub(crate) fn start(
+        attachment: Attachment,
+        filters: Vec<Filter>,
+        timing: Timing,
+    ) -> Result<Self> {
+        let Attachment { registry, members, bpf, health, notices, guard, .. } = attachment;
+        let (health, writer) = health.unwrap_or_else(Health::new);
+        let read_monitor = ReadMonitor::new(&registry, bpf, health)?;
+        let mut roster = Roster::new(registry, filters);
+        let sources = roster.open()?;
+        let depth = queue_depth(timing, sources.layout().words());
+        let (mut sampler, control) = Sampler::new(sources, writer, Fanout::Auto)?;
+        let samples = control.subscribe(depth)?;
+        // The first sample, taken before whatever the caller starts next.
+        sampler.tick();
+        let first = samples.try_recv().ok_or(Error::NoFirstSample)?;
+        let noted = notices.clone();
+        let complain = move |error: &vmstrobe_core::Error| {
+            let copy = vmstrobe_core::Error::new(error.kind(), with_causes(error));
+            noted.add(Notice::Provider(copy));
+        };
+        let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
+        let running = sampler.start(timing)?;
+        Ok(Self {
+            first,
+            samples,
+            absence: Absence::default(),
+            watch: Some(watch),
+            state: State::Running(running),
+            control,
+            read_monitor,
+            notices,
+            has_members: !members.is_empty(),
+            members,
+            period_ns: timing.period_ns,
+            guard,
+        })
+    }
+
+    /// Returns the sample that was taken before the sampler began to run.
+    pub fn first(&self) -> &Arc<Snapshot> {
+        &self.first
+    }
+
+    /// Returns the time from one tick to the next, in ns.
+    pub fn period_ns(&self) -> u64 {
+        self.period_ns
+    }
+
+    /// Returns the next sample, if one comes in time.
+    pub fn recv(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
+        self.noted(self.samples.recv_timeout(timeout))
+    }
+
+    /// Returns the next sample, if it is there.
+    pub fn try_recv(&self) -> Option<Arc<Snapshot>> {
+        self.noted(self.samples.try_recv())
+    }
+
+    /// Returns an iterator over the samples to come. It waits for each, and ends with the sampler,
+    /// or once every member has ended.
+    ///
+    /// A sample holds its values; drop it soon, or the sampler runs out of buffers and skips ticks.
+    pub fn samples(&mut self) -> impl Iterator<Item = Arc<Snapshot>> {
+        std::iter::from_fn(|| {
+            loop {
+                let is_over = self.is_finished() || self.has_ended();
+                match self.recv(SAMPLE_WAIT) {
+                    None if is_over => return None,
+                    None => {}
+                    sample => return sample,
+                }
+            }
+        })
+    }
+
+    fn noted(&self, sample: Option<Arc<Snapshot>>) -> Option<Arc<Snapshot>> {
+        sample.inspect(|sample| self.absence.note(sample))
+    }
+
+    /// Returns the number of samples that came faster than they were received, and are lost.
+    pub fn lost_samples(&self) -> u64 {
+        self.samples.lost_samples()
+    }
+
+    /// Takes the notices that have come up since the last call.
+    pub fn notices(&self) -> Vec<Notice> {
+        self.notices.take()
+    }
+
+    /// Returns true once the sampler has come to its end by itself.
+    pub fn is_finished(&self) -> bool {
+        match &self.state {
+            State::Running(running) => running.is_finished(),
+            State::Stopped(_) | State::Failed => true,
+        }
+    }
+
+    /// Returns the members that have ended since the last call.
+    pub fn newly_ended(&mut self) -> Vec<Member> {
+        let gone_for = self.absence.lasts();
+        self.members.extract_if(.., |member| member.has_ended(gone_for)).collect()
+    }
+
+    /// Returns true once every member has ended, or nothing that is sampled has been there for some
+    /// seconds. Providers of this process have no end.
+    pub fn has_ended(&self) -> bool {
+        let gone_for = self.absence.lasts();
+        let all_ended = self.members.iter().all(|member| member.has_ended(gone_for));
+        self.has_members && (all_ended || self.absence.is_for_good())
+    }
+
+    /// Returns how objects of KVM were read in the newest sample; `None` if it has none.
+    pub fn read_status(&mut self) -> Option<ReadStatus> {
+        let newest = self.control.latest().load_full();
+        self.read_monitor.read_status(newest.layout())
+    }
+
+    /// Returns the handle by which other threads get at the newest sample, subscribe, or end it.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Ends the sampling and returns the sampler, to tick once more or to ask for its health.
+    ///
+    /// # Errors
+    /// The error that made the sampler fail; [`Error::SamplerFailed`] if it was returned before.
+    pub fn stop(&mut self) -> Result<&mut Sampler> {
+        match self.watch.take() {
+            // What a machine of this process has lent is given back before the machine goes.
+            Some(watch) if self.guard.is_some() => drop(watch),
+            Some(watch) => watch.end(),
+            None => {}
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Running(running) => State::Stopped(Box::new(running.stop()?)),
+            ended => ended,
+        };
+        match &mut self.state {
+            State::Stopped(sampler) => Ok(sampler),
+            State::Running(_) | State::Failed => Err(Error::SamplerFailed),
+        }
+    }
+}
+
+/// Returns how deep a queue has to be that is looked at every few milliseconds.
+fn queue_depth(timing: Timing, words: usize) -> usize {
+    let samples = QUEUE_SECONDS * 1e9 / timing.period_ns as f64;
+    let affordable = QUEUE_WORDS_MAX / words.max(1);
+    let most = affordable.clamp(QUEUE_SAMPLES_MIN, vmstrobe_sampler::MAX_QUEUE_SAMPLES);
+    (samples as usize).clamp(QUEUE_SAMPLES_MIN, most)
+}
