@@ -101,7 +101,8 @@ pub fn thousands(number: u64) -> String {
 ///
 /// ```
 /// use vmstrobe_core::text::counted;
-/// assert_eq!((counted(1, "vCPU"), counted(1000, "sample")), ("1 vCPU".into(), "1,000 samples".into()));
+/// assert_eq!(counted(1, "vCPU"), "1 vCPU");
+/// assert_eq!(counted(1000, "sample"), "1,000 samples");
 /// ```
 pub fn counted(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -58,8 +58,8 @@ impl std::fmt::Debug for Guard {
 /// or both.
 ///
 /// # Errors
-/// [`Error::NoStatistics`] if it has neither; [`Error::VmRefused`] if they cannot be read, with what
-/// is missing: a capability, a newer QEMU.
+/// [`Error::NoStatistics`] if it has neither; [`Error::VmRefused`] if they cannot be read, with
+/// what is missing: a capability, a newer QEMU.
 pub fn attach(pid: u32) -> Result<Attachment> {
     Attachment::open(&Sources::pid(pid), &Options::default())
 }

@@ -2,8 +2,8 @@
 //! come in time.
 //!
 //! Invariant: every interval lies between two samples. The last sample begins at or behind the end;
-//! if the next tick is too late for that, one is taken on purpose. A [`Meter`] makes pure decisions:
-//! it is given samples and times, and reads neither a clock nor a session.
+//! if the next tick is too late for that, one is taken on purpose. A [`Meter`] makes pure
+//! decisions: it is given samples and times, and reads neither a clock nor a session.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Errors of the library in the words of the command: with the options that help.
 
-use vmstrobe::{Error as Library, SocketPeer, VcpuRef};
+use vmstrobe::{Error as Library, Object, SocketPeer, VcpuRef};
 
 use super::{Error, with_causes};
 use crate::notices;
@@ -75,20 +75,23 @@ pub(super) fn text_of(error: Library) -> Error {
         Library::NoSuchStatistic { ref unknown } if unknown.is_empty() => {
             Error::failed(format!("{text}: `vmstrobe schema` shows what there is"))
         }
-        Library::NoSuchVcpu { vcpu, known } => {
-            let vcpu = match vcpu {
-                VcpuRef::Path(path) => format!("'{path}'"),
-                VcpuRef::Index(index) => index.to_string(),
-            };
-            let line = |object: &vmstrobe::Object| {
-                let index = object.index.map(|index| format!("{index:>4}  ")).unwrap_or_default();
-                format!("  {index}{}", object.path)
-            };
-            let text = format!("there is no vCPU {vcpu}, only");
-            Error::failed(text).above(known.iter().map(line))
-        }
+        Library::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
         _ => Error::failed(text),
     }
+}
+
+/// Returns the error with a line for each vCPU that there is.
+fn no_such_vcpu(vcpu: &VcpuRef, known: &[Object]) -> Error {
+    let vcpu = match vcpu {
+        VcpuRef::Path(path) => format!("'{path}'"),
+        VcpuRef::Index(index) => index.to_string(),
+    };
+    let line = |object: &Object| {
+        let index = object.index.map(|index| format!("{index:>4}  ")).unwrap_or_default();
+        format!("  {index}{}", object.path)
+    };
+    let text = format!("there is no vCPU {vcpu}, only");
+    Error::failed(text).above(known.iter().map(line))
 }
 
 fn several_found(error: &Library) -> Error {

@@ -201,8 +201,8 @@ mod tests {
         let want =
             r#""readable": true, "method": "pread", "stats_fds": {"vcpus": 2, "vm": false}, "#
                 .to_owned()
-                + r#""methods": [{"method": "pread", "open": true}, {"method": "bpf", "open": true, "#
-                + r#""instructions": "may_goto, rdonly_cast"}]}"#;
+                + r#""methods": [{"method": "pread", "open": true}, "#
+                + r#"{"method": "bpf", "open": true, "instructions": "may_goto, rdonly_cast"}]}"#;
         assert!(text.ends_with(&want), "{text}");
         let text = json(&old(), true);
         assert!(text.contains(r#""open": false, "reason": "its VMM keeps none"}"#), "{text}");

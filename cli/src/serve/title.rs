@@ -1,4 +1,4 @@
-//! The titles of what is served, for people: of a virtual machine with the number of its objects, or
+//! The titles of what is served, for people: of a virtual machine with the number of its objects,
 //! of a program, or of the demo's guest.
 
 use std::collections::HashSet;

@@ -58,7 +58,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
-    ("strsim", &["cli/src/engine/wanted.rs"]),
+    ("strsim", &["vmstrobe/src/select.rs"]),
     ("thread_priority", &["sampler/src/ticker.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
 ];
