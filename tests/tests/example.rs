@@ -1,6 +1,7 @@
 //! The example for VMM authors runs as its text promises: it speaks QMP while its guest runs,
 //! prints what the guest did, and takes 30 lines for it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use vmstrobe_tests::command::example;
+use vmstrobe_tests::command::{example, run_within};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qmp::Qmp;
 use vmstrobe_tests::require::require_kvm;
@@ -135,22 +136,78 @@ fn has_grown(printed: &str) {
 }
 
 #[test]
-fn what_vmstrobe_takes_is_30_lines() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/minimal_vmm.rs");
+fn attach_prints_two_rates_of_each_vcpu() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let vmm = Command::new(example("minimal_vmm"))
+        .args(["--seconds", "60"])
+        .arg(directory.path().join("stats.sock"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let vmm = Reaped(vmm);
+    let (attach, pid) = (example("attach"), vmm.id().to_string());
+    let attach = attach.to_str().expect("the path is text");
+    let mut output = run_within(LIMIT, attach, &[&pid]);
+    wait_for("it has its vCPUs", LIMIT, || {
+        output = run_within(LIMIT, attach, &[&pid]);
+        output.stdout.contains("/vcpu[1] ")
+    });
+    assert_eq!(output.code, Some(0), "{output:?}");
+    // From outside, a VM without a name goes by its process id.
+    for path in [0, 1].map(|index| format!("/vm/{pid}/vcpu[{index}]")) {
+        for name in ["exits", "halt_exits"] {
+            let start = format!("{path} {name} ");
+            let rates = output.stdout.lines().filter_map(|line| line.strip_prefix(&start));
+            let rate = |rate: &str| rate.strip_suffix("/s").and_then(|rate| rate.parse().ok());
+            let rates: Vec<f64> = rates.map(|text| rate(text).expect("a rate")).collect();
+            // The vCPU halts hundreds of times a second, and exits for each write.
+            assert!(rates.len() == 20 && rates.iter().any(|rate| *rate > 10.0), "{rates:?}");
+        }
+    }
+    let nobody = run_within(LIMIT, attach, &[&std::process::id().to_string()]);
+    assert_eq!(nobody.code, Some(1), "{nobody:?}");
+    assert!(nobody.stderr.contains("NoStatistics"), "{nobody:?}");
+}
+
+/// Returns the lines between the markers of an example.
+fn lines_of_vmstrobe(example: &str) -> Vec<String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(example);
     let source = fs::read_to_string(source).expect("the example is there");
-    let (mut inside, mut lines, mut parts) = (false, 0, 0);
+    let (mut inside, mut lines) = (false, Vec::new());
     for line in source.lines() {
         match line.trim() {
             "// vmstrobe: from here" => {
                 assert!(!inside, "begun twice");
                 inside = true;
-                parts += 1;
             }
             "// vmstrobe: to here" => inside = false,
-            _ => lines += usize::from(inside),
+            line if inside => lines.push(line.to_owned()),
+            _ => {}
         }
     }
-    assert!(!inside && parts >= 3, "{parts} parts, the last one open: {inside}");
-    show(&format!("minimal_vmm: {lines} lines of vmstrobe in {parts} places"));
-    assert!((1..=30).contains(&lines), "{lines} lines");
+    assert!(!inside && !lines.is_empty(), "{example}: the last part is open: {inside}");
+    show(&format!("{example}: {} lines of vmstrobe", lines.len()));
+    lines
+}
+
+#[test]
+fn attaching_takes_10_lines_and_four_types() {
+    let lines = lines_of_vmstrobe("attach.rs");
+    assert!(lines.len() <= 10, "{lines:?}");
+    let types = lines.iter().flat_map(|line| line.split("vmstrobe::").skip(1));
+    let types: BTreeSet<&str> = types
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default())
+        .filter(|name| name.starts_with(char::is_uppercase))
+        .collect();
+    assert_eq!(types, BTreeSet::from(["Tally"]));
+}
+
+#[test]
+fn what_vmstrobe_takes_is_30_lines() {
+    let lines = lines_of_vmstrobe("minimal_vmm.rs");
+    assert!(lines.len() <= 30, "{lines:?}");
 }
