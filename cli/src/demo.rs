@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
+use vmstrobe_core::json;
 use vmstrobe_core::{Filter, Names, Request, Target};
 use vmstrobe_sampler::TARGET as SAMPLER_TARGET;
-use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
 use crate::engine::{Engine, Session, bpf_for_sampling};

@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use vmstrobe_core::json;
 use vmstrobe_core::{Object, Provider, Target};
 use vmstrobe_providers::{FoundTable, Host, Tables};
-use vmstrobe_server::json;
 
 use crate::args::{ListArgs, Source, When};
 use crate::engine::{Setup, bpf_for_reading, hidden_text, name_or_number, say_left_out};

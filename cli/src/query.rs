@@ -4,10 +4,10 @@
 //! named on standard error, and that none could be is a failure.
 
 use vmstrobe_core::hmp::InfoStats;
+use vmstrobe_core::json::Results;
 use vmstrobe_core::{
     Desc, Names, ObjectView, Order, RowState, Snapshot, Target, Value, quantile, total,
 };
-use vmstrobe_server::Results;
 
 use crate::args::{InfoArgs, ProviderSet, QueryArgs};
 use crate::engine::{Ask, Engine, bpf_for_reading};

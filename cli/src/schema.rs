@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use vmstrobe_core::json::{self, StatsSchema};
 use vmstrobe_core::{Desc, Names, Schema, StatType};
-use vmstrobe_server::json::{self, StatsSchema};
 
 use crate::args::SchemaArgs;
 use crate::engine::{Engine, bpf_for_reading};

@@ -228,11 +228,11 @@ mod tests {
         let mut filter = Filter::all(Target::Vcpu);
         assert_eq!(compiled(&filter, &kvm), [0, 1]);
         filter.providers = Some(vec![]);
-        assert_eq!(compiled(&filter, &kvm), []);
+        assert_eq!(compiled(&filter, &kvm), [0_usize; 0]);
         filter.providers = Some(vec![request("kvm", None)]);
         assert_eq!(compiled(&filter, &kvm), [0, 1]);
         filter.providers = Some(vec![request("kvm", Some(&[]))]);
-        assert_eq!(compiled(&filter, &kvm), []);
+        assert_eq!(compiled(&filter, &kvm), [0_usize; 0]);
     }
 
     #[test]
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn another_target_gets_nothing() {
         let kvm = schema("kvm", &["exits"]);
-        assert_eq!(compiled(&Filter::all(Target::Vm), &kvm), []);
+        assert_eq!(compiled(&Filter::all(Target::Vm), &kvm), [0_usize; 0]);
     }
 
     #[test]

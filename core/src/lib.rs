@@ -33,6 +33,8 @@ mod provider;
 mod rate;
 mod hist;
 pub mod hmp;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod seq;
 pub mod text;
 

@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn programs_get_it_as_data() {
-        let json = |read: &ReadStatus| vmstrobe_server::json::text(&read.data());
+        let json = |read: &ReadStatus| vmstrobe_core::json::text(&read.data());
         let read = ReadStatus::by_pread(5);
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()

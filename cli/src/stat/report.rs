@@ -6,8 +6,8 @@
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
+use vmstrobe_core::json;
 use vmstrobe_core::{Rate, StatType, Target, Unit, Window};
-use vmstrobe_server::json;
 
 use super::line::{Amount, Line};
 use super::tally::Tally;

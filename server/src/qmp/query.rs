@@ -23,7 +23,7 @@ use super::pattern::{Pattern, Recognised};
 use super::refusal::Refusal;
 use super::session::Shared;
 use super::value::Dict;
-use crate::results::Results;
+use vmstrobe_core::json::Results;
 
 pub(super) mod cost;
 
@@ -213,27 +213,20 @@ impl Query {
     /// If what is there could not be read, none of it.
     #[inline]
     pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let (mut is_empty, mut unread, results) = (true, None, &self.results);
+        let (mut is_empty, mut unread) = (true, None);
         let snapshot = self.opened.reader.read().map_err(|error| in_words(&error))?;
-        out.push(b'[');
-        for part in results.parts() {
-            for (view, text) in results.of(part, snapshot) {
-                match view.state() {
-                    RowState::Good => {}
-                    RowState::Gone => continue,
-                    state => {
-                        counts.unread_rows.add(1);
-                        unread = Some(not_read(&view, state));
-                        continue;
-                    }
-                }
-                if !std::mem::take(&mut is_empty) {
-                    out.extend_from_slice(b", ");
-                }
-                results.write(out, view, text);
+        self.results.write(out, snapshot, |view| match view.state() {
+            RowState::Good => {
+                is_empty = false;
+                true
             }
-        }
-        out.push(b']');
+            RowState::Gone => false,
+            state => {
+                counts.unread_rows.add(1);
+                unread = Some(not_read(&view, state));
+                false
+            }
+        });
         match unread {
             Some(why) if is_empty => Err(Refusal::generic(why)),
             _ => Ok(()),

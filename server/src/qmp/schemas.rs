@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::room::Room;
 use super::session::Shared;
 use super::value::Dict;
-use crate::json::{self, StatsSchema};
+use vmstrobe_core::json::{self, StatsSchema};
 
 /// The most bytes of what stands around a name, or is said of a statistic beside its name.
 const DESC_BYTES: usize = 192;

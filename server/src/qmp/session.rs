@@ -21,7 +21,7 @@ use super::room::{RequestRoom, Room};
 use super::stream::{StreamSeats, Streams};
 use super::value::{self, Dict, Value};
 use super::{hmp, introspect, schemas, version};
-use crate::json;
+use vmstrobe_core::json;
 
 /// The result of a command, or the reason why it is refused.
 type Answer<T> = std::result::Result<T, Refusal>;

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use super::qdict;
-use crate::json::Double;
 
 pub(super) mod read;
 
@@ -144,6 +144,35 @@ impl Serialize for Dict<'_> {
         }
         map.end()
     }
+}
+
+/// A double as QEMU writes it, with up to 17 digits. (Rust writes the fewest that identify it.)
+struct Double(f64);
+
+impl Serialize for Double {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match RawValue::from_string(shortest_of_17(self.0)) {
+            Ok(text) => text.serialize(serializer),
+            // A double that is no JSON number; none is parsed from a text.
+            Err(_) => serializer.serialize_f64(self.0),
+        }
+    }
+}
+
+/// Formats as C's `%.17g` does: at most 17 digits, no zeros at the end, and an exponent if it is
+/// below -4 or above 16.
+fn shortest_of_17(value: f64) -> String {
+    let scientific = format!("{value:.16e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let trimmed = |digits: &str| digits.trim_end_matches('0').trim_end_matches('.').to_owned();
+    if (-4..17).contains(&exponent) {
+        let decimals = usize::try_from(16 - exponent).unwrap_or(0);
+        let fixed = format!("{value:.decimals$}");
+        return if decimals == 0 { fixed } else { trimmed(&fixed) };
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{}e{sign}{:02}", trimmed(digits), exponent.abs())
 }
 
 #[cfg(test)]

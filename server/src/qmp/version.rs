@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::json;
+use vmstrobe_core::json;
 
 /// The QEMU whose replies ours are held against.
 const QEMU: Qemu = Qemu { micro: 2, minor: 0, major: 10 };

@@ -134,8 +134,8 @@ pub(in crate::qmp) fn json_bytes(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
     use crate::qmp::refusal::Class;
+    use vmstrobe_core::json;
 
     #[test]
     fn a_string_is_as_long_as_it_is_written() {

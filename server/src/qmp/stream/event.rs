@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 use vmstrobe_core::{Group, Layout, Snapshot, Value};
 
-use crate::json::{self, StatsSchemaValue};
+use vmstrobe_core::json::{self, StatsSchemaValue};
 
 /// The `return` value of `stats-subscribe`.
 pub(super) struct Subscribed<'a> {

@@ -12,9 +12,9 @@ use vmstrobe_core::{
 };
 
 use super::*;
-use crate::json;
 use crate::qmp::budget::Budget;
 use crate::qmp::value::{self, Value};
+use vmstrobe_core::json;
 
 /// How long a test waits for what must come.
 const PATIENCE: Duration = Duration::from_secs(30);

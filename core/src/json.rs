@@ -1,19 +1,25 @@
-//! QEMU's spelling of JSON, and in it QAPI's `StatsSchema`.
+//! JSON as QEMU writes it, and the return values of its statistics commands: [`StatsSchema`] for
+//! `query-stats-schemas`, [`Results`] for `query-stats`.
 //!
-//! Keys stand in the order in which QEMU writes them, with `, ` and `: ` between them, on one line,
-//! in ASCII.
+//! A text is one line of ASCII. Its keys have the order in which QEMU writes them, with `, ` and
+//! `: ` between them.
 //!
-//! Invariant: what QEMU's `query-stats-schemas` would have said of a statistic, a client of QEMU
-//! reads here. What QAPI has no word for is called what `vmstrobe_core` calls it.
+//! Invariant: a statistic that QEMU knows is described with the names and the order that QEMU's
+//! `query-stats-schemas` uses. A type, unit or base that QAPI has no word for has the name that
+//! [`StatType`], [`Unit`] and [`Base`] give it.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, Formatter, Serializer};
-use serde_json::value::RawValue;
-use vmstrobe_core::{Base, Desc, Schema, StatType, Unit};
 
-/// QAPI `StatsSchema`: what a provider has for one target.
+use crate::{Base, Desc, Schema, StatType, Unit};
+
+mod results;
+
+pub use self::results::Results;
+
+/// QAPI `StatsSchema`: the statistics of one provider and target.
 #[derive(Debug, Serialize)]
 pub struct StatsSchema<'a> {
     provider: &'a str,
@@ -21,9 +27,10 @@ pub struct StatsSchema<'a> {
     target: &'a str,
 }
 
-/// QAPI `StatsSchemaValue`.
+/// QAPI `StatsSchemaValue`: the description of one statistic.
+#[doc(hidden)] // For vmstrobe-server, whose streams describe statistics outside a `StatsSchema`.
 #[derive(Debug, Serialize)]
-pub(crate) struct StatsSchemaValue<'a> {
+pub struct StatsSchemaValue<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<String>,
@@ -44,7 +51,7 @@ enum StatsBase {
 }
 
 impl<'a> StatsSchema<'a> {
-    /// These statistics of a schema, in that order.
+    /// Describes these statistics of a schema, in the given order.
     pub fn new(schema: &'a Schema, descs: impl IntoIterator<Item = &'a Desc>) -> Self {
         let stats = descs.into_iter().map(StatsSchemaValue::new).collect();
         Self { provider: schema.provider(), stats, target: schema.target().name() }
@@ -52,7 +59,8 @@ impl<'a> StatsSchema<'a> {
 }
 
 impl<'a> StatsSchemaValue<'a> {
-    pub(crate) fn new(desc: &'a Desc) -> Self {
+    /// Describes one statistic.
+    pub fn new(desc: &'a Desc) -> Self {
         let base = match desc.scale.base {
             Base::Unknown(bits) => StatsBase::Unknown(format!("base-{bits}")),
             base => StatsBase::Known(base.value().unwrap_or_default()),
@@ -71,20 +79,26 @@ impl<'a> StatsSchemaValue<'a> {
     }
 }
 
-/// The text of a value, as QEMU would write it; without a line end.
+/// Returns the text of a value as QEMU would write it, without a line end.
+///
+/// # Panics
+/// If a map in the value has keys that are not strings.
 pub fn text(value: &impl Serialize) -> String {
     let mut bytes = Vec::new();
     write(&mut bytes, value);
-    String::from_utf8(bytes).expect("it is ASCII")
+    String::from_utf8(bytes).expect("write() produces ASCII")
 }
 
-/// Puts the text of a value behind what there is.
+/// Appends the text of a value, as [`text`] returns it.
+///
+/// # Panics
+/// If a map in the value has keys that are not strings.
 pub fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     let mut serializer = Serializer::with_formatter(out, Qemu);
-    value.serialize(&mut serializer).expect("our keys are strings, and a Vec takes everything");
+    value.serialize(&mut serializer).expect("keys are strings, and writing to a Vec does not fail");
 }
 
-/// Writes as QEMU's `json-writer.c` does.
+/// The format of QEMU's `json-writer.c`.
 struct Qemu;
 
 impl Formatter for Qemu {
@@ -140,41 +154,12 @@ impl Formatter for Qemu {
     }
 }
 
-/// A double as QEMU writes it: with 17 digits, where we write as few as tell it from all others.
-pub(crate) struct Double(pub(crate) f64);
-
-impl Serialize for Double {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match RawValue::from_string(shortest_of_17(self.0)) {
-            Ok(text) => text.serialize(serializer),
-            // Not a number, which no JSON text has.
-            Err(_) => serializer.serialize_f64(self.0),
-        }
-    }
-}
-
-/// As C's `%.17g`: 17 digits at most, no zeros at the end, an exponent if it is below -4 or above
-/// 16.
-fn shortest_of_17(value: f64) -> String {
-    let scientific = format!("{value:.16e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
-    let exponent: i32 = exponent.parse().unwrap_or(0);
-    let trimmed = |digits: &str| digits.trim_end_matches('0').trim_end_matches('.').to_owned();
-    if (-4..17).contains(&exponent) {
-        let decimals = usize::try_from(16 - exponent).unwrap_or(0);
-        let fixed = format!("{value:.decimals$}");
-        return if decimals == 0 { fixed } else { trimmed(&fixed) };
-    }
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{}e{sign}{:02}", trimmed(digits), exponent.abs())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use vmstrobe_core::{Scale, Target};
+    use crate::{Scale, Target};
 
-    /// One of each kind, the last of kinds that nobody knows.
+    /// Returns one statistic of each type, the last with a type, unit and base that are unknown.
     pub(crate) fn descs() -> Vec<Desc> {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
         vec![
@@ -201,29 +186,6 @@ pub(crate) mod tests {
                 ..Desc::counter("newer", 0)
             },
         ]
-    }
-
-    /// As glibc's printf does.
-    #[test]
-    fn doubles_have_17_digits() {
-        for (value, want) in [
-            (0.0, "0"),
-            (-0.0, "-0"),
-            (1.0, "1"),
-            (0.1, "0.10000000000000001"),
-            (1e5, "100000"),
-            (-1.5, "-1.5"),
-            (1e16, "10000000000000000"),
-            (1e17, "1e+17"),
-            (18446744073709551616.0, "1.8446744073709552e+19"),
-            (0.0001, "0.0001"),
-            (0.00001, "1.0000000000000001e-05"),
-            (123456789.125, "123456789.125"),
-            (f64::MAX, "1.7976931348623157e+308"),
-            (5e-324, "4.9406564584124654e-324"),
-        ] {
-            assert_eq!(text(&Double(value)), want);
-        }
     }
 
     #[test]
