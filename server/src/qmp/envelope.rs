@@ -1,11 +1,10 @@
 //! The form that a JSON text must have to be a request.
 //!
-//! Invariant: the checks are QEMU's (`qapi/qmp-dispatch.c`) and so is their order: members are
-//! checked in the order of a `QDict`, and the first one that is wrong is named.
+//! Invariant: the checks and their texts are QEMU's (`qapi/qmp-dispatch.c`). Of several wrong
+//! members the first in the text is named; QEMU names the first in a hash table.
 
 use std::borrow::Cow;
 
-use super::qdict;
 use super::refusal::Refusal;
 use super::value::{Dict, Value};
 
@@ -61,11 +60,11 @@ pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, 
     Err(Unfit { refusal: Refusal::generic(fault), id })
 }
 
-/// Returns the error for the first wrong member, in the order of a `QDict`.
+/// Returns the error for the first wrong member in the text.
 fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
-    let has_oob = oob_is_on && dict.get("exec-oob").is_some();
+    let has_oob = oob_is_on && matches!(dict.get("exec-oob"), Some(Value::String(_)));
     let fault = |name: &str, value: &Value<'_>| match (name, value) {
-        // Whichever was sent first, `exec-oob` is met before `execute`.
+        // QEMU checks `exec-oob` before `execute`, whichever was sent first.
         ("execute", Value::String(_)) if has_oob => Some("clashes with 'exec-oob'"),
         ("execute", Value::String(_)) | ("arguments", Value::Dict(_)) | ("id", _) => None,
         ("exec-oob", Value::String(_)) if oob_is_on => None,
@@ -74,10 +73,10 @@ fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
         ("arguments", _) => Some("must be an object"),
         _ => Some("is unexpected"),
     };
-    let faults = dict.iter().enumerate().filter_map(|(index, (name, value))| {
-        fault(name, value).map(|fault| (qdict::rank(name, index), name, fault))
-    });
-    faults.min().map(|(_, name, fault)| format!("QMP input member '{name}' {fault}"))
+    dict.iter().find_map(|(name, value)| {
+        let fault = fault(name, value)?;
+        Some(format!("QMP input member '{name}' {fault}"))
+    })
 }
 
 #[cfg(test)]

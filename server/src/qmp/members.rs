@@ -1,10 +1,10 @@
-//! One object's members, taken one by one in the order of the command's QAPI definition; what is
-//! left at the end should not have been sent.
+//! The members of an object, taken one by one in the order of the command's QAPI definition. A
+//! member that is left at the end is unexpected.
 //!
-//! Invariant: texts and paths are those of QEMU's visitor (`qapi/qobject-input-visitor.c`); asked
-//! for in the order of the definition, the first refusal is QEMU's.
+//! Invariant: texts and paths are those of QEMU's visitor (`qapi/qobject-input-visitor.c`). If
+//! members are taken in the order of the definition, the first refusal is QEMU's. Of several
+//! unexpected members the first in the text is named; QEMU names the first in a hash table.
 
-use super::qdict;
 use super::refusal::Refusal;
 use super::value::{Dict, Value};
 
@@ -14,7 +14,7 @@ pub(super) struct Members<'v> {
     dict: &'v Dict<'v>,
     /// The path of the object: empty for a command's arguments, else such as `providers[0]`.
     at: String,
-    /// The places of the members taken, in the order in which they were.
+    /// The indexes of the members that have been taken.
     taken: Vec<usize>,
 }
 
@@ -99,15 +99,15 @@ impl<'v> Members<'v> {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
-    /// Ends the taking.
+    /// Checks that every member has been taken.
     ///
     /// # Errors
-    /// GenericError that names a member which nobody took; of several, the one that QEMU names.
+    /// GenericError that names the first member in the text that has not.
     pub(super) fn finish(self) -> Result<(), Refusal> {
-        let names = || self.dict.iter().map(|(name, _)| name);
-        match qdict::first_left(names(), &self.taken).and_then(|index| names().nth(index)) {
+        let left = self.dict.iter().enumerate().find(|(index, _)| !self.taken.contains(index));
+        match left {
             None => Ok(()),
-            Some(name) => {
+            Some((_, (name, _))) => {
                 Err(Refusal::generic(format!("Parameter '{}' is unexpected", self.path(name))))
             }
         }

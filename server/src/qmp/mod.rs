@@ -11,7 +11,6 @@
 mod budget;
 mod refusal;
 mod room;
-mod qdict;
 mod value;
 mod framer;
 mod envelope;

@@ -9,8 +9,6 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use super::qdict;
-
 pub(super) mod read;
 
 pub(super) use self::read::parse;
@@ -138,12 +136,38 @@ impl Serialize for Value<'_> {
 impl Serialize for Dict<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.len()))?;
-        for index in qdict::order(self.iter().map(|(name, _)| name)) {
-            let (name, value) = &self.0[index];
+        for (name, value) in self.in_qemus_order() {
             map.serialize_entry(name, value)?;
         }
         map.end()
     }
+}
+
+/// The number of buckets of a `QDict`.
+const BUCKETS: u32 = 512;
+
+impl<'a> Dict<'a> {
+    /// Returns the members in the order in which QEMU writes a `QDict`: by the bucket of the key,
+    /// and within a bucket the one that was sent last first.
+    fn in_qemus_order(&self) -> Vec<&(Cow<'a, str>, Value<'a>)> {
+        let mut members: Vec<_> = self.0.iter().rev().collect();
+        members.sort_by_cached_key(|(name, _)| bucket(name));
+        members
+    }
+}
+
+/// Returns the bucket of a key in a `QDict`, 0 to 511, as QEMU's `qdict.c` computes it.
+fn bucket(key: &str) -> u32 {
+    let (mut sum, mut len, mut shift) = (0_u32, 0_u32, 0);
+    // QEMU keeps a NUL as two bytes, so that it does not end the string.
+    let bytes = key.bytes().flat_map(|byte| if byte == 0 { [0xC0, 0x80] } else { [byte, 0] });
+    for byte in bytes.filter(|&byte| byte != 0) {
+        sum = sum.wrapping_add(u32::from(byte) << shift);
+        len = len.wrapping_add(1);
+        shift = (shift + 5) % 24;
+    }
+    let sum = sum.wrapping_add(len.wrapping_mul(0x238F_13AF));
+    sum.wrapping_mul(1_103_515_243).wrapping_add(12345) % BUCKETS
 }
 
 /// A double as QEMU writes it, with up to 17 digits. (Rust writes the fewest that identify it.)

@@ -62,6 +62,35 @@ fn members_are_written_in_the_order_of_a_qdict() {
     }
 }
 
+/// Each line was seen in a reply of QEMU 10.0.2.
+#[test]
+fn keys_stand_in_the_order_of_qemus_replies() {
+    let table: &[&[&str]] = &[
+        &["return", "id"],
+        &["id", "error"],
+        &["class", "desc"],
+        &["provider", "stats", "qom-path"],
+        &["name", "unit", "base", "bucket-size", "exponent", "type"],
+        &["version", "capabilities"],
+        &["timestamp", "event", "data"],
+        &["seconds", "microseconds"],
+        &["exec-oob", "execute", "arguments", "id"],
+        &["m0", "timestamp", "m3", "", "m6", "m2", "class", "minor", "a", "m5", "b", "event"],
+        &["m1", "desc", "return", "m4", "m7", "major", "id", "error", "data"],
+        &["\u{e9}", "\u{65e5}\u{672c}", "z", "q"],
+        &["\0a", "a", "b"],
+    ];
+    for want in table {
+        let mut sent = want.to_vec();
+        for _ in 0..sent.len() {
+            sent.rotate_left(1);
+            let dict = Dict(sent.iter().map(|key| (Cow::Borrowed(*key), Value::Null)).collect());
+            let got: Vec<_> = dict.in_qemus_order().into_iter().map(|(key, _)| key).collect();
+            assert_eq!(got, *want, "sent as {sent:?}");
+        }
+    }
+}
+
 #[test]
 fn integers_are_signed_then_unsigned_then_double() {
     for (text, want) in [
