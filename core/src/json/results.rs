@@ -7,7 +7,7 @@
 //! has the requested [`Order`]. An object whose row has no values is left out. Statistics that QAPI
 //! has no word for are included, except in [`Order::Qemu`], because QEMU drops them.
 
-use super::text as json_text;
+use super::writer::text as json_text;
 use crate::{Column, Filter, Group, Layout, Object, ObjectView, Order, Schema, Snapshot, Target};
 
 /// The text of the results of one layout, prepared for any snapshot of that layout.

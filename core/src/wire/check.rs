@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{DESC_BYTES, Header, MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES, malformed};
+use super::header::{Header, MAX_DATA_BYTES, malformed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Desc, WORD_BYTES};
 use crate::stat::{Base, StatType, Unit};
@@ -87,40 +87,6 @@ impl fmt::Display for Rule {
             Self::UnusualExponent => "has an exponent unusual for its unit",
         })
     }
-}
-
-/// The hard rules of a header alone.
-pub(super) fn header(header: &Header) -> Result<()> {
-    let limit = |what: &str, count: u32, max: u32| {
-        if count <= max {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            format!("a statistics block with {count} {what}; the limit is {max}"),
-        ))
-    };
-    limit("descriptors", header.num_desc, MAX_DESCS)?;
-    limit("bytes a name", header.name_size, MAX_NAME_BYTES)?;
-    if header.name_size == 0 {
-        return Err(malformed("names have no room for a NUL"));
-    }
-    // Without descriptors there is nothing to find, wherever the parts are said to be.
-    if header.num_desc == 0 {
-        return Ok(());
-    }
-    let head = Header::BYTES as u32;
-    if header.desc_offset < head || header.data_offset < head {
-        return Err(malformed("descriptors or data lie over the header"));
-    }
-    if !header.data_offset.is_multiple_of(WORD_BYTES as u32) {
-        return Err(malformed("the data does not start at a multiple of 8"));
-    }
-    let descs = header.desc_range();
-    if descs.start <= u64::from(header.data_offset) && descs.end > u64::from(header.data_offset) {
-        return Err(malformed("the descriptors reach into the data"));
-    }
-    Ok(())
 }
 
 /// The hard rules of a descriptor: why it has to be left out.
@@ -221,5 +187,3 @@ fn name_twice(descs: &[Desc]) -> bool {
     names.sort();
     names.windows(2).any(|pair| pair[0] == pair[1])
 }
-
-const _: () = assert!(DESC_BYTES.is_multiple_of(WORD_BYTES));

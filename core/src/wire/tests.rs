@@ -3,6 +3,8 @@
 //! the design's reference. Rules 17 to 21 are about descriptors of the operating system: they are
 //! tested on real ones, by the provider that reads them.
 
+use std::ops::Range;
+
 use super::*;
 
 const VCPU: &[u8] = include_bytes!("../../testdata/vcpu-x86-6.18.bin");
