@@ -10,10 +10,11 @@ mod lexer;
 use self::lexer::{Lexer, Stop};
 use super::refusal::Refusal;
 
+#[cfg(test)]
+pub(super) use self::lexer::MAX_NESTING;
+
 /// The most bytes of one text. QEMU takes 64 MiB; nothing that can be asked for is as long as this.
 pub(super) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
-/// The deepest nesting of lists and objects; QEMU's.
-pub(super) const MAX_NESTING: usize = 1024;
 /// The most that the buffer keeps for the next request.
 const MAX_IDLE_BYTES: usize = 64 * 1024;
 

@@ -11,11 +11,11 @@ use vmstrobe_core::{Filter, Names, Request, RowState, Schema, Target, VcpuRef};
 use vmstrobe_sampler::Catalog;
 
 use super::budget::Budget;
+use super::cost::Cost;
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
-use super::query::cost::Cost;
 use super::query::{Opened, in_words};
 use super::refusal::Refusal;
-use super::session::Shared;
+use super::shared::Shared;
 
 /// The most bytes of a word; the rest of it is dropped (QEMU's buffer, less its NUL).
 const MAX_WORD_BYTES: usize = 1023;

@@ -5,27 +5,25 @@
 //! `providers` are read at once, by sources of what any of them wants.
 //!
 //! Invariant: every value was read after the request arrived. What a connection keeps is bounded
-//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query
-//! ([`MAX_QUERY_BYTES`]) and a reply ([`MAX_REPLY_BYTES`]).
+//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query and a
+//! reply ([`Cost`]).
 
 use std::error::Error as _;
 
+use vmstrobe_core::json::Results;
 use vmstrobe_core::{Error, Filter, ObjectView, Order, RowState};
 use vmstrobe_sampler::{Catalog, OnDemandReader};
 
-use self::cost::Cost;
 use super::budget::{Lease, PATIENCE, Pools, has_spare_descriptors};
+use super::cost::Cost;
 use super::counts::Counters;
 use super::envelope::Request;
 use super::filter;
 use super::members::Members;
 use super::pattern::{Pattern, Recognised};
 use super::refusal::Refusal;
-use super::session::Shared;
+use super::shared::Shared;
 use super::value::Dict;
-use vmstrobe_core::json::Results;
-
-pub(super) mod cost;
 
 /// The most queries that a connection keeps ready.
 pub(super) const MAX_KEPT_QUERIES: usize = 16;
@@ -35,10 +33,6 @@ pub(super) const MAX_KEPT_BYTES: usize = 4 << 20;
 pub(super) const MAX_KEPT_REQUEST_BYTES: usize = 64 << 10;
 /// The most sources that those have open.
 pub(super) const MAX_KEPT_SOURCES: usize = 64;
-/// The most bytes that one query takes, be it the only one.
-pub(super) const MAX_QUERY_BYTES: usize = 32 << 20;
-/// The most bytes of a reply.
-pub(super) const MAX_REPLY_BYTES: usize = 64 << 20;
 
 /// The queries of one connection, those used last behind.
 #[derive(Debug, Default)]

@@ -5,18 +5,17 @@
 
 use std::sync::Arc;
 
+use vmstrobe_core::json::{self, StatsSchema};
 use vmstrobe_core::{Desc, Order, Schema, Target};
 use vmstrobe_sampler::Catalog;
 
+use super::cost::{MAX_REPLY_BYTES, json_bytes};
 use super::filter;
 use super::members::Members;
-use super::query::MAX_REPLY_BYTES;
-use super::query::cost::json_bytes;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::session::Shared;
+use super::shared::Shared;
 use super::value::Dict;
-use vmstrobe_core::json::{self, StatsSchema};
 
 /// The most bytes of what stands around a name, or is said of a statistic beside its name.
 const DESC_BYTES: usize = 192;

@@ -13,12 +13,12 @@ use vmstrobe_listen::{Access, Kind, Listening};
 use self::accepting::{Accepting, Gate};
 use super::budget::Budget;
 use super::counts::Counts;
-use super::session::{Session, Shared};
+use super::session::Session;
+use super::shared::Shared;
 
 mod accepting;
 
-/// The most clients of a server at a time.
-pub const MAX_CLIENTS: usize = 64;
+pub use self::accepting::MAX_CLIENTS;
 
 /// The configuration of a [`Server`].
 #[derive(Clone, Debug, Default)]

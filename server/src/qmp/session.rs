@@ -6,22 +6,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmstrobe_core::{Error, Order, Registry, Result};
+use vmstrobe_core::json;
 
-use super::budget::{Budget, LARGE_TEXT_BYTES, Lease, PATIENCE};
-use super::counts::Counters;
+use super::budget::{LARGE_TEXT_BYTES, Lease, PATIENCE};
+use super::cost::json_bytes;
 use super::envelope::{self, Request, Unfit};
 use super::framer::{Framer, Piece};
-use super::inventory::Inventory;
 use super::members::{Members, bad_enum, bad_type};
+use super::parse::parse;
 use super::query::Queries;
-use super::query::cost::json_bytes;
 use super::refusal::Refusal;
 use super::room::{RequestRoom, Room};
-use super::stream::{StreamSeats, Streams};
-use super::value::{self, Dict, Value};
+use super::shared::Shared;
+use super::stream::Streams;
+use super::value::{Dict, Value};
 use super::{hmp, introspect, schemas, version};
-use vmstrobe_core::json;
 
 /// The result of a command, or the reason why it is refused.
 type Answer<T> = std::result::Result<T, Refusal>;
@@ -34,42 +33,6 @@ const ECHO_BYTES: usize = 6;
 const FRAME_BYTES: usize = 128;
 /// How a line ends.
 const LINE_END: &[u8] = b"\r\n";
-
-/// The state that all connections of a server share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) inventory: Inventory,
-    pub(super) order: Order,
-    pub(super) counts: Counters,
-    pub(super) seats: StreamSeats,
-    pub(super) budget: Budget,
-}
-
-impl Shared {
-    /// Over what is in the registry, then and later. `complain` is told what cannot be looked at.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub(super) fn new(
-        registry: &Registry,
-        order: Order,
-        complain: Option<fn(&Error)>,
-        budget: Budget,
-    ) -> Result<Self> {
-        let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
-        let inventory = Inventory::new(registry, order, complain)?;
-        let (counts, seats) = (Counters::default(), StreamSeats::new());
-        Ok(Self { inventory, order, counts, seats, budget })
-    }
-
-    /// Makes the state without ever starting a thread: over the objects that there are now, and
-    /// without subscriptions.
-    pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
-        let (counts, seats) = (Counters::default(), StreamSeats::none());
-        let (inventory, budget) = (Inventory::fixed(registry, order), Budget::new());
-        Self { inventory, order, counts, seats, budget }
-    }
-}
 
 /// One connection's side of the conversation that is ours.
 #[derive(Debug)]
@@ -179,7 +142,7 @@ impl State {
         // always one who answers, so it is waited for as long as it takes.
         let _alone = (text.len() > LARGE_TEXT_BYTES).then(|| self.alone());
         let oob = self.mode == Mode::Command { oob: true };
-        let request = match value::parse(text) {
+        let request = match parse(text) {
             Ok(value) => envelope::request(value, oob),
             Err(refusal) => return write_error(out, &refusal, None),
         };

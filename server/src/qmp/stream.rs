@@ -14,14 +14,14 @@ use vmstrobe_sampler::MAX_RATE_HZ;
 
 use self::event::Subscribed;
 use self::subscription::{Ask, Subscription, queue_bytes};
-use super::budget::{BUSY_HZ, Lease, Pool};
+use super::budget::{BUSY_HZ, Lease};
+use super::cost::Cost;
 use super::filter;
 use super::members::Members;
-use super::query::cost::Cost;
 use super::query::in_words;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::session::Shared;
+use super::shared::{MAX_SERVER_SUBSCRIPTIONS, Shared};
 use super::value::Dict;
 
 mod event;
@@ -29,8 +29,6 @@ mod subscription;
 
 /// The most subscriptions of a connection: each has a thread that ticks and one that looks around.
 pub(super) const MAX_SUBSCRIPTIONS: usize = 8;
-/// The most subscriptions of all connections of a server.
-pub(super) const MAX_SERVER_SUBSCRIPTIONS: usize = 32;
 /// The most samples of an event.
 pub(super) const MAX_BATCH_SAMPLES: i64 = 10_000;
 /// The most bytes of the reply to `stats-subscribe` beside what it says of statistics and objects.
@@ -46,16 +44,6 @@ pub(super) struct Streams {
     open: Vec<Subscription>,
     /// The last number given. Numbers are not given again.
     last: u64,
-}
-
-/// How many subscriptions a server can still have.
-#[derive(Debug)]
-pub(super) struct StreamSeats(Pool);
-
-/// The leases that a subscription has from its server and the budget; dropping returns them.
-#[derive(Debug)]
-struct Seat {
-    _leases: Vec<Lease>,
 }
 
 impl Streams {
@@ -86,12 +74,12 @@ impl Streams {
         let mut cost = Cost::of(&ask.filter, std::slice::from_ref(&ask.filter), &catalog);
         cost.bytes += arguments.bytes();
         cost.check()?;
-        let seat = Seat::take(&ask, &cost, shared)?;
+        let leases = leases(&ask, &cost, shared)?;
         // What is said of a statistic takes at most 3 times what its name and value do.
         room.make(out, SUBSCRIBED_BYTES + 4 * cost.reply_bytes)?;
         let (rate_hz, batch) = (ask.rate_hz.into(), ask.batch);
         let registry = shared.inventory.registry();
-        let started = Subscription::start(self.last + 1, registry, ask, seat);
+        let started = Subscription::start(self.last + 1, registry, ask, leases);
         let (subscription, layout) = started.map_err(|error| in_words(&error))?;
         self.open.push(subscription);
         self.last += 1;
@@ -140,52 +128,39 @@ impl Drop for Streams {
     }
 }
 
-impl StreamSeats {
-    /// Returns the seats of a server, all of them free.
-    pub(super) fn new() -> Self {
-        Self(Pool::new(MAX_SERVER_SUBSCRIPTIONS))
-    }
-
-    /// Nobody can subscribe.
-    pub(super) fn none() -> Self {
-        Self(Pool::new(0))
-    }
-}
-
-impl Seat {
-    /// All that a subscription takes.
-    ///
-    /// # Errors
-    /// The first limit that it would be beyond.
-    fn take(ask: &Ask, cost: &Cost, shared: &Shared) -> Result<Self, Refusal> {
-        let pools = shared.budget.pools();
-        let seat = shared.seats.0.take(1).ok_or_else(|| full("server", MAX_SERVER_SUBSCRIPTIONS));
-        let seat = seat?;
-        let all = pools.subscriptions.take(1).ok_or_else(|| {
-            beyond(&format!("all servers have {} subscriptions", pools.subscriptions.max()))
-        })?;
-        let rate = pools.rates_hz.take(BUSY_HZ.min(ask.rate_hz as usize)).ok_or_else(|| {
-            beyond(&format!(
-                "all streams may take {} samples a second, a stream of more than {BUSY_HZ} \
+/// Takes everything that a subscription needs from its server and the budget; dropping the leases
+/// returns it.
+///
+/// # Errors
+/// GenericError that names the first limit that the subscription would exceed.
+fn leases(ask: &Ask, cost: &Cost, shared: &Shared) -> Result<Vec<Lease>, Refusal> {
+    let pools = shared.budget.pools();
+    let own = shared.subscriptions.take(1);
+    let own = own.ok_or_else(|| full("server", MAX_SERVER_SUBSCRIPTIONS))?;
+    let all = pools.subscriptions.take(1).ok_or_else(|| {
+        beyond(&format!("all servers have {} subscriptions", pools.subscriptions.max()))
+    })?;
+    let rate = pools.rates_hz.take(BUSY_HZ.min(ask.rate_hz as usize)).ok_or_else(|| {
+        beyond(&format!(
+            "all streams may take {} samples a second, a stream of more than {BUSY_HZ} \
                  counting as {BUSY_HZ}, and {} are left",
-                pools.rates_hz.max(),
-                pools.rates_hz.left()
-            ))
-        })?;
-        let bytes = queue_bytes(ask, cost);
-        let bytes = pools.stream_bytes.take(bytes).ok_or_else(|| {
-            let (max, left) = (pools.stream_bytes.max(), pools.stream_bytes.left());
-            beyond(&format!(
-                "all streams may take {max} bytes of memory, and of {left} that are left this one \
+            pools.rates_hz.max(),
+            pools.rates_hz.left()
+        ))
+    })?;
+    let bytes = queue_bytes(ask, cost);
+    let bytes = pools.stream_bytes.take(bytes).ok_or_else(|| {
+        let (max, left) = (pools.stream_bytes.max(), pools.stream_bytes.left());
+        beyond(&format!(
+            "all streams may take {max} bytes of memory, and of {left} that are left this one \
                  needs {bytes}"
-            ))
-        })?;
-        let sources = pools.sources.take_of_first_half(cost.sources).ok_or_else(|| {
-            let max = pools.sources.max() / 2;
-            beyond(&format!("all streams may have {max} sources open"))
-        })?;
-        Ok(Self { _leases: vec![seat, all, rate, bytes, sources] })
-    }
+        ))
+    })?;
+    let sources = pools.sources.take_of_first_half(cost.sources).ok_or_else(|| {
+        let max = pools.sources.max() / 2;
+        beyond(&format!("all streams may have {max} sources open"))
+    })?;
+    Ok(vec![own, all, rate, bytes, sources])
 }
 
 fn beyond(limit: &str) -> Refusal {

@@ -9,10 +9,6 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-pub(super) mod read;
-
-pub(super) use self::read::parse;
-
 /// A JSON value, its strings borrowed from the text where they have no escapes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
@@ -75,6 +71,11 @@ fn own_items(items: Vec<Value<'_>>) -> Vec<Value<'static>> {
 }
 
 impl<'a> Dict<'a> {
+    /// Makes an object of these members, in the order in which they were sent. No key stands twice.
+    pub(super) fn new(members: Vec<(Cow<'a, str>, Value<'a>)>) -> Self {
+        Self(members)
+    }
+
     /// The value of a member.
     pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
         self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
@@ -200,4 +201,59 @@ fn shortest_of_17(value: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    /// Each line was seen in a reply of QEMU 10.0.2.
+    #[test]
+    fn keys_stand_in_the_order_of_qemus_replies() {
+        let table: &[&[&str]] = &[
+            &["return", "id"],
+            &["id", "error"],
+            &["class", "desc"],
+            &["provider", "stats", "qom-path"],
+            &["name", "unit", "base", "bucket-size", "exponent", "type"],
+            &["version", "capabilities"],
+            &["timestamp", "event", "data"],
+            &["seconds", "microseconds"],
+            &["exec-oob", "execute", "arguments", "id"],
+            &["m0", "timestamp", "m3", "", "m6", "m2", "class", "minor", "a", "m5", "b", "event"],
+            &["m1", "desc", "return", "m4", "m7", "major", "id", "error", "data"],
+            &["\u{e9}", "\u{65e5}\u{672c}", "z", "q"],
+            &["\0a", "a", "b"],
+        ];
+        for want in table {
+            let mut sent = want.to_vec();
+            for _ in 0..sent.len() {
+                sent.rotate_left(1);
+                let dict =
+                    Dict(sent.iter().map(|key| (Cow::Borrowed(*key), Value::Null)).collect());
+                let got: Vec<_> = dict.in_qemus_order().into_iter().map(|(key, _)| key).collect();
+                assert_eq!(got, *want, "sent as {sent:?}");
+            }
+        }
+    }
+
+    /// The expected texts are those of glibc's `printf`.
+    #[test]
+    fn doubles_have_17_digits() {
+        for (value, want) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (0.1, "0.10000000000000001"),
+            (1e5, "100000"),
+            (-1.5, "-1.5"),
+            (1e16, "10000000000000000"),
+            (1e17, "1e+17"),
+            (18446744073709551616.0, "1.8446744073709552e+19"),
+            (0.0001, "0.0001"),
+            (0.00001, "1.0000000000000001e-05"),
+            (123456789.125, "123456789.125"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (5e-324, "4.9406564584124654e-324"),
+        ] {
+            assert_eq!(serde_json::to_string(&Double(value)).unwrap(), want);
+        }
+    }
+}

@@ -13,11 +13,11 @@ use vmstrobe_core::{
     Desc, Object, Order, Provider, ReadPlan, Registry, RowState, Rows, Schema, Source, Target,
 };
 
-use super::super::budget::Budget;
-use super::super::counts::Counts;
-use super::super::server::answers;
-use super::super::session::Shared;
 use super::*;
+use crate::qmp::budget::Budget;
+use crate::qmp::counts::Counts;
+use crate::qmp::server::answers;
+use crate::qmp::shared::Shared;
 
 const GREETED: &[u8] = br#"{"execute": "qmp_capabilities"}"#;
 const VERSION: &[u8] = br#"{"execute": "query-version"}"#;

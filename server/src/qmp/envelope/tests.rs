@@ -1,7 +1,7 @@
 //! Requests and what is none, against the answers of QEMU 10.0.2.
 
 use super::*;
-use crate::qmp::value::parse;
+use crate::qmp::parse::parse;
 
 /// Returns the text with which a request is refused, and the text of its id.
 fn unfit(text: &str, oob_is_on: bool) -> (String, Option<String>) {

@@ -7,7 +7,8 @@
 //! Invariant: a text ends where QEMU's (`qobject/json-lexer.c`, `json-streamer.c` of 10.0) would;
 //! the state fits a few words, whatever is sent.
 
-use super::MAX_NESTING;
+/// The deepest nesting of lists and objects, as in QEMU.
+pub(in crate::qmp) const MAX_NESTING: usize = 1024;
 
 /// The state of the lexer between two bytes of the stream.
 #[derive(Debug, Default)]

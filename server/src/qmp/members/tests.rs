@@ -1,7 +1,7 @@
 //! Arguments and what is said of them, against the answers of QEMU 10.0.2.
 
 use super::*;
-use crate::qmp::value::parse;
+use crate::qmp::parse::parse;
 
 /// Takes arguments as `query-stats` does.
 fn query_stats(arguments: &Dict<'_>) -> Result<(), Refusal> {

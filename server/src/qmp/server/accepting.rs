@@ -17,11 +17,13 @@ use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_listen::Listening;
 
-use super::MAX_CLIENTS;
 use crate::qmp::budget::Lease;
 use crate::qmp::client::{Client, End};
-use crate::qmp::session::{Session, Shared};
+use crate::qmp::session::Session;
+use crate::qmp::shared::Shared;
 
+/// The most clients of a server at a time.
+pub const MAX_CLIENTS: usize = 64;
 /// The stack of a client's thread: the 1024 levels that QEMU lets a JSON text have are parsed by as
 /// many calls. Only what is used of it is memory.
 const STACK_BYTES: usize = 4 << 20;

@@ -13,9 +13,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::super::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
 use super::accepting::{RETRY_PAUSE, SHORTAGE_LIMIT};
 use super::*;
+use crate::qmp::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
 
 /// In which what is to happen soon happens.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -6,17 +6,18 @@ use std::thread;
 use std::time::Duration;
 
 use vmstrobe_core::{
-    Desc, ErrorKind, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, StatType, Target,
+    Desc, Error, ErrorKind, Object, Order, Provider, ReadPlan, Registry, Result, RowState, Rows,
+    Schema, Source, StatType, Target,
 };
 
 use super::*;
 use crate::qmp::budget::{BUSY_HZ, Budget, LONG_REQUEST_BYTES};
 use crate::qmp::filter::{MAX_NAMES, MAX_NAMES_BYTES, MAX_REQUESTS, MAX_VCPUS};
 use crate::qmp::framer::MAX_NESTING;
+use crate::qmp::parse::MAX_VALUES;
 use crate::qmp::query::{
     MAX_KEPT_BYTES, MAX_KEPT_QUERIES, MAX_KEPT_REQUEST_BYTES, MAX_KEPT_SOURCES,
 };
-use crate::qmp::value::read::MAX_VALUES;
 
 /// Objects whose every word is the number of readings there have been.
 #[derive(Debug)]
@@ -716,7 +717,7 @@ fn a_reply_and_its_parts_are_limited() {
     };
     assert_eq!(ask(3).matches("qom-path").count(), 3);
     let error = r#"{"error": {"class": "GenericError", "desc": "#;
-    let limit = crate::qmp::query::MAX_REPLY_BYTES;
+    let limit = crate::qmp::cost::MAX_REPLY_BYTES;
     let want = format!(r#"{error}"the reply would have more than {limit} bytes"}}}}"#);
     assert_eq!(ask(MAX_REQUESTS), want);
     let text = format!("Parameter 'providers' has more than {MAX_REQUESTS} entries");

@@ -6,9 +6,8 @@
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use vmstrobe_core::{Group, Layout, Snapshot, Value};
-
 use vmstrobe_core::json::{self, StatsSchemaValue};
+use vmstrobe_core::{Group, Layout, Snapshot, Value};
 
 /// The `return` value of `stats-subscribe`.
 pub(super) struct Subscribed<'a> {

@@ -15,10 +15,10 @@ use vmstrobe_sampler::{
     Subscriber, Timing, Watch,
 };
 
-use super::Seat;
 use super::event::{self, Batch};
+use crate::qmp::budget::Lease;
+use crate::qmp::cost::Cost;
 use crate::qmp::inventory::LOOK_PERIOD;
-use crate::qmp::query::cost::Cost;
 
 /// The longest time between two looks into the queue, however large the batch: so late at most is
 /// told what came or went.
@@ -63,7 +63,7 @@ pub(super) struct Subscription {
     // what it took.
     _watch: Watch,
     _running: Running,
-    _seat: Seat,
+    _leases: Vec<Lease>,
 }
 
 /// The samples of the next event, as text: so their snapshots are free for the sampler again.
@@ -83,7 +83,7 @@ impl Subscription {
         number: u64,
         registry: &Registry,
         ask: Ask,
-        seat: Seat,
+        leases: Vec<Lease>,
     ) -> Result<(Self, Arc<Layout>)> {
         let mut roster = Roster::new(registry.clone(), vec![ask.filter]);
         let sources = open(&mut roster)?;
@@ -113,7 +113,7 @@ impl Subscription {
             control,
             _watch: watch,
             _running: running,
-            _seat: seat,
+            _leases: leases,
         };
         // The first sample is there already.
         started.due += started.until_complete(1);
@@ -232,17 +232,17 @@ fn queue_depth(rate_hz: u32, words: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Numbers;
     use super::*;
+    use crate::qmp::stream::tests::Numbers;
     use serde_json::Value as Json;
     use vmstrobe_core::{Object, ReadPlan, RowState, Schema, Target};
 
     /// A subscription whose sampler is too slow to be in the way.
     fn subscription(batch: usize) -> Subscription {
         let ask = Ask { filter: Filter::all(Target::Vcpu), rate_hz: 1, batch };
-        let seat = Seat { _leases: Vec::new() };
         let registry = Numbers::new(1, 1).registry();
-        let (mut subscription, layout) = Subscription::start(7, &registry, ask, seat).unwrap();
+        let (mut subscription, layout) =
+            Subscription::start(7, &registry, ask, Vec::new()).unwrap();
         assert_eq!(layout.generation(), 1);
         assert!(subscription.samples.try_recv().is_some(), "the first is there at once");
         subscription.next_tick = 1;

@@ -13,7 +13,8 @@ use vmstrobe_core::{
 
 use super::*;
 use crate::qmp::budget::Budget;
-use crate::qmp::value::{self, Value};
+use crate::qmp::parse::parse;
+use crate::qmp::value::Value;
 use vmstrobe_core::json;
 
 /// How long a test waits for what must come.
@@ -111,7 +112,7 @@ fn subscribe(
     shared: &Shared,
     arguments: &str,
 ) -> std::result::Result<String, String> {
-    let Ok(Value::Dict(dict)) = value::parse(arguments.as_bytes()) else { panic!("{arguments}") };
+    let Ok(Value::Dict(dict)) = parse(arguments.as_bytes()) else { panic!("{arguments}") };
     let mut out = Vec::new();
     let mut room = Room::new(&shared.budget.pools().reply_bytes);
     let done = streams.subscribe(shared, &dict, &mut room, &mut out);
@@ -119,7 +120,7 @@ fn subscribe(
 }
 
 fn unsubscribe(streams: &mut Streams, arguments: &str) -> std::result::Result<(), String> {
-    let Ok(Value::Dict(dict)) = value::parse(arguments.as_bytes()) else { panic!("{arguments}") };
+    let Ok(Value::Dict(dict)) = parse(arguments.as_bytes()) else { panic!("{arguments}") };
     streams.unsubscribe(&dict).map_err(|refusal| refusal.desc)
 }
 
@@ -358,7 +359,7 @@ fn a_connection_and_a_server_have_so_many_subscriptions() {
     subscribe(&mut another, &shared, ask).unwrap();
     subscribe(&mut another, &shared, ask).unwrap_err();
     drop(connections);
-    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS - 1);
+    assert_eq!(shared.subscriptions.left(), MAX_SERVER_SUBSCRIPTIONS - 1);
 }
 
 #[test]
@@ -392,7 +393,7 @@ fn threads_and_sources_end_with_the_connection() {
     drop(streams);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(numbers.sources.load(SeqCst), 0);
-    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS);
+    assert_eq!(shared.subscriptions.left(), MAX_SERVER_SUBSCRIPTIONS);
 }
 
 /// Parsing a line and writing it in QEMU's order changes nothing.
@@ -413,7 +414,7 @@ fn keys_stand_in_qemus_order() {
         numbers.objects.store(2, SeqCst);
     }
     for line in &lines {
-        assert_eq!(json::text(&value::parse(line.as_bytes()).unwrap()), *line);
+        assert_eq!(json::text(&parse(line.as_bytes()).unwrap()), *line);
     }
     assert!(lines.iter().any(|line| line.contains("STATS_SAMPLES")));
 }

@@ -13,22 +13,22 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{Dict, Value};
-use crate::qmp::refusal::Refusal;
+use super::refusal::Refusal;
+use super::value::{Dict, Value};
 
 /// The most values in one text, each list and each object one more. QEMU takes 2 Mi tokens; of what
 /// can be asked for, a list of paths of vCPUs is the longest, and that has half of this. A value
 /// takes up to 140 bytes, so all of them up to 2.5 MiB.
-pub(in crate::qmp) const MAX_VALUES: usize = 1 << 14;
+pub(super) const MAX_VALUES: usize = 1 << 14;
 /// Up to how many members of an object are compared each with each.
-pub(super) const FEW_MEMBERS: usize = 16;
+const FEW_MEMBERS: usize = 16;
 
 /// Reads one JSON text.
 ///
 /// # Errors
 /// GenericError `JSON parse error, ...` if it is none, or an object in it has a key twice; or that
 /// it has more than [`MAX_VALUES`] values.
-pub(in crate::qmp) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
+pub(super) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
     // What is rarely sent is looked for only where the usual way has failed.
     let usual = match read(text, false) {
         Ok(value) => return Ok(value),
@@ -148,7 +148,7 @@ impl<'de> Visitor<'de> for Any<'_> {
         if has_twice(&members) {
             return Err(Error::custom("duplicate key"));
         }
-        Ok(Value::Dict(Dict(members)))
+        Ok(Value::Dict(Dict::new(members)))
     }
 }
 
@@ -238,3 +238,6 @@ fn is_integer_zero(text: &[u8], at: usize) -> bool {
         && text.get(at + 1) == Some(&b'0')
         && !matches!(after, Some(b'.' | b'e' | b'E' | b'0'..=b'9'))
 }
+
+#[cfg(test)]
+mod tests;

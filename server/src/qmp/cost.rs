@@ -8,8 +8,12 @@ use std::sync::Arc;
 use vmstrobe_core::{Desc, Filter, Mask, Object, RowState, Schema, WORD_BYTES};
 use vmstrobe_sampler::{Catalog, Wanted};
 
-use super::{MAX_QUERY_BYTES, MAX_REPLY_BYTES};
-use crate::qmp::refusal::Refusal;
+use super::refusal::Refusal;
+
+/// The most bytes that one query takes, even if it is the only one.
+pub(super) const MAX_QUERY_BYTES: usize = 32 << 20;
+/// The most bytes of a reply.
+pub(super) const MAX_REPLY_BYTES: usize = 64 << 20;
 
 /// The bytes that a source keeps for a row, besides its words.
 const SOURCE_ROW_BYTES: usize = 128;
@@ -27,20 +31,20 @@ const GROUP_BYTES: usize = 4096;
 
 /// The cost of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::qmp) struct Cost {
+pub(super) struct Cost {
     /// How many sources are opened.
-    pub(in crate::qmp) sources: usize,
+    pub(super) sources: usize,
     /// The bytes that are kept as long as it is open.
-    pub(in crate::qmp) bytes: usize,
+    pub(super) bytes: usize,
     /// The most bytes of a reply.
-    pub(in crate::qmp) reply_bytes: usize,
+    pub(super) reply_bytes: usize,
     /// The words that are read.
-    pub(in crate::qmp) words: usize,
+    pub(super) words: usize,
 }
 
 impl Cost {
     /// Returns the cost of reading `filter` and writing the results of each of its `parts`.
-    pub(in crate::qmp) fn of(filter: &Filter, parts: &[Filter], catalog: &Catalog) -> Self {
+    pub(super) fn of(filter: &Filter, parts: &[Filter], catalog: &Catalog) -> Self {
         let wanted = catalog.wanted(filter);
         let mut cost = Self { sources: wanted.len(), ..Self::default() };
         for group in &wanted {
@@ -57,7 +61,7 @@ impl Cost {
 
     /// # Errors
     /// If no client may have so much, however little others have.
-    pub(in crate::qmp) fn check(&self) -> Result<(), Refusal> {
+    pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.reply_bytes > MAX_REPLY_BYTES {
             let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
             return Err(Refusal::generic(text));
@@ -122,7 +126,7 @@ impl<'a> ObjectsOf<'a> {
 }
 
 /// How long a string is as JSON, which is ASCII, without its quotes; never too little.
-pub(in crate::qmp) fn json_bytes(text: &str) -> usize {
+pub(super) fn json_bytes(text: &str) -> usize {
     let bytes = |c: char| match c {
         '"' | '\\' => 2,
         ' '..='~' => 1,
