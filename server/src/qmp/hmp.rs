@@ -13,7 +13,7 @@ use vmstrobe_sampler::Catalog;
 use super::budget::Budget;
 use super::cost::Cost;
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
-use super::query::{Opened, in_words};
+use super::query::Opened;
 use super::refusal::Refusal;
 use super::shared::Shared;
 
@@ -92,7 +92,7 @@ impl Monitor<'_> {
         cost.reply_bytes = cost.reply_bytes.saturating_mul(TEXT_COPIES);
         cost.bytes = cost.bytes.saturating_add(cost.reply_bytes);
         let mut opened = Opened::new(filter, cost, self.catalog, pools)?;
-        let snapshot = opened.reader.read().map_err(|error| in_words(&error))?;
+        let snapshot = opened.reader.read().map_err(Refusal::from)?;
         // Of what is no more there is nothing to say, as in `query-stats`.
         if snapshot.objects().all(|view| view.state() == RowState::Gone) {
             return Ok(String::new());

@@ -8,10 +8,8 @@
 //! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query and a
 //! reply ([`Cost`]).
 
-use std::error::Error as _;
-
 use vmstrobe_core::json::Results;
-use vmstrobe_core::{Error, Filter, ObjectView, Order, RowState};
+use vmstrobe_core::{Filter, ObjectView, Order, RowState};
 use vmstrobe_sampler::{Catalog, OnDemandReader};
 
 use super::budget::{Lease, PATIENCE, Pools, has_spare_descriptors};
@@ -186,7 +184,7 @@ impl Opened {
             let (max, more) = (pools.sources.max(), cost.sources);
             taken(&format!("queries may have {max} sources open in all, and this one needs {more}"))
         })?;
-        let reader = catalog.reader(filter).map_err(|error| in_words(&error))?;
+        let reader = catalog.reader(filter).map_err(Refusal::from)?;
         Ok(Self { reader, cost, bytes, sources })
     }
 }
@@ -208,7 +206,7 @@ impl Query {
     #[inline]
     pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let (mut is_empty, mut unread) = (true, None);
-        let snapshot = self.opened.reader.read().map_err(|error| in_words(&error))?;
+        let snapshot = self.opened.reader.read().map_err(Refusal::from)?;
         self.results.write(out, snapshot, |view| match view.state() {
             RowState::Good => {
                 is_empty = false;
@@ -239,14 +237,4 @@ fn not_read(view: &ObjectView<'_>, state: RowState) -> String {
         RowState::Torn => format!("{path} changed all the while it was read: ask again"),
         _ => format!("{path}: its source has stopped answering"),
     }
-}
-
-/// For a client, what kept us from reading.
-pub(super) fn in_words(error: &Error) -> Refusal {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Refusal::generic(text)
 }

@@ -18,7 +18,6 @@ use super::budget::{BUSY_HZ, Lease};
 use super::cost::Cost;
 use super::filter;
 use super::members::Members;
-use super::query::in_words;
 use super::refusal::Refusal;
 use super::room::Room;
 use super::shared::{MAX_SERVER_SUBSCRIPTIONS, Shared};
@@ -80,7 +79,7 @@ impl Streams {
         let (rate_hz, batch) = (ask.rate_hz.into(), ask.batch);
         let registry = shared.inventory.registry();
         let started = Subscription::start(self.last + 1, registry, ask, leases);
-        let (subscription, layout) = started.map_err(|error| in_words(&error))?;
+        let (subscription, layout) = started.map_err(Refusal::from)?;
         self.open.push(subscription);
         self.last += 1;
         Subscribed { subscription: self.last, rate_hz, batch, layout: &layout }.write(out);
