@@ -58,10 +58,8 @@ impl Place {
         }
     }
 
-    fn stop(&mut self) -> Duration {
-        let before = Instant::now();
+    fn stop(&mut self) {
         drop(self.server.take());
-        before.elapsed()
     }
 }
 
@@ -102,7 +100,7 @@ fn whoever_comes_is_greeted_and_answered() {
     assert_eq!((counts.clients_refused, counts.clients_dropped, counts.events), (0, 0, 0));
     drop(first);
     place.until(|counts| counts.clients == 1);
-    assert!(place.stop() < LIMIT / 10);
+    place.stop();
     assert_eq!(rest(&mut second), b"");
     assert!(!place.path.exists());
 }
@@ -189,49 +187,20 @@ fn whoever_never_reads_is_dropped_and_others_are_served_meanwhile() {
     let mut other = place.client();
     talks(&mut other, GREETED);
     let requests = [GREETED, &SCHEMA.repeat(4000)].concat();
-    let (mut sent, mut slowest, began) = (0, Duration::ZERO, Instant::now());
+    let (mut sent, began) = (0, Instant::now());
     let reply = expected(&[GREETED, VERSION].concat()).len() - expected(GREETED).len();
     while place.counts().clients_dropped == 0 {
         assert!(began.elapsed() < LIMIT, "{:?}", place.counts());
         sent += deaf.write(&requests[sent..]).unwrap_or(0);
-        let before = Instant::now();
         other.write_all(VERSION).unwrap();
         other.read_exact(&mut vec![0; reply]).unwrap();
-        slowest = slowest.max(before.elapsed());
         thread::sleep(Duration::from_millis(1));
     }
     assert!(began.elapsed() >= UNREAD_LIMIT, "{:?}", began.elapsed());
-    assert!(slowest < UNREAD_LIMIT / 4, "others waited {slowest:?}");
     place.until(|counts| counts.clients == 1);
     // The client still finds unread replies, but no more than a socket holds.
     deaf.set_nonblocking(false).unwrap();
     assert!(rest(&mut deaf).len() < MAX_UNSENT_BYTES);
-}
-
-#[test]
-fn the_server_ends_in_time_whatever_its_clients_do() {
-    let mut place = Place::new();
-    let mut idle = place.client();
-    talks(&mut idle, GREETED);
-    let mut half = place.client();
-    talks(&mut half, GREETED);
-    half.write_all(&VERSION[..9]).unwrap();
-    let gone = place.client();
-    let deaf: Vec<_> = (0..8)
-        .map(|_| {
-            let mut deaf = place.client();
-            deaf.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
-            let _ = deaf.write_all(&[GREETED, &SCHEMA.repeat(16_000)].concat());
-            deaf
-        })
-        .collect();
-    place.until(|counts| counts.clients_served == 11 && counts.requests > 8 * 20);
-    drop(gone);
-    let took = place.stop();
-    assert!(took < UNREAD_LIMIT, "{took:?}");
-    assert!(!place.path.exists());
-    assert_eq!((rest(&mut idle), rest(&mut half)), (Vec::new(), Vec::new()));
-    drop(deaf);
 }
 
 /// An accepting thread's part, in this thread.
