@@ -19,10 +19,9 @@ use crate::schema::{Object, Schema, Target};
 /// use vmstrobe_core::{Desc, Filter, Schema, Target, VcpuRef};
 /// let descs = vec![Desc::counter("exits", 0), Desc::counter("halt_exits", 8)];
 /// let schema = Schema::new("kvm", Target::Vcpu, descs);
-/// let mut filter: Filter = "vcpu: halt_*, zzz".parse()?;
+/// let mut filter: Filter = "vcpu: halt_*".parse()?;
 /// filter.vcpus = Some([VcpuRef::Index(0)].into_iter().collect());
 /// assert_eq!(filter.compile(&schema).iter().collect::<Vec<_>>(), [1]);
-/// assert_eq!(filter.unmatched_names(&[schema]), ["zzz"]);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -150,22 +149,6 @@ impl Filter {
         }
     }
 
-    /// The names, as typed, that no statistic of these schemas has. QMP ignores them; people want
-    /// to be told.
-    pub fn unmatched_names<'a>(&'a self, schemas: &[Arc<Schema>]) -> Vec<&'a str> {
-        let requests = self.providers.iter().flatten();
-        requests
-            .filter_map(|request| request.names.as_ref().map(|names| (request, names)))
-            .flat_map(|(request, names)| {
-                let known = schemas.iter().filter(|s| self.target == *s.target());
-                let known = known.filter(|schema| request.is_for(schema));
-                let known: Vec<&str> =
-                    known.flat_map(|s| s.descs().iter().map(|d| &*d.name)).collect();
-                names.unmatched(&known)
-            })
-            .collect()
-    }
-
     /// The vCPUs asked for that none of these objects is, in the order of the set.
     pub fn unmatched_vcpus<'a>(&'a self, objects: &[Object]) -> Vec<&'a VcpuRef> {
         let paths: HashSet<&str> = objects.iter().map(|object| &*object.path).collect();
@@ -245,7 +228,6 @@ mod tests {
             request("kvm", Some(&["exits"])),
         ]);
         assert_eq!(compiled(&filter, &kvm), [0, 2]);
-        assert_eq!(filter.unmatched_names(&[kvm]), ["nope", "exits"]);
     }
 
     #[test]

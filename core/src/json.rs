@@ -16,7 +16,9 @@ mod results;
 mod writer;
 
 pub use self::results::Results;
-pub use self::writer::{text, write};
+pub use self::writer::text;
+#[doc(hidden)] // For vmstrobe-server, which writes many values into one buffer.
+pub use self::writer::write;
 
 /// QAPI `StatsSchema`: the statistics of one provider and target.
 #[derive(Debug, Serialize)]

@@ -13,7 +13,8 @@ use crate::mask::Mask;
 use crate::schema::{Schema, WORD_BYTES};
 use crate::sync::{AtomicU64, Ordering};
 
-/// As many words as a byte can tell apart; see [`ReadPlan::load_near`].
+/// The number of words that a byte can address; see [`ReadPlan::load_near`].
+#[doc(hidden)] // For vmstrobe-providers, as the methods that use it.
 pub const NEAR_WORDS: usize = 256;
 
 /// Words copied together, from the span to the row.
@@ -178,6 +179,7 @@ impl ReadPlan {
 
     /// True if [`ReadPlan::load_near`] may be used: few words, scattered over no more than
     /// [`NEAR_WORDS`].
+    #[doc(hidden)] // For vmstrobe-providers: a shortcut for frames of the BPF reader and tables.
     pub fn is_near(&self) -> bool {
         self.near.len() == self.row_words
     }
@@ -187,6 +189,7 @@ impl ReadPlan {
     ///
     /// # Panics
     /// If the plan is not near, and the row has words: a bug of the source.
+    #[doc(hidden)] // For vmstrobe-providers, as `is_near`.
     #[inline]
     pub fn load_near(&self, words: &[AtomicU64; NEAR_WORDS], row: &mut [u64]) {
         assert_eq!(self.near.len(), row.len(), "a near plan, and its row");

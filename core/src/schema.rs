@@ -100,12 +100,14 @@ impl Desc {
 
     /// Has QAPI words for it, so that QEMU's `query-stats` gives its value? QEMU (to 10.2) drops
     /// the rest.
+    #[doc(hidden)] // For QEMU's order, and for tests of providers that imitate QEMU.
     pub fn has_qapi_value(&self) -> bool {
         self.has_qapi_words() && !matches!(self.scale.base, Base::Unknown(_))
     }
 
     /// Does QEMU's `query-stats-schemas` tell of it? As for the value, but without an exponent the
     /// base does not matter.
+    #[doc(hidden)] // For vmstrobe-server: only QEMU's order leaves out schemas.
     pub fn has_qapi_schema(&self) -> bool {
         self.has_qapi_words() && (self.has_qapi_value() || self.scale.exponent == 0)
     }

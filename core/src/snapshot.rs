@@ -40,6 +40,7 @@ impl Window {
 
 /// The result of reading one object's row in this tick. A tick has no other errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowState {
     /// Nobody read it.
     #[default]

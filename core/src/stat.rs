@@ -10,6 +10,7 @@ use std::fmt;
 
 /// The type of a statistic: `KVM_STATS_TYPE_*`, QAPI `StatsType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StatType {
     /// A count that only grows, except when someone resets it.
     Cumulative,
@@ -72,6 +73,7 @@ impl fmt::Display for StatType {
 
 /// The unit of a statistic: `KVM_STATS_UNIT_*`, QAPI `StatsUnit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Unit {
     /// A plain number.
     None,
@@ -136,6 +138,7 @@ impl Unit {
 
 /// The base of a [`Scale`]: `KVM_STATS_BASE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Base {
     /// Powers of ten.
     Ten,

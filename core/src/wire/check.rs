@@ -31,6 +31,7 @@ impl fmt::Display for Note {
 
 /// A rule of the format that a block or descriptor breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rule {
     /// Header flags are not 0.
     HeaderFlags,

@@ -17,7 +17,7 @@ pub(super) use self::pool::{Lease, Pool};
 mod pool;
 
 /// The most clients of all servers that share a budget, where there are descriptors enough.
-pub const MAX_CLIENTS_IN_ALL: usize = 1024;
+pub(super) const MAX_CLIENTS_IN_ALL: usize = 1024;
 /// The most requests of more than [`LONG_REQUEST_BYTES`] that are received at a time.
 pub(super) const MAX_LONG_REQUESTS: usize = 16;
 /// From how many bytes on a request that is still being received is a long one.

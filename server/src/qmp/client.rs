@@ -19,10 +19,10 @@ use outbox::Outbox;
 mod outbox;
 
 /// The most bytes that may wait to be sent to a client before its requests have to wait.
-pub const MAX_UNSENT_BYTES: usize = 4 << 20;
+pub(super) const MAX_UNSENT_BYTES: usize = 4 << 20;
 /// How long a client for whom more than [`MAX_UNSENT_BYTES`] wait may read so little that the
 /// kernel has no room for more. The kernel makes room by buffers of some 32 KiB, not by bytes.
-pub const UNREAD_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(1);
 /// How many bytes are received at once.
 const RECEIVE_BYTES: usize = 64 << 10;
 /// From how many bytes on replies are sent although there are more requests.

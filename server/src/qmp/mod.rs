@@ -32,8 +32,9 @@ mod session;
 mod client;
 mod server;
 
-pub use budget::{Budget, MAX_CLIENTS_IN_ALL};
-pub use client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
+pub use budget::Budget;
 pub use counts::Counts;
-pub use server::{Config, MAX_CLIENTS, Server, answers};
+#[doc(hidden)] // For tests and fuzzing: a conversation without a socket.
+pub use server::answers;
+pub use server::{Config, Server};
 pub use vmstrobe_listen::Access;

@@ -1,7 +1,6 @@
 //! The server: a socket, a thread that lets clients in, and one for each of them.
 //!
-//! Invariant: no client can keep another from being served, nor the server from ending. There are
-//! at most [`MAX_CLIENTS`], and a thread that has ended is joined at once.
+//! Invariant: no client can keep another from being served, nor the server from ending.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,17 +17,17 @@ use super::shared::Shared;
 
 mod accepting;
 
-pub use self::accepting::MAX_CLIENTS;
-
 /// The configuration of a [`Server`].
+///
+/// Fields may be added: write `..Config::default()` behind the ones that you set.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The users that may connect. Each of them sees all statistics.
     pub access: Access,
-    /// The order of lists in replies; with [`Order::Qemu`] also the other habits of QEMU.
+    /// The order of lists in replies; [`Order::Qemu`] also turns on the other habits of QEMU.
     pub order: Order,
-    /// Is told what cannot be looked at, each when it was not there
-    /// a look ago.
+    /// A function that gets each error of looking for objects. An error that repeats in the next
+    /// look is not passed again.
     pub complain: Option<fn(&Error)>,
     /// The limits for all clients together. Servers made of clones of one `Config` share it.
     pub budget: Budget,

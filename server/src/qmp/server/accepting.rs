@@ -23,7 +23,7 @@ use crate::qmp::session::Session;
 use crate::qmp::shared::Shared;
 
 /// The most clients of a server at a time.
-pub const MAX_CLIENTS: usize = 64;
+pub(super) const MAX_CLIENTS: usize = 64;
 /// The stack of a client's thread: the 1024 levels that QEMU lets a JSON text have are parsed by as
 /// many calls. Only what is used of it is memory.
 const STACK_BYTES: usize = 4 << 20;

@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
-use super::accepting::{RETRY_PAUSE, SHORTAGE_LIMIT};
+use super::accepting::{MAX_CLIENTS, RETRY_PAUSE, SHORTAGE_LIMIT};
 use super::*;
 use crate::qmp::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
 
