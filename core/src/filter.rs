@@ -1,7 +1,8 @@
 //! The user's filter: QAPI's `StatsFilter`, compiled once per schema into a [`Mask`].
 //!
-//! Invariant: a part that is left out selects everything, and an empty list selects nothing. An
-//! unknown name or path is not an error here; a caller can ask for those that matched nothing.
+//! Invariant: a part that is absent selects everything, and an empty list selects nothing. An
+//! unknown name or path is no error; [`Filter::unmatched_vcpus`] and [`Names::unmatched`] return
+//! those that match nothing.
 
 use std::cmp::Ordering;
 use std::collections::HashSet;
@@ -26,9 +27,10 @@ use crate::schema::{Object, Schema, Target};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// The kind of object.
+    /// The type of the objects.
     pub target: Target,
-    /// The providers, and the names wanted of each; `None` for all statistics of all providers.
+    /// The providers with the names that are wanted of each; `None` for all statistics of all
+    /// providers.
     pub providers: Option<Vec<Request>>,
     /// The vCPUs; `None` for all. Ignored for other targets.
     pub vcpus: Option<VcpuSet>,
@@ -37,13 +39,13 @@ pub struct Filter {
 /// One provider's part of a filter: QAPI `StatsRequest`.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The provider's name; `None` for whichever has these names.
+    /// The provider's name; `None` for every provider that has these names.
     pub provider: Option<String>,
-    /// The statistics wanted of it; `None` for all.
+    /// The wanted statistics of the provider; `None` for all.
     pub names: Option<Names>,
 }
 
-/// One vCPU as a user names it: QAPI knows paths, people also count.
+/// One vCPU as a user names it: by its path as in QAPI, or by its number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum VcpuRef {
     /// The object's whole path.
@@ -53,19 +55,20 @@ pub enum VcpuRef {
 }
 
 impl VcpuRef {
-    /// A number is an index, anything else a path.
+    /// Takes a number as an index, and any other text as a path.
     pub fn parse(text: &str) -> Self {
         text.parse().map_or_else(|_| Self::Path(text.to_owned()), Self::Index)
     }
 }
 
-/// Several vCPUs, each once. Clones share the list, and finding an object in it takes the logarithm
-/// of its length: a client may name as many vCPUs as there are objects.
+/// A set of vCPUs. Clones share the list. Looking up an object takes the logarithm of the length,
+/// because a client may name as many vCPUs as there are objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VcpuSet(Arc<[VcpuRef]>);
 
 impl VcpuSet {
-    /// The vCPUs, in the order of their paths, then of their numbers.
+    /// Returns the vCPUs: first those named by path, then those named by number, each in ascending
+    /// order.
     pub fn iter(&self) -> impl Iterator<Item = &VcpuRef> {
         self.0.iter()
     }
@@ -75,12 +78,12 @@ impl VcpuSet {
         self.0.len()
     }
 
-    /// True if there is none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True if the object is one of them, by its path or its number.
+    /// Returns whether the set has the path or the number of the object.
     pub fn contains(&self, object: &Object) -> bool {
         self.has_path(&object.path) || object.index.is_some_and(|index| self.has_index(index))
     }
@@ -88,7 +91,7 @@ impl VcpuSet {
     fn has_path(&self, path: &str) -> bool {
         let found = self.0.binary_search_by(|vcpu| match vcpu {
             VcpuRef::Path(known) => (**known).cmp(path),
-            // Numbers stand behind all paths.
+            // All paths precede all numbers.
             VcpuRef::Index(_) => Ordering::Greater,
         });
         found.is_ok()
@@ -113,13 +116,13 @@ impl FromIterator<VcpuRef> for VcpuSet {
 }
 
 impl Filter {
-    /// Everything of one target.
+    /// Makes a filter that selects everything of one target.
     pub fn all(target: Target) -> Self {
         Self { target, providers: None, vcpus: None }
     }
 
-    /// The statistics of a schema that are wanted; an empty mask if the schema is of another target
-    /// or a provider that was not asked for.
+    /// Returns the wanted statistics of a schema. The mask is empty if the schema has another
+    /// target or belongs to a provider that was not asked for.
     pub fn compile(&self, schema: &Schema) -> Mask {
         let mut mask = Mask::none(schema.descs().len());
         if self.target != *schema.target() {
@@ -138,7 +141,7 @@ impl Filter {
         mask
     }
 
-    /// Is this object one of those asked for, by its target and, for a vCPU, by its path or number?
+    /// Returns whether an object is wanted, by its target and, for a vCPU, by its path or number.
     pub fn wants(&self, object: &Object) -> bool {
         if self.target != *object.schema.target() {
             return false;
@@ -149,7 +152,7 @@ impl Filter {
         }
     }
 
-    /// The vCPUs asked for that none of these objects is, in the order of the set.
+    /// Returns the wanted vCPUs that are not among these objects, in the order of the set.
     pub fn unmatched_vcpus<'a>(&'a self, objects: &[Object]) -> Vec<&'a VcpuRef> {
         let paths: HashSet<&str> = objects.iter().map(|object| &*object.path).collect();
         let indexes: HashSet<u32> = objects.iter().filter_map(|object| object.index).collect();
@@ -170,7 +173,7 @@ impl Request {
 impl FromStr for Filter {
     type Err = Error;
 
-    /// `TARGET` or `TARGET: NAMES`, with [`Names::parse`]'s list.
+    /// Parses `TARGET` or `TARGET: NAMES`, where NAMES is a list for [`Names::parse`].
     fn from_str(text: &str) -> Result<Self> {
         let (target, names) = match text.split_once(':') {
             Some((target, names)) => (target, Some(Names::parse(names)?)),

@@ -1,10 +1,11 @@
 //! Buckets and quantiles of the two kinds of histogram.
 //!
-//! The bounds are the kernel's (`kvm_stats_linear_hist_update`, `kvm_stats_log_hist_update` in
-//! `include/linux/kvm_host.h`): linear bucket i is `[i·w, (i+1)·w)`; log2 bucket 0 is `{0}` and
+//! The bounds are those of the kernel (`kvm_stats_linear_hist_update`, `kvm_stats_log_hist_update`
+//! in `include/linux/kvm_host.h`): linear bucket i is `[i·w, (i+1)·w)`; log2 bucket 0 is `{0}` and
 //! bucket i is `[2^(i-1), 2^i)`. The last bucket of either is open upwards.
 //!
-//! Invariant: a quantile is a bucket, never a point: within it the histogram knows nothing.
+//! Invariant: a quantile is a bucket and never a single value, because a histogram does not say
+//! where in a bucket its values are.
 
 use crate::schema::Desc;
 use crate::stat::StatType;
@@ -14,11 +15,12 @@ use crate::stat::StatType;
 pub struct Bucket {
     /// The smallest value.
     pub low: u64,
-    /// One more than the largest; `None` if the bucket is open.
+    /// The largest value plus 1; `None` if the bucket is open.
     pub end: Option<u64>,
 }
 
-/// Bounds of bucket `index` of a histogram; `None` if `desc` is none or has no such bucket.
+/// Returns the bounds of bucket `index` of a histogram; `None` if `desc` is no histogram or has no
+/// such bucket.
 ///
 /// ```
 /// use vmstrobe_core::{Bucket, Desc, StatType, bucket};
@@ -34,7 +36,7 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
     }
     let bound = |index: usize| match desc.stat_type {
         StatType::LinearHistogram => (index as u64).checked_mul(u64::from(desc.bucket_size)),
-        // 2^(i-1), and 0 below the first power.
+        // This is 2^(i-1), and 0 for bucket 0.
         _ => match index {
             0 => Some(0),
             1..=64 => Some(1 << (index - 1)),
@@ -44,7 +46,7 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
     if !desc.stat_type.is_histogram() {
         return None;
     }
-    // A bound that no 64-bit value reaches: the bucket can only be empty, at the very top.
+    // If no 64-bit value reaches the lower bound, the bucket is empty and gets the largest bound.
     let low = bound(index).unwrap_or(u64::MAX);
     let end = if index == last { None } else { bound(index + 1) };
     Some(Bucket { low, end })
@@ -55,16 +57,17 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
 pub struct Quantile {
     /// The bucket in which it lies.
     pub bucket: Bucket,
-    /// The number of values that all buckets counted; see [`total`].
+    /// The number of values in all buckets; see [`total`].
     pub count: u64,
 }
 
-/// The bucket that holds the `q`-quantile (0 ≤ q ≤ 1) of these counts: the first one at whose end
-/// at least `q` of all values are counted. `None` if nothing was counted or `desc` is no histogram.
+/// Returns the bucket that holds the `q`-quantile (0 ≤ q ≤ 1) of these counts: the first bucket up
+/// to whose end at least `q` of all values lie. `None` if nothing was counted or `desc` is no
+/// histogram.
 ///
-/// `counts` may be a histogram's words or their difference over a time.
+/// `counts` may be the words of a histogram, or their difference over a time.
 pub fn quantile(desc: &Desc, counts: &[u64], q: f64) -> Option<Quantile> {
-    // Wide enough for any histogram: with a sum that stays at the top, the rank would be too low.
+    // A u128 is wide enough for any histogram. With a saturated u64 the rank would be too low.
     let count: u128 = counts.iter().map(|&n| u128::from(n)).sum();
     if count == 0 {
         return None;
@@ -78,7 +81,7 @@ pub fn quantile(desc: &Desc, counts: &[u64], q: f64) -> Option<Quantile> {
     Some(Quantile { bucket: bucket(desc, index)?, count: total(counts) })
 }
 
-/// The sum of what buckets counted, or the largest number there is if it is larger.
+/// Returns the sum of the counts, or `u64::MAX` if it is larger.
 pub fn total(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }

@@ -4,13 +4,14 @@
 //! header (24 bytes) | id string | descriptors (16 bytes + name, each) | data words
 //! ```
 //!
-//! All native-endian; every offset is a multiple of 8 and the parts do not overlap
+//! All numbers are native-endian, every offset is a multiple of 8, and the parts do not overlap
 //! (`include/uapi/linux/kvm.h`, `struct kvm_stats_header`, `struct kvm_stats_desc`). The rules are
-//! those that the kernel's own selftest asserts (`kvm_binary_stats_test.c`, Linux 6.12). A block
-//! that breaks a hard one is refused; a descriptor that breaks one is left out with a [`Note`];
-//! what breaks a soft one is kept, with a note, because a newer kernel may mean it.
+//! those of the kernel's own selftest (`kvm_binary_stats_test.c`, Linux 6.12). A block that breaks
+//! a hard rule is refused. A descriptor that breaks a hard rule is left out, with a [`Note`]. A
+//! block or descriptor that breaks a soft rule is kept, with a note, because a newer kernel may do
+//! so on purpose.
 //!
-//! Invariant: nothing a block contains can make this panic, loop, or allocate more than
+//! Invariant: no content of a block can make the parser panic, loop, or allocate more than
 //! [`MAX_PARSED_BYTES`]. The format is both the kernel's and that of our own tables.
 
 use std::sync::Arc;
@@ -27,20 +28,21 @@ use self::header::{DESC_BYTES, malformed, u32_at};
 pub use self::check::{Note, Rule};
 pub use self::header::{Header, MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES, MAX_PARSED_BYTES};
 
-/// A parsed block: what it says of itself, and what in it was odd.
+/// A parsed block, with notes on the rules that it breaks.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The head.
+    /// The header.
     pub header: Header,
-    /// `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`: who created it. Not unique.
+    /// The id, `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`, with the thread that created the object. It is
+    /// not unique.
     pub id: String,
     /// The statistics that can be read.
     pub schema: Arc<Schema>,
-    /// Notes on what was left out, and on what is kept although it breaks a soft rule.
+    /// The descriptors that were left out, and the soft rules that were broken.
     pub notes: Vec<Note>,
 }
 
-/// Makes a schema of a block's immutable parts.
+/// Parses the immutable parts of a block.
 ///
 /// `id` and `descs` are the bytes at [`Header::id_range`] and [`Header::desc_range`].
 ///
@@ -101,9 +103,9 @@ fn parse_desc(bytes: &[u8]) -> std::result::Result<Desc, Rule> {
     })
 }
 
-/// The immutable parts of a block with these statistics, header to descriptors; the data words
-/// follow at once. `name_size` is the smallest multiple of 8 that holds every name, at least 48 as
-/// the kernel's.
+/// Returns the immutable parts of a block with these statistics, from the header to the
+/// descriptors. The data words follow immediately. `name_size` is the smallest multiple of 8 that
+/// holds every name, at least 48, as in the kernel.
 ///
 /// # Errors
 /// `TooLarge` if there are more than [`MAX_DESCS`] statistics, or a name or the id is over

@@ -36,7 +36,7 @@ use crate::{Column, Filter, Group, Layout, Object, ObjectView, Order, Schema, Sn
 #[derive(Debug)]
 pub struct Results {
     order: Order,
-    /// The text behind the values of each object, one object after the other.
+    /// The text behind the values of each object, one object after another.
     endings: Box<[u8]>,
     objects: Box<[Ending]>,
     parts: Box<[Part]>,
@@ -249,7 +249,7 @@ impl Frame {
 }
 
 impl Place {
-    /// QAPI `StatsValue`.
+    /// Appends the value as QAPI `StatsValue`.
     #[inline]
     fn write(self, out: &mut Vec<u8>, words: &[u64], order: Order) {
         match words {

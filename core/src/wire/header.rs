@@ -22,7 +22,7 @@ pub const MAX_PARSED_BYTES: usize = MAX_DESCS as usize * 2048;
 /// The size of a descriptor before its name, in bytes.
 pub(super) const DESC_BYTES: usize = 16;
 
-/// The head of a block: `struct kvm_stats_header`.
+/// The header of a block: `struct kvm_stats_header`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Flags. Every kernel so far writes 0.
@@ -78,7 +78,7 @@ impl Header {
         if self.name_size == 0 {
             return Err(malformed("names have no room for a NUL"));
         }
-        // Without descriptors there is nothing to find, wherever the parts are said to be.
+        // Without descriptors nothing is read, so the offsets do not matter.
         if self.num_desc == 0 {
             return Ok(());
         }
