@@ -284,9 +284,9 @@ mod tests {
     #[test]
     fn a_filter_can_be_typed() {
         let kvm = schema("kvm", &["exits", "halt_exits", "halt_wait_ns"]);
-        let filter: Filter = "vcpu: halt_*, -*_ns".parse().expect("it is well formed");
+        let filter: Filter = "vcpu: halt_*, -*_ns".parse().expect("the filter is well formed");
         assert_eq!(compiled(&filter, &kvm), [1]);
-        let filter: Filter = "vcpu".parse().expect("it is well formed");
+        let filter: Filter = "vcpu".parse().expect("the filter is well formed");
         assert_eq!(compiled(&filter, &kvm), [0, 1, 2]);
         for bad in ["", ": exits", "vcpu:", "vcpu: /("] {
             assert!(Filter::from_str(bad).is_err(), "{bad}");

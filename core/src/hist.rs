@@ -105,7 +105,7 @@ mod tests {
         let desc = log2(32);
         for value in [0, 1, 2, 3, 4, 1023, 1024, (1 << 30) - 1, 1 << 30, u64::MAX] {
             let index = (64 - u64::leading_zeros(value) as usize).min(31);
-            let bucket = bucket(&desc, index).expect("it has 32 buckets");
+            let bucket = bucket(&desc, index).expect("the histogram has 32 buckets");
             assert!(bucket.low <= value, "{value}");
             assert!(bucket.end.is_none_or(|end| value < end), "{value}");
         }
@@ -132,14 +132,14 @@ mod tests {
     fn quantiles_are_buckets() {
         let desc = log2(8);
         let counts = [0, 0, 50, 40, 9, 1, 0, 0];
-        let low = |q| quantile(&desc, &counts, q).expect("it counted").bucket.low;
+        let low = |q| quantile(&desc, &counts, q).expect("the counts are not all 0").bucket.low;
         assert_eq!([low(0.0), low(0.5), low(0.51), low(0.99), low(1.0)], [2, 2, 4, 8, 16]);
         assert_eq!(quantile(&desc, &[0; 8], 0.5), None);
         let huge = [u64::MAX, u64::MAX, 0, 0, 0, 0, 0, 1];
         assert!(quantile(&desc, &huge, 0.999).is_some());
         // Two thirds of what was counted lie in the last bucket, above the sum's own limit.
         let top = [1 << 63, 0, 0, 0, 0, 0, 0, u64::MAX];
-        let median = quantile(&desc, &top, 0.5).expect("it counted");
+        let median = quantile(&desc, &top, 0.5).expect("the counts are not all 0");
         assert_eq!((median.bucket.end, median.count), (None, u64::MAX));
     }
 

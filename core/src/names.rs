@@ -255,10 +255,10 @@ mod tests {
 
     #[test]
     fn a_slash_in_a_pattern_is_escaped() {
-        let names = Names::parse(r"/a\/b/, c").expect("it is well formed");
+        let names = Names::parse(r"/a\/b/, c").expect("the list is well formed");
         assert!(names.wants("xa/by") && names.wants("c") && !names.wants("a"));
         // An escaped backslash does not escape the slash behind it.
-        let names = Names::parse(r"/a\\/,b").expect("it is well formed");
+        let names = Names::parse(r"/a\\/,b").expect("the list is well formed");
         assert!(names.wants(r"a\") && names.wants("b") && !names.wants("a"));
     }
 

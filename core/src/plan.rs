@@ -185,8 +185,8 @@ impl ReadPlan {
         self.near.len() == self.row_words
     }
 
-    /// Does as [`ReadPlan::load`], with a span that is extended to [`NEAR_WORDS`] words. It is
-    /// faster, because an index of one byte cannot lie outside and needs no check.
+    /// Copies as [`ReadPlan::load`] does, from a span that is extended to [`NEAR_WORDS`] words. It
+    /// is faster, because an index of one byte cannot lie outside and needs no check.
     ///
     /// # Panics
     /// If the plan is not near and the row has words, which is a bug of the source.
@@ -262,7 +262,10 @@ mod tests {
                 .chain(end)
                 .collect();
             let mut row = vec![u64::MAX; want.len()];
-            plan.load_near(longer.first_chunk().expect("as long as that"), &mut row);
+            plan.load_near(
+                longer.first_chunk().expect("the span was extended to NEAR_WORDS"),
+                &mut row,
+            );
             assert_eq!(row, want);
         }
         plan.add(&span, &mut row);

@@ -175,13 +175,15 @@ mod tests {
     #[test]
     fn the_error_bar_comes_from_the_windows() {
         let window = |begin_ns, end_ns| Window { begin_ns, end_ns, wall_offset_ns: 0 };
-        let interval = Interval::between(window(0, 200), window(1000, 1200)).expect("it is later");
+        let interval = Interval::between(window(0, 200), window(1000, 1200))
+            .expect("the second window is later");
         let rate = Rate::of(8, interval);
         assert_eq!(
             [rate.low, rate.per_second, rate.high].map(f64::round),
             [(8.0_f64 / 1200e-9).round(), 8_000_000.0, 10_000_000.0]
         );
-        let touching = Interval::between(window(0, 1000), window(1000, 1200)).expect("it is later");
+        let touching = Interval::between(window(0, 1000), window(1000, 1200))
+            .expect("the second window is later");
         assert_eq!(Rate::of(1, touching).high, f64::INFINITY);
         assert_eq!(Rate::of(0, touching).high, 0.0);
         assert_eq!(Interval::between(window(5, 6), window(5, 6)), None);

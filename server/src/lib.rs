@@ -1,8 +1,8 @@
 //! The front doors of vmstrobe: at present QMP, see [`qmp`].
 //!
 //! A [`qmp::Server`] listens on a Unix socket and answers from the providers of a
-//! [`Registry`](vmstrobe_core::Registry), as QEMU answers on its own QMP socket. The crate knows the
-//! model, the sampler and listening sockets, and no concrete provider.
+//! [`Registry`](vmstrobe_core::Registry), as QEMU answers on its own QMP socket. The crate knows
+//! the model, the sampler and listening sockets, and no concrete provider.
 //!
 //! This program serves a registry and asks its own server, as `qmp-shell` would:
 //!

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use vmstrobe_core::Registry;
 use vmstrobe_server::qmp::{Config, Counts, Server};
 
-/// How long to wait for something that has no bound here.
+/// The longest wait for an event that has no other bound here.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A server must end within this time, and drop a client that has not read for as long.
 const UNREAD_LIMIT: Duration = Duration::from_secs(1);
@@ -104,7 +104,8 @@ fn a_server_ends_in_time_whatever_its_clients_do() {
     let _deaf: Vec<UnixStream> = (0..8)
         .map(|_| {
             let mut deaf = alone.client();
-            deaf.set_write_timeout(Some(Duration::from_millis(20))).expect("it is not zero");
+            deaf.set_write_timeout(Some(Duration::from_millis(20)))
+                .expect("the timeout is not zero");
             // The socket is full before all is written.
             let _ = deaf.write_all(&SCHEMA.repeat(16_000));
             deaf
@@ -121,7 +122,7 @@ fn a_server_ends_in_time_whatever_its_clients_do() {
 fn a_client_that_does_not_read_delays_no_other() {
     let alone = Alone::new();
     let mut deaf = alone.client();
-    deaf.set_nonblocking(true).expect("it is a socket");
+    deaf.set_nonblocking(true).expect("a socket can be nonblocking");
     let mut other = alone.client();
     let requests = SCHEMA.repeat(4000);
     let (mut sent, mut slowest, began) = (0, Duration::ZERO, Instant::now());

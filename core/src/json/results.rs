@@ -58,7 +58,7 @@ struct Frame {
     text: Box<[u8]>,
     /// The values, in the order in which they are written.
     values: Box<[Place]>,
-    /// How many bytes of an ending to skip: without values, there is no brace to close.
+    /// The bytes of an ending to skip: without values, there is no brace to close.
     unused_ending: u32,
 }
 

@@ -61,7 +61,7 @@ fn refused(changes: &[(usize, &[u8])], kind: ErrorKind) {
 
 /// The block is kept, with just this note, and so many statistics.
 fn noted(changes: &[(usize, &[u8])], note: Option<u32>, rule: Rule, kept: usize) {
-    let block = with(changes).expect("it breaks a soft rule only");
+    let block = with(changes).expect("the block breaks a soft rule only");
     assert_eq!(block.notes, [Note { desc: note, rule }], "{changes:?}");
     assert_eq!(block.schema.descs().len(), kept);
 }
@@ -228,7 +228,7 @@ fn rule_15_the_data_does_not_reach_into_the_descriptors() {
 fn rule_16_data_smaller_than_a_word_a_descriptor_is_kept() {
     let same: &[(usize, &[u8])] =
         &[(desc(1, 8), &le(0)), (desc(2, 8), &le(0)), (desc(2, 6), &[1, 0])];
-    let block = with(same).expect("it breaks soft rules only");
+    let block = with(same).expect("the block breaks soft rules only");
     let rules: Vec<Rule> = block.notes.iter().map(|note| note.rule).collect();
     assert_eq!(rules, [Rule::DataTooSmall, Rule::StatsOverlap]);
     assert_eq!(block.schema.data_bytes(), 8);
@@ -242,7 +242,7 @@ fn header_flags_of_a_newer_kernel_are_kept() {
 #[test]
 fn descriptor_flags_of_a_newer_kernel_are_kept_and_written_back() {
     noted(&[(desc(0, 0), &le(0xabc0_1000))], Some(0), Rule::UnknownFlags, 3);
-    let block = with(&[(desc(0, 0), &le(0xabcd_efff))]).expect("it breaks soft rules only");
+    let block = with(&[(desc(0, 0), &le(0xabcd_efff))]).expect("the block breaks soft rules only");
     let again =
         parse_file(&write(&block.id, &block.schema).expect("a parsed block can be written"));
     assert_eq!(again.expect("a written block can be parsed").schema, block.schema);
@@ -279,7 +279,7 @@ fn an_id_over_another_part_is_noted() {
     bytes.resize(bytes.len() + 48, 0);
     bytes[ID_OFFSET..ID_OFFSET + 4].copy_from_slice(&le(end - 8));
     bytes[end as usize - 8..end as usize].copy_from_slice(b"kvm-8\0\0\0");
-    let notes = parse_file(&bytes).expect("it breaks a soft rule only").notes;
+    let notes = parse_file(&bytes).expect("the block breaks a soft rule only").notes;
     assert_eq!(notes, [Note { desc: None, rule: Rule::IdOverlaps }]);
 }
 

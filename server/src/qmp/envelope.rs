@@ -1,4 +1,4 @@
-//! The form that a JSON text must have to be a request.
+//! The envelope of a request: `execute`, `arguments` and `id`.
 //!
 //! Invariant: the checks and their texts are QEMU's (`qapi/qmp-dispatch.c`). Of several wrong
 //! members the first in the text is named; QEMU names the first in a hash table.
@@ -8,19 +8,20 @@ use std::borrow::Cow;
 use super::refusal::Refusal;
 use super::value::{Dict, Value};
 
-/// A command to be run.
+/// A request that has the right form.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Request<'a> {
     pub(super) command: Cow<'a, str>,
-    /// It came as `exec-oob`.
+    /// Whether the command came as `exec-oob`.
     pub(super) is_oob: bool,
-    /// Empty if there were none.
+    /// The arguments; empty if there were none.
     pub(super) arguments: Dict<'a>,
-    /// To be echoed; any JSON value.
+    /// The value to echo in the reply; any JSON value.
     pub(super) id: Option<Value<'a>>,
 }
 
-/// A text that is no request: why, and the `id` to echo if it was an object that had one.
+/// The refusal of a text that is no request, and the `id` to echo if the text was an object that
+/// has one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Unfit<'a> {
     pub(super) refusal: Refusal,
@@ -31,7 +32,7 @@ pub(super) struct Unfit<'a> {
 /// client asks for when it negotiates.
 ///
 /// # Errors
-/// Whatever QEMU would find wrong with it first.
+/// The refusal of the first wrong member, or that `execute` is missing.
 pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, Unfit<'_>> {
     let Value::Dict(dict) = value else {
         return Err(Unfit {

@@ -1,12 +1,14 @@
-//! QMP, the part of it that is about statistics: `query-stats`, `query-stats-schemas`, `info
-//! stats`, and streams, for many clients of one [`Server`].
+//! The statistics commands of QMP, `query-stats`, `query-stats-schemas` and `info stats`, and
+//! streams, for many clients of one [`Server`].
 //!
-//! From the bytes of a request to its reply: `framer`, `value`, `envelope`, then `members` and what
-//! each command makes of them. docs/qmp.md tells clients what to expect.
+//! A request passes `framer` (bytes to a text), `parse` (to a value), `envelope` (to a command) and
+//! `members` (to its arguments), and then the file of its command. docs/qmp.md describes the
+//! protocol for clients.
 //!
-//! Invariant: class and text of every refusal, order of checks, order of keys and spelling are
-//! those of QEMU 10.0; with [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. What is
-//! answered was read after the request arrived.
+//! Invariant: the class and text of a refusal, the order of checks, the order of keys and the
+//! spelling are those of QEMU 10.0, with the exceptions that docs/qmp.md lists. With
+//! [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. Every value is read after its
+//! request has arrived.
 
 mod budget;
 mod refusal;

@@ -1,7 +1,7 @@
-//! A JSON text as a value, and back in QEMU's order.
+//! JSON values, and their text in QEMU's order and spelling.
 //!
-//! Invariant: a value has no object with the same key twice, and numbers as QEMU has them: an
-//! integer is an `i64`, else a `u64`, else a double.
+//! Invariant: no object of a value has a key twice. Numbers are those of QEMU: an integer is an
+//! `i64`, else a `u64`, else a double.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-/// A JSON value, its strings borrowed from the text where they have no escapes.
+/// A JSON value. Its strings are borrowed from the text if they have no escapes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     Null,
@@ -23,12 +23,12 @@ pub(super) enum Value<'a> {
     Dict(Dict<'a>),
 }
 
-/// A JSON object, its members as sent, no key twice.
+/// A JSON object, with its members in the order in which they were sent. No key stands twice.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Dict<'a>(Vec<(Cow<'a, str>, Value<'a>)>);
 
 impl Value<'_> {
-    /// The value on its own, free of the text.
+    /// Returns the value with strings of its own.
     pub(super) fn into_owned(self) -> Value<'static> {
         match self {
             Value::Null => Value::Null,
@@ -47,7 +47,7 @@ impl Value<'_> {
 const ALLOCATION_BYTES: usize = 32;
 
 impl Value<'_> {
-    /// How much memory the value takes on its own, beside itself.
+    /// Returns the bytes of memory that an owned value refers to.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Value::String(string) => string.len() + ALLOCATION_BYTES,
@@ -61,7 +61,8 @@ impl Value<'_> {
     }
 }
 
-/// Apart, so that a level of nesting takes less of the stack.
+/// Makes each item own its strings. It is a function of its own, so that a level of nesting takes
+/// less of the stack.
 fn own_items(items: Vec<Value<'_>>) -> Vec<Value<'static>> {
     let mut owned = Vec::with_capacity(items.len());
     for item in items {
@@ -76,22 +77,22 @@ impl<'a> Dict<'a> {
         Self(members)
     }
 
-    /// The value of a member.
+    /// Returns the value of a member.
     pub(super) fn get(&self, key: &str) -> Option<&Value<'a>> {
         self.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
-    /// The members as sent.
+    /// Returns the members in the order in which they were sent.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Value<'a>)> + Clone {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
-    /// How many members there are.
+    /// Returns the number of members.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// How much memory the object takes on its own, beside itself.
+    /// Returns the bytes of memory that an owned object refers to.
     pub(super) fn bytes(&self) -> usize {
         let member = |(name, value): &(Cow<'_, str>, Value<'_>)| {
             size_of::<(Cow<'_, str>, Value<'_>)>() + name.len() + ALLOCATION_BYTES + value.bytes()
@@ -99,7 +100,7 @@ impl<'a> Dict<'a> {
         self.0.iter().map(member).sum::<usize>() + ALLOCATION_BYTES
     }
 
-    /// The object on its own, free of the text.
+    /// Returns the object with strings of its own.
     pub(super) fn into_owned(self) -> Dict<'static> {
         let mut owned = Vec::with_capacity(self.0.len());
         for (name, value) in self.0 {

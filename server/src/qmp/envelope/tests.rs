@@ -1,4 +1,4 @@
-//! Requests and what is none, against the answers of QEMU 10.0.2.
+//! Requests and texts that are none, compared with the answers of QEMU 10.0.2.
 
 use super::*;
 use crate::qmp::parse::parse;
@@ -41,7 +41,7 @@ fn any_value_is_an_id() {
 
 #[test]
 fn what_is_no_request_is_refused_in_qemus_words() {
-    // As QEMU 10.0.2 answered, before `oob` was negotiated.
+    // QEMU 10.0.2 answered this before `oob` was negotiated.
     let no_object = "QMP input must be a JSON object";
     let lacks = "QMP input lacks member 'execute'";
     let no_string = "QMP input member 'execute' must be a string";

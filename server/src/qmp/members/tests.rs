@@ -1,4 +1,4 @@
-//! Arguments and what is said of them, against the answers of QEMU 10.0.2.
+//! Arguments and their refusals, compared with the answers of QEMU 10.0.2.
 
 use super::*;
 use crate::qmp::parse::parse;
@@ -32,7 +32,7 @@ fn said(arguments: &str, take: impl Fn(&Dict<'_>) -> Result<(), Refusal>) -> Str
     take(&dict).err().map(|refusal| refusal.desc).unwrap_or_default()
 }
 
-/// Arguments of `query-stats`, and what QEMU 10.0.2 said of them.
+/// Arguments of `query-stats`, and the answers of QEMU 10.0.2.
 const ARGUMENTS: &[(&str, &str)] = &[
     (r#"{"target":"vm"}"#, ""),
     (r#"{"target":"vcpu","vcpus":[],"providers":[{"provider":"kvm","names":["a"]}]}"#, ""),
