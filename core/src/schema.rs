@@ -123,7 +123,7 @@ impl Desc {
         first..first + usize::from(self.size)
     }
 
-    /// Returns the end of its last byte in the data block.
+    /// Returns the offset behind its last byte in the data block.
     pub(crate) fn end_bytes(&self) -> usize {
         self.offset as usize + usize::from(self.size) * WORD_BYTES
     }

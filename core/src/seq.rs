@@ -147,7 +147,7 @@ mod loom_models {
                 }
             });
             let reader = thread::spawn(move || reader(&group.0, &group.1));
-            writer.join().expect("the writer has no assertion that fails");
+            writer.join().expect("the writer makes no assertion");
             reader.join().expect("every assertion of the reader holds");
         });
     }
@@ -188,7 +188,7 @@ mod loom_models {
                     assert_eq!(out, [1, 1], "another owner's");
                 }
             });
-            writer.join().expect("the writer has no assertion that fails");
+            writer.join().expect("the writer makes no assertion");
             reader.join().expect("every assertion of the reader holds");
         });
     }

@@ -1,5 +1,5 @@
 //! Cuts the bytes of a client into JSON texts, as QEMU does. The balance of the brackets ends a
-//! text, not the end of a line; a number or a word ends where the next token begins.
+//! text, not the end of a line; a number or a word ends at the byte behind it.
 //!
 //! Invariant: every byte is examined once, and the pieces do not depend on how the stream was cut
 //! into pushes. At most [`MAX_REQUEST_BYTES`] of a text are kept. A longer text is refused and

@@ -1,8 +1,9 @@
 //! Splits a stream into JSON tokens, as far as is needed to find the end of each text.
 //!
-//! A byte that no token can have at its position is stray. It ends all open brackets, and the bytes
-//! up to the next of `[]{}:,` or the next control byte are skipped. So a client can return to a
-//! known state by sending a control byte such as 0x01, or 0xFF, and gets one error for it.
+//! A byte that no token can have at its position is stray. The brackets that were open are
+//! forgotten, and the bytes up to the next of `[]{}:,` or the next control byte are skipped. So a
+//! client can return to a known state by sending a control byte such as 0x01, or 0xFF, and gets one
+//! error for it.
 //!
 //! Invariant: a text ends where it ends for QEMU 10.0 (`qobject/json-lexer.c`, `json-streamer.c`).
 //! The state takes a few words, whatever is sent.
