@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
+use vmstrobe::json;
 use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGET, Target};
-use vmstrobe_server::json;
 
 use crate::args::DemoArgs;
 use crate::error::Result;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use vmstrobe::json;
 use vmstrobe::{ListedTables, name_or_number};
-use vmstrobe_server::json;
 
 use crate::args::{ListArgs, Source, When};
 use crate::error::Result;

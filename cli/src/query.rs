@@ -8,11 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use vmstrobe::hmp::InfoStats;
+use vmstrobe::json::Results;
 use vmstrobe::{
     Attachment, Desc, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value,
     quantile, total,
 };
-use vmstrobe_server::Results;
 
 use crate::args::{How, InfoArgs, ProviderSet, QueryArgs, Source};
 use crate::attach;
@@ -100,13 +100,13 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
             RowState::Stale => say(format_args!("{path}: its source has stopped answering")),
-            RowState::Missing => say(format_args!("{path} was not read")),
             RowState::Torn => say(format_args!("{path} changed while it was read")),
             RowState::Gone => say(format_args!("{path} is gone")),
             RowState::Io(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 say(format_args!("{path} could not be read: {error}"));
             }
+            _ => say(format_args!("{path} was not read")),
         }
     }
     if good(snapshot).next().is_none() {

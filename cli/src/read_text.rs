@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn programs_get_it_as_data() {
-        let json = |read: &ReadStatus| vmstrobe_server::json::text(&Read::from(read));
+        let json = |read: &ReadStatus| vmstrobe::json::text(&Read::from(read));
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;

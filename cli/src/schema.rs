@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use vmstrobe::json::{self, StatsSchema};
 use vmstrobe::{Desc, Names, Schema, StatType};
-use vmstrobe_server::json::{self, StatsSchema};
 
 use crate::args::{SchemaArgs, Vcpus};
 use crate::attach;

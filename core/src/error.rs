@@ -1,59 +1,74 @@
-//! The one error of the control plane. The tick has none: it marks rows (`RowState`).
+//! The error of the control plane. The tick has no errors: it marks rows (`RowState`).
 //!
-//! Invariant: the text says what went wrong with what, and where it helps, what to do next; it does
-//! not repeat its source. It is one printable line, whoever made up the names in it.
+//! Invariant: the text says what failed for which object and, where possible, what to do next. It
+//! does not repeat its cause. With or without causes it is one printable line, whatever names are
+//! in it.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
 
 use crate::text::printable;
 
 /// The kind of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// A statistics block breaks a hard rule of the format.
     Malformed,
-    /// A count or size is over a named limit.
+    /// A count or size exceeds a named limit.
     TooLarge,
     /// A filter cannot be understood.
     Filter,
-    /// The thing asked for does not exist, or no longer does.
+    /// The object that was asked for does not exist, or no longer does.
     NotFound,
-    /// The operating system refuses.
+    /// The operating system denies access.
     Denied,
-    /// This kernel or VMM cannot do it.
+    /// This kernel or VMM does not support the operation.
     Unsupported,
-    /// It would have to wait for someone who may never be done.
+    /// The operation would have to wait, perhaps forever, for another thread or process.
     Busy,
-    /// Reading failed otherwise.
+    /// Reading failed for another reason.
     Io,
 }
 
-/// An error of the model or of a provider: a kind to act on, a context to read.
-#[derive(Debug, thiserror::Error)]
-#[error("{context}")]
+/// An error of the model or of a provider: a kind for programs, and a text for people.
+///
+/// Clones share the cause. `{error}` writes the text alone. `{error:#}` writes it with its causes, on one line, separated
+/// by `: `.
+///
+/// ```
+/// use vmstrobe_core::{Error, ErrorKind};
+///
+/// let cause = std::io::Error::other("device is gone");
+/// let error = Error::caused(ErrorKind::Io, "cannot read the table", cause);
+/// assert_eq!(error.to_string(), "cannot read the table");
+/// assert_eq!(format!("{error:#}"), "cannot read the table: device is gone");
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
 pub struct Error {
     kind: ErrorKind,
     context: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// Result of a control-plane call.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An error without a deeper cause.
+    /// Makes an error without a cause.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self { kind, context: line(context.into()), source: None }
     }
 
-    /// An error caused by another.
+    /// Makes an error with the error that caused it.
     pub fn caused(
         kind: ErrorKind,
         context: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: line(context.into()), source: Some(source.into()) }
+        Self { kind, context: line(context.into()), source: Some(Arc::from(source.into())) }
     }
 
     /// Returns the kind of this error.
@@ -62,7 +77,19 @@ impl Error {
     }
 }
 
-/// The text with all that is foreign in it made harmless.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.context)?;
+        let mut cause = self.source().filter(|_| f.alternate());
+        while let Some(error) = cause {
+            write!(f, ": {}", printable(&error.to_string()))?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Returns the text with each unprintable character replaced.
 fn line(text: String) -> String {
     match printable(&text) {
         Cow::Borrowed(_) => text,
@@ -79,6 +106,16 @@ mod tests {
         let text = "no VM a\nvmstrobe: \u{1b}[2J\u{202e}";
         let want = "no VM a\u{fffd}vmstrobe: \u{fffd}[2J\u{fffd}";
         assert_eq!(Error::new(ErrorKind::NotFound, text).to_string(), want);
-        assert_eq!(Error::caused(ErrorKind::Io, text, std::fmt::Error).to_string(), want);
+        assert_eq!(Error::caused(ErrorKind::Io, text, fmt::Error).to_string(), want);
+    }
+
+    #[test]
+    fn causes_are_written_on_request_and_on_the_same_line() {
+        let inner = std::io::Error::other("a\nb");
+        let middle = Error::caused(ErrorKind::Io, "cannot read x", inner);
+        let outer = Error::caused(ErrorKind::NotFound, "cannot open y", middle);
+        assert_eq!(outer.to_string(), "cannot open y");
+        assert_eq!(format!("{outer:#}"), "cannot open y: cannot read x: a\u{fffd}b");
+        assert_eq!(format!("{:#}", Error::new(ErrorKind::Io, "alone")), "alone");
     }
 }

@@ -1,10 +1,11 @@
 //! Buckets and quantiles of the two kinds of histogram.
 //!
-//! The bounds are the kernel's (`kvm_stats_linear_hist_update`, `kvm_stats_log_hist_update` in
-//! `include/linux/kvm_host.h`): linear bucket i is `[i·w, (i+1)·w)`; log2 bucket 0 is `{0}` and
+//! The bounds are those of the kernel (`kvm_stats_linear_hist_update`, `kvm_stats_log_hist_update`
+//! in `include/linux/kvm_host.h`): linear bucket i is `[i·w, (i+1)·w)`; log2 bucket 0 is `{0}` and
 //! bucket i is `[2^(i-1), 2^i)`. The last bucket of either is open upwards.
 //!
-//! Invariant: a quantile is a bucket, never a point: within it the histogram knows nothing.
+//! Invariant: a quantile is a bucket and never a single value, because a histogram does not say
+//! where in a bucket its values are.
 
 use crate::schema::Desc;
 use crate::stat::StatType;
@@ -14,11 +15,12 @@ use crate::stat::StatType;
 pub struct Bucket {
     /// The smallest value.
     pub low: u64,
-    /// One more than the largest; `None` if the bucket is open.
+    /// The largest value plus 1; `None` if the bucket is open.
     pub end: Option<u64>,
 }
 
-/// Bounds of bucket `index` of a histogram; `None` if `desc` is none or has no such bucket.
+/// Returns the bounds of bucket `index` of a histogram; `None` if `desc` is no histogram or has no
+/// such bucket.
 ///
 /// ```
 /// use vmstrobe_core::{Bucket, Desc, StatType, bucket};
@@ -34,7 +36,7 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
     }
     let bound = |index: usize| match desc.stat_type {
         StatType::LinearHistogram => (index as u64).checked_mul(u64::from(desc.bucket_size)),
-        // 2^(i-1), and 0 below the first power.
+        // This is 2^(i-1), and 0 for bucket 0.
         _ => match index {
             0 => Some(0),
             1..=64 => Some(1 << (index - 1)),
@@ -44,7 +46,7 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
     if !desc.stat_type.is_histogram() {
         return None;
     }
-    // A bound that no 64-bit value reaches: the bucket can only be empty, at the very top.
+    // If no 64-bit value reaches the lower bound, the bucket is empty and gets the largest bound.
     let low = bound(index).unwrap_or(u64::MAX);
     let end = if index == last { None } else { bound(index + 1) };
     Some(Bucket { low, end })
@@ -55,16 +57,17 @@ pub fn bucket(desc: &Desc, index: usize) -> Option<Bucket> {
 pub struct Quantile {
     /// The bucket in which it lies.
     pub bucket: Bucket,
-    /// The number of values that all buckets counted; see [`total`].
+    /// The number of values in all buckets; see [`total`].
     pub count: u64,
 }
 
-/// The bucket that holds the `q`-quantile (0 ≤ q ≤ 1) of these counts: the first one at whose end
-/// at least `q` of all values are counted. `None` if nothing was counted or `desc` is no histogram.
+/// Returns the bucket that holds the `q`-quantile (0 ≤ q ≤ 1) of these counts: the first bucket up
+/// to whose end at least `q` of all values lie. `None` if nothing was counted or `desc` is no
+/// histogram.
 ///
-/// `counts` may be a histogram's words or their difference over a time.
+/// `counts` may be the words of a histogram, or their difference over a time.
 pub fn quantile(desc: &Desc, counts: &[u64], q: f64) -> Option<Quantile> {
-    // Wide enough for any histogram: with a sum that stays at the top, the rank would be too low.
+    // A u128 is wide enough for any histogram. With a saturated u64 the rank would be too low.
     let count: u128 = counts.iter().map(|&n| u128::from(n)).sum();
     if count == 0 {
         return None;
@@ -78,7 +81,7 @@ pub fn quantile(desc: &Desc, counts: &[u64], q: f64) -> Option<Quantile> {
     Some(Quantile { bucket: bucket(desc, index)?, count: total(counts) })
 }
 
-/// The sum of what buckets counted, or the largest number there is if it is larger.
+/// Returns the sum of the counts, or `u64::MAX` if it is larger.
 pub fn total(counts: &[u64]) -> u64 {
     counts.iter().fold(0, |sum, &count| sum.saturating_add(count))
 }
@@ -102,7 +105,7 @@ mod tests {
         let desc = log2(32);
         for value in [0, 1, 2, 3, 4, 1023, 1024, (1 << 30) - 1, 1 << 30, u64::MAX] {
             let index = (64 - u64::leading_zeros(value) as usize).min(31);
-            let bucket = bucket(&desc, index).expect("it has 32 buckets");
+            let bucket = bucket(&desc, index).expect("the histogram has 32 buckets");
             assert!(bucket.low <= value, "{value}");
             assert!(bucket.end.is_none_or(|end| value < end), "{value}");
         }
@@ -129,14 +132,14 @@ mod tests {
     fn quantiles_are_buckets() {
         let desc = log2(8);
         let counts = [0, 0, 50, 40, 9, 1, 0, 0];
-        let low = |q| quantile(&desc, &counts, q).expect("it counted").bucket.low;
+        let low = |q| quantile(&desc, &counts, q).expect("the counts are not all 0").bucket.low;
         assert_eq!([low(0.0), low(0.5), low(0.51), low(0.99), low(1.0)], [2, 2, 4, 8, 16]);
         assert_eq!(quantile(&desc, &[0; 8], 0.5), None);
         let huge = [u64::MAX, u64::MAX, 0, 0, 0, 0, 0, 1];
         assert!(quantile(&desc, &huge, 0.999).is_some());
         // Two thirds of what was counted lie in the last bucket, above the sum's own limit.
         let top = [1 << 63, 0, 0, 0, 0, 0, 0, u64::MAX];
-        let median = quantile(&desc, &top, 0.5).expect("it counted");
+        let median = quantile(&desc, &top, 0.5).expect("the counts are not all 0");
         assert_eq!((median.bucket.end, median.count), (None, u64::MAX));
     }
 

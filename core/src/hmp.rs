@@ -1,9 +1,9 @@
 //! The text of QEMU's `info stats`, from a snapshot.
 //!
-//! The line format is QEMU's (7.1 to 10.2, `stats/stats-hmp-cmds.c`), with our differences: schema
-//! order, buckets ascending, numbers unsigned, unknown types shown. [`Order::Qemu`] takes them
-//! back. In both, names are [`printable`]; those of the kernel and of QEMU are so already. Lines
-//! end with `\n`; a monitor turns that into `\r\n`.
+//! The line format is QEMU's (7.1 to 10.2, `stats/stats-hmp-cmds.c`), with differences: schema
+//! order, ascending buckets, unsigned numbers, and unknown types are shown. [`Order::Qemu`] has
+//! none of these differences. In both orders, names are made [`printable`]; the names of the kernel
+//! and of QEMU already are. Lines end with `\n`; a monitor turns that into `\r\n`.
 //!
 //! Invariant: only values of this snapshot are printed. A row that could not be read says so.
 
@@ -13,28 +13,29 @@ use crate::snapshot::{ObjectView, RowState, Snapshot, Value};
 use crate::stat::StatType;
 use crate::text::printable;
 
-/// In what order lists stand in replies, and with it the other habits of QEMU.
+/// The order of lists in replies. [`Order::Qemu`] also has the other habits of QEMU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Order {
-    /// As in the schema: statistics as the provider has them, vCPUs by index, buckets ascending.
+    /// Statistics in the provider's order, vCPUs by index, ascending buckets.
     #[default]
     Schema,
-    /// As QEMU 7.1 to 10.2 have it, byte for byte: all lists reversed, numbers of `info stats`
-    /// signed, what QAPI has no word for left out.
+    /// The bytes of QEMU 7.1 to 10.2: all lists reversed, numbers of `info stats` signed, and
+    /// statistics left out that QAPI has no word for.
     Qemu,
 }
 
-/// The text of a snapshot's objects. Printed by `Display`.
+/// The text of a snapshot's objects, which `Display` writes.
 #[derive(Clone, Copy, Debug)]
 pub struct InfoStats<'a> {
     /// The snapshot to print.
     pub snapshot: &'a Snapshot,
-    /// The `provider:` line above each object: QEMU prints it when no provider was asked for.
+    /// Whether to write a `provider:` line above each object. QEMU does if the user names no
+    /// provider.
     pub with_provider: bool,
-    /// A line with the path above each object, which people with more than one vCPU need. QEMU does
-    /// not have it, nor has its order.
+    /// Whether to write a line with the path above each object, to tell vCPUs apart. QEMU has no
+    /// such line, so [`Order::Qemu`] leaves it out.
     pub with_path: bool,
-    /// Our order and habits, or QEMU's.
+    /// The order of the statistics.
     pub order: Order,
 }
 
@@ -77,7 +78,7 @@ impl InfoStats<'_> {
         }
     }
 
-    /// Has this order a line for it?
+    /// Returns whether this order writes a line for a statistic.
     fn has(&self, value: &Value<'_>) -> bool {
         self.order == Order::Schema || value.desc().has_qapi_value()
     }
@@ -143,7 +144,7 @@ mod tests {
         text_in(Order::Schema, descs, &[words], state)
     }
 
-    /// Of as many objects as there are rows.
+    /// Makes a snapshot with one object for each row.
     fn text_in(order: Order, descs: Vec<Desc>, rows: &[&[u64]], state: RowState) -> String {
         let schema = Schema::new("kvm", Target::Vcpu, descs);
         let plan = ReadPlan::new(&schema, &Mask::all(&schema));
@@ -162,7 +163,7 @@ mod tests {
         InfoStats { snapshot: &snapshot, with_provider: true, with_path, order }.to_string()
     }
 
-    /// QEMU's own lines (query-stats.md §3.1), buckets ascending and numbers unsigned.
+    /// The expected lines are QEMU's, with ascending buckets and unsigned numbers.
     #[test]
     fn lines_are_qemus() {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
@@ -201,7 +202,8 @@ provider: kvm
         assert_eq!(text(descs, &words, RowState::Good), want);
     }
 
-    /// In QEMU's order the text is QEMU's own: what QEMU drops is left out, and no path is printed.
+    /// In QEMU's order the text equals QEMU's: statistics that QEMU drops are left out, and no path
+    /// is printed.
     #[test]
     fn in_qemus_order_all_is_reversed_and_signed() {
         let linear = |bucket_size, desc| {

@@ -1,9 +1,12 @@
-//! The model of vmstrobe: statistics and their schemas, filters compiled to masks and read plans,
-//! snapshots, rates and quantiles, and the seam between what provides statistics and what samples
-//! them.
+//! The model of vmstrobe: statistics and their schemas, filters that are compiled to masks and read
+//! plans, snapshots, rates and quantiles, and the traits [`Provider`] and [`Source`], through which
+//! statistics are provided and read.
 //!
-//! It does no I/O, starts no thread and contains no unsafe code. The words are those of the
-//! kernel's binary statistics and of QEMU's `query-stats`.
+//! The crate does no I/O, starts no thread and contains no unsafe code. Its vocabulary is that of
+//! the kernel's binary statistics and of QEMU's `query-stats`. The feature `json` adds the module
+//! `json`: the JSON that QEMU writes.
+//!
+//! A filter selects statistics of a schema, and a read plan says which bytes to fetch for them:
 //!
 //! ```
 //! use vmstrobe_core::{Desc, Filter, ReadPlan, Schema, Target};
@@ -34,6 +37,8 @@ mod provider;
 mod rate;
 mod hist;
 pub mod hmp;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod seq;
 pub mod text;
 
@@ -44,7 +49,9 @@ pub use hmp::Order;
 pub use mask::Mask;
 pub use names::Names;
 pub use paths::{PathPolicy, vm_path};
-pub use plan::{Column, NEAR_WORDS, ReadPlan};
+#[doc(hidden)] // For vmstrobe-providers; see `ReadPlan::load_near`.
+pub use plan::NEAR_WORDS;
+pub use plan::{Column, ReadPlan};
 pub use provider::{Provider, Registry, Rows, Source};
 pub use rate::{Change, Interval, Rate, change};
 pub use schema::{Desc, Object, Schema, Target, WORD_BYTES};

@@ -1,4 +1,4 @@
-//! A filter compiled against one schema: one bit a descriptor.
+//! A filter compiled for one schema: one bit for each descriptor.
 //!
 //! Invariant: a mask is as long as the schema it was made for, and bits past its end are zero.
 
@@ -22,24 +22,24 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// A mask for `len` descriptors that wants none of them.
+    /// Makes a mask for `len` descriptors, without any of them.
     pub fn none(len: usize) -> Self {
         Self { bits: vec![0; len.div_ceil(WORD_BITS)].into(), len }
     }
 
-    /// A mask that wants every statistic of the schema.
+    /// Makes a mask of every statistic of the schema.
     pub fn all(schema: &Schema) -> Self {
         let mut mask = Self::none(schema.descs().len());
         (0..mask.len).for_each(|i| mask.set(i));
         mask
     }
 
-    /// The number of descriptors it was made for.
+    /// Returns the number of descriptors that the mask was made for.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// True if nothing is wanted.
+    /// Returns whether no statistic is wanted.
     pub fn is_empty(&self) -> bool {
         self.bits.iter().all(|&word| word == 0)
     }
@@ -49,19 +49,19 @@ impl Mask {
         self.bits.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Is descriptor `index` wanted? False past the end.
+    /// Returns whether descriptor `index` is wanted; false past the end.
     pub fn contains(&self, index: usize) -> bool {
         self.bits.get(index / WORD_BITS).is_some_and(|word| word >> (index % WORD_BITS) & 1 == 1)
     }
 
-    /// Wants descriptor `index`; past the end it does nothing.
+    /// Adds descriptor `index`; does nothing past the end.
     pub fn set(&mut self, index: usize) {
         if index < self.len {
             self.bits[index / WORD_BITS] |= 1 << (index % WORD_BITS);
         }
     }
 
-    /// The wanted descriptors, ascending.
+    /// Returns the indexes of the wanted descriptors, ascending.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         self.bits.iter().enumerate().flat_map(|(at, &word)| {
             std::iter::successors((word != 0).then_some(word), |rest| {

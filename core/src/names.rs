@@ -1,12 +1,13 @@
-//! Lists of wanted names: exact names as in QMP, and for people also globs, regular expressions
-//! and exclusions.
+//! Lists of wanted names: exact names as in QMP, or a list that a user types, with globs, regular
+//! expressions and exclusions.
 //!
-//! A list for people is `exits,halt_*,-halt_wait_hist,/^pf_/`: separated by commas, blanks around a
-//! name do not count; `*` and `?` make a glob of the whole name; `/…/` is a regular expression
-//! found anywhere in the name; a leading `-` excludes. A name is wanted if it is included and not
-//! excluded; a list of exclusions alone includes everything else.
+//! A typed list is for example `exits,halt_*,-halt_wait_hist,/^pf_/`. Commas separate the items,
+//! and blanks around an item do not count. An item with `*` or `?` is a glob for the whole name.
+//! `/…/` is a regular expression that may match anywhere in the name. A leading `-` excludes. A
+//! name is wanted if it is included and not excluded. A list of exclusions alone includes every
+//! other name.
 //!
-//! Invariant: whatever is typed compiles in bounded space and matches in linear time.
+//! Invariant: every list compiles in bounded space and matches in linear time.
 
 use regex_lite::{Regex, RegexBuilder};
 
@@ -14,9 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The most names of one list.
 const MAX_NAMES: usize = 1024;
-/// The most bytes of one list for people.
+/// The most bytes of one typed list.
 const MAX_LIST_BYTES: usize = 16 * 1024;
-/// The most globs and regular expressions of one list: together they take a MiB.
+/// The most globs and regular expressions of one list. Together they take at most 1 MiB.
 const MAX_PATTERNS: usize = 64;
 /// The most bytes that one compiled pattern may take.
 const MAX_PATTERN_BYTES: usize = 16 * 1024;
@@ -39,7 +40,7 @@ pub struct Names {
     excludes: Vec<Item>,
 }
 
-/// One name of a list, as typed and as matched.
+/// One item of a list, as typed and compiled.
 #[derive(Clone, Debug)]
 struct Item {
     typed: String,
@@ -62,7 +63,8 @@ impl Item {
 }
 
 impl Names {
-    /// The names as they are, as in QMP: no globs, no exclusion; an empty list wants nothing.
+    /// Makes a list of exact names, as in QMP, without globs and exclusions. An empty list wants
+    /// nothing.
     pub fn exact<S: Into<String>>(names: impl IntoIterator<Item = S>) -> Self {
         let includes = names.into_iter().map(|name| {
             let typed = name.into();
@@ -71,7 +73,7 @@ impl Names {
         Self { includes: includes.collect(), excludes: Vec::new() }
     }
 
-    /// A list for people.
+    /// Parses a typed list.
     ///
     /// # Errors
     /// `Filter` if a regular expression cannot be understood or has no end, or the list names
@@ -105,7 +107,7 @@ impl Names {
         }
     }
 
-    /// Is this name wanted?
+    /// Returns whether a name is wanted.
     pub fn wants(&self, name: &str) -> bool {
         let included = if self.includes.is_empty() && !self.excludes.is_empty() {
             true
@@ -115,7 +117,7 @@ impl Names {
         included && !self.excludes.iter().any(|item| item.matches(name))
     }
 
-    /// The names, as typed, that match none of the given ones: likely misspelt.
+    /// Returns the items, as typed, that match none of the known names and may be misspelt.
     pub fn unmatched<'a>(&'a self, known: &[&str]) -> Vec<&'a str> {
         self.items()
             .filter(|item| !known.iter().any(|name| item.matches(name)))
@@ -128,7 +130,7 @@ impl Names {
     }
 }
 
-/// Splits at the commas that are not inside `/…/`; leaves out what is blank.
+/// Splits at the commas that are not inside `/…/`, and leaves out blank items.
 fn split(list: &str) -> Result<Vec<&str>> {
     let mut parts = Vec::new();
     let mut rest = list;
@@ -253,10 +255,10 @@ mod tests {
 
     #[test]
     fn a_slash_in_a_pattern_is_escaped() {
-        let names = Names::parse(r"/a\/b/, c").expect("it is well formed");
+        let names = Names::parse(r"/a\/b/, c").expect("the list is well formed");
         assert!(names.wants("xa/by") && names.wants("c") && !names.wants("a"));
         // An escaped backslash does not escape the slash behind it.
-        let names = Names::parse(r"/a\\/,b").expect("it is well formed");
+        let names = Names::parse(r"/a\\/,b").expect("the list is well formed");
         assert!(names.wants(r"a\") && names.wants("b") && !names.wants("a"));
     }
 

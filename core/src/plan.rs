@@ -1,8 +1,8 @@
-//! The mask compiled: which bytes to fetch, which words of them to keep, and where each statistic
-//! then lies in its row.
+//! A read plan: the bytes to fetch for a mask, the words of them to keep, and the place of each
+//! statistic in a row.
 //!
-//! A row keeps the words in the order of their data, so that neighbours stay one run and a plan
-//! that keeps everything is a single copy, or none at all.
+//! A row keeps the words in the order of the data. So neighbouring words are copied together, and a
+//! plan that keeps everything needs one copy or none.
 //!
 //! Invariant: every run lies inside the span and every column inside the row.
 
@@ -13,7 +13,8 @@ use crate::mask::Mask;
 use crate::schema::{Schema, WORD_BYTES};
 use crate::sync::{AtomicU64, Ordering};
 
-/// As many words as a byte can tell apart; see [`ReadPlan::load_near`].
+/// The number of words that a byte can address; see [`ReadPlan::load_near`].
+#[doc(hidden)] // For vmstrobe-providers, as the methods that use it.
 pub const NEAR_WORDS: usize = 256;
 
 /// Words copied together, from the span to the row.
@@ -27,9 +28,9 @@ struct Run {
 /// The place of a kept statistic in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its descriptor in the schema.
+    /// The index of its descriptor in the schema.
     pub desc: usize,
-    /// Its words in the row.
+    /// The range of its words in the row.
     pub words: Range<usize>,
 }
 
@@ -53,16 +54,17 @@ pub struct ReadPlan {
     schema: Arc<Schema>,
     columns: Box<[Column]>,
     runs: Box<[Run]>,
-    /// Each row word's place in the span, where most runs are a word: then this is the quicker way.
+    /// The place in the span of each word of a row, if most runs are one word long. Copying by
+    /// these places is faster then. Else empty.
     scattered: Box<[u32]>,
-    /// The places in `scattered` as bytes; empty if one of them does not fit into a byte.
+    /// The places of `scattered` as bytes; empty if one of them does not fit into a byte.
     near: Box<[u8]>,
     span_words: Range<usize>,
     row_words: usize,
 }
 
 impl ReadPlan {
-    /// The plan that keeps what the mask wants of the schema.
+    /// Makes the plan that keeps the statistics of a mask.
     pub fn new(schema: &Arc<Schema>, mask: &Mask) -> Arc<Self> {
         let wanted: Vec<usize> = mask.iter().filter(|&i| i < schema.descs().len()).collect();
         let pieces = merge(wanted.iter().map(|&i| schema.descs()[i].words()).collect());
@@ -100,27 +102,27 @@ impl ReadPlan {
         })
     }
 
-    /// The schema it was made for.
+    /// Returns the schema that the plan was made for.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema
     }
 
-    /// The kept statistics, in schema order.
+    /// Returns the kept statistics, in schema order.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// The column of the first kept statistic of that name.
+    /// Returns the column of the first kept statistic of that name.
     pub fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| *self.schema.descs()[column.desc].name == *name)
     }
 
-    /// Words in a row.
+    /// Returns the number of words in a row.
     pub fn row_words(&self) -> usize {
         self.row_words
     }
 
-    /// For each word of a row, which word of the data block it is.
+    /// Returns the index in the data block of each word of a row.
     ///
     /// ```
     /// # use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
@@ -139,12 +141,12 @@ impl ReadPlan {
         })
     }
 
-    /// The bytes to fetch, from the start of the data block. Both ends are multiples of 8.
+    /// Returns the bytes to fetch, as offsets in the data block. Both ends are multiples of 8.
     pub fn span_bytes(&self) -> Range<usize> {
         self.span_words.start * WORD_BYTES..self.span_words.end * WORD_BYTES
     }
 
-    /// True if the row is the span, word for word: then a source may fetch straight into the row.
+    /// Returns whether the row equals the span, so that a source may fetch directly into the row.
     pub fn row_is_span(&self) -> bool {
         self.row_words == self.span_words.len()
     }
@@ -152,7 +154,7 @@ impl ReadPlan {
     /// Copies the kept words of a fetched span into a row.
     ///
     /// # Panics
-    /// If `span` or `row` is shorter than the plan says: a bug of the source.
+    /// If `span` or `row` is shorter than the plan says, which is a bug of the source.
     #[inline]
     pub fn keep(&self, span: &[u64], row: &mut [u64]) {
         if self.scattered.len() == row.len() {
@@ -167,41 +169,43 @@ impl ReadPlan {
         }
     }
 
-    /// Copies the kept words of a span that others write, each in one relaxed load, into a row.
+    /// Copies the kept words of a span in shared memory into a row, each by one relaxed load.
     ///
     /// # Panics
-    /// As [`ReadPlan::keep`].
+    /// If `span` or `row` is shorter than the plan says, which is a bug of the source.
     #[inline]
     pub fn load(&self, span: &[AtomicU64], row: &mut [u64]) {
         self.visit(span, row, |kept, word| *kept = word);
     }
 
-    /// True if [`ReadPlan::load_near`] may be used: few words, scattered over no more than
-    /// [`NEAR_WORDS`].
+    /// Returns whether [`ReadPlan::load_near`] may be used: the kept words are single, and lie
+    /// within [`NEAR_WORDS`] words.
+    #[doc(hidden)] // For vmstrobe-providers: a shortcut for frames of the BPF reader and tables.
     pub fn is_near(&self) -> bool {
         self.near.len() == self.row_words
     }
 
-    /// As [`ReadPlan::load`], of more words than the span has. The quicker way: a byte cannot point
-    /// outside of so many words, so that nothing has to be checked.
+    /// Copies as [`ReadPlan::load`] does, from a span that is extended to [`NEAR_WORDS`] words. It
+    /// is faster, because an index of one byte cannot lie outside and needs no check.
     ///
     /// # Panics
-    /// If the plan is not near, and the row has words: a bug of the source.
+    /// If the plan is not near and the row has words, which is a bug of the source.
+    #[doc(hidden)] // For vmstrobe-providers, as `is_near`.
     #[inline]
     pub fn load_near(&self, words: &[AtomicU64; NEAR_WORDS], row: &mut [u64]) {
         assert_eq!(self.near.len(), row.len(), "a near plan, and its row");
-        // Backwards: whoever looks at a word before the first one next finds it in the cache, also
-        // if another CPU writes there all the while.
+        // Backwards, so that a word before the first one is in the cache for a check that follows,
+        // even while another CPU writes there.
         for (kept, &at) in row.iter_mut().zip(&self.near).rev() {
             *kept = words[usize::from(at)].load(Ordering::Relaxed);
         }
     }
 
-    /// Adds the kept words of such a span to a row, modulo 2^64: how the shards of one object make
-    /// one row.
+    /// Adds the kept words of a span in shared memory to a row, modulo 2^64. The shards of an
+    /// object are added up to one row this way.
     ///
     /// # Panics
-    /// As [`ReadPlan::keep`].
+    /// If `span` or `row` is shorter than the plan says, which is a bug of the source.
     #[inline]
     pub fn add(&self, span: &[AtomicU64], row: &mut [u64]) {
         self.visit(span, row, |kept, word| *kept = kept.wrapping_add(word));
@@ -244,7 +248,7 @@ mod tests {
     use super::*;
     use crate::schema::{Desc, Target};
 
-    /// A span that others write gives the same row, and twice that if it is added.
+    /// Checks that a span in shared memory gives the same row, and twice the row if it is added.
     fn check_shared(plan: &ReadPlan, span: &[u64], want: &[u64]) {
         let span: Vec<AtomicU64> = span.iter().map(|&word| AtomicU64::new(word)).collect();
         let mut row = vec![u64::MAX; want.len()];
@@ -258,14 +262,17 @@ mod tests {
                 .chain(end)
                 .collect();
             let mut row = vec![u64::MAX; want.len()];
-            plan.load_near(longer.first_chunk().expect("as long as that"), &mut row);
+            plan.load_near(
+                longer.first_chunk().expect("the span was extended to NEAR_WORDS"),
+                &mut row,
+            );
             assert_eq!(row, want);
         }
         plan.add(&span, &mut row);
         assert!(row.iter().zip(want).all(|(twice, once)| *twice == 2 * once));
     }
 
-    /// Reads a block whose word `i` is `i` by the plan for `names` and checks each column by hand.
+    /// Reads a block whose word `i` is `i` by the plan for some statistics, and checks each column.
     fn check(descs: Vec<Desc>, wanted: &[usize], span: Range<usize>, row_words: usize) {
         let schema = Schema::new("xyz", Target::Vcpu, descs);
         let mut mask = Mask::none(schema.descs().len());

@@ -1,8 +1,8 @@
 //! The change of one statistic between two readings.
 //!
-//! A cumulative statistic has grown by a delta, or was reset if it is smaller than before; a
-//! histogram likewise, bucket by bucket; anything else is a level and has no rate. A reading is
-//! known to lie within its window and nowhere more exactly, so every rate has bounds.
+//! A cumulative statistic has grown by a delta, or was reset if it is smaller than before. The same
+//! holds for each bucket of a histogram. Any other statistic has a value and no rate. The moment of
+//! a reading is known only to lie within its window, so every rate has bounds.
 //!
 //! Invariant: no rate is negative, and the true rate lies between the bounds.
 
@@ -10,19 +10,20 @@ use crate::hist::total;
 use crate::snapshot::{Value, Window};
 use crate::stat::StatType;
 
-/// The time between two readings, as well as it is known.
+/// The time between two readings, with its bounds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// From the middle of one window to the middle of the other, in s.
+    /// The time from the middle of one window to the middle of the other, in s.
     pub seconds: f64,
-    /// The shortest it can have been: from the end of one to the begin of the other.
+    /// The shortest possible time: from the end of one window to the begin of the other, in s.
     pub seconds_min: f64,
-    /// The longest it can have been: from the begin of one to the end of the other.
+    /// The longest possible time: from the begin of one window to the end of the other, in s.
     pub seconds_max: f64,
 }
 
 impl Interval {
-    /// From an earlier window to a later one; `None` if the later did not start after the earlier.
+    /// Returns the time from an earlier window to a later one; `None` if the later window did not
+    /// begin after the earlier one.
     pub fn between(earlier: Window, later: Window) -> Option<Self> {
         let seconds = |from_ns: u64, to_ns: u64| to_ns.saturating_sub(from_ns) as f64 * 1e-9;
         (later.begin_ns > earlier.begin_ns).then(|| Self {
@@ -33,19 +34,19 @@ impl Interval {
     }
 }
 
-/// A rate with its error bar, in stored units per second.
+/// A rate with its bounds, in stored units per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
-    /// By the middles of the windows.
+    /// The rate by the middles of the windows.
     pub per_second: f64,
-    /// The least it can have been.
+    /// The lowest possible rate.
     pub low: f64,
-    /// The most it can have been; infinite if the windows touch.
+    /// The highest possible rate; infinite if the windows touch.
     pub high: f64,
 }
 
 impl Rate {
-    /// So many in that time.
+    /// Makes the rate of a count over an interval.
     pub fn of(delta: u64, interval: Interval) -> Self {
         let per = |seconds: f64| if delta == 0 { 0.0 } else { delta as f64 / seconds };
         Self {
@@ -61,30 +62,30 @@ impl Rate {
 pub enum Change {
     /// A cumulative statistic grew.
     Delta {
-        /// By so many stored units.
+        /// The growth in stored units.
         delta: u64,
-        /// So fast.
+        /// The rate of the growth.
         rate: Rate,
     },
-    /// A cumulative statistic or a bucket is smaller than before: someone reset it. How much was
-    /// counted since then is known, when that was is not, so it has no rate.
+    /// A cumulative statistic or a bucket is smaller than before, so it was reset. The count since
+    /// the reset is known, but not the time of the reset, so there is no rate.
     Reset {
-        /// Counted since the reset: one word, or one a bucket.
+        /// The counts since the reset: one word, or one for each bucket.
         since: Vec<u64>,
     },
     /// A histogram grew.
     Buckets {
-        /// By so many in each bucket, ascending.
+        /// The growth of each bucket, ascending.
         deltas: Vec<u64>,
-        /// All buckets together, so fast.
+        /// The rate of the growth of all buckets together.
         rate: Rate,
     },
-    /// An instant, a peak, a boolean or a type that we do not know: its words as they are now.
+    /// An instant, a peak, a boolean or an unknown type: its words as they are now.
     Level(Vec<u64>),
 }
 
-/// Compares two readings of one statistic. The earlier one must be of the same descriptor; if it
-/// has another number of words, the statistic is taken as reset.
+/// Compares two readings of one statistic. Both must have the same descriptor. If the earlier one
+/// has another number of words, the statistic counts as reset.
 ///
 /// ```
 /// use vmstrobe_core::{Change, Desc, Interval, Value, Window, change};
@@ -174,13 +175,15 @@ mod tests {
     #[test]
     fn the_error_bar_comes_from_the_windows() {
         let window = |begin_ns, end_ns| Window { begin_ns, end_ns, wall_offset_ns: 0 };
-        let interval = Interval::between(window(0, 200), window(1000, 1200)).expect("it is later");
+        let interval = Interval::between(window(0, 200), window(1000, 1200))
+            .expect("the second window is later");
         let rate = Rate::of(8, interval);
         assert_eq!(
             [rate.low, rate.per_second, rate.high].map(f64::round),
             [(8.0_f64 / 1200e-9).round(), 8_000_000.0, 10_000_000.0]
         );
-        let touching = Interval::between(window(0, 1000), window(1000, 1200)).expect("it is later");
+        let touching = Interval::between(window(0, 1000), window(1000, 1200))
+            .expect("the second window is later");
         assert_eq!(Rate::of(1, touching).high, f64::INFINITY);
         assert_eq!(Rate::of(0, touching).high, 0.0);
         assert_eq!(Interval::between(window(5, 6), window(5, 6)), None);

@@ -2,14 +2,14 @@
 //! that have them.
 //!
 //! Invariant: a [`Schema`] is immutable, and each of its descriptors lies inside its data block,
-//! aligned to a word. Words may be indexed by it without another check.
+//! aligned to a word. Words may be indexed by a schema without another check.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::stat::{Base, Scale, StatType, Unit};
 
-/// Bytes in a word; every statistic is made of words.
+/// The size of a word in bytes. Every statistic is made of words.
 pub const WORD_BYTES: usize = 8;
 
 /// The kind of object that has statistics: QAPI `StatsTarget`.
@@ -21,12 +21,12 @@ pub enum Target {
     Vcpu,
     /// A crypto device's backend (QEMU 8.0).
     Cryptodev,
-    /// Anyone's own, by name.
+    /// A target of a program's own, by name.
     Other(Box<str>),
 }
 
 impl Target {
-    /// The target of that name; a name that QAPI does not know is someone's own.
+    /// Returns the target of that name. A name that QAPI does not know is a program's own target.
     pub fn from_name(name: &str) -> Self {
         match name {
             "vm" => Self::Vm,
@@ -36,7 +36,7 @@ impl Target {
         }
     }
 
-    /// QAPI's name.
+    /// Returns QAPI's name, or the name of a program's own target.
     pub fn name(&self) -> &str {
         match self {
             Self::Vm => "vm",
@@ -56,9 +56,10 @@ impl fmt::Display for Target {
 /// One statistic: `struct kvm_stats_desc`, QAPI `StatsSchemaValue`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Desc {
-    /// The kernel's name for it. Not unique by any promise; and no enum, as kernels have their own.
+    /// The kernel's name of the statistic. Names differ between kernels, and nothing promises that
+    /// they are unique in a schema.
     pub name: Box<str>,
-    /// Its type: a count that grows, a value of the moment, a histogram and so on.
+    /// The type of its values.
     pub stat_type: StatType,
     /// The unit of its values.
     pub unit: Unit,
@@ -66,17 +67,17 @@ pub struct Desc {
     pub scale: Scale,
     /// Flag bits 12 to 31, which no kernel uses yet.
     pub other_flags: u32,
-    /// Words: 1 for a scalar, the number of buckets for a histogram. Never 0.
+    /// The number of words: 1 for a scalar, the number of buckets for a histogram. Never 0.
     pub size: u16,
     /// The offset of its first word, in bytes from the start of the data block. A multiple of 8.
     pub offset: u32,
-    /// Width of a linear histogram's buckets in stored units; otherwise 0.
+    /// The width of a linear histogram's buckets in stored units; otherwise 0.
     pub bucket_size: u32,
 }
 
 impl Desc {
-    /// A cumulative count without a unit, one word at `offset`: the plainest statistic, to be
-    /// changed by struct update.
+    /// Makes a cumulative count without a unit, of one word at `offset`. Other statistics are made
+    /// of it by struct update.
     ///
     /// ```
     /// use vmstrobe_core::{Desc, Scale, StatType, Unit};
@@ -104,14 +105,16 @@ impl Desc {
         self.stat_type == StatType::Instant && self.unit == Unit::None && self.name.ends_with("_id")
     }
 
-    /// Has QAPI words for it, so that QEMU's `query-stats` gives its value? QEMU (to 10.2) drops
-    /// the rest.
+    /// Returns whether QEMU's `query-stats` gives the value. QEMU (to 10.2) drops statistics whose
+    /// type, unit or base QAPI has no word for.
+    #[doc(hidden)] // For QEMU's order, and for tests of providers that imitate QEMU.
     pub fn has_qapi_value(&self) -> bool {
         self.has_qapi_words() && !matches!(self.scale.base, Base::Unknown(_))
     }
 
-    /// Does QEMU's `query-stats-schemas` tell of it? As for the value, but without an exponent the
-    /// base does not matter.
+    /// Returns whether QEMU's `query-stats-schemas` describes the statistic. The condition is that
+    /// for the value, except that without an exponent the base does not matter.
+    #[doc(hidden)] // For vmstrobe-server: only QEMU's order leaves out schemas.
     pub fn has_qapi_schema(&self) -> bool {
         self.has_qapi_words() && (self.has_qapi_value() || self.scale.exponent == 0)
     }
@@ -120,18 +123,19 @@ impl Desc {
         !matches!(self.stat_type, StatType::Unknown(_)) && !matches!(self.unit, Unit::Unknown(_))
     }
 
-    /// Its words in the data block.
+    /// Returns the range of its words in the data block.
     pub fn words(&self) -> std::ops::Range<usize> {
         let first = self.offset as usize / WORD_BYTES;
         first..first + usize::from(self.size)
     }
 
-    /// One past its last byte in the data block.
+    /// Returns the offset behind its last byte in the data block.
     pub(crate) fn end_bytes(&self) -> usize {
         self.offset as usize + usize::from(self.size) * WORD_BYTES
     }
 
-    /// True where QAPI gives a boolean: whatever the size or type, the unit decides.
+    /// Returns whether QAPI gives a boolean value. Only the unit decides, whatever the size or
+    /// type.
     pub fn is_boolean(&self) -> bool {
         self.unit == Unit::Boolean
     }
@@ -147,10 +151,10 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// A schema of these statistics.
+    /// Makes a schema of these statistics.
     ///
-    /// Descriptors that no reader could follow are left out, as [`crate::wire`] does for a
-    /// kernel's: size 0, or an offset that is not a multiple of 8.
+    /// Descriptors that cannot be read are left out, as [`crate::wire`] leaves them out of a
+    /// kernel's block: those with size 0 or an offset that is not a multiple of 8.
     ///
     /// ```
     /// use vmstrobe_core::{Desc, Schema, Target};
@@ -174,33 +178,34 @@ impl Schema {
         &self.target
     }
 
-    /// The statistics in the provider's order, which is not the order of their data.
+    /// Returns the statistics in the provider's order, which need not be the order of their data.
     pub fn descs(&self) -> &[Desc] {
         &self.descs
     }
 
-    /// Size of the data block in bytes: the largest end of any statistic.
+    /// Returns the size of the data block in bytes: the largest end of any statistic.
     pub fn data_bytes(&self) -> usize {
         self.data_bytes
     }
 
-    /// The index of the first statistic of that name.
+    /// Returns the index of the first statistic of that name.
     pub fn find(&self, name: &str) -> Option<usize> {
         self.descs.iter().position(|d| &*d.name == name)
     }
 }
 
-/// One thing that has statistics: QAPI's `qom-path` with what a sampler needs to know of it.
+/// One thing that has statistics: QAPI's `qom-path`, and what a sampler needs to know of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its name: the QOM path where known, else `/vm/<name>` or `/vm/<name>/vcpu[<n>]`.
+    /// The name of the object: the QOM path where known, else `/vm/<name>` or
+    /// `/vm/<name>/vcpu[<n>]`.
     pub path: Box<str>,
-    /// The vCPU's number, for a vCPU.
+    /// The number of a vCPU; `None` for other objects.
     pub index: Option<u32>,
-    /// Its statistics. Objects with the same statistics share the schema.
+    /// The statistics of the object. Objects with the same statistics share the schema.
     pub schema: Arc<Schema>,
-    /// Its provider's own handle for it. Never used again for another object; of two objects, the
-    /// one that was made later has the larger, as far as the provider can tell.
+    /// The provider's own handle for the object. It is never used again for another object. Of two
+    /// objects, the later one has the larger key, as far as the provider can tell.
     pub key: u64,
 }
 

@@ -1,4 +1,5 @@
-//! The sequence lock: a group of words that one writer changes together, read whole or not at all.
+//! The sequence lock: one writer changes a group of words, and a reader gets either all words of
+//! one change or an error.
 //!
 //! ```text
 //! writer                              reader
@@ -11,15 +12,16 @@
 //!
 //! W2 pairs with R1: a reader that sees the even number sees all words written before it. W1 pairs
 //! with R2: a reader that saw any word of a later change also sees that change's odd number. All
-//! words are atomics, so a torn group is only discarded, never undefined behaviour; and the reader
-//! only loads, and only relaxed, so the words may lie in memory it cannot write.
+//! words are atomics, so a torn group is discarded and is never undefined behaviour. The reader
+//! only loads, so the words may lie in memory that it cannot write.
 //!
-//! Invariant: one writer at a time. A reader never waits: its tries are bounded.
+//! Invariant: there is one writer at a time. A reader never waits, because the number of its
+//! attempts is bounded.
 
 pub use crate::sync::AtomicU64;
 use crate::sync::{Ordering, fence};
 
-/// The group kept changing, or a writer stopped in the middle of a change.
+/// The error of a reading: the group kept changing, or a writer stopped in the middle of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Torn;
 
@@ -35,10 +37,10 @@ pub fn write(seq: &AtomicU64, change: impl FnOnce()) {
     seq.store(odd.wrapping_add(1), Ordering::Release); // W2, pairs with R1
 }
 
-/// Copies a group of words as one writer left it, in at most `tries` attempts; `copy` loads them,
-/// relaxed.
+/// Copies a group of words of one change, in at most `tries` attempts. `copy` loads them, relaxed.
 ///
-/// On success all that the last `copy` loaded belongs to one change. On [`Torn`] it means nothing.
+/// On success, all words that the last `copy` loaded belong to one change. On [`Torn`] they mean
+/// nothing.
 ///
 /// # Errors
 /// [`Torn`] if every attempt met a writer.
@@ -59,8 +61,8 @@ pub fn read(seq: &AtomicU64, tries: u32, mut copy: impl FnMut()) -> Result<(), T
     Err(Torn)
 }
 
-/// Whether a word has still the value that it had before others were loaded, relaxed: if so, none
-/// of them is of a change that began with a change of this word, W1 behind it.
+/// Returns whether a word still has the value that it had before other words were loaded. If so,
+/// none of those words belongs to a change that began by changing this word before W1.
 #[inline]
 pub fn is_still(word: &AtomicU64, before: u64) -> bool {
     fence(Ordering::Acquire); // R2, pairs with W1
@@ -95,7 +97,7 @@ mod tests {
         assert_eq!(seq.load(Ordering::Relaxed), 0);
     }
 
-    /// Four words always hold the same number; two million changes against a reader.
+    /// Four words always hold the same number, while a writer makes two million changes.
     #[test]
     fn a_group_is_never_seen_torn() {
         let seq = AtomicU64::new(0);
@@ -132,8 +134,8 @@ mod loom_models {
         out.iter_mut().zip(words).for_each(|(out, word)| *out = word.load(Ordering::Relaxed));
     }
 
-    /// Two words under one number. Loom does not let a thread that spawned another fall behind its
-    /// own first load, so both sides get threads of their own.
+    /// Two words with one sequence number. Loom does not let a thread that spawned another fall
+    /// behind its own first load, so both sides get threads of their own.
     fn model(changes: u64, reader: fn(&AtomicU64, &[AtomicU64; 2])) {
         loom::model(move || {
             let group = Arc::new((AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)]));
@@ -145,12 +147,12 @@ mod loom_models {
                 }
             });
             let reader = thread::spawn(move || reader(&group.0, &group.1));
-            writer.join().expect("the writer does not panic");
-            reader.join().expect("the reader does not panic");
+            writer.join().expect("the writer makes no assertion");
+            reader.join().expect("every assertion of the reader holds");
         });
     }
 
-    /// Every interleaving and every allowed reordering of a change and a reading.
+    /// Checks every interleaving and every allowed reordering of a change and a reading.
     #[test]
     fn loom_seq_is_whole_or_torn() {
         model(2, |seq, words| {
@@ -161,9 +163,9 @@ mod loom_models {
         });
     }
 
-    /// Memory gets a new owner: the old owner's number is cleared first, and the new owner's words
-    /// are written in a change. A reader that finds the old owner's number after it has loaded the
-    /// words has loaded only words of the old owner.
+    /// Memory gets a new owner: the number of the old owner is cleared first, then the words of the
+    /// new owner are written in a change. A reader that still finds the number of the old owner
+    /// after loading the words has loaded only words of the old owner.
     #[test]
     fn loom_seq_memory_changes_hands() {
         loom::model(|| {
@@ -186,8 +188,8 @@ mod loom_models {
                     assert_eq!(out, [1, 1], "another owner's");
                 }
             });
-            writer.join().expect("the writer does not panic");
-            reader.join().expect("the reader does not panic");
+            writer.join().expect("the writer makes no assertion");
+            reader.join().expect("every assertion of the reader holds");
         });
     }
 

@@ -1,38 +1,40 @@
-//! One tick, immutable: the words of every object, whether each could be read, and when.
+//! The result of one tick: the words of every object, the state of each row, and the time of the
+//! reading.
 //!
-//! A [`Layout`] says whose words are where; it is shared by all snapshots until the roster changes.
-//! Values are reached through views that borrow the snapshot; nothing here copies or allocates
-//! after a snapshot was made.
+//! A [`Layout`] gives the place of each object's words. All snapshots share it until the roster
+//! changes. Views that borrow the snapshot give the values. Nothing here copies or allocates after
+//! a snapshot was made.
 //!
-//! Invariant: a value can only be had from a row that was read in this very tick, or that says how
-//! old it is. Counters within one object are not read at one instant, nor are the objects: the
-//! [`Window`] bounds them all.
+//! Invariant: only a row that was read in this tick, or that says how old it is, has values.
+//! Neither the objects nor the counters of one object are read at the same instant; the [`Window`]
+//! bounds all of them.
 
 use std::sync::Arc;
 
 use crate::plan::ReadPlan;
 use crate::schema::{Desc, Object};
 
-/// The time in which a snapshot was read: every word of a good row was loaded between begin and
-/// end, or arrived since the tick before, from a source that is slower than the ticks
+/// The time in which a snapshot was read. Every word of a good row was loaded between begin and
+/// end, or arrived since the previous tick from a source that is slower than the ticks
 /// ([`RowState::Aged`]).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Window {
-    /// Before the first row, in ns of `CLOCK_MONOTONIC`.
+    /// The time before the first row, in ns of `CLOCK_MONOTONIC`.
     pub begin_ns: u64,
-    /// After the last row, in ns of `CLOCK_MONOTONIC`.
+    /// The time after the last row, in ns of `CLOCK_MONOTONIC`.
     pub end_ns: u64,
-    /// The number to add to get ns since 1970 (`CLOCK_REALTIME`). Renewed about once a second.
+    /// The difference to ns since 1970 (`CLOCK_REALTIME`), to be added. It is renewed about once a
+    /// second.
     pub wall_offset_ns: i64,
 }
 
 impl Window {
-    /// The middle of the reading, in ns of `CLOCK_MONOTONIC`.
+    /// Returns the middle of the reading, in ns of `CLOCK_MONOTONIC`.
     pub fn middle_ns(&self) -> u64 {
         self.begin_ns + (self.end_ns.saturating_sub(self.begin_ns)) / 2
     }
 
-    /// The middle of the reading, in ns since 1970.
+    /// Returns the middle of the reading, in ns since 1970.
     pub fn wall_ns(&self) -> u64 {
         self.middle_ns().saturating_add_signed(self.wall_offset_ns)
     }
@@ -40,26 +42,28 @@ impl Window {
 
 /// The result of reading one object's row in this tick. A tick has no other errors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RowState {
-    /// Nobody read it.
+    /// The row was not read.
     #[default]
     Missing,
-    /// Read.
+    /// The row was read in this tick.
     Good,
-    /// Read some ticks ago, so many ms: its source is asked less often than there are ticks.
+    /// The row was read this many ms ago, in an earlier tick, because its source is slower than the
+    /// ticks.
     Aged(u32),
-    /// Its source no longer answers, so that its last values may be out of date.
+    /// The source no longer answers, so that the last values may be out of date.
     Stale,
-    /// It changed all the while, or arrived short.
+    /// The row kept changing while it was read, or was too short.
     Torn,
-    /// Its object is no more: what could still be read is the past.
+    /// The object no longer exists. Words that could still be read are from the past.
     Gone,
     /// The system call failed with this errno.
     Io(i32),
 }
 
 impl RowState {
-    /// Has the row values: of this tick, or of an earlier one that it names?
+    /// Returns whether the row has values, of this tick or of a given age.
     pub fn has_values(self) -> bool {
         matches!(self, Self::Good | Self::Aged(_))
     }
@@ -68,9 +72,9 @@ impl RowState {
 /// Objects of one schema, read by one plan.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// The plan that each is read by.
+    /// The plan by which each object is read.
     pub plan: Arc<ReadPlan>,
-    /// The objects, whose rows follow each other.
+    /// The objects. Their rows follow each other.
     pub objects: Box<[Object]>,
     /// The row of the first object.
     pub first_row: usize,
@@ -103,27 +107,27 @@ impl Layout {
         Arc::new(Self { generation, groups, rows, words })
     }
 
-    /// Tells layouts of one sampler apart.
+    /// Returns the generation, which differs between the layouts of one sampler.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Objects of one schema each.
+    /// Returns the groups, each of objects with the same schema.
     pub fn groups(&self) -> &[Group] {
         &self.groups
     }
 
-    /// The number of objects.
+    /// Returns the number of rows, one for each object.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The number of words of all rows.
+    /// Returns the number of words of all rows.
     pub fn words(&self) -> usize {
         self.words
     }
 
-    /// Looks a statistic of one object up, so that each later snapshot gives its value by index.
+    /// Finds a statistic of one object, so that each later snapshot gives its value by index.
     pub fn find(&self, path: &str, name: &str) -> Option<Cell> {
         self.groups.iter().find_map(|group| {
             let at = group.objects.iter().position(|object| &*object.path == path)?;
@@ -142,7 +146,7 @@ pub struct Cell {
     word: usize,
 }
 
-/// One tick: immutable once published.
+/// The result of one tick. It is immutable once it is published.
 #[derive(Debug)]
 pub struct Snapshot {
     layout: Arc<Layout>,
@@ -154,7 +158,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// An empty snapshot of that layout, all rows missing.
+    /// Makes an empty snapshot of a layout. All rows are missing.
     pub fn new(layout: &Arc<Layout>) -> Self {
         Self {
             layout: Arc::clone(layout),
@@ -166,14 +170,14 @@ impl Snapshot {
         }
     }
 
-    /// For a sampler: forgets what the rows held, and gives them out for reading.
+    /// Forgets the rows and returns their words and states for the next reading. For samplers.
     pub fn begin(&mut self, tick: u64) -> (&mut [u64], &mut [RowState]) {
         self.tick = tick;
         self.states.fill(RowState::Missing);
         (&mut self.words, &mut self.states)
     }
 
-    /// For a sampler: says when the rows were read. Last, before it publishes.
+    /// Sets the time of the reading. A sampler does so last, before it publishes.
     pub fn stamp(&mut self, window: Window) {
         self.window = window;
     }
@@ -183,18 +187,19 @@ impl Snapshot {
         &self.layout
     }
 
-    /// The number of this tick since the sampler's start. A gap is a tick that was not taken.
+    /// Returns the number of the tick since the sampler's start. A gap means that a tick was not
+    /// taken.
     pub fn tick(&self) -> u64 {
         self.tick
     }
 
-    /// Returns the time in which it was read.
+    /// Returns the time in which the snapshot was read.
     pub fn window(&self) -> Window {
         self.window
     }
 
-    /// The first word of a statistic found before; `None` if the row could not be read, or the
-    /// cell is of another layout.
+    /// Returns the first word of a statistic; `None` if the row has no values or the cell belongs
+    /// to another layout.
     #[inline]
     pub fn get(&self, cell: Cell) -> Option<u64> {
         let known = cell.generation == self.generation;
@@ -202,7 +207,7 @@ impl Snapshot {
         if good { self.words.get(cell.word).copied() } else { None }
     }
 
-    /// Every object, in the order of the layout.
+    /// Returns every object, in the order of the layout.
     pub fn objects(&self) -> impl DoubleEndedIterator<Item = ObjectView<'_>> {
         self.layout
             .groups
@@ -210,12 +215,12 @@ impl Snapshot {
             .flat_map(move |group| (0..group.objects.len()).map(move |at| self.view(group, at)))
     }
 
-    /// The object of that path.
+    /// Returns the object of that path.
     pub fn object(&self, path: &str) -> Option<ObjectView<'_>> {
         self.objects().find(|view| &*view.object.path == path)
     }
 
-    /// One statistic of every object that has it and could be read.
+    /// Returns one statistic of every object that has it and has values.
     pub fn stat<'a>(
         &'a self,
         name: &'a str,
@@ -250,18 +255,19 @@ impl<'a> ObjectView<'a> {
         self.object
     }
 
-    /// Whether it could be read. It may have no values ([`RowState::has_values`]).
+    /// Returns the state of the row. Not every state has values ([`RowState::has_values`]).
     pub fn state(&self) -> RowState {
         self.state
     }
 
-    /// The words of all kept statistics, where the plan's columns say; none if the row has no
-    /// values. For who has looked up once what stands where.
+    /// Returns the words of all kept statistics, at the places that the plan's columns give; none
+    /// if the row has no values.
     pub fn words(&self) -> &'a [u64] {
         if self.state.has_values() { self.row } else { &[] }
     }
 
-    /// The kept statistics with their values in schema order; none if the row has no values.
+    /// Returns the kept statistics with their values, in schema order; none if the row has no
+    /// values.
     pub fn stats(&self) -> impl DoubleEndedIterator<Item = Value<'a>> + use<'a> {
         let (plan, row) = (self.plan, self.row);
         let columns = if self.state.has_values() { plan.columns() } else { &[] };
@@ -271,13 +277,13 @@ impl<'a> ObjectView<'a> {
         })
     }
 
-    /// The value of the first kept statistic of that name.
+    /// Returns the value of the first kept statistic of that name.
     pub fn get(&self, name: &str) -> Option<Value<'a>> {
         self.stats().find(|value| &*value.desc.name == name)
     }
 }
 
-/// One statistic's value with what it means.
+/// The value of one statistic, with its descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a> {
     desc: &'a Desc,
@@ -285,7 +291,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// A value outside a snapshot; `words` should be as many as the descriptor's size.
+    /// Makes a value outside a snapshot. There should be as many words as the descriptor's size.
     pub fn new(desc: &'a Desc, words: &'a [u64]) -> Self {
         Self { desc, words }
     }
@@ -295,12 +301,12 @@ impl<'a> Value<'a> {
         self.desc
     }
 
-    /// Its words: one for a scalar, the buckets of a histogram in ascending order.
+    /// Returns the words: one for a scalar, the buckets of a histogram in ascending order.
     pub fn words(&self) -> &'a [u64] {
         self.words
     }
 
-    /// The number of a scalar that is no boolean.
+    /// Returns the number of a scalar that is no boolean.
     pub fn number(&self) -> Option<u64> {
         match self.words {
             [number] if !self.desc.is_boolean() => Some(*number),
@@ -308,23 +314,25 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The truth of a boolean: of its first word, whatever its size (as QAPI has it).
+    /// Returns the truth of a boolean, which as in QAPI is that of its first word, whatever its
+    /// size.
     pub fn boolean(&self) -> Option<bool> {
         self.desc.is_boolean().then(|| self.words.first().is_some_and(|&word| word != 0))
     }
 
-    /// The buckets of a histogram, ascending.
+    /// Returns the buckets of a histogram, ascending.
     pub fn buckets(&self) -> Option<&'a [u64]> {
         (self.desc.stat_type.is_histogram() && !self.desc.is_boolean()).then_some(self.words)
     }
 
-    /// The number in its unit without prefix (59910818 ns is 0.0599 s), for a scalar of a known
-    /// base.
+    /// Returns the number in its unit without a prefix (59910818 ns is 0.0599 s), for a scalar with
+    /// a known base.
     pub fn in_units(&self) -> Option<f64> {
         Some(self.number()? as f64 * self.desc.scale.factor()?)
     }
 
-    /// The text of its unit and scale, as `info stats` writes it: `ns`, `KiB`, `* 2^70 bytes`.
+    /// Returns the text of the unit and scale, as `info stats` writes it: `ns`, `KiB`, `* 2^70
+    /// bytes`.
     pub fn unit_text(&self) -> String {
         self.desc.scale.text(self.desc.unit)
     }
@@ -377,7 +385,7 @@ mod tests {
     #[test]
     fn values_lie_where_the_layout_says() {
         let snapshot = snapshot();
-        let view = snapshot.object("/vm/a/vcpu[0]").expect("it is laid out");
+        let view = snapshot.object("/vm/a/vcpu[0]").expect("the layout has this object");
         assert_eq!(view.get("wait_ns").and_then(|v| v.number()), Some(1500));
         assert_eq!(view.get("wait_ns").and_then(|v| v.in_units()), Some(1500.0 * 1e-9));
         assert_eq!(view.get("wait_ns").map(|v| v.unit_text()), Some("ns".into()));
@@ -392,18 +400,18 @@ mod tests {
     #[test]
     fn a_row_that_was_not_read_has_no_values() {
         let snapshot = snapshot();
-        let view = snapshot.object("b").expect("it is laid out");
+        let view = snapshot.object("b").expect("the layout has this object");
         assert_eq!(view.state(), RowState::Missing);
         assert_eq!(view.stats().count(), 0);
         assert_eq!(snapshot.stat("wait_ns").count(), 1);
-        let cell = snapshot.layout().find("b", "wait_ns").expect("it is laid out");
+        let cell = snapshot.layout().find("b", "wait_ns").expect("the layout has this object");
         assert_eq!(snapshot.get(cell), None);
     }
 
     #[test]
     fn a_row_of_an_earlier_tick_has_values_and_a_silent_one_none() {
         let mut snapshot = snapshot();
-        let cell = snapshot.layout().find("/vm/a", "flushes").expect("it is laid out");
+        let cell = snapshot.layout().find("/vm/a", "flushes").expect("the layout has this object");
         for (state, want) in [(RowState::Aged(3), Some(9)), (RowState::Stale, None)] {
             snapshot.states[2] = state;
             assert_eq!(snapshot.get(cell), want);
@@ -421,7 +429,7 @@ mod tests {
     #[test]
     fn a_cell_of_another_layout_gives_nothing() {
         let snapshot = snapshot();
-        let cell = snapshot.layout().find("/vm/a", "flushes").expect("it is laid out");
+        let cell = snapshot.layout().find("/vm/a", "flushes").expect("the layout has this object");
         assert_eq!(snapshot.get(cell), Some(9));
         let other = Cell { generation: 8, ..cell };
         assert_eq!(snapshot.get(other), None);

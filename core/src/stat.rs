@@ -1,17 +1,17 @@
 //! The properties of one statistic: its type, its unit, its scale, and their text.
 //!
 //! The words are the kernel's (`KVM_STATS_*` in `include/uapi/linux/kvm.h`) and QAPI's
-//! (`stats.json`).
-//! Invariant: every value that a kernel can write into a descriptor's flags has a place here. One
-//! that we do not know is kept as `Unknown` with its number, so that it can be shown, and written
-//! back unchanged.
+//! (`stats.json`). Invariant: every value that a kernel can write into a descriptor's flags has a
+//! place here. An unknown value is kept as `Unknown` with its number, so that it can be shown and
+//! written back unchanged.
 
 use std::fmt;
 
 /// The type of a statistic: `KVM_STATS_TYPE_*`, QAPI `StatsType`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StatType {
-    /// A count that only grows, except when someone resets it.
+    /// A count that only grows, except when it is reset.
     Cumulative,
     /// A value of this instant, which may go up and down.
     Instant,
@@ -26,7 +26,7 @@ pub enum StatType {
 }
 
 impl StatType {
-    /// The type in the low four bits of a descriptor's flags.
+    /// Returns the type in the low four bits of a descriptor's flags.
     pub fn from_bits(bits: u32) -> Self {
         match bits & 0xf {
             0 => Self::Cumulative,
@@ -38,7 +38,7 @@ impl StatType {
         }
     }
 
-    /// The inverse of [`StatType::from_bits`].
+    /// Returns the flag bits of the type, the inverse of [`StatType::from_bits`].
     pub fn bits(self) -> u32 {
         match self {
             Self::Cumulative => 0,
@@ -50,14 +50,14 @@ impl StatType {
         }
     }
 
-    /// True for the two histogram types.
+    /// Returns whether this is one of the two histogram types.
     pub fn is_histogram(self) -> bool {
         matches!(self, Self::LinearHistogram | Self::Log2Histogram)
     }
 }
 
 impl fmt::Display for StatType {
-    /// QAPI's name; an unknown type is shown as `type-<number>`.
+    /// Writes QAPI's name, or `type-<number>` for an unknown type.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cumulative => f.pad("cumulative"),
@@ -72,6 +72,7 @@ impl fmt::Display for StatType {
 
 /// The unit of a statistic: `KVM_STATS_UNIT_*`, QAPI `StatsUnit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Unit {
     /// A plain number.
     None,
@@ -81,14 +82,14 @@ pub enum Unit {
     Seconds,
     /// Cycles of a CPU clock.
     Cycles,
-    /// Zero is false, anything else is true (Linux 5.19).
+    /// A truth value: zero is false, anything else is true (Linux 5.19).
     Boolean,
     /// A unit of a newer kernel, by its number in the flags (5 to 15).
     Unknown(u8),
 }
 
 impl Unit {
-    /// The unit in bits 4 to 7 of a descriptor's flags.
+    /// Returns the unit in bits 4 to 7 of a descriptor's flags.
     pub fn from_bits(bits: u32) -> Self {
         match (bits >> 4) & 0xf {
             0 => Self::None,
@@ -100,7 +101,7 @@ impl Unit {
         }
     }
 
-    /// The inverse of [`Unit::from_bits`].
+    /// Returns the flag bits of the unit, the inverse of [`Unit::from_bits`].
     pub fn bits(self) -> u32 {
         let number = match self {
             Self::None => 0,
@@ -113,7 +114,7 @@ impl Unit {
         number << 4
     }
 
-    /// QAPI's name, `None` for a plain number or a unit QAPI does not know.
+    /// Returns QAPI's name; `None` for a plain number or a unit that QAPI does not know.
     pub fn name(self) -> Option<&'static str> {
         match self {
             Self::Bytes => Some("bytes"),
@@ -124,7 +125,7 @@ impl Unit {
         }
     }
 
-    /// The letter that takes an SI or IEC prefix.
+    /// Returns the symbol to which an SI or IEC prefix is added.
     fn letter(self) -> Option<&'static str> {
         match self {
             Self::Seconds => Some("s"),
@@ -136,6 +137,7 @@ impl Unit {
 
 /// The base of a [`Scale`]: `KVM_STATS_BASE_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Base {
     /// Powers of ten.
     Ten,
@@ -146,7 +148,7 @@ pub enum Base {
 }
 
 impl Base {
-    /// The base in bits 8 to 11 of a descriptor's flags.
+    /// Returns the base in bits 8 to 11 of a descriptor's flags.
     pub fn from_bits(bits: u32) -> Self {
         match (bits >> 8) & 0xf {
             0 => Self::Ten,
@@ -155,7 +157,7 @@ impl Base {
         }
     }
 
-    /// The inverse of [`Base::from_bits`].
+    /// Returns the flag bits of the base, the inverse of [`Base::from_bits`].
     pub fn bits(self) -> u32 {
         let number = match self {
             Self::Ten => 0,
@@ -165,7 +167,7 @@ impl Base {
         number << 8
     }
 
-    /// The number itself; `None` for a base we do not know.
+    /// Returns the base as a number; `None` for an unknown base.
     pub fn value(self) -> Option<u32> {
         match self {
             Self::Ten => Some(10),
@@ -178,19 +180,19 @@ impl Base {
 /// The factor of a stored number: `base^exponent`. Nanoseconds are seconds at `10^-9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Scale {
-    /// Ten or two.
+    /// The base, ten or two.
     pub base: Base,
-    /// Any 16-bit number.
+    /// The exponent.
     pub exponent: i16,
 }
 
 impl Scale {
-    /// No scaling: the number is the value.
+    /// The scale without effect: the number is the value.
     pub const ONE: Self = Self { base: Base::Ten, exponent: 0 };
-    /// Thousand-millionths, as in nanoseconds.
+    /// The scale of nanoseconds, `10^-9`.
     pub const NANO: Self = Self { base: Base::Ten, exponent: -9 };
 
-    /// `base^exponent` as a float; `None` for an unknown base with an exponent.
+    /// Returns `base^exponent`; `None` for an unknown base with an exponent.
     pub fn factor(self) -> Option<f64> {
         if self.exponent == 0 {
             return Some(1.0);
@@ -198,8 +200,8 @@ impl Scale {
         self.base.value().map(|base| f64::from(base).powi(i32::from(self.exponent)))
     }
 
-    /// The text QEMU's `info stats` puts behind a name: `ns`, `KiB`, `* 2^70 bytes`, `cycles`, or
-    /// nothing (query-stats of QEMU 7.1 to 10.2, `stats/stats-hmp-cmds.c`).
+    /// Returns the text that QEMU's `info stats` writes behind a name: `ns`, `KiB`, `* 2^70 bytes`,
+    /// `cycles`, or nothing (QEMU 7.1 to 10.2, `stats/stats-hmp-cmds.c`).
     ///
     /// ```
     /// use vmstrobe_core::{Base, Scale, Unit};
@@ -259,7 +261,7 @@ mod tests {
         }
     }
 
-    /// QEMU's texts, all combinations that matter: a row a base and exponent, a column a unit.
+    /// QEMU's texts: a row for each base and exponent, a column for each unit.
     const TEXTS: [(Base, i16, [&str; 4]); 17] = [
         (Base::Ten, 0, ["", "B", "s", "cycles"]),
         (Base::Ten, -9, ["* 10^-9", "nB", "ns", "* 10^-9 cycles"]),

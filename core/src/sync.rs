@@ -1,4 +1,4 @@
-//! The atomics of the crate: std's, or the model checker's under `--cfg loom`.
+//! The atomics of the crate: those of std, or those of the model checker under `--cfg loom`.
 
 #[cfg(not(loom))]
 pub use std::sync::atomic::AtomicU64;

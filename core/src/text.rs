@@ -1,21 +1,20 @@
-//! Text for people: numbers in groups of digits, and foreign text made harmless.
+//! Text for people: numbers in groups of digits, and foreign text made safe to print.
 //!
 //! Names of virtual machines, processes, providers, objects and statistics are written by other
 //! programs. A terminal obeys control characters in them, a log takes a line break for the end of
 //! an entry, and bidirectional controls make a name read as another one. The model keeps names as
-//! they were written, so that programs get exactly these in JSON, which escapes them; whatever
-//! prints them for people passes them through [`printable`], and nothing else does its work.
+//! they were written, so that programs get exactly these in JSON, which escapes them. Code that
+//! prints names for people passes them through [`printable`], the only function for this.
 //!
-//! Invariant: a printable text is one line of characters that are seen or that shape their
-//! neighbours. Making it printable twice is the same as once, and changes no text that is so
-//! already.
+//! Invariant: a printable text is one line of characters that are visible or that shape their
+//! neighbours. A text that is printable already does not change.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-/// The characters that nobody sees: Unicode's `Default_Ignorable_Code_Point`, which has the bidi
-/// controls and the tags in it, and room for what later versions add; and what only annotates or
-/// separates lines.
+/// The invisible characters: Unicode's `Default_Ignorable_Code_Point`, which includes the bidi
+/// controls, the tags, and ranges that are reserved for later versions, and the characters that
+/// only annotate text or separate lines.
 const UNSEEN: &[RangeInclusive<char>] = &[
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -36,7 +35,7 @@ const UNSEEN: &[RangeInclusive<char>] = &[
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// The unseen characters that honest names need and that reorder nothing: the joiners of Persian,
+/// The invisible characters that real names need and that reorder nothing: the joiners of Persian,
 /// of Indic scripts and of emoji, and the variation selectors of Mongolian, of symbols and of
 /// emoji.
 const SHAPING: &[RangeInclusive<char>] = &[
@@ -46,7 +45,7 @@ const SHAPING: &[RangeInclusive<char>] = &[
     '\u{fe00}'..='\u{fe0f}',
 ];
 
-/// Whether a terminal, a log and a file's name can have this character as it is.
+/// Returns whether a character may appear unchanged on a terminal, in a log and in a file name.
 ///
 /// ```
 /// use vmstrobe_core::text::is_printable;
@@ -60,12 +59,12 @@ pub fn is_printable(c: char) -> bool {
     !c.is_control() && (c < '\u{80}' || !is_among(UNSEEN) || is_among(SHAPING))
 }
 
-/// A text as people may be shown it, on one line, whoever wrote it: U+FFFD stands for each
-/// character that is not [`is_printable`].
+/// Returns a text that may be shown to people, on one line. U+FFFD replaces each character that is
+/// not [`is_printable`].
 ///
-/// An escape such as `\u{1b}` would say which character it was; but it would take eight columns for
-/// one character, be the same as the name that is really spelled so, and grow each time that a text
-/// is passed on. Programs, and those who want to know, read JSON, which has the name exactly.
+/// An escape such as `\u{1b}` would identify the character. However, it would take many columns for
+/// one character, look like a name that is really spelled so, and grow each time that a text is
+/// passed on. JSON has the exact name.
 ///
 /// ```
 /// use vmstrobe_core::text::printable;
@@ -156,7 +155,7 @@ mod tests {
         }
     }
 
-    /// All of the categories Cc, Zl and Zp, and of the property `Bidi_Control`.
+    /// Tests all characters of the categories Cc, Zl and Zp, and of the property `Bidi_Control`.
     #[test]
     fn no_control_and_no_line_break_is_printable() {
         let controls = ('\0'..='\u{1f}').chain('\u{7f}'..='\u{9f}').chain('\u{2028}'..='\u{2029}');

@@ -4,16 +4,16 @@
 //! header (24 bytes) | id string | descriptors (16 bytes + name, each) | data words
 //! ```
 //!
-//! All native-endian; every offset is a multiple of 8 and the parts do not overlap
+//! All numbers are native-endian, every offset is a multiple of 8, and the parts do not overlap
 //! (`include/uapi/linux/kvm.h`, `struct kvm_stats_header`, `struct kvm_stats_desc`). The rules are
-//! those that the kernel's own selftest asserts (`kvm_binary_stats_test.c`, Linux 6.12). A block
-//! that breaks a hard one is refused; a descriptor that breaks one is left out with a [`Note`];
-//! what breaks a soft one is kept, with a note, because a newer kernel may mean it.
+//! those of the kernel's own selftest (`kvm_binary_stats_test.c`, Linux 6.12). A block that breaks
+//! a hard rule is refused. A descriptor that breaks a hard rule is left out, with a [`Note`]. A
+//! block or descriptor that breaks a soft rule is kept, with a note, because a newer kernel may do
+//! so on purpose.
 //!
-//! Invariant: nothing a block contains can make this panic, loop, or allocate more than
+//! Invariant: no content of a block can make the parser panic, loop, or allocate more than
 //! [`MAX_PARSED_BYTES`]. The format is both the kernel's and that of our own tables.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -21,111 +21,28 @@ use crate::schema::{Desc, Schema, Target, WORD_BYTES};
 use crate::stat::{Base, Scale, StatType, Unit};
 
 mod check;
+mod header;
 
-pub use check::{Note, Rule};
+use self::header::{DESC_BYTES, malformed, u32_at};
 
-/// The most descriptors of one block. The largest kernel has about 90 (s390).
-pub const MAX_DESCS: u32 = 4096;
-/// The most bytes of an id or name with its NUL. Every kernel so far has 48.
-pub const MAX_NAME_BYTES: u32 = 256;
-/// The most bytes of a data block. A vCPU of Linux 6.18 has 1120.
-pub const MAX_DATA_BYTES: usize = 1 << 20;
-/// The most bytes that parsing one block may allocate: a descriptor with its name, its note and its
-/// place in the check for overlaps takes under 1 KiB, even if its name is not UTF-8 and grows
-/// threefold.
-pub const MAX_PARSED_BYTES: usize = MAX_DESCS as usize * 2048;
+pub use self::check::{Note, Rule};
+pub use self::header::{Header, MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES, MAX_PARSED_BYTES};
 
-/// Bytes of a descriptor before its name.
-const DESC_BYTES: usize = 16;
-
-/// The head of a block: `struct kvm_stats_header`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// Zero so far.
-    pub flags: u32,
-    /// Bytes of the id string and of each name, NUL included.
-    pub name_size: u32,
-    /// The number of descriptors.
-    pub num_desc: u32,
-    /// The start of the id string, in bytes of the file.
-    pub id_offset: u32,
-    /// The start of the descriptors, in bytes of the file.
-    pub desc_offset: u32,
-    /// The start of the data words, in bytes of the file.
-    pub data_offset: u32,
-}
-
-impl Header {
-    /// Bytes of a header.
-    pub const BYTES: usize = 24;
-
-    /// Reads a header and checks all that can be checked without the rest.
-    ///
-    /// # Errors
-    /// `Malformed` if the parts overlap or are not aligned, `TooLarge` if a count is over its
-    /// limit.
-    pub fn parse(bytes: &[u8; Self::BYTES]) -> Result<Self> {
-        let word = |at: usize| u32_at(bytes, at * 4);
-        let header = Self {
-            flags: word(0),
-            name_size: word(1),
-            num_desc: word(2),
-            id_offset: word(3),
-            desc_offset: word(4),
-            data_offset: word(5),
-        };
-        check::header(&header)?;
-        Ok(header)
-    }
-
-    /// The header's bytes.
-    pub fn to_bytes(&self) -> [u8; Self::BYTES] {
-        let words = [
-            self.flags,
-            self.name_size,
-            self.num_desc,
-            self.id_offset,
-            self.desc_offset,
-            self.data_offset,
-        ];
-        let mut bytes = [0; Self::BYTES];
-        for (bytes, word) in bytes.chunks_exact_mut(4).zip(words) {
-            bytes.copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes
-    }
-
-    /// Returns the range of the id string, in bytes of the file.
-    pub fn id_range(&self) -> Range<u64> {
-        let start = u64::from(self.id_offset);
-        start..start + u64::from(self.name_size)
-    }
-
-    /// Returns the range of the descriptors, in bytes of the file.
-    pub fn desc_range(&self) -> Range<u64> {
-        let start = u64::from(self.desc_offset);
-        start..start + u64::from(self.num_desc) * self.desc_bytes() as u64
-    }
-
-    fn desc_bytes(&self) -> usize {
-        DESC_BYTES + self.name_size as usize
-    }
-}
-
-/// A parsed block: what it says of itself, and what in it was odd.
+/// A parsed block, with notes on the rules that it breaks.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// The head.
+    /// The header.
     pub header: Header,
-    /// `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`: who created it. Not unique.
+    /// The id, `kvm-<tid>` or `kvm-<tid>/vcpu-<n>`, with the thread that created the object. It is
+    /// not unique.
     pub id: String,
     /// The statistics that can be read.
     pub schema: Arc<Schema>,
-    /// Notes on what was left out, and on what is kept although it breaks a soft rule.
+    /// The descriptors that were left out, and the soft rules that were broken.
     pub notes: Vec<Note>,
 }
 
-/// Makes a schema of a block's immutable parts.
+/// Parses the immutable parts of a block.
 ///
 /// `id` and `descs` are the bytes at [`Header::id_range`] and [`Header::desc_range`].
 ///
@@ -139,7 +56,7 @@ pub fn parse(
     provider: &str,
     target: Target,
 ) -> Result<Block> {
-    check::header(header)?;
+    header.check()?;
     if id.len() != header.name_size as usize {
         return Err(short("id string", header.name_size as usize, id.len()));
     }
@@ -186,9 +103,9 @@ fn parse_desc(bytes: &[u8]) -> std::result::Result<Desc, Rule> {
     })
 }
 
-/// The immutable parts of a block with these statistics, header to descriptors; the data words
-/// follow at once. `name_size` is the smallest multiple of 8 that holds every name, at least 48 as
-/// the kernel's.
+/// Returns the immutable parts of a block with these statistics, from the header to the
+/// descriptors. The data words follow immediately. `name_size` is the smallest multiple of 8 that
+/// holds every name, at least 48, as in the kernel.
 ///
 /// # Errors
 /// `TooLarge` if there are more than [`MAX_DESCS`] statistics, or a name or the id is over
@@ -241,10 +158,6 @@ fn push_padded(bytes: &mut Vec<u8>, text: &str, size: usize) {
     bytes.resize(end, 0);
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
 fn until_nul(bytes: &[u8]) -> Option<String> {
     let end = bytes.iter().position(|&byte| byte == 0)?;
     Some(String::from_utf8_lossy(&bytes[..end]).into_owned())
@@ -252,10 +165,6 @@ fn until_nul(bytes: &[u8]) -> Option<String> {
 
 fn short(what: &str, want: usize, got: usize) -> Error {
     malformed(format!("the {what} should be {want} bytes and is {got}"))
-}
-
-fn malformed(what: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Malformed, format!("not a binary-statistics block: {what}"))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// A provider or the sampler failed.
-    #[error("{}", with_causes(.0))]
+    #[error("{0:#}")]
     Core(#[from] vmstrobe_core::Error),
     /// No source was named, or all, and there is none on this host.
     #[error(
@@ -57,7 +57,7 @@ pub enum Error {
         comm: String,
     },
     /// The virtual machine of a process that was named cannot be read.
-    #[error("{}", with_causes(.0))]
+    #[error("{0:#}")]
     VmRefused(#[source] vmstrobe_core::Error),
     /// It is not clear which of the virtual machines a QMP socket belongs to.
     #[error("cannot tell which VM the socket {} belongs to: its peer is {peer}", socket.display())]
@@ -187,17 +187,6 @@ impl std::fmt::Display for SocketPeer {
             Self::Unknown => f.write_str("a process that the kernel does not name"),
         }
     }
-}
-
-/// Returns an error's text with those of all its causes.
-pub(crate) fn with_causes(error: &vmstrobe_core::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn several(vms: &[VmInfo]) -> &'static str {

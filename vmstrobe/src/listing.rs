@@ -15,7 +15,7 @@ use vmstrobe_providers::{
     VmInfo,
 };
 
-use crate::error::{Result, with_causes};
+use crate::error::Result;
 use crate::found::Hidden;
 use crate::read_status::ReadMethod;
 use crate::sources::Options;
@@ -110,7 +110,7 @@ fn vms(vms: &[VmInfo], options: &AttachOptions, tests_bpf: bool) -> Result<Vec<L
 /// Returns what is known of the BPF reader so far; if it is to be tested, tries it first.
 fn bpf_on_host(bpf: &Bpf, is_tested: bool) -> BpfOnHost {
     if is_tested {
-        bpf.check().map_err(|error| with_causes(&error))?;
+        bpf.check().map_err(|error| format!("{error:#}"))?;
     }
     match bpf.status() {
         BpfStatus::Open(how) => Ok(how),
@@ -124,7 +124,7 @@ impl ListedVm {
         let has_stats_fds = vm.access != Access::NoStatsFds;
         // That there are no stats fds closes one method alone.
         let closes_both = refused.filter(|error| error.kind() != ErrorKind::Unsupported);
-        let closed = closes_both.map_or(Ok(()), |error| Err(with_causes(error)));
+        let closed = closes_both.map_or(Ok(()), |error| Err(format!("{error:#}")));
         let no_stats_fds = "its VMM keeps no stats fds open: QEMU does from 8.1 on, and any VMM \
                             that embeds vmstrobe";
         let pread = match has_stats_fds {
@@ -132,7 +132,7 @@ impl ListedVm {
             false => closed.clone().and_then(|()| Err(no_stats_fds.to_owned())),
         };
         let method = match (refused, has_stats_fds, bpf) {
-            (Some(error), ..) => Err(with_causes(error)),
+            (Some(error), ..) => Err(format!("{error:#}")),
             (None, true, _) => Ok(ReadMethod::Pread),
             (None, false, Ok(_)) => Ok(ReadMethod::Bpf),
             // Beside another VM of its process, which keeps some.
@@ -165,7 +165,7 @@ fn tables(found: &[FoundTable], host: &Host) -> Result<Vec<ListedTables>> {
             let (objects, providers) = (tables.objects()?, tables.provider_names());
             Ok(Readable { objects, providers, is_all: count >= of_process.len() })
         });
-        let tried = tried.map_err(|error| with_causes(&error));
+        let tried = tried.map_err(|error| format!("{error:#}"));
         let process = &of_process[0];
         let entry = |provider| ListedTables::new(process, provider, &tried);
         listed.extend(providers(of_process, &tried).into_iter().map(entry));

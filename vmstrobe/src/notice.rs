@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use vmstrobe_providers::LeftOut;
 
-use crate::error::{Error, with_causes};
+use crate::error::Error;
 use crate::select::UnknownName;
 
 /// The most notices that are kept for someone who never takes them.
@@ -52,14 +52,12 @@ impl fmt::Display for Notice {
             }
             Self::NotRead(error) => write!(f, "left out: {error}"),
             Self::OnlyVm { pid, error } => {
-                let error = with_causes(error);
-                write!(f, "pid {pid}: only the VM is read, not the tables: {error}")
+                write!(f, "pid {pid}: only the VM is read, not the tables: {error:#}")
             }
             Self::OnlyTables { pid, error } => {
-                let error = with_causes(error);
-                write!(f, "pid {pid}: only the tables are read, not the VM: {error}")
+                write!(f, "pid {pid}: only the tables are read, not the VM: {error:#}")
             }
-            Self::Provider(error) => f.write_str(&with_causes(error)),
+            Self::Provider(error) => write!(f, "{error:#}"),
             Self::UnknownName(name) => name.fmt(f),
         }
     }

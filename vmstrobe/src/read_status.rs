@@ -11,7 +11,7 @@ use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
 use vmstrobe_providers::{Bpf, BpfStatus};
 use vmstrobe_sampler::{Catalog, Health, OnDemandReader, TARGET};
 
-use crate::error::{Result, with_causes};
+use crate::error::Result;
 
 /// The provider of which each object takes a system call, or all of them one.
 const KVM: &str = "kvm";
@@ -136,7 +136,9 @@ impl ReadMonitor {
         if objects == 0 {
             return None;
         }
-        let first_warning = |sched: &Arc<dyn Provider>| sched.warnings().first().map(with_causes);
+        let first_warning = |sched: &Arc<dyn Provider>| {
+            sched.warnings().first().map(|warning| format!("{warning:#}"))
+        };
         let one_by_one = match of_sched {
             0 => OneByOne::Pread,
             _ => OneByOne::Proc { warning: self.sched.iter().find_map(first_warning) },

@@ -12,7 +12,7 @@ use vmstrobe_sampler::{
 };
 
 use crate::attachment::{Attachment, Guard};
-use crate::error::{Error, Result, with_causes};
+use crate::error::{Error, Result};
 use crate::member::{Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::read_status::{ReadMonitor, ReadStatus};
@@ -86,8 +86,7 @@ impl Session {
         let first = samples.try_recv().ok_or(Error::NoFirstSample)?;
         let noted = notices.clone();
         let complain = move |error: &vmstrobe_core::Error| {
-            let copy = vmstrobe_core::Error::new(error.kind(), with_causes(error));
-            noted.add(Notice::Provider(copy));
+            noted.add(Notice::Provider(error.clone()));
         };
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
         let running = sampler.start(timing)?;

@@ -136,9 +136,7 @@ impl Tally {
                 RowState::Good | RowState::Gone => {}
                 // Its values have been counted, at the time when they were new.
                 RowState::Aged(_) => member.is_there(sample),
-                RowState::Missing | RowState::Stale | RowState::Torn | RowState::Io(_) => {
-                    self.unread_rows += u64::from(counts);
-                }
+                _ => self.unread_rows += u64::from(counts),
             }
         }
     }

@@ -149,7 +149,7 @@ fn how_read(read: Option<&ReadStatus>, threads: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmstrobe_server::json;
+    use vmstrobe::json;
 
     fn summary(vcpus: u32) -> Summary {
         let quantiles = || Quantiles { p50: 5000, p99: 85_000, p999: 200_000, max: 1_200_000 };

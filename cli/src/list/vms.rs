@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn programs_get_data() {
-        let json = |vm: &ListedVm, verbose| vmstrobe_server::json::text(&VmEntry::new(vm, verbose));
+        let json = |vm: &ListedVm, verbose| vmstrobe::json::text(&VmEntry::new(vm, verbose));
         let head = r#"{"pid": 4711, "name": null, "vcpus": 2, "#;
         let want = r#""readable": true, "method": "bpf", "stats_fds": {"vcpus": 0, "vm": false}}"#;
         assert_eq!(json(&old(), false), format!("{head}{want}"));

@@ -396,14 +396,18 @@ mod tests {
     fn the_end_tells_what_was_done() {
         let mut total = Total::default();
         assert_eq!(total.text(), "answered 0 requests of 0 clients");
-        let counts = Counts { clients: 1, clients_served: 1, requests: 1204, ..Counts::default() };
+        let mut counts = Counts::default();
+        (counts.clients, counts.clients_served, counts.requests) = (1, 1, 1204);
         total.add(counts);
         assert_eq!(total.text(), "answered 1,204 requests of 1 client");
-        total.add(Counts { clients_served: 1, clients_refused: 2, clients_dropped: 1, ..counts });
+        (counts.clients_refused, counts.clients_dropped) = (2, 1);
+        total.add(counts);
         let want = "answered 2,408 requests of 2 clients; sent 2 away, there were too many; \
                     dropped 1, who did not read";
         assert_eq!(total.text(), want);
-        total.add(Counts { unread_rows: 3, ..Counts::default() });
+        let mut counts = Counts::default();
+        counts.unread_rows = 3;
+        total.add(counts);
         assert_eq!(total.text(), format!("{want}; 3 rows could not be read"));
     }
 }

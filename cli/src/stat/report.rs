@@ -6,8 +6,8 @@
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
+use vmstrobe::json;
 use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
-use vmstrobe_server::json;
 
 use crate::query::quantile_text;
 use crate::read_text;

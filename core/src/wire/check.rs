@@ -1,22 +1,23 @@
-//! The rules of a binary-statistics block, each in one place.
+//! The rules for the descriptors, the data and the whole of a binary-statistics block. Those for
+//! the header alone are beside it.
 //!
-//! Invariant: whatever passes here can be read without another check: its parts are disjoint, its
-//! counts within their limits, and every kept statistic is a whole number of aligned words inside
-//! the data block.
+//! Invariant: a block that passes can be read without another check. Its parts are disjoint, its
+//! counts are within their limits, and every kept statistic is a whole number of aligned words
+//! inside the data block.
 
 use std::fmt;
 
-use super::{DESC_BYTES, Header, MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES, malformed};
+use super::header::{Header, MAX_DATA_BYTES, malformed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::{Desc, WORD_BYTES};
 use crate::stat::{Base, StatType, Unit};
 
-/// Something odd in a block that could be used all the same.
+/// A rule that a block breaks although it can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Note {
     /// The number of the descriptor in the block; `None` for the block itself.
     pub desc: Option<u32>,
-    /// The rule that it breaks.
+    /// The broken rule.
     pub rule: Rule,
 }
 
@@ -31,18 +32,19 @@ impl fmt::Display for Note {
 
 /// A rule of the format that a block or descriptor breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Rule {
     /// Header flags are not 0.
     HeaderFlags,
     /// The id does not start with `kvm`.
     IdNotKvm,
-    /// The id lies over the header, the descriptors or the data.
+    /// The id overlaps the header, the descriptors or the data.
     IdOverlaps,
-    /// The data is smaller than a word a descriptor.
+    /// The data has fewer words than there are descriptors.
     DataTooSmall,
     /// Statistics share words.
     StatsOverlap,
-    /// Two statistics have one name.
+    /// Two statistics have the same name.
     NameTwice,
     /// Left out: the name has no NUL.
     NameWithoutNul,
@@ -52,17 +54,17 @@ pub enum Rule {
     OffsetUnaligned,
     /// Left out: a linear histogram without a bucket width.
     BucketSizeZero,
-    /// A bucket width where none belongs.
+    /// A statistic that is no linear histogram has a bucket width.
     BucketSizeSet,
-    /// A type that we do not know.
+    /// The type is unknown.
     UnknownType,
-    /// A unit that we do not know.
+    /// The unit is unknown.
     UnknownUnit,
-    /// A base that we do not know.
+    /// The base is unknown.
     UnknownBase,
-    /// Flag bits that we do not know.
+    /// Unknown flag bits are set.
     UnknownFlags,
-    /// An exponent of a sign that no kernel gives that unit.
+    /// The exponent has a sign that no kernel uses with that unit.
     UnusualExponent,
 }
 
@@ -89,41 +91,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// The hard rules of a header alone.
-pub(super) fn header(header: &Header) -> Result<()> {
-    let limit = |what: &str, count: u32, max: u32| {
-        if count <= max {
-            return Ok(());
-        }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            format!("a statistics block with {count} {what}; the limit is {max}"),
-        ))
-    };
-    limit("descriptors", header.num_desc, MAX_DESCS)?;
-    limit("bytes a name", header.name_size, MAX_NAME_BYTES)?;
-    if header.name_size == 0 {
-        return Err(malformed("names have no room for a NUL"));
-    }
-    // Without descriptors there is nothing to find, wherever the parts are said to be.
-    if header.num_desc == 0 {
-        return Ok(());
-    }
-    let head = Header::BYTES as u32;
-    if header.desc_offset < head || header.data_offset < head {
-        return Err(malformed("descriptors or data lie over the header"));
-    }
-    if !header.data_offset.is_multiple_of(WORD_BYTES as u32) {
-        return Err(malformed("the data does not start at a multiple of 8"));
-    }
-    let descs = header.desc_range();
-    if descs.start <= u64::from(header.data_offset) && descs.end > u64::from(header.data_offset) {
-        return Err(malformed("the descriptors reach into the data"));
-    }
-    Ok(())
-}
-
-/// The hard rules of a descriptor: why it has to be left out.
+/// Returns the hard rule that a descriptor breaks, so that it has to be left out.
 pub(super) fn unreadable(desc: &Desc) -> Option<Rule> {
     if desc.size == 0 {
         Some(Rule::SizeZero)
@@ -136,7 +104,7 @@ pub(super) fn unreadable(desc: &Desc) -> Option<Rule> {
     }
 }
 
-/// The soft rules of a descriptor.
+/// Returns the soft rules that a descriptor breaks.
 pub(super) fn oddities(desc: &Desc) -> impl Iterator<Item = Rule> + use<> {
     let exponent = desc.scale.exponent;
     let usual = match desc.unit {
@@ -157,10 +125,11 @@ pub(super) fn oddities(desc: &Desc) -> impl Iterator<Item = Rule> + use<> {
     odd.into_iter().filter_map(|(is_odd, rule)| is_odd.then_some(rule))
 }
 
-/// The hard rules of the data block, which need every descriptor.
+/// Checks the hard rules of the data block, which need every descriptor.
 pub(super) fn data(header: &Header, descs: &[Desc]) -> Result<()> {
     let data_bytes = data_bytes(descs);
-    // Shared words count each time they are claimed: so often somebody reads, sums or prints them.
+    // Shared words count once for each statistic, because they are read, summed and printed that
+    // often.
     let claimed_bytes = descs.iter().map(|desc| usize::from(desc.size) * WORD_BYTES).sum();
     if data_bytes.max(claimed_bytes) > MAX_DATA_BYTES {
         return Err(Error::new(
@@ -178,7 +147,7 @@ pub(super) fn data(header: &Header, descs: &[Desc]) -> Result<()> {
     Ok(())
 }
 
-/// The soft rules of the block as a whole.
+/// Returns notes on the soft rules that the block as a whole breaks.
 pub(super) fn block(
     header: &Header,
     id: &str,
@@ -221,5 +190,3 @@ fn name_twice(descs: &[Desc]) -> bool {
     names.sort();
     names.windows(2).any(|pair| pair[0] == pair[1])
 }
-
-const _: () = assert!(DESC_BYTES.is_multiple_of(WORD_BYTES));

@@ -3,6 +3,8 @@
 //! the design's reference. Rules 17 to 21 are about descriptors of the operating system: they are
 //! tested on real ones, by the provider that reads them.
 
+use std::ops::Range;
+
 use super::*;
 
 const VCPU: &[u8] = include_bytes!("../../testdata/vcpu-x86-6.18.bin");
@@ -28,7 +30,7 @@ fn block() -> Vec<u8> {
         Desc { stat_type: StatType::Log2Histogram, size: 4, ..ns(Desc::counter("hist", 16)) },
     ];
     let schema = Schema::new("kvm", Target::Vcpu, descs);
-    let mut bytes = write("kvm-7/vcpu-0", &schema).expect("it is small");
+    let mut bytes = write("kvm-7/vcpu-0", &schema).expect("the schema is within the limits");
     bytes.resize(bytes.len() + schema.data_bytes(), 0);
     bytes
 }
@@ -59,7 +61,7 @@ fn refused(changes: &[(usize, &[u8])], kind: ErrorKind) {
 
 /// The block is kept, with just this note, and so many statistics.
 fn noted(changes: &[(usize, &[u8])], note: Option<u32>, rule: Rule, kept: usize) {
-    let block = with(changes).expect("it breaks a soft rule only");
+    let block = with(changes).expect("the block breaks a soft rule only");
     assert_eq!(block.notes, [Note { desc: note, rule }], "{changes:?}");
     assert_eq!(block.schema.descs().len(), kept);
 }
@@ -70,7 +72,7 @@ fn le(n: u32) -> [u8; 4] {
 
 #[test]
 fn a_right_block_has_no_notes() {
-    let block = with(&[]).expect("it is right");
+    let block = with(&[]).expect("the block breaks no hard rule");
     assert_eq!(block.notes, []);
     assert_eq!(block.id, "kvm-7/vcpu-0");
     assert_eq!(block.schema.data_bytes(), 48);
@@ -79,17 +81,19 @@ fn a_right_block_has_no_notes() {
 
 #[test]
 fn real_blocks_of_a_kernel() {
-    let vcpu = parse_file(VCPU).expect("a kernel wrote it");
+    let vcpu = parse_file(VCPU).expect("a block of a kernel breaks no hard rule");
     assert_eq!((vcpu.header.name_size, vcpu.header.data_offset), (48, 2952));
     assert_eq!(vcpu.schema.descs().len(), 45);
     assert_eq!(vcpu.schema.data_bytes(), 1104);
     assert!(vcpu.id.starts_with("kvm-") && vcpu.id.ends_with("/vcpu-0"), "{}", vcpu.id);
-    let blocking = &vcpu.schema.descs()[vcpu.schema.find("blocking").expect("since 5.16")];
+    let blocking =
+        &vcpu.schema.descs()[vcpu.schema.find("blocking").expect("Linux 5.16 and later have it")];
     assert!(blocking.is_boolean() && blocking.stat_type == StatType::Instant);
-    let hist = &vcpu.schema.descs()[vcpu.schema.find("halt_wait_hist").expect("since 5.15")];
+    let hist = &vcpu.schema.descs()
+        [vcpu.schema.find("halt_wait_hist").expect("Linux 5.15 and later have it")];
     assert_eq!((hist.size, hist.scale, hist.unit), (32, Scale::NANO, Unit::Seconds));
 
-    let vm = parse_file(VM).expect("a kernel wrote it");
+    let vm = parse_file(VM).expect("a block of a kernel breaks no hard rule");
     assert_eq!(vm.schema.data_bytes(), 120);
     let offset = |name| vm.schema.descs()[vm.schema.find(name).expect("x86 has it")].offset;
     assert!(offset("max_mmu_rmap_size") > offset("max_mmu_page_hash_collisions"));
@@ -99,8 +103,8 @@ fn real_blocks_of_a_kernel() {
 #[test]
 fn what_is_written_is_what_was_read() {
     for bytes in [VCPU, VM] {
-        let block = parse_file(bytes).expect("a kernel wrote it");
-        let written = write(&block.id, &block.schema).expect("it was read");
+        let block = parse_file(bytes).expect("a block of a kernel breaks no hard rule");
+        let written = write(&block.id, &block.schema).expect("a parsed block can be written");
         assert_eq!(written, bytes[..block.header.data_offset as usize]);
     }
 }
@@ -115,12 +119,12 @@ fn rule_02_the_id_is_at_its_offset_and_whole() {
     let mut bytes = block();
     bytes.truncate(60);
     assert_eq!(parse_file(&bytes).map_err(|e| e.kind()).err(), Some(ErrorKind::Malformed));
-    // Behind the data, where the selftest would not look for it.
+    // The id is behind the data, where the selftest does not expect it.
     let mut bytes = block();
     let end = bytes.len();
     bytes.extend_from_within(24..72);
     bytes[ID_OFFSET..ID_OFFSET + 4].copy_from_slice(&le(end as u32));
-    assert_eq!(parse_file(&bytes).expect("it is there").id, "kvm-7/vcpu-0");
+    assert_eq!(parse_file(&bytes).expect("the id may be anywhere").id, "kvm-7/vcpu-0");
 }
 
 #[test]
@@ -131,7 +135,8 @@ fn rule_03_the_id_has_a_nul_and_should_start_with_kvm() {
 
 #[test]
 fn rule_04_no_descriptors_is_an_empty_schema() {
-    let block = with(&[(NUM_DESC, &le(0)), (DESC_OFFSET, &le(0))]).expect("it is accepted");
+    let block = with(&[(NUM_DESC, &le(0)), (DESC_OFFSET, &le(0))])
+        .expect("a block may have no descriptors");
     assert!(block.schema.descs().is_empty());
     assert_eq!(block.schema.data_bytes(), 0);
 }
@@ -195,7 +200,8 @@ fn rule_13_a_statistic_of_size_0_is_left_out() {
 fn rule_14_bucket_sizes_belong_to_linear_histograms() {
     noted(&[(desc(0, 12), &le(9))], Some(0), Rule::BucketSizeSet, 3);
     noted(&[(desc(2, 0), &le(0x3))], Some(2), Rule::BucketSizeZero, 2);
-    let linear = with(&[(desc(2, 0), &le(0x23)), (desc(2, 12), &le(9))]).expect("it is right");
+    let linear = with(&[(desc(2, 0), &le(0x23)), (desc(2, 12), &le(9))])
+        .expect("the block breaks no hard rule");
     assert_eq!(linear.notes, []);
 }
 
@@ -222,7 +228,7 @@ fn rule_15_the_data_does_not_reach_into_the_descriptors() {
 fn rule_16_data_smaller_than_a_word_a_descriptor_is_kept() {
     let same: &[(usize, &[u8])] =
         &[(desc(1, 8), &le(0)), (desc(2, 8), &le(0)), (desc(2, 6), &[1, 0])];
-    let block = with(same).expect("it breaks soft rules only");
+    let block = with(same).expect("the block breaks soft rules only");
     let rules: Vec<Rule> = block.notes.iter().map(|note| note.rule).collect();
     assert_eq!(rules, [Rule::DataTooSmall, Rule::StatsOverlap]);
     assert_eq!(block.schema.data_bytes(), 8);
@@ -236,9 +242,10 @@ fn header_flags_of_a_newer_kernel_are_kept() {
 #[test]
 fn descriptor_flags_of_a_newer_kernel_are_kept_and_written_back() {
     noted(&[(desc(0, 0), &le(0xabc0_1000))], Some(0), Rule::UnknownFlags, 3);
-    let block = with(&[(desc(0, 0), &le(0xabcd_efff))]).expect("it breaks soft rules only");
-    let again = parse_file(&write(&block.id, &block.schema).expect("it was read"));
-    assert_eq!(again.expect("it was written").schema, block.schema);
+    let block = with(&[(desc(0, 0), &le(0xabcd_efff))]).expect("the block breaks soft rules only");
+    let again =
+        parse_file(&write(&block.id, &block.schema).expect("a parsed block can be written"));
+    assert_eq!(again.expect("a written block can be parsed").schema, block.schema);
 }
 
 #[test]
@@ -272,7 +279,7 @@ fn an_id_over_another_part_is_noted() {
     bytes.resize(bytes.len() + 48, 0);
     bytes[ID_OFFSET..ID_OFFSET + 4].copy_from_slice(&le(end - 8));
     bytes[end as usize - 8..end as usize].copy_from_slice(b"kvm-8\0\0\0");
-    let notes = parse_file(&bytes).expect("it breaks a soft rule only").notes;
+    let notes = parse_file(&bytes).expect("the block breaks a soft rule only").notes;
     assert_eq!(notes, [Note { desc: None, rule: Rule::IdOverlaps }]);
 }
 
@@ -290,20 +297,21 @@ fn overlapping_statistics_and_duplicate_names_are_kept() {
 
 #[test]
 fn data_need_not_be_in_the_order_of_the_descriptors() {
-    let block = with(&[(desc(0, 8), &le(8)), (desc(1, 8), &le(0))]).expect("it is right");
+    let block =
+        with(&[(desc(0, 8), &le(8)), (desc(1, 8), &le(0))]).expect("the block breaks no hard rule");
     assert_eq!(block.notes, []);
     assert_eq!(block.schema.data_bytes(), 48);
 }
 
 #[test]
 fn words_that_nobody_describes_do_no_harm() {
-    let block = with(&[(desc(2, 8), &le(64))]).expect("it is right");
+    let block = with(&[(desc(2, 8), &le(64))]).expect("the block breaks no hard rule");
     assert_eq!((block.notes, block.schema.data_bytes()), (vec![], 96));
 }
 
 #[test]
 fn a_name_that_is_no_text_is_shown_all_the_same() {
-    let block = with(&[(desc(0, 16), &[0xff, b'x', 0])]).expect("it is right");
+    let block = with(&[(desc(0, 16), &[0xff, b'x', 0])]).expect("the block breaks no hard rule");
     assert_eq!(&*block.schema.descs()[0].name, "\u{fffd}x");
 }
 

@@ -3,8 +3,8 @@
 //! The limits of a single client are in the modules that enforce them. These are the limits of a
 //! process, because its memory and its descriptors are shared by all of its servers.
 //!
-//! Invariant: what is taken of a budget is a [`Lease`], given back by dropping it. Whoever takes
-//! something does so before it costs anything.
+//! Invariant: each part of a budget that is in use is held by a [`Lease`], and dropping the lease
+//! returns it. A lease is taken before the cost arises.
 
 use std::sync::Arc;
 use std::thread;
@@ -16,39 +16,40 @@ pub(super) use self::pool::{Lease, Pool};
 
 mod pool;
 
-/// The most clients of all servers that share a budget, where there are descriptors enough.
-pub const MAX_CLIENTS_IN_ALL: usize = 1024;
+/// The most clients of all servers that share a budget, if there are enough descriptors.
+pub(super) const MAX_CLIENTS_IN_ALL: usize = 1024;
 /// The most requests of more than [`LONG_REQUEST_BYTES`] that are received at a time.
 pub(super) const MAX_LONG_REQUESTS: usize = 16;
-/// From how many bytes on a request that is still being received is a long one.
+/// The bytes from which a request that is still being received counts as long.
 pub(super) const LONG_REQUEST_BYTES: usize = 64 << 10;
 /// The most requests of more than [`LARGE_TEXT_BYTES`] that are read and answered at a time. Each
-/// takes memory for all of its values, and a CPU for some ms.
+/// needs memory for all of its values, and a CPU for some ms.
 pub(super) const MAX_LARGE_TEXTS: usize = 1;
-/// From how many bytes on a whole request waits until no other such is being answered.
+/// The bytes from which a complete request waits until no other such request is being answered.
 pub(super) const LARGE_TEXT_BYTES: usize = 16 << 10;
-/// The most bytes of replies, beyond what each client may have, that are written or unsent.
+/// The most bytes of replies that are being written or unsent, beyond those that each client may
+/// have.
 pub(super) const MAX_REPLY_BYTES_IN_ALL: usize = 64 << 20;
-/// The most bytes of queries that are prepared.
+/// The most bytes of prepared queries.
 pub(super) const MAX_QUERY_BYTES_IN_ALL: usize = 64 << 20;
 /// The most bytes of the queues of subscriptions.
 pub(super) const MAX_STREAM_BYTES_IN_ALL: usize = 128 << 20;
-/// The most subscriptions of all servers that share a budget: each has two threads.
+/// The most subscriptions of all servers that share a budget. Each has two threads.
 pub(super) const MAX_SUBSCRIPTIONS_IN_ALL: usize = 128;
-/// The most sources that queries and subscriptions have open, where there are descriptors enough.
+/// The most sources that queries and subscriptions have open, if there are enough descriptors.
 pub(super) const MAX_SOURCES_IN_ALL: usize = 4096;
-/// The samples a second that keep a CPU busy: a sample takes some 20 µs, most of them to wake up. A
-/// stream that is faster counts as one of this rate, for it cannot take more than a CPU.
+/// The samples per second that keep a CPU busy. A sample takes some 20 µs, most of them for the
+/// wake-up. A faster stream counts as one of this rate, because it cannot use more than one CPU.
 pub(super) const BUSY_HZ: usize = 50_000;
-/// A source has up to 2 descriptors, and clients, sources and all the rest of the process share
-/// what the process may have: sources get a quarter of it, clients another.
+/// The process's limit of descriptors, divided by this number, is the most sources. A source has up
+/// to 2 descriptors, so sources get up to a quarter of the limit, and clients another quarter.
 const DESCRIPTORS_PER_SOURCE: u64 = 8;
 const DESCRIPTORS_PER_CLIENT: u64 = 4;
-/// Queries are not kept open while fewer descriptors than these are left to the process, so that
-/// clients and virtual machines can still come.
+/// The descriptors that are left for new clients and virtual machines: while the process has fewer,
+/// queries are not kept open.
 const RESERVED_DESCRIPTORS: u64 = 64;
 
-/// The limits that servers have in common. Clones are one budget.
+/// The limits that servers share. Clones are the same budget.
 ///
 /// ```
 /// use vmstrobe_core::Registry;
@@ -77,18 +78,19 @@ pub(super) struct Pools {
     pub(super) stream_bytes: Pool,
     pub(super) subscriptions: Pool,
     pub(super) sources: Pool,
-    /// Samples a second of all subscriptions.
+    /// The samples per second of all subscriptions.
     pub(super) rates_hz: Pool,
 }
 
 impl Budget {
-    /// A budget for the servers of this process, by the CPUs and descriptors that it may have now.
+    /// Makes a budget for the servers of this process, from the CPUs and descriptors that it may
+    /// use now.
     pub fn new() -> Self {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         Self::of(getrlimit(Resource::Nofile).current, cpus)
     }
 
-    /// `descriptors`: as many as the process may have, `None` for any number.
+    /// Makes a budget. `descriptors` is the process's limit, `None` if it has none.
     pub(super) fn of(descriptors: Option<u64>, cpus: usize) -> Self {
         let share = |each: u64, max: usize| {
             let share = descriptors.map_or(u64::MAX, |limit| limit / each);
@@ -118,11 +120,12 @@ impl Default for Budget {
     }
 }
 
-/// How long a client's thread waits for what others have taken, before the client gets an error.
+/// The time that a client's thread waits for a part of the budget that others hold, before the
+/// client gets an error.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// True if the process has enough descriptors left for queries to stay open. Where the kernel
-/// cannot say (before Linux 6.2) the pool of sources is the only limit.
+/// Returns whether the process has enough descriptors left to keep queries open. Before Linux 6.2
+/// the kernel does not tell, and the pool of sources is the only limit.
 pub(super) fn has_spare_descriptors() -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return true };
     // Since Linux 6.2 the size of this directory is the number of descriptors; before, it is 0.
@@ -158,7 +161,7 @@ mod tests {
     fn clones_are_one_budget() {
         let (budget, other) = (Budget::new(), Budget::new());
         let all = budget.pools().clients.max();
-        let _all = budget.pools().clients.take(all).expect("nothing was taken before");
+        let _all = budget.pools().clients.take(all).expect("a new budget has all its units");
         assert!(budget.clone().pools().clients.take(1).is_none());
         assert!(other.pools().clients.take(1).is_some());
     }

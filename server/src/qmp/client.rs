@@ -1,9 +1,9 @@
-//! One client: what it sends goes to its session, what that writes goes to it.
+//! The thread of one client: it moves bytes between the socket and the session.
 //!
-//! Invariant: a round trip of a client that waits for nothing else is one receive and one send.
-//! While more than [`MAX_UNSENT_BYTES`] wait for it, or less where all clients together have too
-//! much, nothing more is read, answered or reported, so they and one reply are all that is kept for
-//! a client. Nobody else notices how it behaves.
+//! Invariant: a round trip of a client that waits for each reply takes one receive and one send.
+//! While more than [`MAX_UNSENT_BYTES`] are unsent, or fewer if all clients together have too many,
+//! no request is read or answered and no event is written. So no more than these bytes and one
+//! reply are kept for a client, and its behaviour does not affect others.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,23 +18,23 @@ use outbox::Outbox;
 
 mod outbox;
 
-/// The most bytes that may wait to be sent to a client before its requests have to wait.
-pub const MAX_UNSENT_BYTES: usize = 4 << 20;
-/// How long a client for whom more than [`MAX_UNSENT_BYTES`] wait may read so little that the
-/// kernel has no room for more. The kernel makes room by buffers of some 32 KiB, not by bytes.
-pub const UNREAD_LIMIT: Duration = Duration::from_secs(1);
-/// How many bytes are received at once.
+/// The most unsent bytes of a client before its requests have to wait.
+pub(super) const MAX_UNSENT_BYTES: usize = 4 << 20;
+/// The time that a client with more than [`MAX_UNSENT_BYTES`] unsent may read so little that the
+/// kernel has no room for more. The kernel frees room in buffers of some 32 KiB, not by bytes.
+pub(super) const UNREAD_LIMIT: Duration = Duration::from_secs(1);
+/// The most bytes that one call receives.
 const RECEIVE_BYTES: usize = 64 << 10;
-/// From how many bytes on replies are sent although there are more requests.
+/// The bytes of replies that are sent even if there are more requests.
 const FLUSH_BYTES: usize = 64 << 10;
 
-/// Why a client is served no more.
+/// The reason why a client is no longer served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The client closed the connection, or was sent all replies after it shut down its sending
     /// side, or the socket failed.
     Left,
-    /// The server ends.
+    /// The server is to end.
     Stopped,
     /// The client did not read.
     Unread,
@@ -49,15 +49,15 @@ pub(super) struct Client<'a> {
     stop: &'a AtomicBool,
     received: Box<[u8]>,
     outbox: Outbox,
-    /// The socket had no room for all of the outbox.
+    /// Whether the socket had no room for all of the outbox.
     is_full: bool,
-    /// Nothing follows.
+    /// Whether the client has sent its last byte.
     has_said_all: bool,
 }
 
 impl<'a> Client<'a> {
-    /// Of a socket that blocks. For `stop` to be noticed while the client is waited for, the socket
-    /// must be shut down.
+    /// Makes a client of a blocking socket. While the thread waits for the client, it notices
+    /// `stop` only if the socket is shut down.
     pub(super) fn new(
         socket: BorrowedFd<'a>,
         session: Session,
@@ -87,7 +87,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Answers what there is, then waits for one thing.
+    /// Answers the received requests, then waits once.
     fn turn(&mut self) -> Result<(), End> {
         let is_all_answered = self.answer()?;
         self.send()?;
@@ -102,10 +102,11 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Answers until there is no whole request; false if too much is unsent before that.
+    /// Answers requests until no complete one is left. Returns false if too much is unsent before
+    /// that.
     fn answer(&mut self) -> Result<bool, End> {
         loop {
-            // Relaxed: nothing is read because of the flag.
+            // Relaxed, because no other data depends on the flag.
             if self.stop.load(Ordering::Relaxed) {
                 return Err(End::Stopped);
             }
@@ -123,13 +124,13 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// True if so much is unsent that there is to be no more.
+    /// Returns whether so much is unsent that no more may be written.
     fn owes_enough(&mut self) -> bool {
         let unsent = self.outbox.unsent();
         unsent > MAX_UNSENT_BYTES || !self.session.room().covers(unsent)
     }
 
-    /// Writes the events that are due. One who has said all waits for replies alone.
+    /// Writes the events that are due. A client that has sent its last byte gets only replies.
     fn report(&mut self) {
         let due = self.next_events().is_some_and(|at| at <= Instant::now());
         if due {
@@ -141,24 +142,26 @@ impl<'a> Client<'a> {
         if self.has_said_all { None } else { self.session.next_events() }
     }
 
-    /// Sends what there is room for. How much that was.
+    /// Sends as much as the socket has room for. Returns the number of bytes.
     fn send(&mut self) -> Result<usize, End> {
         if self.is_full || self.outbox.unsent() == 0 {
             return Ok(0);
         }
-        // Also if the kernel has no memory: the client would wait, and this thread too.
+        // This is also the end if the kernel has no memory: otherwise the client and this thread
+        // would wait for each other.
         let count = self.outbox.send(self.socket).map_err(|_| End::Left)?;
         self.is_full = self.outbox.unsent() > 0;
         self.counters.bytes_sent.add(count as u64);
         Ok(count)
     }
 
-    /// Waits until the client has taken something.
+    /// Waits until the client has read some bytes.
     fn wait_for_room(&mut self) -> Result<(), End> {
         let deadline = Instant::now() + UNREAD_LIMIT;
         loop {
             self.poll(PollFlags::OUT, Some(deadline))?;
-            // Also when the time is over: there is some room long before poll says so.
+            // Sends also when the time is over, because there is some room long before poll reports
+            // it.
             self.is_full = false;
             if self.send()? > 0 {
                 return Ok(());
@@ -169,8 +172,7 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Waits until the client sends something or takes what is unsent, events are due, or room is
-    /// to be given back.
+    /// Waits until the client sends or reads something, events are due, or room is to be returned.
     fn wait(&mut self) -> Result<(), End> {
         let is_unsent = self.outbox.unsent() > 0;
         let mut shrinks_at = self.outbox.shrinks_at();
@@ -188,7 +190,7 @@ impl<'a> Client<'a> {
             return self.receive();
         }
         let mut wanted = PollFlags::empty();
-        // After the client's last byte, poll always finds something to read: the end.
+        // After the client's last byte, poll would always report the end as readable.
         wanted.set(PollFlags::IN, !self.has_said_all);
         wanted.set(PollFlags::OUT, is_unsent);
         let found = self.poll(wanted, until)?;
@@ -200,7 +202,7 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Takes what the client has sent; waits for it if there is nothing.
+    /// Receives bytes of the client, and waits for them if there are none.
     fn receive(&mut self) -> Result<(), End> {
         self.session.make_room(&mut self.outbox.bytes);
         match read(self.socket, &mut self.received[..]) {
@@ -215,10 +217,10 @@ impl<'a> Client<'a> {
         Ok(())
     }
 
-    /// Returns the events that poll(2) finds, or none at `until` and after a signal.
+    /// Returns the events that poll(2) reports; none at `until` and after a signal.
     fn poll(&self, wanted: PollFlags, until: Option<Instant>) -> Result<PollFlags, End> {
         let pause = until.map(|at| at.saturating_duration_since(Instant::now()));
-        // A time that does not fit is longer than anybody waits.
+        // A time that does not fit into a Timespec is as good as none.
         let pause = pause.and_then(|pause| Timespec::try_from(pause).ok());
         let mut fds = [PollFd::from_borrowed_fd(self.socket, wanted)];
         match poll(&mut fds, pause.as_ref()) {

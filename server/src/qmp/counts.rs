@@ -1,36 +1,37 @@
-//! Counts of what a server has done so far.
+//! The counts of what a server has done.
 //!
-//! Invariant: counting waits for nobody. Each number is right; two of them may be of slightly
+//! Invariant: counting never waits. Each number is exact, but two numbers may be from slightly
 //! different moments.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counts of a [`Server`](super::Server) since it began to listen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Clients that are connected now.
     pub clients: u64,
-    /// Clients that were let in, those connected now among them.
+    /// Clients that were served, including those that are connected now.
     pub clients_served: u64,
-    /// Clients that were sent away: as many were connected as may be, or the system had no thread
-    /// for one more.
+    /// Clients that were refused, because the limit was reached or the system had no thread or
+    /// descriptor left.
     pub clients_refused: u64,
     /// Clients that were disconnected because they did not read.
     pub clients_dropped: u64,
-    /// Requests that were answered, be it by an error; what is no JSON gets an error and counts as
-    /// one.
+    /// Requests that were answered, also with an error. A text that is no JSON gets an error and
+    /// counts.
     pub requests: u64,
-    /// Objects that were left out of replies because they could not be read though they were there.
+    /// Objects that exist but were left out of replies because they could not be read.
     pub unread_rows: u64,
     /// Events that were written for clients.
     pub events: u64,
     /// Bytes that clients sent.
     pub bytes_received: u64,
-    /// Bytes that clients were sent. The kernel may hold some that they have not read.
+    /// Bytes that were sent to clients. The kernel may hold some that they have not read.
     pub bytes_sent: u64,
 }
 
-/// [`Counts`] as they are kept, shared by all threads of a server.
+/// The counters behind [`Counts`], shared by all threads of a server.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     pub(super) clients: Counter,
@@ -49,7 +50,7 @@ pub(super) struct Counters {
 pub(super) struct Counter(AtomicU64);
 
 impl Counters {
-    /// The numbers now.
+    /// Returns the present numbers.
     pub(super) fn counts(&self) -> Counts {
         Counts {
             clients: self.clients.get(),
@@ -66,13 +67,13 @@ impl Counters {
 }
 
 impl Counter {
-    /// Counts so many more.
+    /// Adds to the number.
     pub(super) fn add(&self, more: u64) {
-        // Relaxed, here and below: nothing is read because of a number.
+        // Relaxed, here and below, because no other data depends on a number.
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// Counts one less, which was counted before.
+    /// Takes back one that was counted before.
     pub(super) fn take_one(&self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

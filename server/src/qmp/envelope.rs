@@ -1,27 +1,27 @@
-//! The form that a JSON text must have to be a request.
+//! The envelope of a request: `execute`, `arguments` and `id`.
 //!
-//! Invariant: the checks are QEMU's (`qapi/qmp-dispatch.c`) and so is their order: members are
-//! checked in the order of a `QDict`, and the first one that is wrong is named.
+//! Invariant: the checks and their texts are QEMU's (`qapi/qmp-dispatch.c`). Of several wrong
+//! members the first in the text is named; QEMU names the first in a hash table.
 
 use std::borrow::Cow;
 
-use super::qdict;
 use super::refusal::Refusal;
 use super::value::{Dict, Value};
 
-/// A command to be run.
+/// A request that has the right form.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Request<'a> {
     pub(super) command: Cow<'a, str>,
-    /// It came as `exec-oob`.
+    /// Whether the command came as `exec-oob`.
     pub(super) is_oob: bool,
-    /// Empty if there were none.
+    /// The arguments; empty if there were none.
     pub(super) arguments: Dict<'a>,
-    /// To be echoed; any JSON value.
+    /// The value to echo in the reply; any JSON value.
     pub(super) id: Option<Value<'a>>,
 }
 
-/// A text that is no request: why, and the `id` to echo if it was an object that had one.
+/// The refusal of a text that is no request, and the `id` to echo if the text was an object that
+/// has one.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Unfit<'a> {
     pub(super) refusal: Refusal,
@@ -32,7 +32,7 @@ pub(super) struct Unfit<'a> {
 /// client asks for when it negotiates.
 ///
 /// # Errors
-/// Whatever QEMU would find wrong with it first.
+/// The refusal of the first wrong member, or that `execute` is missing.
 pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, Unfit<'_>> {
     let Value::Dict(dict) = value else {
         return Err(Unfit {
@@ -61,11 +61,11 @@ pub(super) fn request(value: Value<'_>, oob_is_on: bool) -> Result<Request<'_>, 
     Err(Unfit { refusal: Refusal::generic(fault), id })
 }
 
-/// Returns the error for the first wrong member, in the order of a `QDict`.
+/// Returns the error for the first wrong member in the text.
 fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
-    let has_oob = oob_is_on && dict.get("exec-oob").is_some();
+    let has_oob = oob_is_on && matches!(dict.get("exec-oob"), Some(Value::String(_)));
     let fault = |name: &str, value: &Value<'_>| match (name, value) {
-        // Whichever was sent first, `exec-oob` is met before `execute`.
+        // QEMU checks `exec-oob` before `execute`, whichever was sent first.
         ("execute", Value::String(_)) if has_oob => Some("clashes with 'exec-oob'"),
         ("execute", Value::String(_)) | ("arguments", Value::Dict(_)) | ("id", _) => None,
         ("exec-oob", Value::String(_)) if oob_is_on => None,
@@ -74,10 +74,10 @@ fn first_fault(dict: &Dict<'_>, oob_is_on: bool) -> Option<String> {
         ("arguments", _) => Some("must be an object"),
         _ => Some("is unexpected"),
     };
-    let faults = dict.iter().enumerate().filter_map(|(index, (name, value))| {
-        fault(name, value).map(|fault| (qdict::rank(name, index), name, fault))
-    });
-    faults.min().map(|(_, name, fault)| format!("QMP input member '{name}' {fault}"))
+    dict.iter().find_map(|(name, value)| {
+        let fault = fault(name, value)?;
+        Some(format!("QMP input member '{name}' {fault}"))
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! The arguments of `query-stats`: QAPI's `StatsFilter` as our [`Filter`].
+//! The arguments of `query-stats`: QAPI's `StatsFilter` as a [`Filter`].
 //!
-//! Invariant: members are looked at in QEMU's order, so that of several errors the same one is
-//! told. A list that is empty wants nothing, one that is absent everything; what nobody has by that
-//! name or path is no error.
+//! Invariant: members are taken in QEMU's order, so that of several errors the same one is
+//! reported. An empty list selects nothing, and an absent one everything. A name or path that no
+//! object has is no error.
 
 use vmstrobe_core::{Filter, Names, Request, Schema, Target, VcpuRef, VcpuSet};
 use vmstrobe_sampler::Catalog;
@@ -15,22 +15,22 @@ use super::value::Value;
 pub(super) const TARGETS: [&str; 3] = ["vm", "vcpu", "cryptodev"];
 /// QAPI `StatsProvider` of QEMU 10.0.
 pub(super) const PROVIDERS: [&str; 2] = ["kvm", "cryptodev"];
-/// The provider that, in QEMU, does not look at names.
+/// The provider that ignores names in QEMU.
 pub(super) const NAMELESS: &str = "cryptodev";
-/// The most entries of `providers`: each has results of its own.
+/// The most entries of `providers`. Each has its own results.
 pub(super) const MAX_REQUESTS: usize = 64;
-/// The most names in all entries of `providers`: each is compared with each statistic.
+/// The most names in all entries of `providers`. Each is compared with each statistic.
 pub(super) const MAX_NAMES: usize = 4096;
-/// The most bytes of those names: each is kept more than once while a query is prepared.
+/// The most bytes of those names. Each is stored more than once while a query is prepared.
 pub(super) const MAX_NAMES_BYTES: usize = 256 << 10;
-/// The most vCPUs that are named: those of two VMs of the largest kind. Whoever wants more of them
-/// wants all, and names none.
+/// The most vCPUs that a filter names, as many as two VMs of the largest size have. A client that
+/// wants more names none and gets all.
 pub(super) const MAX_VCPUS: usize = 1 << 13;
 
-/// Takes the members of a `StatsFilter`; what else there is stays.
+/// Takes the members of a `StatsFilter`, and leaves other members.
 ///
 /// # Errors
-/// The first that QEMU would have named.
+/// GenericError, the one that QEMU reports first.
 pub(super) fn stats_filter(
     members: &mut Members<'_>,
     catalog: &Catalog,
@@ -48,7 +48,7 @@ pub(super) fn stats_filter(
     if target == Target::Vcpu {
         vcpus = members.optional_strings("vcpus")?;
     }
-    // Last come our own limits, so that whatever QEMU finds wrong is told as QEMU does.
+    // Our own limits are checked last, so that an error that QEMU finds is reported as QEMU does.
     let Requests { requests, entries, names, bytes } = providers.unwrap_or_default();
     if entries > MAX_REQUESTS {
         let text = format!("Parameter 'providers' has more than {MAX_REQUESTS} entries");
@@ -66,14 +66,14 @@ pub(super) fn stats_filter(
     Ok(Filter { target, providers: requests, vcpus })
 }
 
-/// The entries of `providers`, as far as they are within the limits.
+/// The entries of `providers` that are within the limits.
 #[derive(Default)]
 struct Requests {
     /// `None` if the list is absent.
     requests: Option<Vec<Request>>,
-    /// How many entries want something.
+    /// The number of entries that want something.
     entries: usize,
-    /// How many names they have, and of how many bytes.
+    /// The number of their names, and the bytes of these.
     names: usize,
     bytes: usize,
 }
@@ -96,7 +96,7 @@ fn requests(
         entries += 1;
         count += names.as_ref().map_or(0, Vec::len);
         bytes += names.iter().flatten().map(|name| name.len()).sum::<usize>();
-        // What will be refused is not kept.
+        // Entries of a request that will be refused are not kept.
         if entries <= MAX_REQUESTS && count <= MAX_NAMES && bytes <= MAX_NAMES_BYTES {
             let names = names.map(Names::exact);
             requests.push(Request { provider: Some(provider.to_owned()), names });
@@ -105,10 +105,10 @@ fn requests(
     Ok(Requests { requests: Some(requests), entries, names: count, bytes })
 }
 
-/// Each path once.
+/// Makes the set of these paths.
 ///
 /// # Errors
-/// If there are more than [`MAX_VCPUS`].
+/// GenericError if there are more than [`MAX_VCPUS`].
 fn vcpu_set(mut paths: Vec<&str>) -> Result<VcpuSet, Refusal> {
     paths.sort_unstable();
     paths.dedup();
@@ -119,10 +119,10 @@ fn vcpu_set(mut paths: Vec<&str>) -> Result<VcpuSet, Refusal> {
     Ok(paths.into_iter().map(|path| VcpuRef::Path(path.to_owned())).collect())
 }
 
-/// A provider's name, if there is such a one.
+/// Returns the name if there is such a provider.
 ///
 /// # Errors
-/// If there is none.
+/// GenericError if there is none.
 pub(super) fn provider<'v>(name: &'v str, catalog: &Catalog) -> Result<&'v str, Refusal> {
     if is_known(name, &PROVIDERS, catalog, Schema::provider) {
         return Ok(name);
@@ -130,7 +130,7 @@ pub(super) fn provider<'v>(name: &'v str, catalog: &Catalog) -> Result<&'v str, 
     Err(bad_enum(Some("provider"), name))
 }
 
-/// Is it one of QEMU's, or one that somebody's schema has?
+/// Returns whether QEMU or a schema of the catalog has this name.
 pub(super) fn is_known(
     name: &str,
     qemus: &[&str],
@@ -140,7 +140,7 @@ pub(super) fn is_known(
     qemus.contains(&name) || catalog.schemas().iter().any(|schema| of(schema) == name)
 }
 
-/// A filter for each entry of `providers`, because each has results of its own.
+/// Returns a filter for each entry of `providers`, because each has its own results.
 pub(super) fn parts(filter: &Filter) -> Vec<Filter> {
     let part = |requests| Filter {
         target: filter.target.clone(),
@@ -153,7 +153,7 @@ pub(super) fn parts(filter: &Filter) -> Vec<Filter> {
     }
 }
 
-/// Has the provider that does not look at names in QEMU give all it has.
+/// Drops the names for the provider that ignores them in QEMU.
 pub(super) fn as_in_qemu(filter: &mut Filter) {
     for request in filter.providers.iter_mut().flatten() {
         if request.provider.as_deref() == Some(NAMELESS) {

@@ -1,20 +1,18 @@
-//! Cuts what a client sends into JSON texts, as QEMU does: no line ends them, but the balance of
-//! their brackets, or for a number or a word whatever follows it.
+//! Cuts the bytes of a client into JSON texts, as QEMU does. The balance of the brackets ends a
+//! text, not the end of a line; a number or a word ends at the byte behind it.
 //!
-//! Invariant: every byte is looked at once, and the pieces do not depend on how the stream was cut
-//! into pushes. Of a text no more than [`MAX_REQUEST_BYTES`] are kept; what is refused for its size
-//! is looked through to its end, and nothing in it is taken for a request.
+//! Invariant: every byte is examined once, and the pieces do not depend on how the stream was cut
+//! into pushes. At most [`MAX_REQUEST_BYTES`] of a text are kept. A longer text is refused and
+//! skipped to its end, and no part of it is taken for a request.
 
-mod lexer;
+pub(super) mod lexer;
 
 use self::lexer::{Lexer, Stop};
 use super::refusal::Refusal;
 
-/// The most bytes of one text. QEMU takes 64 MiB; nothing that can be asked for is as long as this.
+/// The most bytes of one text. QEMU takes 64 MiB, but no useful request is as long as this.
 pub(super) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
-/// The deepest nesting of lists and objects; QEMU's.
-pub(super) const MAX_NESTING: usize = 1024;
-/// The most that the buffer keeps for the next request.
+/// The most bytes of memory that the buffer keeps for the next request.
 const MAX_IDLE_BYTES: usize = 64 * 1024;
 
 /// A piece of the stream. Each piece gets one reply.
@@ -30,26 +28,26 @@ pub(super) enum Piece<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Framer {
     buffer: Vec<u8>,
-    /// The index at which the present text begins; all bytes before it are done with.
+    /// The index at which the present text begins. The bytes before it are no longer needed.
     start: usize,
-    /// Up to where the lexer has looked.
+    /// The end of the bytes that the lexer has examined.
     at: usize,
     lexer: Lexer,
-    /// The present text has been refused, so its rest is not kept.
+    /// Whether the present text was refused, so that its rest is not kept.
     is_skipping: bool,
 }
 
 impl Framer {
     /// Takes more of the stream.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        // Only if no more is left than is done with: then a byte is moved once on average.
+        // Only if no more bytes are left than are dropped: then a byte is moved once on average.
         if self.start >= self.buffer.len() - self.start {
             self.drop_done();
         }
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next piece; None if the stream has to go on first.
+    /// Returns the next piece; `None` if more bytes are needed.
     pub(super) fn next_piece(&mut self) -> Option<Piece<'_>> {
         if self.at == self.buffer.len() {
             self.settle();
@@ -99,20 +97,20 @@ impl Framer {
         }
     }
 
-    /// How many bytes there are of a text that has not ended.
+    /// Returns the number of bytes of the unfinished text.
     pub(super) fn unfinished(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    /// Makes room for all that a text can have. Growing step by step would move it again and again,
-    /// and leave holes behind.
+    /// Reserves memory for the longest text. Growing step by step would move the text several times
+    /// and fragment the heap.
     pub(super) fn make_room(&mut self) {
         self.drop_done();
         self.buffer.reserve_exact((MAX_REQUEST_BYTES + MAX_IDLE_BYTES) - self.unfinished());
     }
 
-    /// Skips the text that has not ended: nothing of it is kept, and nothing in it is taken for a
-    /// request. It was the caller's to answer.
+    /// Skips the unfinished text, so that no part of it is kept or taken for a request. The caller
+    /// answers it.
     pub(super) fn give_up(&mut self) {
         self.is_skipping = true;
         self.settle();
@@ -129,14 +127,13 @@ impl Framer {
         &self.buffer[self.start..]
     }
 
-    /// Goes on behind a text that [`Framer::rest`] began with, and that has been understood without
-    /// looking into it.
+    /// Continues behind a text at the begin of [`Framer::rest`] that the caller has recognised.
     pub(super) fn pass(&mut self, bytes: usize) {
         self.at += bytes;
         self.start = self.at;
     }
 
-    /// Before the stream goes on: forgets what is skipped, and gives back what a long text needed.
+    /// Drops skipped bytes and the memory of a long text, before more bytes are received.
     fn settle(&mut self) {
         if self.is_skipping {
             self.start = self.at;

@@ -1,28 +1,29 @@
-//! `human-monitor-command`: a line of QEMU's monitor, as far as it is about statistics.
+//! The command `human-monitor-command`, for the lines of QEMU's monitor that are about statistics.
 //!
-//! A line is split as QEMU's monitor does (7.2 to 10.2, `monitor/hmp.c`): words between blanks, or
-//! in double quotes with escapes; a word too long is cut. Texts are QEMU's, help excepted.
+//! A line is split as in QEMU's monitor (7.2 to 10.2, `monitor/hmp.c`): words are separated by
+//! blanks, or stand in double quotes with escapes; a long word is cut. The texts are QEMU's, except
+//! for the help.
 //!
-//! Invariant: no line is an error but one for a vCPU that there is not; what is wrong with a line
-//! is said in its output. Every value was read after the request arrived.
+//! Invariant: a mistake in a line is reported in its output; only a vCPU that does not exist is an
+//! error. Every value was read after the request arrived.
 
 use vmstrobe_core::hmp::{InfoStats, Order};
 use vmstrobe_core::{Filter, Names, Request, RowState, Schema, Target, VcpuRef};
 use vmstrobe_sampler::Catalog;
 
 use super::budget::Budget;
+use super::cost::Cost;
 use super::filter::{NAMELESS, PROVIDERS, TARGETS, is_known};
-use super::query::cost::Cost;
-use super::query::{Opened, in_words};
+use super::query::Opened;
 use super::refusal::Refusal;
-use super::session::Shared;
+use super::shared::Shared;
 
-/// The most bytes of a word; the rest of it is dropped (QEMU's buffer, less its NUL).
+/// The most bytes of a word, that is QEMU's buffer without the NUL. The rest of a word is dropped.
 const MAX_WORD_BYTES: usize = 1023;
-/// The most words that `help` takes; of more it says nothing.
+/// The most words that `help` takes. With more, its output is empty.
 const MAX_HELP_WORDS: usize = 16;
 
-/// How many times the bytes of a reply to `query-stats` the text takes while it is made.
+/// The memory that the text takes while it is made, as a multiple of the reply to `query-stats`.
 const TEXT_COPIES: usize = 4;
 
 const HELP_HELP: &str = "help|? [cmd] -- list the commands, or explain one\n";
@@ -30,11 +31,11 @@ const HELP_STATS: &str = "info stats target [names] [provider] -- print what is 
     target (vm, vcpu, cryptodev); of all names (*) or those in a list with commas, of every \
     provider or one\n";
 
-/// The output of a command line, with `\r\n` behind each line. `cpu` is the index of the current
-/// vCPU; without, it is the first.
+/// Returns the output of a command line, with `\r\n` behind each line. `cpu` is the index of the
+/// current vCPU; by default it is the first.
 ///
 /// # Errors
-/// If there is no such vCPU.
+/// GenericError if there is no such vCPU.
 pub(super) fn command_line(
     line: &str,
     cpu: Option<i64>,
@@ -61,7 +62,7 @@ impl Monitor<'_> {
         Ok(text.replace('\n', "\r\n"))
     }
 
-    /// The text of `info stats`.
+    /// Returns the text of `info stats`.
     fn info_stats(&self, words: &StatsWords, vcpu: Option<VcpuRef>) -> String {
         let (StatsWords { target, names, provider }, catalog) = (words, self.catalog);
         if !is_known(target, &TARGETS, catalog, |schema| schema.target().name()) {
@@ -88,12 +89,12 @@ impl Monitor<'_> {
     fn text_of(&self, filter: &Filter, with_provider: bool) -> Result<String, Refusal> {
         let (pools, order) = (self.budget.pools(), self.order);
         let mut cost = Cost::of(filter, std::slice::from_ref(filter), self.catalog);
-        // The text for people is written, then has its line ends replaced, then becomes JSON.
+        // The text is written, then its line ends are replaced, and then it is written as JSON.
         cost.reply_bytes = cost.reply_bytes.saturating_mul(TEXT_COPIES);
         cost.bytes = cost.bytes.saturating_add(cost.reply_bytes);
         let mut opened = Opened::new(filter, cost, self.catalog, pools)?;
-        let snapshot = opened.reader.read().map_err(|error| in_words(&error))?;
-        // Of what is no more there is nothing to say, as in `query-stats`.
+        let snapshot = opened.reader.read().map_err(Refusal::from)?;
+        // Objects that have ended are left out, as in `query-stats`.
         if snapshot.objects().all(|view| view.state() == RowState::Gone) {
             return Ok(String::new());
         }
@@ -101,7 +102,7 @@ impl Monitor<'_> {
     }
 }
 
-/// The vCPU whose statistics are meant; none if there is none at all and none was asked for.
+/// Returns the vCPU that a line is about; `None` if there is none and none was asked for.
 fn current_vcpu(cpu: Option<i64>, catalog: &Catalog) -> Result<Option<VcpuRef>, Refusal> {
     let vcpus = catalog.objects().filter(|object| *object.schema.target() == Target::Vcpu);
     let Some(cpu) = cpu else {
@@ -111,7 +112,7 @@ fn current_vcpu(cpu: Option<i64>, catalog: &Catalog) -> Result<Option<VcpuRef>, 
             None => VcpuRef::Path(vcpu.path.clone().into()),
         }));
     };
-    // QEMU looks at the low 32 bits.
+    // QEMU uses the low 32 bits.
     let index = u32::try_from(cpu as i32).ok();
     let is_there = index.is_some() && vcpus.into_iter().any(|vcpu| vcpu.index == index);
     match index.filter(|_| is_there) {
@@ -123,7 +124,7 @@ fn current_vcpu(cpu: Option<i64>, catalog: &Catalog) -> Result<Option<VcpuRef>, 
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
-    /// Something that has nothing to do with what is counted.
+    /// Text that does not depend on statistics.
     Say(String),
     InfoStats(StatsWords),
 }
@@ -151,14 +152,14 @@ fn parse(line: &str) -> Command {
     }
 }
 
-/// The name of a command and what is behind it; `None` if nothing is there.
+/// Splits a line into the name of the command and the rest; `None` if the line is blank.
 fn command_name(rest: &str) -> Option<(&str, &str)> {
     let start = rest.trim_start_matches(is_blank);
     let end = start.find(|c| c == '/' || is_blank(c)).unwrap_or(start.len());
     (!start.is_empty()).then(|| start.split_at(end))
 }
 
-/// The part of a line before its rest.
+/// Returns the part of a line before its rest.
 fn before<'a>(line: &'a str, rest: &str) -> &'a str {
     &line[..line.len() - rest.len()]
 }
@@ -167,7 +168,7 @@ fn unknown(command: &str) -> Command {
     Command::Say(format!("unknown command: '{command}'\n"))
 }
 
-/// The words behind `info stats`.
+/// Parses the words behind `info stats`.
 fn stats_words(line: &str, rest: &str) -> Command {
     let asked = before(line, rest);
     let wrong = |what: &str| {
@@ -186,13 +187,12 @@ fn stats_words(line: &str, rest: &str) -> Command {
     Command::InfoStats(StatsWords { target, names, provider })
 }
 
-/// Takes a word, if there is one; `None` if it cannot be understood.
+/// Takes a word, if there is one; `None` if it is malformed.
 fn optional_word(rest: &mut &str) -> Option<Option<String>> {
     if is_all_blank(rest) { Some(None) } else { word(rest).map(Some) }
 }
 
-/// Takes a word; `None` if there is none, or its quotes are not closed, or it has an escape that
-/// means nothing.
+/// Takes a word; `None` if there is none, its quotes are not closed, or it has an unknown escape.
 fn word(rest: &mut &str) -> Option<String> {
     let start = rest.trim_start_matches(is_blank);
     let Some(quoted) = start.strip_prefix('"') else {
@@ -217,7 +217,7 @@ fn word(rest: &mut &str) -> Option<String> {
     Some(cut(word))
 }
 
-/// A word without what is too much of it, be it half a character.
+/// Cuts a word to QEMU's buffer, which may leave half a character.
 fn cut(word: String) -> String {
     match word.as_bytes().get(..MAX_WORD_BYTES) {
         Some(bytes) => String::from_utf8_lossy(bytes).into_owned(),
@@ -225,7 +225,7 @@ fn cut(word: String) -> String {
     }
 }
 
-/// As C's `isspace`.
+/// Returns whether C's `isspace` holds.
 fn is_blank(c: char) -> bool {
     matches!(c, ' ' | '\t'..='\r')
 }

@@ -1,12 +1,13 @@
-//! The commands, events and types that we have, for `query-commands` and `query-qmp-schema`.
+//! The commands, events and types of this server, for `query-commands` and `query-qmp-schema`.
 //!
-//! The table below is QAPI's own schema as far as it is ours (QEMU 10.0, `qapi/stats.json`,
-//! `misc.json`, `introspect.json`), with our two commands and two events. In the reply, types
-//! follow the commands and events in the order of first use, under numbers, as QEMU does.
+//! The table below is the part of QAPI's schema that this server implements (QEMU 10.0,
+//! `qapi/stats.json`, `misc.json`, `introspect.json`), and two commands and two events of its own.
+//! In the reply, types have numbers instead of names and follow the commands and events in the
+//! order of first use, as in QEMU.
 //!
-//! Invariant: what we share with QEMU is described as QEMU describes it.
+//! Invariant: everything that QEMU has too is described as QEMU describes it.
 
-/// The commands that we know, in QEMU's order: those defined last come first.
+/// The commands of this server, in QEMU's order: the one that is defined last comes first.
 pub(super) const COMMANDS: &[&str] = &[
     "stats-unsubscribe",
     "stats-subscribe",
@@ -22,19 +23,19 @@ pub(super) const COMMANDS: &[&str] = &[
 
 /// QAPI `SchemaInfo`. Types are referred to by name; `[type]` is an array of them.
 enum Info {
-    /// Arguments, return value, features.
+    /// A command: its arguments, return value and features.
     Command(&'static str, &'static str, &'static [&'static str]),
-    /// Data.
+    /// An event: its data.
     Event(&'static str),
     Object(&'static [Member]),
-    /// An object that has further members, by the value of one of these: its name, and the type
-    /// that has them for each value.
+    /// An object with further members that depend on the value of one member: the name of that
+    /// member, and the type with the further members for each value.
     Union(&'static str, &'static [Member], &'static [Member]),
     Enum(&'static [&'static str]),
     Alternate(&'static [&'static str]),
 }
 
-/// A name and a type. `?` behind the name: it may be left out; `!`: it is deprecated.
+/// A name and a type. `?` behind the name means optional, `!` means deprecated.
 type Member = (&'static str, &'static str);
 
 use Info::{Alternate, Command, Enum, Event, Object, Union};
@@ -132,10 +133,10 @@ const SCHEMA: &[(&str, Info)] = &[
     ("InfoEvent", Object(&[("arg-type", "str")])),
 ];
 
-/// The types that have the further members of a filter, by target.
+/// The types with the further members of a filter, by target.
 const OF_TARGET: &[Member] = &[("vcpu", "Vcpus"), ("vm", "Empty"), ("cryptodev", "Empty")];
 
-/// QAPI's builtin types, as far as they are needed, and what each is in JSON.
+/// The builtin types of QAPI that are used here, and their JSON types.
 const BUILTINS: [(&str, &str); 5] =
     [("str", "string"), ("int", "int"), ("bool", "boolean"), ("null", "null"), ("any", "value")];
 
@@ -159,16 +160,16 @@ pub(super) fn write_schema(out: &mut Vec<u8>) {
     out.extend_from_slice(list(entities.into_iter()).as_bytes());
 }
 
-/// The types that are referred to, in the order of the first reference.
+/// The types that were referred to, in the order of the first reference.
 #[derive(Default)]
 struct Types {
     used: Vec<&'static str>,
-    /// The types that are named by a number: their index in this list.
+    /// The types that are named by a number, which is their index in this list.
     numbered: Vec<&'static str>,
 }
 
 impl Types {
-    /// A type as it is referred to.
+    /// Returns the reference to a type.
     fn reference(&mut self, name: &'static str) -> String {
         if !self.used.contains(&name) {
             self.used.push(name);
@@ -199,11 +200,11 @@ impl Types {
             return format!(r#"{{"name": "{reference}", {rest}}}"#);
         }
         let known = SCHEMA.iter().find(|(known, _)| *known == name);
-        let (_, info) = known.expect("every type that the table refers to is in it");
+        let (_, info) = known.expect("every type that the table refers to is in the table");
         self.entity(&reference, info)
     }
 
-    /// One element of the schema, its keys in QEMU's order.
+    /// Returns one element of the schema, with its keys in QEMU's order.
     fn entity(&mut self, name: &str, info: &Info) -> String {
         let rest = match info {
             Command(arg, ret, features) => {
@@ -253,7 +254,7 @@ impl Types {
     }
 }
 
-/// The type of an array's elements.
+/// Returns the type of an array's elements.
 fn element(name: &'static str) -> Option<&'static str> {
     name.strip_prefix('[')?.strip_suffix(']')
 }

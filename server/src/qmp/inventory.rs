@@ -1,7 +1,7 @@
 //! The catalog of all objects that can be queried, which a thread keeps up to date.
 //!
-//! Invariant: a thread that has read a generation then gets a catalog at least as new. No request
-//! waits for a look.
+//! Invariant: a thread that has read a generation gets a catalog at least as new afterwards. No
+//! request waits until objects have been looked for.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
 use vmstrobe_sampler::{Catalog, ErrorDedup, look_pause};
 
-/// How often to look for objects that came or went, at most.
+/// The shortest time between two looks for new and ended objects.
 pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
 /// The current catalog of a registry's providers. Dropping it ends its thread.
@@ -31,10 +31,11 @@ struct Current {
 }
 
 impl Inventory {
-    /// Looks, and goes on looking. Errors go to `complain`, each when it was not there a look ago.
+    /// Looks for objects now and periodically. `complain` gets each error that the previous look
+    /// did not have.
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// `Io` if no thread can be started.
     pub(super) fn new(
         registry: &Registry,
         order: Order,
@@ -61,7 +62,7 @@ impl Inventory {
         Ok(inventory)
     }
 
-    /// Looks once.
+    /// Looks for objects once.
     pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
         let catalog = Mutex::new(Arc::new(look(registry, order).0));
         let current = Arc::new(Current { catalog, generation: AtomicU64::new(0) });
@@ -73,9 +74,9 @@ impl Inventory {
         Arc::clone(&self.current.lock())
     }
 
-    /// Moves with every change of the catalog.
+    /// Returns a number that grows with every change of the catalog.
     pub(super) fn generation(&self) -> u64 {
-        // Acquire pairs with the Release in `replace`; the catalog itself comes under its lock.
+        // Acquire pairs with the Release in `replace`. The catalog itself is behind its lock.
         self.current.generation.load(Ordering::Acquire)
     }
 
@@ -85,7 +86,8 @@ impl Inventory {
     }
 }
 
-/// In the order of which QEMU's is the reverse, or by number.
+/// Looks for objects. For QEMU's order the objects are in order of creation, which is the reverse
+/// of QEMU's, else in order of their numbers.
 fn look(registry: &Registry, order: Order) -> (Catalog, Vec<Error>) {
     let (catalog, errors) = Catalog::look(registry);
     match order {
@@ -96,11 +98,11 @@ fn look(registry: &Registry, order: Order) -> (Catalog, Vec<Error>) {
 
 impl Current {
     fn lock(&self) -> MutexGuard<'_, Arc<Catalog>> {
-        // Replaced in one step: no panic leaves it half changed.
+        // The catalog is replaced in one step, so a panic cannot leave it half changed.
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts a catalog in place of the last, if it is another.
+    /// Replaces the catalog, if it has changed.
     fn replace(&self, catalog: Catalog) {
         if self.lock().is_same(&catalog) {
             return;
@@ -114,7 +116,7 @@ impl Drop for Inventory {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It only fails if the looker panicked, which it has then said itself.
+            // The join fails only after a panic of the thread, which has printed its own message.
             let _ = thread.join();
         }
     }

@@ -1,10 +1,10 @@
-//! One object's members, taken one by one in the order of the command's QAPI definition; what is
-//! left at the end should not have been sent.
+//! The members of an object, taken one by one in the order of the command's QAPI definition. A
+//! member that is left at the end is unexpected.
 //!
-//! Invariant: texts and paths are those of QEMU's visitor (`qapi/qobject-input-visitor.c`); asked
-//! for in the order of the definition, the first refusal is QEMU's.
+//! Invariant: texts and paths are those of QEMU's visitor (`qapi/qobject-input-visitor.c`). If
+//! members are taken in the order of the definition, the first refusal is QEMU's. Of several
+//! unexpected members the first in the text is named; QEMU names the first in a hash table.
 
-use super::qdict;
 use super::refusal::Refusal;
 use super::value::{Dict, Value};
 
@@ -14,12 +14,12 @@ pub(super) struct Members<'v> {
     dict: &'v Dict<'v>,
     /// The path of the object: empty for a command's arguments, else such as `providers[0]`.
     at: String,
-    /// The places of the members taken, in the order in which they were.
+    /// The indexes of the members that have been taken.
     taken: Vec<usize>,
 }
 
 impl<'v> Members<'v> {
-    /// A command's arguments.
+    /// Begins with the arguments of a command.
     pub(super) fn of_arguments(dict: &'v Dict<'v>) -> Self {
         Self { dict, at: String::new(), taken: Vec::new() }
     }
@@ -35,17 +35,17 @@ impl<'v> Members<'v> {
         }
     }
 
-    /// A string that has to be there.
+    /// Takes a string that must be present.
     ///
     /// # Errors
-    /// GenericError if it is not, or is no string.
+    /// GenericError if it is absent or no string.
     pub(super) fn string(&mut self, name: &str) -> Result<&'v str, Refusal> {
         let string = self.optional_string(name)?;
         string
             .ok_or_else(|| Refusal::generic(format!("Parameter '{}' is missing", self.path(name))))
     }
 
-    /// A string, if it is there.
+    /// Takes a string, if it is present.
     ///
     /// # Errors
     /// GenericError if it is no string.
@@ -57,10 +57,10 @@ impl<'v> Members<'v> {
         }
     }
 
-    /// An integer, if it is there.
+    /// Takes an integer, if it is present.
     ///
     /// # Errors
-    /// GenericError if it is no `i64`; a double is none, whatever its value.
+    /// GenericError if it is no `i64`. A double is no integer, whatever its value.
     pub(super) fn optional_int(&mut self, name: &str) -> Result<Option<i64>, Refusal> {
         match self.take(name) {
             None => Ok(None),
@@ -69,7 +69,7 @@ impl<'v> Members<'v> {
         }
     }
 
-    /// A list, if it is there.
+    /// Takes a list, if it is present.
     ///
     /// # Errors
     /// GenericError if it is no list.
@@ -81,10 +81,10 @@ impl<'v> Members<'v> {
         }
     }
 
-    /// A list of strings, if it is there.
+    /// Takes a list of strings, if it is present.
     ///
     /// # Errors
-    /// GenericError if it is no list, or an item of it no string.
+    /// GenericError if it is no list, or an item is no string.
     pub(super) fn optional_strings(&mut self, name: &str) -> Result<Option<Vec<&'v str>>, Refusal> {
         let Some(items) = self.optional_list(name)? else { return Ok(None) };
         let strings = items.iter().enumerate().map(|(index, item)| match item {
@@ -99,15 +99,15 @@ impl<'v> Members<'v> {
         if self.at.is_empty() { name.to_owned() } else { format!("{}.{name}", self.at) }
     }
 
-    /// Ends the taking.
+    /// Checks that every member has been taken.
     ///
     /// # Errors
-    /// GenericError that names a member which nobody took; of several, the one that QEMU names.
+    /// GenericError that names the first member in the text that has not.
     pub(super) fn finish(self) -> Result<(), Refusal> {
-        let names = || self.dict.iter().map(|(name, _)| name);
-        match qdict::first_left(names(), &self.taken).and_then(|index| names().nth(index)) {
+        let left = self.dict.iter().enumerate().find(|(index, _)| !self.taken.contains(index));
+        match left {
             None => Ok(()),
-            Some(name) => {
+            Some((_, (name, _))) => {
                 Err(Refusal::generic(format!("Parameter '{}' is unexpected", self.path(name))))
             }
         }
@@ -123,8 +123,8 @@ impl<'v> Members<'v> {
     }
 }
 
-/// A value that an enumeration does not have. `name` is the bare name of the member, not its path;
-/// an item of a list has none, which reads `null`.
+/// Makes the refusal of a value that an enumeration does not have. `name` is the name of the member
+/// without its path; an item of a list has no name, for which QEMU writes `null`.
 pub(super) fn bad_enum(name: Option<&str>, value: &str) -> Refusal {
     let name = name.unwrap_or("null");
     Refusal::generic(format!("Parameter '{name}' does not accept value '{value}'"))

@@ -1,18 +1,20 @@
-//! QMP, the part of it that is about statistics: `query-stats`, `query-stats-schemas`, `info
-//! stats`, and streams, for many clients of one [`Server`].
+//! The statistics commands of QMP, `query-stats`, `query-stats-schemas` and `info stats`, and
+//! streams, for many clients of one [`Server`].
 //!
-//! From the bytes of a request to its reply: `framer`, `value`, `envelope`, then `members` and what
-//! each command makes of them. docs/qmp.md tells clients what to expect.
+//! A request passes `framer` (bytes to a text), `parse` (to a value), `envelope` (to a command) and
+//! `members` (to its arguments), and then the file of its command. docs/qmp.md describes the
+//! protocol for clients.
 //!
-//! Invariant: class and text of every refusal, order of checks, order of keys and spelling are
-//! those of QEMU 10.0; with [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. What is
-//! answered was read after the request arrived.
+//! Invariant: the class and text of a refusal, the order of checks, the order of keys and the
+//! spelling are those of QEMU 10.0, with the exceptions that docs/qmp.md lists. With
+//! [`Order::Qemu`](vmstrobe_core::Order::Qemu) so is every byte. Every value is read after its
+//! request has arrived.
 
 mod budget;
 mod refusal;
 mod room;
-mod qdict;
 mod value;
+mod parse;
 mod framer;
 mod envelope;
 mod members;
@@ -20,18 +22,21 @@ mod version;
 mod inventory;
 mod filter;
 mod pattern;
+mod cost;
 mod query;
 mod schemas;
 mod hmp;
 mod introspect;
 mod stream;
 mod counts;
+mod shared;
 mod session;
 mod client;
 mod server;
 
-pub use budget::{Budget, MAX_CLIENTS_IN_ALL};
-pub use client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
+pub use budget::Budget;
 pub use counts::Counts;
-pub use server::{Config, MAX_CLIENTS, Server, answers};
+#[doc(hidden)] // For tests and fuzzing: a conversation without a socket.
+pub use server::answers;
+pub use server::{Config, Server};
 pub use vmstrobe_listen::Access;

@@ -1,49 +1,48 @@
-//! A request recognised by its bytes: clients that poll send the same one again and again, with
-//! another `id` each time.
+//! Recognises repeated requests by their bytes. A client that polls sends the same request again,
+//! with another `id` each time.
 //!
-//! Invariant: what is recognised is, as JSON, the request that the pattern was made of, but for the
-//! value of its `id`; and that is one that QEMU would echo byte for byte.
+//! Invariant: a recognised request equals, as JSON, the request of the pattern except for the value
+//! of its `id`. QEMU would echo that value byte for byte.
 
 use std::ops::Range;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The longest request that is kept to be recognised. What is longer is looked at in the ordinary
-/// way each time.
+/// The longest request that is kept for recognition. A longer one is parsed each time.
 const MAX_PATTERN_BYTES: usize = 4096;
-/// The longest id that is recognised. Longer ones are looked at in the ordinary way.
+/// The longest id that is recognised. A request with a longer one is parsed.
 const MAX_ID_BYTES: usize = 64;
-/// The most digits of a number that is surely echoed as it is.
+/// The most digits of a number that is certainly echoed unchanged.
 const MAX_ID_DIGITS: usize = 18;
 
-/// A request but for the value of its id.
+/// The bytes of a request around the value of its id.
 #[derive(Debug)]
 pub(super) struct Pattern {
     before: Box<[u8]>,
-    /// The bytes after the id; `None` for a request without one, which is all `before`.
+    /// The bytes after the id; `None` for a request without an id, all of which is in `before`.
     after: Option<Box<[u8]>>,
 }
 
 /// A request that was recognised.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Recognised<'t> {
-    /// How long it is.
+    /// The length of the request in bytes.
     pub(super) bytes: usize,
-    /// Its id, as it is to be echoed.
+    /// The id, as it is to be echoed.
     pub(super) id: Option<&'t [u8]>,
 }
 
 #[derive(Deserialize)]
 struct Envelope<'t> {
-    // Not an `Option`: null is an id, and no id is an error here.
+    // Not an `Option`, because null is an id, and a missing id is an error here.
     #[serde(borrow)]
     id: &'t RawValue,
 }
 
 impl Pattern {
-    /// Of the text of a request, which has an id or not; nothing if it is too long, or does not
-    /// show where the id is. (QEMU takes more than JSON; what looks for the id does not.)
+    /// Makes the pattern of a request's text, with or without an id. `None` if the text is too
+    /// long, or the id cannot be found, as in a text with QEMU's extensions of JSON.
     pub(super) fn new(text: &[u8], has_id: bool) -> Option<Self> {
         if text.len() > MAX_PATTERN_BYTES {
             return None;
@@ -55,12 +54,12 @@ impl Pattern {
         Some(Self { before: text[..id.start].into(), after: Some(text[id.end..].into()) })
     }
 
-    /// How much memory it takes.
+    /// Returns the bytes of memory that the pattern refers to.
     pub(super) fn bytes(&self) -> usize {
         self.before.len() + self.after.as_ref().map_or(0, |after| after.len())
     }
 
-    /// The request, if those bytes begin with it.
+    /// Recognises the request if `bytes` begin with it.
     #[inline]
     pub(super) fn find<'t>(&self, bytes: &'t [u8]) -> Option<Recognised<'t>> {
         let rest = bytes.strip_prefix(&*self.before)?;
@@ -80,7 +79,8 @@ fn id_in(text: &[u8]) -> Option<Range<usize>> {
     Some(start..start + id.len())
 }
 
-/// A number or string at the beginning that is echoed as it is, and ends there for certain.
+/// Returns a number or string at the begin of `bytes` that is echoed unchanged and certainly ends
+/// there.
 fn plain_id(bytes: &[u8]) -> Option<&[u8]> {
     let (first, rest) = bytes.split_first()?;
     match first {
@@ -92,7 +92,8 @@ fn plain_id(bytes: &[u8]) -> Option<&[u8]> {
         b'0'..=b'9' => {
             let digits = bytes.iter().take(MAX_ID_DIGITS + 1).take_while(|b| b.is_ascii_digit());
             let length = digits.count();
-            // What follows has to be what followed before, which no digit, dot or exponent did.
+            // The bytes that follow must equal those of the pattern, which begin with no digit, dot
+            // or exponent.
             let is_plain = length <= MAX_ID_DIGITS && (*first != b'0' || length == 1);
             is_plain.then(|| &bytes[..length])
         }

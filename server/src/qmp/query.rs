@@ -1,62 +1,54 @@
-//! `query-stats`: from arguments to the text of the return value.
+//! The command `query-stats`.
 //!
-//! A query is compiled and opened once; the connection keeps it, and the same request finds it
-//! again as long as the objects are the same: by its bytes, or by its arguments. All entries of its
-//! `providers` are read at once, by sources of what any of them wants.
+//! A query is compiled and opened once, and the connection keeps it. As long as the objects are the
+//! same, a repeated request is recognised by its bytes or its arguments and uses it again. All
+//! entries of `providers` are read at once, by sources that read what any entry wants.
 //!
 //! Invariant: every value was read after the request arrived. What a connection keeps is bounded
-//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query
-//! ([`MAX_QUERY_BYTES`]) and a reply ([`MAX_REPLY_BYTES`]).
+//! ([`MAX_KEPT_QUERIES`], [`MAX_KEPT_BYTES`], [`MAX_KEPT_SOURCES`]), and so are a query and a
+//! reply ([`Cost`]).
 
-use std::error::Error as _;
-
-use vmstrobe_core::{Error, Filter, ObjectView, Order, RowState};
+use vmstrobe_core::json::Results;
+use vmstrobe_core::{Filter, ObjectView, Order, RowState};
 use vmstrobe_sampler::{Catalog, OnDemandReader};
 
-use self::cost::Cost;
 use super::budget::{Lease, PATIENCE, Pools, has_spare_descriptors};
+use super::cost::Cost;
 use super::counts::Counters;
 use super::envelope::Request;
 use super::filter;
 use super::members::Members;
 use super::pattern::{Pattern, Recognised};
 use super::refusal::Refusal;
-use super::session::Shared;
+use super::shared::Shared;
 use super::value::Dict;
-use crate::results::Results;
-
-pub(super) mod cost;
 
 /// The most queries that a connection keeps ready.
 pub(super) const MAX_KEPT_QUERIES: usize = 16;
-/// The most bytes that those take, all that is kept of them counted.
+/// The most bytes of memory that kept queries take.
 pub(super) const MAX_KEPT_BYTES: usize = 4 << 20;
 /// The most bytes of a request whose query is kept.
 pub(super) const MAX_KEPT_REQUEST_BYTES: usize = 64 << 10;
-/// The most sources that those have open.
+/// The most sources that kept queries have open.
 pub(super) const MAX_KEPT_SOURCES: usize = 64;
-/// The most bytes that one query takes, be it the only one.
-pub(super) const MAX_QUERY_BYTES: usize = 32 << 20;
-/// The most bytes of a reply.
-pub(super) const MAX_REPLY_BYTES: usize = 64 << 20;
 
-/// The queries of one connection, those used last behind.
+/// The queries of one connection. The last one was used last.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     kept: Vec<Query>,
     generation: u64,
 }
 
-/// `query-stats` with some arguments, opened.
+/// An opened `query-stats` with its arguments.
 #[derive(Debug)]
 pub(super) struct Query {
     arguments: Dict<'static>,
-    /// The request by which it was asked for last.
+    /// The bytes of the last request for it.
     pattern: Option<Pattern>,
     results: Results,
     opened: Opened,
-    /// False if it is given back once it is answered: its request is long, or there is little left
-    /// for others.
+    /// Whether the query is kept after its answer. It is not if its request is long or the budget
+    /// is scarce.
     is_kept: bool,
 }
 
@@ -65,13 +57,13 @@ pub(super) struct Query {
 pub(super) struct Opened {
     pub(super) reader: OnDemandReader,
     pub(super) cost: Cost,
-    // In this order: nothing is given back before it is closed.
+    // Fields are dropped in this order, so leases are returned after the sources are closed.
     bytes: Lease,
     sources: Lease,
 }
 
 impl Queries {
-    /// The query that those bytes begin with the request for, if it is one of those that are kept.
+    /// Returns the kept query whose request `bytes` begin with, if there is one.
     #[inline]
     pub(super) fn recall<'t>(
         &mut self,
@@ -85,10 +77,10 @@ impl Queries {
         Some((self.use_again(at), found))
     }
 
-    /// The query with the arguments of that request.
+    /// Returns the query with the arguments of a request, and opens it if it is not kept.
     ///
     /// # Errors
-    /// If an argument is wrong, the query is beyond a limit, or it cannot be opened.
+    /// GenericError if an argument is wrong, the query exceeds a limit, or it cannot be opened.
     pub(super) fn prepare(
         &mut self,
         request: &Request<'_>,
@@ -117,24 +109,24 @@ impl Queries {
         let results = Results::of_filters(opened.reader.layout(), shared.order, &parts);
         let is_short = text.len() <= MAX_KEPT_REQUEST_BYTES;
         let is_kept = is_short && !is_scarce(shared.budget.pools());
-        // What is given back at once is not looked for.
+        // A query that is not kept is never looked for.
         let arguments = if is_kept { arguments.clone().into_owned() } else { Dict::default() };
         self.kept.push(Query { arguments, pattern, results, opened, is_kept });
         Ok(self.kept.last_mut().expect("a query was pushed on the line above"))
     }
 
-    /// Gives back the query that was answered last, unless it is to be kept.
+    /// Closes the query that was answered last, unless it is kept.
     pub(super) fn settle(&mut self) {
         self.kept.pop_if(|query| !query.is_kept);
     }
 
-    /// How many are kept.
+    /// Returns the number of kept queries.
     #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.kept.len()
     }
 
-    /// Objects have come or gone: what was opened before is of no use.
+    /// Drops all queries if the catalog has changed, because their objects may be outdated.
     fn renew(&mut self, shared: &Shared) {
         let generation = shared.inventory.generation();
         if generation != self.generation {
@@ -145,10 +137,10 @@ impl Queries {
 
     fn use_again(&mut self, at: usize) -> &mut Query {
         self.kept[at..].rotate_left(1);
-        self.kept.last_mut().expect("there is one at `at`")
+        self.kept.last_mut().expect("`at` is the index of a kept query")
     }
 
-    /// Forgets what was used least lately, as far as it is too much together with one more.
+    /// Drops the least recently used queries until one more is within the limits.
     fn make_room(&mut self, more: Cost) {
         let (mut bytes, mut sources) = (more.bytes, more.sources);
         let mut kept = 0;
@@ -161,22 +153,23 @@ impl Queries {
             kept += 1;
         }
         self.kept.drain(..self.kept.len() - kept);
-        // Who keeps less needs less room.
+        // The memory follows the number of kept queries.
         self.kept.shrink_to(MAX_KEPT_QUERIES);
     }
 }
 
-/// True if queries should not stay open: so much is taken, or the process has so few descriptors
-/// left, that others could not open theirs.
+/// Returns whether queries should not stay open, because other clients could not open theirs: much
+/// of the budget is taken, or the process has few descriptors left.
 fn is_scarce(pools: &Pools) -> bool {
     pools.sources.is_scarce() || pools.query_bytes.is_scarce() || !has_spare_descriptors()
 }
 
 impl Opened {
-    /// Opens what a filter wants of what there is, at that cost.
+    /// Opens the objects of a catalog that a filter wants, at a known cost.
     ///
     /// # Errors
-    /// If it costs more than anybody may have, or than others have left; why it cannot be opened.
+    /// GenericError if the cost exceeds the limit of a query or the units that are left, or the
+    /// sources cannot be opened.
     pub(super) fn new(
         filter: &Filter,
         cost: Cost,
@@ -192,48 +185,41 @@ impl Opened {
             let (max, more) = (pools.sources.max(), cost.sources);
             taken(&format!("queries may have {max} sources open in all, and this one needs {more}"))
         })?;
-        let reader = catalog.reader(filter).map_err(|error| in_words(&error))?;
+        let reader = catalog.reader(filter).map_err(Refusal::from)?;
         Ok(Self { reader, cost, bytes, sources })
     }
 }
 
 fn taken(limit: &str) -> Refusal {
-    Refusal::generic(format!("{limit}, and others have too many: ask again, or for less"))
+    Refusal::generic(format!("{limit}, and other clients hold too many: ask again, or for less"))
 }
 
 impl Query {
-    /// The most bytes that [`Query::write`] appends.
+    /// Returns the most bytes that [`Query::write`] appends.
     pub(super) fn reply_bytes(&self) -> usize {
         self.opened.cost.reply_bytes
     }
 
-    /// Reads, and appends the list of results. What could not be read is counted.
+    /// Reads, and appends the list of results. Objects that could not be read are counted.
     ///
     /// # Errors
-    /// If what is there could not be read, none of it.
+    /// GenericError if there are objects and none of them could be read.
     #[inline]
     pub(super) fn write(&mut self, counts: &Counters, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let (mut is_empty, mut unread, results) = (true, None, &self.results);
-        let snapshot = self.opened.reader.read().map_err(|error| in_words(&error))?;
-        out.push(b'[');
-        for part in results.parts() {
-            for (view, text) in results.of(part, snapshot) {
-                match view.state() {
-                    RowState::Good => {}
-                    RowState::Gone => continue,
-                    state => {
-                        counts.unread_rows.add(1);
-                        unread = Some(not_read(&view, state));
-                        continue;
-                    }
-                }
-                if !std::mem::take(&mut is_empty) {
-                    out.extend_from_slice(b", ");
-                }
-                results.write(out, view, text);
+        let (mut is_empty, mut unread) = (true, None);
+        let snapshot = self.opened.reader.read().map_err(Refusal::from)?;
+        self.results.write(out, snapshot, |view| match view.state() {
+            RowState::Good => {
+                is_empty = false;
+                true
             }
-        }
-        out.push(b']');
+            RowState::Gone => false,
+            state => {
+                counts.unread_rows.add(1);
+                unread = Some(not_read(&view, state));
+                false
+            }
+        });
         match unread {
             Some(why) if is_empty => Err(Refusal::generic(why)),
             _ => Ok(()),
@@ -241,7 +227,7 @@ impl Query {
     }
 }
 
-/// Why an object that is there has no values of now.
+/// Returns the reason why an existing object has no values.
 fn not_read(view: &ObjectView<'_>, state: RowState) -> String {
     let path = &view.object().path;
     match state {
@@ -249,17 +235,7 @@ fn not_read(view: &ObjectView<'_>, state: RowState) -> String {
             let error = std::io::Error::from_raw_os_error(errno);
             format!("{path} could not be read: {error}")
         }
-        RowState::Torn => format!("{path} changed all the while it was read: ask again"),
+        RowState::Torn => format!("{path} kept changing while it was read: ask again"),
         _ => format!("{path}: its source has stopped answering"),
     }
-}
-
-/// For a client, what kept us from reading.
-pub(super) fn in_words(error: &Error) -> Refusal {
-    let (mut text, mut cause) = (error.to_string(), error.source());
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Refusal::generic(text)
 }

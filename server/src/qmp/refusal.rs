@@ -1,8 +1,9 @@
-//! Why a request is refused, in QEMU's words.
+//! The error replies of QMP.
 //!
-//! Invariant: class and text are what QEMU 10.0 would have said.
+//! Invariant: class and text are those of QEMU 10.0 where QEMU would refuse the same request.
 
 use serde::Serialize;
+use vmstrobe_core::Error;
 
 /// An error reply: QAPI `QapiErrorClass` and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -11,7 +12,7 @@ pub(super) struct Refusal {
     pub(super) desc: String,
 }
 
-/// QAPI `QapiErrorClass`, as far as we have it.
+/// QAPI `QapiErrorClass`, the classes that are used here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(super) enum Class {
     GenericError,
@@ -19,13 +20,20 @@ pub(super) enum Class {
 }
 
 impl Refusal {
-    /// Of the class that most are of.
+    /// Makes a refusal of the class `GenericError`, which most are.
     pub(super) fn generic(desc: impl Into<String>) -> Self {
         Self { class: Class::GenericError, desc: desc.into() }
     }
 
-    /// A command that there is not, or not now.
+    /// Makes a refusal for a command that does not exist or is not available now.
     pub(super) fn not_found(desc: impl Into<String>) -> Self {
         Self { class: Class::CommandNotFound, desc: desc.into() }
+    }
+}
+
+impl From<Error> for Refusal {
+    /// Makes a refusal of the class `GenericError` with the error's text and its causes.
+    fn from(error: Error) -> Self {
+        Self::generic(format!("{error:#}"))
     }
 }

@@ -1,8 +1,8 @@
-//! Room for the replies of one connection, and for a long request.
+//! Memory for the replies of one connection, and for a long request.
 //!
-//! Invariant: a reply is not begun before there is room for all of it, nor more of a request
-//! received. What a connection has beyond [`FREE_REPLY_BYTES`] and [`LONG_REQUEST_BYTES`] is taken
-//! of what all connections may have together.
+//! Invariant: a reply is begun only when there is room for all of it, and more of a request is
+//! received only when there is room for it. Memory beyond [`FREE_REPLY_BYTES`] and
+//! [`LONG_REQUEST_BYTES`] comes from the pools of all connections.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::budget::{LONG_REQUEST_BYTES, Lease, PATIENCE, Pool};
 use super::framer::Framer;
 use super::refusal::Refusal;
 
-/// How many bytes of replies each connection may have, whatever the others have.
+/// The bytes of replies that each connection may have, independently of the others.
 pub(super) const FREE_REPLY_BYTES: usize = 256 << 10;
 
-/// While no more than this share of the pool is taken, room is kept for a while after it was used.
+/// The share of the pool, one in so many, up to which room is kept for a while after its use.
 const EASY_SHARE: usize = 8;
 
 /// The bytes beyond [`FREE_REPLY_BYTES`] that a connection has taken for its replies.
@@ -21,15 +21,15 @@ const EASY_SHARE: usize = 8;
 pub(super) struct Room(Lease);
 
 impl Room {
-    /// Of that pool; none is taken yet.
+    /// Makes a room without bytes of a pool.
     pub(super) fn new(pool: &Pool) -> Self {
         Self(Lease::empty(pool))
     }
 
-    /// Makes room for so many bytes more behind what there is; waits for it for a while.
+    /// Makes room for more bytes behind those in `out`. Waits up to [`PATIENCE`].
     ///
     /// # Errors
-    /// If others take so much that there is none.
+    /// GenericError if other connections hold too much.
     #[inline]
     pub(super) fn make(&mut self, out: &mut Vec<u8>, more: usize) -> Result<(), Refusal> {
         if out.len() + more <= FREE_REPLY_BYTES {
@@ -42,45 +42,45 @@ impl Room {
     fn make_much(&mut self, out: &mut Vec<u8>, more: usize) -> Result<(), Refusal> {
         if !self.0.grow(beyond_free(out.len() + more), PATIENCE) {
             let text = format!(
-                "the replies of all clients may take {} bytes, and too many are taken for one of \
-                 up to {more} more: ask again, or for less",
+                "the replies of all clients may take {} bytes, and a reply of up to {more} more \
+                 does not fit now: ask again, or for less",
                 self.0.pool().max()
             );
             return Err(Refusal::generic(text));
         }
         if more > FREE_REPLY_BYTES {
-            // Doubling would take twice as much.
+            // Without this, the vector would double its size.
             out.reserve_exact(more);
         }
         Ok(())
     }
 
-    /// Counts what there is already; false if there is no room for it without waiting.
+    /// Takes room for bytes that are there already. Returns false if there is none without waiting.
     pub(super) fn covers(&mut self, bytes: usize) -> bool {
         bytes <= FREE_REPLY_BYTES || self.0.grow(beyond_free(bytes), Duration::ZERO)
     }
 
-    /// True if there is something to give back, and others may soon need it.
+    /// Returns whether there is room to return that others may soon need.
     pub(super) fn is_wanted(&self) -> bool {
         let pool = self.0.pool();
         self.0.units() > 0 && pool.max() - pool.left() > pool.max() / EASY_SHARE
     }
 
-    /// Gives back what is beyond so many bytes.
+    /// Returns the room beyond this number of bytes.
     pub(super) fn shrink(&mut self, bytes: usize) {
         self.0.shrink(beyond_free(bytes));
     }
 }
 
-/// The lease that a connection has for a request being received, if that is a long one.
+/// The lease of a connection for a long request that it is receiving.
 #[derive(Debug, Default)]
 pub(super) struct RequestRoom(Option<Lease>);
 
 impl RequestRoom {
-    /// Makes room for the rest of a text of which there is much already; waits for it for a while.
+    /// Makes room for the rest of a text, if the text is long. Waits up to [`PATIENCE`].
     ///
     /// # Errors
-    /// If others send so many long requests that there is none. Then the text is given up.
+    /// GenericError if too many other clients send long requests. Then the text is skipped.
     pub(super) fn make(&mut self, framer: &mut Framer, pool: &Pool) -> Result<(), Refusal> {
         if framer.unfinished() < LONG_REQUEST_BYTES {
             self.0 = None;
@@ -96,8 +96,8 @@ impl RequestRoom {
         }
         framer.give_up();
         let text = format!(
-            "{} requests of more than {LONG_REQUEST_BYTES} bytes are being received, as many as \
-             may be: ask again, or for less",
+            "{} requests of more than {LONG_REQUEST_BYTES} bytes are being received, the most \
+             at a time: ask again, or for less",
             pool.max()
         );
         Err(Refusal::generic(text))
@@ -122,7 +122,7 @@ mod tests {
         one.make(&mut out, FREE_REPLY_BYTES + (1 << 20)).unwrap();
         assert!(pool.left() == 0 && one.is_wanted());
         assert!(out.capacity() >= FREE_REPLY_BYTES + (1 << 20));
-        // Somebody else has what is free, and is told why there is no more.
+        // The other has the free bytes, and its error says why there are no more.
         let mut others = vec![0; 10];
         other.make(&mut others, FREE_REPLY_BYTES - 10).unwrap();
         assert!(!other.covers(FREE_REPLY_BYTES + 1));

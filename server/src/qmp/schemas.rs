@@ -1,30 +1,29 @@
-//! `query-stats-schemas`: which statistics there are, and what they mean.
+//! The command `query-stats-schemas`.
 //!
-//! Invariant: the order is that of the providers, or the one in which QEMU's register. The reply is
-//! bounded ([`MAX_REPLY_BYTES`]), and refused before it is written.
+//! Invariant: the order is that of the providers, or the one in which QEMU's providers register.
+//! The reply is bounded ([`MAX_REPLY_BYTES`]); a longer one is refused before it is written.
 
 use std::sync::Arc;
 
+use vmstrobe_core::json::{self, StatsSchema};
 use vmstrobe_core::{Desc, Order, Schema, Target};
 use vmstrobe_sampler::Catalog;
 
+use super::cost::{MAX_REPLY_BYTES, json_bytes};
 use super::filter;
 use super::members::Members;
-use super::query::MAX_REPLY_BYTES;
-use super::query::cost::json_bytes;
 use super::refusal::Refusal;
 use super::room::Room;
-use super::session::Shared;
+use super::shared::Shared;
 use super::value::Dict;
-use crate::json::{self, StatsSchema};
 
-/// The most bytes of what stands around a name, or is said of a statistic beside its name.
+/// The most bytes around a name, or of the description of a statistic besides its name.
 const DESC_BYTES: usize = 192;
 
 /// Appends the return value of `query-stats-schemas`.
 ///
 /// # Errors
-/// If an argument is wrong, or the reply would take more memory than it may.
+/// GenericError if an argument is wrong, or the reply exceeds a limit.
 pub(super) fn write_schemas(
     arguments: &Dict<'_>,
     shared: &Shared,
@@ -41,7 +40,7 @@ pub(super) fn write_schemas(
         distinct(&catalog).into_iter().filter(wanted).map(|s| &**s).collect();
     let bytes = schemas.iter().map(|schema| bytes_max(schema)).fold(0, usize::saturating_add);
     if bytes > MAX_REPLY_BYTES {
-        let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
+        let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes: ask for less");
         return Err(Refusal::generic(text));
     }
     room.make(out, bytes)?;
@@ -60,14 +59,14 @@ pub(super) fn write_schemas(
     Ok(())
 }
 
-/// How long the text of a schema can be.
+/// Returns the most bytes that the text of a schema can have.
 fn bytes_max(schema: &Schema) -> usize {
     let desc = |desc: &Desc| json_bytes(&desc.name) + DESC_BYTES;
     let descs: usize = schema.descs().iter().map(desc).sum();
     descs + json_bytes(schema.provider()) + json_bytes(schema.target().name()) + DESC_BYTES
 }
 
-/// A provider may stand in the registry more than once, with the same schemas.
+/// Returns each schema once. Several providers of a registry may have the same schemas.
 fn distinct(catalog: &Catalog) -> Vec<&Arc<Schema>> {
     let mut schemas: Vec<&Arc<Schema>> = Vec::new();
     for schema in catalog.schemas() {
@@ -78,7 +77,7 @@ fn distinct(catalog: &Catalog) -> Vec<&Arc<Schema>> {
     schemas
 }
 
-/// The order in which QEMU's providers register, and in which they give their targets.
+/// Returns the sort key for the order in which QEMU's providers register and give their targets.
 fn rank(schema: &Schema) -> (bool, Target) {
     (schema.provider() != filter::NAMELESS, schema.target().clone())
 }

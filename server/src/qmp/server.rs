@@ -1,7 +1,6 @@
-//! The server: a socket, a thread that lets clients in, and one for each of them.
+//! The server: a listening socket, a thread that accepts clients, and a thread for each client.
 //!
-//! Invariant: no client can keep another from being served, nor the server from ending. There are
-//! at most [`MAX_CLIENTS`], and a thread that has ended is joined at once.
+//! Invariant: no client can keep another from being served, nor the server from ending.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,31 +12,31 @@ use vmstrobe_listen::{Access, Kind, Listening};
 use self::accepting::{Accepting, Gate};
 use super::budget::Budget;
 use super::counts::Counts;
-use super::session::{Session, Shared};
+use super::session::Session;
+use super::shared::Shared;
 
 mod accepting;
 
-/// The most clients of a server at a time.
-pub const MAX_CLIENTS: usize = 64;
-
 /// The configuration of a [`Server`].
+///
+/// Fields may be added: write `..Config::default()` behind the ones that you set.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// The users that may connect. Each of them sees all statistics.
     pub access: Access,
-    /// The order of lists in replies; with [`Order::Qemu`] also the other habits of QEMU.
+    /// The order of lists in replies; [`Order::Qemu`] also turns on the other habits of QEMU.
     pub order: Order,
-    /// Is told what cannot be looked at, each when it was not there
-    /// a look ago.
+    /// A function that gets each error of looking for objects. An error that repeats in the next
+    /// look is not passed again.
     pub complain: Option<fn(&Error)>,
     /// The limits for all clients together. Servers made of clones of one `Config` share it.
     pub budget: Budget,
 }
 
-/// Answers QMP at a Unix socket, to many clients at once.
+/// A QMP server on a Unix socket, for many clients at once.
 ///
-/// Dropping it disconnects them and removes the socket; that takes as long as the requests that are
-/// being answered.
+/// Dropping it disconnects the clients and removes the socket. The drop waits for the requests that
+/// are being answered.
 ///
 /// ```
 /// use vmstrobe_core::Registry;
@@ -59,23 +58,23 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at that path and answers from what is in the registry then and later. A socket that
-    /// nobody has any more is replaced.
+    /// Listens at a path and answers from the providers that are in the registry now or later. A
+    /// stale socket file is replaced.
     ///
     /// # Errors
-    /// `Busy` if somebody listens there, `Unsupported` if another kind of file is there, `TooLarge`
-    /// if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its directory is
-    /// not there or not ours to write, `Denied` if the group is not ours to give, `Io` if the
-    /// system has no thread or fd for it.
+    /// `Busy` if another process listens there, `Unsupported` if the path is another kind of file,
+    /// `TooLarge` if the path is too long for a socket (108 bytes), `NotFound` if its directory
+    /// does not exist, `Denied` if the directory cannot be written or the group cannot be set, `Io`
+    /// if the system has no thread or descriptor left.
     pub fn listen(path: &Path, registry: Registry, config: Config) -> Result<Self> {
         Self::at(Listening::at(path, Kind::Stream, &config.access)?, registry, config)
     }
 
-    /// As [`Server::listen`], at a socket that listens already, of [`Kind::Stream`]: for a program
-    /// in which another thread has the rights to make it. The access of `config` does not count.
+    /// Serves a socket that listens already, of [`Kind::Stream`], for a program in which another
+    /// thread has the rights to make the socket. `config.access` has no effect.
     ///
     /// # Errors
-    /// `Io` if the system has no thread or fd for it.
+    /// `Io` if the system has no thread or descriptor left.
     pub fn at(listening: Listening, registry: Registry, config: Config) -> Result<Self> {
         let gate = Arc::new(Gate::new()?);
         let shared = Shared::new(&registry, config.order, config.complain, config.budget)?;
@@ -88,16 +87,16 @@ impl Server {
         Ok(Self { shared, gate, thread: Some(thread) })
     }
 
-    /// Returns the counts of what the server has done so far.
+    /// Returns what the server has done so far.
     pub fn counts(&self) -> Counts {
         self.shared.counts.counts()
     }
 }
 
-/// Returns all that a server would send to a client that sends these pieces, one after the other:
-/// the greeting first, no events.
+/// Returns the bytes that a server sends to a client that sends these pieces: the greeting, then
+/// the replies, and no events.
 ///
-/// For tests and fuzzing; there is no socket, and objects are looked for once.
+/// For tests and fuzzing. There is no socket, and objects are looked for once.
 ///
 /// ```
 /// use vmstrobe_core::{Order, Registry};
@@ -105,7 +104,7 @@ impl Server {
 ///
 /// let requests = br#"{"execute": "qmp_capabilities"} {"execute": "nonsense", "id": 7}"#;
 /// let replies = answers(&Registry::default(), Order::Schema, [&requests[..]]);
-/// let replies = String::from_utf8(replies).expect("it is ASCII");
+/// let replies = String::from_utf8(replies).expect("a server sends ASCII");
 /// let mut lines = replies.lines().skip(1);
 /// assert_eq!(lines.next(), Some(r#"{"return": {}}"#));
 /// assert!(lines.next().is_some_and(|line| line.starts_with(r#"{"id": 7, "error": "#)));
@@ -129,7 +128,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.gate.stop();
         if let Some(thread) = self.thread.take() {
-            // It only fails if it panicked, which it has then said itself.
+            // The join fails only after a panic of the thread, which has printed its own message.
             let _ = thread.join();
         }
     }

@@ -1,77 +1,40 @@
-//! One connection's conversation, without its socket: bytes in, replies and events out.
+//! The conversation of one connection without its socket: bytes in, replies and events out.
 //!
-//! Invariant: each text that arrives gets one reply (a malformed one an error), in order; nothing
-//! is remembered of a request but the query that it asked for and the subscription that it made.
+//! Invariant: each text gets one reply, in order; a malformed text gets an error. Of a request,
+//! only its query and its subscription are kept.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use vmstrobe_core::{Error, Order, Registry, Result};
+use vmstrobe_core::json;
 
-use super::budget::{Budget, LARGE_TEXT_BYTES, Lease, PATIENCE};
-use super::counts::Counters;
+use super::budget::{LARGE_TEXT_BYTES, Lease, PATIENCE};
+use super::cost::json_bytes;
 use super::envelope::{self, Request, Unfit};
 use super::framer::{Framer, Piece};
-use super::inventory::Inventory;
 use super::members::{Members, bad_enum, bad_type};
+use super::parse::parse;
 use super::query::Queries;
-use super::query::cost::json_bytes;
 use super::refusal::Refusal;
 use super::room::{RequestRoom, Room};
-use super::stream::{StreamSeats, Streams};
-use super::value::{self, Dict, Value};
+use super::shared::Shared;
+use super::stream::Streams;
+use super::value::{Dict, Value};
 use super::{hmp, introspect, schemas, version};
-use crate::json;
 
 /// The result of a command, or the reason why it is refused.
 type Answer<T> = std::result::Result<T, Refusal>;
 
-/// The most memory that an id takes: it is written twice, and may grow when it is.
+/// The most memory that an id takes. It is written twice, and its text may be longer.
 const MAX_ID_BYTES: usize = 128 << 10;
-/// The most bytes that a byte of a request is echoed as: `\u007F`.
+/// The most bytes that a byte of a request has when it is echoed, as in `\u007F`.
 const ECHO_BYTES: usize = 6;
 /// The most bytes of a reply beside its return value and its id.
 const FRAME_BYTES: usize = 128;
-/// How a line ends.
+/// The end of a line.
 const LINE_END: &[u8] = b"\r\n";
 
-/// The state that all connections of a server share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) inventory: Inventory,
-    pub(super) order: Order,
-    pub(super) counts: Counters,
-    pub(super) seats: StreamSeats,
-    pub(super) budget: Budget,
-}
-
-impl Shared {
-    /// Over what is in the registry, then and later. `complain` is told what cannot be looked at.
-    ///
-    /// # Errors
-    /// If no thread can be started.
-    pub(super) fn new(
-        registry: &Registry,
-        order: Order,
-        complain: Option<fn(&Error)>,
-        budget: Budget,
-    ) -> Result<Self> {
-        let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
-        let inventory = Inventory::new(registry, order, complain)?;
-        let (counts, seats) = (Counters::default(), StreamSeats::new());
-        Ok(Self { inventory, order, counts, seats, budget })
-    }
-
-    /// Makes the state without ever starting a thread: over the objects that there are now, and
-    /// without subscriptions.
-    pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
-        let (counts, seats) = (Counters::default(), StreamSeats::none());
-        let (inventory, budget) = (Inventory::fixed(registry, order), Budget::new());
-        Self { inventory, order, counts, seats, budget }
-    }
-}
-
-/// One connection's side of the conversation that is ours.
+/// The server's side of one conversation.
 #[derive(Debug)]
 pub(super) struct Session {
     framer: Framer,
@@ -91,14 +54,14 @@ struct State {
 /// The stage of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// Greeted; capabilities are not agreed upon yet.
+    /// The client was greeted and has not negotiated capabilities.
     Negotiation,
-    /// Commands are taken, out of band too if that was agreed.
+    /// Commands are accepted; with `oob`, also `exec-oob`.
     Command { oob: bool },
 }
 
 impl Session {
-    /// A conversation that has not begun.
+    /// Makes a conversation that has not begun.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         let (mode, queries, streams) = (Mode::Negotiation, Queries::default(), Streams::default());
         let room = Room::new(&shared.budget.pools().reply_bytes);
@@ -112,14 +75,14 @@ impl Session {
         out.extend_from_slice(LINE_END);
     }
 
-    /// Takes what the client has sent.
+    /// Takes bytes that the client has sent.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.framer.push(bytes);
     }
 
-    /// Makes room for more of the stream, where what is there is the beginning of a long request:
-    /// waits until few enough others are being received. If that takes too long, the request is
-    /// refused, and the reply to it appended.
+    /// Makes room for more bytes. For a long request, it waits until few enough other long requests
+    /// are being received. If that takes too long, the request is refused, and its reply is
+    /// appended.
     pub(super) fn make_room(&mut self, out: &mut Vec<u8>) {
         let pool = &self.state.shared.budget.pools().long_requests;
         if let Err(refusal) = self.long_request.make(&mut self.framer, pool) {
@@ -132,7 +95,7 @@ impl Session {
         &mut self.state.room
     }
 
-    /// Answers one request; false if there is no whole one.
+    /// Answers one request. Returns false if there is no complete one.
     #[inline]
     pub(super) fn answer_next(&mut self, out: &mut Vec<u8>) -> bool {
         let Self { framer, state, .. } = self;
@@ -148,7 +111,7 @@ impl Session {
         true
     }
 
-    /// When there may be events; never without subscriptions.
+    /// Returns the time of the next events; `None` without subscriptions.
     pub(super) fn next_events(&self) -> Option<Instant> {
         self.state.streams.next_due()
     }
@@ -161,8 +124,7 @@ impl Session {
 }
 
 impl State {
-    /// Answers the request that the stream goes on with, if it is for one of the queries that are
-    /// ready; how long it is.
+    /// Answers the next request if it repeats one of the kept queries. Returns its length in bytes.
     #[inline]
     fn answer_again(&mut self, stream: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         let Self { shared, queries, room, .. } = self;
@@ -175,11 +137,11 @@ impl State {
     }
 
     fn answer(&mut self, text: &[u8], out: &mut Vec<u8>) {
-        // Held until the reply is written and all that was made of the text is forgotten. There is
-        // always one who answers, so it is waited for as long as it takes.
+        // The lease is held until the reply is written and all values of the text are dropped. The
+        // wait has no limit, because the holder of the lease always makes progress.
         let _alone = (text.len() > LARGE_TEXT_BYTES).then(|| self.alone());
         let oob = self.mode == Mode::Command { oob: true };
-        let request = match value::parse(text) {
+        let request = match parse(text) {
             Ok(value) => envelope::request(value, oob),
             Err(refusal) => return write_error(out, &refusal, None),
         };
@@ -194,7 +156,7 @@ impl State {
         };
         let id = id.as_deref();
         let id_bytes = id.map_or(0, <[u8]>::len);
-        // Room for whatever of the text is echoed: the id, and what an error names.
+        // Room for the parts of the text that are echoed: the id, and names in an error.
         if let Err(refusal) = self.room.make(out, ECHO_BYTES * text.len() + FRAME_BYTES) {
             return write_error(out, &refusal, None);
         }
@@ -270,7 +232,7 @@ fn in_text(id: &Value<'_>) -> Vec<u8> {
     json::text(id).into_bytes()
 }
 
-/// Commands without arguments.
+/// Answers a command that has no arguments.
 fn plain(command: &str, out: &mut Vec<u8>) -> Answer<()> {
     match command {
         "query-version" => version::write_version(out),
@@ -280,7 +242,8 @@ fn plain(command: &str, out: &mut Vec<u8>) -> Answer<()> {
             let text = "vmstrobe only watches this VM and does not end it; to leave, disconnect";
             return Err(Refusal::generic(text));
         }
-        // One that is in the list and not here would be a bug; the client shall not pay for it.
+        // A command that is listed and missing here would be a bug, which must not end the
+        // connection.
         _ => return Err(Refusal::not_found(format!("The command {command} has not been found"))),
     }
     Ok(())
@@ -294,7 +257,7 @@ fn human_monitor_command(arguments: &Dict<'_>, shared: &Shared) -> Answer<String
     hmp::command_line(line, cpu, shared)
 }
 
-/// `qmp_capabilities`: what to do from now on.
+/// Returns the mode after `qmp_capabilities`.
 fn negotiated(mode: Mode, arguments: &Dict<'_>) -> Answer<Mode> {
     let mut members = Members::of_arguments(arguments);
     let mut oob = false;

@@ -1,13 +1,13 @@
 //! The version that we report, in the greeting and in the reply to `query-version`.
 //!
-//! Invariant: the version is that of the QEMU whose replies are followed here, so that clients that
-//! rely on it find what they expect; the package names vmstrobe and its own version.
+//! Invariant: the version is that of the QEMU that this server imitates, so that clients that
+//! depend on the version work. The package names vmstrobe and its own version.
 
 use serde::Serialize;
 
-use crate::json;
+use vmstrobe_core::json;
 
-/// The QEMU whose replies ours are held against.
+/// The version of QEMU that the replies are compared with.
 const QEMU: Qemu = Qemu { micro: 2, minor: 0, major: 10 };
 const PACKAGE: &str = concat!("vmstrobe ", env!("CARGO_PKG_VERSION"));
 
@@ -40,13 +40,13 @@ struct Offer {
 
 const VERSION: VersionInfo = VersionInfo { qemu: QEMU, package: PACKAGE };
 
-/// The greeting's line, without its end.
+/// Appends the greeting without a line end.
 pub(super) fn write_greeting(out: &mut Vec<u8>) {
-    // We have nothing that needs to be run out of band, but clients that ask for it get on.
+    // No command runs out of band, but clients that ask for the capability continue to work.
     json::write(out, &Greeting { qmp: Offer { version: VERSION, capabilities: ["oob"] } });
 }
 
-/// The return value of `query-version`.
+/// Appends the return value of `query-version`.
 pub(super) fn write_version(out: &mut Vec<u8>) {
     json::write(out, &VERSION);
 }

@@ -2,7 +2,9 @@
 //! place, at any depth.
 //!
 //! Invariant: the commands named here are those that both sides have and that change nothing. A
-//! command that only QEMU has, or only we have, is never sent.
+//! command that only QEMU has, or only we have, is never sent. No object of a request has two
+//! wrong members: QEMU names the one that a hash table has first, our servers the first in the
+//! text.
 
 use fastrand::Rng;
 
@@ -14,11 +16,17 @@ use super::word::{any, once_in, one_of, string, weird};
 /// Commands whose replies are each side's own; asked with a member too many, both refuse it.
 const OWN_REPLIES: &[&str] = &["query-version", "query-commands", "query-qmp-schema"];
 
-/// At most so many members too many are added at a place.
-const UNEXPECTED_MAX: usize = 20;
-
 /// A request's value: mostly an object, mostly a command.
 pub(super) fn request(rng: &mut Rng, vocabulary: &Vocabulary) -> Json {
+    loop {
+        let request = any_request(rng, vocabulary);
+        if !has_two_wrong_members(&request) {
+            return request;
+        }
+    }
+}
+
+fn any_request(rng: &mut Rng, vocabulary: &Vocabulary) -> Json {
     let mut request = match rng.u32(..100) {
         ..60 => command("query-stats", Some(filter(rng, vocabulary))),
         60..68 => {
@@ -32,7 +40,7 @@ pub(super) fn request(rng: &mut Rng, vocabulary: &Vocabulary) -> Json {
         }
         86..92 => command(&weird(rng), rng.bool().then(|| any(rng, vocabulary))),
         92..96 => {
-            let arguments = Json::Dict(unexpected(rng, vocabulary));
+            let arguments = Json::Dict(vec![unexpected(rng, vocabulary)]);
             let refused = command(one_of(rng, OWN_REPLIES), Some(arguments));
             return identified(rng, vocabulary, refused);
         }
@@ -48,6 +56,46 @@ pub(super) fn request(rng: &mut Rng, vocabulary: &Vocabulary) -> Json {
         }
     }
     request
+}
+
+/// Whether QEMU and our servers may name different members in their refusal.
+fn has_two_wrong_members(request: &Json) -> bool {
+    let Json::Dict(members) = request else { return false };
+    let is_right = |name: &str, value: &Json| match name {
+        "id" => true,
+        "execute" => matches!(value, Json::String(_)),
+        "arguments" => matches!(value, Json::Dict(_)),
+        _ => false,
+    };
+    if members.iter().filter(|(name, value)| !is_right(name, value)).count() > 1 {
+        return true;
+    }
+    let Some(arguments) = request.get("arguments") else { return false };
+    let command = request.get("execute").or(request.get("exec-oob")).and_then(Json::as_str);
+    let known: &[&str] = match command {
+        Some("query-stats") if arguments.get("target").and_then(Json::as_str) == Some("vcpu") => {
+            &["target", "providers", "vcpus"]
+        }
+        Some("query-stats") => &["target", "providers"],
+        Some("query-stats-schemas") => &["provider"],
+        Some("human-monitor-command") => &["command-line", "cpu-index"],
+        Some("qmp_capabilities") => &["enable"],
+        Some(name) if OWN_REPLIES.contains(&name) => &[],
+        // A command that neither side has is refused before its arguments are looked at.
+        _ => return false,
+    };
+    let entries = match arguments.get("providers") {
+        Some(Json::List(entries)) => &entries[..],
+        _ => &[],
+    };
+    let is_entry_wrong = |entry| count_others(entry, &["provider", "names"]) > 1;
+    count_others(arguments, known) > 1 || entries.iter().any(is_entry_wrong)
+}
+
+/// How many members of an object have another name than these.
+fn count_others(object: &Json, known: &[&str]) -> usize {
+    let Json::Dict(members) = object else { return 0 };
+    members.iter().filter(|(name, _)| !known.contains(&name.as_str())).count()
 }
 
 /// Whether crypto devices might be asked for some of their statistics by name.
@@ -165,10 +213,9 @@ fn spoil(rng: &mut Rng, vocabulary: &Vocabulary, request: &mut Json) {
         }
         (2, Json::List(items)) => items.insert(rng.usize(..=items.len()), any(rng, vocabulary)),
         (3 | 4, Json::Dict(members)) => {
-            for (name, value) in unexpected(rng, vocabulary) {
-                if members.iter().all(|(known, _)| *known != name) {
-                    members.push((name, value));
-                }
+            let (name, value) = unexpected(rng, vocabulary);
+            if members.iter().all(|(known, _)| *known != name) {
+                members.push((name, value));
             }
             rng.shuffle(members);
         }
@@ -176,22 +223,15 @@ fn spoil(rng: &mut Rng, vocabulary: &Vocabulary, request: &mut Json) {
     }
 }
 
-/// Members that no command has, each name once. Which of them QEMU names depends on all of them.
-fn unexpected(rng: &mut Rng, vocabulary: &Vocabulary) -> Vec<(String, Json)> {
-    let count = rng.usize(1..=UNEXPECTED_MAX);
-    let mut members: Vec<(String, Json)> = Vec::new();
-    for _ in 0..count {
-        let name = match rng.u32(..3) {
-            0 => string(rng, vocabulary),
-            1 => weird(rng),
-            _ => (0..rng.usize(1..9)).map(|_| rng.lowercase()).collect(),
-        };
-        let value = if rng.bool() { Json::Null } else { string(rng, vocabulary).as_str().into() };
-        if members.iter().all(|(known, _)| *known != name) {
-            members.push((name, value));
-        }
-    }
-    members
+/// A member that no command has.
+fn unexpected(rng: &mut Rng, vocabulary: &Vocabulary) -> (String, Json) {
+    let name = match rng.u32(..3) {
+        0 => string(rng, vocabulary),
+        1 => weird(rng),
+        _ => (0..rng.usize(1..9)).map(|_| rng.lowercase()).collect(),
+    };
+    let value = if rng.bool() { Json::Null } else { string(rng, vocabulary).as_str().into() };
+    (name, value)
 }
 
 #[cfg(test)]
@@ -222,5 +262,24 @@ mod tests {
             let request = command("query-stats", arguments);
             assert_eq!(filters_cryptodev(&request), asked, "{request:?}");
         }
+    }
+    #[test]
+    fn two_wrong_members_of_one_object_are_seen() {
+        let dict = |names: &[&str]| {
+            Json::Dict(names.iter().map(|name| ((*name).to_owned(), "vm".into())).collect())
+        };
+        for (arguments, has_two) in [
+            (dict(&["target", "a"]), false),
+            (dict(&["target", "a", "b"]), true),
+            (dict(&["target", "vcpus", "a"]), true),
+            (Json::dict([("providers", Json::List(vec![dict(&["a"]), dict(&["b"])]))]), false),
+            (Json::dict([("providers", Json::List(vec![dict(&["a", "b"])]))]), true),
+        ] {
+            let request = command("query-stats", Some(arguments));
+            assert_eq!(has_two_wrong_members(&request), has_two, "{request:?}");
+        }
+        assert!(!has_two_wrong_members(&dict(&["execute", "id", "a"])));
+        assert!(has_two_wrong_members(&dict(&["execute", "a", "b"])));
+        assert!(has_two_wrong_members(&dict(&["execute", "arguments", "a"])));
     }
 }

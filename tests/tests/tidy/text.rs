@@ -45,6 +45,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
     ("sampler/src/pool.rs", "one rule of reuse, to be read beside its loom model"),
     ("server/src/qmp/refusal.rs", "one kind of reply"),
+    ("server/src/qmp/shared.rs", "one struct, below everything that uses it"),
     ("server/src/qmp/version.rs", "what we say we are"),
     ("sampler/src/publish.rs", "the one file that knows arc-swap, so that another can replace it"),
 ];

@@ -1,12 +1,12 @@
-//! One limit: so many units, of which leases are taken and given back.
+//! One limit: a pool of units, from which leases are taken.
 //!
-//! Invariant: the leases of a pool never add up to more than it has. Taking waits for nobody unless
-//! that is asked for, and then not longer than was said.
+//! Invariant: the leases of a pool never add up to more units than it has. Taking a lease waits
+//! only if the caller asks for it, and not longer than the caller allows.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// So many units. Clones are one pool.
+/// A pool of units. Clones are the same pool.
 #[derive(Clone, Debug)]
 pub(in crate::qmp) struct Pool(Arc<Inner>);
 
@@ -17,7 +17,7 @@ struct Inner {
     given_back: Condvar,
 }
 
-/// Units that were taken from a pool; given back by dropping it.
+/// Units that were taken from a pool. Dropping the lease returns them.
 #[derive(Debug)]
 pub(in crate::qmp) struct Lease {
     pool: Pool,
@@ -25,70 +25,70 @@ pub(in crate::qmp) struct Lease {
 }
 
 impl Pool {
-    /// A pool of which nothing is taken.
+    /// Makes a pool with all of its units.
     pub(in crate::qmp) fn new(max: usize) -> Self {
         let (taken, given_back) = (Mutex::new(0), Condvar::new());
         Self(Arc::new(Inner { max, taken, given_back }))
     }
 
-    /// How many units there are, those that are taken among them.
+    /// Returns the number of all units, including those that are taken.
     pub(in crate::qmp) fn max(&self) -> usize {
         self.0.max
     }
 
-    /// How many units can still be taken.
+    /// Returns the number of units that can still be taken.
     pub(in crate::qmp) fn left(&self) -> usize {
         self.0.max - *self.lock()
     }
 
-    /// True if more than half of it is taken: what could be given back should be.
+    /// Returns whether more than half of the units are taken, so that idle ones should be returned.
     pub(in crate::qmp) fn is_scarce(&self) -> bool {
         self.left() < self.0.max / 2
     }
 
-    /// So many units; `None` if fewer are left.
+    /// Takes some units; `None` if fewer are left.
     pub(in crate::qmp) fn take(&self, units: usize) -> Option<Lease> {
         self.wait(units, Duration::ZERO)
     }
 
-    /// So many units, if half of all is left then. For what is held for long, so that there is
-    /// always something for what is not.
+    /// Takes some units if half of all are left afterwards. Leases that are held for long are taken
+    /// this way, so that short ones always find some.
     pub(in crate::qmp) fn take_of_first_half(&self, units: usize) -> Option<Lease> {
         let lease = self.take(units)?;
         (units == 0 || !self.is_scarce()).then_some(lease)
     }
 
-    /// So many units; waits so long at most until there are as many. `None` if there are not, at
-    /// once if there never will be.
+    /// Takes some units, and waits for them at most for `patience`. `None` if they do not become
+    /// free; without waiting if the pool does not have as many.
     pub(in crate::qmp) fn wait(&self, units: usize, patience: Duration) -> Option<Lease> {
         let mut lease = Lease { pool: self.clone(), units: 0 };
         lease.grow(units, patience).then_some(lease)
     }
 
     fn lock(&self) -> MutexGuard<'_, usize> {
-        // A number is never half changed.
+        // A panic cannot leave a number half changed.
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lease {
-    /// None of the units, to be grown.
+    /// Makes a lease of no units, to be grown.
     pub(in crate::qmp) fn empty(pool: &Pool) -> Self {
         Self { pool: pool.clone(), units: 0 }
     }
 
-    /// How many units it is.
+    /// Returns the number of its units.
     pub(in crate::qmp) fn units(&self) -> usize {
         self.units
     }
 
-    /// Of which pool it is.
+    /// Returns the pool that it belongs to.
     pub(in crate::qmp) fn pool(&self) -> &Pool {
         &self.pool
     }
 
-    /// Takes more units until it is so many, if it is not; waits for them as [`Pool::wait`] does.
-    /// False if there are not as many, and then nothing has changed.
+    /// Grows to this number of units, if it has fewer, and waits for them as [`Pool::wait`] does.
+    /// Returns false, without any change, if they do not become free.
     pub(in crate::qmp) fn grow(&mut self, units: usize, patience: Duration) -> bool {
         let more = units.saturating_sub(self.units);
         let inner = &*self.pool.0;
@@ -110,7 +110,7 @@ impl Lease {
         true
     }
 
-    /// Gives units back until it is no more than so many.
+    /// Returns units to the pool until no more than this number are left.
     pub(in crate::qmp) fn shrink(&mut self, units: usize) {
         let less = self.units.saturating_sub(units);
         if less > 0 {
@@ -142,7 +142,7 @@ mod tests {
         assert!(!some.grow(5, Duration::ZERO) && some.units() == 4);
         drop(rest);
         assert!(some.grow(10, Duration::ZERO) && pool.left() == 0);
-        // It is as large already.
+        // The lease is that large already.
         assert!(some.grow(3, Duration::ZERO) && some.units() == 10);
         some.shrink(5);
         assert!(pool.left() == 5 && !pool.is_scarce());

@@ -1,7 +1,7 @@
-//! The bytes that are still to be sent to a client.
+//! The unsent bytes of a client.
 //!
-//! Invariant: bytes leave in order, each once. Sending never waits. What was sent does not pile up,
-//! and an outbox that was large for once does not stay so.
+//! Invariant: bytes are sent in order, each once. Sending never waits. Sent bytes do not
+//! accumulate, and the memory of a large outbox is returned.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use rustix::net::{SendFlags, send};
 
 use crate::qmp::room::FREE_REPLY_BYTES;
 
-/// How many bytes of room an outbox keeps for ever.
+/// The bytes of memory that an outbox keeps for ever.
 const KEPT_BYTES: usize = FREE_REPLY_BYTES;
-/// How long more room than that is kept without use. Less would have one who polls for large
-/// replies wait for fresh memory each time.
+/// The time that more memory is kept without use. If it were shorter, a client that polls for large
+/// replies would wait for new memory each time.
 const IDLE_TIME: Duration = Duration::from_secs(1);
-/// From how many bytes on those that were sent are moved out of the way. Less than that is not
-/// worth a copy.
+/// The number of sent bytes from which the unsent ones are moved to the front. Fewer are not worth
+/// a copy.
 const SENT_BYTES: usize = 64 << 10;
 
-/// Bytes on their way to a client.
+/// The unsent bytes of a client, behind some that were sent.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// To be appended to.
+    /// The bytes; new ones are appended.
     pub(super) bytes: Vec<u8>,
-    /// How many of them were sent.
+    /// The number of them that were sent.
     sent: usize,
-    /// When there was use for more room than is kept.
+    /// The last time at which more memory was used than is kept.
     large_at: Instant,
 }
 
@@ -36,17 +36,17 @@ impl Outbox {
         Self { bytes: Vec::new(), sent: 0, large_at: Instant::now() }
     }
 
-    /// How many bytes are still to be sent.
+    /// Returns the number of unsent bytes.
     pub(super) fn unsent(&self) -> usize {
         self.bytes.len() - self.sent
     }
 
-    /// Sends as much as there is room for; how much that was.
+    /// Sends as much as the socket has room for. Returns the number of bytes.
     ///
     /// # Errors
-    /// As `send(2)`, but never `AGAIN`: that is 0 bytes, or fewer than are unsent.
+    /// The errors of `send(2)` except `AGAIN`, which is 0 bytes, or fewer than are unsent.
     pub(super) fn send(&mut self, socket: BorrowedFd<'_>) -> rustix::io::Result<usize> {
-        // Half: a vector that grows has at most twice the room that it needs.
+        // Half of it, because a growing vector has at most twice the memory that it needs.
         if self.bytes.len() > KEPT_BYTES / 2 {
             self.large_at = Instant::now();
         }
@@ -68,13 +68,13 @@ impl Outbox {
         outcome.map(|()| count)
     }
 
-    /// When [`Outbox::shrink`] is to be called, if there is more room than is kept.
+    /// Returns the time to call [`Outbox::shrink`]; `None` if there is no memory to return.
     pub(super) fn shrinks_at(&self) -> Option<Instant> {
         let is_idle = self.unsent() == 0 && self.bytes.capacity() > KEPT_BYTES;
         is_idle.then(|| self.large_at + IDLE_TIME)
     }
 
-    /// Gives back the room that is not kept.
+    /// Returns the memory that is not kept.
     pub(super) fn shrink(&mut self) {
         self.bytes.shrink_to(KEPT_BYTES);
     }
@@ -84,7 +84,8 @@ impl Outbox {
             self.bytes.clear();
             self.sent = 0;
         } else if self.sent >= SENT_BYTES.max(self.unsent()) {
-            // At least as much was sent as is moved: on average a byte is moved once at most.
+            // At least as many bytes were sent as are moved, so on average a byte is moved at most
+            // once.
             self.bytes.drain(..self.sent);
             self.sent = 0;
         }
@@ -108,7 +109,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         let all = numbered(1 << 20);
         let (mut outbox, mut arrived, mut peak) = (Outbox::new(), Vec::new(), 0);
-        // As much again is added while some is still unsent: it is never empty.
+        // More is added while some bytes are unsent, so that the outbox is never empty.
         let mut more = all.chunks(50_000);
         while arrived.len() < all.len() {
             if outbox.unsent() < 300_000 {
@@ -144,7 +145,7 @@ mod tests {
         outbox.bytes.extend(numbered(70_000));
         let before = Instant::now();
         outbox.send(ours.as_fd()).unwrap();
-        // Not while it is in use.
+        // An outbox in use does not shrink.
         assert!(outbox.unsent() > 0 && outbox.shrinks_at().is_none());
         while outbox.unsent() > 0 {
             theirs.read_exact(&mut [0; 10_000]).unwrap();

@@ -1,33 +1,35 @@
-//! The bytes of a stream as JSON tokens, as far as it takes to see where a text ends.
+//! Splits a stream into JSON tokens, as far as is needed to find the end of each text.
 //!
-//! A byte that no token can have where it stands is stray: all that was open is forgotten, and what
-//! follows is skipped up to the next of `[]{}:,` or a control byte. So a client comes back to a
-//! known state by sending a control byte such as 0x01, or 0xFF, at the price of an error.
+//! A byte that no token can have at its position is stray. The brackets that were open are
+//! forgotten, and the bytes up to the next of `[]{}:,` or the next control byte are skipped. So a
+//! client can return to a known state by sending a control byte such as 0x01, or 0xFF, and gets one
+//! error for it.
 //!
-//! Invariant: a text ends where QEMU's (`qobject/json-lexer.c`, `json-streamer.c` of 10.0) would;
-//! the state fits a few words, whatever is sent.
+//! Invariant: a text ends where it ends for QEMU 10.0 (`qobject/json-lexer.c`, `json-streamer.c`).
+//! The state takes a few words, whatever is sent.
 
-use super::MAX_NESTING;
+/// The deepest nesting of lists and objects, as in QEMU.
+pub(in crate::qmp) const MAX_NESTING: usize = 1024;
 
 /// The state of the lexer between two bytes of the stream.
 #[derive(Debug, Default)]
 pub(super) struct Lexer {
     state: State,
-    /// Open `{` and `[`. Each kind is counted for itself, as QEMU does.
+    /// The numbers of open `{` and `[`, counted separately as in QEMU.
     braces: usize,
     brackets: usize,
 }
 
-/// Why the lexer looks no further.
+/// The reason why the lexer stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// There is nothing more to look at.
+    /// No bytes are left.
     Drained,
     /// The text ends here.
     Balanced,
-    /// The last bracket opened was one too many. Looking on is possible.
+    /// The last bracket exceeds the nesting limit. The lexer can continue.
     TooDeep,
-    /// The last byte was stray.
+    /// The last byte is stray.
     Stray(u8),
 }
 
@@ -39,7 +41,7 @@ enum State {
     Between,
     /// In a string that ends with this quote.
     String(u8),
-    /// In such a string, behind a backslash.
+    /// In a string that ends with this quote, behind a backslash.
     Escape(u8),
     Scalar(Scalar),
     /// Behind a stray byte.
@@ -51,7 +53,7 @@ enum State {
 enum Scalar {
     Word,
     Minus,
-    /// Behind a leading 0, which neither a digit nor an exponent may follow.
+    /// Behind a leading 0, after which neither a digit nor an exponent may follow.
     Zero,
     Digits,
     Point,
@@ -69,13 +71,13 @@ enum Step {
 }
 
 impl Lexer {
-    /// Whether no text has begun.
+    /// Returns whether no text has begun.
     pub(super) fn is_between_texts(&self) -> bool {
         matches!(self.state, State::Between | State::Recovery) && !self.is_open()
     }
 
-    /// How many of the first of `bytes` belong to no text: white space, and what a stray byte makes
-    /// unreadable.
+    /// Returns how many bytes at the begin of `bytes` belong to no text: white space, and bytes
+    /// that are skipped after a stray byte.
     pub(super) fn skip(&mut self, bytes: &[u8]) -> usize {
         let mut skipped = 0;
         if self.state == State::Recovery {
@@ -88,7 +90,8 @@ impl Lexer {
         begin.map_or(bytes.len(), |begin| skipped + begin)
     }
 
-    /// Looks at `bytes` up to the first reason to stop. Returns at how many, and the reason.
+    /// Examines `bytes` up to the first reason to stop. Returns the number of examined bytes and
+    /// the reason.
     pub(super) fn look(&mut self, bytes: &[u8]) -> (usize, Stop) {
         let mut at = 0;
         while at < bytes.len() {
@@ -135,7 +138,7 @@ impl Lexer {
         (at, Stop::Drained)
     }
 
-    /// A byte between tokens.
+    /// Takes a byte between tokens.
     fn begin(&mut self, byte: u8) -> Option<Stop> {
         self.state = match byte {
             b' ' | b'\t' | b'\r' | b'\n' => return None,
@@ -154,7 +157,7 @@ impl Lexer {
         None
     }
 
-    /// A byte in a string that ends a run of ordinary ones.
+    /// Takes a byte that ends a run of ordinary bytes in a string.
     fn in_string(&mut self, quote: u8, byte: u8) -> Option<Stop> {
         match byte {
             b'\\' => self.state = State::Escape(quote),
@@ -170,7 +173,7 @@ impl Lexer {
         (self.braces + self.brackets == MAX_NESTING + 1).then_some(Stop::TooDeep)
     }
 
-    /// A bracket of a kind of which none is open ends the text, whatever else is.
+    /// A closing bracket without an opening one of its kind ends the text, whatever else is open.
     fn close(&mut self, kind: fn(&mut Self) -> &mut usize) -> Option<Stop> {
         match kind(self).checked_sub(1) {
             Some(left) => *kind(self) = left,
@@ -221,12 +224,12 @@ fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// Returns whether reading may begin again at this byte, after a stray one.
+/// Returns whether the lexer resumes at this byte after a stray one.
 fn is_resync(byte: u8) -> bool {
     matches!(byte, b'[' | b']' | b'{' | b'}' | b':' | b',') || (is_forbidden(byte) && byte != b'\t')
 }
 
-/// The bytes at which a string's lexer has to think, by byte.
+/// A table of the bytes that end a run of ordinary bytes in a string.
 const ENDS_RUN: [bool; 256] = {
     let mut ends = [false; 256];
     let mut byte = 0;

@@ -1,12 +1,13 @@
-//! Streams and their pieces, against those of QEMU 10.0.2; and the limits.
+//! Streams and their pieces, compared with those of QEMU 10.0.2, and the limits.
 
+use super::lexer::MAX_NESTING;
 use super::*;
 
 const PROBE: &str = r#"{"execute":"query-stats","arguments":{"target":"vcpu"},"id":"probe"}"#;
 const SIZE: Said = Err("JSON token size limit exceeded");
 const NESTING: Said = Err("JSON nesting depth limit exceeded");
 
-/// A text, or what was refused.
+/// A text, or the error of a refused one.
 type Said = Result<&'static str, &'static str>;
 type Pieces = Vec<Result<Vec<u8>, String>>;
 
@@ -33,7 +34,7 @@ fn said(pieces: &[Said]) -> Pieces {
     pieces.iter().map(|said| said.map(|text| text.into()).map_err(str::to_owned)).collect()
 }
 
-/// Streams and their pieces; cut where QEMU 10.0.2 cuts.
+/// Streams and their pieces, which QEMU 10.0.2 cuts in the same way.
 const STREAMS: &[(&[u8], &[Said])] = &[
     (b"", &[]),
     (b" \t\r\n", &[]),
@@ -45,16 +46,16 @@ const STREAMS: &[(&[u8], &[Said])] = &[
     (br#"{"]}":"\"}\\"}{"#, &[Ok(r#"{"]}":"\"}\\"}"#)]),
     (br#"["'",'"','\'']{}"#, &[Ok(r#"["'",'"','\'']"#), Ok("{}")]),
     (b"[\"\x7f\xc3\xa9\"]", &[Ok("[\"\x7f\u{e9}\"]")]),
-    // A string ends with its quote, another scalar with what follows it.
+    // A string ends with its quote, another scalar with the byte behind it.
     (b"\"a\"'b'\"c", &[Ok("\"a\""), Ok("'b'")]),
     (b"42", &[]),
     (b"42 true\nnull,x", &[Ok("42"), Ok("true"), Ok("null"), Ok(",")]),
     (b"1-2 -0.5e+7[]", &[Ok("1"), Ok("-2"), Ok("-0.5e+7"), Ok("[]")]),
     (b"0e1 1true2 ", &[Ok("0"), Ok("e"), Ok("1"), Ok("1"), Ok("true"), Ok("2")]),
-    // Whatever is no value stands for itself.
+    // A token that is no value is a text of its own.
     (b"]:,}", &[Ok("]"), Ok(":"), Ok(","), Ok("}")]),
     (b"{}garbage {}", &[Ok("{}"), Ok("garbage"), Ok("{}")]),
-    // Each kind of bracket is counted for itself.
+    // Each kind of bracket is counted separately.
     (b"[}]{]}", &[Ok("[}"), Ok("]"), Ok("{]"), Ok("}")]),
     (b"{\"a\":[}]{}", &[Ok("{\"a\":[}]"), Ok("{}")]),
     // A stray byte ends what was open; reading goes on at a bracket, a colon, a comma, a control.
@@ -155,7 +156,7 @@ fn a_good_request_is_answered_after_any_bad_one() {
 fn sixteen_requests_in_one_push_are_sixteen_texts() {
     let all = format!("{PROBE}\r\n").repeat(16);
     assert_eq!(pieces([all.as_bytes()]), vec![Ok(PROBE.as_bytes().to_vec()); 16]);
-    // Pushed before the last was taken: nothing is lost, nothing comes twice.
+    // Bytes are pushed before the last text was taken. No text is lost or repeated.
     let (mut framer, mut got) = (Framer::default(), Vec::new());
     for chunk in all.as_bytes().chunks(100) {
         framer.push(chunk);
@@ -167,7 +168,7 @@ fn sixteen_requests_in_one_push_are_sixteen_texts() {
     assert_eq!(got, vec![Ok(PROBE.as_bytes().to_vec()); 16]);
 }
 
-/// A string that takes so many bytes, quotes included.
+/// Returns a string of so many bytes, including the quotes.
 fn string(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes - 2))
 }
@@ -230,7 +231,7 @@ fn a_text_may_nest_as_deep_as_the_limit_and_no_deeper() {
     for (open, close, brackets) in [("[", "]", 1), ("{\"a\":", "}", 1), ("[{\"]\":", "}]", 2)] {
         let deepest = nested(open, close, MAX_NESTING / brackets);
         assert_eq!(pieces([deepest.as_bytes()]), [Ok(deepest.into_bytes())]);
-        // One error, not one a bracket; and what follows is read again.
+        // There is one error, not one for each bracket, and the next text is read again.
         for levels in [MAX_NESTING / brackets + 1, 3 * MAX_NESTING] {
             let stream = nested(open, close, levels) + PROBE;
             let want = [said(&[NESTING]), vec![Ok(PROBE.as_bytes().to_vec())]].concat();
@@ -238,14 +239,14 @@ fn a_text_may_nest_as_deep_as_the_limit_and_no_deeper() {
             assert_eq!(pieces(stream.as_bytes().chunks(1)), want);
         }
     }
-    // In and out at the limit is still one text.
+    // Nesting that reaches the limit several times is still one text.
     let stream = format!("{}{}{}", "[".repeat(1024), "[],".repeat(9), "]".repeat(1024));
     assert_eq!(pieces([stream.as_bytes()]), said(&[NESTING]));
 }
 
 #[test]
 fn a_long_text_may_come_byte_by_byte() {
-    // Looked at from its beginning at each byte, it would take hours.
+    // Examining the text from its begin at each byte would take hours.
     let text = format!("[{}]", string(MAX_REQUEST_BYTES - 2));
     assert_eq!(pieces(text.as_bytes().chunks(1)), [Ok(text.into_bytes())]);
 }
@@ -262,7 +263,7 @@ fn memory_is_given_back_after_a_long_text() {
     framer.push(b"1}");
     assert_eq!(framer.next_piece(), Some(Piece::Text(b"{\"execute\":1}")));
     assert_eq!(framer.next_piece(), None);
-    // A short one keeps what there is for the next.
+    // A short text keeps the buffer for the next one.
     let capacity = framer.buffer.capacity();
     framer.push(PROBE.as_bytes());
     assert!(matches!(framer.next_piece(), Some(Piece::Text(_))));

@@ -1,4 +1,4 @@
-//! Tests of the monitor's output: for a catalog made by hand, and beside a real QEMU.
+//! Tests of the monitor's output, for a catalog made by hand, and compared with a real QEMU.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -24,13 +24,13 @@ fn output(
     Monitor { catalog, order, budget: &Budget::new() }.output(line, cpu)
 }
 
-/// A provider whose values somebody told.
+/// A provider with given values.
 #[derive(Debug)]
 struct Told {
     name: String,
     schemas: Vec<Arc<Schema>>,
     objects: Vec<Object>,
-    /// The words of an object, by its key.
+    /// The words of each object, by its key.
     words: HashMap<u64, Vec<u64>>,
 }
 
@@ -96,7 +96,8 @@ fn catalog(tellers: Vec<Told>) -> Catalog {
     catalog
 }
 
-/// A VM with vCPUs 1 and 0, a crypto device, and somebody's own disk.
+/// Makes a catalog of a VM with vCPUs 1 and 0, a crypto device, and a disk with a target of its
+/// own.
 fn by_hand() -> Catalog {
     let schema = |provider, target: &str, names: [&str; 2]| {
         let descs = vec![Desc::counter(names[0], 0), Desc::counter(names[1], 8)];
@@ -245,7 +246,7 @@ fn help_tells_what_there_is() {
     assert_eq!(said(&words(MAX_HELP_WORDS + 1)), "");
 }
 
-/// Lines of which ours say the same as QEMU's, those of the conformance cases first.
+/// Lines to which QEMU gives the same output, those of the conformance cases first.
 const LINES: &[&str] = &[
     "info stats",
     "info stats vm",
@@ -312,7 +313,7 @@ const LINES: &[&str] = &[
     "info\u{a0}stats",
 ];
 
-/// Every line of ours in QEMU's order is QEMU's, byte for byte; in our order, the same lines.
+/// In QEMU's order every output equals QEMU's, byte for byte; in our order it has the same lines.
 #[test]
 fn lines_say_what_a_real_qemu_says() {
     let Some(mut qemu) = Qemu::start() else { return };
@@ -347,7 +348,7 @@ fn lines_say_what_a_real_qemu_says() {
     }
 }
 
-/// The lines of a reply, sorted, and without the buckets of a histogram.
+/// Returns the lines of a reply, sorted, without the buckets of a histogram.
 fn unordered(reply: &Json) -> Vec<&str> {
     let text = reply["return"].as_str().or(reply["error"]["desc"].as_str()).unwrap();
     let without_buckets = |line| str::split(line, "[1]=").next();
@@ -356,7 +357,7 @@ fn unordered(reply: &Json) -> Vec<&str> {
     lines
 }
 
-/// A QEMU with four vCPUs that stand still and two crypto devices; ended when dropped.
+/// A QEMU with four paused vCPUs and two crypto devices. Dropping it ends it.
 pub(in crate::qmp) struct Qemu {
     child: Child,
     _folder: tempfile::TempDir,
@@ -364,7 +365,7 @@ pub(in crate::qmp) struct Qemu {
 }
 
 impl Qemu {
-    /// `None` where there is no QEMU of 8.1 or later.
+    /// Starts QEMU; `None` if there is no QEMU of 8.1 or later.
     pub(in crate::qmp) fn start() -> Option<Self> {
         if !has_qemu() {
             return None;
@@ -395,7 +396,7 @@ impl Qemu {
         Some(qemu)
     }
 
-    /// The reply to a command.
+    /// Returns the reply to a command.
     pub(in crate::qmp) fn ask(&mut self, command: &str, arguments: &Json) -> Json {
         let request = json!({"execute": command, "arguments": arguments}).to_string() + "\n";
         self.replies.get_ref().write_all(request.as_bytes()).unwrap();
@@ -446,7 +447,7 @@ impl Drop for Qemu {
     }
 }
 
-/// The statistics that an object has, as the schema describes them.
+/// Returns the statistics of an object, as the schema describes them.
 fn schema_of(provider: &str, target: &str, described: &Json, had: &Json) -> Arc<Schema> {
     let mut offset = 0;
     let descs = had.as_array().unwrap().iter().rev().map(|stat| {
@@ -486,7 +487,7 @@ fn words_of(value: &Json) -> Vec<u64> {
     }
 }
 
-/// Whether there is a QEMU of 8.1 or later that can use KVM; says so if not.
+/// Returns whether there is a QEMU of 8.1 or later that can use KVM, and prints a line if not.
 fn has_qemu() -> bool {
     let version = || -> Option<(u32, u32)> {
         let said = Process::new("qemu-system-x86_64").arg("--version").output().ok()?;
@@ -503,7 +504,7 @@ fn has_qemu() -> bool {
     assert!(!named, "VMSTROBE_REQUIRE promises qemu-8.1, but there is none that can use KVM");
     let thread = std::thread::current();
     let name = thread.name().unwrap_or("?");
-    // Not println!, which is shown only if the test fails.
+    // This is not println!, whose output is shown only if the test fails.
     writeln!(std::io::stdout(), "skipped: {name}: qemu-8.1: none that can use KVM").unwrap();
     false
 }

@@ -1,4 +1,5 @@
-//! The schema is whole, and what we share with QEMU is described as a real QEMU describes it.
+//! The schema is complete, and the parts that QEMU has too are described as a real QEMU describes
+//! them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,8 +38,7 @@ impl<'a> Named<'a> {
         Self(named)
     }
 
-    /// The element with all that it refers to in the place of the references, and without the
-    /// names of types.
+    /// Returns an element with every reference replaced by its target, without the names of types.
     fn resolved(&self, name: &str) -> Json {
         let mut entity = self.0[name].as_object().unwrap().clone();
         if entity["meta-type"] != "command" && entity["meta-type"] != "builtin" {

@@ -1,7 +1,7 @@
-//! The thread that lets clients in, and how each of them is served and ended.
+//! The thread that accepts clients, and the threads that serve them.
 //!
-//! Invariant: whoever connects is let in or told why not, in bounded time, be it that the process
-//! has no descriptor left. A thread that has ended is joined at once.
+//! Invariant: a client that connects is served or told why not, in bounded time, even if the
+//! process has no descriptor left. A thread that has ended is joined at once.
 
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,75 +17,77 @@ use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_listen::Listening;
 
-use super::MAX_CLIENTS;
 use crate::qmp::budget::Lease;
 use crate::qmp::client::{Client, End};
-use crate::qmp::session::{Session, Shared};
+use crate::qmp::session::Session;
+use crate::qmp::shared::Shared;
 
-/// The stack of a client's thread: the 1024 levels that QEMU lets a JSON text have are parsed by as
-/// many calls. Only what is used of it is memory.
+/// The most clients of a server at a time.
+pub(super) const MAX_CLIENTS: usize = 64;
+/// The stack of a client's thread. The 1024 levels of nesting that QEMU allows in a JSON text are
+/// parsed by as many nested calls. Only the used part of a stack takes memory.
 const STACK_BYTES: usize = 4 << 20;
-/// How long a client waits for a descriptor before it is told that there is none.
+/// The time that a client waits for a descriptor before it is told that there is none.
 pub(super) const SHORTAGE_LIMIT: Duration = Duration::from_secs(2);
-/// How soon what the system refuses is tried again.
+/// The pause before an operation is tried again that the system refused.
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// The most that are let in before threads that have ended have their turn.
+/// The most clients that are accepted before ended threads are joined.
 const ADMITTED_AT_ONCE: usize = 16;
 
 /// The flag that ends all threads of a server, and the eventfd that wakes the accepting one.
 #[derive(Debug)]
 pub(super) struct Gate {
     stop: AtomicBool,
-    /// Readable when the server or a client's thread has ended.
+    /// Readable when the server is to end or a client's thread has ended.
     wake: OwnedFd,
 }
 
 impl Gate {
     /// # Errors
-    /// If the system has no descriptor for it.
+    /// `Io` if the system has no descriptor left.
     pub(super) fn new() -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         Ok(Self { stop: AtomicBool::new(false), wake })
     }
 
-    /// Ends the server, without waiting for its threads.
+    /// Tells the threads of the server to end, without waiting for them.
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         self.wake();
     }
 
     fn is_stopped(&self) -> bool {
-        // Relaxed: nothing is read because of the flag, and the wake-up follows it.
+        // Relaxed, because no other data depends on the flag, and the wake-up follows it.
         self.stop.load(Ordering::Relaxed)
     }
 
     fn wake(&self) {
-        // Fails only when the counter is full, and then it is readable as it is.
+        // The write fails only if the counter is full, and then the eventfd is readable anyway.
         let _ = write(&self.wake, &1_u64.to_ne_bytes());
     }
 
-    /// To be called before looking what has ended, so that no end is missed.
+    /// Resets the eventfd. Ended threads are looked for afterwards, so that none is missed.
     fn settle(&self) {
         let _ = read(&self.wake, &mut [0; 8]);
     }
 }
 
-/// The thread that lets clients in.
+/// The state of the accepting thread.
 pub(super) struct Accepting {
     listening: Listening,
     pub(super) shared: Arc<Shared>,
     gate: Arc<Gate>,
     pub(super) served: Vec<Served>,
-    /// A descriptor to be given up when there is no other, so that whoever connects then can be
-    /// told so.
+    /// A descriptor that is closed when no other is left, so that a client can be accepted and
+    /// told.
     spare: Option<OwnedFd>,
-    /// Since when there has been no other.
+    /// The time since which no other descriptor has been left.
     short_since: Option<Instant>,
     admit_at: Instant,
 }
 
-/// A client's thread, and the client's socket while it has it.
+/// A client's thread, and the client's socket while the thread has it.
 pub(super) struct Served {
     socket: Weak<OwnedFd>,
     thread: JoinHandle<()>,
@@ -100,7 +102,7 @@ impl Accepting {
         new
     }
 
-    /// Lets clients in until the server ends.
+    /// Accepts clients until the server ends.
     pub(super) fn run(mut self) {
         while !self.gate.is_stopped() {
             self.wait();
@@ -108,10 +110,10 @@ impl Accepting {
             self.admit();
         }
         let Self { listening, served, .. } = self;
-        // Nobody comes any more.
+        // From here on, no client can connect.
         drop(listening);
         for socket in served.iter().filter_map(|one| one.socket.upgrade()) {
-            // Wakes the thread, wherever it waits.
+            // This wakes the thread, wherever it waits.
             let _ = shutdown(&*socket, Shutdown::Both);
         }
         for one in served {
@@ -119,7 +121,7 @@ impl Accepting {
         }
     }
 
-    /// Until somebody comes or leaves, or the server ends.
+    /// Waits until a client connects or a thread ends.
     pub(super) fn wait(&self) {
         let now = Instant::now();
         let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
@@ -137,7 +139,8 @@ impl Accepting {
     /// Joins the threads that have ended.
     pub(super) fn reap(&mut self) {
         for one in self.served.extract_if(.., |one| one.socket.strong_count() == 0) {
-            // If it panicked it has said so, and it was one client's.
+            // If the thread panicked, it has printed its own message, and only its client is
+            // affected.
             let _ = one.thread.join();
         }
     }
@@ -162,7 +165,7 @@ impl Accepting {
                 Err(_) if now >= *self.short_since.get_or_insert(now) + SHORTAGE_LIMIT => {
                     self.turn_away();
                 }
-                // There is no descriptor for the client: it waits, and may leave.
+                // No descriptor is left for the client, which waits and may leave.
                 Err(_) => {
                     self.admit_at = now + RETRY_PAUSE;
                     return;
@@ -171,12 +174,15 @@ impl Accepting {
         }
     }
 
-    /// Lets a client in by the descriptor that is kept for that, to tell it that there is no other.
+    /// Accepts a client with the spare descriptor, to tell it that no other is left.
     fn turn_away(&mut self) {
         self.spare = None;
         match self.listening.accept() {
-            Ok(socket) => self.refuse(socket, "the server has no descriptor for one more client"),
-            // Another thread took the one that was given up, or the system has none at all.
+            Ok(socket) => self.refuse(
+                socket,
+                "the server has no descriptor for one more client: try again later",
+            ),
+            // Another thread took the descriptor, or the whole system has none left.
             Err(_) => self.admit_at = Instant::now() + RETRY_PAUSE,
         }
         self.keep_spare();
@@ -184,20 +190,24 @@ impl Accepting {
 
     fn keep_spare(&mut self) {
         if self.spare.is_none() {
-            // Any descriptor will do. If there is none now, it is tried again later.
+            // Any descriptor will do. If none is left now, the next call tries again.
             self.spare = self.gate.wake.try_clone().ok();
         }
     }
 
     pub(super) fn let_in(&mut self, socket: OwnedFd) {
         if self.served.len() >= MAX_CLIENTS {
-            let why = format!("{MAX_CLIENTS} clients are connected, as many as may be");
+            let why = format!(
+                "{MAX_CLIENTS} clients are connected, and the server takes no more: try again later"
+            );
             return self.refuse(socket, &why);
         }
         let pool = &self.shared.budget.pools().clients;
         let Some(seat) = pool.take(1) else {
             let all = pool.max();
-            let why = format!("{all} clients of all servers are connected, as many as may be");
+            let why = format!(
+                "{all} clients of all servers are connected, and no more are taken: try again later"
+            );
             return self.refuse(socket, &why);
         };
         let socket = Arc::new(socket);
@@ -219,7 +229,10 @@ impl Accepting {
             }
             Err(_) => {
                 if let Some(socket) = Arc::into_inner(socket) {
-                    self.refuse(socket, "the system has no thread for one more client");
+                    self.refuse(
+                        socket,
+                        "the system has no thread for one more client: try again later",
+                    );
                 }
             }
         }
@@ -235,12 +248,12 @@ impl Accepting {
     }
 }
 
-/// The resources of a client's thread. However the thread ends, the accepting one is told.
+/// The resources of a client's thread. However that thread ends, the accepting thread is woken.
 struct Serving {
     socket: Option<Arc<OwnedFd>>,
     shared: Arc<Shared>,
     gate: Arc<Gate>,
-    /// Among the clients of all servers.
+    /// The client's share of the clients of all servers.
     _seat: Lease,
 }
 
@@ -257,7 +270,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // The accepting thread has no hold on it: it is closed now.
+        // The accepting thread has only a weak reference, so this closes the socket.
         self.socket = None;
         self.shared.counts.clients.take_one();
         self.gate.wake();

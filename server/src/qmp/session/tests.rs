@@ -6,19 +6,20 @@ use std::thread;
 use std::time::Duration;
 
 use vmstrobe_core::{
-    Desc, ErrorKind, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, StatType, Target,
+    Desc, Error, ErrorKind, Object, Order, Provider, ReadPlan, Registry, Result, RowState, Rows,
+    Schema, Source, StatType, Target,
 };
 
 use super::*;
 use crate::qmp::budget::{BUSY_HZ, Budget, LONG_REQUEST_BYTES};
 use crate::qmp::filter::{MAX_NAMES, MAX_NAMES_BYTES, MAX_REQUESTS, MAX_VCPUS};
-use crate::qmp::framer::MAX_NESTING;
+use crate::qmp::framer::lexer::MAX_NESTING;
+use crate::qmp::parse::MAX_VALUES;
 use crate::qmp::query::{
     MAX_KEPT_BYTES, MAX_KEPT_QUERIES, MAX_KEPT_REQUEST_BYTES, MAX_KEPT_SOURCES,
 };
-use crate::qmp::value::read::MAX_VALUES;
 
-/// Objects whose every word is the number of readings there have been.
+/// A provider whose objects have the number of readings so far in every word.
 #[derive(Debug)]
 struct Readings {
     schemas: Vec<Arc<Schema>>,
@@ -91,7 +92,7 @@ impl Readings {
     }
 }
 
-/// Two vCPUs and a crypto device.
+/// Makes a registry of two vCPUs and a crypto device.
 fn readings() -> (Registry, Arc<Readings>) {
     let hist =
         Desc { stat_type: StatType::Log2Histogram, size: 2, ..Desc::counter("wait_hist", 8) };
@@ -109,12 +110,12 @@ fn readings() -> (Registry, Arc<Readings>) {
     (registry, provider)
 }
 
-/// A conversation past its negotiation.
+/// Makes a conversation that has negotiated.
 fn session(registry: &Registry, order: Order) -> Session {
     session_within(registry, order, &Budget::new())
 }
 
-/// Like [`session`], with a budget that others may take from.
+/// Makes a conversation that has negotiated, with a given budget.
 fn session_within(registry: &Registry, order: Order, budget: &Budget) -> Session {
     let shared = Shared::new(registry, order, None, budget.clone()).unwrap();
     let mut session = Session::new(Arc::new(shared));
@@ -122,7 +123,7 @@ fn session_within(registry: &Registry, order: Order, budget: &Budget) -> Session
     session
 }
 
-/// The lines of all replies to that.
+/// Returns the lines of all replies to a text.
 fn say(session: &mut Session, text: &str) -> Vec<String> {
     let mut out = Vec::new();
     session.push(text.as_bytes());
@@ -246,14 +247,14 @@ fn an_id_is_echoed_unless_it_is_long() {
         assert_eq!(ask(command, &"x".repeat(MAX_ID_BYTES)), want);
     }
     assert!(ask("query-version", "1").ends_with(r#""id": "1"}"#));
-    // As deep as a request may be.
+    // The request has the deepest allowed nesting.
     let levels = MAX_NESTING - 1;
     let id = r#"{"a": "#.repeat(levels) + "0" + &"}".repeat(levels);
     let request = format!(r#"{{"execute": "query-version", "id": {id}}}"#);
     assert!(one(&mut session, &request).ends_with(&format!(r#""id": {id}}}"#)));
 }
 
-/// Also when the query is ready already, by its bytes or by its arguments.
+/// This holds also for a kept query, recognised by its bytes or its arguments.
 #[test]
 fn values_are_read_when_they_are_asked_for() {
     let (registry, provider) = readings();
@@ -265,13 +266,13 @@ fn values_are_read_when_they_are_asked_for() {
         assert_eq!(one(&mut session, &request(id)), want);
         assert_eq!(provider.readings.load(SeqCst), nth, "nothing else was read");
     }
-    // In QEMU's own dialect, twice.
+    // The request uses QEMU's extensions of JSON, twice.
     for nth in [8, 9] {
         let dialect = request("5").replace('"', "'");
         let want = format!(r#"{{"return": {}, "id": 5}}"#, exits_of_both(nth));
         assert_eq!(one(&mut session, &dialect), want);
     }
-    // Without an id, in several pieces, and many at once.
+    // The requests have no id, come in several pieces, and many at once.
     assert_eq!(stats(&mut session, EXITS), format!(r#"{{"return": {}}}"#, exits_of_both(10)));
     let text = request("9");
     let replies: Vec<String> = text
@@ -292,7 +293,7 @@ fn values_are_read_when_they_are_asked_for() {
 fn filters_want_what_qemu_understands() {
     let (registry, _) = readings();
     let mut session = session(&registry, Order::Schema);
-    // How many objects and how many statistics there are in the reply.
+    // Returns the numbers of objects and of statistics in a reply.
     for (arguments, want) in [
         (r#"{"target": "vcpu"}"#, (2, 6)),
         (r#"{"target": "vm"}"#, (0, 0)),
@@ -376,7 +377,7 @@ fn qemus_order_is_the_other_way_round() {
     assert_eq!(stats(&mut session, arguments), want);
     let reply = stats(&mut session, r#"{"target": "vcpu"}"#);
     assert!(reply.find("/vcpu[1]") < reply.find("/vcpu[0]"), "{reply}");
-    // A crypto device does not look at names.
+    // Crypto devices ignore names.
     let arguments =
         r#"{"target": "cryptodev", "providers": [{"provider": "cryptodev", "names": ["x"]}]}"#;
     let reply = stats(&mut session, arguments);
@@ -390,7 +391,7 @@ fn qemus_order_is_the_other_way_round() {
 #[test]
 fn schemas_are_those_of_the_provider_that_is_asked_for() {
     let (registry, provider) = readings();
-    // As it is where one process is read in two ways.
+    // This happens if one process is read by two methods.
     registry.add(provider as Arc<dyn Provider>);
     let mut session = session(&registry, Order::Schema);
     let mut schemas = |arguments: &str| {
@@ -411,7 +412,7 @@ fn what_cannot_be_read_is_left_out_and_nothing_at_all_is_an_error() {
         ([RowState::Good, RowState::Io(5)], (1, None)),
         ([RowState::Gone, RowState::Gone], (0, None)),
         ([RowState::Gone, RowState::Io(5)], (0, Some("/vcpu[1] could not be read: Input/output"))),
-        ([RowState::Torn, RowState::Gone], (0, Some("/vcpu[0] changed all the while"))),
+        ([RowState::Torn, RowState::Gone], (0, Some("/vcpu[0] kept changing"))),
         (
             [RowState::Stale, RowState::Aged(90)],
             (0, Some("/vcpu[1]: its source has stopped answering")),
@@ -457,8 +458,7 @@ fn error(desc: &str) -> String {
     format!(r#"{{"error": {{"class": "GenericError", "desc": "{desc}"}}}}"#)
 }
 
-/// `providers` with so many entries, each of a name of its own that there is and one that there is
-/// not.
+/// Returns `providers` with so many entries, each with a known name of its own and an unknown one.
 fn entries(count: usize, nonce: usize) -> String {
     let names = ["exits", "wait_hist", "halt_exits"];
     let entry = |at: usize| {
@@ -499,7 +499,7 @@ fn lists_in_a_request_are_limited() {
     assert_eq!(vcpus(&list(MAX_VCPUS)), none);
     let want = error(&format!("Parameter 'vcpus' has more than {MAX_VCPUS} paths"));
     assert_eq!(vcpus(&list(MAX_VCPUS + 1)), want);
-    // Each counts once.
+    // Each path counts once.
     let same = vec!["\"/a\""; MAX_VALUES - 10].join(",");
     assert_eq!(vcpus(&format!("[{same}]")), none);
     let half = MAX_NAMES / 2;
@@ -533,7 +533,7 @@ fn a_connection_keeps_so_much_and_no_more() {
         stats(&mut session, &format!(r#"{{"target": "vcpu", "vcpus": ["{nth}"]}}"#));
     }
     assert_eq!(session.state.queries.kept(), MAX_KEPT_QUERIES);
-    // A long request is answered, and its query not kept.
+    // A long request is answered, and its query is not kept.
     let kept = |session: &mut Session, bytes: usize| {
         let long = "x".repeat(bytes);
         stats(session, &format!(r#"{{"target": "vcpu", "vcpus": ["/vcpu[0]", "{long}"]}}"#));
@@ -567,7 +567,7 @@ fn a_connection_keeps_so_many_sources_and_no_more() {
         let (_, provider) = readings();
         registry.add(provider as Arc<dyn Provider>);
     }
-    // Each query has a third of the limit.
+    // Each query takes a third of the limit.
     let mut session = session(&registry, Order::Schema);
     for nth in 0..5 {
         let entries = entries(1, nth);
@@ -576,7 +576,7 @@ fn a_connection_keeps_so_many_sources_and_no_more() {
     assert_eq!(session.state.queries.kept(), 3);
 }
 
-/// 8 sources there are: while 4 are open, what is opened is closed when it was answered.
+/// There are 8 sources. While 4 of them are open, a further query is closed after its answer.
 #[test]
 fn what_others_need_is_given_back_and_everybody_is_answered() {
     let (registry, _) = readings();
@@ -599,20 +599,20 @@ fn what_others_need_is_given_back_and_everybody_is_answered() {
         assert_eq!(stats(&mut another, EXITS).matches("qom-path").count(), 2);
     }
     assert_eq!(another.state.queries.kept(), 0);
-    // Nobody keeps anything: then it may.
+    // Nothing is kept any more, so the query is accepted.
     drop(hogs);
     stats(&mut another, EXITS);
     assert_eq!((another.state.queries.kept(), sources.left()), (1, 7));
-    // A request that there is nothing left for says so; what is kept is still answered.
+    // A request that finds nothing left gets an error, and kept queries are still answered.
     let _all = sources.take(7).unwrap();
     let reply = stats(&mut another, r#"{"target": "cryptodev"}"#);
-    let want = "queries may have 8 sources open in all, and this one needs 1, and others have too \
-                many: ask again, or for less";
+    let want = "queries may have 8 sources open in all, and this one needs 1, and other clients \
+                hold too many: ask again, or for less";
     assert_eq!(reply, error(want));
     assert_eq!(stats(&mut another, EXITS).matches("qom-path").count(), 2);
 }
 
-/// A vCPU with a histogram of so many buckets.
+/// Makes a registry of one vCPU with a histogram of so many buckets.
 fn histogram(size: u16) -> Registry {
     let words = Desc { stat_type: StatType::Log2Histogram, size, ..Desc::counter("h", 0) };
     let schemas = vec![Schema::new("kvm", Target::Vcpu, vec![words])];
@@ -637,7 +637,7 @@ fn replies_of_all_clients_share_what_there_is() {
     let others = bytes.take(bytes.left()).unwrap();
     let mut another = session_within(&registry, Order::Schema, &budget);
     let refused = stats(&mut another, ask);
-    assert!(refused.contains("too many are taken for one of up to"), "{refused}");
+    assert!(refused.contains("does not fit now: ask again"), "{refused}");
     assert!(!stats(&mut another, r#"{"target": "vm"}"#).contains("error"), "a little is free");
     drop(others);
     assert!(stats(&mut another, ask).len() > 1 << 20);
@@ -659,7 +659,7 @@ fn large_texts_wait_for_each_other_and_long_ones_for_few() {
         drop(other);
         assert!(waiting.join().unwrap().contains("CommandNotFound"));
     });
-    // Received in pieces.
+    // The text is received in pieces.
     let (text, mut out) = (text(4 * LONG_REQUEST_BYTES), Vec::new());
     let mut push = |session: &mut Session, bytes: &str| {
         session.make_room(&mut out);
@@ -677,7 +677,7 @@ fn large_texts_wait_for_each_other_and_long_ones_for_few() {
     let _others = pools.long_requests.take(pools.long_requests.max()).unwrap();
     assert_eq!(push(&mut session, start), "");
     let refused = push(&mut session, end);
-    assert!(refused.contains("are being received, as many as may be"), "{refused}");
+    assert!(refused.contains("are being received, the most at a time"), "{refused}");
     assert_eq!(refused.lines().count(), 1, "the rest of it is not taken for a request");
     assert!(push(&mut session, r#"{"execute": "query-version"}"#).contains("return"));
 }
@@ -690,7 +690,7 @@ fn streams_take_no_more_than_half_of_the_cpus() {
         let arguments = format!(r#"{{"target": "vcpu", "rate": {rate}}}"#);
         one(session, &format!(r#"{{"execute": "stats-subscribe", "arguments": {arguments}}}"#))
     };
-    // Of two servers, and beside what is left by one, the rest is for the other.
+    // The servers share the budget: one gets what the other leaves.
     let [mut one, mut other] = [(); 2].map(|()| session_within(&registry, Order::Schema, &budget));
     assert!(subscribe(&mut one, 2 * third).contains("return"));
     assert!(subscribe(&mut other, third).contains("return"));
@@ -716,8 +716,9 @@ fn a_reply_and_its_parts_are_limited() {
     };
     assert_eq!(ask(3).matches("qom-path").count(), 3);
     let error = r#"{"error": {"class": "GenericError", "desc": "#;
-    let limit = crate::qmp::query::MAX_REPLY_BYTES;
-    let want = format!(r#"{error}"the reply would have more than {limit} bytes"}}}}"#);
+    let limit = crate::qmp::cost::MAX_REPLY_BYTES;
+    let want =
+        format!(r#"{error}"the reply would have more than {limit} bytes: ask for less"}}}}"#);
     assert_eq!(ask(MAX_REQUESTS), want);
     let text = format!("Parameter 'providers' has more than {MAX_REQUESTS} entries");
     assert_eq!(ask(MAX_REQUESTS + 1), format!(r#"{error}"{text}"}}}}"#));

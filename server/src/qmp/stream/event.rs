@@ -1,14 +1,13 @@
-//! The text of streams: what a subscription is of, its samples, and the events around them.
+//! The text of streams: the description of a subscription, its samples and its events.
 //!
-//! Invariant: keys stand in the order in which QEMU would write them (QDict's), values in the order
-//! of the schema, whatever the order of the server's other replies.
+//! Invariant: keys have the order in which QEMU would write them (that of a QDict). Values have the
+//! order of the schema, whatever the order of the server's other replies.
 
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use vmstrobe_core::json::{self, StatsSchemaValue};
 use vmstrobe_core::{Group, Layout, Snapshot, Value};
-
-use crate::json::{self, StatsSchemaValue};
 
 /// The `return` value of `stats-subscribe`.
 pub(super) struct Subscribed<'a> {
@@ -22,13 +21,13 @@ pub(super) struct Subscribed<'a> {
 pub(super) struct Batch {
     pub(super) subscription: u64,
     pub(super) generation: u64,
-    /// Samples since the last such event that are in none.
+    /// The samples since the last such event that are in no event.
     pub(super) lost: u64,
     pub(super) wall_offset_ns: i64,
 }
 
 impl Subscribed<'_> {
-    /// Puts its text behind what there is.
+    /// Appends the return value.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{");
         groups(out, self.layout);
@@ -41,7 +40,7 @@ impl Subscribed<'_> {
 }
 
 impl Batch {
-    /// Puts the whole event behind what there is. `samples` is what [`sample`] wrote of each.
+    /// Appends the whole event. `samples` is the text that [`sample`] wrote.
     pub(super) fn write(&self, out: &mut Vec<u8>, samples: &[u8]) {
         begin(out, "STATS_SAMPLES");
         out.extend_from_slice(b"{\"wall-offset-ns\": ");
@@ -55,7 +54,7 @@ impl Batch {
     }
 }
 
-/// Puts an event `STATS_OBJECTS` behind what there is.
+/// Appends an event `STATS_OBJECTS`.
 pub(super) fn objects(out: &mut Vec<u8>, subscription: u64, layout: &Layout) {
     begin(out, "STATS_OBJECTS");
     out.extend_from_slice(b"{");
@@ -65,7 +64,7 @@ pub(super) fn objects(out: &mut Vec<u8>, subscription: u64, layout: &Layout) {
     out.extend_from_slice(b"}}\r\n");
 }
 
-/// Puts a sample behind those there are.
+/// Appends a sample, with a separator if it is not the first.
 pub(super) fn sample(samples: &mut Vec<u8>, snapshot: &Snapshot) {
     let window = snapshot.window();
     separate(samples, samples.is_empty());
@@ -84,7 +83,7 @@ pub(super) fn sample(samples: &mut Vec<u8>, snapshot: &Snapshot) {
     samples.extend_from_slice(b"]}");
 }
 
-/// As in QAPI's `StatsValue`.
+/// Appends a value as QAPI's `StatsValue`.
 fn value(out: &mut Vec<u8>, value: Value<'_>) {
     match (value.boolean(), value.words()) {
         (Some(truth), _) => json::write(out, &truth),
@@ -93,7 +92,8 @@ fn value(out: &mut Vec<u8>, value: Value<'_>) {
     }
 }
 
-/// The member `groups`: each a QAPI `StatsSchema` of what is sampled, and the paths of its objects.
+/// Appends the member `groups`. Each group is a QAPI `StatsSchema` of the sampled statistics, with
+/// the paths of its objects.
 fn groups(out: &mut Vec<u8>, layout: &Layout) {
     let text = |group: &Group| {
         let (schema, columns) = (group.plan.schema(), group.plan.columns());
@@ -109,7 +109,7 @@ fn groups(out: &mut Vec<u8>, layout: &Layout) {
     list(out, layout.groups(), |out, group| out.extend_from_slice(text(group).as_bytes()));
 }
 
-/// A `StatsSchema` with the paths of those that it is about, in QEMU's order of keys.
+/// A `StatsSchema` with the paths of its objects, in QEMU's order of keys.
 #[derive(Serialize)]
 struct SchemaAndObjects<'a> {
     provider: &'a str,
@@ -118,10 +118,10 @@ struct SchemaAndObjects<'a> {
     target: &'a str,
 }
 
-/// The beginning of an event, up to its data.
+/// Appends the begin of an event, up to its data.
 fn begin(out: &mut Vec<u8>, event: &str) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    // A clock that stands before 1970 is not worth an error: it says 1970.
+    // A clock before 1970 is reported as 1970.
     let now = now.unwrap_or(Duration::ZERO);
     member(out, "{\"timestamp\": {\"seconds\": ", now.as_secs());
     member(out, ", \"microseconds\": ", now.subsec_micros().into());

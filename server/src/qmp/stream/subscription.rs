@@ -1,10 +1,10 @@
-//! One subscription: a sampler of its own, and what it gives made into events.
+//! One subscription: a sampler of its own, whose samples become events.
 //!
-//! The tick wakes nobody. The connection's thread comes when a batch should be complete and writes
-//! all of it, so what it costs is shared by the samples of a batch.
+//! The tick wakes no thread. The connection's thread looks into the queue when a batch should be
+//! complete and writes all of it, so the samples of a batch share the cost of one wake-up.
 //!
-//! Invariant: every tick since the last event is in the next, or counted there as lost, or was of
-//! no object. A sample stands behind the `STATS_OBJECTS` that tells of its generation.
+//! Invariant: every tick since the last event is in the next event, or counted there as lost, or
+//! had no object. A sample follows the `STATS_OBJECTS` of its generation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,23 +15,24 @@ use vmstrobe_sampler::{
     Subscriber, Timing, Watch,
 };
 
-use super::Seat;
 use super::event::{self, Batch};
+use crate::qmp::budget::Lease;
+use crate::qmp::cost::Cost;
 use crate::qmp::inventory::LOOK_PERIOD;
-use crate::qmp::query::cost::Cost;
 
-/// The longest time between two looks into the queue, however large the batch: so late at most is
-/// told what came or went.
+/// The longest time between two looks into the queue, however large the batch is, and so the
+/// longest delay of `STATS_OBJECTS`.
 const DRAIN_PERIOD_MAX: Duration = Duration::from_millis(250);
-/// A tick begins a little after its deadline; a batch is looked for so much later.
+/// The time after the deadline of a batch's last tick at which the batch is looked for, because a
+/// tick begins a little after its deadline.
 const SETTLING_TIME: Duration = Duration::from_millis(1);
-/// The queue lasts so long for a client that does not read, in s, ...
+/// The time in s for which the queue has room while a client does not read, ...
 const QUEUE_SECONDS: usize = 1;
-/// ... but takes no more memory, in words (32 subscriptions: 256 MiB), ...
+/// ... the most memory of the queue in words (32 subscriptions: 256 MiB), ...
 const QUEUE_WORDS_MAX: usize = 1 << 20;
-/// ... though it is never less deep.
+/// ... and the least depth of the queue, whatever memory it takes.
 const QUEUE_SAMPLES_MIN: usize = 8;
-/// An event with so many bytes takes no more samples, though its batch be larger.
+/// The bytes of samples from which an event is complete, even if its batch is larger.
 pub(super) const MAX_EVENT_BYTES: usize = 1 << 20;
 
 /// The arguments of `stats-subscribe`, checked.
@@ -49,24 +50,24 @@ pub(super) struct Subscription {
     period: Duration,
     depth: usize,
     due: Instant,
-    /// Of the objects that the client was last told of.
+    /// The generation of the objects that the client knows.
     generation: u64,
     next_tick: u64,
-    /// Ticks since the last event with samples that are in none.
+    /// The ticks since the last event with samples that are in no event.
     lost: u64,
-    /// Events so far.
+    /// The number of events so far.
     events: u64,
     pending: Pending,
     samples: Subscriber,
     control: Control,
-    // From here on dropped in this order: nobody looks, then nobody ticks, then others may have
-    // what it took.
+    // The fields from here on are dropped in this order: looking ends, then ticking, then the
+    // leases are returned.
     _watch: Watch,
     _running: Running,
-    _seat: Seat,
+    _leases: Vec<Lease>,
 }
 
-/// The samples of the next event, as text: so their snapshots are free for the sampler again.
+/// The samples of the next event as text, so that the sampler can use their snapshots again.
 #[derive(Debug, Default)]
 struct Pending {
     text: Vec<u8>,
@@ -75,28 +76,29 @@ struct Pending {
 }
 
 impl Subscription {
-    /// Opens what there is now, takes the first sample, and ticks from then on.
+    /// Opens the present objects, takes the first sample, and starts to tick.
     ///
     /// # Errors
-    /// Why nothing of it can be opened, or no thread be had.
+    /// The error of opening the objects, or `Io` if no thread can be started.
     pub(super) fn start(
         number: u64,
         registry: &Registry,
         ask: Ask,
-        seat: Seat,
+        leases: Vec<Lease>,
     ) -> Result<(Self, Arc<Layout>)> {
         let mut roster = Roster::new(registry.clone(), vec![ask.filter]);
         let sources = open(&mut roster)?;
         let layout = Arc::clone(sources.layout());
         let timing = Timing::hz(ask.rate_hz.into())?;
         let depth = queue_depth(ask.rate_hz, layout.words());
-        // Inline: spreading would cost each subscription as many threads as there are CPUs.
+        // Inline, because spreading would start as many threads for each subscription as there are
+        // CPUs.
         let (mut sampler, control) =
             Sampler::new(sources, HealthWriter::default(), Fanout::Inline)?;
         let samples = control.subscribe(depth)?;
         sampler.tick();
         let running = sampler.start(timing)?;
-        // The inventory looks at the same providers as often, and has said what is wrong with them.
+        // The inventory looks at the same providers as often and reports their errors.
         let watch = roster.watch(control.clone(), LOOK_PERIOD, |_| ())?;
         let mut started = Self {
             number,
@@ -113,19 +115,19 @@ impl Subscription {
             control,
             _watch: watch,
             _running: running,
-            _seat: seat,
+            _leases: leases,
         };
-        // The first sample is there already.
+        // The first sample was taken above.
         started.due += started.until_complete(1);
         Ok((started, layout))
     }
 
-    /// By which the client knows it.
+    /// Returns the number by which the client refers to the subscription.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// When it wants to be written next.
+    /// Returns the time of its next event.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
@@ -135,8 +137,8 @@ impl Subscription {
         self.control.stop();
     }
 
-    /// Puts the events that are complete behind what there is, of some [`MAX_EVENT_BYTES`] at most,
-    /// and says how many. If there is more, it is due again at once.
+    /// Appends the events that are complete, of about [`MAX_EVENT_BYTES`] at most, and returns
+    /// their number. If there are more, the next ones are due at once.
     pub(super) fn write_events(&mut self, now: Instant, out: &mut Vec<u8>) -> u64 {
         let (full, before) = (out.len() + MAX_EVENT_BYTES, self.events);
         self.due = now;
@@ -178,7 +180,7 @@ impl Subscription {
         }
     }
 
-    /// Puts what is pending behind what there is, as an event.
+    /// Appends the pending samples as an event.
     fn write_batch(&mut self, out: &mut Vec<u8>) {
         if self.pending.samples == 0 {
             return;
@@ -196,27 +198,27 @@ impl Subscription {
     }
 }
 
-/// How long until a batch is complete of which there are so many samples, or until it is time to
-/// look anyway.
+/// Returns the time until a batch is complete that has `samples` already, or until the queue must
+/// be looked into anyway.
 fn until_complete(period: Duration, batch: usize, depth: usize, samples: usize) -> Duration {
-    // At most half a queue's depth, and a period is at most a second.
+    // At most half the depth of a queue, and a period is at most a second.
     let ticks = (batch - samples).min(depth / 2) as u32;
     (period * ticks).min(DRAIN_PERIOD_MAX.max(period)) + SETTLING_TIME
 }
 
-/// Opens the objects that there are now. A provider that fails to list its objects is left out,
-/// unless no other has any.
+/// Opens the present objects. A provider that fails to list its objects is left out, unless no
+/// other has any.
 fn open(roster: &mut Roster) -> Result<SourceSet> {
     match roster.refresh() {
         (Some(sources), _) => Ok(sources),
-        // Nothing is there, which for a roster that never looked is no change; or nobody can say,
-        // and says so again.
+        // There are no objects, which is no change for a new roster, or every provider failed.
+        // Opening returns an empty set, or the error.
         (None, _) => roster.open(),
     }
 }
 
-/// The most memory that a subscription takes: its sources, its queue, and the samples that wait to
-/// be an event or to be sent.
+/// Returns the most bytes of memory that a subscription takes: its sources, its queue, and the
+/// samples that wait to become an event or to be sent.
 pub(super) fn queue_bytes(ask: &Ask, cost: &Cost) -> usize {
     let snapshots = queue_depth(ask.rate_hz, cost.words) + QUEUE_SAMPLES_MIN;
     let snapshot_bytes = size_of::<Snapshot>() + cost.words * WORD_BYTES;
@@ -224,7 +226,7 @@ pub(super) fn queue_bytes(ask: &Ask, cost: &Cost) -> usize {
     cost.bytes + snapshots * snapshot_bytes + 2 * (batch_bytes + cost.reply_bytes)
 }
 
-/// How deep a queue of samples of so many words is.
+/// Returns the depth of the queue for samples of so many words.
 fn queue_depth(rate_hz: u32, words: usize) -> usize {
     let affordable = (QUEUE_WORDS_MAX / words.max(1)).clamp(QUEUE_SAMPLES_MIN, MAX_QUEUE_SAMPLES);
     (rate_hz as usize * QUEUE_SECONDS).clamp(QUEUE_SAMPLES_MIN, affordable)
@@ -232,24 +234,24 @@ fn queue_depth(rate_hz: u32, words: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Numbers;
     use super::*;
+    use crate::qmp::stream::tests::Numbers;
     use serde_json::Value as Json;
     use vmstrobe_core::{Object, ReadPlan, RowState, Schema, Target};
 
-    /// A subscription whose sampler is too slow to be in the way.
+    /// Makes a subscription whose sampler is too slow to disturb the test.
     fn subscription(batch: usize) -> Subscription {
         let ask = Ask { filter: Filter::all(Target::Vcpu), rate_hz: 1, batch };
-        let seat = Seat { _leases: Vec::new() };
         let registry = Numbers::new(1, 1).registry();
-        let (mut subscription, layout) = Subscription::start(7, &registry, ask, seat).unwrap();
+        let (mut subscription, layout) =
+            Subscription::start(7, &registry, ask, Vec::new()).unwrap();
         assert_eq!(layout.generation(), 1);
         assert!(subscription.samples.try_recv().is_some(), "the first is there at once");
         subscription.next_tick = 1;
         subscription
     }
 
-    /// A layout of so many objects of so many words.
+    /// Makes a layout of `objects` with `words` each.
     fn layout(generation: u64, objects: u64, words: u16) -> Arc<Layout> {
         let desc = vmstrobe_core::Desc { size: words, ..vmstrobe_core::Desc::counter("n", 0) };
         let schema = Schema::new("numbers", Target::Vcpu, vec![desc]);
@@ -271,8 +273,7 @@ mod tests {
         snapshot
     }
 
-    /// Takes these ticks, and returns the generation, losses and ticks of each event that is
-    /// complete then.
+    /// Takes these ticks, and returns the generation, losses and ticks of each complete event.
     fn taken(
         subscription: &mut Subscription,
         samples: &[(&Arc<Layout>, u64)],
@@ -314,14 +315,15 @@ mod tests {
         let (again, want) = (layout(3, 1, 1), [(1, Some(0), vec![1]), (2, None, vec![])]);
         let ticks = [(&one, 1), (&none, 2), (&none, 3), (&none, 5)];
         assert_eq!(taken(&mut subscription, &ticks), want);
-        // Whether there was an object in tick 4 nobody knows: it is lost.
+        // It is unknown whether there was an object in tick 4, so the tick is lost.
         let want = [(3, None, vec![]), (3, Some(1), vec![6])];
         assert_eq!(taken(&mut subscription, &[(&again, 6)]), want);
     }
 
     #[test]
     fn an_event_is_bounded_whatever_the_batch() {
-        // Each word takes 22 bytes: 1.3 MB a sample of the one, 0.2 MB of the other.
+        // Each word takes 22 bytes, so a sample has 1.3 MB in the one layout and 0.2 MB in the
+        // other.
         let (large, mut subscription) = (layout(1, 1, 60_000), subscription(10_000));
         let ticks = [(&large, 1), (&large, 2)];
         let want = [(1, Some(0), vec![1]), (1, Some(0), vec![2])];

@@ -1,4 +1,4 @@
-//! Subscriptions of a provider in memory, with their threads: what comes, what is lost, what ends.
+//! Subscriptions of a provider in memory, with their threads: samples, losses and the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -12,20 +12,21 @@ use vmstrobe_core::{
 };
 
 use super::*;
-use crate::json;
 use crate::qmp::budget::Budget;
-use crate::qmp::value::{self, Value};
+use crate::qmp::parse::parse;
+use crate::qmp::value::Value;
+use vmstrobe_core::json;
 
-/// How long a test waits for what must come.
+/// The longest wait for an event that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A provider of as many vCPUs as it is told. Every word of a row is the number of times that its
-/// source was read; the last vCPU of three or more cannot be read.
+/// A provider of a variable number of vCPUs. Every word of a row is the number of times that its
+/// source was read. The last vCPU of three or more cannot be read.
 #[derive(Debug)]
 pub(super) struct Numbers {
     schema: Arc<Schema>,
     pub(super) objects: AtomicU64,
-    /// Sources there are.
+    /// The number of open sources.
     sources: Arc<AtomicUsize>,
 }
 
@@ -36,7 +37,7 @@ struct NumbersSource {
 }
 
 impl Numbers {
-    /// With a counter, a boolean, and a histogram of so many buckets.
+    /// Makes vCPUs with a counter, a boolean, and a histogram of so many buckets.
     pub(super) fn new(objects: u64, buckets: u16) -> Arc<Self> {
         let (boolean, log2) = (Unit::Boolean, StatType::Log2Histogram);
         let descs = vec![
@@ -105,13 +106,13 @@ impl Drop for NumbersSource {
     }
 }
 
-/// Subscribes with these arguments; the return value's text, or the error's.
+/// Subscribes with these arguments. Returns the text of the return value or of the error.
 fn subscribe(
     streams: &mut Streams,
     shared: &Shared,
     arguments: &str,
 ) -> std::result::Result<String, String> {
-    let Ok(Value::Dict(dict)) = value::parse(arguments.as_bytes()) else { panic!("{arguments}") };
+    let Ok(Value::Dict(dict)) = parse(arguments.as_bytes()) else { panic!("{arguments}") };
     let mut out = Vec::new();
     let mut room = Room::new(&shared.budget.pools().reply_bytes);
     let done = streams.subscribe(shared, &dict, &mut room, &mut out);
@@ -119,11 +120,11 @@ fn subscribe(
 }
 
 fn unsubscribe(streams: &mut Streams, arguments: &str) -> std::result::Result<(), String> {
-    let Ok(Value::Dict(dict)) = value::parse(arguments.as_bytes()) else { panic!("{arguments}") };
+    let Ok(Value::Dict(dict)) = parse(arguments.as_bytes()) else { panic!("{arguments}") };
     streams.unsubscribe(&dict).map_err(|refusal| refusal.desc)
 }
 
-/// As a connection's thread does: sleeps until something is due. The events of one look, if any.
+/// Sleeps until something is due, as a connection's thread does. Returns the events of one look.
 fn look(streams: &mut Streams) -> Vec<Json> {
     let due = streams.next_due().unwrap();
     thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -135,7 +136,7 @@ fn look(streams: &mut Streams) -> Vec<Json> {
     text.split_terminator("\r\n").map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Looks until `is_enough` of all events so far.
+/// Collects events until `is_enough` holds for all of them.
 fn events(streams: &mut Streams, is_enough: impl Fn(&[Json]) -> bool) -> Vec<Json> {
     let (mut all, until) = (Vec::new(), Instant::now() + PATIENCE);
     while !is_enough(&all) {
@@ -149,7 +150,7 @@ fn samples(event: &Json) -> &[Json] {
     event["data"]["samples"].as_array().unwrap()
 }
 
-/// Samples and losses so far are all ticks up to the last of each event.
+/// Checks that samples and losses add up to the ticks until the last one of each event.
 #[track_caller]
 fn all_ticks_are_accounted_for(events: &[Json]) -> u64 {
     let (mut samples_so_far, mut lost_so_far, mut last) = (0, 0, 0);
@@ -188,8 +189,8 @@ fn samples_come_in_batches_and_in_order() {
         all.extend(look(&mut streams));
         looks += 1;
     }
-    // One look a batch, but for those that a busy machine made too early: the longer the samples,
-    // one a millisecond, are late, the more.
+    // There is one look for each batch, and more on a busy machine, where a look may come too
+    // early. Samples are due each millisecond, so the number of further looks follows the lateness.
     let late_ms = begin.elapsed().as_millis().saturating_sub(20 * all.len() as u128);
     let most = 10 * all.len() as u128 + late_ms;
     assert!(looks <= most, "{looks} looks for {} events, {late_ms} ms late", all.len());
@@ -236,7 +237,7 @@ fn names_are_chosen_as_for_query_stats() {
     }
 }
 
-/// A queue of large samples is 17 deep, and nobody looks into it for 100 ticks.
+/// The queue of large samples is 17 deep, and is not looked into for 100 ticks.
 #[test]
 fn a_slow_client_loses_samples_and_each_is_counted() {
     let (numbers, mut streams) = (Numbers::new(1, 60_000), Streams::default());
@@ -261,7 +262,7 @@ fn what_comes_and_goes_is_told_before_its_samples() {
     let objects = |event: &Json| event["event"] == "STATS_OBJECTS";
     for count in [2, 0, 1] {
         numbers.objects.store(count, SeqCst);
-        // All is told; samples go on if there is anything to sample.
+        // Every change is reported, and samples continue if there are objects.
         let all = events(&mut streams, |all| {
             all.iter().position(objects).is_some_and(|at| count == 0 || at + 2 < all.len())
         });
@@ -352,13 +353,13 @@ fn a_connection_and_a_server_have_so_many_subscriptions() {
     let mut another = Streams::default();
     let error = subscribe(&mut another, &shared, ask).unwrap_err();
     assert!(error.starts_with("this server has 32 subscriptions"), "{error}");
-    // A refused request leaves no seat taken, an ended subscription neither.
+    // Neither a refused request nor an ended subscription keeps a lease.
     unsubscribe(&mut connections[0], r#"{"subscription": 3}"#).unwrap();
     subscribe(&mut another, &shared, r#"{"target": "vcpu"}"#).unwrap_err();
     subscribe(&mut another, &shared, ask).unwrap();
     subscribe(&mut another, &shared, ask).unwrap_err();
     drop(connections);
-    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS - 1);
+    assert_eq!(shared.subscriptions.left(), MAX_SERVER_SUBSCRIPTIONS - 1);
 }
 
 #[test]
@@ -392,10 +393,10 @@ fn threads_and_sources_end_with_the_connection() {
     drop(streams);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(numbers.sources.load(SeqCst), 0);
-    assert_eq!(shared.seats.0.left(), MAX_SERVER_SUBSCRIPTIONS);
+    assert_eq!(shared.subscriptions.left(), MAX_SERVER_SUBSCRIPTIONS);
 }
 
-/// Parsing a line and writing it in QEMU's order changes nothing.
+/// Tests that parsing a line and writing it in QEMU's order changes nothing.
 #[test]
 fn keys_stand_in_qemus_order() {
     let (numbers, mut streams) = (Numbers::new(3, 2), Streams::default());
@@ -413,7 +414,7 @@ fn keys_stand_in_qemus_order() {
         numbers.objects.store(2, SeqCst);
     }
     for line in &lines {
-        assert_eq!(json::text(&value::parse(line.as_bytes()).unwrap()), *line);
+        assert_eq!(json::text(&parse(line.as_bytes()).unwrap()), *line);
     }
     assert!(lines.iter().any(|line| line.contains("STATS_SAMPLES")));
 }

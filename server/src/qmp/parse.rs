@@ -1,10 +1,9 @@
-//! A JSON text to a value: RFC 8259, and what QEMU's reader takes beyond it, which is strings in
-//! single quotes, the escape `\'`, and the integer -0, which is 0.
+//! Parses a JSON text: RFC 8259, and QEMU's extensions, which are strings in single quotes, the
+//! escape `\'`, and the integer -0, which is 0.
 //!
-//! Invariant: what is no JSON in either way is refused, and reading takes no more than a constant
-//! times the text's length (times its logarithm, for the keys of large objects). A text has at most
-//! [`MAX_VALUES`] values, because a value takes far more memory than the 2 bytes that it can be
-//! written in.
+//! Invariant: any other text is refused, and the cost of parsing is linear in the length of the
+//! text (times its logarithm, for the keys of large objects). A text has at most [`MAX_VALUES`]
+//! values, because a value takes far more memory than the 2 bytes that it can be written in.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -13,23 +12,23 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-use super::{Dict, Value};
-use crate::qmp::refusal::Refusal;
+use super::refusal::Refusal;
+use super::value::{Dict, Value};
 
-/// The most values in one text, each list and each object one more. QEMU takes 2 Mi tokens; of what
-/// can be asked for, a list of paths of vCPUs is the longest, and that has half of this. A value
-/// takes up to 140 bytes, so all of them up to 2.5 MiB.
-pub(in crate::qmp) const MAX_VALUES: usize = 1 << 14;
-/// Up to how many members of an object are compared each with each.
-pub(super) const FEW_MEMBERS: usize = 16;
+/// The most values in one text, including lists and objects. QEMU takes 2 Mi tokens. The longest
+/// useful request is a list of paths of vCPUs, and has half of this number. A value takes up to 140
+/// bytes, so all values of a text take up to 2.5 MiB.
+pub(super) const MAX_VALUES: usize = 1 << 14;
+/// The most members of an object that are compared each with each.
+const FEW_MEMBERS: usize = 16;
 
-/// Reads one JSON text.
+/// Parses one JSON text.
 ///
 /// # Errors
-/// GenericError `JSON parse error, ...` if it is none, or an object in it has a key twice; or that
-/// it has more than [`MAX_VALUES`] values.
-pub(in crate::qmp) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
-    // What is rarely sent is looked for only where the usual way has failed.
+/// GenericError: `JSON parse error, ...` if the text is no JSON or an object in it has a key twice;
+/// `JSON token count limit exceeded` if it has more than [`MAX_VALUES`] values.
+pub(super) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
+    // QEMU's extensions are rare, so they are looked for only if the text is no standard JSON.
     let usual = match read(text, false) {
         Ok(value) => return Ok(value),
         Err(error) => error,
@@ -45,9 +44,9 @@ pub(in crate::qmp) fn parse(text: &[u8]) -> Result<Value<'_>, Refusal> {
     })
 }
 
-/// Why a text was not read.
+/// The reason why a text was not parsed.
 enum Failure {
-    /// It has more than [`MAX_VALUES`].
+    /// The text has more than [`MAX_VALUES`] values.
     TooManyValues,
     Json(serde_json::Error),
 }
@@ -64,7 +63,7 @@ fn read(text: &[u8], has_minus_zero: bool) -> Result<Value<'_>, Failure> {
     })
 }
 
-/// Why a text cannot be read. A key that is there twice needs no place, and QEMU gives none.
+/// Returns the text of a parse error. As in QEMU, that for a duplicate key has no position.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.split_once(" at line ") {
@@ -73,12 +72,12 @@ fn reason(error: &serde_json::Error) -> String {
     }
 }
 
-/// Any value at all.
+/// A visitor for any value.
 #[derive(Clone, Copy)]
 struct Any<'c> {
-    /// A double may be -0. It is all that tells an integer -0 in the text from a -0.0.
+    /// Whether a double may be -0. Only this distinguishes an integer -0 in the text from -0.0.
     has_minus_zero: bool,
-    /// How many more values there may be; `None` if there was one more than that.
+    /// The number of values that may still follow; `None` after one too many.
     left: &'c Cell<Option<usize>>,
 }
 
@@ -148,11 +147,11 @@ impl<'de> Visitor<'de> for Any<'_> {
         if has_twice(&members) {
             return Err(Error::custom("duplicate key"));
         }
-        Ok(Value::Dict(Dict(members)))
+        Ok(Value::Dict(Dict::new(members)))
     }
 }
 
-/// A member's key.
+/// A visitor for a member's key.
 struct Key;
 
 impl<'de> DeserializeSeed<'de> for Key {
@@ -179,7 +178,7 @@ impl<'de> Visitor<'de> for Key {
     }
 }
 
-/// Whether two members have the same key; in less than quadratic time.
+/// Returns whether two members have the same key, in less than quadratic time.
 fn has_twice(members: &[(Cow<'_, str>, Value<'_>)]) -> bool {
     if members.len() <= FEW_MEMBERS {
         let mut rest = members;
@@ -196,7 +195,7 @@ fn has_twice(members: &[(Cow<'_, str>, Value<'_>)]) -> bool {
     names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// The text in RFC 8259; None if nothing in it had to be changed.
+/// Returns the text as RFC 8259 requires it; `None` if it needs no change.
 fn standard(text: &[u8]) -> Option<Vec<u8>> {
     let mut standard = Vec::with_capacity(text.len());
     let (mut quote, mut at) = (None, 0);
@@ -221,7 +220,7 @@ fn standard(text: &[u8]) -> Option<Vec<u8>> {
                 standard.push(b'"');
                 quote = Some(byte);
             }
-            // White space, so that what stands before it is not joined to the 0.
+            // A blank, so that the token before it is not joined to the 0.
             (None, b'-') if is_integer_zero(text, at) => standard.push(b' '),
             _ => standard.push(byte),
         }
@@ -230,7 +229,7 @@ fn standard(text: &[u8]) -> Option<Vec<u8>> {
     (standard != text).then_some(standard)
 }
 
-/// Whether the minus at `at` is the sign of an integer 0, and not of an exponent.
+/// Returns whether the minus at `at` is the sign of an integer 0, and not of an exponent.
 fn is_integer_zero(text: &[u8], at: usize) -> bool {
     let is_exponent = at > 0 && matches!(text[at - 1], b'e' | b'E');
     let after = text.get(at + 2).copied();
@@ -238,3 +237,6 @@ fn is_integer_zero(text: &[u8], at: usize) -> bool {
         && text.get(at + 1) == Some(&b'0')
         && !matches!(after, Some(b'.' | b'e' | b'E' | b'0'..=b'9'))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,15 +1,19 @@
-//! The cost of a query, known before anything of it is opened.
+//! The cost of a query, which is known before its sources are opened.
 //!
-//! Invariant: none of the figures is too small. They are taken from the budget before the query is
-//! opened, so a query that is refused has cost nothing.
+//! Invariant: no figure is too small. Leases for these figures are taken before the query is
+//! opened, so a refused query costs nothing.
 
 use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Filter, Mask, Object, RowState, Schema, WORD_BYTES};
 use vmstrobe_sampler::{Catalog, Wanted};
 
-use super::{MAX_QUERY_BYTES, MAX_REPLY_BYTES};
-use crate::qmp::refusal::Refusal;
+use super::refusal::Refusal;
+
+/// The most bytes that one query takes, even if it is the only one.
+pub(super) const MAX_QUERY_BYTES: usize = 32 << 20;
+/// The most bytes of a reply.
+pub(super) const MAX_REPLY_BYTES: usize = 64 << 20;
 
 /// The bytes that a source keeps for a row, besides its words.
 const SOURCE_ROW_BYTES: usize = 128;
@@ -17,30 +21,30 @@ const SOURCE_ROW_BYTES: usize = 128;
 const OBJECT_BYTES: usize = size_of::<Object>() + size_of::<RowState>() + 64;
 /// The bytes that a plan keeps for a statistic.
 const COLUMN_BYTES: usize = 64;
-/// The bytes that the results keep for a statistic besides its name; and that a reply has around a
-/// name and value.
+/// The bytes that the results keep for a statistic besides its name, and that a reply has around a
+/// name and a value.
 const VALUE_BYTES: usize = 48;
-/// A word as text, with what separates it from the next: 2^64 has 20 digits.
+/// The bytes of a word as text, with a separator: 2^64 has 20 digits.
 const WORD_TEXT_BYTES: usize = 22;
-/// The bytes that a source, its group and their boxes take, whatever it reads.
+/// The bytes that a source and its group take, whatever it reads.
 const GROUP_BYTES: usize = 4096;
 
 /// The cost of a query.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::qmp) struct Cost {
-    /// How many sources are opened.
-    pub(in crate::qmp) sources: usize,
-    /// The bytes that are kept as long as it is open.
-    pub(in crate::qmp) bytes: usize,
+pub(super) struct Cost {
+    /// The number of sources to open.
+    pub(super) sources: usize,
+    /// The bytes of memory that the open query takes.
+    pub(super) bytes: usize,
     /// The most bytes of a reply.
-    pub(in crate::qmp) reply_bytes: usize,
-    /// The words that are read.
-    pub(in crate::qmp) words: usize,
+    pub(super) reply_bytes: usize,
+    /// The number of words to read.
+    pub(super) words: usize,
 }
 
 impl Cost {
     /// Returns the cost of reading `filter` and writing the results of each of its `parts`.
-    pub(in crate::qmp) fn of(filter: &Filter, parts: &[Filter], catalog: &Catalog) -> Self {
+    pub(super) fn of(filter: &Filter, parts: &[Filter], catalog: &Catalog) -> Self {
         let wanted = catalog.wanted(filter);
         let mut cost = Self { sources: wanted.len(), ..Self::default() };
         for group in &wanted {
@@ -56,14 +60,17 @@ impl Cost {
     }
 
     /// # Errors
-    /// If no client may have so much, however little others have.
-    pub(in crate::qmp) fn check(&self) -> Result<(), Refusal> {
+    /// GenericError if the cost exceeds the limit of one query.
+    pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.reply_bytes > MAX_REPLY_BYTES {
-            let text = format!("the reply would have more than {MAX_REPLY_BYTES} bytes");
+            let text =
+                format!("the reply would have more than {MAX_REPLY_BYTES} bytes: ask for less");
             return Err(Refusal::generic(text));
         }
         if self.bytes > MAX_QUERY_BYTES {
-            let text = format!("to read this takes more than {MAX_QUERY_BYTES} bytes of memory");
+            let text = format!(
+                "the query needs more than {MAX_QUERY_BYTES} bytes of memory: ask for less"
+            );
             return Err(Refusal::generic(text));
         }
         Ok(())
@@ -96,7 +103,7 @@ impl Cost {
     }
 }
 
-/// The objects of one schema, whosever they are.
+/// The objects of one schema, of all providers.
 struct ObjectsOf<'a> {
     schema: &'a Arc<Schema>,
     groups: usize,
@@ -121,8 +128,8 @@ impl<'a> ObjectsOf<'a> {
     }
 }
 
-/// How long a string is as JSON, which is ASCII, without its quotes; never too little.
-pub(in crate::qmp) fn json_bytes(text: &str) -> usize {
+/// Returns the length of a string as JSON text in ASCII, without quotes; never too small.
+pub(super) fn json_bytes(text: &str) -> usize {
     let bytes = |c: char| match c {
         '"' | '\\' => 2,
         ' '..='~' => 1,
@@ -134,8 +141,8 @@ pub(in crate::qmp) fn json_bytes(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json;
     use crate::qmp::refusal::Class;
+    use vmstrobe_core::json;
 
     #[test]
     fn a_string_is_as_long_as_it_is_written() {

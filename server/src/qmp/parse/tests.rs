@@ -1,10 +1,9 @@
-//! Texts and their values; what is refused; and what a text may cost.
+//! Texts and their values, texts that are refused, and the cost of parsing.
 
 use std::thread;
 
-use super::read::{FEW_MEMBERS, MAX_VALUES};
 use super::*;
-use crate::qmp::framer::MAX_NESTING;
+use crate::qmp::framer::lexer::MAX_NESTING;
 
 /// The default stack size of a thread of the standard library, in bytes.
 const STACK_BYTES: usize = 2 * 1024 * 1024;
@@ -213,7 +212,7 @@ fn a_key_is_had_once_at_every_level() {
 
 #[test]
 fn many_members_take_no_quadratic_time() {
-    // As many as a text may have; compared each with each they would take seconds.
+    // These are as many keys as a text may have. Comparing each with each would take seconds.
     let members: Vec<_> = (1..MAX_VALUES).map(|n| format!("\"{n}\":0")).collect();
     let text = format!("{{{}}}", members.join(","));
     let Ok(Value::Dict(dict)) = parse(text.as_bytes()) else { panic!("it is an object") };
@@ -229,7 +228,7 @@ fn a_text_has_so_many_values_and_no_more() {
     assert!(parse(empty.as_bytes()).is_ok());
     let too_many = "JSON token count limit exceeded";
     assert_eq!(refusal(list(MAX_VALUES).as_bytes()), too_many);
-    // Also in QEMU's own dialect, and whatever is wrong behind them.
+    // The limit holds also for QEMU's extensions, and whatever error follows.
     let dialect = list(MAX_VALUES).replacen('0', "'0'", 1);
     assert_eq!(refusal(dialect.as_bytes()), too_many);
     assert_eq!(refusal(format!("{}]", list(MAX_VALUES)).as_bytes()), too_many);
@@ -317,7 +316,7 @@ fn garbage_is_refused_and_never_a_panic() {
         match parse(text.as_bytes()) {
             Ok(value) => {
                 let again = serde_json::to_string(&value).unwrap();
-                // Not the value itself: an integral double is written as an integer.
+                // The value itself may differ, because an integral double is written as an integer.
                 assert_eq!(echo(&again), again, "{text}");
                 good += 1;
             }

@@ -1,24 +1,21 @@
 //! QAPI's `StatsResult`: the statistics of a snapshot's objects, as `query-stats` returns them.
 //!
-//! All of the text but the values is the same from one reading to the next, so it is prepared once,
-//! for a layout.
+//! Everything but the values is the same from one reading to the next, so the text around them is
+//! prepared once for a layout.
 //!
-//! Invariant: what QEMU's `query-stats` would have said of the same statistic, a client of QEMU
-//! reads here, in the order that was asked for. An object whose row has no values is left out. What
-//! QEMU drops because QAPI has no word for it is there, unless QEMU's order is asked for.
+//! Invariant: a statistic that QEMU knows has the text that QEMU's `query-stats` gives it. The list
+//! has the requested [`Order`]. An object whose row has no values is left out. Statistics that QAPI
+//! has no word for are included, except in [`Order::Qemu`], because QEMU drops them.
 
-use vmstrobe_core::{
-    Column, Filter, Group, Layout, Object, ObjectView, Order, Schema, Snapshot, Target,
-};
+use super::writer::text as json_text;
+use crate::{Column, Filter, Group, Layout, Object, ObjectView, Order, Schema, Snapshot, Target};
 
-use crate::json;
-
-/// The results of one layout, all but the values.
+/// The text of the results of one layout, prepared for any snapshot of that layout.
 ///
 /// ```
+/// use vmstrobe_core::json::Results;
 /// use vmstrobe_core::{Desc, Layout, Mask, Object, Order, ReadPlan, RowState};
 /// use vmstrobe_core::{Schema, Snapshot, Target};
-/// use vmstrobe_server::Results;
 ///
 /// let schema = Schema::new("kvm", Target::Vcpu, vec![Desc::counter("exits", 0)]);
 /// let plan = ReadPlan::new(&schema, &Mask::all(&schema));
@@ -39,49 +36,49 @@ use crate::json;
 #[derive(Debug)]
 pub struct Results {
     order: Order,
-    /// The text behind the values of each object, one object after the other.
+    /// The text behind the values of each object, one object after another.
     endings: Box<[u8]>,
     objects: Box<[Ending]>,
     parts: Box<[Part]>,
 }
 
-/// The results of one entry of `providers`, one after the other.
+/// The results of one filter: in `query-stats`, of one entry of `providers`.
 #[derive(Debug)]
-pub(crate) struct Part {
-    /// By the layout's groups; `None` for a group of which it wants nothing.
+struct Part {
+    /// One entry for each group of the layout; `None` if the filter selects nothing of the group.
     frames: Box<[Option<Frame>]>,
-    /// A VM has no path, as in QEMU, if it is alone.
+    /// Whether results name their object. As in QEMU, that of a single VM does not.
     with_path: bool,
 }
 
-/// The text before each value of a group's objects. It is all in one piece, because a cache line or
-/// page more that is touched costs as much as a value.
+/// The text before each value of a group's objects, in one allocation: touching one more cache line
+/// or page costs as much as writing a value.
 #[derive(Debug)]
 struct Frame {
     text: Box<[u8]>,
-    /// In the order in which they are written.
+    /// The values, in the order in which they are written.
     values: Box<[Place]>,
-    /// The length of the brace that an ending begins with, and that no value stands before.
+    /// The bytes of an ending to skip: without values, there is no brace to close.
     unused_ending: u32,
 }
 
-/// The source of a value in an object's row, and its place in the frame's text.
+/// The position of a value in an object's row and in the frame's text.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// Up to where the frame's text goes before it.
+    /// The end of the part of the frame's text that precedes the value.
     text_end: u32,
-    /// Its first word in the object's row.
+    /// The value's first word in the object's row.
     first_word: u32,
     words: u16,
     is_boolean: bool,
 }
 
-/// The end of the result of an object that has no path.
+/// The end of the result of an object whose path is not written.
 const ALONE: &[u8] = b"}]}";
 
-/// The text of an object's result, but for its values.
+/// The text of one object's result without its values.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ObjectText<'a> {
+struct ObjectText<'a> {
     frame: &'a Frame,
     ending: &'a [u8],
 }
@@ -95,16 +92,17 @@ struct Ending {
 }
 
 impl Results {
-    /// Prepares the results of everything that the layout has. A VM has no path, as in QEMU, if it
-    /// is alone.
+    /// Prepares the results of everything in the layout. As in QEMU, the result of a single VM has
+    /// no `qom-path`.
     pub fn new(layout: &Layout, order: Order) -> Self {
         let part = Part::new(layout, order, |group| Some(group.plan.columns().iter().collect()));
         Self::of_parts(layout, order, [part])
     }
 
-    /// Prepares the results of each of these filters, one after the other. The layout has
-    /// everything that any of them wants.
-    pub(crate) fn of_filters(layout: &Layout, order: Order, filters: &[Filter]) -> Self {
+    /// Prepares the results of each filter, one after the other. The layout has everything that any
+    /// of them selects.
+    #[doc(hidden)] // For vmstrobe-server: only a request over QMP has several filters.
+    pub fn of_filters(layout: &Layout, order: Order, filters: &[Filter]) -> Self {
         let part = |filter: &Filter| {
             Part::new(layout, order, |group| {
                 let mask = filter.compile(group.plan.schema());
@@ -132,30 +130,41 @@ impl Results {
         Self { order, endings, objects: objects.into(), parts: parts.into_iter().collect() }
     }
 
-    /// The list of all objects that have values.
+    /// Returns the list of the results of all objects that have values.
+    ///
+    /// The snapshot is one of the layout that the results were prepared for.
     pub fn text(&self, snapshot: &Snapshot) -> String {
-        let (mut out, mut separator) = (vec![b'['], &b""[..]);
+        let mut out = Vec::new();
+        self.write(&mut out, snapshot, |view| view.state().has_values());
+        String::from_utf8(out).expect("JSON is written in ASCII")
+    }
+
+    /// Appends the list of the results of the objects that `is_shown` accepts; an object without
+    /// values must not be accepted.
+    #[doc(hidden)] // For vmstrobe-server, which counts the objects that it leaves out.
+    #[inline]
+    pub fn write(
+        &self,
+        out: &mut Vec<u8>,
+        snapshot: &Snapshot,
+        mut is_shown: impl FnMut(ObjectView<'_>) -> bool,
+    ) {
+        let mut separator = &b""[..];
+        out.push(b'[');
         for part in &self.parts {
-            for (view, result) in self.of(part, snapshot) {
-                if view.state().has_values() {
+            for (view, result) in self.objects_of(part, snapshot) {
+                if is_shown(view) {
                     out.extend_from_slice(std::mem::replace(&mut separator, b", "));
-                    self.write(&mut out, view, result);
+                    result.write(out, view, self.order);
                 }
             }
         }
         out.push(b']');
-        String::from_utf8(out).expect("JSON is written in ASCII")
     }
 
-    /// The parts, in the order in which their results are written.
-    pub(crate) fn parts(&self) -> &[Part] {
-        &self.parts
-    }
-
-    /// The objects of a part in a snapshot of that layout, in order, each with what
-    /// [`Results::write`] needs.
+    /// Returns the objects of a part, in the order in which they are written, each with its text.
     #[inline]
-    pub(crate) fn of<'a>(
+    fn objects_of<'a>(
         &'a self,
         part: &'a Part,
         snapshot: &'a Snapshot,
@@ -175,11 +184,13 @@ impl Results {
             }
         })
     }
+}
 
+impl ObjectText<'_> {
     /// Appends the result of an object that has values.
     #[inline]
-    pub(crate) fn write(&self, out: &mut Vec<u8>, view: ObjectView<'_>, result: ObjectText<'_>) {
-        let Frame { text, values, unused_ending } = result.frame;
+    fn write(self, out: &mut Vec<u8>, view: ObjectView<'_>, order: Order) {
+        let Frame { text, values, unused_ending } = self.frame;
         let (mut at, row) = (0, view.words());
         if values.is_empty() {
             out.extend_from_slice(text);
@@ -189,9 +200,9 @@ impl Results {
             out.extend_from_slice(&text[at..end]);
             at = end;
             let first = place.first_word as usize;
-            place.write(out, &row[first..first + usize::from(place.words)], self.order);
+            place.write(out, &row[first..first + usize::from(place.words)], order);
         }
-        out.extend_from_slice(&result.ending[*unused_ending as usize..]);
+        out.extend_from_slice(&self.ending[*unused_ending as usize..]);
     }
 }
 
@@ -215,7 +226,7 @@ impl Part {
 
 impl Frame {
     fn new(schema: &Schema, mut columns: Vec<&Column>, order: Order) -> Self {
-        let mut text = format!(r#"{{"provider": {}, "stats": ["#, json::text(&schema.provider()));
+        let mut text = format!(r#"{{"provider": {}, "stats": ["#, json_text(&schema.provider()));
         if order == Order::Qemu {
             columns.retain(|column| schema.descs()[column.desc].has_qapi_value());
             columns.reverse();
@@ -223,7 +234,7 @@ impl Frame {
         let values = columns.iter().enumerate().map(|(at, column)| {
             let desc = &schema.descs()[column.desc];
             text += if at == 0 { "" } else { "}, " };
-            text += &format!(r#"{{"name": {}, "value": "#, json::text(&&*desc.name));
+            text += &format!(r#"{{"name": {}, "value": "#, json_text(&&*desc.name));
             Place {
                 text_end: offset(&text),
                 first_word: column.words.start as u32,
@@ -238,7 +249,7 @@ impl Frame {
 }
 
 impl Place {
-    /// QAPI `StatsValue`.
+    /// Appends the value as QAPI `StatsValue`.
     #[inline]
     fn write(self, out: &mut Vec<u8>, words: &[u64], order: Order) {
         match words {
@@ -272,22 +283,22 @@ fn write_number(out: &mut Vec<u8>, number: u64) {
 }
 
 fn ending(object: &Object) -> String {
-    format!(r#"}}], "qom-path": {}}}"#, json::text(&&*object.path))
+    format!(r#"}}], "qom-path": {}}}"#, json_text(&&*object.path))
 }
 
-/// How long that is: 65,536 objects with paths of 1 KiB are far from 4 GiB.
+/// Returns the length of a text. 65,536 objects with paths of 1 KiB are far from 4 GiB.
 fn offset(text: &str) -> u32 {
-    u32::try_from(text.len()).expect("objects, names and paths are limited")
+    u32::try_from(text.len()).expect("limits on objects, names and paths keep a text below 4 GiB")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::json::tests::descs;
+    use crate::{Mask, ReadPlan, RowState};
     use std::sync::Arc;
-    use vmstrobe_core::{Mask, ReadPlan, RowState, Schema};
 
-    /// The results of one object, or of two of them of which the first could not be read.
+    /// Returns the results of the last of some objects; the others could not be read.
     fn result(target: Target, objects: u32, order: Order) -> String {
         let schema = Schema::new("kvm", target, descs());
         let plan = ReadPlan::new(&schema, &Mask::all(&schema));

@@ -1,0 +1,54 @@
+//! The state that all connections of a server share.
+//!
+//! Invariant: every part is used through a shared reference, from any thread, and synchronizes
+//! itself.
+
+use vmstrobe_core::{Error, Order, Registry, Result};
+
+use super::budget::{Budget, Pool};
+use super::counts::Counters;
+use super::inventory::Inventory;
+
+/// The most subscriptions of all connections of a server.
+pub(super) const MAX_SERVER_SUBSCRIPTIONS: usize = 32;
+
+/// The state that all connections of a server share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// The objects that can be queried.
+    pub(super) inventory: Inventory,
+    /// The order of lists in replies.
+    pub(super) order: Order,
+    pub(super) counts: Counters,
+    /// One unit for each subscription that the server may have.
+    pub(super) subscriptions: Pool,
+    /// The limits that this server shares with others.
+    pub(super) budget: Budget,
+}
+
+impl Shared {
+    /// Makes the state over the providers that are in the registry now or later. `complain` gets
+    /// the errors of looking for objects.
+    ///
+    /// # Errors
+    /// `Io` if no thread can be started.
+    pub(super) fn new(
+        registry: &Registry,
+        order: Order,
+        complain: Option<fn(&Error)>,
+        budget: Budget,
+    ) -> Result<Self> {
+        let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
+        let inventory = Inventory::new(registry, order, complain)?;
+        let (counts, subscriptions) = (Counters::default(), Pool::new(MAX_SERVER_SUBSCRIPTIONS));
+        Ok(Self { inventory, order, counts, subscriptions, budget })
+    }
+
+    /// Makes the state over the objects that exist now. It starts no thread and allows no
+    /// subscription.
+    pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
+        let (counts, subscriptions) = (Counters::default(), Pool::new(0));
+        let (inventory, budget) = (Inventory::fixed(registry, order), Budget::new());
+        Self { inventory, order, counts, subscriptions, budget }
+    }
+}
