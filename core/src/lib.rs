@@ -2,7 +2,7 @@
 //! snapshots, rates and quantiles, and the seam between what provides statistics and what samples
 //! them.
 //!
-//! It does no I/O, starts no thread and contains no unsafe code. The words are those of the
+//! It does no I/O, starts no thread by itself and contains no unsafe code. The words are those of the
 //! kernel's binary statistics and of QEMU's `query-stats`.
 //!
 //! ```
@@ -35,6 +35,7 @@ mod hist;
 pub mod hmp;
 pub mod seq;
 pub mod text;
+mod threads;
 
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Request, VcpuRef, VcpuSet};
@@ -48,3 +49,4 @@ pub use rate::{Change, Interval, Rate, change};
 pub use schema::{Desc, Object, Schema, Target, WORD_BYTES};
 pub use snapshot::{Cell, Group, Layout, ObjectView, RowState, Snapshot, Value, Window};
 pub use stat::{Base, Scale, StatType, Unit};
+pub use threads::{Thread, ThreadStart};
