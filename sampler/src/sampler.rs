@@ -22,7 +22,7 @@ use crate::pool::Pool;
 use crate::publish::Publisher;
 use crate::source_set::SourceSet;
 use crate::subscribe::Outlet;
-use crate::ticker::{Ticker, Timing};
+use crate::ticker::{Ticker, Timing, make_punctual};
 
 /// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
 /// They cost address space; memory only once they are used.
@@ -209,15 +209,19 @@ impl Sampler {
         (counts.rows, counts.bulk_rows) = (self.sources.layout.rows() as u64, 0);
     }
 
-    /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick, on this thread or,
-    /// if reading is spread, on one of the reading threads.
+    /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick: on the calling
+    /// thread or, if reading is spread, on one of the reading threads.
+    ///
+    /// CPU and priority stay as they are; only the thread's timer slack becomes 1 ns. So a program
+    /// that wants punctual ticks calls this on a thread that it has set up itself. A thread inherits affinity and policy from
+    /// the one that starts it: `taskset -c 3 chrt -f 10 PROGRAM` sets up all of a program.
     ///
     /// # Errors
-    /// If the thread cannot be made what `timing` asks for.
+    /// `Io` if the kernel refuses the timer slack.
     pub fn run(&mut self, timing: &Timing) -> Result<()> {
         let timing = *timing;
         self.inside(move |sampler| {
-            timing.prepare_thread()?;
+            make_punctual()?;
             sampler.run_here(&timing);
             Ok(())
         })

@@ -7,13 +7,7 @@
 
 use std::num::NonZeroU64;
 
-use rustix::io::Errno;
-use rustix::thread::{
-    ClockId, CpuSet, Timespec, clock_nanosleep_absolute, sched_setaffinity, set_current_timer_slack,
-};
-use thread_priority::unix::{RealtimeThreadSchedulePolicy, set_thread_priority_and_policy};
-use thread_priority::unix::{ThreadSchedulePolicy, thread_native_id};
-use thread_priority::{ThreadPriority, ThreadPriorityValue};
+use rustix::thread::{ClockId, Timespec, clock_nanosleep_absolute, set_current_timer_slack};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::clock;
@@ -27,30 +21,28 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// The longest sleep without a look whether to stop.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 
-/// The rate of sampling, and the kind of thread that samples.
+/// The rate of sampling, and when it ends.
+///
+/// The CPU and the scheduling policy are those of the thread that samples: see [`Sampler::run`].
 ///
 /// ```
 /// use vmstrobe_sampler::Timing;
-/// let timing = Timing { cpu: Some(1), spin_ns: 60_000, ..Timing::hz(1000.0)? };
+/// let timing = Timing { ticks_max: Some(5000), ..Timing::hz(1000.0)? };
 /// assert_eq!(timing.period_ns, 1_000_000);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
+///
+/// [`Sampler::run`]: crate::Sampler::run
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// From one deadline to the next.
+    /// The time from one deadline to the next, in ns; 0 counts as 1.
     pub period_ns: u64,
-    /// End after so many deadlines, ticked or missed.
+    /// The number of deadlines, ticked or missed, after which the run ends; `None` for no end.
     pub ticks_max: Option<u64>,
-    /// Sleep until so long before the deadline, then spin: less jitter for more CPU.
-    pub spin_ns: u64,
-    /// Run on this CPU only.
-    pub cpu: Option<usize>,
-    /// Run under `SCHED_FIFO` at this priority (1 to 99). Needs CAP_SYS_NICE.
-    pub fifo_priority: Option<u8>,
 }
 
 impl Timing {
-    /// So many ticks a second, on an ordinary thread, without end.
+    /// Returns the timing of `rate_hz` ticks a second without end.
     ///
     /// # Errors
     /// `TooLarge` if the rate is not from [`MIN_RATE_HZ`] to [`MAX_RATE_HZ`].
@@ -64,56 +56,24 @@ impl Timing {
             return Err(Error::new(ErrorKind::TooLarge, context));
         }
         let period_ns = (NS_PER_S as f64 / rate_hz).round() as u64;
-        Ok(Self { period_ns, ticks_max: None, spin_ns: 0, cpu: None, fifo_priority: None })
-    }
-
-    /// Makes the calling thread one that wakes on time: timer slack of 1 ns, and what was asked of
-    /// CPU and priority.
-    pub(crate) fn prepare_thread(&self) -> Result<()> {
-        // The kernel's default lets a wake-up be 50 µs late to save power.
-        set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error)
-        })?;
-        if let Some(cpu) = self.cpu {
-            pin(cpu)?;
-        }
-        self.fifo_priority.map_or(Ok(()), real_time)
+        Ok(Self { period_ns, ticks_max: None })
     }
 }
 
-fn pin(cpu: usize) -> Result<()> {
-    let refused = |error: Errno| {
-        let context = format!("cannot run on CPU {cpu}: is there one, and is it allowed?");
-        Error::caused(ErrorKind::Denied, context, error)
-    };
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(refused(Errno::INVAL));
-    }
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu);
-    sched_setaffinity(None, &cpus).map_err(refused)
-}
-
-fn real_time(priority: u8) -> Result<()> {
-    let refused = |cause: String| {
-        let context = format!(
-            "cannot run under SCHED_FIFO at priority {priority}: it takes 1 to 99, and root or \
-             CAP_SYS_NICE"
-        );
-        Error::caused(ErrorKind::Denied, context, cause)
-    };
-    let value = ThreadPriorityValue::try_from(priority).map_err(refused)?;
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let priority = ThreadPriority::Crossplatform(value);
-    set_thread_priority_and_policy(thread_native_id(), priority, policy)
-        .map_err(|error| refused(format!("{error:?}")))
+/// Makes the calling thread wake on time: sets its timer slack to 1 ns.
+///
+/// # Errors
+/// `Io` if the kernel refuses.
+pub(crate) fn make_punctual() -> Result<()> {
+    // The kernel's default lets a wake-up be 50 µs late to save power.
+    set_current_timer_slack(NonZeroU64::new(1))
+        .map_err(|error| Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error))
 }
 
 /// The deadlines of one run, and how many of them are left.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     period_ns: u64,
-    spin_ns: u64,
     deadline_ns: u64,
     /// Deadlines that are neither ticked nor missed.
     left: u64,
@@ -130,17 +90,16 @@ pub(crate) struct Begun {
 }
 
 impl Ticker {
-    /// The first deadline is a period from now.
+    /// Returns the deadlines of that timing; the first is one period from `now_ns`.
     pub(crate) fn new(timing: &Timing, now_ns: u64) -> Self {
         let period_ns = timing.period_ns.max(1);
         let left = timing.ticks_max.unwrap_or(u64::MAX);
         let deadline_ns = now_ns + period_ns;
-        Self { period_ns, spin_ns: timing.spin_ns, deadline_ns, left, missed: 0 }
+        Self { period_ns, deadline_ns, left, missed: 0 }
     }
 
-    /// Waits for the deadline and gives the time, which is at or after it; `None` if `stopped`.
+    /// Waits for the deadline and returns the time, which is at or after it; `None` if `stopped`.
     pub(crate) fn wait(&self, stopped: impl Fn() -> bool) -> Option<u64> {
-        let sleep_until_ns = self.deadline_ns.saturating_sub(self.spin_ns);
         loop {
             if stopped() {
                 return None;
@@ -149,11 +108,7 @@ impl Ticker {
             if now_ns >= self.deadline_ns {
                 return Some(now_ns);
             }
-            if now_ns < sleep_until_ns {
-                sleep_until(sleep_until_ns.min(now_ns + SLEEP_NS_MAX));
-            } else {
-                std::hint::spin_loop();
-            }
+            sleep_until(self.deadline_ns.min(now_ns + SLEEP_NS_MAX));
         }
     }
 
@@ -207,7 +162,7 @@ mod tests {
     use super::*;
 
     fn ticker(period_ns: u64, ticks_max: Option<u64>) -> Ticker {
-        let timing = Timing { period_ns, ticks_max, ..Timing::hz(1000.0).expect("it is a rate") };
+        let timing = Timing { period_ns, ticks_max };
         Ticker::new(&timing, 0)
     }
 
@@ -264,12 +219,9 @@ mod tests {
 
     #[test]
     fn it_wakes_at_or_after_the_deadline() {
-        for spin_ns in [0, 60_000, 5_000_000] {
-            let timing = Timing { spin_ns, ..Timing::hz(500.0).expect("it is a rate") };
-            let ticker = Ticker::new(&timing, clock::now_ns());
-            let now_ns = ticker.wait(|| false).expect("nobody stops it");
-            assert!(now_ns >= ticker.deadline_ns);
-        }
+        let ticker = Ticker::new(&Timing::hz(500.0).expect("500 Hz is a rate"), clock::now_ns());
+        let now_ns = ticker.wait(|| false).expect("the wait is not stopped");
+        assert!(now_ns >= ticker.deadline_ns);
     }
 
     #[test]
@@ -287,39 +239,5 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
         }
         assert!(Timing::hz(MAX_RATE_HZ).is_ok() && Timing::hz(MIN_RATE_HZ).is_ok());
-    }
-
-    #[test]
-    fn a_cpu_that_is_not_there_is_refused() {
-        assert!(pin(CpuSet::MAX_CPU).is_err());
-        assert!(real_time(200).is_err());
-    }
-
-    /// As root it gets both; without the right it is told which one it may not have.
-    #[test]
-    fn a_thread_is_pinned_and_real_time_or_told_why_not() {
-        let timing = Timing {
-            cpu: Some(0),
-            fifo_priority: Some(1),
-            ..Timing::hz(1000.0).expect("it is a rate")
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(|| match timing.prepare_thread() {
-                Ok(()) => {
-                    let read = std::fs::read_to_string("/proc/thread-self/stat");
-                    let stat = read.expect("a thread can read its own state");
-                    // Behind the name, which ends at the last parenthesis, `policy` is field 39.
-                    let behind = stat.rsplit(')').next().expect("the name is in parentheses");
-                    let policy = behind.split_whitespace().nth(38);
-                    assert_eq!(policy, Some("1"), "SCHED_FIFO: {stat}");
-                    let cpus = rustix::thread::sched_getaffinity(None).expect("it has some");
-                    assert!(cpus.is_set(0) && cpus.count() == 1);
-                }
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-                    assert!(error.to_string().contains("SCHED_FIFO"), "{error}");
-                }
-            });
-        });
     }
 }

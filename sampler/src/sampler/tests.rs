@@ -367,12 +367,3 @@ fn a_run_takes_as_many_deadlines_as_it_is_told() {
     assert_eq!(counts.ticks + counts.missed_ticks, 200);
     assert_eq!(sampler.health().lateness().count, counts.ticks);
 }
-
-#[test]
-fn a_thread_that_cannot_be_had_is_an_error() {
-    let (_, sampler, _control) = Numbers::new(1).sampler();
-    let timing = Timing { cpu: Some(9999), ..Timing::hz(1000.0).expect("it is a rate") };
-    let running = sampler.start(timing).expect("a thread can be started");
-    let error = running.stop().map(drop).expect_err("there is no such CPU");
-    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-}

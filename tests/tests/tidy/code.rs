@@ -59,7 +59,6 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["cli/src/engine/wanted.rs"]),
-    ("thread_priority", &["sampler/src/ticker.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
 ];
 
