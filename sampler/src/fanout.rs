@@ -7,12 +7,13 @@
 //!
 //! Invariant: each source gets exactly its rows, whoever reads it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use vmstrobe_core::{Error, ErrorKind, Result, RowState, Rows};
+use vmstrobe_core::{Error, ErrorKind, Result, RowState, Rows, ThreadStart};
 
 use crate::clock;
 use crate::source_set::Slot;
@@ -47,12 +48,12 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// Decides, measuring on these slots where it has to. They are read some times.
-    pub(crate) fn new(mode: Fanout, slots: &mut [Slot]) -> Result<Self> {
+    pub(crate) fn new(mode: Fanout, slots: &mut [Slot], threads: &ThreadStart) -> Result<Self> {
         let rows: usize = slots.iter().map(|slot| slot.rows).sum();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         match mode {
             Fanout::Auto if cpus > 1 && rows >= ROWS_WORTH_MEASURING => {
-                let pool = pool(cpus)?;
+                let pool = pool(cpus, threads)?;
                 let rows_min = break_even(handoff_ns(&pool), row_ns(slots), cpus);
                 let pays = rows >= rows_min;
                 Ok(Self { pool: pays.then(|| Arc::new(pool)), rows_min })
@@ -60,8 +61,8 @@ impl Reader {
             Fanout::Auto | Fanout::Inline | Fanout::Threads(0 | 1) => {
                 Ok(Self { pool: None, rows_min: usize::MAX })
             }
-            Fanout::Threads(threads) => {
-                Ok(Self { pool: Some(Arc::new(pool(threads)?)), rows_min: 0 })
+            Fanout::Threads(count) => {
+                Ok(Self { pool: Some(Arc::new(pool(count, threads)?)), rows_min: 0 })
             }
         }
     }
@@ -114,10 +115,16 @@ fn read_spread(slots: &mut [Slot], words: &mut [u64], states: &mut [RowState]) {
     );
 }
 
-fn pool(threads: usize) -> Result<ThreadPool> {
+/// Starts a pool of `count` threads, `vmstrobe-0` and so on.
+fn pool(count: usize, threads: &ThreadStart) -> Result<ThreadPool> {
+    let spawn = |thread: rayon::ThreadBuilder| {
+        let name = format!("vmstrobe-{}", thread.index());
+        // The pool ends its threads and keeps no handle of them.
+        threads.spawn(&name, || thread.run()).map(drop).map_err(io::Error::other)
+    };
     ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("vmstrobe-{i}"))
+        .num_threads(count)
+        .spawn_handler(spawn)
         .build()
         .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the reading threads", error))
 }
@@ -207,7 +214,8 @@ mod tests {
             .flat_map(|((rows, row_words), n)| std::iter::repeat_n(n, rows * row_words))
             .collect();
         let rows = shapes.iter().map(|(rows, _)| rows).sum();
-        let reader = Reader::new(mode, &mut slots).expect("threads can be started");
+        let reader =
+            Reader::new(mode, &mut slots, &ThreadStart::default()).expect("threads can be started");
         let (mut words, mut states) = (vec![0; want.len()], vec![RowState::Missing; rows]);
         reader.inside(|| reader.read(&mut slots, &mut words, &mut states));
         assert_eq!(words, want);

@@ -3,12 +3,10 @@
 //! Invariant: all that looks, opens, allocates or closes happens here, off the tick. A provider
 //! that cannot answer keeps the others going.
 
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Error, ErrorKind, Filter, Object, Registry, Result, Schema};
+use vmstrobe_core::{Error, Filter, Object, Registry, Result, Thread, ThreadStart};
 
 use crate::control::Control;
 use crate::source_set::{Holdings, SourceSet};
@@ -23,23 +21,22 @@ pub const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10);
 pub struct Roster {
     registry: Registry,
     filters: Vec<Filter>,
+    threads: ThreadStart,
     generation: u64,
     /// The objects of the last source set: provider, key and path of each.
     known: Vec<(usize, u64, Box<str>)>,
 }
 
 impl Roster {
-    /// The roster of what these filters want of these providers. Each target's first filter counts.
+    /// Returns the roster of the objects that these filters select from these providers. If two
+    /// filters have the same target, the first counts.
     pub fn new(registry: Registry, filters: Vec<Filter>) -> Self {
-        Self { registry, filters, generation: 0, known: Vec::new() }
+        Self::with_threads(registry, filters, ThreadStart::default())
     }
 
-    /// The schemas of all providers.
-    ///
-    /// # Errors
-    /// A provider's that cannot give its schemas.
-    pub fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
-        self.registry.schemas()
+    /// Returns a roster as [`Roster::new`] does, whose [`Roster::watch`] starts its thread so.
+    pub fn with_threads(registry: Registry, filters: Vec<Filter>, threads: ThreadStart) -> Self {
+        Self { registry, filters, threads, generation: 0, known: Vec::new() }
     }
 
     /// The objects that the filters want now, in the order of providers.
@@ -89,7 +86,7 @@ impl Roster {
     /// `complain`, each when it was not there a look ago: see [`ErrorDedup`].
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If its thread, `vmstrobe-roster`, cannot be started.
     pub fn watch(
         mut self,
         control: Control,
@@ -97,6 +94,7 @@ impl Roster {
         mut complain: impl FnMut(&Error) + Send + 'static,
     ) -> Result<Watch> {
         let (stop, stopped) = channel::<()>();
+        let threads = self.threads.clone();
         let watcher = move || {
             let (mut dedup, mut pause) = (ErrorDedup::default(), interval);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -112,10 +110,7 @@ impl Roster {
                 dedup.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
-        let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
-        let thread = thread.map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot start the roster's thread", error)
-        })?;
+        let thread = threads.spawn("vmstrobe-roster", watcher)?;
         Ok(Watch { stop: Some(stop), thread: Some(thread) })
     }
 
@@ -205,7 +200,7 @@ fn keys(objects: &Holdings) -> Vec<(usize, u64, Box<str>)> {
 #[derive(Debug)]
 pub struct Watch {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 impl Watch {

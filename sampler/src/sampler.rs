@@ -10,9 +10,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Window};
+use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Thread, ThreadStart, Window};
 
 use crate::clock;
 use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
@@ -73,6 +72,7 @@ pub struct Sampler {
     mailbox: Arc<Mailbox>,
     retired: Vec<Retired>,
     health_writer: HealthWriter,
+    threads: ThreadStart,
     /// The number of the last tick, missed ones included.
     ticks: u64,
     wall_offset_ns: i64,
@@ -80,16 +80,30 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of that source set, and the control plane's handle to it.
+    /// Returns a sampler of that source set, and the control plane's handle to it.
     ///
     /// # Errors
     /// If the threads to read with cannot be started.
     pub fn new(
-        mut sources: SourceSet,
+        sources: SourceSet,
         health_writer: HealthWriter,
         fanout: Fanout,
     ) -> Result<(Self, Control)> {
-        let reader = Reader::new(fanout, &mut sources.slots)?;
+        Self::with_threads(sources, health_writer, fanout, ThreadStart::default())
+    }
+
+    /// Returns a sampler as [`Sampler::new`] does, which starts its threads so: those that read,
+    /// and that of [`Sampler::start`].
+    ///
+    /// # Errors
+    /// If the threads to read with cannot be started.
+    pub fn with_threads(
+        mut sources: SourceSet,
+        health_writer: HealthWriter,
+        fanout: Fanout,
+        threads: ThreadStart,
+    ) -> Result<(Self, Control)> {
+        let reader = Reader::new(fanout, &mut sources.slots, &threads)?;
         let newest = Publisher::new(Arc::new(Snapshot::new(&sources.layout)));
         let mailbox = Mailbox::new(&sources.layout, SPARES);
         let control = Control::new(Arc::clone(&mailbox), newest.clone());
@@ -102,6 +116,7 @@ impl Sampler {
             mailbox,
             retired: Vec::with_capacity(MAX_RETIRED),
             health_writer,
+            threads,
             ticks: 0,
             wall_offset_ns: clock::wall_offset_ns(),
             wall_read_ns: clock::now_ns(),
@@ -213,7 +228,8 @@ impl Sampler {
     /// thread or, if reading is spread, on one of the reading threads.
     ///
     /// CPU and priority stay as they are; only the thread's timer slack becomes 1 ns. So a program
-    /// that wants punctual ticks calls this on a thread that it has set up itself. A thread inherits affinity and policy from
+    /// that wants punctual ticks calls this on a thread that it has set up itself, or sets up the
+    /// reading threads by [`Sampler::with_threads`]. A thread inherits affinity and policy from
     /// the one that starts it: `taskset -c 3 chrt -f 10 PROGRAM` sets up all of a program.
     ///
     /// # Errors
@@ -250,17 +266,13 @@ impl Sampler {
         reader.inside(|| work(self))
     }
 
-    /// Runs on a thread of its own.
+    /// Runs on a thread of its own, `vmstrobe-tick`.
     ///
     /// # Errors
-    /// If the thread cannot be started, or made what `timing` asks for.
+    /// If the thread cannot be started.
     pub fn start(mut self, timing: Timing) -> Result<Running> {
-        let mailbox = Arc::clone(&self.mailbox);
-        let body = move || self.run(&timing).map(|()| self);
-        let thread = std::thread::Builder::new().name("vmstrobe-tick".into()).spawn(body);
-        let thread = thread.map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot start the sampler's thread", error)
-        })?;
+        let (mailbox, threads) = (Arc::clone(&self.mailbox), self.threads.clone());
+        let thread = threads.spawn("vmstrobe-tick", move || self.run(&timing).map(|()| self))?;
         Ok(Running { thread: Some(thread), mailbox })
     }
 
@@ -293,14 +305,14 @@ fn narrowed(sources: &SourceSet, tick_ns: Range<u64>, counts: &mut Counts) -> Ra
 /// A sampler that runs on a thread of its own; see [`Sampler::start`]. Dropping it stops it.
 #[derive(Debug)]
 pub struct Running {
-    thread: Option<JoinHandle<Result<Sampler>>>,
+    thread: Option<Thread<Result<Sampler>>>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Running {
     /// True once the sampler has come to its end by itself.
     pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.thread.as_ref().is_none_or(Thread::is_finished)
     }
 
     /// Stops the sampler, within 50 ms or a tick, and gives it back with its health.

@@ -57,10 +57,18 @@ impl Numbers {
         self.dropped_on.lock().expect("no test panics with it")
     }
 
-    fn roster(self: &Arc<Self>) -> Roster {
+    fn registry(self: &Arc<Self>) -> Registry {
         let registry = Registry::default();
         registry.add(Arc::clone(self) as Arc<dyn Provider>);
-        Roster::new(registry, vec![Filter::all(Target::Vcpu)])
+        registry
+    }
+
+    fn filters(&self) -> Vec<Filter> {
+        vec![Filter::all(Target::Vcpu)]
+    }
+
+    fn roster(self: &Arc<Self>) -> Roster {
+        Roster::new(self.registry(), self.filters())
     }
 
     fn sampler(self: &Arc<Self>) -> (Roster, Sampler, Control) {
@@ -366,4 +374,49 @@ fn a_run_takes_as_many_deadlines_as_it_is_told() {
     let counts = sampler.health().counts();
     assert_eq!(counts.ticks + counts.missed_ticks, 200);
     assert_eq!(sampler.health().lateness().count, counts.ticks);
+}
+
+#[test]
+fn every_thread_runs_the_function_first() {
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&names);
+    let threads = ThreadStart::new(move || {
+        let name = thread::current().name().map(str::to_owned);
+        noted.lock().expect("no test panics with it").push(name.expect("each thread has a name"));
+        Ok(())
+    });
+    let numbers = Numbers::new(4);
+    let mut roster = Roster::with_threads(numbers.registry(), numbers.filters(), threads.clone());
+    let sources = roster.open().expect("the provider opens every object");
+    let health_writer = HealthWriter::default();
+    let (sampler, control) =
+        Sampler::with_threads(sources, health_writer, Fanout::Threads(2), threads)
+            .expect("the function succeeds");
+    let running = sampler.start(Timing::hz(1000.0).expect("1 kHz is a rate"));
+    let watch = roster.watch(control, Duration::from_secs(1), |_| {});
+    let _both = (running.expect("the function succeeds"), watch.expect("the function succeeds"));
+    let mut names = names.lock().expect("no test panics with it").clone();
+    names.sort_unstable();
+    assert_eq!(names, ["vmstrobe-0", "vmstrobe-1", "vmstrobe-roster", "vmstrobe-tick"]);
+}
+
+#[test]
+fn a_thread_whose_function_fails_is_not_started() {
+    let threads = ThreadStart::new(|| Err(Error::new(ErrorKind::Denied, "told to fail")));
+    let numbers = Numbers::new(1);
+    let mut roster = Roster::with_threads(numbers.registry(), numbers.filters(), threads.clone());
+    let mut sampler = |fanout| {
+        let sources = roster.open().expect("the provider opens every object");
+        Sampler::with_threads(sources, HealthWriter::default(), fanout, threads.clone())
+    };
+    let error = sampler(Fanout::Threads(2)).map(drop).expect_err("the reading threads fail");
+    let cause = std::error::Error::source(&error).and_then(std::error::Error::source);
+    let cause = cause.expect("the pool's error has a cause").to_string();
+    assert!(cause.contains("told to fail"), "{cause}");
+    let (sampler, control) = sampler(Fanout::Inline).expect("no thread is started");
+    let rate = Timing::hz(1000.0).expect("1 kHz is a rate");
+    let error = sampler.start(rate).map(drop).expect_err("its thread fails");
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    let watch = roster.watch(control, Duration::from_secs(1), |_| {});
+    assert_eq!(watch.map(drop).expect_err("its thread fails").kind(), ErrorKind::Denied);
 }
