@@ -89,7 +89,7 @@ impl DemoGuest {
         load::describe(id)
     }
 
-    /// How often vCPU `id` has come back to its thread.
+    /// Returns the number of times that vCPU `id` has returned to its thread.
     ///
     /// The kernel's `exits` is larger: it also counts halts, which end in the kernel.
     ///
@@ -216,8 +216,10 @@ fn make_runnable(vcpu: &VcpuFd, id: u32) -> Result<(), Error> {
 mod tests {
     use std::time::Duration;
 
+    use vmstrobe_require::require;
+
     use super::*;
-    use crate::host;
+    use crate::host::usable;
 
     /// Sleeps until every vCPU has made `exits` more exits; panics after ten seconds.
     fn wait_for_exits(guest: &DemoGuest, exits: u64) {
@@ -231,16 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn vcpus_differ_and_stop_in_time() {
-        if host::skipped() {
+    fn vcpus_have_different_loads() {
+        if !require("kvm", usable()) {
             return;
         }
         let mut guest = DemoGuest::new(4).unwrap();
         guest.start().unwrap();
         wait_for_exits(&guest, 20);
-        let stopping = Instant::now();
         guest.stop().unwrap();
-        assert!(stopping.elapsed() < Duration::from_secs(1), "{:?}", stopping.elapsed());
 
         let seen: Vec<u64> = (0..4).map(|id| guest.exits_seen(id)).collect();
         assert!(seen[3] < seen[2] && seen[2] < seen[1] && seen[0] < seen[1], "{seen:?}");
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_stopped_guest_stands_still_and_can_go_on() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let mut guest = DemoGuest::new(2).unwrap();
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn every_stack_has_its_vcpu() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let mut guest = DemoGuest::new(STACKS).unwrap();

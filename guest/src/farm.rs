@@ -96,7 +96,10 @@ mod tests {
     use std::collections::HashSet;
     use std::os::fd::AsRawFd;
 
+    use vmstrobe_require::require;
+
     use super::*;
+    use crate::host::usable;
 
     fn check(farm: &Farm, sizes: &[usize]) {
         let seen: Vec<_> = farm.vms().iter().map(|vm| vm.vcpus().len()).collect();
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn sixty_four_vcpus_share_a_vm() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         check(&Farm::new(64).unwrap(), &[64]);
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn each_vcpu_can_be_run() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let farm = Farm::with_vcpus_per_vm(6, 4).unwrap();
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_last_vm_takes_the_rest() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         check(&Farm::with_vcpus_per_vm(10, 4).unwrap(), &[4, 4, 2]);
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn too_many_vcpus_in_a_vm_are_refused() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let too_many = host::open().unwrap().get_max_vcpus() + 1;

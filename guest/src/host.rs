@@ -168,20 +168,6 @@ fn advice(errno: &io::Error) -> &'static str {
     }
 }
 
-/// For tests: true, and a line says why, where KVM is unusable.
-///
-/// Panics instead when the environment variable `VMSTROBE_REQUIRE` lists `kvm`.
-#[cfg(test)]
-pub(crate) fn skipped() -> bool {
-    use std::io::Write;
-
-    let Err(why) = usable() else { return false };
-    let required = std::env::var("VMSTROBE_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name.trim() == "kvm"), "kvm is required: {why}");
-    writeln!(io::stdout(), "skipped: kvm: {why}").unwrap();
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -92,8 +92,10 @@ fn settle(vcpu: &mut VcpuFd) -> Result<(), Error> {
 mod tests {
     use std::thread;
 
+    use vmstrobe_require::require;
+
     use super::*;
-    use crate::host;
+    use crate::host::usable;
 
     fn check(guest: &KnownGuest, outs: u32, halts: u32) {
         let want = Exits { outs: outs.into(), halts: halts.into() };
@@ -102,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_run_makes_the_exits_it_was_asked_for() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let guest = KnownGuest::new().unwrap();
@@ -113,7 +115,7 @@ mod tests {
 
     #[test]
     fn another_thread_may_run_it() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let guest = KnownGuest::new().unwrap();

@@ -157,11 +157,14 @@ fn guest_memory() -> Result<MmapRaw, Error> {
 mod tests {
     use std::thread;
 
+    use vmstrobe_require::require;
+
     use super::*;
+    use crate::host::usable;
 
     #[test]
     fn fds_are_lent_while_another_thread_holds_the_vcpu() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::None).unwrap();
@@ -176,7 +179,7 @@ mod tests {
 
     #[test]
     fn memory_lives_until_the_last_vcpu_is_gone() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::InKernel).unwrap();
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_id_twice_is_refused() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::None).unwrap();

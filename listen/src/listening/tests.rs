@@ -6,13 +6,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::*;
-use crate::lock::LOCK_LIMIT;
 
 fn a_place() -> (TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
@@ -175,20 +174,6 @@ fn of_many_who_want_a_stale_socket_one_gets_it() {
         assert!(refused.iter().all(|error| error.kind() == ErrorKind::Busy), "{refused:?}");
         UnixStream::connect(&path).unwrap();
     }
-}
-
-/// A lock on the directory, which any user who may read it can take, is none of ours.
-#[test]
-fn a_lock_on_the_directory_keeps_nobody_waiting() {
-    let (place, path) = a_place();
-    let directory = fs::File::open(&place).unwrap();
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let before = Instant::now();
-    drop(listening(&path).unwrap());
-    drop(UnixListener::bind(&path).unwrap());
-    drop(listening(&path).unwrap());
-    assert!(before.elapsed() < LOCK_LIMIT, "{:?}", before.elapsed());
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
 }
 
 /// A stale socket is replaced even if the lock's name is taken.
