@@ -33,7 +33,7 @@ use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 const STATS: usize = 3;
 /// The kernel's `ESRCH`: there is no such thread any more.
 const NO_SUCH_THREAD: i32 = 3;
-/// How often the program looks who is there, and prints.
+/// The time between two looks at the processes, each of which prints a line.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {

@@ -26,7 +26,7 @@ const THREADS: usize = 2;
 const DISK_BYTES: usize = 1 << 20;
 /// The sizes that the guest asks for, in turn.
 const REQUEST_BYTES: [usize; 3] = [512, 4096, 65536];
-/// How long it waits between two requests.
+/// The pause between two requests.
 const PAUSE: Duration = Duration::from_micros(200);
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;

@@ -2,8 +2,8 @@
 //! snapshots, rates and quantiles, and the seam between what provides statistics and what samples
 //! them.
 //!
-//! It does no I/O, starts no thread by itself and contains no unsafe code. The words are those of the
-//! kernel's binary statistics and of QEMU's `query-stats`.
+//! It does no I/O, starts no thread by itself and contains no unsafe code. The words are those of
+//! the kernel's binary statistics and of QEMU's `query-stats`.
 //!
 //! ```
 //! use vmstrobe_core::{Desc, Filter, ReadPlan, Schema, Target};

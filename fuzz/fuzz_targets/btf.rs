@@ -18,7 +18,7 @@ use vmstrobe_core::{Error, ErrorKind};
 
 use bpf::btf::{Btf, MAX_STRUCT_BYTES, Member, Shape, TypeId};
 
-/// How many names are asked for: of each pair of them, whether one is the other's member.
+/// The number of names; each pair of them is asked whether one is the other's member.
 const NAMES: usize = 20;
 
 fuzz_target!(|input: &[u8]| {

@@ -21,8 +21,8 @@ use vmstrobe_core::{
     Target, Value, WORD_BYTES, bucket, quantile,
 };
 
-/// How much of a text is looked at: all of an ordinary block's. A histogram of 65,535 buckets would
-/// only take time.
+/// The most bytes of a text that are looked at: all of an ordinary block's. A histogram of 65,535
+/// buckets would only take time.
 const PAGE_BYTES: usize = 16 * 1024;
 
 fuzz_target!(|input: &[u8]| {

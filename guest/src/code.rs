@@ -29,7 +29,7 @@ pub(crate) const PORT_PERIOD_NS: u16 = 0xe4;
 /// Read by the demo as 16 bits: how many writes to [`PORT_WORK`] to make now.
 pub(crate) const PORT_OUTS: u16 = 0xe8;
 
-/// How many vCPUs have a stack.
+/// The number of vCPUs that have a stack.
 pub(crate) const STACKS: u32 = ((MEMORY_BYTES - STACKS_START) / STACK_BYTES) as u32;
 
 const TICK_VECTOR: u8 = 0x20;

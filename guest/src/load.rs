@@ -16,15 +16,15 @@ pub(crate) const PERIOD_NS_MAX: u32 = 40 * NS_PER_MS as u32;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// How much later each further group of four vCPUs runs through the same shapes.
+/// The delay of each further group of four vCPUs, which runs through the same shapes.
 const PHASE_MS: u64 = 700;
 
 /// The next action of a vCPU: a sleep, and port writes when it wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
-    /// How long it sleeps.
+    /// The time for which it sleeps, in ns.
     pub(crate) period_ns: u32,
-    /// How many port writes it makes on waking.
+    /// The number of port writes that it makes on waking.
     pub(crate) outs: u16,
 }
 

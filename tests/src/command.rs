@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::process::Reaped;
 
-/// How long [`vmstrobe`] lets the command run.
+/// The longest time for which [`vmstrobe`] lets the command run.
 pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The exit status and the output of a finished run.

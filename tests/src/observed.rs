@@ -15,7 +15,7 @@ use crate::qemu::{Config, Qemu};
 use crate::rig::wait_for;
 use crate::serve::Serve;
 
-/// How long the guest may take to come to rest.
+/// The longest time that the guest may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(20);
 
 /// The QEMU to start, and its QMP sockets.
@@ -23,11 +23,11 @@ const REST_LIMIT: Duration = Duration::from_secs(20);
 pub struct Plan<'a> {
     /// The guest's name.
     pub name: &'a str,
-    /// How many vCPUs it has.
+    /// The number of its vCPUs.
     pub vcpus: u32,
-    /// How its crypto devices are called.
+    /// The names of its crypto devices.
     pub crypto_devices: &'a [&'a str],
-    /// How many QMP sockets it has beside the one of [`Observed::qemu`].
+    /// The number of its QMP sockets beside that of [`Observed::qemu`].
     pub sockets: usize,
 }
 

@@ -24,7 +24,7 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Names the older QEMU's program; without it, it is where `ci/install.sh` unpacks one.
 pub const OLDER_ENV: &str = "VMSTROBE_QEMU_OLD";
 
-/// How long QEMU may take until it greets.
+/// The longest time from the start of QEMU to its greeting.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The guest and the command line of a QEMU to start.
@@ -32,7 +32,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Config<'a> {
     /// The guest's name (`-name`).
     pub name: &'a str,
-    /// How many vCPUs it has.
+    /// The number of its vCPUs.
     pub vcpus: u32,
     /// Start with the vCPUs stopped (`-S`): no counter moves until `cont`.
     pub paused: bool,

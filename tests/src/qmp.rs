@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a reply may take.
+/// The longest time that a reply may take.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A QMP connection past its handshake.

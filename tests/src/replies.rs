@@ -7,7 +7,7 @@ use serde_json::{Deserializer, Value};
 
 use crate::requests::Wanted;
 
-/// How alike replies must be.
+/// The likeness that replies must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alike {
     /// Equal but for the order of lists, lines and members in what is returned: a server in its

@@ -17,7 +17,7 @@ use crate::command::binary;
 use crate::process::{POLL, Reaped};
 use crate::wire::Wire;
 
-/// How long it may take until it listens.
+/// The longest time from its start until it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server. Dropping it kills the process and removes its directory.

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a reply may take, and how long the server may take no bytes.
+/// The longest time that a reply may take, and for which the server may take no bytes.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A text that no reply of a test contains by chance.

@@ -23,7 +23,7 @@ use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::reader::Reader;
 use vmstrobe_tests::rig::show;
 
-/// How long each mode goes on.
+/// The time for which each mode runs.
 const RUN: Duration = Duration::from_secs(1);
 
 /// A writer in that mode.

@@ -1,8 +1,8 @@
 //! 1 kHz over 64 real vCPUs for 10 s: what was missed is told, what was lost is counted exactly.
 //!
-//! How many deadlines a shared machine lets us miss says something about the machine, so it is
-//! printed and not judged. That every sample is received or counted as lost is judged, against the
-//! counts that the sampler's health shows within the samples themselves.
+//! The number of missed deadlines says something about a shared machine, so it is printed and not
+//! judged. The test judges that every sample is received or counted as lost, against the counts
+//! that the sampler's health shows within the samples themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};

@@ -18,7 +18,7 @@ use vmstrobe_tests::rig::{Rig, rig, show, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const QUEUE: &str = "/xyz/queue[0]";
-/// How many threads of queue_stats count.
+/// The number of threads of queue_stats that count.
 const THREADS: u64 = 2;
 
 /// Requests, bytes, and the sum of the latencies' buckets, as the snapshot has them.

@@ -18,7 +18,7 @@ use vmstrobe_tests::require::{require, require_lending_qemu, require_older_qemu}
 use vmstrobe_tests::rig::show;
 use vmstrobe_tests::serve::Serve;
 
-/// How many runs of the script share the cases.
+/// The number of runs of the script that share the cases.
 const RUNS: usize = 3;
 /// QEMU's socket that our server takes; those before it are the script's.
 const OURS: usize = RUNS;

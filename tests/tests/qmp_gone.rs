@@ -18,7 +18,7 @@ use vmstrobe_tests::require::{require, require_lending_qemu};
 use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::serve::Serve;
 
-/// How long what has come or gone may stay unseen.
+/// The longest time for which a VM that came or went may stay unseen.
 const SEEN_LIMIT: Duration = Duration::from_secs(3);
 const END_LIMIT: Duration = Duration::from_secs(10);
 

@@ -33,11 +33,12 @@ const COUNT: usize = 300;
 const SHARE: usize = 64;
 /// Another such user.
 const OTHER: u32 = 65_533;
-/// How long a virtual machine's process lives, if nothing ends it.
+/// The time after which a virtual machine's process ends by itself.
 const LIFE: Duration = Duration::from_secs(120);
-/// How long anything may take on a busy machine.
+/// The longest time that anything may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a stop may take: a second, and what a busy machine needs to start and reap.
+/// The longest time that a stop may take: a second, and the time that a busy machine needs to
+/// start and reap a process.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
 /// Runs a test of this program in process and mount namespaces of its own, where every user may
@@ -89,7 +90,7 @@ fn start(uid: u32, name: &str, vcpus: u32) -> Reaped {
     Reaped(child.expect("it starts"))
 }
 
-/// How many virtual machines there are by now.
+/// Returns the number of virtual machines that are ready.
 fn ready() -> usize {
     fs::read_dir(place().join("ready")).expect("it is there").count()
 }

@@ -26,9 +26,9 @@ use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::honest::COUNTERS;
 use vmstrobe_tests::rig::show;
 
-/// How long a writer is read.
+/// The time for which a writer is read.
 const RUN: Duration = Duration::from_millis(1500);
-/// How long it is read at most, if the machine is so busy that too little was seen in [`RUN`].
+/// The longest time for which it is read, if a busy machine lets too little be seen in [`RUN`].
 const BUSY_RUN: Duration = Duration::from_secs(60);
 /// Readers at a time, for two CPUs.
 const READERS: usize = 2;
@@ -41,7 +41,7 @@ struct Seen {
     gone: u64,
     /// Good readings that differ from the one before.
     changed: u64,
-    /// How far the counters came.
+    /// The last value of the counters.
     last: u64,
 }
 
@@ -71,7 +71,7 @@ impl Opened {
     }
 }
 
-/// How often a table that keeps changing is tried.
+/// The number of tries at a table that keeps changing.
 const LOOKS_MAX: u32 = 100;
 
 fn start(mode: &str, place: &Place) -> Hostile {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How much to measure.
+/// The number of pairs to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// So few pairs that only their running counts.

@@ -25,7 +25,7 @@ const EVENT: &[u8] = br#"{"timestamp": "#;
 
 /// Room for the replies to all that is in flight, so that one system call can fetch them.
 const BUFFER_BYTES: usize = 1 << 16;
-/// How long a peer may take.
+/// The longest time that a peer may take to answer.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection.

@@ -19,9 +19,9 @@ use crate::qmp_client::Client;
 /// vCPUs of the guest.
 pub(crate) const VCPUS: usize = 4;
 
-/// How long our server may take until it greets.
+/// The longest time from the start of our server to its greeting.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Until the firmware has looked for something to boot, and rests.
+/// The time in which the firmware looks for something to boot, and comes to rest.
 const SETTLING: Duration = Duration::from_secs(2);
 
 /// QEMU and our server.

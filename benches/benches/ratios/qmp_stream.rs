@@ -123,7 +123,7 @@ fn streamed(client: &mut Client, server_pid: u32, samples: u64) -> f64 {
     spent_ns as f64 / taken as f64 / 1000.0
 }
 
-/// How many samples the next event brought.
+/// Receives the next event and returns the number of its samples.
 fn take_event(client: &mut Client) -> u64 {
     let text = client.read_line().expect("events come");
     let event: Event =

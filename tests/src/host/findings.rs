@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// The pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The failures of a test so far. The test fails in [`Findings::none`].

@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::evil::Place;
 use crate::process::Reaped;
 
-/// How long it may take to do as it is told.
+/// The longest time that it may take to obey an order.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to end.
+/// The longest time that it may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A process that writes a table.

@@ -25,7 +25,7 @@ pub const HOLE_OBJECTS: usize = 9;
 pub const HOLE_SHARDS: usize = 255;
 /// Words of each of those.
 pub const HOLE_WORDS: usize = 8192;
-/// How many objects "a million" are.
+/// The number of objects in the image "a million".
 const MILLION: usize = 1_000_000;
 /// Different schemas in the image "schemas": as many as a table may have objects.
 pub const SCHEMAS: usize = SLOTS_MAX;

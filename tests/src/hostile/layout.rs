@@ -78,7 +78,7 @@ pub struct Block<'a> {
     pub target: &'a str,
     /// Bytes of the path and of each name.
     pub name_bytes: usize,
-    /// How often its data is there.
+    /// The number of copies of its data.
     pub shards: usize,
     /// [`GROUPED`], or nothing.
     pub flags: u64,
@@ -103,7 +103,7 @@ pub struct Entry {
     pub is_grouped: bool,
     /// Names, and where the words of the first shard are.
     pub stats: Vec<(Vec<u8>, Range<usize>)>,
-    /// How often its data is there.
+    /// The number of copies of its data.
     pub shards: usize,
     /// From one of them to the next.
     pub shard_words: usize,

@@ -14,8 +14,8 @@ use vmstrobe_core::{
 };
 use vmstrobe_providers::Tables;
 
-/// How long a call may take: of the CPU, and by the clock on the wall, where others may be in the
-/// way.
+/// The time that a call takes or may take: of the CPU, and of real time, which is longer if other
+/// processes run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// By this thread.

@@ -24,7 +24,7 @@ const WARM_UP: u64 = 500;
 /// Between two looks of a subscriber or a reader: two CPUs are few for seven threads.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// How a sampler comes to tick so often.
+/// A way to make a sampler tick a number of times.
 pub(super) type Ticking = fn(&mut Sampler, u64);
 
 /// A count of the threads that are ready to follow a sampler, and a flag that tells them to stop.

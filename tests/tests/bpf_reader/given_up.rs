@@ -127,7 +127,7 @@ fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
     assert!(moved > 1000, "next to nothing moved: {moved}");
 }
 
-/// How many words have grown; none of those that only grow is less.
+/// Returns the number of words that have grown; checks that no cumulative one has shrunk.
 fn grown(before: ObjectView<'_>, now: ObjectView<'_>) -> usize {
     let mut grown = 0;
     for (before, now) in before.stats().zip(now.stats()) {

@@ -14,7 +14,7 @@ use crate::{LIMIT, PLANS, Reader, crowd, objects_of, plan, required};
 
 const GUESTS: usize = 16;
 const VCPUS: u32 = 64;
-/// How often a vCPU comes back to its thread until it has a past.
+/// The number of exits after which a vCPU has counters that are not 0.
 const EXITS_MIN: u64 = 5;
 
 /// Both ways read the same; gives the rows.

@@ -20,7 +20,7 @@ use crate::{LIMIT, json, require_root};
 
 mod terminal;
 
-/// How long it takes to end, at most.
+/// The longest time that the command may take to end.
 const SOON: Duration = Duration::from_secs(1);
 /// Whatever the tests themselves were started with.
 const DEFAULT: &[&str] = &["env", "--default-signal=HUP,INT,QUIT,TERM"];

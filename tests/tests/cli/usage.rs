@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-const COMMANDS: [&[&str]; 9] = [
+pub(super) const COMMANDS: [&[&str]; 9] = [
     &[],
     &["demo"],
     &["list"],

@@ -67,7 +67,8 @@ fn both<'a>(
     })
 }
 
-/// How many words have moved, none of them back: of what may only grow.
+/// Returns the number of words that have grown, of a statistic that only grows; checks that none
+/// has shrunk.
 fn grown(was: Value<'_>, is: Value<'_>) -> u64 {
     if is.desc().is_boolean() || is.desc().stat_type == StatType::Instant {
         return 0;

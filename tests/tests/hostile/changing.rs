@@ -14,7 +14,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::{Place, again_and_again, epoch_in, report, start};
 
-/// How the reader comes to the words.
+/// The two ways in which the reader loads the words.
 const BOTH: [Place; 2] = [Place::Sealed, Place::Unsealed];
 /// The time in which random bytes make a table that can be read.
 const CHANCE_LIMIT: Duration = Duration::from_secs(60);

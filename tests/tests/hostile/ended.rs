@@ -10,7 +10,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::{Place, shm, start};
 
-/// How soon its end has to be noticed.
+/// The longest time within which its end has to be noticed.
 const SOON: Duration = Duration::from_secs(1);
 
 /// A table of that place, all of whose objects are open.

@@ -17,8 +17,8 @@ use vmstrobe_tests::serve::Serve;
 
 use crate::count;
 
-/// How long a VM that has come or gone may stay unseen: a slow look at the host, and a busy machine
-/// makes one slow, is followed by a pause of up to [`LOOK_PAUSE_MAX`].
+/// The longest time for which a VM that came or went may stay unseen. On a busy machine a look at
+/// the host is slow, and a slow one is followed by a pause of up to [`LOOK_PAUSE_MAX`].
 const SEEN_LIMIT: Duration = LOOK_PAUSE_MAX.saturating_add(Duration::from_secs(5));
 
 /// A QEMU with so many vCPUs, under a name that no other has.

@@ -13,7 +13,7 @@ use vmstrobe_tests::serve::Serve;
 
 use crate::observed;
 
-/// How often something must have moved between QEMU's reply before ours and that behind it.
+/// The number of times that a value must differ between QEMU's reply before ours and that after.
 const MOVED_MIN: usize = 100;
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -20,7 +20,7 @@ const CLIENTS: usize = 63;
 const BYTES: usize = 1_000_000;
 /// The most memory that the server may ever have had.
 const MEMORY_MAX_BYTES: u64 = 256 << 20;
-/// How long the clients have been at it when measuring begins.
+/// The time for which the clients have run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(300);
 
 /// So many bytes of an item, again and again, with commas between.

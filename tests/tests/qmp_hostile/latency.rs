@@ -1,4 +1,4 @@
-//! How long a filtered query takes: without anybody else, with, and without again.
+//! The time that a filtered query takes: alone, beside a harmful client, and alone again.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -13,9 +13,9 @@ use vmstrobe_tests::wire::Wire;
 use super::harm::Harm;
 use crate::{Target, status};
 
-/// How many times as long another client may be made to wait.
+/// The most that a harmful client may multiply the time of another.
 pub(super) const RATIO_MAX: f64 = 2.0;
-/// How long each part of a round is measured.
+/// The time for which each part of a round is measured.
 const PART: Duration = Duration::from_millis(120);
 /// The time for which the harmful client has run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(60);

@@ -11,7 +11,7 @@ use super::tree::File;
 
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// How far above an `unsafe` its conditions may stand.
+/// The most lines that may lie between an `unsafe` and its conditions above it.
 const SAFETY_REACH: usize = 10;
 
 /// The only files with `unsafe` in them.
@@ -119,15 +119,42 @@ pub(crate) fn unsafe_files_are_needed(tree: &[File]) -> Vec<String> {
     listed.map(|path| format!("{path}:1: not there, or without unsafe")).collect()
 }
 
-/// The README names the files with `unsafe` that are shipped, each in a line of a list.
+/// The files with `unsafe` that users run.
+pub(crate) fn shipped_unsafe_files() -> impl Iterator<Item = &'static str> {
+    let is_shipped = |path: &&str| !UNSHIPPED.iter().any(|folder| path.starts_with(folder));
+    UNSAFE_FILES.iter().copied().filter(is_shipped)
+}
+
+/// The README names exactly these files, each in a line of a list.
 pub(crate) fn unsafe_files_are_in_the_readme(file: &File) -> Vec<String> {
     if file.path != "README.md" {
         return Vec::new();
     }
-    let is_shipped = |path: &&&str| !UNSHIPPED.iter().any(|folder| path.starts_with(folder));
-    let is_named = |path: &str| file.text.contains(&format!("\n* [{path}]({path}): "));
-    let unnamed = UNSAFE_FILES.iter().filter(is_shipped).filter(|path| !is_named(path));
-    unnamed.map(|path| format!("README.md:1: {path} has `unsafe` and is not in the list")).collect()
+    let entry = |line: &str| {
+        let (path, link) = line.strip_prefix("* [")?.split_once("](")?;
+        (path.ends_with(".rs") && link.starts_with(path)).then(|| path.to_owned())
+    };
+    unequal(file, file.text.lines().filter_map(entry).collect())
+}
+
+/// ARCHITECTURE names exactly these files, in the line on unsafe code.
+pub(crate) fn unsafe_files_are_in_architecture(file: &File) -> Vec<String> {
+    if file.path != "ARCHITECTURE.md" {
+        return Vec::new();
+    }
+    let line = file.text.lines().find(|line| line.contains("have unsafe code: ")).unwrap_or("");
+    let words = line.split('`').filter(|word| word.ends_with(".rs"));
+    // The tests that enforce it stand in the same line, behind what it says.
+    unequal(file, words.map(str::to_owned).filter(|path| !path.starts_with("tests")).collect())
+}
+
+/// The files with `unsafe` that a document does not name, and those that it names wrongly.
+fn unequal(document: &File, named: Vec<String>) -> Vec<String> {
+    let unnamed = shipped_unsafe_files().filter(|path| !named.iter().any(|name| name == path));
+    let unnamed = unnamed.map(|path| format!("{path} has unsafe code and is not named"));
+    let wrong = named.iter().filter(|name| !shipped_unsafe_files().any(|path| path == *name));
+    let wrong = wrong.map(|name| format!("{name} is named and has no unsafe code"));
+    unnamed.chain(wrong).map(|text| document.at(1, text)).collect()
 }
 
 /// Each `unsafe` has its conditions right above it.

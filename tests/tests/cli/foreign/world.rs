@@ -21,7 +21,7 @@ use vmstrobe_tests::qemu::{Config, Qemu};
 
 use super::super::tables::directory;
 
-/// How long a name can be that has no limit.
+/// The length of a name in places where names have no limit.
 const LONG_BYTES: usize = 10_000;
 
 /// A host on which every name is hostile.
