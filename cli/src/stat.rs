@@ -12,10 +12,9 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
 use vmstrobe_core::Snapshot;
 use vmstrobe_providers::Broker;
-use vmstrobe_sampler::Timing;
+use vmstrobe_sampler::{Timing, now_ns};
 
 use crate::args::{Pace, StatArgs};
 use crate::engine::{Ask, Engine, Session, bpf_for_sampling};
@@ -142,12 +141,6 @@ fn exit_status(command: Option<ExitStatus>, lost_vm: bool) -> u8 {
         status.code().or(signal).unwrap_or(1) as u8
     });
     if of_command == 0 { u8::from(lost_vm) } else { of_command }
-}
-
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // The monotonic clock starts at 0 with the machine, so it is never negative.
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// A measurement under way.

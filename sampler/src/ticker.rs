@@ -1,7 +1,7 @@
-//! The times of the ticks: absolute deadlines, a period apart.
+//! The times of the ticks: absolute deadlines, one period apart.
 //!
 //! Sleeping to an absolute time does not drift. A deadline that has passed before its tick could
-//! begin is missed: it is counted and skipped, never caught up in a burst.
+//! begin is missed: it is counted and skipped, and there is no burst of ticks to catch up.
 //!
 //! Invariant: ticks begin at most once a period, and never before their deadline.
 
@@ -12,13 +12,13 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::clock;
 
-/// The highest rate: a bare read of one statistic takes a third of a µs.
+/// The highest rate: reading one statistic alone takes a third of a µs.
 pub const MAX_RATE_HZ: f64 = 1_000_000.0;
-/// The lowest rate: a tick in a quarter of an hour.
+/// The lowest rate: one tick in 1000 s.
 pub const MIN_RATE_HZ: f64 = 0.001;
 
 const NS_PER_S: u64 = 1_000_000_000;
-/// The longest sleep without a look whether to stop.
+/// The longest sleep before the next check whether to stop.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 
 /// The rate of sampling, and when it ends.
@@ -70,22 +70,23 @@ pub(crate) fn make_punctual() -> Result<()> {
         .map_err(|error| Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error))
 }
 
-/// The deadlines of one run, and how many of them are left.
+/// The deadlines of one run, and the number of them that are left.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     period_ns: u64,
     deadline_ns: u64,
-    /// Deadlines that are neither ticked nor missed.
+    /// The deadlines that are neither ticked nor missed yet.
     left: u64,
-    /// Deadlines missed since the last tick began.
+    /// The deadlines missed since the last tick began.
     missed: u64,
 }
 
-/// A tick that begins: how long after the deadline that was waited for, and how many deadlines were
-/// missed between the tick before it and this one.
+/// The begin of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Begun {
+pub(crate) struct TickBegin {
+    /// The time since the deadline that was waited for.
     pub(crate) late_ns: u64,
+    /// The number of deadlines that were missed between the tick before and this one.
     pub(crate) missed: u64,
 }
 
@@ -112,16 +113,16 @@ impl Ticker {
         }
     }
 
-    /// Begins the tick of the last deadline that has passed. Those before it that passed during the
-    /// sleep are missed, as those are that passed in the tick before.
-    pub(crate) fn begin(&mut self, now_ns: u64) -> Begun {
+    /// Begins the tick of the last deadline that has passed. The deadlines before it that passed
+    /// during the sleep are missed, as are those that passed in the tick before.
+    pub(crate) fn begin(&mut self, now_ns: u64) -> TickBegin {
         let late_ns = now_ns.saturating_sub(self.deadline_ns);
         self.left -= 1;
         self.miss(late_ns / self.period_ns);
-        Begun { late_ns, missed: std::mem::take(&mut self.missed) }
+        TickBegin { late_ns, missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Goes on to the first deadline that has not passed when a tick is done.
+    /// Ends a tick: the next deadline is the first that has not passed at `now_ns`.
     pub(crate) fn end(&mut self, now_ns: u64) {
         self.deadline_ns += self.period_ns;
         if now_ns >= self.deadline_ns {
@@ -136,12 +137,12 @@ impl Ticker {
         self.missed += missed;
     }
 
-    /// True once every deadline was ticked or missed.
+    /// Returns true once every deadline was ticked or missed.
     pub(crate) fn is_over(&self) -> bool {
         self.left == 0
     }
 
-    /// Returns how many deadlines were missed since the last tick began.
+    /// Returns the number of deadlines missed since the last tick began.
     pub(crate) fn missed(&self) -> u64 {
         self.missed
     }
@@ -150,10 +151,10 @@ impl Ticker {
 fn sleep_until(time_ns: u64) {
     let time = Timespec {
         tv_sec: (time_ns / NS_PER_S) as i64,
-        // Below 10^9, so it fits whatever the platform calls it.
+        // It is below 10^9, so it fits into the type of any platform.
         tv_nsec: (time_ns % NS_PER_S) as _,
     };
-    // A signal ends the sleep early; whoever waits looks at the clock again.
+    // A signal ends the sleep early; the caller reads the clock again.
     let _ = clock_nanosleep_absolute(ClockId::Monotonic, &time);
 }
 
@@ -169,12 +170,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_passed_is_missed_and_not_caught_up() {
+    fn passed_deadlines_are_missed_and_not_caught_up() {
         let mut ticker = ticker(1_000_000, None);
         for (end_ns, missed, deadline_ns) in [
             (1_000_100, 0, 2_000_000),
             (2_999_999, 0, 3_000_000),
-            // The deadline at 4 ms is here already.
+            // The deadline at 4 ms has passed already.
             (4_000_000, 1, 5_000_000),
             (15_500_000, 10, 16_000_000),
         ] {
@@ -186,19 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_in_the_sleep_was_missed_before_the_tick() {
+    fn deadlines_that_pass_in_the_sleep_are_missed_before_the_tick() {
         let mut ticker = ticker(1_000_000, Some(5000));
         let begin = |ticker: &mut Ticker, now_ns| {
-            let Begun { late_ns, missed } = ticker.begin(now_ns);
+            let TickBegin { late_ns, missed } = ticker.begin(now_ns);
             ticker.end(now_ns + 10_000);
             (late_ns, missed)
         };
         assert_eq!(begin(&mut ticker, 1_000_100), (100, 0));
-        // Stopped for 4 s: the tick behind the gap is that of the deadline at 4,002 ms.
+        // After a stop of 4 s the tick is that of the deadline at 4,002 ms.
         assert_eq!(begin(&mut ticker, 4_002_300_000), (4_000_300_000, 4000));
         assert_eq!((ticker.missed(), ticker.deadline_ns), (0, 4_003_000_000));
         assert_eq!(begin(&mut ticker, 4_003_000_100), (100, 0));
-        // No more are missed than there are.
+        // No more deadlines are missed than are left.
         assert_eq!(begin(&mut ticker, 9_000_000_000), (4_996_000_000, 5000 - 4003 - 1));
         assert!(ticker.is_over());
     }
@@ -220,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn it_wakes_at_or_after_the_deadline() {
+    fn a_wait_ends_at_or_after_the_deadline() {
         let ticker = Ticker::new(&Timing::hz(500.0).expect("500 Hz is a rate"), clock::now_ns());
         let now_ns = ticker.wait(|| false).expect("the wait is not stopped");
         assert!(now_ns >= ticker.deadline_ns);
@@ -236,9 +237,9 @@ mod tests {
     }
 
     #[test]
-    fn rates_that_make_no_sense_are_refused() {
+    fn rates_out_of_bounds_are_refused() {
         for rate_hz in [0.0, -1.0, 1e12, 0.0009, f64::NAN, f64::INFINITY] {
-            let error = Timing::hz(rate_hz).expect_err("it is no rate");
+            let error = Timing::hz(rate_hz).expect_err("the rate is out of bounds");
             assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
         }
         assert!(Timing::hz(MAX_RATE_HZ).is_ok() && Timing::hz(MIN_RATE_HZ).is_ok());

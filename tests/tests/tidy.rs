@@ -264,6 +264,7 @@ fn crates_know_only_whom_they_may() {
             ("sampler/Cargo.toml", "[target.'cfg(loom)'.dependencies]\nvmstrobe-guest = \"1\""),
             ("providers/Cargo.toml", "[build-dependencies]\nkvm-ioctls = \"1\""),
             ("core/Cargo.toml", "[dependencies"),
+            ("tests/require/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
         ],
         &[
             ("providers/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),

@@ -13,6 +13,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("providers", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-listen"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
+    // The tests of every crate may use it, so it can depend on none.
+    ("tests/require", &[]),
     ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),
 ];
 
