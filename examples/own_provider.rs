@@ -29,7 +29,8 @@ use vmstrobe_core::{
 };
 use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 
-/// Run and wait time, and how often it was given a CPU: `/proc/PID/task/TID/schedstat`.
+/// The statistics of a thread: its run time, its wait time, and the number of its turns on a CPU
+/// (`/proc/PID/task/TID/schedstat`).
 const STATS: usize = 3;
 /// The kernel's `ESRCH`: there is no such thread any more.
 const NO_SUCH_THREAD: i32 = 3;
@@ -142,7 +143,7 @@ impl Provider for Threads {
 /// The data half.
 struct ThreadSource {
     plan: Arc<ReadPlan>,
-    /// `None` where the thread had ended before it was opened.
+    /// The file of each thread; `None` if the thread had ended before it was opened.
     files: Vec<Option<Arc<File>>>,
 }
 
@@ -167,7 +168,7 @@ impl Source for ThreadSource {
     }
 }
 
-/// Reads a thread's run and wait time in ns, and how often it was given a CPU.
+/// Reads a thread's run and wait time in ns, and the number of its turns on a CPU.
 fn read(file: &File) -> io::Result<[u64; STATS]> {
     // Three numbers of at most 20 digits.
     let mut text = [0; 64];

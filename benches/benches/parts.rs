@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use vmstrobe_core::wire::{Header, parse};
 use vmstrobe_core::{Filter, Mask, ReadPlan, Schema, Target, seq};
 
-/// A vCPU's block as a kernel wrote it.
+/// A vCPU's block, as a kernel wrote it.
 const VCPU: &[u8] = include_bytes!("../../core/testdata/vcpu-x86-6.18.bin");
 
 fn schema() -> std::sync::Arc<Schema> {

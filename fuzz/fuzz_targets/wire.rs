@@ -1,11 +1,11 @@
-//! A block of statistics, written by anybody: it is refused, or all that we do with a block can be
+//! A block of statistics of any bytes: it is refused, or everything that we do with a block can be
 //! done with it.
 //!
-//! The input is the file that a reader sees: the header, then the parts where it says they are; of
-//! a part beyond the end there is less or nothing. What parses is held against the promises of
-//! `Schema`, read by two plans, shown, and written again.
+//! The input is the file that a reader sees: the header, then the parts at the offsets that it
+//! gives; a part beyond the end is shorter or empty. A block that parses is checked against the
+//! promises of `Schema`, read by two plans, shown, and written again.
 //!
-//! It does not read real fds: that is the providers' own test.
+//! It does not read real fds: the providers' own tests do.
 
 #![no_main]
 
@@ -58,7 +58,7 @@ fn read(file: &[u8]) -> Option<Result<Block>> {
     Some(wire::parse(&header, id, descs, "kvm", Target::Vcpu))
 }
 
-/// As much of the range as there is.
+/// Returns the part of the range that the file has.
 fn part(file: &[u8], range: Range<u64>) -> &[u8] {
     let at = |offset: u64| file.len().min(offset as usize);
     &file[at(range.start)..at(range.end)]
@@ -79,7 +79,8 @@ fn is_sound(block: &Block) {
     assert!(block.notes.iter().all(|note| !note.to_string().is_empty()));
 }
 
-/// The statistics are the file's, one by one, but for those that a note leaves out.
+/// Checks that the statistics are those of the file, one by one, but for those that a note leaves
+/// out.
 fn says_what_the_file_says(block: &Block, file: &[u8]) {
     let header = &block.header;
     assert!(header.id_range().end <= file.len() as u64, "there is no such id");
@@ -123,7 +124,7 @@ fn comes_back_as_it_was_written(block: &Block) {
     }
 }
 
-/// Of data whose word `i` is `i`, each column has its descriptor's words.
+/// Checks on data whose word `i` is `i` that each column has its descriptor's words.
 fn keeps_what_is_wanted(plan: &ReadPlan, mask: &Mask) {
     let (schema, span) = (plan.schema(), plan.span_bytes());
     assert!(span.start.is_multiple_of(WORD_BYTES) && span.end <= schema.data_bytes());
@@ -140,7 +141,7 @@ fn keeps_what_is_wanted(plan: &ReadPlan, mask: &Mask) {
     }
 }
 
-/// A snapshot of the data, which are zeros beyond their end, has values and a text.
+/// Checks that a snapshot of the data, padded with zeros, has values and a text.
 fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     let span = plan.span_bytes();
     let mut fetched = vec![0; span.len() / WORD_BYTES];
@@ -166,7 +167,7 @@ fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     }
 }
 
-/// Takes the first bytes of a text, and refuses the rest.
+/// A writer that takes the first bytes of a text, and refuses the rest.
 struct Page {
     bytes: usize,
 }

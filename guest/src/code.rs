@@ -12,7 +12,7 @@
 //! 0x4000  stacks, STACK_BYTES for each vCPU
 //! ```
 
-/// Guest memory: eight pages from address 0.
+/// The size of the guest memory: eight pages from address 0.
 pub(crate) const MEMORY_BYTES: usize = 0x8000;
 
 /// The entry point for a vCPU to make exactly `ecx` writes to [`PORT_WORK`] and then halt for ever.

@@ -21,7 +21,8 @@ use crate::host::{EINTR, Error, refused};
 use crate::load::{self, Load};
 use crate::machine::{self, Irqchip, Vcpu, Vm};
 
-/// IA32_APIC_BASE: the APIC is on (bit 11) and spoken to through MSRs (bit 10).
+/// The bits of IA32_APIC_BASE that switch on the APIC (bit 11) and its access through MSRs (bit
+/// 10).
 const X2APIC_ON: u64 = 0b11 << 10;
 
 /// A guest with changing loads: [`DemoGuest::new`], take the fds, then [`DemoGuest::start`].

@@ -11,7 +11,7 @@ use std::path::Path;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::Kvm;
 
-/// `KVM_CAP_BINARY_STATS_FD`, absent from kvm-ioctls' list of capabilities.
+/// The number of `KVM_CAP_BINARY_STATS_FD`, which kvm-ioctls does not have.
 const CAP_BINARY_STATS_FD: u64 = 203;
 
 // The errno values that this crate tells apart.
@@ -30,7 +30,7 @@ const EMFILE: i32 = 24;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// KVM is absent, out of reach, or too old for binary statistics.
+    /// KVM is absent, not accessible, or too old for binary statistics.
     #[error("/dev/kvm {reason}: {advice}")]
     Unusable {
         /// The fault of `/dev/kvm`, as a verb phrase.

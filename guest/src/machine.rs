@@ -17,7 +17,7 @@ use memmap2::{MmapMut, MmapRaw};
 use crate::code::{self, MEMORY_BYTES};
 use crate::host::{self, Error, refused};
 
-/// Three pages that KVM on old Intel CPUs needs to emulate real mode; where QEMU has them.
+/// The address of three pages that KVM on old Intel CPUs needs to emulate real mode, as in QEMU.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
 /// The interrupt controllers of a VM.
@@ -25,7 +25,7 @@ const TSS_ADDRESS: usize = 0xfffb_d000;
 pub enum Irqchip {
     /// None: every `hlt` is an exit to user space.
     None,
-    /// In the kernel: a halted vCPU waits there until its local APIC wakes it.
+    /// The kernel's: a halted vCPU waits there until its local APIC wakes it.
     InKernel,
 }
 

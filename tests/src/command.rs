@@ -21,9 +21,9 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 pub struct Output {
     /// The exit status; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// All of standard output.
+    /// The text of standard output.
     pub stdout: String,
-    /// All of standard error.
+    /// The text of standard error.
     pub stderr: String,
 }
 
@@ -36,7 +36,7 @@ pub fn vmstrobe(args: &[&str]) -> Output {
     vmstrobe_within(RUN_LIMIT, args)
 }
 
-/// [`vmstrobe`] with a limit of one's own.
+/// Runs `vmstrobe` as [`vmstrobe`] does, with another limit.
 ///
 /// # Panics
 ///

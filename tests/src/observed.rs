@@ -85,7 +85,7 @@ impl Observed {
         Observed { qemu, sockets, _directory: directory }
     }
 
-    /// One of its further sockets. It serves one client at a time.
+    /// Returns one of its further sockets, which serves one client at a time.
     pub fn socket(&self, i: usize) -> &Path {
         &self.sockets[i]
     }
@@ -111,7 +111,7 @@ impl Observed {
         });
     }
 
-    /// All that it counts of its vCPUs and its VM.
+    /// Returns all statistics of its vCPUs and of its VM.
     fn stats(&mut self) -> [Value; 2] {
         ["vcpu", "vm"].map(|target| self.qemu.execute("query-stats", json!({"target": target})))
     }

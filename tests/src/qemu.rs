@@ -34,7 +34,7 @@ pub struct Config<'a> {
     pub name: &'a str,
     /// The number of its vCPUs.
     pub vcpus: u32,
-    /// Start with the vCPUs stopped (`-S`): no counter moves until `cont`.
+    /// Whether it starts with the vCPUs stopped (`-S`): no counter moves until `cont`.
     pub paused: bool,
     /// Further arguments, at the end of the command line.
     pub extra: &'a [&'a str],
@@ -75,7 +75,8 @@ impl Qemu {
         Qemu::start_by(&program, config).unwrap_or_else(|why| panic!("{program:?} {why}"))
     }
 
-    /// As [`Qemu::start`]; says why if QEMU does not start, ends early or does not greet in time.
+    /// Starts QEMU as [`Qemu::start`] does. The error says why QEMU does not start, ends early or
+    /// does not greet in time.
     pub fn try_start(config: &Config<'_>) -> Result<Qemu, String> {
         Qemu::start_by(Path::new(PROGRAM), config)
     }
@@ -127,7 +128,7 @@ impl Qemu {
     }
 }
 
-/// Major and minor version of the QEMU on the path; else why there is none.
+/// Returns the major and minor version of the QEMU on the path; the error says why there is none.
 pub fn version() -> Result<(u32, u32), String> {
     version_of(OsStr::new(PROGRAM))
 }
@@ -159,7 +160,7 @@ fn version_of(program: &OsStr) -> Result<(u32, u32), String> {
     parse_version(&text).ok_or_else(|| format!("{} --version says {text:?}", program.display()))
 }
 
-/// `QEMU emulator version 10.0.2 (Debian ...)` gives (10, 0).
+/// Parses a version: `QEMU emulator version 10.0.2 (Debian ...)` is (10, 0).
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let (_, version) = text.lines().next()?.split_once(" version ")?;
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);

@@ -54,7 +54,7 @@ pub fn own_kvm(name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
     own_kvm_by(Bpf::off(), name, vm, vcpus)
 }
 
-/// [`own_kvm`], by the BPF reader or not.
+/// Makes the provider of [`own_kvm`], with the BPF reader or without.
 ///
 /// # Panics
 ///
@@ -68,7 +68,7 @@ pub fn own_kvm_by(bpf: Bpf, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> 
     Arc::new(kvm)
 }
 
-/// So many vCPUs at rest in one VM, `/vm/farm`, and their provider.
+/// Makes `vcpus` vCPUs that do not run in one VM, `/vm/farm`, and their provider.
 ///
 /// # Panics
 ///

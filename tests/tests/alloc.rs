@@ -1,4 +1,5 @@
-//! Allocations, counted: a tick and its readers make none, parsers hold no more than their limits.
+//! Counted allocations: a tick and its readers make none, and parsers hold no more than their
+//! limits.
 //!
 //! The allocator counts the calls, frees included, of the threads that take part while a count is
 //! on. Besides, a thread may measure how many bytes it holds at once. The tests in `count` check
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// True while events of threads that take part are counted.
+/// True while the events of the participating threads are counted.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static REALLOCATED: AtomicU64 = AtomicU64::new(0);

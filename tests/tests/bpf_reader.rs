@@ -37,8 +37,8 @@ fn required() -> Bpf {
     Bpf::new(BpfMode::Require)
 }
 
-/// One provider of the vCPUs of all these guests, numbered one after the other: the kernel does not
-/// mind whose they are. Its VM is the first guest's.
+/// Makes one provider of the vCPUs of all these guests, numbered one after the other, which the
+/// kernel permits. Its VM is that of the first guest.
 fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
     let kvm = OwnKvm::with_bpf("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
@@ -101,12 +101,13 @@ impl Reader {
         Reader { sources, words, states, row_words }
     }
 
-    /// Whether all was read in one call for each source; or would be, before the first time.
+    /// Returns true if all rows were read in one call for each source, or would be, before the
+    /// first reading.
     fn is_bulk(&self) -> bool {
         self.sources.iter().all(|source| source.read_ns().is_some())
     }
 
-    /// Reads everything.
+    /// Reads every row.
     fn read(&mut self) -> &[RowState] {
         // What was there before is none of what is read.
         self.words.fill(u64::MAX);
@@ -121,7 +122,7 @@ impl Reader {
         &self.states
     }
 
-    /// Reads everything, and all of it can be read.
+    /// Reads every row, and checks that all can be read.
     #[track_caller]
     fn read_all(&mut self) -> &[u64] {
         let bad = self.read().iter().find(|state| **state != RowState::Good);
@@ -198,7 +199,7 @@ fn stats_fds(pid: u32) -> usize {
     links.filter(|link| is_stats(&link.to_string_lossy())).count()
 }
 
-/// It ends well and has nothing to complain about.
+/// Checks that the command ended with success and printed no message.
 #[track_caller]
 fn fine(output: &Output) {
     assert_eq!((output.code, &*output.stderr), (Some(0), ""), "{output:?}");

@@ -55,7 +55,8 @@ fn under(wrapper: &[&str], args: &[&str]) -> Output {
     output
 }
 
-/// It ends with that status, and says these things on standard error, in lines of its own.
+/// Checks that the command ended with that status and printed these parts on standard error, each
+/// message in a line of its own.
 #[track_caller]
 fn says(output: &Output, code: i32, parts: &[&str]) {
     assert_eq!(output.code, Some(code), "{output:?}");
@@ -67,7 +68,7 @@ fn says(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-/// It ends well and has nothing to complain about.
+/// Checks that the command ended with success and printed no message.
 #[track_caller]
 fn fine(output: &Output) {
     assert_eq!((output.code, &*output.stderr), (Some(0), ""), "{output:?}");
@@ -88,7 +89,7 @@ fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
     Some((qemu, pid))
 }
 
-/// Some of these tests change who they are or what they see, which takes root.
+/// Requires root, for tests that become another user or change what they can see.
 fn require_root() -> bool {
     let root = geteuid().is_root();
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
@@ -118,7 +119,7 @@ impl Nobody {
         self.by(&Self::WRAPPER, args)
     }
 
-    /// With these capabilities, as `setpriv` takes them: `+sys_ptrace,+bpf`.
+    /// Runs vmstrobe with these capabilities, in the syntax of `setpriv`: `+sys_ptrace,+bpf`.
     #[track_caller]
     fn vmstrobe_with(&self, capabilities: &str, args: &[&str]) -> Output {
         let [inheritable, ambient] =

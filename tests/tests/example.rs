@@ -72,7 +72,7 @@ fn exits(client: &mut Qmp) -> Vec<u64> {
     PATHS.iter().map(of).collect()
 }
 
-/// Everything that the child has printed; it has ended.
+/// Returns all output of the child, which has ended.
 fn all(child: &mut Reaped) -> String {
     let mut text = String::new();
     if let Some(mut stdout) = child.stdout.take() {
@@ -110,7 +110,7 @@ fn is_info_stats(text: &str) {
     assert!(histograms >= 2 && text.lines().count() > 40, "{text}");
 }
 
-/// `[1]=v [2]=v `, a blank behind each.
+/// Returns true for `[1]=v [2]=v `, with a blank after each value.
 fn is_buckets(text: &str) -> bool {
     text.ends_with(' ')
         && text.split_terminator(' ').enumerate().all(|(at, bucket)| {

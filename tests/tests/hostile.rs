@@ -36,7 +36,7 @@ fn shm() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there")
 }
 
-/// Does it again and again for a while; gives how often.
+/// Repeats the work for a while, and returns the number of times.
 fn again_and_again(mut work: impl FnMut()) -> u64 {
     let (end, mut times) = (Instant::now() + RUN, 0);
     while Instant::now() < end {

@@ -46,14 +46,15 @@ fn with_namespaces(test: &str, body: impl FnOnce()) {
     }
 }
 
-/// [`with_namespaces`] of a test that takes most of the machine's time: one of them at a time.
+/// Runs a test as [`with_namespaces`] does, one at a time, because it takes most of the machine's
+/// time.
 fn with_the_machine(test: &str, body: impl FnOnce()) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     with_namespaces(test, body);
 }
 
-/// [`with_namespaces`] of a test that takes a FUSE file system.
+/// Runs a test as [`with_namespaces`] does that needs a FUSE file system.
 fn with_fuse(test: &str, body: impl FnOnce()) {
     if require_kvm() && require_namespaces() && require_fuse() {
         run_in_namespaces(test, TEST_LIMIT, body);

@@ -1,4 +1,4 @@
-//! 1 kHz over 64 real vCPUs for 10 s: what was missed is told, what was lost is counted exactly.
+//! 1 kHz over 64 real vCPUs for 10 s: missed ticks are printed, and losses are counted exactly.
 //!
 //! The number of missed deadlines says something about a shared machine, so it is printed and not
 //! judged. The test judges that every sample is received or counted as lost, against the counts
@@ -22,9 +22,9 @@ const DEADLINES: u64 = 10_000;
 struct Harvest {
     subscriber: Subscriber,
     received: u64,
-    /// Published ticks before the first sample.
+    /// The number of published ticks before the first sample.
     published_before: u64,
-    /// Samples that were published between two that were received.
+    /// The number of samples that were published between two that were received.
     in_gaps: u64,
     last: Arc<Snapshot>,
 }
@@ -102,8 +102,8 @@ fn follows(last: &Snapshot, sample: &Snapshot) -> u64 {
     gap
 }
 
-/// Received and lost are all that there were since the subscriber joined, and its losses are the
-/// gaps that it saw.
+/// Checks that received and lost samples are all since the subscriber joined, and that its losses
+/// are the gaps that it saw.
 fn adds_up(harvest: &Harvest, counts: Counts) {
     let Harvest { subscriber, received, published_before, in_gaps, last } = harvest;
     let lost = subscriber.lost_samples();

@@ -21,7 +21,7 @@ const QUEUE: &str = "/xyz/queue[0]";
 /// The number of threads of queue_stats that count.
 const THREADS: u64 = 2;
 
-/// Requests, bytes, and the sum of the latencies' buckets, as the snapshot has them.
+/// Returns requests, bytes, and the sum of the latencies' buckets of the snapshot.
 fn counted(snapshot: &Snapshot) -> [u64; 3] {
     let queue = snapshot.object(QUEUE).expect("it is sampled");
     let value = |name| queue.get(name).unwrap_or_else(|| panic!("{name}: {:?}", queue.state()));

@@ -60,7 +60,7 @@ fn run_and_stop(qemu: &mut Qemu) {
     });
 }
 
-/// QEMU's own values of every vCPU, by cpu-index.
+/// Returns QEMU's own values of every vCPU, by cpu-index.
 fn qemu_stats(qemu: &mut Qemu, names: Option<&[&str]>) -> Vec<Stats> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
     let mut request = json!({"target": "vcpu", "providers": [{"provider": "kvm"}]});
@@ -84,7 +84,7 @@ fn text(json: &Json) -> String {
     json.as_str().expect("it is a text").to_owned()
 }
 
-/// Our values of every vCPU, by index, as QMP has them: QEMU gives buckets in reverse.
+/// Returns our values of every vCPU, by index, as QMP has them: QEMU returns buckets in reverse.
 fn our_stats(snapshot: &Snapshot) -> Vec<Stats> {
     let mut views: Vec<ObjectView<'_>> = snapshot.objects().collect();
     assert!(views.iter().all(|view| view.state() == RowState::Good), "{views:?}");

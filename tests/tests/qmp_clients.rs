@@ -1,6 +1,6 @@
-//! QMP clients that nobody here wrote, with a server of ours behind them: `qemu.qmp`, which is
-//! QEMU's own library for Python, its `qmp-shell`, and Rust's `qapi`. Each gets from us what it
-//! gets from the QEMU that we look at.
+//! Foreign QMP clients with our server: `qemu.qmp`, which is QEMU's own library for Python, its
+//! `qmp-shell`, and Rust's `qapi`. Each receives from our server what it receives from the QEMU
+//! that our server reads.
 
 mod qmp_clients {
     mod library;
@@ -41,7 +41,7 @@ fn both(name: &str) -> Option<(Observed, Serve)> {
     Some((observed, serve))
 }
 
-/// True where `qemu.qmp` is installed for these tests; ci/install.sh does so where it can.
+/// Returns true if `qemu.qmp` is installed for these tests, which ci/install.sh does if it can.
 fn require_library() -> bool {
     let shell = python_program("qmp-shell");
     let there = shell.metadata().map(drop).map_err(|error| format!("{}: {error}", shell.display()));

@@ -20,9 +20,9 @@ use vmstrobe_tests::serve::Serve;
 
 /// The number of runs of the script that share the cases.
 const RUNS: usize = 3;
-/// QEMU's socket that our server takes; those before it are the script's.
+/// The index of QEMU's socket that our server uses; those before it are the script's.
 const OURS: usize = RUNS;
-/// Fewer would be a file that was misread.
+/// The least number of cases: with fewer, the file was misread.
 const CASES_MIN: usize = 100;
 const LIMIT: Duration = Duration::from_secs(150);
 
@@ -81,7 +81,7 @@ fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mo
     show(&format!("qmp_diff.py {}: {} cases as QEMU", mode.concat(), cases.len()));
 }
 
-/// With no crypto device: of those we give the statistics that are asked for, QEMU always all.
+/// The QEMU has no crypto device: QEMU ignores the names for those, and our server does not.
 #[test]
 fn every_case_passes() {
     if !require_lending_qemu() {
@@ -110,8 +110,8 @@ fn every_case_passes_to_the_byte() {
     replay(&folder, &cases(&folder, is_required), &observed, &ours, &["--exact"]);
 }
 
-/// Before 8.1 QEMU keeps no statistics open that could be borrowed, and before 8.0 it has no
-/// crypto devices.
+/// Before 8.1 QEMU keeps no statistics descriptors open that could be duplicated, and before 8.0 it
+/// has no crypto devices.
 #[test]
 fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
     if !require_older_qemu() {

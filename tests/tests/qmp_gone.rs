@@ -1,5 +1,5 @@
-//! `vmstrobe serve` while things come and go: virtual machines, crypto devices, sockets, and the
-//! values themselves, which are read after they were asked for.
+//! `vmstrobe serve` while things come and go: virtual machines, crypto devices and sockets; and
+//! values, which are read after the request.
 
 mod qmp_gone {
     mod directory;

@@ -1,5 +1,5 @@
-//! `vmstrobe serve` on a host that users share: one user's many virtual machines, names that are
-//! claimed by several, and a stop while the server is kept waiting.
+//! `vmstrobe serve` on a host that users share: one user's many virtual machines, names that
+//! several claim, and a stop while the server has to wait.
 //!
 //! A test that needs other users' virtual machines runs in namespaces of its own, as another run of
 //! this very program: see [`alone`]. Each virtual machine is again a process of this program.
@@ -31,7 +31,7 @@ const MANY: u32 = 65_534;
 const COUNT: usize = 300;
 /// The most sockets that `vmstrobe serve` gives to a user who is not trusted.
 const SHARE: usize = 64;
-/// Another such user.
+/// The number of another user that is not trusted.
 const OTHER: u32 = 65_533;
 /// The time after which a virtual machine's process ends by itself.
 const LIFE: Duration = Duration::from_secs(120);

@@ -1,5 +1,5 @@
-//! Everything at once, as fast as it goes: a sampler that ticks without a pause while readers and
-//! subscribers come and go, some hold on to snapshots for long, and its objects keep changing.
+//! A stress test: a sampler ticks without a pause while readers and subscribers come and go, some
+//! keep snapshots for long, and its objects change all the time.
 //!
 //! The vCPUs are at rest and each has a past of its own, so a good row has exactly one right
 //! content: what was written under a reader, or laid out for another roster, would show. Whatever
@@ -29,11 +29,11 @@ const GROWTH_BYTES_MAX: u64 = 32 << 20;
 /// The right words of each vCPU, by path.
 type Truth = Arc<BTreeMap<String, Vec<u64>>>;
 
-/// One who looks at snapshots.
+/// A thread that checks snapshots.
 struct Reader {
     truth: Truth,
     done: Arc<AtomicBool>,
-    /// One of each layout that it saw.
+    /// One snapshot of each layout that it saw.
     seen: Vec<Weak<Snapshot>>,
     generation: u64,
     looks: u64,
@@ -229,7 +229,7 @@ fn hold(mut reader: Reader, control: Control) -> Found {
     reader.found()
 }
 
-/// Comes, takes every sample for a while, and goes; again and again.
+/// Subscribes, takes every sample for a while, and leaves; again and again.
 fn subscribe(mut reader: Reader, control: Control) -> Found {
     for depth in (1..=40).cycle() {
         if !reader.goes_on() {
@@ -256,7 +256,7 @@ fn subscribe(mut reader: Reader, control: Control) -> Found {
     reader.found()
 }
 
-/// One who has left makes room for another, also if ticks never come to rest between changes.
+/// A subscriber that has left makes room for another, also if every tick takes a change.
 #[test]
 fn who_has_left_makes_room() {
     let mut rig = rig(Arc::new(Health::new().0), &["sampler: ticks"], Fanout::Inline);

@@ -39,13 +39,13 @@ struct Seen {
     good: u64,
     torn: u64,
     gone: u64,
-    /// Good readings that differ from the one before.
+    /// The number of good readings that differ from the one before.
     changed: u64,
     /// The last value of the counters.
     last: u64,
 }
 
-/// Whether a reader that began then goes on reading.
+/// Returns true if a reader that began at `begin` has to continue.
 fn goes_on(begin: Instant, has_enough: bool) -> bool {
     begin.elapsed() < if has_enough { RUN } else { BUSY_RUN }
 }
@@ -99,7 +99,7 @@ fn tables(writer: &Hostile, place: &Place) -> Tables {
     panic!("the directory was never at rest in {LOOKS_MAX} looks");
 }
 
-/// One test at a time: a writer that has to wait for a CPU tears nothing.
+/// Locks the tests, which run one at a time: a writer that waits for a CPU tears nothing.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -180,8 +180,7 @@ fn no_object_has_anothers_words() {
     }
 }
 
-/// Good readings of an object until it is gone, of one after the other. `changed` is how many
-/// objects there were.
+/// Reads objects until they are gone, one after the other. `changed` counts the objects.
 fn read_churn(tables: &Tables) -> Seen {
     let (mut seen, begin) = (Seen::default(), Instant::now());
     let mut numbers = BTreeSet::new();

@@ -1,4 +1,5 @@
-//! Reading the newest snapshot and one value of it, beside a relaxed load of a plain atomic.
+//! The time to read the newest snapshot and one value of it, beside a relaxed load of a plain
+//! atomic.
 
 use std::error::Error;
 use std::hint::black_box;

@@ -37,7 +37,8 @@ impl Helper {
         Helper::start_with(program, args, Stdio::piped())
     }
 
-    /// [`Helper::start`], with another standard input: then it cannot be told anything.
+    /// Starts a helper as [`Helper::start`] does, with another standard input, so that it cannot be
+    /// given orders.
     ///
     /// # Panics
     ///

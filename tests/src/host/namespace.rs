@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::command::binary;
 use crate::process::Reaped;
 
-/// Set for the run inside the namespaces.
+/// The variable that is set for the run inside the namespaces.
 const INSIDE_ENV: &str = "VMSTROBE_TESTS_INSIDE";
 
 /// The program that makes the namespaces, and what it is told.

@@ -34,7 +34,7 @@ impl Run {
         Run::spawn(command, args)
     }
 
-    /// [`Run::start`] with at most so many descriptors, in the soft and the hard limit.
+    /// Starts a run as [`Run::start`] does, with a soft and a hard limit of this many descriptors.
     pub fn start_with_descriptors<S: AsRef<OsStr>>(descriptors: u64, args: &[S]) -> Run {
         let mut command = Command::new("sh");
         // Without -S or -H it is both.

@@ -29,7 +29,7 @@ impl ServeDir {
         ServeDir::with(&["--all"])
     }
 
-    /// [`ServeDir::all`] with at most so many descriptors.
+    /// Starts a server as [`ServeDir::all`] does, with at most this many descriptors.
     pub fn all_with_descriptors(descriptors: u64) -> ServeDir {
         ServeDir::start(&["--all"], |args| Run::start_with_descriptors(descriptors, args))
     }
@@ -39,7 +39,7 @@ impl ServeDir {
         ServeDir::start(args, |args| Run::start(args))
     }
 
-    /// [`ServeDir::with`], and the sockets in a directory that is there.
+    /// Starts a server as [`ServeDir::with`] does, with its sockets in an existing directory.
     pub fn in_directory(sockets: &Path, args: &[&str]) -> ServeDir {
         let run = Run::start(&line(sockets, args));
         ServeDir { run, sockets: sockets.to_owned(), _own: None }

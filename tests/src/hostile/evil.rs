@@ -22,16 +22,16 @@ const NAME: &str = "vmstrobe-table:evil";
 /// The place of a table: a memfd or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a memfd that readers map.
+    /// A memfd that readers map.
     Sealed,
-    /// In a memfd that they read by system calls.
+    /// A memfd that readers read by system calls.
     Unsealed,
-    /// In a file on tmpfs.
+    /// A file on tmpfs.
     Path(PathBuf),
 }
 
 impl Place {
-    /// From the command line: `sealed`, `unsealed` or a path.
+    /// Parses an argument of the command line: `sealed`, `unsealed` or a path.
     pub fn from_arg(arg: &str) -> Self {
         match arg {
             "sealed" => Self::Sealed,
@@ -40,7 +40,7 @@ impl Place {
         }
     }
 
-    /// For the command line.
+    /// Returns the argument for the command line.
     pub fn to_arg(&self) -> String {
         match self {
             Self::Sealed => "sealed".to_owned(),
@@ -53,9 +53,9 @@ impl Place {
 /// A table that is written.
 #[derive(Debug)]
 pub enum Evil {
-    /// By stores to memory.
+    /// The writer stores to memory.
     Mapped(Mapping),
-    /// By system calls.
+    /// The writer makes system calls.
     File(File),
 }
 

@@ -22,7 +22,7 @@ pub const TABLES: usize = 64;
 struct Queue {
     _object: TableObject,
     counters: Vec<Counter>,
-    /// If they change together.
+    /// The lock of the words that change together, if they do.
     group: Option<Group>,
 }
 
@@ -50,7 +50,7 @@ impl Queue {
     }
 }
 
-/// One object whose counters are bumped together, as often as it goes.
+/// Adds to the counters of one object, which change together, as fast as it can.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn churn(place: &Place) -> io::Result<()> {
     Ok(())
 }
 
-/// So many tables with an object of equal statistics each.
+/// Makes a number of tables, each with one object, all of equal statistics.
 ///
 /// # Errors
 ///

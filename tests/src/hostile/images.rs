@@ -23,11 +23,11 @@ const HEAVY_OBJECTS: usize = 65_536 / (DESCS_MAX + 1);
 pub const HOLE_OBJECTS: usize = 9;
 /// Shards of each.
 pub const HOLE_SHARDS: usize = 255;
-/// Words of each of those.
+/// The words of each of those objects.
 pub const HOLE_WORDS: usize = 8192;
 /// The number of objects in the image "a million".
 const MILLION: usize = 1_000_000;
-/// Different schemas in the image "schemas": as many as a table may have objects.
+/// The number of different schemas in the image "schemas", which is the most objects of a table.
 pub const SCHEMAS: usize = SLOTS_MAX;
 
 /// The image of that name.
@@ -65,9 +65,9 @@ pub fn value(epoch: u64, object: usize, word: usize) -> u64 {
     epoch << 32 | (object as u64) << 16 | word as u64 | 1 << 63
 }
 
-/// Three objects: one with all kinds of statistics and one with four shards, whose words change
-/// together, and one that is not locked; and a free place. Paths, incarnations and values are those
-/// of the epoch.
+/// Makes three objects: one with all kinds of statistics, one with four shards whose words change
+/// together, and one without a lock; and a free slot. Paths, incarnations and values are those of
+/// the epoch.
 pub fn sample(epoch: u64) -> Image {
     let mut image = Image::new("evil", 4096, 4);
     let stats = [
@@ -117,7 +117,7 @@ fn busy() -> Image {
     image
 }
 
-/// As many objects as there may be, each with a path, a block and data of its own.
+/// Makes the most objects that a table may have, each with its own path, block and data.
 fn crowd() -> Image {
     let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
     for object in 0..SLOTS_MAX {
@@ -126,7 +126,7 @@ fn crowd() -> Image {
     image
 }
 
-/// As many, each with a lock that is held for ever.
+/// Makes the most objects, each with a lock that is held for ever.
 fn crowd_held() -> Image {
     let mut image = crowd();
     for slot in 0..SLOTS_MAX {
@@ -139,22 +139,22 @@ fn crowd_held() -> Image {
     image
 }
 
-/// As many, all of one path.
+/// Makes the most objects, all with one path.
 fn one_path() -> Image {
     let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
     (0..SLOTS_MAX).for_each(|_| add_small(&mut image, "/evil", "requests"));
     image
 }
 
-/// As many, all of them in one block of many descriptors: more bytes than the table has, if each
-/// is counted.
+/// Makes the most objects, all with one block of many descriptors, whose bytes are more than the
+/// table has if they are counted for each object.
 fn one_block() -> Image {
     let names: Vec<String> = (0..512).map(|stat| format!("n{stat}")).collect();
     let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
     all_in_one(&stats)
 }
 
-/// As many, all of them with the same data, of which each row would have half a MiB.
+/// Makes the most objects, all with the same data, of which each row takes half a MiB.
 fn one_data() -> Image {
     all_in_one(&[Stat { flags: LOG2, size: u16::MAX, ..Stat::counter("latency") }])
 }
@@ -180,8 +180,8 @@ fn schemas() -> Image {
     image
 }
 
-/// As many objects as there may be, all paths as long as they may be; and of the same kind as many
-/// names of statistics as there may be. `"\u{ff}"` stands for a byte that is not UTF-8.
+/// Makes the most objects with the longest paths, or the most statistics with the longest names.
+/// `"\u{ff}"` stands for a byte that is not UTF-8.
 fn vast(letter: &str) -> Image {
     let letter = if letter == "ä" { letter.as_bytes() } else { &[0xff; 2] };
     let mut image = Image::new("evil", 64 << 20, SLOTS_MAX);
@@ -209,8 +209,8 @@ fn vast(letter: &str) -> Image {
     image
 }
 
-/// As many statistics as a table may have, with names of 240 bytes and more: a reader holds about
-/// 20 MiB of them.
+/// Makes the most statistics that a table may have, with names of at least 240 bytes, of which a
+/// reader holds about 20 MiB.
 fn heavy() -> Image {
     let mut image = Image::new("evil", 20 << 20, HEAVY_OBJECTS);
     for object in 0..HEAVY_OBJECTS {

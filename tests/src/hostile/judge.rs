@@ -8,7 +8,7 @@ use vmstrobe_core::RowState;
 use super::layout::{Entry, entries};
 use super::reader::Row;
 
-/// Whether these are good rows of objects that are in the image, with their values there.
+/// Checks that these are good rows of objects of the image, with their values there.
 ///
 /// # Panics
 ///
@@ -45,7 +45,8 @@ pub fn must_be_read_as(row: &Row, entry: &Entry, words: &[u64]) {
     assert!(is_read, "nobody has written {row:?}");
 }
 
-/// Whether the row is of an object of that path. Of two with one path, the later has got a number.
+/// Returns true if the row is of an object of that path. Of two objects with one path, the later
+/// has a number.
 fn is_of(row: &Row, entry: &Entry) -> bool {
     let path = String::from_utf8_lossy(&entry.path);
     let rest = row.path.strip_prefix(&*path);

@@ -18,9 +18,9 @@ use vmstrobe_providers::Tables;
 /// processes run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// By this thread.
+    /// The CPU time of this thread.
     pub cpu: Duration,
-    /// In all.
+    /// The real time.
     pub wall: Duration,
 }
 
@@ -29,7 +29,7 @@ pub const LOOK: Spent = Spent { cpu: Duration::from_secs(1), wall: Duration::fro
 /// The bound of a source's part of a tick.
 pub const TICK: Spent = Spent { cpu: Duration::from_millis(50), wall: Duration::from_secs(1) };
 
-/// Reads tables, and knows how long it took at most.
+/// A reader of tables that records the longest time of a call.
 #[derive(Debug)]
 pub struct Reader {
     tables: Tables,
@@ -60,12 +60,12 @@ pub struct Row {
     pub path: String,
     /// The state of its row.
     pub state: RowState,
-    /// If it is good: statistics by name.
+    /// The statistics by name, if the row is good.
     pub values: Vec<(String, Vec<u64>)>,
 }
 
 impl Reader {
-    /// Reads nothing yet.
+    /// Returns a reader without tables.
     ///
     /// # Panics
     ///
@@ -126,7 +126,7 @@ impl Reader {
         objects
     }
 
-    /// Why some of what there is is not read; see [`Provider::warnings`].
+    /// Returns the reasons why some objects are not read; see [`Provider::warnings`].
     pub fn warnings(&self) -> Vec<vmstrobe_core::Error> {
         self.tables.warnings()
     }
@@ -152,7 +152,7 @@ impl Reader {
         self.ends.iter_mut().zip(other.ends).for_each(|(end, count)| *end += count);
     }
 
-    /// Reads all that is open.
+    /// Reads all open objects.
     ///
     /// # Panics
     ///
@@ -215,7 +215,7 @@ fn waited_for_cpus() -> Duration {
 
 /// Returns the same as of a moment ago: asking takes the kernel a while.
 fn waited_for_cpus_lately() -> Duration {
-    /// For how long an answer is good.
+    /// The time for which an answer is used again.
     const LATELY: Duration = Duration::from_millis(100);
     thread_local! {
         static LAST: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };

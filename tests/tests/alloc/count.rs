@@ -1,4 +1,5 @@
-//! Counting: who takes part, from when to when, and that what there is is seen.
+//! The counting itself: the threads that take part, the begin and the end, and a check that
+//! allocations are seen.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -15,12 +16,12 @@ pub(super) struct Counted {
     pub(super) freed: u64,
 }
 
-/// From now on, what this thread does counts whenever a count is on; or no more.
+/// Makes the calls of this thread count whenever a count is on, or no more.
 pub(super) fn take_part(yes: bool) {
     TAKES_PART.set(yes);
 }
 
-/// One count at a time: a test holds this for as long as threads of its own take part.
+/// Locks the count: a test holds this for as long as threads of its own take part.
 pub(super) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,5 @@
-//! 10,000 BPF reads over real vCPUs, audits included, and with the end of it in the middle:
-//! nothing is allocated, and nothing is freed.
+//! 10,000 BPF reads over real vCPUs, audits included, and with the end of the BPF reader in the
+//! middle: nothing is allocated, and nothing is freed.
 //!
 //! By the kernel's own count of the thread's reads, it is seen that a tick reads nothing by pread,
 //! and how many audits there were, which do twice each.
@@ -19,7 +19,8 @@ use super::ticks::{Followed, by_hand, check};
 
 const VCPUS: usize = 128;
 const TICKS: u64 = 10_000;
-/// 10,000 ticks last long enough for two audits at least, which come a second after each other.
+/// The rate at which 10,000 ticks last long enough for at least two audits, which are a second
+/// apart.
 const RATE_HZ: f64 = 4000.0;
 const WARM_UP: u64 = 100;
 
@@ -38,7 +39,7 @@ fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     (farm, rig)
 }
 
-/// Ticks so often on this thread, at that rate.
+/// Ticks `ticks` times on this thread, at [`RATE_HZ`].
 fn tick(sampler: &mut Sampler, ticks: u64) {
     let timing = Timing::hz(RATE_HZ).expect("it is a rate");
     let before = sampler.health().counts().ticks;
@@ -50,7 +51,7 @@ fn tick(sampler: &mut Sampler, ticks: u64) {
     }
 }
 
-/// Read system calls of this thread so far; `None` where the kernel does not count them.
+/// Returns the read system calls of this thread so far; `None` if the kernel does not count them.
 fn reads() -> Option<u64> {
     let io = fs::read_to_string("/proc/thread-self/io").ok()?;
     io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
@@ -129,7 +130,7 @@ fn given_up_in_the_middle_nothing_is_allocated() {
     assert!((TICKS / 4..=TICKS / 2).contains(&fallback), "{fallback} ticks");
 }
 
-/// With subscribers, readers and health, as for the tick of pread.
+/// Subscribers, readers and health take part, as for the tick of pread.
 #[test]
 fn by_bpf_nothing_is_allocated_whoever_follows() {
     if !require_kvm() || !require_bpf() {

@@ -15,7 +15,7 @@ struct Fault {
     exponent: i16,
     size: u16,
     bucket_size: u32,
-    /// Of descriptor `i`, in words.
+    /// Returns the offset of descriptor `i`, in words.
     word: fn(u32) -> u32,
     name: fn(u32) -> Vec<u8>,
 }
@@ -71,7 +71,7 @@ fn check(what: &str, fault: Fault) -> Result<Block> {
     parsed
 }
 
-/// [`check`] of a block that is odd, but can be read.
+/// Checks a block as [`check`] does that is odd, but can be read.
 #[track_caller]
 fn check_read(what: &str, fault: Fault) -> Block {
     check(what, fault).expect("it can be read")

@@ -12,7 +12,7 @@ use super::count::{Counted, alone, counted, take_part};
 const VCPUS: usize = 4;
 const NEGOTIATION: &[u8] = b"{\"execute\": \"qmp_capabilities\"}";
 
-/// So many requests, each with an id of its own.
+/// Returns `count` requests, each with an id of its own.
 fn requests(count: usize) -> Vec<String> {
     let request = |id: usize| {
         let names = r#"{"provider": "kvm", "names": ["exits", "halt_exits"]}"#;

@@ -1,5 +1,5 @@
-//! Tables: ticks over many of them, of this process and of another, allocate nothing; and the most
-//! that a hostile one can make a look hold.
+//! Tables: ticks over many of them, of this process and of another, allocate nothing; and a look at
+//! hostile ones holds no more than its limit.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

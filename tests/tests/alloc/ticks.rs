@@ -1,5 +1,5 @@
-//! 10,000 ticks on real statistics fds, with subscribers and readers: nothing is allocated, and
-//! nothing is freed, by whoever takes part.
+//! 10,000 ticks on real statistics fds, with subscribers and readers: no participating thread
+//! allocates or frees anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -19,9 +19,10 @@ const TICKS: u64 = 10_000;
 const SUBSCRIBERS: usize = 2;
 const READERS: usize = 4;
 const QUEUE_SAMPLES: usize = 64;
-/// Ticks before the count, in which every thread does for the first time what it will do.
+/// The ticks before the count, in which every thread does each of its calls for the first time.
 const WARM_UP: u64 = 500;
-/// Between two looks of a subscriber or a reader: two CPUs are few for seven threads.
+/// The pause between two looks of a subscriber or a reader, because two CPUs are few for seven
+/// threads.
 const PAUSE: Duration = Duration::from_micros(200);
 
 /// A way to make a sampler tick a number of times.
@@ -59,7 +60,7 @@ impl Stage {
 pub(super) struct Followed {
     /// A statistic that all objects have.
     pub(super) stat: &'static str,
-    /// Some objects, at least as many as there are readers.
+    /// The paths of some objects, at least as many as there are readers.
     pub(super) paths: Vec<String>,
     /// Whether a row may be read while it is being changed.
     pub(super) may_be_torn: bool,
@@ -81,7 +82,7 @@ fn in_the_timed_loop_nothing_is_allocated() {
     check_farm(Fanout::Threads(2), timed);
 }
 
-/// [`check`] of vCPUs.
+/// Runs [`check`] on vCPUs.
 fn check_farm(fanout: Fanout, ticking: Ticking) {
     if !require_kvm() {
         return;
@@ -109,7 +110,8 @@ fn timed(sampler: &mut Sampler, ticks: u64) {
     }
 }
 
-/// Ticks over what these filters want of the provider, while others follow: nothing is allocated.
+/// Checks that nothing is allocated by ticks over the objects of these filters, while other threads
+/// receive the samples.
 pub(super) fn check(
     provider: Arc<dyn Provider>,
     filters: &[&str],
@@ -182,7 +184,7 @@ fn read(latest: &mut Latest, cells: &[Cell]) -> u64 {
     u64::from(is_sound)
 }
 
-/// Ticks until all are warm, then so often under count. The threads that read take part too.
+/// Ticks until all threads are warm, then ticks under count. The reading threads take part too.
 fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Counted {
     let all_ready = || stage.ready.load(SeqCst) == SUBSCRIBERS + READERS;
     wait_for("all followers take part", Duration::from_secs(20), || {

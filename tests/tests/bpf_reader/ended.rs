@@ -1,5 +1,5 @@
-//! VMs and vCPUs that end while they are read by their own descriptors: their rows are gone, the
-//! others go on, and whoever measured one is told.
+//! VMs and vCPUs that end while they are read through their own descriptors: their rows are gone,
+//! the others are still read, and a command that measures one says so.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ fn stat_of_a_qemu_that_keeps_none_open_counts_until_it_is_killed() {
     assert_eq!(stderr, format!("vmstrobe: VM dying (pid {pid}) has ended\n"));
 }
 
-/// At 1 kHz: gone within a second, with no tick by pread and no word of complaint.
+/// At 1 kHz the rows are gone within a second, with no tick by pread and no message.
 #[test]
 fn the_rows_of_a_killed_qemu_are_gone() {
     if !require_older_qemu() || !require_bpf() {
@@ -129,7 +129,7 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_go_on() {
     assert_eq!(kvm.warnings().len(), 0);
 }
 
-/// Plugged into a QEMU while it is sampled.
+/// A vCPU is plugged into a QEMU while it is sampled.
 #[test]
 fn a_vcpu_that_is_plugged_is_read_with_the_others() {
     if !require_older_qemu() || !require_bpf() {

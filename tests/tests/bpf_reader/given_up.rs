@@ -18,7 +18,7 @@ use crate::{LIMIT, required};
 const VCPUS: u64 = 8;
 const WHY: &str = "a test has its doubts";
 
-/// By hand, tick for tick.
+/// The sampler is ticked by hand.
 #[test]
 fn the_next_tick_is_preads() {
     if !require_kvm() || !require_bpf() {
@@ -55,7 +55,7 @@ fn the_next_tick_is_preads() {
     assert_eq!((counts.rows, counts.bulk_rows, counts.fallback_ticks), (VCPUS + 1, 0, 0));
 }
 
-/// At 1 kHz, over vCPUs that run, with the roster watched.
+/// The sampler runs at 1 kHz, over vCPUs that run, with the roster watched.
 #[test]
 fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     if !require_kvm() || !require_bpf() {
@@ -101,7 +101,8 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     ));
 }
 
-/// All rows are good, all that grows grows, and each tick was read as it was to be.
+/// Checks that all rows are good, that cumulative words only grow, and that the expected number of
+/// ticks was read in each way.
 fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
     let moved = AtomicUsize::new(0);
     for pair in samples.windows(2) {

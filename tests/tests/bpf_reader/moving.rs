@@ -14,8 +14,9 @@ use crate::{PLANS, Reader, Wanted, crowd, objects_of, plan, required};
 
 const GUESTS: usize = 4;
 const VCPUS: u32 = 8;
-/// So many words are looked at, and so many of them have moved between the two preads.
+/// The least number of words to compare.
 const WORDS_MIN: u64 = 20_000_000;
+/// The least number of these that have changed between the two preads.
 const MOVED_MIN: u64 = 10_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -33,9 +34,10 @@ struct Pair {
 #[derive(Debug, Default)]
 struct Seen {
     words: u64,
-    /// Words for which the two preads differ.
+    /// The number of words for which the two preads differ.
     moved: u64,
-    /// Words that may also go down and that equalled neither pread, by the name of the statistic.
+    /// The number of words that may also shrink and equalled neither pread, by the name of the
+    /// statistic.
     instant: BTreeMap<String, u64>,
 }
 
@@ -62,7 +64,7 @@ impl Pair {
         }
     }
 
-    /// pread, the BPF reader, pread.
+    /// Reads by pread, by the BPF reader, and by pread again.
     fn bracket(&mut self) {
         self.before.clear();
         self.before.extend_from_slice(self.by_pread.read_all());
@@ -86,7 +88,8 @@ impl Pair {
     }
 }
 
-/// All rows in one call by plans of each kind, and single rows, whose preads are closest together.
+/// Makes readers of all rows in one call by plans of each kind, and of single rows, whose preads
+/// are closest together.
 fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
     let vcpus = objects_of(both[0], &Target::Vcpu);
     let vm = objects_of(both[0], &Target::Vm);

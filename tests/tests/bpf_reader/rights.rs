@@ -1,6 +1,6 @@
-//! Without the right to load programs, and where the host refuses it: a VM of one's own is read by
-//! pread as ever, one line says why, and whoever requires the BPF reader is told what it
-//! takes.
+//! Without the right to load programs, and if the host refuses it: a VM of the own process is read
+//! by pread, one line says why, and a user that requires the BPF reader is told which rights it
+//! needs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,15 +15,16 @@ use vmstrobe_tests::require::{require, require_kvm, require_lending_qemu};
 
 use crate::fine;
 
-/// Root without what loading takes, and all other rights.
+/// The wrapper that drops the rights to load programs, and no others.
 const WITHOUT: [&str; 4] =
     ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-all", "--"];
-/// Root without one of the two.
+/// The wrapper that drops one of these two rights.
 const WITHOUT_BPF: [&str; 4] =
     ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-all", "--"];
 const WITHOUT_PERFMON: [&str; 4] =
     ["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all", "--"];
-/// Root with all rights, in a world where they are worth nothing to the kernel.
+/// The wrapper in which root has all rights in a user namespace of its own, where the kernel
+/// ignores them.
 const ELSEWHERE: [&str; 2] = ["unshare", "-Ur"];
 
 /// A script that runs a program as user 65534, who may use KVM and nothing else: in a mount
@@ -44,7 +45,7 @@ struct Less {
 }
 
 impl Less {
-    /// By that program; `None` where the host does not let it do so much.
+    /// Returns the wrapper; `None` if the host does not permit it.
     fn by(wrapper: &[&str]) -> Option<Less> {
         let less = Less::of(wrapper);
         let probe = less.run("true", &[]);
@@ -149,7 +150,8 @@ fn in_a_user_namespace_it_is_read_by_pread() {
     reads_by_pread(&elsewhere, &format!("{BOTH} in the first user namespace, and vmstrobe runs"));
 }
 
-/// Of another's VM as well: what it lends is read, and the other way is said to be closed.
+/// A VM of another process: its statistics descriptors are read, and the BPF reader is reported as
+/// closed.
 #[test]
 fn list_says_what_it_takes() {
     if !require_lending_qemu() || !require_root() {

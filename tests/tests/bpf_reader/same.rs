@@ -46,7 +46,7 @@ fn a_confined_qemu_that_keeps_none_open_says_the_same() {
     assert_eq!(stats_fds(qemu.pid()), 0, "QEMU has been made to open one");
 }
 
-/// All of it in one call, by a sampler.
+/// A sampler reads everything in one call.
 #[test]
 fn it_is_read_in_one_call() {
     if !require_older_qemu() || !require_bpf() {

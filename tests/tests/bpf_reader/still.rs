@@ -17,7 +17,7 @@ const VCPUS: u32 = 64;
 /// The number of exits after which a vCPU has counters that are not 0.
 const EXITS_MIN: u64 = 5;
 
-/// Both ways read the same; gives the rows.
+/// Checks that both readers have the same rows, and returns them.
 #[track_caller]
 fn read_both<'a>(
     plan: &ReadPlan,

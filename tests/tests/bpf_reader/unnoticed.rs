@@ -70,7 +70,7 @@ fn it_is_neither_traced_nor_stopped() {
     assert_eq!(stats_fds(pid), 0);
 }
 
-/// Reading a paused QEMU wakes no thread of its vCPUs, just as with the stats fds of a later QEMU.
+/// Reading a paused QEMU wakes no thread of its vCPUs, as with the stats fds of a later QEMU.
 #[test]
 fn no_vcpu_thread_is_woken() {
     if !require_older_qemu() || !require_bpf() {
@@ -97,7 +97,7 @@ fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     list(&cpus).iter().map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
 }
 
-/// Voluntary and other context switches of each thread so far.
+/// Returns the voluntary and other context switches of each thread so far.
 fn switches(qemu: &Qemu, threads: &[u64]) -> Vec<Vec<String>> {
     let of_thread = |thread: &u64| {
         let path = format!("/proc/{}/task/{thread}/status", qemu.pid());

@@ -36,7 +36,7 @@ impl Vmm {
         self.0.id()
     }
 
-    /// Has a command carried out, and waits until it has that many VMs and vCPUs.
+    /// Sends an order, and waits until the process has that many VMs and vCPUs.
     #[track_caller]
     pub(crate) fn tell(&mut self, command: &str, count: (usize, usize)) {
         let pid = self.pid();
@@ -55,8 +55,8 @@ fn counted(pid: u32) -> (usize, usize) {
     (count(|link| link == "anon_inode:kvm-vm"), count(is_vcpu))
 }
 
-/// No test, but what [`Vmm`] runs: takes `vm`, `vcpu ID`, `stats ID` and `close ID` from its
-/// input.
+/// This is no test but the program that [`Vmm`] runs: it takes `vm`, `vcpu ID`, `stats ID` and
+/// `close ID` from its input.
 #[test]
 fn a_vmm_that_does_as_it_is_told() {
     if env::var_os(NAME).is_none() {

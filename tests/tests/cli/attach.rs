@@ -10,7 +10,7 @@ use vmstrobe_tests::require::{bpf, require_lending_qemu, require_older_qemu};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe};
 
-/// One more than the most that Linux gives out.
+/// A number above the largest process id of Linux.
 const NO_PID: &str = "4194305";
 
 #[test]

@@ -1,11 +1,11 @@
-//! `--bpf`: what is said of the way that was really used, and what is refused; and the ways that
-//! `list -v` shows.
+//! `--bpf`: the reported method is the one that was used, impossible wishes are refused, and `list
+//! -v` shows the methods.
 
 use vmstrobe_tests::require::{bpf, require_bpf, require_kvm};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, vmstrobe};
 
-/// By what each vCPU is read that is not read with the others.
+/// The text for vCPUs that are each read alone.
 const PREAD: &str = "one pread an object and tick";
 
 #[test]

@@ -1,4 +1,4 @@
-//! `demo`: what it ends with, and what it does where KVM is not to be had.
+//! `demo`: its end, and its behaviour without KVM.
 
 use vmstrobe_tests::command::{Output, binary, run_within};
 use vmstrobe_tests::require::{kvm, require, require_kvm};
@@ -38,7 +38,7 @@ fn it_ends_with_how_well_it_went() {
     works(&output);
 }
 
-/// In each block the crypto device has encrypted and decrypted.
+/// Checks that the crypto device has encrypted and decrypted in each block.
 fn works(output: &Output) {
     for row in ["crypto0 encrypt", "crypto0 decrypt"] {
         let rows = output.stdout.lines().filter_map(|line| line.split_once(row));
@@ -72,7 +72,7 @@ fn its_figures_add_up() {
     }
 }
 
-/// On a terminal that is none, as editors and build systems have it, or that nothing is known of.
+/// The terminal is none, as in editors and build systems, or an unknown one.
 #[test]
 fn a_dumb_terminal_gets_lines() {
     if !require_kvm() {

@@ -62,7 +62,7 @@ fn ends(source: &[&str], word: &str, end: impl FnOnce()) {
     assert_eq!((status.code(), stderr), (Some(1), format!("vmstrobe: {word}\n")), "{source:?}");
 }
 
-/// One that comes again has not gone: a queue that is made anew at once.
+/// A queue that is removed and made again at once has not ended.
 #[test]
 fn an_object_that_is_made_anew_does_not_end_a_run() {
     let directory = directory();

@@ -13,7 +13,7 @@ use super::same::list;
 use super::tables::directory;
 use crate::{fine, json, vmstrobe};
 
-/// Words of a histogram.
+/// The words of a histogram.
 const BUCKETS: [u64; 3] = [1 << 63, 1 << 63, 5];
 /// Types by their number: one that is not known is among them, and so it is with units.
 const TYPES: [u32; 6] = [0, 1, 2, LINEAR, LOG2, 9];
@@ -26,7 +26,7 @@ const MAX: &str = "18,446,744,073,709,551,615";
 /// files: once with words of 0, once with the largest that there are.
 pub(crate) struct Tables {
     _directory: TempDir,
-    /// Open for as long as somebody is to be seen writing it.
+    /// The writer's file, open so that a process is seen that writes the table.
     _writer: File,
     pub(crate) path: String,
     pub(crate) zeros: String,
@@ -34,7 +34,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// All words of the table are 0.
+    /// Makes tables whose words are all 0.
     pub(crate) fn new() -> Tables {
         let directory = directory();
         let (names, mut zeros) = (names(), Image::new("xyz", 4 << 20, 2));

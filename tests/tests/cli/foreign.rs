@@ -22,7 +22,7 @@ mod world;
 /// The longest time that one of these tests may take.
 const TEST_LIMIT: Duration = Duration::from_secs(110);
 
-/// Hostile text that stands in names behind their letters, no longer than a provider's name can be.
+/// A hostile text that stands in names after their letters, and fits into a provider's name.
 const CONTROLS: &str = "\u{1b}]52;c;YQ\u{7}\u{1b}[2J\u{9b}2J\t\u{7f}";
 const LINES: &str = "\r\nvmstrobe: fake\u{2028}\u{b}\u{85}";
 const UNSEEN: &str = "\u{202e}\u{2066}\u{200f}\u{61c}\u{feff}\u{e0041}";
@@ -60,7 +60,7 @@ fn check(test: &str, hostile: &str) {
     });
 }
 
-/// One command line, and the names that it shows.
+/// A command line, and the names that it shows.
 struct Row {
     args: Vec<String>,
     shows: &'static [&'static str],
@@ -209,7 +209,7 @@ fn fits(piped: &Output, screen: &str) {
     assert!(!piped.contains('…') && piped.chars().count() > 128, "{piped}");
 }
 
-/// Whether and what a server says, its sockets' names, and the text that a monitor shows.
+/// Checks the messages of a server, the names of its sockets, and the text of its monitor.
 fn what_is_served(world: &World) {
     let all = Serve::spawn(&["--all", "--qmp-dir", &text(&world.home)]);
     all.wait_for_text("try it: ");
@@ -244,7 +244,8 @@ fn what_is_served(world: &World) {
     }
 }
 
-/// Nothing in the text moves a cursor, hides, turns the direction, or begins a line of its own.
+/// Checks that nothing in the text moves a cursor, hides text, turns its direction, or begins a
+/// line.
 #[track_caller]
 fn does_nothing(what: &str, text: &str) {
     let does = |c: char| {
@@ -261,7 +262,7 @@ fn does_nothing(what: &str, text: &str) {
     assert!(fake.is_none(), "{what} begins a line: {text:?}");
 }
 
-/// All texts in a value.
+/// Returns all texts in a value.
 fn strings(value: &Json) -> Vec<String> {
     match value {
         Json::String(text) => vec![text.clone()],

@@ -1,4 +1,4 @@
-//! Standard output: a full disk is reported as a failure, a reader that has gone is no failure.
+//! Standard output: a full disk is a failure, and a reader that has gone is none.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -60,7 +60,7 @@ fn a_reader_that_leaves_is_no_failure() {
     }
 }
 
-/// Nobody listens from the start.
+/// The reader has gone before the command starts.
 #[test]
 fn a_closed_output_is_no_panic() {
     let closed = |args: &[&str]| under(&["sh", "-c", "exec \"$0\" \"$@\" >&-"], args);

@@ -1,5 +1,5 @@
-//! `--from-qmp`: a real QEMU, asked over a socket of its own while another gives QEMU's own
-//! answer. What it says of itself, and the names it has for the vCPUs of its process.
+//! `--from-qmp`: a real QEMU, asked over a socket of its own while another socket gives QEMU's own
+//! answer. Checked are its values, and its names for the vCPUs of its process.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::Shutdown;
@@ -26,7 +26,7 @@ struct Second {
 }
 
 impl Second {
-    /// `None` where there is no such QEMU.
+    /// Starts a QEMU; `None` if there is none of that kind.
     fn start(name: &str) -> Option<Self> {
         if !require_lending_qemu() {
             return None;
@@ -165,7 +165,7 @@ fn several_qemus_are_told_apart() {
     says(&output, 2, &[&what, &format!("add -p {b_pid}")]);
 }
 
-/// Whoever connects there speaks with whom is behind that socket, through this process.
+/// Relays each connection to the socket behind, so that its peer is this process.
 fn relay(path: &Path, behind: &str) {
     let listener = UnixListener::bind(path).expect("it is ours");
     let behind = behind.to_owned();

@@ -1,5 +1,5 @@
-//! docs/rights.md against /proc: every thread of every command has the rights that the page says,
-//! and every thread that the page names is there.
+//! docs/rights.md compared with /proc: every thread of every command has the rights of the page,
+//! and every thread on the page exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,7 @@ const SELDOM_SEEN: [&str; 3] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats"]
 /// Capabilities of root that no command of ours needs.
 const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
 
-/// Everything that the commands read.
+/// The sources that the commands read.
 struct Sources {
     directory: TempDir,
     qemu: Qemu,

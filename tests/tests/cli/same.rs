@@ -111,7 +111,7 @@ pub(crate) fn by_name(mut group: Json) -> Json {
     group
 }
 
-/// QEMU's result with its histograms the right way round.
+/// Returns QEMU's result with the buckets of its histograms in ascending order.
 pub(crate) fn ascending(mut result: Json) -> Json {
     for stat in result["stats"].as_array_mut().expect("it is a list") {
         if let Some(buckets) = stat["value"].as_array_mut() {

@@ -1,5 +1,5 @@
-//! `--provider sched`: what the host's scheduler says of the threads of vCPUs, by both ways; and
-//! that nobody gets it who has not asked.
+//! `--provider sched`: the scheduler's statistics of vCPU threads, read by both methods, and shown
+//! only if they are asked for.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

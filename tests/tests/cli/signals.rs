@@ -1,4 +1,5 @@
-//! Signals: which the measured command gets, what is printed at the end, and who is left behind.
+//! Signals: those that reach the measured command, the report at the end, and the processes that
+//! are left.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -22,12 +23,12 @@ mod terminal;
 
 /// The longest time that the command may take to end.
 const SOON: Duration = Duration::from_secs(1);
-/// Whatever the tests themselves were started with.
+/// The wrapper that resets the signals which the tests were started with.
 const DEFAULT: &[&str] = &["env", "--default-signal=HUP,INT,QUIT,TERM"];
-/// As a shell tells that a signal ended it.
+/// The number that a shell adds to the signal that ended a command.
 const SIGNALLED: i32 = 128;
 
-/// Something to be measured.
+/// A source to measure.
 struct Source {
     directory: TempDir,
     path: String,
@@ -44,7 +45,7 @@ impl Source {
         Source { directory, path, _held: (table, queues) }
     }
 
-    /// `stat` of it, with these arguments, run by that wrapper.
+    /// Starts `stat` of the source with these arguments, by that wrapper.
     fn stat(&self, wrapper: &[&str], args: &[&str]) -> Run {
         Run::start(wrapper, &[&["stat", "--table", &self.path, "-z"], args].concat())
     }
@@ -84,7 +85,7 @@ impl Run {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
-    /// It ends soon, and this is its status and what it said.
+    /// Checks that the run ends soon with this status, and returns its output.
     #[track_caller]
     fn ends(mut self, within: Duration) -> (Option<i32>, String) {
         let status = self.child.wait_within(within).expect("it ends soon");
@@ -167,7 +168,7 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
     assert!(!runs(&pid));
 }
 
-/// As two requests to read a configuration again.
+/// The command handles SIGHUP, which daemons take as a request to read their configuration again.
 #[test]
 fn a_second_signal_much_later_is_a_first_one_again() {
     let source = Source::new();

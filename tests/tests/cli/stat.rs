@@ -1,4 +1,4 @@
-//! `stat`: over a command, over an interval, and over the end of what it measures.
+//! `stat`: over a command, over an interval, and beyond the end of the measured process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};

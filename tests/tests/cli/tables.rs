@@ -1,5 +1,5 @@
-//! Tables: of a process that is named, found, or the only one; in a file; handed over. Which target
-//! is meant where nobody says, and what is said where nothing can be read.
+//! Tables: of a process that is named, found, or the only one; in a file; received over a socket.
+//! Checked are the default target, and the messages if nothing can be read.
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[test]
 fn counters_never_go_back_in_20_000_ticks() {
     const TICKS: u64 = 20_000;
-    /// Long enough for the guest's longest sleeps to be counted, however fast a tick is.
+    /// The shortest time in which the guest's longest sleeps are counted, however fast a tick is.
     const TIME_MIN: Duration = Duration::from_millis(1500);
     /// Rates are looked at every so many ticks: over one tick they are mostly 0.
     const RATE_TICKS: u64 = 100;
@@ -81,7 +81,7 @@ fn grown(was: Value<'_>, is: Value<'_>) -> u64 {
     moved
 }
 
-/// No rate is negative or a reset, and each lies within its own bounds.
+/// Checks that no rate is negative or a reset, and that each lies within its own bounds.
 fn rates_are_sound(was: &Snapshot, is: &Snapshot) {
     let time = Interval::between(was.window(), is.window()).expect("time has passed");
     for (was, is) in both(was, is) {

@@ -21,7 +21,7 @@ const THREE: [&str; 3] = ["exits", "halt_exits", "halt_wait_ns"];
 /// A name and its words.
 type Stat = (String, Vec<u64>);
 
-/// 64 vCPUs with a past of their own each, at rest.
+/// 64 vCPUs that do not run have run before, so that their counters are not 0.
 #[test]
 fn a_snapshot_is_what_the_kernel_wrote() {
     if !require_kvm() {

@@ -1,5 +1,5 @@
-//! vCPUs are added and removed while a sampler runs: layouts follow, and whatever is not there has
-//! no value.
+//! vCPUs are added and removed while a sampler runs: the layouts follow, and a vCPU that does not
+//! exist has no value.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -25,7 +25,7 @@ fn indexes(snapshot: &Snapshot) -> Vec<u32> {
     snapshot.objects().filter_map(|view| view.object().index).collect()
 }
 
-/// By hand, tick for tick: what each step of the roster makes of the rows.
+/// The sampler is ticked by hand, so that the rows after each change of the roster are known.
 #[test]
 fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     if !require_kvm() {
@@ -73,7 +73,7 @@ fn states(snapshot: &Snapshot) -> Vec<RowState> {
     snapshot.objects().map(|view| view.state()).collect()
 }
 
-/// At 2 kHz, with the roster watched: every snapshot is seen and must be sound.
+/// The sampler runs at 2 kHz with the roster watched, and every snapshot is checked.
 #[test]
 fn snapshots_follow_a_watched_roster() {
     const VCPUS: usize = 6;
@@ -159,7 +159,8 @@ fn is_sound(view: ObjectView<'_>) {
     assert_eq!(view.get("exits").is_some(), want > 0, "{}", view.object().path);
 }
 
-/// Ticks and layouts only go on; within a layout, who is gone stays gone.
+/// Checks that ticks and layouts only increase, and that an object that is gone stays gone within a
+/// layout.
 fn is_of_a_later_layout(last: &Snapshot, now: &Snapshot) -> bool {
     assert!(now.tick() > last.tick());
     let [before, after] = [last, now].map(|snapshot| snapshot.layout().generation());

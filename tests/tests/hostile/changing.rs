@@ -157,7 +157,7 @@ fn what_is_written_meanwhile_is_not_good() {
     }
 }
 
-/// Nothing that is read means anything; it ends, and in time.
+/// The read values have no meaning; the test is that reading ends in time.
 #[test]
 fn random_bytes_do_no_harm() {
     for place in BOTH {

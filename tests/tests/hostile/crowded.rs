@@ -57,7 +57,7 @@ fn tables_without_end_are_not_all_read() {
     report("many tables that are busy", &reader);
 }
 
-/// As many objects as there may be; and again, when all of them have changed.
+/// The most objects are read, and again after all of them have changed.
 #[test]
 fn as_many_as_there_may_be_are_read_in_time() {
     for (image, listed) in [("crowd", SLOTS_MAX), ("one-path", 2), ("schemas", SCHEMAS)] {

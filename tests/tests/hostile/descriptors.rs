@@ -11,7 +11,7 @@ use vmstrobe_tests::hostile::reader::{Reader, Row};
 
 use crate::{Place, start};
 
-/// Bytes of a path or name in a [`sample`].
+/// The bytes of a path or name in a [`sample`].
 const NAME_BYTES: usize = 48;
 
 /// A table that is changed before somebody comes to read it.

@@ -89,7 +89,7 @@ fn attach(reader: &mut Reader, hostile: &Hostile, place: &Place) {
     };
 }
 
-/// Nothing that was refused before is held against the table now.
+/// Checks that the table can be read now, although it was refused before.
 fn looks_right(reader: &mut Reader, image: &Image) {
     let objects = reader.look();
     reader.open(&objects);

@@ -87,8 +87,8 @@ fn a_look_fills_no_holes() {
     assert_eq!(allocated(&hostile), before);
 }
 
-/// Of tables that are too much together, some are read; the others are refused, and for nothing as
-/// long as they do not change.
+/// Of tables that are too much together, some are read. The others are refused at no cost as long
+/// as they do not change.
 #[test]
 fn what_is_too_much_is_refused_once() {
     let hostile = start("three", &Place::Sealed, "heavy");

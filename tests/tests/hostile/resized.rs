@@ -12,7 +12,7 @@ use vmstrobe_tests::hostile::reader::{Reader, Row};
 
 use crate::{Place, again_and_again, epoch_in, report, shm, start};
 
-/// Never a value that was not there: the words are always the same, or gone, or zero.
+/// The words are always the same, or gone, or zero: no value appears that was not written.
 #[test]
 fn a_table_that_shrinks_and_grows_does_no_harm() {
     let shm = shm();
@@ -70,7 +70,7 @@ fn was_there(row: &Row) {
     }
 }
 
-/// Step by step: what is beyond the end is gone, and what comes back is not the object that went.
+/// Step by step: an object beyond the end is gone, and one that comes back is not the same.
 #[test]
 fn what_lies_beyond_the_end_is_gone() {
     let image = sample(1);

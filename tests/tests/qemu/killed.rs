@@ -1,5 +1,5 @@
-//! QEMU is killed while it is sampled: its rows are gone within a second, then it is off the
-//! roster, and nothing of it stays behind.
+//! QEMU is killed while it is sampled: its rows are gone within a second, then it leaves the
+//! roster, and nothing of it stays open.
 
 use std::fs;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! Values, names and units that equal QEMU's own.
+//! Values, names and units are equal to QEMU's own.
 
 use serde_json::{Value as Json, json};
 use vmstrobe_core::{Desc, Names, Provider, StatType};

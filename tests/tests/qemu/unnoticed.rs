@@ -1,4 +1,5 @@
-//! QEMU notices nothing: sampling wakes none of its vCPU threads and moves none of its statistics.
+//! QEMU does not notice that it is sampled: none of its vCPU threads wakes, and none of its
+//! statistics changes.
 
 use std::fs;
 
@@ -46,7 +47,7 @@ fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     cpus.map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
 }
 
-/// Voluntary and other context switches of each thread so far.
+/// Returns the voluntary and other context switches of each thread so far.
 fn switches(qemu: &Qemu, threads: &[u64]) -> Vec<[u64; 2]> {
     let of_thread = |thread: &u64| {
         let path = format!("/proc/{}/task/{thread}/status", qemu.pid());

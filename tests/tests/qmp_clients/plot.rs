@@ -12,11 +12,11 @@ use vmstrobe_tests::require::{require, require_kvm};
 use vmstrobe_tests::serve::Serve;
 
 const LIMIT: Duration = Duration::from_secs(60);
-/// The demo's.
+/// The number of vCPUs of the demo.
 const VCPUS: usize = 4;
-/// The picture's plane, in its own units: how wide, ...
+/// The width of the picture, in its own units.
 const WIDTH: f64 = 1000.0;
-/// ... and how high.
+/// The height of the picture.
 const HEIGHT: f64 = 400.0;
 
 #[test]

@@ -64,7 +64,7 @@ fn the_shell_prints_what_it_prints_of_qemu() {
     assert_eq!(typed(serve.socket(), &pretty, COMMANDS), theirs);
 }
 
-/// It asks for `help` and `info` first, to complete words; what it makes of them is not shown.
+/// It asks for `help` and `info` first, to complete words, and does not show the answers.
 #[test]
 fn the_human_shell_prints_what_it_prints_of_qemu() {
     if !require_library() {

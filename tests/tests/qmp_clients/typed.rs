@@ -1,4 +1,4 @@
-//! Rust's `qapi`: commands and replies as types that were made from QEMU's own schema.
+//! Rust's `qapi`: commands and replies are types that were generated from QEMU's own schema.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;

@@ -1,5 +1,5 @@
 //! `serve --all --qmp-dir DIR`: a socket for each virtual machine of this host, as they come and
-//! go. Those of other tests come and go as well.
+//! go. The virtual machines of other tests do so too.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,7 +58,7 @@ fn each_vm_has_a_socket_as_long_as_it_lives() {
     assert!(!first_socket.exists());
 }
 
-/// One that was started again has the same name and another process.
+/// A VM that is started again has the same name and another process.
 #[test]
 fn a_vm_that_was_started_again_is_served_again() {
     if !require_lending_qemu() {

@@ -1,4 +1,4 @@
-//! No reply is made of an old sample: what is counted between two queries is in the second.
+//! No reply has an old value: an event between two queries is counted in the second.
 
 use std::collections::BTreeMap;
 use std::process;
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Numbers by object and name.
 type Numbers = BTreeMap<(String, String), u64>;
 
-/// These of all vCPUs.
+/// Returns the values of these statistics of all vCPUs.
 fn cumulative(client: &mut Qmp, names: &Json) -> Numbers {
     let filter = json!({"target": "vcpu", "providers": [{"provider": "kvm", "names": names}]});
     let results = client.execute("query-stats", filter);
@@ -44,8 +44,8 @@ fn cumulative_names(client: &mut Qmp) -> Json {
     stats.filter(|stat| stat["type"] == "cumulative").map(|stat| stat["name"].clone()).collect()
 }
 
-/// QEMU says how far a running guest has come, then we do, then QEMU: never do we say less than
-/// QEMU before us, nor more than QEMU behind us.
+/// QEMU, our server and QEMU return the counters of a running guest one after the other: ours are
+/// never below the first or above the second answer of QEMU.
 #[test]
 fn our_values_lie_between_those_of_qemu_before_and_after() {
     let Some(mut observed) = observed("between", &[]) else { return };

@@ -91,7 +91,7 @@ fn a_stale_socket_is_replaced() {
     assert!(count(&mut Qmp::connect(&socket).expect("it serves"), "vcpu") > 0);
 }
 
-/// Whoever may read a directory can lock it.
+/// Any user that may read a directory can lock it.
 #[test]
 fn a_lock_on_its_directory_keeps_nobody_from_serving() {
     if !require_kvm() {

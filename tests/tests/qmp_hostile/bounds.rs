@@ -13,11 +13,11 @@ use vmstrobe_tests::wire::{Wire, probe};
 use super::harm::{ALL, NEGOTIATE};
 use crate::{Footprint, Target, status};
 
-/// Nobody who does not read is served for longer.
+/// The longest time for which a client that does not read is served.
 const DROP_LIMIT: Duration = Duration::from_secs(15);
 /// The most requests of one who does not read.
 const REQUESTS_MAX: usize = 1_000_000;
-/// As many queries as a connection keeps ready, and as many entries as each can have.
+/// The most queries that a connection keeps ready, each with the most entries.
 const QUERIES: usize = 16;
 const ENTRIES: usize = 64;
 /// The most descriptors that a source has.
@@ -26,7 +26,7 @@ const SOURCE_DESCRIPTORS: usize = 2;
 const STREAMS_BYTES_MIN: u64 = 40 << 20;
 /// The most memory that a server with streams may ever have had.
 const STREAMS_BYTES_MAX: u64 = 256 << 20;
-/// More than the server lets in.
+/// A number of clients beyond the server's limit.
 const CROWD: usize = 200;
 
 /// Sends that, then a good request; gives what came before the reply to the latter.
@@ -154,7 +154,7 @@ fn what_streams_took_is_given_back() {
     target.is_well_within(STREAMS_BYTES_MAX);
 }
 
-/// Everything is answered that was asked before the end, however the bytes came.
+/// Every request before the end is answered, however the bytes were cut.
 #[test]
 fn a_client_that_shuts_down_writing_gets_all_its_replies() {
     let Some(target) = Target::start("says-no-more") else { return };
@@ -182,7 +182,7 @@ fn many_entries(nonce: usize) -> String {
     format!(r#"{{"execute": "query-stats", "arguments": {{{arguments}}}}}"#)
 }
 
-/// However many entries a request has, it is read by the sources of one.
+/// A request is read by the sources of one entry, however many it has.
 #[test]
 fn entries_of_providers_take_no_descriptors_of_their_own() {
     let Some(target) = Target::start("entries") else { return };

@@ -19,7 +19,7 @@ pub(super) const RATIO_MAX: f64 = 2.0;
 const PART: Duration = Duration::from_millis(120);
 /// The time for which the harmful client has run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(60);
-/// Rounds, of which more than half have to be good: in any one of them the machine may be busy.
+/// The rounds, of which more than half have to be good, because the machine may be busy in any one.
 const ROUNDS: usize = 9;
 
 const QUERY: &[u8] =
@@ -53,7 +53,7 @@ pub(super) fn keep_awake() -> Vec<Reaped> {
     (0..cpus).map(|_| spin()).collect()
 }
 
-/// While somebody does that, another client is answered within [`RATIO_MAX`] of the time.
+/// Checks that another client is answered within [`RATIO_MAX`] of the time beside the harmful one.
 #[track_caller]
 pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
     let Some(target) = Target::start(what) else { return };

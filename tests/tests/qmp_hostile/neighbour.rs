@@ -1,4 +1,4 @@
-//! Another client goes on as if nobody were there.
+//! Another client is not affected.
 
 use super::harm;
 use super::latency::others_hardly_notice;

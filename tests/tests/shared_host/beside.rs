@@ -1,5 +1,5 @@
-//! All at once: a VM, `vmstrobe demo`, a VMM that embeds the BPF reader, a server, a measurement,
-//! and queries that come and go.
+//! All at the same time: a VM, `vmstrobe demo`, a VMM that embeds the BPF reader, a server, a
+//! measurement, and queries that come and go.
 
 use std::time::{Duration, Instant};
 

@@ -32,7 +32,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// The folders of what is not shipped.
 const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
 
-/// One dependency, one place: (crate, where alone the product may name it, files or a folder).
+/// The places of dependencies: (crate, the only files or folder of the product that may name it).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("aes", &["cli/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
@@ -99,7 +99,7 @@ pub(crate) fn allow_reasons(file: &File) -> Vec<String> {
     })
 }
 
-/// `unsafe` stands only in the files that are named for it.
+/// Checks that `unsafe` stands only in the files that are listed for it.
 pub(crate) fn unsafe_places(file: &File) -> Vec<String> {
     if UNSAFE_FILES.contains(&file.path.as_str()) {
         return Vec::new();
@@ -137,7 +137,7 @@ pub(crate) fn unsafe_files_are_in_the_readme(file: &File) -> Vec<String> {
     unequal(file, file.text.lines().filter_map(entry).collect())
 }
 
-/// ARCHITECTURE names exactly these files, in the line on unsafe code.
+/// Checks that ARCHITECTURE names exactly these files, in the line on unsafe code.
 pub(crate) fn unsafe_files_are_in_architecture(file: &File) -> Vec<String> {
     if file.path != "ARCHITECTURE.md" {
         return Vec::new();
@@ -174,7 +174,7 @@ pub(crate) fn dependency_places(file: &File) -> Vec<String> {
     if file.path.contains("/src/") { misplaced(file, DEPENDENCY_PLACES) } else { Vec::new() }
 }
 
-/// Foreign text leaves through the few doors that make it printable, and one function says how.
+/// Checks that foreign text is printed only where it is made printable, and by one function.
 pub(crate) fn printing_places(file: &File) -> Vec<String> {
     let is_test = file.path.split('/').any(|part| part == "tests" || part == "tests.rs");
     let is_meant = is_product(&file.path) && !is_test;
@@ -272,7 +272,7 @@ fn names(file: &File) -> Vec<(String, usize)> {
     identifiers(tokens)
 }
 
-/// All identifiers and keywords with their lines, those within brackets too.
+/// Returns all identifiers and keywords with their lines, also those within brackets.
 fn identifiers(tokens: TokenStream) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for token in tokens {

@@ -151,19 +151,19 @@ pub(crate) fn columns(file: &File) -> Vec<String> {
     found
 }
 
-/// Whether a file is one of a crate that users run.
+/// Returns true for a file of a crate that users run.
 pub(crate) fn is_product(path: &str) -> bool {
     path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name))
 }
 
-/// No panic by `unwrap` in what users run.
+/// Checks that the product has no panic by `unwrap`.
 pub(crate) fn unwraps(file: &File) -> Vec<String> {
     let product = is_product(&file.path);
     let hit = |line: &str| line.contains(".unwrap()") && !line.trim_start().starts_with("//");
     find(file, file.is_rust() && product, file.lines_above_tests(), hit)
 }
 
-/// Nothing unfinished, no debugging aid.
+/// Checks that no code is unfinished, and that no debugging aid is left.
 pub(crate) fn leftovers(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), |line| has_any(line, LEFTOVERS))
 }
@@ -217,7 +217,7 @@ fn doc_text(line: &str) -> Option<&str> {
     line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim)
 }
 
-/// Whether the sentence with which these lines of a doc comment begin ends with a question mark.
+/// Returns true if the sentence with which these lines of a doc comment begin is a question.
 fn is_question(lines: &[&str]) -> bool {
     let words = lines.iter().map_while(|line| doc_text(line)).flat_map(str::split_whitespace);
     let mut ends = words.filter(|word| word.ends_with(['.', '?', '!']));
@@ -229,12 +229,13 @@ pub(crate) fn ignored_tests(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), |line| line.contains(IGNORED))
 }
 
-/// Nothing that is true on one machine only.
+/// Checks that no text is true on one machine only.
 pub(crate) fn machine_paths(file: &File) -> Vec<String> {
     find(file, true, file.lines(), |line| has_any(line, MACHINE_PATHS))
 }
 
-/// No host of a package registry: where packages come from is the machine's matter.
+/// Checks that no host of a package registry is named: packages come from where the machine is set
+/// up.
 pub(crate) fn registry_hosts(file: &File) -> Vec<String> {
     let locked = |line: &str| file.name() == "Cargo.lock" && line.starts_with("source = ");
     find(file, true, file.lines(), |line| has_any(line, REGISTRIES) && !locked(line))
@@ -249,7 +250,7 @@ pub(crate) fn shown_commands(tree: &[File]) -> Vec<String> {
     shown.map(|(path, text)| format!("{path}:1: does not show: {text}")).collect()
 }
 
-/// If the rule is for this file: the lines that it hits.
+/// Returns the lines that `hit` finds, if the rule applies to this file.
 fn find<'a>(
     file: &File,
     applies: bool,
@@ -260,7 +261,8 @@ fn find<'a>(
     lines.map(|(number, line)| file.at(number, line.trim())).collect()
 }
 
-/// Whether one of the words begins somewhere in the line, and is not the end of a longer one.
+/// Returns true if one of the words begins somewhere in the line, and is not the end of a longer
+/// one.
 fn has_any(line: &str, words: &[&str]) -> bool {
     let begins = |at: usize| {
         let before = line[..at].chars().next_back();

@@ -40,7 +40,7 @@ pub(super) struct World {
     _held: Held,
 }
 
-/// Everything that is there as long as the world.
+/// The things that exist as long as the world.
 type Held =
     (TempDir, TempDir, Vec<Qemu>, Vec<TableWriter>, Vec<TableObject>, OwnedFd, FdServer, Reaped);
 
@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-/// Two objects of a target of their own, of which one statistic has no sum, and a vCPU.
+/// Makes two objects of a target of their own, of which one statistic has no sum, and a vCPU.
 fn objects(table: &TableWriter, name: &impl Fn(&str) -> String) -> [TableObject; 3] {
     let schema = |target: &str| {
         let mut schema = TableSchema::new(Target::from_name(target));
@@ -138,7 +138,7 @@ pub(super) fn long(name: &str) -> String {
     name.repeat(LONG_BYTES / name.len() + 1)
 }
 
-/// As much of a text as fits so many bytes.
+/// Returns the part of a text that fits into `bytes` bytes.
 pub(super) fn head(text: &str, bytes: usize) -> &str {
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     &text[..ends.take_while(|&end| end <= bytes).last().unwrap_or(0)]

@@ -92,7 +92,8 @@ fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Is this row about that command line? It is if the command is named, or an option that it has.
+/// Returns true if the row is about that command line: it names the command, or an option of the
+/// line.
 fn is_of(cell: &str, line: &[String]) -> bool {
     cell == "all"
         || quoted(cell).iter().any(|of| match &**of {

@@ -28,7 +28,7 @@ pub(super) struct Task {
     pub(super) has_filter: bool,
 }
 
-/// All threads that were seen, by their process and number.
+/// All threads that were seen, by process and thread id.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     main: u32,
@@ -111,7 +111,8 @@ impl Task {
     }
 }
 
-/// Is there a filter of system calls already, which all that this process starts have too?
+/// Returns true if this process has a filter of system calls, which every process that it starts
+/// has too.
 pub(super) fn has_filter() -> bool {
     let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
     Task::of(&status).is_some_and(|task| task.has_filter)

@@ -47,7 +47,8 @@ fn in_a_terminal(source: &Source, command: &str) -> Reaped {
     Reaped(child.expect("there is env(1)"))
 }
 
-/// Ctrl-C in a terminal goes to all of its processes: who has left it does not get it from us.
+/// Ctrl-C in a terminal goes to all of its processes: vmstrobe does not pass it on to one that has
+/// left the terminal.
 #[test]
 fn what_the_terminal_sends_is_not_sent_twice() {
     let source = Source::new();
