@@ -128,7 +128,9 @@ impl Machine {
             let threads: Vec<_> = self.vcpus.iter_mut().map(start).collect();
             thread::sleep(time);
             stop.store(true, Ordering::Relaxed);
-            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("the thread does not panic"))
         })
     }
 }

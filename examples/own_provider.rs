@@ -63,7 +63,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             }
         }
     }
-    busy.join().expect("it does not panic");
+    busy.join().expect("the thread does not panic");
     drop(watch);
     sampling.stop()?;
     Ok(())

@@ -76,7 +76,7 @@ fn main() -> Result<()> {
         process::id()
     );
     let (made, asked_bytes) = run_guest(guest, run_time)?;
-    threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
     println!("{made} requests, {asked_bytes} bytes");
     Ok(())
 }

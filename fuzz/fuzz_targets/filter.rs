@@ -23,7 +23,7 @@ const WORDS: usize = 32;
 
 static VCPU: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let file = include_bytes!("../../core/testdata/vcpu-x86-6.18.bin");
-    let header = Header::parse(file.first_chunk().expect("it is long enough"));
+    let header = Header::parse(file.first_chunk().expect("the file has a header"));
     let header = header.expect("a kernel wrote it");
     let part = |range: std::ops::Range<u64>| &file[range.start as usize..range.end as usize];
     let (id, descs) = (part(header.id_range()), part(header.desc_range()));

@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let pieces = all.chunks(usize::from(how >> 1) + 1);
     let cut = answers(&REGISTRY, order, pieces);
     assert!(whole == cut, "how it was cut makes a difference");
-    let text = str::from_utf8(&whole).expect("it is ASCII");
+    let text = str::from_utf8(&whole).expect("the text is ASCII");
     let mut lines: Vec<&str> = text.split("\r\n").collect();
     assert_eq!(lines.pop(), Some(""), "the last line ends too");
     assert!(lines[0].starts_with(r#"{"QMP": "#));

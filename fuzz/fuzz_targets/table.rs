@@ -114,11 +114,13 @@ impl Case {
 /// Makes a memfd of these words.
 fn memfd(words: &[u64], is_sealed: bool) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(memfd_create("vmstrobe-table:fuzz", flags).expect("there is room"));
+    let file = File::from(
+        memfd_create("vmstrobe-table:fuzz", flags).expect("there is memory for a table"),
+    );
     file.write_all_at(&bytes_of(words), 0).expect("a memfd can be written");
     if is_sealed {
         let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE;
-        fcntl_add_seals(&file, seals).expect("it may be sealed");
+        fcntl_add_seals(&file, seals).expect("the memfd can be sealed");
     }
     file
 }
@@ -128,9 +130,9 @@ fn memfd(words: &[u64], is_sealed: bool) -> File {
 fn read(case: &Case, is_sealed: bool) -> Option<Vec<Row>> {
     let file = memfd(&case.words, is_sealed);
     let mut words = case.words.clone();
-    let tables = Tables::new().expect("there is a thread for it");
+    let tables = Tables::new().expect("a thread can be started");
     case.change(0, &file, &mut words);
-    let lent = OwnedFd::from(file.try_clone().expect("there is room"));
+    let lent = OwnedFd::from(file.try_clone().expect("there is a free descriptor"));
     if let Err(error) = tables.add_fd(lent) {
         use ErrorKind::{Busy, Io, Malformed, TooLarge, Unsupported};
         let kind = error.kind();
@@ -162,10 +164,10 @@ fn look(tables: &Tables, header: &[u64], words: &[u64], said: &mut Vec<Entry>) -
         known[at] = words[at];
     }
     said.extend(entries(&known));
-    let objects = tables.objects().expect("it leaves out what cannot be read");
+    let objects = tables.objects().expect("the provider lists its objects");
     assert!(objects.len() <= MAX_SLOTS as usize);
     let mut descs = 0;
-    for schema in tables.schemas().expect("it has those of its objects") {
+    for schema in tables.schemas().expect("the provider lists its schemas") {
         is_sound(&schema);
         descs += schema.descs().len();
     }
@@ -192,8 +194,12 @@ struct Opened {
 fn open(tables: &Tables, objects: &[Object]) -> Vec<Opened> {
     let open = |object: &Object| {
         let plan = ReadPlan::new(&object.schema, &Mask::all(&object.schema));
-        let sources = tables.open(std::slice::from_ref(object), &plan).expect("it can be opened");
-        let [source] = <[_; 1]>::try_from(sources).ok().expect("one object is one source");
+        let sources = tables
+            .open(std::slice::from_ref(object), &plan)
+            .expect("the provider opens its objects");
+        let [source] = <[_; 1]>::try_from(sources)
+            .ok()
+            .expect("the provider opened one source for one object");
         assert_eq!(source.rows(), 1);
         Opened { object: object.clone(), source }
     };

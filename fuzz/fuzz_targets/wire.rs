@@ -92,7 +92,7 @@ fn says_what_the_file_says(block: &Block, file: &[u8]) {
         if left_out.next_if(|note| note.desc == Some(index)).is_some() {
             continue;
         }
-        let desc = kept.next().expect("what no note leaves out is kept");
+        let desc = kept.next().expect("a statistic that no note leaves out is kept");
         let flags = desc.stat_type.bits() | desc.unit.bits() | desc.scale.base.bits();
         assert_eq!((flags | desc.other_flags).to_ne_bytes(), bytes[..4], "{desc:?}");
         assert_eq!(desc.scale.exponent.to_ne_bytes(), bytes[4..6], "{desc:?}");
@@ -117,7 +117,9 @@ fn comes_back_as_it_was_written(block: &Block) {
     let fits = longest < wire::MAX_NAME_BYTES as usize;
     match wire::write(&block.id, &block.schema) {
         Ok(bytes) => {
-            let again = read(&bytes).expect("it has a header").expect("we can read what we write");
+            let again = read(&bytes)
+                .expect("the file has a header")
+                .expect("a written block can be parsed");
             assert!(fits && again.id == block.id && again.schema == block.schema);
         }
         Err(error) => assert!(!fits && error.kind() == ErrorKind::TooLarge, "{error}"),

@@ -55,8 +55,8 @@ pub fn run_within(limit: Duration, program: impl AsRef<Path>, args: &[&str]) -> 
     let program = program.as_ref();
     // Files, not pipes: nobody has to read while it runs, and a grandchild that keeps them open
     // does not keep us waiting.
-    let mut stdout = tempfile::tempfile().expect("a temporary file");
-    let mut stderr = tempfile::tempfile().expect("a temporary file");
+    let mut stdout = tempfile::tempfile().expect("a temporary file can be made");
+    let mut stderr = tempfile::tempfile().expect("a temporary file can be made");
     let mut child = start(program, args, sink(&stdout), sink(&stderr));
     let status = child.wait_within(limit);
     let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));

@@ -66,7 +66,8 @@ impl Observed {
     }
 
     fn start_by(plan: &Plan<'_>, start: fn(&Config<'_>) -> Qemu) -> Observed {
-        let directory = TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory");
+        let directory =
+            TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory can be made");
         let sockets: Vec<PathBuf> =
             (0..plan.sockets).map(|i| directory.path().join(format!("qmp{i}"))).collect();
         let mut extra: Vec<String> = Vec::new();

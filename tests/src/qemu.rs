@@ -82,7 +82,8 @@ impl Qemu {
     }
 
     fn start_by(program: &Path, config: &Config<'_>) -> Result<Qemu, String> {
-        let dir = TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory");
+        let dir =
+            TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory can be made");
         let socket = socket_in(&dir);
         let messages = dir.path().join("stderr");
         let child = Command::new(program)

@@ -95,7 +95,7 @@ struct Reader {
 
 impl Reader {
     fn open(kvm: &dyn Provider, objects: &[Object], plan: &Arc<ReadPlan>) -> Reader {
-        let sources = kvm.open(objects, plan).expect("they open");
+        let sources = kvm.open(objects, plan).expect("the provider opens its objects");
         let (rows, row_words) = (objects.len(), plan.row_words());
         let (words, states) = (vec![0; rows * row_words], vec![RowState::Missing; rows]);
         Reader { sources, words, states, row_words }
@@ -142,8 +142,8 @@ fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
 
 /// A provider of this process's VMs that reads nothing by pread.
 fn borrowed(pid: u32) -> Arc<AttachedKvm> {
-    let reaper = Reaper::new().expect("a thread can be had");
-    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("it starts");
+    let reaper = Reaper::new().expect("a thread can be started");
+    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("a thread can be started");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }
@@ -159,7 +159,7 @@ fn their_results(qemu: &mut Qemu, name: &str, target: &str) -> Vec<Json> {
             let index = &cpu.expect("every path is a vCPU's")["cpu-index"];
             result["qom-path"] = format!("/vm/{name}/vcpu[{index}]").into();
         }
-        let stats = result["stats"].as_array_mut().expect("it is a list");
+        let stats = result["stats"].as_array_mut().expect("the value is a list");
         stats.reverse();
         for buckets in stats.iter_mut().filter_map(|stat| stat["value"].as_array_mut()) {
             buckets.reverse();
@@ -193,7 +193,7 @@ fn boot_and_stop(qemu: &mut Qemu, name: &str) {
 
 /// The KVM files of a process that are for statistics.
 fn stats_fds(pid: u32) -> usize {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     let is_stats = |link: &str| link.starts_with("anon_inode:kvm-") && link.contains("-stats");
     links.filter(|link| is_stats(&link.to_string_lossy())).count()

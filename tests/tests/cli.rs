@@ -106,11 +106,11 @@ impl Nobody {
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
 
     fn new() -> Nobody {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let all_may = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        fs::set_permissions(directory.path(), all_may).expect("this user owns the file");
         let binary = directory.path().join("vmstrobe");
-        fs::copy(vmstrobe_tests::command::binary(), &binary).expect("there is room for a copy");
+        fs::copy(vmstrobe_tests::command::binary(), &binary).expect("the directory is writable");
         Nobody { _directory: directory, binary }
     }
 

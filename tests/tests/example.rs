@@ -25,7 +25,7 @@ fn minimal_vmm_serves_its_statistics() {
     if !require_kvm() {
         return;
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let socket = directory.path().join("stats.sock");
     let child = Command::new(example("minimal_vmm"))
         .args(["--seconds", "1.5"])
@@ -34,7 +34,7 @@ fn minimal_vmm_serves_its_statistics() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let mut child = Reaped(child);
     let mut client = None;
     wait_for("it listens", LIMIT, || {
@@ -43,7 +43,7 @@ fn minimal_vmm_serves_its_statistics() {
         client = Qmp::connect(&socket).ok();
         client.is_some()
     });
-    let mut client = client.expect("it is connected");
+    let mut client = client.expect("the server accepts the client");
     wait_for("the guest runs", LIMIT, || exits(&mut client).iter().all(|count| *count > 0));
     let first = exits(&mut client);
     wait_for("more is seen", LIMIT, || exits(&mut client).iter().zip(&first).all(|(a, b)| a > b));
@@ -51,9 +51,9 @@ fn minimal_vmm_serves_its_statistics() {
     assert_eq!(vm.as_array().map(Vec::len), Some(1), "{vm}");
     let line = json!({"command-line": "info stats vcpu", "cpu-index": 1});
     let text = client.execute("human-monitor-command", line);
-    is_info_stats(text.as_str().expect("it is text"));
+    is_info_stats(text.as_str().expect("the value is a string"));
 
-    let status = child.wait_within(LIMIT).expect("it ends by itself");
+    let status = child.wait_within(LIMIT).expect("the process ends in time");
     let printed = all(&mut child);
     assert_eq!(status.code(), Some(0), "{printed}");
     assert!(!socket.exists(), "the socket is left behind");
@@ -67,7 +67,7 @@ fn exits(client: &mut Qmp) -> Vec<u64> {
     let of = |path: &&str| {
         let mut results = stats.as_array().into_iter().flatten();
         let own = results.find(|result| result["qom-path"] == **path);
-        own.and_then(|own| own["stats"][0]["value"].as_u64()).expect("it has this vCPU")
+        own.and_then(|own| own["stats"][0]["value"].as_u64()).expect("the VM has the vCPU")
     };
     PATHS.iter().map(of).collect()
 }
@@ -76,10 +76,10 @@ fn exits(client: &mut Qmp) -> Vec<u64> {
 fn all(child: &mut Reaped) -> String {
     let mut text = String::new();
     if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut text).expect("it prints text");
+        stdout.read_to_string(&mut text).expect("the output is text");
     }
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut text).expect("it prints text");
+        stderr.read_to_string(&mut text).expect("the output is text");
     }
     text
 }

@@ -48,8 +48,8 @@ fn again_and_again(mut work: impl FnMut()) -> u64 {
 
 /// The number in `/evil/N/a`.
 fn epoch_in(path: &str) -> u64 {
-    let number = path.split('/').nth(2).expect("the writer calls it so");
-    number.parse().expect("it is a number")
+    let number = path.split('/').nth(2).expect("the writer gave such a path");
+    number.parse().expect("the text is a number")
 }
 
 /// Shows what it took.

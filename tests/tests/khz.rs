@@ -36,20 +36,21 @@ fn lost_samples_are_counted_losses() {
     }
     let (_farm, kvm) = farm(VCPUS);
     let Rig { sampler, control, .. } = rig(kvm, &["vcpu", "sampler"], Fanout::Auto);
-    let quick = control.subscribe(4096).expect("there is room");
-    let slow = control.subscribe(8).expect("there is room");
+    let quick = control.subscribe(4096).expect("there are fewer subscribers than the limit");
+    let slow = control.subscribe(8).expect("there are fewer subscribers than the limit");
     let done = AtomicBool::new(false);
     let (sampler, harvests) = thread::scope(|scope| {
         let over = Over(&done);
         let quick = scope.spawn(|| harvest(quick, Duration::ZERO, &done));
         let slow = scope.spawn(|| harvest(slow, Duration::from_millis(25), &done));
-        let timing = Timing::hz(RATE_HZ).expect("it is a rate");
+        let timing = Timing::hz(RATE_HZ).expect("the rate is within the bounds");
         let timing = Timing { ticks_max: Some(DEADLINES), ..timing };
-        let running = sampler.start(timing).expect("a thread can be had");
+        let running = sampler.start(timing).expect("a thread can be started");
         wait_for("10 s pass", Duration::from_secs(60), || running.is_finished());
         drop(over);
-        let harvests = [quick, slow].map(|thread| thread.join().expect("it follows"));
-        (running.stop().expect("it ran"), harvests)
+        let harvests =
+            [quick, slow].map(|thread| thread.join().expect("the thread does not panic"));
+        (running.stop().expect("the sampler's thread does not panic"), harvests)
     });
     let counts = sampler.health().counts();
     report(counts, sampler.health().lateness(), sampler.health().tick_cost(), &harvests);
@@ -65,7 +66,7 @@ fn lost_samples_are_counted_losses() {
 
 /// Receives until the sampler is done, one sample after the other with a pause behind each.
 fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harvest {
-    let first = subscriber.recv_timeout(Duration::from_secs(20)).expect("it is sampled");
+    let first = subscriber.recv_timeout(Duration::from_secs(20)).expect("the sampler runs");
     let (mut received, mut in_gaps, mut last) = (1, 0, first);
     let published_before = health(&last, "ticks");
     loop {

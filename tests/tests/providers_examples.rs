@@ -23,9 +23,9 @@ const THREADS: u64 = 2;
 
 /// Returns requests, bytes, and the sum of the latencies' buckets of the snapshot.
 fn counted(snapshot: &Snapshot) -> [u64; 3] {
-    let queue = snapshot.object(QUEUE).expect("it is sampled");
+    let queue = snapshot.object(QUEUE).expect("the object is sampled");
     let value = |name| queue.get(name).unwrap_or_else(|| panic!("{name}: {:?}", queue.state()));
-    let number = |name| value(name).number().expect("a number");
+    let number = |name| value(name).number().expect("the statistic is a number");
     let latencies = value("latency").buckets().expect("a histogram").iter().sum();
     [number("requests"), number("bytes"), latencies]
 }
@@ -37,14 +37,14 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let mut child = Reaped(child);
-    let tables = Arc::new(Tables::new().expect("a thread can be had"));
+    let tables = Arc::new(Tables::new().expect("a thread can be started"));
     wait_for("it has a table", LIMIT, || {
         assert!(child.try_wait().expect("a child of ours").is_none(), "it ended");
         // A table that is being made is none yet; and its queue comes a moment after it.
         tables.attach(child.id()).is_ok()
-            && !tables.objects().expect("they can be listed").is_empty()
+            && !tables.objects().expect("the provider lists its objects").is_empty()
     });
     let found = scan_all().expect("/proc can be read");
     assert!(found.tables.iter().any(|table| table.pid == child.id() && table.provider == "xyz"));
@@ -61,17 +61,17 @@ fn queue_stats_can_be_sampled_while_it_runs() {
     // A request more or less is being counted on each thread.
     assert!(was <= has + THREADS && had <= is + THREADS, "{was} {had}, then {is} {has}");
     assert!(is_bytes >= was_bytes && was_bytes >= 512 * (was - THREADS), "{was_bytes} of {was}");
-    let queue = after.object(QUEUE).expect("it is sampled");
-    let desc = |name| queue.get(name).expect("it was read").desc();
+    let queue = after.object(QUEUE).expect("the object is sampled");
+    let desc = |name| queue.get(name).expect("the row was read").desc();
     assert_eq!(desc("bytes").unit, Unit::Bytes);
     assert_eq!(desc("latency").stat_type, StatType::Log2Histogram);
-    assert_eq!(queue.get("latency").expect("it was read").unit_text(), "ns");
+    assert_eq!(queue.get("latency").expect("the row was read").unit_text(), "ns");
 
     child.kill().expect("a child of ours can be ended");
-    child.wait().expect("it ends");
+    child.wait().expect("the child has not been reaped");
     wait_for("its end is seen", LIMIT, || {
         let snapshot = sample();
-        let row = snapshot.object(QUEUE).expect("it is still in the layout");
+        let row = snapshot.object(QUEUE).expect("the object is still in the layout");
         row.get("requests").is_none()
     });
 }
@@ -123,7 +123,7 @@ fn own_provider_is_sampled_once_it_is_registered() {
     let output = run_within(LIMIT, example("own_provider"), &["--seconds", "1"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert_eq!(output.stderr, "");
-    let (first, rest) = output.stdout.split_once('\n').expect("it prints lines");
+    let (first, rest) = output.stdout.split_once('\n').expect("the child prints lines");
     assert_eq!(first, "sampled without a provider: 0 objects");
     // "/xyz/thread[TID]: N ns in N slices", the run time of the same thread only ever more.
     let mut threads: Vec<(&str, Vec<u64>)> = Vec::new();

@@ -35,7 +35,8 @@ fn lending_qemu() -> Option<RwLockReadGuard<'static, ()>> {
 
 /// The provider of this QEMU's statistics.
 fn borrowed(qemu: &Qemu) -> Arc<AttachedKvm> {
-    let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be had")).expect("it starts");
+    let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be started"))
+        .expect("a thread can be started");
     kvm.attach(qemu.pid()).expect("a child of ours lends its statistics");
     Arc::new(kvm)
 }
@@ -68,20 +69,20 @@ fn qemu_stats(qemu: &mut Qemu, names: Option<&[&str]>) -> Vec<Stats> {
         request["providers"][0]["names"] = json!(names);
     }
     let results = qemu.execute("query-stats", request);
-    let results = results.as_array().expect("it is a list");
-    let mut cpus = cpus.as_array().expect("it is a list").clone();
+    let results = results.as_array().expect("the value is a list");
+    let mut cpus = cpus.as_array().expect("the value is a list").clone();
     cpus.sort_by_key(|cpu| cpu["cpu-index"].as_u64());
     let of_cpu = |cpu: &Json| {
         let its_own = |result: &&Json| result["qom-path"] == cpu["qom-path"];
         let result = results.iter().find(its_own).expect("every vCPU has statistics");
-        let stats = result["stats"].as_array().expect("it is a list").iter();
+        let stats = result["stats"].as_array().expect("the value is a list").iter();
         stats.map(|stat| (text(&stat["name"]), stat["value"].clone())).collect()
     };
     cpus.iter().map(of_cpu).collect()
 }
 
 fn text(json: &Json) -> String {
-    json.as_str().expect("it is a text").to_owned()
+    json.as_str().expect("the value is a string").to_owned()
 }
 
 /// Returns our values of every vCPU, by index, as QMP has them: QEMU returns buckets in reverse.

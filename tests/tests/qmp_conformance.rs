@@ -39,7 +39,8 @@ fn conformance() -> Option<PathBuf> {
 
 /// The cases, one a line, that these replies are to be compared in.
 fn cases(folder: &Path, wanted: impl Fn(&Json) -> bool) -> Vec<String> {
-    let text = fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("it lies by the script");
+    let text =
+        fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("the file is beside the script");
     let case = |line: &str| serde_json::from_str(line).expect("a case is JSON");
     let lines = text.lines().filter(|line| !line.is_empty() && wanted(&case(line)));
     let cases: Vec<String> = lines.map(str::to_owned).collect();
@@ -55,12 +56,12 @@ fn is_required(case: &Json) -> bool {
 /// Replays these cases; every one passes.
 #[track_caller]
 fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mode: &[&str]) {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let run = |i: usize| {
         let path = directory.path().join(format!("cases{i}"));
         // Every so many cases, not so many in a row: the slow ones stand together.
         let dealt: Vec<&str> = cases.iter().skip(i).step_by(RUNS).map(String::as_str).collect();
-        fs::write(&path, dealt.join("\n")).expect("there is room for it");
+        fs::write(&path, dealt.join("\n")).expect("the directory is writable");
         let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
         let (script, path) = (text(&folder.join("qmp_diff.py")), text(&path));
         let (theirs, ours) = (text(observed.socket(i)), text(ours.socket()));
@@ -140,12 +141,12 @@ fn a_case_that_differs_is_seen() {
     let Some(folder) = conformance() else { return };
     let observed =
         Observed::start(&Plan { name: "differs", sockets: 2, vcpus: 1, ..Plan::default() });
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let path = directory.path().join("case");
     let other = Observed::start(&Plan { name: "other", sockets: 1, vcpus: 2, ..Plan::default() });
     let request = r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}}"#;
     let case = json!({"id": "Q1", "name": "all", "request": format!("{request}\n")});
-    fs::write(&path, case.to_string()).expect("there is room for it");
+    fs::write(&path, case.to_string()).expect("the directory is writable");
     let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
     let script = text(&folder.join("qmp_diff.py"));
     let run = |ours: &Path| {

@@ -48,7 +48,7 @@ fn count(client: &mut Qmp, target: &str) -> usize {
 fn of_a_vm_that_is_gone_there_is_nothing() {
     let Some(observed) = observed("waits", &["c0"]) else { return };
     let mut serve = observed.serve(0, &["--on-exit", "wait"]);
-    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
     let all = ["vcpu", "vm", "cryptodev"];
     assert_eq!(all.map(|target| count(&mut client, target)), [2, 1, 1]);
     drop(observed);
@@ -62,7 +62,7 @@ fn of_a_vm_that_is_gone_there_is_nothing() {
         let line = json!({"command-line": "info stats vm"});
         client.execute("human-monitor-command", line) == ""
     });
-    let mut other = Qmp::connect(serve.socket()).expect("it still serves");
+    let mut other = Qmp::connect(serve.socket()).expect("the server still accepts clients");
     assert_eq!(count(&mut other, "vcpu"), 0);
     assert_eq!(serve.wait_within(Duration::from_millis(300)), None, "{}", serve.said());
 }
@@ -72,10 +72,10 @@ fn it_ends_with_its_vm() {
     for further in [&[][..], &["--on-exit", "end"]] {
         let Some(observed) = observed("ends", &[]) else { return };
         let mut serve = observed.serve(0, further);
-        let mut client = Qmp::connect(serve.socket()).expect("it serves");
+        let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
         assert_eq!(count(&mut client, "vcpu"), 2);
         drop(observed);
-        let status = serve.wait_within(END_LIMIT).expect("it ends with its virtual machine");
+        let status = serve.wait_within(END_LIMIT).expect("the process ends in time");
         assert_eq!(status.code(), Some(0), "{}", serve.said());
         assert!(!serve.socket().exists(), "its socket stays: {}", serve.said());
         let refused = client.exchange(r#"{"execute": "query-version"}"#);
@@ -87,7 +87,7 @@ fn it_ends_with_its_vm() {
 fn crypto_devices_come_and_go() {
     let Some(mut observed) = observed("crypto", &["first"]) else { return };
     let serve = observed.serve(0, &[]);
-    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
     assert_eq!(count(&mut client, "cryptodev"), 1);
     let late = json!({"qom-type": "cryptodev-backend-builtin", "id": "late"});
     observed.qemu.execute("object-add", late);
@@ -117,10 +117,10 @@ fn vcpus_come() {
     let pid = qemu.pid().to_string();
     let serve = || Serve::start(&["-p", &pid, "--qemu-order"]);
     let seen = serve();
-    let mut client = Qmp::connect(seen.socket()).expect("it serves");
+    let mut client = Qmp::connect(seen.socket()).expect("the server accepts the client");
     assert_eq!(count(&mut client, "vcpu"), 1);
     let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
-    let mut slots = slots.as_array().expect("a list").clone();
+    let mut slots = slots.as_array().expect("the value is a list").clone();
     slots.retain(|slot| slot.get("qom-path").is_none());
     slots.sort_by_key(|slot| std::cmp::Reverse(slot["props"]["core-id"].as_u64()));
     for slot in &slots {
@@ -134,14 +134,14 @@ fn vcpus_come() {
         query(qemu.qmp(), "vcpu").iter().map(|of| of["qom-path"].clone()).collect::<Vec<_>>();
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
     let index = |path: &Json| {
-        let mut cpus = cpus.as_array().expect("a list").iter();
-        let cpu = cpus.find(|cpu| cpu["qom-path"] == *path).expect("it is listed");
+        let mut cpus = cpus.as_array().expect("the value is a list").iter();
+        let cpu = cpus.find(|cpu| cpu["qom-path"] == *path).expect("the list has the entry");
         format!("/vm/plugged/vcpu[{}]", cpu["cpu-index"])
     };
     let want: Vec<String> = paths.iter().map(index).collect();
     assert_ne!(want[0], "/vm/plugged/vcpu[2]", "the last one has not the last number: {want:?}");
     let unseen = serve();
-    let mut other = Qmp::connect(unseen.socket()).expect("it serves");
+    let mut other = Qmp::connect(unseen.socket()).expect("the server accepts the client");
     for client in [&mut client, &mut other] {
         let ours: Vec<Json> =
             query(client, "vcpu").iter().map(|of| of["qom-path"].clone()).collect();

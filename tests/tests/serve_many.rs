@@ -44,8 +44,9 @@ const STOP_LIMIT: Duration = Duration::from_millis(1500);
 /// Runs a test of this program in process and mount namespaces of its own, where every user may
 /// use /dev/kvm, and this program can be run by every user as `$D/self`.
 fn alone(test: &str) {
-    let place = TempDir::new().expect("a temporary directory");
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let place = TempDir::new().expect("a temporary directory can be made");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755))
+        .expect("this user owns the file");
     let script = "cp -a /dev/kvm $D/kvm && chmod 666 $D/kvm && mount --bind $D/kvm /dev/kvm \
                   && cp \"$0\" $D/self && chmod 755 $D/self && mkdir -m 777 $D/ready && \
                   mkdir $D/sockets && setpriv --reuid 65533 --clear-groups head -c0 /dev/kvm";
@@ -87,19 +88,19 @@ fn start(uid: u32, name: &str, vcpus: u32) -> Reaped {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    Reaped(child.expect("it starts"))
+    Reaped(child.expect("the program can be executed"))
 }
 
 /// Returns the number of virtual machines that are ready.
 fn ready() -> usize {
-    fs::read_dir(place().join("ready")).expect("it is there").count()
+    fs::read_dir(place().join("ready")).expect("the directory is readable").count()
 }
 
 /// The pids of a user's sockets, from their names.
 fn served(uid: u32, name: &str) -> Vec<u32> {
     let begin = format!("{name}-uid{uid}-");
-    let files = fs::read_dir(place().join("sockets")).expect("it is there");
-    let names = files.map(|file| file.expect("it can be read").file_name());
+    let files = fs::read_dir(place().join("sockets")).expect("the directory is readable");
+    let names = files.map(|file| file.expect("the directory is readable").file_name());
     let names = names.map(|name| name.into_string().expect("names are text"));
     names
         .filter_map(|file| file.strip_prefix(&begin)?.strip_suffix(".sock")?.parse().ok())
@@ -107,13 +108,13 @@ fn served(uid: u32, name: &str) -> Vec<u32> {
 }
 
 fn vcpus(socket: &Path) -> usize {
-    let mut client = Qmp::connect(socket).expect("it serves");
+    let mut client = Qmp::connect(socket).expect("the server accepts the client");
     client.execute("query-stats", json!({"target": "vcpu"})).as_array().map_or(0, Vec::len)
 }
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a pid is not 0");
-    kill_process(pid, signal).expect("it is ours");
+    kill_process(pid, signal).expect("the process has not been reaped");
 }
 
 /// Holds a virtual machine until the process is killed, at most for [`LIFE`], when [`start`] runs
@@ -123,10 +124,10 @@ fn a_process_with_a_vm() {
     if std::env::var_os(PLACE).is_none() {
         return;
     }
-    let vcpus = std::env::var("VMSTROBE_TEST_VCPUS").expect("it is set");
+    let vcpus = std::env::var("VMSTROBE_TEST_VCPUS").expect("the variable is set");
     let vm = Vm::new(Irqchip::None).expect("KVM makes VMs");
-    let vcpus: Vec<_> = (0..vcpus.parse().expect("a number"))
-        .map(|id| vm.vcpu(id).expect("KVM makes vCPUs"))
+    let vcpus: Vec<_> = (0..vcpus.parse().expect("the text is a number"))
+        .map(|id| vm.vcpu(id).expect("KVM can make vCPUs"))
         .collect();
     let _kvm = own_kvm("vm", &vm, &vcpus);
     let ready = place().join("ready").join(std::process::id().to_string());
@@ -171,8 +172,8 @@ fn many_of_one_user() {
     let before = served(MANY, "web");
     let ended = &before[..10];
     for vm in many.iter_mut().filter(|vm| ended.contains(&vm.id())) {
-        vm.kill().expect("it is ours");
-        vm.wait().expect("it is ours");
+        vm.kill().expect("the child has not been reaped");
+        vm.wait().expect("the child has not been reaped");
     }
     wait_for("the next in line are served", LIMIT, || {
         let now = served(MANY, "web");
@@ -185,18 +186,18 @@ fn many_of_one_user() {
     assert!(told[0].contains(&format!("and {} more", COUNT - SHARE - 1)), "{said}");
 
     signal(serve.pid(), Signal::TERM);
-    let status = serve.wait_within(STOP_LIMIT).expect("it ends in time");
+    let status = serve.wait_within(STOP_LIMIT).expect("the process ends in time");
     assert_eq!(status.code(), Some(0), "{}", serve.said());
-    assert_eq!(fs::read_dir(&sockets).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(&sockets).expect("the directory is readable").count(), 0);
 }
 
 /// A server that hangs, because nobody reads what it says: with its socket, and what hangs it.
 fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("socket");
-    let (reader, mut writer) = pipe().expect("there are pipes");
+    let (reader, mut writer) = pipe().expect("there are free descriptors");
     let size = fcntl_getpipe_size(&writer).expect("a pipe has a size");
-    writer.write_all(&vec![b'.'; size]).expect("it has room for so much");
+    writer.write_all(&vec![b'.'; size]).expect("the socket has room for the bytes");
     let child = Command::new(binary())
         .args(["serve", "--demo", "--bpf", "off", "--qmp"])
         .arg(&socket)
@@ -204,7 +205,7 @@ fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
         .stdout(Stdio::null())
         .stderr(writer)
         .spawn();
-    let serve = Reaped(child.expect("it starts"));
+    let serve = Reaped(child.expect("the program can be executed"));
     wait_for("it has its socket", LIMIT, || socket.exists());
     // Until it says so.
     thread::sleep(Duration::from_millis(300));
@@ -221,9 +222,13 @@ fn stopped(signals: &[Signal], pause: Duration) -> (ExitStatus, Duration) {
         }
         signal(serve.id(), *one);
     }
-    let status = serve.wait_within(LIMIT).expect("it ends");
+    let status = serve.wait_within(LIMIT).expect("the process ends in time");
     let took = begin.elapsed();
-    assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0, "{status:?}");
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("the directory is readable").count(),
+        0,
+        "{status:?}"
+    );
     (status, took)
 }
 

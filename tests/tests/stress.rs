@@ -47,11 +47,11 @@ fn everything_changes_at_once() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS).expect("KVM can make a guest");
     let kvm = own_kvm("stress", guest.vm(), guest.vcpus());
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     thread::sleep(Duration::from_millis(300));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     let guest = Arc::new(guest);
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
         let threads = count("/proc/self/task");
@@ -139,12 +139,12 @@ fn change_until(
     let mut changes = 0;
     for vcpu in guest.vcpus().iter().cycle() {
         if !kvm.remove_vcpu(vcpu.id()) {
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
         }
         let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
         // Refused while too many wait for a tick: the next one holds that change too.
-        changes += u64::from(control.replace(sources.expect("there is a change")).is_ok());
+        changes += u64::from(control.replace(sources.expect("the objects have changed")).is_ok());
         if done.load(SeqCst) {
             break;
         }
@@ -220,7 +220,7 @@ fn hold(mut reader: Reader, control: Control) -> Found {
         reader.remember(&newest);
         held.push_back((newest.tick(), newest));
         if held.len() > 12 {
-            let (tick, oldest) = held.pop_front().expect("there are some");
+            let (tick, oldest) = held.pop_front().expect("the queue is not empty");
             assert_eq!(oldest.tick(), tick, "it was written while it was held");
             reader.look(&oldest);
         }
@@ -292,7 +292,8 @@ fn count(directory: &str) -> usize {
 
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the entry exists");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("the text is a number");
     kib * 1024
 }

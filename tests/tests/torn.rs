@@ -59,8 +59,12 @@ struct Opened {
 impl Opened {
     fn new(tables: &Tables, object: &Object) -> Self {
         let plan = ReadPlan::new(&object.schema, &Mask::all(&object.schema));
-        let sources = tables.open(std::slice::from_ref(object), &plan).expect("it opens");
-        let [source] = <[_; 1]>::try_from(sources).ok().expect("one object is one source");
+        let sources = tables
+            .open(std::slice::from_ref(object), &plan)
+            .expect("the provider opens its objects");
+        let [source] = <[_; 1]>::try_from(sources)
+            .ok()
+            .expect("the provider opened one source for one object");
         Self { source, words: [0; COUNTERS] }
     }
 
@@ -80,7 +84,7 @@ fn start(mode: &str, place: &Place) -> Hostile {
 
 /// A reader of the writer's tables.
 fn tables(writer: &Hostile, place: &Place) -> Tables {
-    let tables = Tables::new().expect("there is room for a thread");
+    let tables = Tables::new().expect("a thread can be started");
     // A writer may change its directory whenever it is looked at: then the next look may find it at
     // rest.
     for _ in 0..LOOKS_MAX {
@@ -91,7 +95,7 @@ fn tables(writer: &Hostile, place: &Place) -> Tables {
         match outcome {
             Err(error) if error.kind() == ErrorKind::Busy => {}
             outcome => {
-                outcome.expect("it is there");
+                outcome.expect("the table exists");
                 return tables;
             }
         }
@@ -118,7 +122,7 @@ fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
             let readers: Vec<_> =
                 tables.iter().map(|tables| scope.spawn(move || read(tables))).collect();
             let join = |reader: thread::ScopedJoinHandle<'_, Seen>| {
-                reader.join().expect("it reads to its end")
+                reader.join().expect("the thread does not panic")
             };
             readers.into_iter().map(join).collect::<Vec<Seen>>()
         });
@@ -146,7 +150,7 @@ fn what_changes_together_is_read_together() {
 }
 
 fn read_group(tables: &Tables) -> Seen {
-    let objects = tables.objects().expect("it has no reason to fail");
+    let objects = tables.objects().expect("the provider lists its objects");
     let mut opened = Opened::new(tables, &objects[0]);
     let (mut seen, begin) = (Seen::default(), Instant::now());
     let has_enough = |seen: &Seen| {
@@ -185,10 +189,10 @@ fn read_churn(tables: &Tables) -> Seen {
     let (mut seen, begin) = (Seen::default(), Instant::now());
     let mut numbers = BTreeSet::new();
     while goes_on(begin, seen.good > 1000 && seen.gone > 1000 && numbers.len() > 100) {
-        let objects = tables.objects().expect("it has no reason to fail");
+        let objects = tables.objects().expect("the provider lists its objects");
         let open = |object: &Object| {
-            let number = object.path.strip_prefix("/churn/").expect("the writer calls it so");
-            (number.parse().expect("it is a number"), Opened::new(tables, object))
+            let number = object.path.strip_prefix("/churn/").expect("the writer gave such a path");
+            (number.parse().expect("the text is a number"), Opened::new(tables, object))
         };
         let mut opened: Vec<(u64, Opened)> = objects.iter().map(open).collect();
         // Longer than any of them lives.

@@ -89,7 +89,7 @@ pub(crate) fn cpu_10khz_64(name: &str, effort: Effort) -> Result<Line> {
     let timing = Timing { ticks_max: Some(ticks), ..Timing::hz(RATE_HZ)? };
     let run = |rig: &mut Rig| {
         let before_ns = cpu_ns();
-        rig.sampler.run(&timing).expect("an ordinary thread can be had");
+        rig.sampler.run(&timing).expect("the kernel permits a timer slack of 1 ns");
         (cpu_ns() - before_ns) as f64 / ticks as f64 / 1000.0
     };
     let medians = effort.pairs(15, || run(&mut ours), || run(&mut peer));

@@ -73,8 +73,8 @@ fn round_trips(rig: &Rig, echo: &Echo, effort: Effort) -> Medians {
     };
     effort.pairs(
         501,
-        || side(rig.ours().expect("it takes clients")),
-        || side(echo.client().expect("it takes clients")),
+        || side(rig.ours().expect("the server accepts the client")),
+        || side(echo.client().expect("the server accepts the client")),
     )
 }
 
@@ -101,8 +101,8 @@ fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f
     };
     let medians = effort.pairs(
         101,
-        || side(rig.ours().expect("it takes clients"), OURS),
-        || side(rig.peer().expect("it takes another client"), PEERS),
+        || side(rig.ours().expect("the server accepts the client"), OURS),
+        || side(rig.peer().expect("QEMU accepts another client"), PEERS),
     );
     let bytes = |mut client: Client| answer(client.ask(request)).len();
     let (ours, peer) = (bytes(rig.ours()?), bytes(rig.peer()?));
@@ -115,7 +115,8 @@ fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f
 pub(crate) fn clients_8(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let side = |clients: usize| {
-        let connected = (0..clients).map(|_| rig.ours().expect("it takes so many clients"));
+        let connected =
+            (0..clients).map(|_| rig.ours().expect("the server accepts so many clients"));
         let mut clients: Vec<Client> = connected.collect();
         clients.iter_mut().for_each(|client| _ = answer(client.ask(FILTERED)));
         together(&mut clients)
@@ -139,8 +140,8 @@ fn together(clients: &mut [Client]) -> f64 {
         let threads: Vec<_> = clients.iter_mut().map(start).collect();
         threads.into_iter().map(|thread| thread.join().expect("every reply came")).collect()
     });
-    let start = spans.iter().map(|span| span.0).min().expect("there is a client");
-    let end = spans.iter().map(|span| span.1).max().expect("there is a client");
+    let start = spans.iter().map(|span| span.0).min().expect("there is at least one client");
+    let end = spans.iter().map(|span| span.1).max().expect("there is at least one client");
     ns(end - start) / (each * clients.len()) as f64
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn sleep_1khz(name: &str, effort: Effort) -> Result<Line, Box<dyn Err
         15,
         || {
             let before_ns = cpu_ns();
-            sampler.run(&timing).expect("an ordinary thread can be had");
+            sampler.run(&timing).expect("the kernel permits a timer slack of 1 ns");
             per_tick_us(cpu_ns() - before_ns)
         },
         || {

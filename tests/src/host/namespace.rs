@@ -54,11 +54,11 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
     let exe = env::current_exe().expect("a test knows its own path");
     // Temporary files of a run that is ended by force are removed with this directory. Other users
     // may go through it.
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
         .expect("chmod of our directory");
-    let mut said = tempfile::tempfile().expect("a temporary file");
-    let sink = |file: &File| Stdio::from(file.try_clone().expect("a second handle of a file"));
+    let mut said = tempfile::tempfile().expect("a temporary file can be made");
+    let sink = |file: &File| Stdio::from(file.try_clone().expect("there is a free descriptor"));
     let child = Command::new(UNSHARE[0])
         .args(&UNSHARE[1..])
         .arg("--")
@@ -78,7 +78,7 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
     drop(child);
     let mut text = String::new();
     said.rewind().expect("a temporary file rewinds");
-    said.read_to_string(&mut text).expect("what a test says is text");
+    said.read_to_string(&mut text).expect("the output is text");
     match status {
         None => panic!("{test} runs longer than {limit:?}; it said:\n{text}"),
         Some(status) => assert!(status.success(), "{test}: {status}; it said:\n{text}"),

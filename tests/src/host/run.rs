@@ -44,7 +44,8 @@ impl Run {
     }
 
     fn spawn<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> Run {
-        let directory = TempDir::with_prefix("vmstrobe-run-").expect("a temporary directory");
+        let directory =
+            TempDir::with_prefix("vmstrobe-run-").expect("a temporary directory can be made");
         // Files, not pipes: whatever it says, it waits for nobody to read it.
         let file = |name| File::create(directory.path().join(name)).expect("a file for its words");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));

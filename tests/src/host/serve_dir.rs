@@ -46,7 +46,8 @@ impl ServeDir {
     }
 
     fn start(args: &[&str], start: impl FnOnce(&[&OsStr]) -> Run) -> ServeDir {
-        let own = TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory");
+        let own =
+            TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory can be made");
         let run = start(&line(own.path(), args));
         ServeDir { run, sockets: own.path().to_owned(), _own: Some(own) }
     }

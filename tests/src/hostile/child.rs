@@ -40,8 +40,8 @@ impl Hostile {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-        let stdin = child.stdin.take().expect("it was asked for");
-        let stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let stdin = child.stdin.take().expect("the option was given");
+        let stdout = BufReader::new(child.stdout.take().expect("the option was given"));
         let mut hostile = Self { process: Reaped(child), stdin, stdout };
         hostile.expect_ok(mode);
         hostile
@@ -112,11 +112,12 @@ impl Hostile {
 
     fn signal(&self, signal: Signal) {
         // Not reaped yet, so the number is still its own.
-        kill_process(Pid::from_child(&self.process), signal).expect("it has not been reaped");
+        kill_process(Pid::from_child(&self.process), signal)
+            .expect("the process has not been reaped");
     }
 
     fn expect_ok(&mut self, what: &str) {
-        let limit = Timespec::try_from(ANSWER_LIMIT).expect("it is short");
+        let limit = Timespec::try_from(ANSWER_LIMIT).expect("the time is short");
         let mut fds = [PollFd::new(self.stdout.get_ref(), PollFlags::IN)];
         let ready = poll(&mut fds, Some(&limit)).expect("a pipe can be waited for");
         assert_eq!(ready, 1, "no answer within {ANSWER_LIMIT:?}: {what}");

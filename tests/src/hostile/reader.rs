@@ -73,7 +73,7 @@ impl Reader {
     #[allow(clippy::new_without_default, reason = "it starts a thread and can fail")]
     pub fn new() -> Self {
         Self {
-            tables: Tables::new().expect("there is room for a thread"),
+            tables: Tables::new().expect("a thread can be started"),
             opened: Vec::new(),
             look_bound: LOOK,
             tick_bound: TICK,
@@ -121,7 +121,7 @@ impl Reader {
     pub fn look(&mut self) -> Vec<Object> {
         let (objects, spent) = timed("objects", self.look_bound, || self.tables.objects());
         self.longest_look = self.longest_look.max(spent);
-        let objects = objects.expect("it has no reason to fail");
+        let objects = objects.expect("the provider lists its objects");
         objects.iter().for_each(|object| is_sound(&object.schema));
         objects
     }
@@ -233,7 +233,9 @@ fn waited_for_cpus_lately() -> Duration {
 /// If that is longer than the bound. What a busy machine takes away does not count: a look waits
 /// for a helper process, and either for a CPU.
 pub fn timed<T>(what: &str, bound: Spent, call: impl FnOnce() -> T) -> (T, Spent) {
-    let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is positive");
+    let cpu = || {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("CPU time is not negative")
+    };
     let waited_before = waited_for_cpus_lately();
     let (wall_before, cpu_before) = (Instant::now(), cpu());
     let value = call();
@@ -248,7 +250,7 @@ pub fn timed<T>(what: &str, bound: Spent, call: impl FnOnce() -> T) -> (T, Spent
 fn open(tables: &Tables, objects: &[Object]) -> Opened {
     let schema = &objects[0].schema;
     let plan = ReadPlan::new(schema, &Mask::all(schema));
-    let sources = tables.open(objects, &plan).expect("it has no reason to fail");
+    let sources = tables.open(objects, &plan).expect("the provider opens its objects");
     Opened { objects: objects.to_vec(), plan, sources }
 }
 

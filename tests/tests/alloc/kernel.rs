@@ -41,7 +41,7 @@ fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
 
 /// Ticks `ticks` times on this thread, at [`RATE_HZ`].
 fn tick(sampler: &mut Sampler, ticks: u64) {
-    let timing = Timing::hz(RATE_HZ).expect("it is a rate");
+    let timing = Timing::hz(RATE_HZ).expect("the rate is within the bounds");
     let before = sampler.health().counts().ticks;
     // Deadlines that pass unused do not count here.
     while sampler.health().counts().ticks - before < ticks {

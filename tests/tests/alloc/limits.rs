@@ -74,7 +74,7 @@ fn check(what: &str, fault: Fault) -> Result<Block> {
 /// Checks a block as [`check`] does that is odd, but can be read.
 #[track_caller]
 fn check_read(what: &str, fault: Fault) -> Block {
-    check(what, fault).expect("it can be read")
+    check(what, fault).expect("the block can be parsed")
 }
 
 #[test]

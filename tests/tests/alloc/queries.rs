@@ -29,7 +29,7 @@ fn conversation(registry: &Registry, count: usize) -> Counted {
     take_part(true);
     let (replies, counted) = counted(|| answers(registry, Order::Schema, pieces));
     take_part(false);
-    let replies = String::from_utf8(replies).expect("it is ASCII");
+    let replies = String::from_utf8(replies).expect("the text is ASCII");
     let last = format!(r#", "id": "q-{}"}}"#, count - 1);
     assert!(replies.trim_end().ends_with(&last), "{replies}");
     assert_eq!(replies.matches("qom-path").count(), VCPUS * count);

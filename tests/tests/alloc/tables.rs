@@ -63,8 +63,9 @@ fn ticks_over_tables_allocate_nothing() {
 
 /// A table that a reader maps.
 fn mapping(image: &Image) -> (Mapping, OwnedFd) {
-    let mapping = Mapping::sealed("vmstrobe-table:evil", &image.words).expect("there is room");
-    let fd = mapping.file().try_clone().expect("there is room").into();
+    let mapping =
+        Mapping::sealed("vmstrobe-table:evil", &image.words).expect("there is memory for a table");
+    let fd = mapping.file().try_clone().expect("there is a free descriptor").into();
     (mapping, fd)
 }
 

@@ -104,7 +104,7 @@ fn timed(sampler: &mut Sampler, ticks: u64) {
     // Deadlines that pass unused do not count here.
     while sampler.health().counts().ticks - before < ticks {
         let left = ticks - (sampler.health().counts().ticks - before);
-        let timing = Timing::hz(20_000.0).expect("it is a rate");
+        let timing = Timing::hz(20_000.0).expect("the rate is within the bounds");
         let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
         assert!(outcome.is_ok(), "an ordinary thread can always be had");
     }
@@ -130,7 +130,9 @@ pub(super) fn check(
         let followers: Vec<_> = followers.into_iter().map(|follow| scope.spawn(follow)).collect();
         let counted = sampler.inside(|sampler| tick_counted(sampler, &stage, ticking));
         drop(over);
-        let join = |thread: thread::ScopedJoinHandle<'_, u64>| thread.join().expect("it follows");
+        let join = |thread: thread::ScopedJoinHandle<'_, u64>| {
+            thread.join().expect("the thread does not panic")
+        };
         (counted, followers.into_iter().map(join).collect::<Vec<u64>>())
     });
     show(&format!(
@@ -155,12 +157,14 @@ fn followers<'a>(
 ) -> Vec<Box<dyn FnOnce() -> u64 + Send + 'a>> {
     let mut followers: Vec<Box<dyn FnOnce() -> u64 + Send>> = Vec::new();
     for _ in 0..SUBSCRIBERS {
-        let subscriber = control.subscribe(QUEUE_SAMPLES).expect("there is room");
+        let subscriber =
+            control.subscribe(QUEUE_SAMPLES).expect("there are fewer subscribers than the limit");
         let stat = followed.stat;
         followers.push(Box::new(move || stage.follow(|| drain(&subscriber, stat))));
     }
     let layout = Arc::clone(control.latest().load().layout());
-    let cell = |path: &String| layout.find(path, followed.stat).expect("it is laid out");
+    let cell =
+        |path: &String| layout.find(path, followed.stat).expect("the layout has the statistic");
     let last = cell(&followed.paths[followed.paths.len() - 1]);
     for path in &followed.paths[..READERS] {
         let cells = [cell(path), last];
@@ -214,8 +218,8 @@ fn changes_cost_the_tick_nothing() {
         return;
     }
     let _alone = alone();
-    let vm = Vm::new(Irqchip::None).expect("KVM makes a VM");
-    let vcpus: Vec<_> = (0..8).map(|id| vm.vcpu(id).expect("KVM makes vCPUs")).collect();
+    let vm = Vm::new(Irqchip::None).expect("KVM can make a VM");
+    let vcpus: Vec<_> = (0..8).map(|id| vm.vcpu(id).expect("KVM can make vCPUs")).collect();
     let kvm = own_kvm("changing", &vm, &vcpus);
     let Rig { mut roster, mut sampler, control } =
         rig(kvm.clone(), &["vcpu", "sampler"], Fanout::Inline);
@@ -232,21 +236,22 @@ fn changes_cost_the_tick_nothing() {
         for change in 0..CHANGES {
             let vcpu = &vcpus[(change % 8) as usize];
             if !kvm.remove_vcpu(vcpu.id()) {
-                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
             }
             let (sources, errors) = roster.refresh();
             assert!(errors.is_empty(), "{errors:?}");
-            let sources = sources.expect("there is a change");
+            let sources = sources.expect("the objects have changed");
             let rows = sources.layout().rows();
             control.replace(sources).expect("the sampler ticks");
-            let subscriber = control.subscribe(8).expect("there is room");
+            let subscriber =
+                control.subscribe(8).expect("there are fewer subscribers than the limit");
             let taken = || control.latest().load().layout().rows() == rows;
             wait_for("the change is taken", Duration::from_secs(20), taken);
             let received = || subscriber.try_recv().is_some();
             wait_for("the subscriber gets samples", Duration::from_secs(20), received);
         }
         drop(over);
-        ticker.join().expect("it ticks to its end")
+        ticker.join().expect("the thread does not panic")
     });
     let ticks = sampler.health().counts().ticks;
     show(&format!("{ticks} ticks with {CHANGES} changes of objects and subscribers: {counted:?}"));

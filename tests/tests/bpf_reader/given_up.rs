@@ -24,7 +24,7 @@ fn the_next_tick_is_preads() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let guest = DemoGuest::new(VCPUS as u32).expect("KVM can make a guest");
     let bpf = required();
     let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
     let filters = ["vcpu", "vm"];
@@ -61,31 +61,35 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM can make a guest");
     let bpf = required();
     let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     let Rig { roster, sampler, control } = rig(kvm, &["vcpu", "sampler"], Fanout::Inline);
-    let subscriber = control.subscribe(4096).expect("there is room");
+    let subscriber = control.subscribe(4096).expect("there are fewer subscribers than the limit");
     let complaints: Arc<Mutex<Vec<String>>> = Arc::default();
     let said = Arc::clone(&complaints);
-    let complain = move |error: &_| said.lock().expect("it is sound").push(format!("{error}"));
+    let complain = move |error: &_| {
+        said.lock().expect("no test panics with the lock").push(format!("{error}"))
+    };
     let watch = roster.watch(control.clone(), Duration::from_millis(20), complain);
-    let watch = watch.expect("a thread can be had");
-    let running = sampler.start(Timing::hz(1000.0).expect("it is a rate"));
-    let running = running.expect("a thread can be had");
+    let watch = watch.expect("a thread can be started");
+    let running = sampler.start(Timing::hz(1000.0).expect("the rate is within the bounds"));
+    let running = running.expect("a thread can be started");
     let mut latest = control.latest();
     wait_for("it samples", LIMIT, || latest.load().tick() > 400);
     let bulk = latest.load().tick();
     bpf.give_up(WHY);
     let fallback = latest.load().tick() + 2;
     wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
-    wait_for("it is said", LIMIT, || !complaints.lock().expect("it is sound").is_empty());
+    wait_for("it is said", LIMIT, || {
+        !complaints.lock().expect("no test panics with the lock").is_empty()
+    });
     // Long enough to say it again.
     thread::sleep(Duration::from_millis(200));
     drop(watch);
-    let sampler = running.stop().expect("it ran");
-    let complaints = complaints.lock().expect("it is sound");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
+    let complaints = complaints.lock().expect("no test panics with the lock");
     let [complaint] = &complaints[..] else { panic!("said otherwise than once: {complaints:?}") };
     assert!(complaint.contains("BPF reader") && complaint.contains(WHY), "{complaint}");
 

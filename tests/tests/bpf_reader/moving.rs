@@ -111,10 +111,10 @@ fn twenty_million_words_lie_between_those_of_pread() {
         return;
     }
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
-    let mut guests = guests.expect("KVM makes guests");
+    let mut guests = guests.expect("KVM can make guests");
     let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     let mut pairs = pairs([&ours, &theirs]);
-    guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
+    guests.iter_mut().for_each(|guest| guest.start().expect("KVM runs the guest"));
     let begun = Instant::now();
     let sum = |pairs: &[Pair], of: fn(&Seen) -> u64| pairs.iter().map(|pair| of(&pair.seen)).sum();
     let (mut words, mut moved): (u64, u64) = (0, 0);
@@ -123,7 +123,7 @@ fn twenty_million_words_lie_between_those_of_pread() {
         pairs.iter_mut().for_each(Pair::bracket);
         (words, moved) = (sum(&pairs, |seen| seen.words), sum(&pairs, |seen| seen.moved));
     }
-    guests.iter_mut().for_each(|guest| guest.stop().expect("it runs until it is stopped"));
+    guests.iter_mut().for_each(|guest| guest.stop().expect("the sampler's thread does not panic"));
     assert_eq!(ours.warnings().len() + theirs.warnings().len(), 0);
     for Pair { what, seen, .. } in &pairs {
         let Seen { words, moved, instant } = seen;

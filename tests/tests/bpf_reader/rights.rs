@@ -54,11 +54,11 @@ impl Less {
     }
 
     fn of(wrapper: &[&str]) -> Less {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let all_may = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        fs::set_permissions(directory.path(), all_may).expect("this user owns the file");
         let copy = directory.path().join("vmstrobe");
-        fs::copy(binary(), copy).expect("there is room for a copy");
+        fs::copy(binary(), copy).expect("the directory is writable");
         Less { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), directory }
     }
 
@@ -94,7 +94,7 @@ fn reads_by_pread(less: &Less, reason: &str) {
     let reason = format!("BPF reader: the kernel lets vmstrobe use no BPF: {reason}");
     let output = less.vmstrobe(&["demo", "-d", "1s", "--json"]);
     fine(&output);
-    let summary: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let summary: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let read = &summary["read"];
     assert_eq!((&read["method"], &read["bpf"]), (&"pread".into(), &"refused".into()), "{read}");
     assert!(read["reason"].as_str().is_some_and(|text| text.starts_with(&reason)), "{read}");
@@ -162,9 +162,9 @@ fn list_says_what_it_takes() {
     let qemu = Qemu::start(&config);
     let output = less.vmstrobe(&["list", "-v", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
-    let entries: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let entries: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let ours = crate::list(&entries).iter().find(|entry| entry["pid"] == qemu.pid());
-    let ours = ours.expect("it runs");
+    let ours = ours.expect("the list has the running VM");
     let way = |name: &str| {
         let way = crate::list(&ours["methods"]).iter().find(|way| way["method"] == name);
         way.unwrap_or_else(|| panic!("no way {name}: {ours}")).clone()
@@ -172,7 +172,7 @@ fn list_says_what_it_takes() {
     assert_eq!((&ours["readable"], &way("pread")["open"]), (&true.into(), &true.into()));
     let bpf = way("bpf");
     assert_eq!(bpf["open"], false, "{ours}");
-    let why = bpf["how"].as_str().expect("it is a text");
+    let why = bpf["how"].as_str().expect("the value is a string");
     assert!(why.contains("CAP_BPF and CAP_PERFMON"), "{why}");
     let pid = qemu.pid().to_string();
     fine(&less.vmstrobe(&["query", "-p", &pid, "--names", "exits"]));

@@ -20,7 +20,7 @@ fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
     let args = ["query", "-p", &pid, "--json", "--target", target];
     let output = vmstrobe(&[&args[..], further].concat());
     fine(&output);
-    let ours: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let ours: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let theirs = their_results(qemu, name, target);
     assert!(!theirs.is_empty() && *list(&ours) == theirs, "{target}: {ours}\nQEMU: {theirs:?}");
     let stats = theirs.iter().flat_map(|result| list(&result["stats"]));
@@ -75,7 +75,10 @@ fn switched_off_it_cannot_be_read_and_says_what_would() {
         let args = ["query", "-p", &pid, "--json", "--target", target, "--bpf", "off"];
         let output = vmstrobe(&args);
         assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
-        let said = output.stderr.strip_prefix("vmstrobe: ").expect("it says who speaks");
+        let said = output
+            .stderr
+            .strip_prefix("vmstrobe: ")
+            .expect("the line begins with the name of the program");
         assert_eq!(said.lines().count(), 1, "{said}");
         for part in [
             &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on"),
@@ -134,7 +137,8 @@ fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
     for result in ["vm", "vcpu"].iter().flat_map(|target| their_results(qemu, name, target)) {
         let path = result["qom-path"].as_str().unwrap_or_default();
         for stat in list(&result["stats"]) {
-            let key = (path.to_owned(), stat["name"].as_str().expect("it is a text").to_owned());
+            let key =
+                (path.to_owned(), stat["name"].as_str().expect("the value is a string").to_owned());
             if like.contains_key(&key) {
                 counters.insert(key, stat["value"].as_u64().expect("a counter is a number"));
             }

@@ -40,13 +40,13 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
     }
     let begun = Instant::now();
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
-    let mut guests = guests.expect("KVM makes guests");
+    let mut guests = guests.expect("KVM can make guests");
     let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     for guest in &mut guests {
-        guest.start().expect("it starts");
+        guest.start().expect("KVM runs the guest");
         let has_past = || (0..VCPUS).all(|id| guest.exits_seen(id) >= EXITS_MIN);
         wait_for("every vCPU has run", LIMIT, has_past);
-        guest.stop().expect("it runs until it is stopped");
+        guest.stop().expect("the sampler's thread does not panic");
     }
     let vcpus = objects_of(&ours, &Target::Vcpu);
     assert_eq!(vcpus.len(), GUESTS * VCPUS as usize);
@@ -78,16 +78,16 @@ fn vms_read_the_same_to_the_word() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let guest = || DemoGuest::new(2).expect("KVM makes a guest");
+    let guest = || DemoGuest::new(2).expect("KVM can make a guest");
     let mut guests: Vec<DemoGuest> = (0..8).map(|_| guest()).collect();
     let providers: Vec<_> = guests
         .iter()
         .map(|guest| [required(), Bpf::off()].map(|bpf| own_kvm_by(bpf, "one", guest.vm(), &[])))
         .collect();
-    guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
+    guests.iter_mut().for_each(|guest| guest.start().expect("KVM runs the guest"));
     let has_past = |guest: &DemoGuest| (0..2).all(|id| guest.exits_seen(id) >= EXITS_MIN);
     wait_for("every guest has run", LIMIT, || guests.iter().all(has_past));
-    guests.iter_mut().for_each(|guest| guest.stop().expect("it runs until it is stopped"));
+    guests.iter_mut().for_each(|guest| guest.stop().expect("the sampler's thread does not panic"));
     let (mut words, mut nonzero) = (0, 0);
     for [ours, theirs] in &providers {
         let vm = objects_of(&**ours, &Target::Vm);

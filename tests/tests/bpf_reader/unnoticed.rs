@@ -29,7 +29,9 @@ fn status(path: &str, names: &[&str]) -> Option<Vec<String>> {
 
 /// Returns the tracer, the seccomp mode and the state of each thread of a process.
 fn states(pid: u32) -> Vec<Vec<String>> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("the process has not been reaped")
+        .flatten();
     let path = |task: fs::DirEntry| task.path().join("status").display().to_string();
     tasks.filter_map(|task| status(&path(task), &["TracerPid", "Seccomp", "State"])).collect()
 }
@@ -57,7 +59,7 @@ fn it_is_neither_traced_nor_stopped() {
         fine(&vmstrobe(&[&["query", "--target", "vm"], &args[..]].concat()));
         fine(&vmstrobe(&[&["stat", "-d", "1s"], &args[..]].concat()));
         drop(over);
-        watcher.join().expect("it looks")
+        watcher.join().expect("the thread does not panic")
     });
     show(&format!("looked {looks} times at a confined QEMU that is sampled: {seen:?}"));
     assert!(looks > 50, "{looks} looks");
@@ -94,7 +96,10 @@ fn no_vcpu_thread_is_woken() {
 
 fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
-    list(&cpus).iter().map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
+    list(&cpus)
+        .iter()
+        .map(|cpu| cpu["thread-id"].as_u64().expect("the value is an integer"))
+        .collect()
 }
 
 /// Returns the voluntary and other context switches of each thread so far.

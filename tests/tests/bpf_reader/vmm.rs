@@ -29,7 +29,7 @@ impl Vmm {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .spawn();
-        Vmm(Reaped(child.expect("it starts")))
+        Vmm(Reaped(child.expect("the program can be executed")))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -40,14 +40,15 @@ impl Vmm {
     #[track_caller]
     pub(crate) fn tell(&mut self, command: &str, count: (usize, usize)) {
         let pid = self.pid();
-        writeln!(self.0.stdin.as_mut().expect("it is a pipe"), "{command}").expect("it listens");
+        writeln!(self.0.stdin.as_mut().expect("the child's stream is a pipe"), "{command}")
+            .expect("the server listens");
         wait_for(command, LIMIT, || counted(pid) == count);
     }
 }
 
 /// The VMs and vCPUs that a process holds.
 fn counted(pid: u32) -> (usize, usize) {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     let links: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
     let count = |what: fn(&str) -> bool| links.iter().filter(|link| what(link)).count();
@@ -65,17 +66,18 @@ fn a_vmm_that_does_as_it_is_told() {
     let (mut vm, mut vcpus): (Option<Vm>, Vec<Vcpu>) = (None, Vec::new());
     let mut stats = Vec::new();
     for line in io::stdin().lines() {
-        let line = line.expect("it is a pipe");
+        let line = line.expect("the child's stream is a pipe");
         let (command, id) = line.split_once(' ').unwrap_or((&line, "0"));
-        let id: u32 = id.parse().expect("it is a number");
+        let id: u32 = id.parse().expect("the text is a number");
         match command {
-            "vm" => vm = Some(Vm::new(Irqchip::None).expect("KVM makes a VM")),
+            "vm" => vm = Some(Vm::new(Irqchip::None).expect("KVM can make a VM")),
             "vcpu" => {
-                let vm = vm.as_ref().expect("there is a VM");
-                vcpus.push(vm.vcpu(id).expect("KVM makes vCPUs"));
+                let vm = vm.as_ref().expect("a VM was created before");
+                vcpus.push(vm.vcpu(id).expect("KVM can make vCPUs"));
             }
             "stats" => {
-                let vcpu = vcpus.iter().find(|vcpu| vcpu.id() == id).expect("there is that vCPU");
+                let vcpu =
+                    vcpus.iter().find(|vcpu| vcpu.id() == id).expect("the vCPU was created before");
                 stats.push(kvm_get_stats_fd(vcpu.fd()).expect("KVM gives one"));
             }
             "close" => vcpus.retain(|vcpu| vcpu.id() != id),

@@ -15,7 +15,8 @@ const NO_PID: &str = "4194305";
 
 #[test]
 fn a_pid_without_statistics_says_why() {
-    let sleeper = Reaped(Command::new("sleep").arg("600").spawn().expect("it starts"));
+    let sleeper =
+        Reaped(Command::new("sleep").arg("600").spawn().expect("the program can be executed"));
     let own = sleeper.id().to_string();
     for command in [&["query"][..], &["schema"], &["stat", "-d", "1s"], &["info", "stats", "vcpu"]]
     {
@@ -68,8 +69,8 @@ fn list_shows_what_can_be_read() {
     let output = vmstrobe(&["list", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
-    let entries = entries.as_array().expect("it is a list");
-    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let entries = entries.as_array().expect("the value is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("the thread runs");
     let want = json(&format!(
         r#"{{"kind": "vm", "pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
              "how": "stats fds of its vCPUs"}}"#
@@ -77,9 +78,11 @@ fn list_shows_what_can_be_read() {
     assert_eq!(*ours, want);
     let output = vmstrobe(&["list"]);
     let mut lines = output.stdout.lines();
-    let head: Vec<&str> = lines.next().expect("it has a head").split_whitespace().collect();
+    let head: Vec<&str> =
+        lines.next().expect("the output has a first line").split_whitespace().collect();
     assert_eq!(head, ["PID", "NAME", "VCPUS", "HOW"]);
-    let line = lines.find(|line| line.trim_start().starts_with(&pid)).expect("it is listed");
+    let line =
+        lines.find(|line| line.trim_start().starts_with(&pid)).expect("the list has the entry");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words, [&*pid, "listed", "3", "stats", "fds", "of", "its", "vCPUs"]);
 }

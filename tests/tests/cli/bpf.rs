@@ -109,15 +109,15 @@ fn list_shows_the_methods() {
     let output = vmstrobe(&["list", "-v", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
-    let entries = entries.as_array().expect("it is a list");
-    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let entries = entries.as_array().expect("the value is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("the thread runs");
     let [pread, bpf_method] = [0, 1].map(|at| &ours["methods"][at]);
     assert_eq!((&pread["method"], &pread["open"]), (&"pread".into(), &true.into()), "{ours}");
     let how = "stats fds of its 3 vCPUs, none of the VM (QEMU opens it only while it is asked)";
     assert_eq!(pread["how"], how);
     assert_eq!(bpf_method["method"], "bpf");
     assert_eq!(bpf_method["open"], usable.is_ok(), "{ours} {usable:?}");
-    let how = bpf_method["how"].as_str().expect("it is a text");
+    let how = bpf_method["how"].as_str().expect("the value is a string");
     match &usable {
         Ok(()) => assert!(how.starts_with("descriptors of the VM and of its 3 vCPUs ("), "{how}"),
         Err(why) => assert_eq!(how, why),
@@ -125,8 +125,11 @@ fn list_shows_the_methods() {
 
     let output = vmstrobe(&["list", "-v"]);
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let at = lines.iter().position(|line| line.trim_start().starts_with(&pid)).expect("it runs");
-    let column = lines[0].find("HOW").expect("it has that column");
+    let at = lines
+        .iter()
+        .position(|line| line.trim_start().starts_with(&pid))
+        .expect("the list has the running VM");
+    let column = lines[0].find("HOW").expect("the table has the column");
     for (line, way) in lines[at + 1..].iter().zip(["pread", "bpf", "qmp"]) {
         assert!(line[..column].trim().is_empty() && line[column..].starts_with(way), "{output:?}");
     }

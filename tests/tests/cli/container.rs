@@ -42,7 +42,8 @@ impl Beside {
 
     /// Makes one with these words before QEMU's command line.
     fn after(words: &str, script: &str) -> Beside {
-        let (nobody, directory) = (Nobody::new(), TempDir::new().expect("a temporary directory"));
+        let (nobody, directory) =
+            (Nobody::new(), TempDir::new().expect("a temporary directory can be made"));
         Beside { script: format!("{words}{QEMU}{script}"), nobody, directory }
     }
 
@@ -57,7 +58,9 @@ impl Beside {
     /// Starts it, and waits until it has made that file.
     fn start_until(&self, file: &str) -> Reaped {
         let line = self.line();
-        let mut child = Reaped(Command::new(line[0]).args(&line[1..]).spawn().expect("it starts"));
+        let mut child = Reaped(
+            Command::new(line[0]).args(&line[1..]).spawn().expect("the program can be executed"),
+        );
         let deadline = Instant::now() + LIMIT;
         while !self.directory.path().join(file).exists() {
             assert!(child.wait_within(Duration::from_millis(10)).is_none(), "it ended");
@@ -130,7 +133,7 @@ fn hides_nothing_from_root(hidepid: &str) {
         fine(&output);
         let results = parsed(&output.stdout);
         let paths = list(&results).iter().map(|result| result["qom-path"].as_str());
-        let paths: Vec<&str> = paths.map(|path| path.expect("it is a text")).collect();
+        let paths: Vec<&str> = paths.map(|path| path.expect("the value is a string")).collect();
         let are_qemus = paths.iter().all(|path| path.starts_with("/machine/"));
         assert!(paths.len() == 3 && are_qemus, "{what}: {paths:?}");
     }
@@ -156,7 +159,7 @@ fn in_the_first_pid_namespace_a_hiding_proc_names_threads_to_root() {
     if !require("run-with", is_new) {
         return;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("qmp").to_str().expect("the path is text").to_owned();
     let qmp = format!("unix:{socket},server=on,wait=off");
     let extra = ["-run-with", "user=nobody", "-qmp", &qmp];
@@ -253,7 +256,8 @@ fn in_a_pid_namespace_vcpus_have_the_names_that_qemu_gives_them() {
     // Sockets know no pid namespaces.
     let serve = Beside::new("\"$0\" serve -p $V --from-qmp $1/qmp --qmp $1/ours 2>/dev/null");
     let _running = serve.start_until("ours");
-    let mut qmp = Qmp::connect(&serve.directory.path().join("ours")).expect("it listens");
+    let mut qmp =
+        Qmp::connect(&serve.directory.path().join("ours")).expect("the server accepts the client");
     assert_eq!(paths(&qmp.execute("query-stats", json!({"target": "vcpu"}))), want);
 }
 
@@ -272,7 +276,8 @@ fn in_a_pid_namespace_the_threads_of_vcpus_are_qemus() {
         let thread = list(&result["stats"]).iter().find(|stat| stat["name"] == "thread_id");
         (result["qom-path"].to_string(), thread.expect("it has one")["value"].as_u64())
     });
-    let mut qmp = Qmp::connect(&sched.directory.path().join("qmp")).expect("it listens");
+    let mut qmp =
+        Qmp::connect(&sched.directory.path().join("qmp")).expect("the server accepts the client");
     let cpus = qmp.execute("query-cpus-fast", Json::Null);
     let cpus = list(&cpus).iter();
     let want = cpus.map(|cpu| (cpu["qom-path"].to_string(), cpu["thread-id"].as_u64()));

@@ -44,7 +44,7 @@ fn works(output: &Output) {
         let rows = output.stdout.lines().filter_map(|line| line.split_once(row));
         let rates: Vec<f64> = rows
             .map(|(_, figures)| {
-                let ops = figures.split_whitespace().next().expect("it has figures");
+                let ops = figures.split_whitespace().next().expect("the line has figures");
                 ops.replace(',', "").parse().unwrap_or_else(|_| panic!("{figures}"))
             })
             .collect();
@@ -67,7 +67,8 @@ fn its_figures_add_up() {
     let due = figure("ticks") + figure("missed_ticks") + figure("starved_ticks");
     assert!((400..=401).contains(&due), "{summary}");
     for times in ["lateness_ns", "tick_ns"] {
-        let of = |quantile: &str| summary[times][quantile].as_u64().expect("it is a number");
+        let of =
+            |quantile: &str| summary[times][quantile].as_u64().expect("the value is an integer");
         assert!(of("p50") <= of("p99") && of("p99") <= of("max"), "{summary}");
     }
 }

@@ -52,14 +52,15 @@ impl Tables {
         }
         let file = |name: &str, image: &Image| {
             let path = directory.path().join(name);
-            fs::write(&path, bytes_of(&image.words)).expect("there is room");
+            fs::write(&path, bytes_of(&image.words)).expect("the directory is writable");
             path.to_str().expect("the path is text").to_owned()
         };
         let (path, zeros) = (file("table", &zeros), file("zeros", &zeros));
         let extremes = file("extremes", &image);
-        let writer = File::options().write(true).open(&path).expect("it is ours");
+        let writer = File::options().write(true).open(&path).expect("this user owns the file");
         // The sign that somebody writes it.
-        fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive).expect("it is new");
+        fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
+            .expect("the file has no lock");
         Tables { _directory: directory, _writer: writer, path, zeros, extremes }
     }
 
@@ -72,7 +73,8 @@ impl Tables {
     /// Puts the words of that file into the table.
     pub(crate) fn fill(&self, from: &str) {
         let [program, arguments @ ..] = self.command(from);
-        let written = Command::new(program).args(arguments).status().expect("it starts");
+        let written =
+            Command::new(program).args(arguments).status().expect("the program can be executed");
         assert!(written.success());
     }
 
@@ -132,8 +134,9 @@ fn numbers_of_every_kind_are_read_once() {
     let text = vmstrobe(&["query", "--table", &tables.path]).stdout;
     assert_eq!(line(&text, "t4.u0.b0.e0"), ["t4.u0.b0.e0", "count", MAX, MAX]);
     // The first bucket holds half of what was counted, as far as a float can tell.
-    let rest = &text[text.find("t4.u0.b0.e0 ").expect("it stands there")..];
-    let median: Vec<&str> = rest.lines().nth(1).expect("it has one").split_whitespace().collect();
+    let rest = &text[text.find("t4.u0.b0.e0 ").expect("the line exists")..];
+    let median: Vec<&str> =
+        rest.lines().nth(1).expect("the line has the word").split_whitespace().collect();
     assert_eq!(median, ["t4.u0.b0.e0", "p50", "≤", "1", "≤", "1"]);
     assert_eq!(line(&text, "t0.u3.b0.e-9")[1..4], ["*", "10^-9", "cycles"]);
 }
@@ -158,7 +161,7 @@ fn sums_and_rates_of_every_kind_stay_at_the_top() {
     let report = json(output.stdout.trim_end());
     let stat = |name: &str| {
         let stats = list(&report["stats"]).iter();
-        stats.clone().find(|stat| stat["name"] == name).cloned().expect("it has that")
+        stats.clone().find(|stat| stat["name"] == name).cloned().expect("the value exists")
     };
     assert_eq!(stat("t0.u0.b0.e0")["delta"], u64::MAX);
     assert_eq!(stat("t2.u0.b0.e0")["level"], u64::MAX);

@@ -203,7 +203,8 @@ fn fits(piped: &Output, screen: &str) {
     }
     let row = |text: &str| text.lines().find(|line| line.contains("VML")).map(str::to_owned);
     let (piped, screen) = (row(&piped.stdout), row(screen));
-    let (piped, screen) = (piped.expect("it is listed"), screen.expect("it is listed"));
+    let (piped, screen) =
+        (piped.expect("the list has the entry"), screen.expect("the list has the entry"));
     let columns = screen.chars().count();
     assert!(columns <= COLUMNS.into() && screen.contains('…'), "{columns}: {screen}");
     assert!(!piped.contains('…') && piped.chars().count() > 128, "{piped}");
@@ -213,8 +214,8 @@ fn fits(piped: &Output, screen: &str) {
 fn what_is_served(world: &World) {
     let all = Serve::spawn(&["--all", "--qmp-dir", &text(&world.home)]);
     all.wait_for_text("try it: ");
-    let files = fs::read_dir(&world.home).expect("it is there").map(|file| {
-        file.expect("it can be read").file_name().into_string().expect("a name is text")
+    let files = fs::read_dir(&world.home).expect("the directory is readable").map(|file| {
+        file.expect("the directory is readable").file_name().into_string().expect("a name is text")
     });
     let files: Vec<String> = files.filter(|file| file.ends_with(".sock")).collect();
     assert_eq!(files.len(), 2, "{files:?}");
@@ -229,10 +230,10 @@ fn what_is_served(world: &World) {
         let serve = Serve::start(&[&["-p", &*world.pid], order].concat());
         serve.wait_for_text("serving process COM");
         assert_eq!(serve.said().contains("/FIL"), order[0] == "--table", "{}", serve.said());
-        let mut qmp = Qmp::connect(serve.socket()).expect("it is served");
+        let mut qmp = Qmp::connect(serve.socket()).expect("the server accepts the client");
         let line = json!({"command-line": "info stats vcpu"});
         let shown = qmp.execute("human-monitor-command", line);
-        let shown = shown.as_str().expect("it is a text").replace("\r\n", "\n");
+        let shown = shown.as_str().expect("the value is a string").replace("\r\n", "\n");
         does_nothing("info stats over QMP", &shown);
         assert!(shown.contains("provider: PRV") && shown.contains("    STA"), "{shown}");
         // JSON is exact.

@@ -150,8 +150,10 @@ fn of_stat() {
     check("stat", &outputs);
     // The clock on the wall is the tests' own.
     let report = json(outputs[2].trim_end());
-    let since_1970 = std::time::UNIX_EPOCH.elapsed().expect("it is later").as_nanos() as i128;
-    let age_ns = since_1970 - i128::from(report["begin_wall_ns"].as_u64().expect("it is one"));
+    let since_1970 =
+        std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_nanos() as i128;
+    let age_ns =
+        since_1970 - i128::from(report["begin_wall_ns"].as_u64().expect("the value is an integer"));
     assert!((200_000_000..60_000_000_000).contains(&age_ns), "{age_ns} ns ago");
     let text = vmstrobe(&["stat", "--demo", "-d", "100ms"]).stdout;
     let began = text.lines().find_map(|line| line.strip_prefix(" began "));

@@ -19,12 +19,12 @@ const NOBODY: u32 = 65534;
 
 /// Makes a directory with these files, owned by [`NOBODY`] and closed to all others but root.
 fn home(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let home = directory.path().join("home");
-    fs::create_dir(&home).expect("it is ours");
+    fs::create_dir(&home).expect("the directory is writable");
     for (name, text) in files {
         let path = home.join(name);
-        fs::write(&path, text).expect("it is ours");
+        fs::write(&path, text).expect("the directory is writable");
         close(&path);
     }
     close(&home);
@@ -33,7 +33,7 @@ fn home(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
 
 /// Gives the path to [`NOBODY`], and closes it to all others but root.
 fn close(path: &Path) {
-    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("this user owns the file");
     chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
 }
 
@@ -52,7 +52,7 @@ fn root_writes_and_runs_where_only_root_may() {
     let output = vmstrobe(&args);
     fine(&output);
     assert_eq!(output.stdout, "ran\n");
-    let report = fs::read_to_string(report).expect("it was written");
+    let report = fs::read_to_string(report).expect("the file has been written");
     assert!(report.contains(" exits "), "{report}");
 }
 
@@ -112,8 +112,8 @@ fn root_serves_where_only_root_may() {
     let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
     serve.wait_for_socket(&socket);
     let pid = Pid::from_raw(serve.pid().cast_signed()).expect("a process has a number");
-    kill_process(pid, Signal::TERM).expect("it is ours");
-    let status = serve.wait_within(LIMIT).expect("it ends when it is told to");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    let status = serve.wait_within(LIMIT).expect("the process ends in time");
     assert_eq!(status.code(), Some(0), "{}", serve.said());
     assert!(!socket.exists(), "it leaves its socket");
 }

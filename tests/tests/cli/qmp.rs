@@ -31,7 +31,7 @@ impl Second {
         if !require_lending_qemu() {
             return None;
         }
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let socket: PathBuf = directory.path().join("second");
         let socket = socket.to_str().expect("the path is text").to_owned();
         let qmp = format!("unix:{socket},server=on,wait=off");
@@ -139,7 +139,7 @@ fn several_qemus_are_told_apart() {
     let pids = ["-p", &*a_pid, "-p", &b_pid];
     let under = |vm: &str, results: Vec<Json>| {
         let renamed = |mut result: Json| {
-            let path = result["qom-path"].as_str().expect("it has a path");
+            let path = result["qom-path"].as_str().expect("the object has a path");
             result["qom-path"] = format!("/vm/{vm}{path}").into();
             result
         };
@@ -167,11 +167,11 @@ fn several_qemus_are_told_apart() {
 
 /// Relays each connection to the socket behind, so that its peer is this process.
 fn relay(path: &Path, behind: &str) {
-    let listener = UnixListener::bind(path).expect("it is ours");
+    let listener = UnixListener::bind(path).expect("the path is free");
     let behind = behind.to_owned();
     thread::spawn(move || {
         for client in listener.incoming() {
-            let client = client.expect("it is connected");
+            let client = client.expect("the server accepts the client");
             let server = UnixStream::connect(&behind).expect("QEMU listens");
             for (from, to) in [(&client, &server), (&server, &client)] {
                 let [mut from, mut to] = [from, to].map(|end| end.try_clone().expect("an fd"));
@@ -189,7 +189,7 @@ fn relay(path: &Path, behind: &str) {
 #[test]
 fn another_process_may_hold_the_socket() {
     let Some(mut qemu) = Second::start("relayed") else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("relay");
     relay(&path, &qemu.socket);
     let (pid, socket) = (qemu.pid.clone(), path.to_str().expect("the path is text"));
@@ -214,15 +214,20 @@ fn a_qemu_that_ends_is_told_and_ends_it() {
     let socket = qemu.socket.clone();
     let args = ["stat", "--from-qmp", &socket, "-i", "200", "-z", "--json", "--names", "exits"];
     let mut child = spawn(&args);
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
     let mut line = String::new();
-    stdout.read_line(&mut line).expect("it prints lines");
+    stdout.read_line(&mut line).expect("the child prints lines");
     assert_eq!(parsed(&line)["stats"][0]["name"], "exits", "{line}");
     drop(qemu);
-    let status = child.wait_within(RUN_LIMIT).expect("it ends with its QEMU");
+    let status = child.wait_within(RUN_LIMIT).expect("the process ends in time");
     let (mut rest, mut stderr) = (String::new(), String::new());
-    stdout.read_to_string(&mut rest).expect("it prints text");
-    child.stderr.take().expect("it is a pipe").read_to_string(&mut stderr).expect("it is text");
+    stdout.read_to_string(&mut rest).expect("the output is text");
+    child
+        .stderr
+        .take()
+        .expect("the child's stream is a pipe")
+        .read_to_string(&mut stderr)
+        .expect("the output is text");
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(stderr, format!("vmstrobe: QEMU ending ({socket}) has ended\n"));
     rest.lines().for_each(|line| drop(parsed(line)));
@@ -230,7 +235,7 @@ fn a_qemu_that_ends_is_told_and_ends_it() {
 
 #[test]
 fn a_socket_that_does_not_answer_says_why() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
     says(&vmstrobe(&["query", "--from-qmp", none]), 1, &[none, "start QEMU with -qmp unix:"]);

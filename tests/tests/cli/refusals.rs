@@ -145,7 +145,7 @@ fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
     if !require_lending_qemu() {
         return None;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("second").to_str().expect("the path is text").to_owned();
     let extra = ["-qmp", &*format!("unix:{socket},server=on,wait=off")];
     let qemu = Qemu::start(&Config { name, extra: &extra, paused: true, ..Config::default() });
@@ -155,15 +155,15 @@ fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
 #[test]
 fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
     let Some((qemu, _directory, socket)) = second_socket("stopped") else { return };
-    let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("it is not 0");
-    kill_process(pid, Signal::STOP).expect("it is ours");
+    let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("the pid is not 0");
+    kill_process(pid, Signal::STOP).expect("the process has not been reaped");
     let output = vmstrobe(&["query", "--from-qmp", &socket]);
     let what =
         format!("QEMU does not greet at {socket} within 2s: its process, pid {}", qemu.pid());
     says(&output, 1, &[&what, "is stopped (state T): let it go on (kill -CONT "]);
     assert!(!output.stderr.contains("another client"), "{output:?}");
-    kill_process(pid, Signal::CONT).expect("it is ours");
-    let other = Qmp::connect(socket.as_ref()).expect("it goes on");
+    kill_process(pid, Signal::CONT).expect("the process has not been reaped");
+    let other = Qmp::connect(socket.as_ref()).expect("the server continues");
     let output = vmstrobe(&["query", "--from-qmp", &socket]);
     says(&output, 1, &["another client has the socket", "or QEMU hangs (its process, pid "]);
     drop(other);
@@ -172,10 +172,10 @@ fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
 
 #[test]
 fn a_process_that_only_made_the_socket_listen_is_not_said_to_be_qemu() {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("silent");
     // As libvirt's, which hands it to a QEMU that is stopped.
-    let _listening = UnixListener::bind(&socket).expect("there is room for it");
+    let _listening = UnixListener::bind(&socket).expect("the path is free");
     let output = vmstrobe(&["query", "--from-qmp", socket.to_str().expect("the path is text")]);
     let what = format!("(the process that made the socket listen, pid {} (", std::process::id());
     says(&output, 1, &["another client has the socket", &what, "QEMU itself may be stopped)"]);
@@ -191,7 +191,7 @@ fn a_socket_of_another_user_names_its_owner() {
     let query = ["query", "--from-qmp", &socket];
     let set_mode = |mode| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        fs::set_permissions(directory.path(), mode).expect("it is ours");
+        fs::set_permissions(directory.path(), mode).expect("this user owns the file");
     };
     set_mode(0o700);
     let folder = directory.path().display();

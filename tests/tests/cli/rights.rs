@@ -40,14 +40,14 @@ struct Sources {
 
 impl Sources {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let socket = directory.path().join("qmp");
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let extra = ["-qmp", &qmp];
         let qemu = Qemu::start(&Config { name: "rights", paused: true, extra: &extra, vcpus: 3 });
-        let hand_over = FdServer::listen(&directory.path().join("lent")).expect("it is ours");
-        let table = TableWriter::new("rights").expect("there is memory");
-        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        let hand_over = FdServer::listen(&directory.path().join("lent")).expect("the path is free");
+        let table = TableWriter::new("rights").expect("there is memory for a table");
+        hand_over.offer(Arc::new(table)).expect("the server runs");
         Self { directory, qemu, _hand_over: hand_over }
     }
 
@@ -88,7 +88,7 @@ fn run(line: &[String], socket: &Path) -> Seen {
     if args[0] == "serve" {
         ask(socket);
         let pid = Pid::from_raw(child.id().cast_signed()).expect("a process has a number");
-        kill_process(pid, Signal::TERM).expect("it is ours");
+        kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     }
     assert!(child.wait_within(LIMIT).is_some_and(|status| status.success()), "{}", said(child));
     watcher.end()
@@ -96,15 +96,15 @@ fn run(line: &[String], socket: &Path) -> Seen {
 
 fn said(mut child: Reaped) -> String {
     let mut text = String::new();
-    let stderr = child.stderr.as_mut().expect("it is a pipe");
-    std::io::Read::read_to_string(stderr, &mut text).expect("it is text");
+    let stderr = child.stderr.as_mut().expect("the child's stream is a pipe");
+    std::io::Read::read_to_string(stderr, &mut text).expect("the output is text");
     text
 }
 
 /// Asks a server once, and subscribes to its samples, so that all its threads are there.
 fn ask(socket: &Path) {
     wait_for("it listens", LIMIT, || Qmp::connect(socket).is_ok());
-    let mut qmp = Qmp::connect(socket).expect("it listens");
+    let mut qmp = Qmp::connect(socket).expect("the server accepts the client");
     qmp.execute("query-stats", json!({"target": "vcpu"}));
     qmp.execute("stats-subscribe", json!({"target": "vcpu", "rate": 100, "batch": 10}));
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -131,7 +131,9 @@ fn every_thread_of_every_command_has_the_rights_that_the_page_says() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
-    let had = rustix::thread::capabilities(None).expect("one's own are known").permitted;
+    let had = rustix::thread::capabilities(None)
+        .expect("a thread may ask for its own capabilities")
+        .permitted;
     assert!(had.intersects(NEEDLESS), "root without rights proves nothing: {had:?}");
     let (page, sources) = (Page::read(), Sources::new());
     let lines = sources.lines();

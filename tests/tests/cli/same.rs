@@ -50,7 +50,7 @@ fn schema_json_is_query_stats_schemas() {
         assert_eq!(list(&ours).len(), targets.len(), "{ours}");
         for (ours, target) in list(&ours).iter().zip(targets) {
             let theirs = list(&theirs).iter().find(|group| group["target"] == *target);
-            let theirs = theirs.expect("it has that");
+            let theirs = theirs.expect("the value exists");
             for key in ["provider", "target"] {
                 assert_eq!(ours[key], theirs[key]);
             }
@@ -113,7 +113,7 @@ pub(crate) fn by_name(mut group: Json) -> Json {
 
 /// Returns QEMU's result with the buckets of its histograms in ascending order.
 pub(crate) fn ascending(mut result: Json) -> Json {
-    for stat in result["stats"].as_array_mut().expect("it is a list") {
+    for stat in result["stats"].as_array_mut().expect("the value is a list") {
         if let Some(buckets) = stat["value"].as_array_mut() {
             buckets.reverse();
         }
@@ -135,7 +135,7 @@ fn info_stats_is_info_stats() {
         let line = format!("info stats {words}");
         let arguments = json!({"command-line": line, "cpu-index": cpu});
         let theirs = qemu.execute("human-monitor-command", arguments);
-        let theirs = theirs.as_str().expect("it is a text");
+        let theirs = theirs.as_str().expect("the value is a string");
         let index = cpu.to_string();
         let args: Vec<&str> = line.split(' ').chain(["-p", &pid, "--vcpu", &index]).collect();
         let output = vmstrobe(&args);

@@ -39,7 +39,10 @@ fn query(args: &[&str]) -> Vec<(Json, Json)> {
 
 /// The providers of results or schemas.
 fn providers(entries: &Json) -> Vec<&str> {
-    list(entries).iter().map(|entry| entry["provider"].as_str().expect("it is a text")).collect()
+    list(entries)
+        .iter()
+        .map(|entry| entry["provider"].as_str().expect("the value is a string"))
+        .collect()
 }
 
 #[test]
@@ -85,13 +88,13 @@ impl Intervals {
     fn start(args: &[&str]) -> Self {
         let stat = ["stat", "--json", "--per-vcpu", "-i", "1000"];
         let mut child = spawn(&[&stat, &SCHED[..], args].concat());
-        let lines = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let lines = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
         Self { child, lines }
     }
 
     fn next(&mut self) -> Json {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it prints lines");
+        self.lines.read_line(&mut line).expect("the child prints lines");
         parsed(&line)
     }
 }
@@ -111,15 +114,17 @@ fn of_the_demo_it_is_the_same_by_both_ways() {
             assert_eq!(names, NAMES);
             let of_this = |stat: &Json| stat["qom-path"] == format!("/vm/demo/vcpu[{vcpu}]");
             assert!(stats.iter().all(of_this), "{report}");
-            let number = |at: usize, key: &str| stats[at][key].as_u64().expect("it is a number");
+            let number =
+                |at: usize, key: &str| stats[at][key].as_u64().expect("the value is an integer");
             // It ran, and no longer than there was time; it was given a CPU for that.
-            let seconds = report["seconds"].as_f64().expect("it is a number");
+            let seconds = report["seconds"].as_f64().expect("the value is a number");
             let ran = number(1, "delta") as f64 * 1e-9;
             assert!(0.0 < ran && ran < 1.1 * seconds, "{ran} of {seconds} s: {report}");
             assert!(number(2, "delta") > 0, "{report}");
             // The thread is the vCPU's.
             let task = format!("/proc/{}/task/{}", intervals.child.id(), number(3, "level"));
-            let name = fs::read_to_string(format!("{task}/comm")).expect("it is of that process");
+            let name =
+                fs::read_to_string(format!("{task}/comm")).expect("the thread is of that process");
             assert_eq!(name.trim_end(), format!("CPU {vcpu}/KVM"));
             assert!(number(3, "min") == number(3, "max"), "{report}");
         }
@@ -175,11 +180,13 @@ fn of_a_qemu_the_threads_are_those_it_names() {
             let tid = &stats["thread_id"];
             // They rest, but each may be called for a moment by QEMU.
             let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
-            let text = text.expect("it lives");
-            let words: Vec<u64> =
-                text.split_whitespace().map(|word| word.parse().expect("it is")).collect();
+            let text = text.expect("the process has not been reaped");
+            let words: Vec<u64> = text
+                .split_whitespace()
+                .map(|word| word.parse().expect("the text is a number"))
+                .collect();
             for (name, word) in ["run_time", "run_delay", "timeslices"].iter().zip(words) {
-                let ours = stats[name].as_u64().expect("it is a number");
+                let ours = stats[name].as_u64().expect("the value is an integer");
                 assert!(ours > 0 || *name == "run_delay", "{stats}");
                 assert!(ours <= word, "{name}: {ours} was more than {word} is");
             }
@@ -201,7 +208,7 @@ fn a_server_tells_of_it_if_it_is_to() {
         return;
     }
     let ask = |serve: &Serve, command: &str, arguments: Json| {
-        let mut qmp = Qmp::connect(serve.socket()).expect("it listens");
+        let mut qmp = Qmp::connect(serve.socket()).expect("the server accepts the client");
         qmp.execute(command, arguments)
     };
     let plain = Serve::start(&["--demo"]);
@@ -221,7 +228,7 @@ fn a_server_tells_of_it_if_it_is_to() {
         let arguments = json!({"target": "vcpu", "vcpus": [vcpu], "providers": sched});
         let reply = ask(&serve, "query-stats", arguments);
         let [entry] = list(&reply) else { panic!("{reply}") };
-        entry["stats"][0]["value"].as_u64().expect("it is a number")
+        entry["stats"][0]["value"].as_u64().expect("the value is an integer")
     };
     let before = run_time();
     thread::sleep(Duration::from_millis(500));

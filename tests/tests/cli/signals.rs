@@ -39,7 +39,8 @@ impl Source {
     fn new() -> Source {
         let directory = directory();
         let file = directory.path().join("xyz");
-        let table = TableWriter::at(&file, TableConfig::of("xyz")).expect("it is on tmpfs");
+        let table =
+            TableWriter::at(&file, TableConfig::of("xyz")).expect("the directory is on tmpfs");
         let queues = queues(&table, &[1]);
         let path = file.to_str().expect("the path is text").to_owned();
         Source { directory, path, _held: (table, queues) }
@@ -64,10 +65,10 @@ struct Run {
 
 impl Run {
     fn start(wrapper: &[&str], args: &[&str]) -> Run {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("said");
-        let sink = File::create(&path).expect("it is ours");
-        let twin = sink.try_clone().expect("it is open");
+        let sink = File::create(&path).expect("the directory is writable");
+        let twin = sink.try_clone().expect("there is a free descriptor");
         let child = Command::new(wrapper[0])
             .args(&wrapper[1..])
             .arg(binary())
@@ -76,21 +77,22 @@ impl Run {
             .stdout(sink)
             .stderr(twin)
             .spawn()
-            .expect("it starts");
-        let said = File::open(path).expect("it is there");
+            .expect("the program can be executed");
+        let said = File::open(path).expect("the file exists");
         Run { child: Reaped(child), said, _directory: directory }
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        kill_process(Pid::from_child(&self.child), signal)
+            .expect("the process has not been reaped");
     }
 
     /// Checks that the run ends soon with this status, and returns its output.
     #[track_caller]
     fn ends(mut self, within: Duration) -> (Option<i32>, String) {
-        let status = self.child.wait_within(within).expect("it ends soon");
+        let status = self.child.wait_within(within).expect("the process ends in time");
         let mut said = String::new();
-        self.said.read_to_string(&mut said).expect("it prints text");
+        self.said.read_to_string(&mut said).expect("the output is text");
         (status.code(), said)
     }
 }
@@ -103,7 +105,7 @@ fn command(file: &str, then: &str) -> String {
 /// The process id in that file, once it is there.
 fn ready(file: &str) -> String {
     wait_for("the command is ready", LIMIT, || Path::new(file).exists());
-    fs::read_to_string(file).expect("it is there").trim().to_owned()
+    fs::read_to_string(file).expect("the file is readable text").trim().to_owned()
 }
 
 fn runs(pid: &str) -> bool {
@@ -124,7 +126,7 @@ fn a_signal_to_us_alone_is_passed_on_and_the_report_is_printed() {
         assert_eq!(status, Some(SIGNALLED + signal.as_raw()), "{said}");
         assert!(said.contains("1 queue over ") && said.contains("requests"), "{said}");
         assert!(!runs(&pid), "{signal:?}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
@@ -141,7 +143,7 @@ fn a_command_of_another_user_gets_signals_too() {
     let pid = ready(&file);
     let status = format!("/proc/{pid}/status");
     wait_for("it is another user's", LIMIT, || {
-        let status = fs::read_to_string(&status).expect("it runs");
+        let status = fs::read_to_string(&status).expect("the process has not been reaped");
         status.contains("\nUid:\t65534\t")
     });
     run.signal(Signal::TERM);
@@ -196,9 +198,9 @@ fn what_was_measured_is_in_the_file_whatever_ends_it() {
         run.signal(signal);
         let (status, said) = run.ends(SOON);
         assert_eq!((status, &*said), (Some(0), ""), "{signal:?}");
-        let report = fs::read_to_string(&file).expect("it is there");
+        let report = fs::read_to_string(&file).expect("the file is readable text");
         assert!(report.contains("requests"), "{signal:?}: {report}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
@@ -242,20 +244,20 @@ fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
     let source = Source::new();
     let args = ["stat", "--table", &source.path, "-r", "1000", "-i", "300", "-d", "3s", "--json"];
     let mut child = vmstrobe_tests::command::spawn(&[&args[..], &["-z"]].concat());
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
     let mut lines = vec![String::new()];
-    stdout.read_line(&mut lines[0]).expect("it prints lines");
+    stdout.read_line(&mut lines[0]).expect("the child prints lines");
     let stopped = Instant::now();
-    kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("the process has not been reaped");
     thread::sleep(Duration::from_millis(1200));
-    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("the process has not been reaped");
     let stopped = stopped.elapsed();
-    lines.extend(stdout.lines().map(|line| line.expect("it prints text")));
-    assert!(child.wait_within(LIMIT).expect("it ends in time").success());
+    lines.extend(stdout.lines().map(|line| line.expect("the output is text")));
+    assert!(child.wait_within(LIMIT).expect("the process ends in time").success());
     let mut most = 0;
     for report in lines.iter().map(|line| json(line)) {
-        let number = |key: &str| report[key].as_u64().expect("it is a number");
-        let due = report["seconds"].as_f64().expect("it is a number") * 1000.0;
+        let number = |key: &str| report[key].as_u64().expect("the value is an integer");
+        let due = report["seconds"].as_f64().expect("the value is a number") * 1000.0;
         let counted = number("ticks") + number("missed_ticks") + number("lost_samples");
         assert!((counted as f64 - due).abs() < 5.0, "{due} were due: {report}");
         most = most.max(number("missed_ticks"));

@@ -26,7 +26,7 @@ pub(crate) fn queue_stats() -> (Reaped, String) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let child = Reaped(child);
     let pid = child.id().to_string();
     // Its queue comes a moment after its table.
@@ -37,13 +37,13 @@ pub(crate) fn queue_stats() -> (Reaped, String) {
 /// The entry of that process's table; null if there is none.
 fn listed(pid: &str) -> Json {
     let entries = parsed(&vmstrobe(&["list", "--json"]).stdout);
-    let pid: u32 = pid.parse().expect("it is a number");
+    let pid: u32 = pid.parse().expect("the text is a number");
     let is_it = |entry: &&Json| entry["kind"] == "table" && entry["pid"] == pid;
     list(&entries).iter().find(is_it).cloned().unwrap_or_default()
 }
 
 pub(crate) fn directory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs")
+    tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs at that path")
 }
 
 /// Queues in a table, as many as there are counts.
@@ -51,7 +51,8 @@ pub(crate) fn queues(table: &TableWriter, counts: &[u64]) -> Vec<TableObject> {
     let mut schema = TableSchema::new(Target::from_name("queue"));
     let requests = schema.counter("requests");
     let add = |(at, &count): (usize, &u64)| {
-        let queue = table.add(&format!("/xyz/queue[{at}]"), &schema).expect("there is room");
+        let queue =
+            table.add(&format!("/xyz/queue[{at}]"), &schema).expect("the table has a free slot");
         queue.get(requests).add(count);
         queue
     };
@@ -71,13 +72,13 @@ fn queues_json(counts: &[u64]) -> Json {
 fn a_process_with_a_table_is_listed_and_read() {
     let (_program, pid) = queue_stats();
     let want = json!({
-        "kind": "table", "pid": pid.parse::<u32>().expect("it is a number"), "name": "queue_stats",
+        "kind": "table", "pid": pid.parse::<u32>().expect("a number"), "name": "queue_stats",
         "provider": "xyz", "objects": {"queue": 1}, "readable": true, "how": "mapped",
     });
     assert_eq!(listed(&pid), want);
     let output = vmstrobe(&["list"]);
     let line = output.stdout.lines().find(|line| line.trim_start().starts_with(&pid));
-    let words: Vec<&str> = line.expect("it is listed").split_whitespace().collect();
+    let words: Vec<&str> = line.expect("the list has the entry").split_whitespace().collect();
     assert_eq!(words, [&*pid, "queue_stats", "xyz", "1", "queue", "mapped"]);
     let heads = ["PID", "PROCESS", "PROVIDER", "OBJECTS", "HOW"];
     let is_head = |line: &str| line.split_whitespace().eq(heads);
@@ -141,7 +142,7 @@ fn a_demo_can_be_watched_from_another_shell() {
 fn a_table_in_a_file_is_read() {
     let directory = directory();
     let path = directory.path().join("xyz");
-    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("the directory is on tmpfs");
     let _queues = queues(&table, &[3, 5]);
     let path = path.to_str().expect("the path is text");
     let output = vmstrobe(&["query", "--table", path, "--json"]);
@@ -155,18 +156,18 @@ fn a_table_in_a_file_is_read() {
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
     says(&vmstrobe(&["query", "--table", none]), 1, &["cannot open the table", none]);
-    fs::write(none, "no table").expect("there is room");
+    fs::write(none, "no table").expect("the directory is writable");
     says(&vmstrobe(&["query", "--table", none]), 1, &["nobody writes a table to", none]);
 }
 
 #[test]
 fn what_is_handed_over_is_read() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("xyz.sock");
-    let table = TableWriter::new("xyz").expect("there is memory");
+    let table = TableWriter::new("xyz").expect("there is memory for a table");
     let _queues = queues(&table, &[7]);
-    let hand_over = FdServer::listen(&path).expect("it is ours");
-    hand_over.offer(Arc::new(table)).expect("it can be lent");
+    let hand_over = FdServer::listen(&path).expect("the path is free");
+    hand_over.offer(Arc::new(table)).expect("the server runs");
     let path = path.to_str().expect("the path is text");
     let output = vmstrobe(&["query", "--from-socket", path, "--json"]);
     fine(&output);
@@ -180,11 +181,11 @@ fn what_is_handed_over_is_read() {
 fn one_path_of_two_sources_is_told_apart() {
     let directory = directory();
     let lend = |name: &str, count: u64| {
-        let table = TableWriter::new("xyz").expect("there is memory");
+        let table = TableWriter::new("xyz").expect("there is memory for a table");
         let queues = queues(&table, &[count]);
         let path = directory.path().join(name);
-        let hand_over = FdServer::listen(&path).expect("it is ours");
-        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        let hand_over = FdServer::listen(&path).expect("the path is free");
+        hand_over.offer(Arc::new(table)).expect("the server runs");
         (hand_over, queues, path.to_str().expect("the path is text").to_owned())
     };
     let (a, b) = (lend("a.sock", 3), lend("b.sock", 5));
@@ -200,10 +201,10 @@ fn one_path_of_two_sources_is_told_apart() {
 fn of_several_targets_one_must_be_chosen() {
     let directory = directory();
     let path = directory.path().join("both");
-    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("the directory is on tmpfs");
     let _queues = queues(&table, &[1]);
     let disks = TableSchema::new(Target::from_name("disk"));
-    let _disk = table.add("/xyz/disk", &disks).expect("there is room");
+    let _disk = table.add("/xyz/disk", &disks).expect("the table has a free slot");
     let path = path.to_str().expect("the path is text");
     for command in [&["query"][..], &["stat", "-d", "1s"], &["query", "--provider", "xyz"]] {
         let output = vmstrobe(&[command, &["--table", path]].concat());
@@ -220,11 +221,11 @@ fn no_row_breaks_on_a_terminal_however_long_the_names_are() {
         // Only a path can be that long.
         let name = |c: &str| c.repeat(length.min(31));
         let provider = name("p");
-        let table = TableWriter::new(&provider).expect("there is memory");
+        let table = TableWriter::new(&provider).expect("there is memory for a table");
         let mut schema = TableSchema::new(Target::from_name(&name("t")));
         let requests = schema.counter(&*name("r"));
         let path = format!("/{}/queue[0]", "q".repeat(length));
-        let object = table.add(&path, &schema).expect("there is room");
+        let object = table.add(&path, &schema).expect("the table has a free slot");
         object.get(requests).add(u64::MAX / 2);
         let of_table = ["-p", &pid, "--provider", &provider, "-z"];
         let interval = ["-i", "100", "-d", "250ms"];

@@ -119,7 +119,7 @@ fn some_vcpus_are_shown_if_some_are_asked_for() {
     let output = vmstrobe(&args);
     fine(&output);
     let results = crate::json(&output.stdout);
-    let results = results.as_array().expect("it is a list");
+    let results = results.as_array().expect("the value is a list");
     let paths: Vec<_> = results.iter().filter_map(|result| result["qom-path"].as_str()).collect();
     assert_eq!(paths, ["/vm/demo/vcpu[0]", "/vm/demo/vcpu[2]"]);
 }

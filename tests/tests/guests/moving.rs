@@ -24,11 +24,11 @@ fn counters_never_go_back_in_20_000_ticks() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(4).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(4).expect("KVM can make a guest");
     let kvm = own_kvm("moving", guest.vm(), guest.vcpus());
     let Rig { mut sampler, control, .. } = rig(kvm, &["vcpu"], Fanout::Inline);
     let first = tick(&mut sampler, &control);
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     let began = Instant::now();
     let (mut last, mut rated) = (Arc::clone(&first), Arc::clone(&first));
     let mut moves = 0;
@@ -43,7 +43,7 @@ fn counters_never_go_back_in_20_000_ticks() {
     }
     let ticks = last.tick();
     show(&format!("{ticks} ticks in {:?}: {moves} words moved, none back", began.elapsed()));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     let at_rest = tick(&mut sampler, &control);
     assert!(moves > 1000, "the guest runs, and only {moves} words moved");
     histograms_agree(&first, &at_rest);
@@ -119,16 +119,16 @@ fn histograms_agree(first: &Snapshot, last: &Snapshot) {
 
 fn deltas(was: ObjectView<'_>, is: ObjectView<'_>, name: &str) -> Vec<u64> {
     let words = |view: ObjectView<'_>| view.get(name).map(|value| value.words().to_vec());
-    let (was, is) = (words(was).expect("it is there"), words(is).expect("it is there"));
+    let (was, is) = (words(was).expect("the entry exists"), words(is).expect("the entry exists"));
     is.iter().zip(was).map(|(is, was)| is - was).collect()
 }
 
 /// The least and the most that values counted so can be together, in ns.
 fn bounds(histogram: Option<Value<'_>>, counts: &[u64]) -> (u64, u64) {
-    let desc = histogram.expect("it is there").desc();
+    let desc = histogram.expect("the object has the histogram").desc();
     let (mut low_ns, mut end_ns) = (0, 0);
     for (at, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
-        let bucket = bucket(desc, at).expect("it is a histogram");
+        let bucket = bucket(desc, at).expect("the statistic is a histogram");
         low_ns += count * bucket.low;
         // No wait of this guest is as long as the last bucket's: 1 s.
         end_ns += count * bucket.end.expect("no wait is that long");
@@ -143,22 +143,22 @@ fn a_guest_may_end_while_it_is_sampled() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(2).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(2).expect("KVM can make a guest");
     let kvm = own_kvm("ending", guest.vm(), guest.vcpus());
     let Rig { roster, sampler, control } = rig(kvm.clone(), &["vcpu"], Fanout::Inline);
-    let timing = Timing::hz(1000.0).expect("it is a rate");
-    let running = sampler.start(timing).expect("a thread can be had");
-    guest.start().expect("it starts");
+    let timing = Timing::hz(1000.0).expect("the rate is within the bounds");
+    let running = sampler.start(timing).expect("a thread can be started");
+    guest.start().expect("KVM runs the guest");
     let moved = |than: u64| exits(&newest_after(&control, 2)) > than;
     let before = exits(&newest_after(&control, 2));
     wait_for("the guest moves", LIMIT, || moved(before));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     let stopped = exits(&newest_after(&control, 2));
     drop(guest);
     assert_eq!(exits(&newest_after(&control, 20)), stopped);
 
     let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
-    let watch = watch.expect("a thread can be had");
+    let watch = watch.expect("a thread can be started");
     assert!(kvm.remove_vcpu(0) && kvm.remove_vcpu(1));
     // Its row in a layout that still has it is gone; then the layout without it comes.
     let none = newest_after(&control, 2);
@@ -166,7 +166,7 @@ fn a_guest_may_end_while_it_is_sampled() {
     let empty = || control.latest().load().layout().rows() == 0;
     wait_for("the roster is empty", LIMIT, empty);
     drop(watch);
-    let sampler = running.stop().expect("it ran");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
     assert!(sampler.health().counts().ticks > 20);
 }
 
@@ -180,8 +180,8 @@ fn newest_after(control: &Control, ticks: u64) -> Arc<Snapshot> {
 
 fn exits(snapshot: &Snapshot) -> u64 {
     let both = [0, 1].map(|index| {
-        let view = snapshot.object(&vcpu_path("ending", index)).expect("it is sampled");
-        view.get("exits").and_then(|value| value.number()).expect("it could be read")
+        let view = snapshot.object(&vcpu_path("ending", index)).expect("the object is sampled");
+        view.get("exits").and_then(|value| value.number()).expect("the row was read")
     });
     both.iter().sum()
 }

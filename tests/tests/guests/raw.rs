@@ -27,14 +27,14 @@ fn a_snapshot_is_what_the_kernel_wrote() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS).expect("KVM can make a guest");
     let kvm = own_kvm("raw", guest.vm(), guest.vcpus());
     let stats_fd = |vcpu: &Vcpu| kvm_get_stats_fd(vcpu.fd());
     let files: Vec<OwnedFd> =
         guest.vcpus().iter().map(stats_fd).collect::<Result<_, _>>().expect("KVM gives files");
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     thread::sleep(Duration::from_millis(600));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     drop(guest);
 
     let three = format!("vcpu: {}", THREE.join(","));
@@ -72,7 +72,7 @@ fn a_snapshot_is_what_the_kernel_wrote() {
 /// The statistics of every vCPU, in schema order.
 fn snapshot_stats(snapshot: &Snapshot) -> Vec<Vec<Stat>> {
     let stats = |index| {
-        let view = snapshot.object(&vcpu_path("raw", index)).expect("it is sampled");
+        let view = snapshot.object(&vcpu_path("raw", index)).expect("the object is sampled");
         assert_eq!(view.state(), RowState::Good);
         view.stats().map(|value| (value.desc().name.to_string(), value.words().to_vec())).collect()
     };

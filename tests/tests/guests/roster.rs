@@ -16,8 +16,8 @@ use vmstrobe_tests::rig::{Over, Rig, own_kvm, rig, show, vcpu_path, wait_for};
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn vm_of(vcpus: u32) -> (Vm, Vec<Vcpu>) {
-    let vm = Vm::new(Irqchip::None).expect("KVM makes a VM");
-    let vcpus = (0..vcpus).map(|id| vm.vcpu(id).expect("KVM makes vCPUs")).collect();
+    let vm = Vm::new(Irqchip::None).expect("KVM can make a VM");
+    let vcpus = (0..vcpus).map(|id| vm.vcpu(id).expect("KVM can make vCPUs")).collect();
     (vm, vcpus)
 }
 
@@ -41,7 +41,10 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     };
     let before = tick();
     assert_eq!(states(&before), [RowState::Good; 3]);
-    let cell = before.layout().find(&vcpu_path("steps", 1), "exits").expect("it is laid out");
+    let cell = before
+        .layout()
+        .find(&vcpu_path("steps", 1), "exits")
+        .expect("the layout has the statistic");
     assert!(before.get(cell).is_some());
 
     assert!(kvm.remove_vcpu(1));
@@ -54,7 +57,7 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     add(&kvm, &vcpus[3]);
     let (sources, errors) = roster.refresh();
     assert!(errors.is_empty(), "{errors:?}");
-    control.replace(sources.expect("there is a change")).expect("it ticks");
+    control.replace(sources.expect("the objects have changed")).expect("the sampler ticks");
 
     let after = tick();
     assert_eq!(states(&after), [RowState::Good; 4]);
@@ -66,7 +69,7 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
 }
 
 fn add(kvm: &OwnKvm, vcpu: &Vcpu) {
-    kvm.add_vcpu(vcpu.id(), vcpu.fd()).expect("there is none of that number");
+    kvm.add_vcpu(vcpu.id(), vcpu.fd()).expect("no vCPU has that index");
 }
 
 fn states(snapshot: &Snapshot) -> Vec<RowState> {
@@ -84,11 +87,11 @@ fn snapshots_follow_a_watched_roster() {
     let (vm, vcpus) = vm_of(VCPUS as u32);
     let kvm = own_kvm("watched", &vm, &vcpus[..1]);
     let Rig { roster, sampler, control } = rig(kvm.clone(), &["vcpu"], Fanout::Inline);
-    let running = sampler.start(Timing::hz(2000.0).expect("it is a rate"));
-    let running = running.expect("a thread can be had");
-    let subscriber = control.subscribe(4096).expect("there is room");
+    let running = sampler.start(Timing::hz(2000.0).expect("the rate is within the bounds"));
+    let running = running.expect("a thread can be started");
+    let subscriber = control.subscribe(4096).expect("there are fewer subscribers than the limit");
     let watch = roster.watch(control.clone(), Duration::from_millis(3), |error| panic!("{error}"));
-    let watch = watch.expect("a thread can be had");
+    let watch = watch.expect("a thread can be started");
     let done = AtomicBool::new(false);
     let seen = thread::scope(|scope| {
         let over = Over(&done);
@@ -100,7 +103,7 @@ fn snapshots_follow_a_watched_roster() {
         seen.join().expect("every snapshot is sound")
     });
     drop(watch);
-    let sampler = running.stop().expect("it ran");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
     show(&format!("{ROUNDS} changes at 2 kHz: {seen:?}"));
     let counts = sampler.health().counts();
     assert_eq!((counts.starved_ticks, subscriber.lost_samples()), (0, 0));

@@ -48,7 +48,7 @@ fn what_the_writer_writes_is_what_is_documented() {
 
 fn words_of(file: File) -> Vec<u64> {
     let mut bytes = vec![0; file.metadata().expect("a memfd has a length").len() as usize];
-    file.read_exact_at(&mut bytes, 0).expect("it is so long");
+    file.read_exact_at(&mut bytes, 0).expect("the file has so many bytes");
     bytes.as_chunks::<WORD_BYTES>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect()
 }
 

@@ -17,8 +17,8 @@ const SOON: Duration = Duration::from_secs(1);
 fn opened(hostile: &Hostile, place: &Place) -> Reader {
     let mut reader = Reader::new();
     match place {
-        Place::Path(path) => reader.open_file(path).expect("it is there"),
-        _ => assert_eq!(reader.attach(hostile.pid()).expect("it is there"), 1),
+        Place::Path(path) => reader.open_file(path).expect("the table exists"),
+        _ => assert_eq!(reader.attach(hostile.pid()).expect("the table exists"), 1),
     }
     let objects = reader.look();
     assert_eq!(objects.len(), OBJECTS);
@@ -84,13 +84,14 @@ fn a_sealed_table_that_was_opened_by_a_path_goes_with_its_writer() {
 }
 
 fn memfd_path(pid: u32) -> std::path::PathBuf {
-    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
-    let mut paths = fds.map(|entry| entry.expect("it lives").path());
+    let fds =
+        std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
+    let mut paths = fds.map(|entry| entry.expect("the process has not been reaped").path());
     let is_table = |path: &std::path::PathBuf| {
-        let link = std::fs::read_link(path).expect("it lives");
+        let link = std::fs::read_link(path).expect("the process has not been reaped");
         link.to_string_lossy().starts_with("/memfd:vmstrobe-table:")
     };
-    paths.find(is_table).expect("it has a table")
+    paths.find(is_table).expect("the process has a table")
 }
 
 #[test]

@@ -22,10 +22,11 @@ const AGAIN: Spent = Spent { cpu: Duration::from_millis(20), wall: Duration::fro
 
 /// The bytes of memory that a process's tables take.
 fn allocated(hostile: &Hostile) -> u64 {
-    let fds = std::fs::read_dir(format!("/proc/{}/fd", hostile.pid())).expect("it lives");
-    let paths = fds.map(|entry| entry.expect("it lives").path());
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", hostile.pid()))
+        .expect("the process has not been reaped");
+    let paths = fds.map(|entry| entry.expect("the process has not been reaped").path());
     let is_table = |path: &std::path::PathBuf| {
-        let link = std::fs::read_link(path).expect("it lives");
+        let link = std::fs::read_link(path).expect("the process has not been reaped");
         link.to_string_lossy().starts_with("/memfd:vmstrobe-table:")
     };
     let blocks = paths.filter(is_table).map(|path| path.metadata().expect("it lives").blocks());

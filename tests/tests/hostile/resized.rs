@@ -59,7 +59,7 @@ fn was_there(row: &Row) {
     let image = sample(1);
     let ends = ["/a", "/b", "/c"];
     let object = ends.into_iter().position(|end| row.path.ends_with(end));
-    let object = object.expect("the writer calls it so");
+    let object = object.expect("the writer gave such a path");
     let want = image.entry(object).values(&image.words).expect("the image is right");
     let words = row.values.iter().flat_map(|(_, words)| words);
     for (word, want) in words.zip(want.iter().flatten()) {

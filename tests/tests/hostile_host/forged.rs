@@ -49,7 +49,7 @@ fn a_file_that_is_handed_over_as_a_table_holds_nobody_up() {
         || {
             let mut found = Findings::default();
             let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
-            let directory = tempfile::tempdir().expect("a temporary directory");
+            let directory = tempfile::tempdir().expect("a temporary directory can be made");
             let socket = directory.path().join("lender").into_os_string().into_string();
             let socket = socket.expect("the path is text");
             let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);

@@ -22,8 +22,8 @@ fn a_killed_qemu_is_gone_within_a_second() {
     let before = lent_fds();
     let qemu = Qemu::start(&Config { name: "killed", vcpus: 4, ..Config::default() });
     let Rig { roster, sampler, control } = sampling(&qemu, "vcpu");
-    let running = sampler.start(Timing::hz(1000.0).expect("it is a rate"));
-    let running = running.expect("a thread can be had");
+    let running = sampler.start(Timing::hz(1000.0).expect("the rate is within the bounds"));
+    let running = running.expect("a thread can be started");
     let mut latest = control.latest();
     let all = |snapshot: &Snapshot, state| {
         snapshot.objects().count() == 4 && snapshot.objects().all(|view| view.state() == state)
@@ -39,7 +39,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
 
     // Without a watch the rows stay gone; with one the roster empties, and the fds are closed.
     let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
-    let watch = watch.expect("a thread can be had");
+    let watch = watch.expect("a thread can be started");
     wait_for("the roster is empty", LIMIT, || latest.load().layout().rows() == 0);
     let empty_after = killed.elapsed();
     // What is left is by which the helper's end is told.
@@ -52,7 +52,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
     let tick = latest.load().tick();
     wait_for("it goes on", LIMIT, || latest.load().tick() > tick + 10);
     drop(watch);
-    let sampler = running.stop().expect("it ran");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
     let counts = sampler.health().counts();
     assert!(counts.unread_rows > 0 && counts.rows == 0, "{counts:?}");
 }

@@ -56,7 +56,7 @@ fn check_names(qemu: &mut Qemu, list: &str, names: &[&str]) {
     let known = names.iter().filter(|name| **name != "nonsense").count();
     assert!(ours.iter().all(|stats| stats.len() == known), "{list}");
     // The list means the same wherever it is asked.
-    let wanted = Names::parse(list).expect("it is well-formed");
+    let wanted = Names::parse(list).expect("the list is well formed");
     assert!(ours[0].keys().all(|name| wanted.wants(name)), "{list}");
 }
 
@@ -66,10 +66,10 @@ fn the_schema_is_that_of_query_stats_schemas() {
     let mut qemu = paused("schema", 1);
     let schemas = qemu.execute("query-stats-schemas", json!({"provider": "kvm"}));
     let of_vcpus = |schema: &&Json| schema["target"] == "vcpu";
-    let schemas = schemas.as_array().expect("it is a list");
-    let theirs = schemas.iter().find(of_vcpus).expect("there are vCPUs")["stats"].clone();
+    let schemas = schemas.as_array().expect("the value is a list");
+    let theirs = schemas.iter().find(of_vcpus).expect("the VM has vCPUs")["stats"].clone();
     let kvm = borrowed(&qemu);
-    let ours = kvm.schemas().expect("it is attached");
+    let ours = kvm.schemas().expect("the provider lists its schemas");
     assert_eq!(ours.len(), 1, "QEMU keeps the VM's own stats fd closed");
     // QEMU's list is in reverse.
     let ours: Json = ours[0].descs().iter().rev().map(qapi).collect();
@@ -105,7 +105,7 @@ fn a_reading_lies_between_qemus_own() {
     let desc_of = |name: &str| {
         let layout = sampler.layout();
         let schema = layout.groups()[0].plan.schema();
-        schema.descs()[schema.find(name).expect("it has that")].clone()
+        schema.descs()[schema.find(name).expect("the list has the entry")].clone()
     };
     let counters: Vec<String> = {
         let names = qemu_stats(&mut qemu, None)[0].keys().cloned().collect::<Vec<_>>();
@@ -123,8 +123,8 @@ fn a_reading_lies_between_qemus_own() {
         let after = qemu_stats(&mut qemu, None);
         for ((before, ours), after) in before.iter().zip(&ours).zip(&after) {
             for name in &counters {
-                let [low, our, high] =
-                    [before, ours, after].map(|stats| stats[name].as_u64().expect("a number"));
+                let [low, our, high] = [before, ours, after]
+                    .map(|stats| stats[name].as_u64().expect("the value is an integer"));
                 assert!((low..=high).contains(&our), "{name}: {our} is not in {low}..={high}");
                 moved += u32::from(low < high);
             }

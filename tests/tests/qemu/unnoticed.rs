@@ -22,10 +22,13 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
     let Rig { sampler, .. } = sampling(&qemu, "vcpu");
     let (stats, switches) = (qemu_stats(&mut qemu, None), switches(&qemu, &threads));
 
-    let timing = Timing { ticks_max: Some(TICKS), ..Timing::hz(1000.0).expect("it is a rate") };
-    let running = sampler.start(timing).expect("a thread can be had");
+    let timing = Timing {
+        ticks_max: Some(TICKS),
+        ..Timing::hz(1000.0).expect("the rate is within the bounds")
+    };
+    let running = sampler.start(timing).expect("a thread can be started");
     wait_for("1 s passes", LIMIT, || running.is_finished());
-    let sampler = running.stop().expect("it ran");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
     let counts = sampler.health().counts();
     assert!(counts.ticks > TICKS / 10 && counts.unread_rows == 0, "{counts:?}");
 
@@ -43,8 +46,8 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
 
 fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
-    let cpus = cpus.as_array().expect("it is a list").iter();
-    cpus.map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
+    let cpus = cpus.as_array().expect("the value is a list").iter();
+    cpus.map(|cpu| cpu["thread-id"].as_u64().expect("the value is an integer")).collect()
 }
 
 /// Returns the voluntary and other context switches of each thread so far.

@@ -27,14 +27,14 @@ fn the_plotting_client_draws_every_vcpu() {
         return;
     }
     let serve = Serve::start(&["--demo"]);
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let picture = directory.path().join("exits.svg");
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/plot.py");
     let [script, socket, file] =
-        [&*script, serve.socket(), &*picture].map(|path| path.to_str().expect("it is text"));
+        [&*script, serve.socket(), &*picture].map(|path| path.to_str().expect("the path is text"));
     let output = run_within(LIMIT, "python3", &[script, socket, file, "2"]);
     assert_eq!(output.code, Some(0), "{}", output.stderr);
-    let svg = fs::read_to_string(&picture).expect("it wrote a picture");
+    let svg = fs::read_to_string(&picture).expect("the program wrote a picture");
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"), "{svg}");
     assert!(svg.contains(" exits per second</text>"), "{svg}");
     let lines: Vec<Vec<(f64, f64)>> =

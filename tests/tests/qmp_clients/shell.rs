@@ -27,21 +27,21 @@ const HMP_COMMANDS: &str = "info stats vcpu exits\ninfo stats vm\ninfo stats vcp
 #[track_caller]
 fn typed(socket: &Path, flags: &[&str], lines: &str) -> String {
     // It keeps its history in the home directory.
-    let home = TempDir::new().expect("a temporary directory");
+    let home = TempDir::new().expect("a temporary directory can be made");
     let path = |name| home.path().join(name);
-    fs::write(path("lines"), lines).expect("there is room for it");
-    let create = |name| File::create(path(name)).expect("there is room for it");
+    fs::write(path("lines"), lines).expect("the directory is writable");
+    let create = |name| File::create(path(name)).expect("the directory is writable");
     let child = Command::new(python_program("qmp-shell"))
         .args(flags)
         .arg(socket)
         .env("HOME", home.path())
-        .stdin(File::open(path("lines")).expect("it was written"))
+        .stdin(File::open(path("lines")).expect("the file has been written"))
         .stdout(create("stdout"))
         .stderr(create("stderr"))
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let status = Reaped(child).wait_within(LIMIT);
-    let read = |name| fs::read_to_string(path(name)).expect("it prints text");
+    let read = |name| fs::read_to_string(path(name)).expect("the output is text");
     let (stdout, stderr) = (read("stdout"), read("stderr"));
     let ended_well = status.is_some_and(|status| status.success()) && stderr.is_empty();
     assert!(ended_well, "{status:?}: {stdout}{stderr}");

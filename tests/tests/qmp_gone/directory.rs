@@ -33,26 +33,26 @@ fn each_vm_has_a_socket_as_long_as_it_lives() {
     if !require_lending_qemu() {
         return;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let (first, first_socket) = start(&directory, "first", 1);
     let (_second, second_socket) = start(&directory, "second", 2);
     let path = directory.path().to_str().expect("the path is text");
     let mut serve = Serve::spawn(&["--all", "--qmp-dir", path]);
     for (socket, vcpus) in [(&first_socket, 1), (&second_socket, 2)] {
         serve.wait_for_socket(socket);
-        let mut client = Qmp::connect(socket).expect("it serves");
+        let mut client = Qmp::connect(socket).expect("the server accepts the client");
         assert_eq!(count(&mut client, "vcpu"), vcpus);
-        let mode = fs::metadata(socket).expect("it is there").permissions().mode();
+        let mode = fs::metadata(socket).expect("the file exists").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
-    let mut second = Qmp::connect(&second_socket).expect("it serves");
+    let mut second = Qmp::connect(&second_socket).expect("the server accepts the client");
     drop(first);
     wait_for("its socket goes with it", SEEN_LIMIT, || !first_socket.exists());
     assert_eq!(count(&mut second, "vcpu"), 2);
 
     let (_third, third_socket) = start(&directory, "third", 3);
     wait_for("one that came later has its socket", SEEN_LIMIT, || third_socket.exists());
-    let mut third = Qmp::connect(&third_socket).expect("it serves");
+    let mut third = Qmp::connect(&third_socket).expect("the server accepts the client");
     assert_eq!(count(&mut third, "vcpu"), 3);
     assert_eq!(count(&mut second, "vcpu"), 2);
     assert!(!first_socket.exists());
@@ -64,7 +64,7 @@ fn a_vm_that_was_started_again_is_served_again() {
     if !require_lending_qemu() {
         return;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let (before, socket) = start(&directory, "again", 1);
     let path = directory.path().to_str().expect("the path is text");
     let mut serve = Serve::spawn(&["--all", "--qmp-dir", path]);

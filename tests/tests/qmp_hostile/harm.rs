@@ -59,7 +59,7 @@ fn write(stream: &mut UnixStream, bytes: &[u8], stop: &AtomicBool, taken: &mut u
 
 /// Starts a thread that reads everything, for as long as the connection lasts.
 fn read_all(stream: &UnixStream) {
-    let mut reader = stream.try_clone().expect("a second handle");
+    let mut reader = stream.try_clone().expect("there is a free descriptor");
     reader.set_read_timeout(None).expect("a socket has time limits");
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];

@@ -33,7 +33,7 @@ pub(super) fn median(client: &mut Wire) -> Duration {
     while Instant::now() < end {
         let begin = Instant::now();
         client.send(QUERY).expect("the server takes it");
-        let reply = client.line().expect("it is answered");
+        let reply = client.line().expect("the server answers");
         times.push(begin.elapsed());
         assert!(reply.starts_with(b"{\"return\": [{"), "{}", reply.escape_ascii());
     }
@@ -68,7 +68,7 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
             thread::sleep(SETTLING);
             let during = median(&mut client);
             stop.store(true, Relaxed);
-            taken += harm.join().expect("it gives up nothing but its connection");
+            taken += harm.join().expect("the thread does not panic");
             during
         });
         let alone = (before + median(&mut client)) / 2;

@@ -35,7 +35,7 @@ fn sum(vms: &[Helper], of: &[usize]) -> u64 {
 
 /// Checks that `stat` counts the exits that the VMs make while it measures.
 fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().to_str().expect("the path is text");
     let before = sum(vms, case.vms);
     let fixed = ["stat", "--names", "exits", "--json"];

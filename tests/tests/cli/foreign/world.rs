@@ -48,27 +48,28 @@ impl World {
     /// Starts all of it. This process becomes a part.
     pub(super) fn new(hostile: &str) -> World {
         let name = |kind: &str| format!("{kind}{hostile}");
-        let (root, shm) = (tempfile::tempdir().expect("a temporary directory"), directory());
+        let (root, shm) =
+            (tempfile::tempdir().expect("a temporary directory can be made"), directory());
         let home = root.path().join(name("DIR"));
-        fs::create_dir(&home).expect("it is ours");
+        fs::create_dir(&home).expect("the directory is writable");
         let at = |kind: &str| text(home.join(name(kind)));
         // This process has the tables. It is alone in its namespace.
-        fs::write("/proc/self/comm", head(&name("COM"), 15)).expect("it is ours");
+        fs::write("/proc/self/comm", head(&name("COM"), 15)).expect("the directory is writable");
         let table_file = text(shm.path().join(name("FIL")));
         let provider = name("PRV");
         let tables = vec![
-            TableWriter::new(&provider).expect("there is memory"),
+            TableWriter::new(&provider).expect("there is memory for a table"),
             TableWriter::at(Path::new(&table_file), TableConfig::of(&provider)).expect("on tmpfs"),
-            TableWriter::new(&provider).expect("there is memory"),
+            TableWriter::new(&provider).expect("there is memory for a table"),
         ];
         let objects = tables.iter().flat_map(|table| objects(table, &name)).collect();
         let no_table = memfd_create(format!("vmstrobe-table:{}", name("MEM")), MemfdFlags::CLOEXEC);
-        let hand_over = FdServer::listen(Path::new(&at("SOC-h"))).expect("it is ours");
-        hand_over.offer(Arc::new(tables[2].clone())).expect("it can be lent");
+        let hand_over = FdServer::listen(Path::new(&at("SOC-h"))).expect("the path is free");
+        hand_over.offer(Arc::new(tables[2].clone())).expect("the server runs");
         let (qmp, refusing_qmp) = (at("SOC-q"), at("SOC-r"));
         refuse_all(&refusing_qmp, &name("ARG"));
         let program = home.join(name("COM"));
-        symlink("/bin/sleep", &program).expect("it is ours");
+        symlink("/bin/sleep", &program).expect("the directory is writable");
         let idle = Command::new(&program).arg("600").stdin(Stdio::null()).spawn();
         let idle = Reaped(idle.expect("sleep starts"));
         let qemu = |name: &str, extra: &[&str]| {
@@ -108,20 +109,21 @@ fn objects(table: &TableWriter, name: &impl Fn(&str) -> String) -> [TableObject;
     let path = |at| format!("/{}/{}[{at}]", name("OBJ"), name("OBJ"));
     let long = head(&long(&path(1)), 240).to_owned();
     [
-        table.add(&path(0), &schema(&name("TGT"))).expect("there is room"),
-        table.add(&long, &schema(&name("TGT"))).expect("there is room"),
-        table.add_indexed(&path(2), 2, &schema("vcpu")).expect("there is room"),
+        table.add(&path(0), &schema(&name("TGT"))).expect("the table has a free slot"),
+        table.add(&long, &schema(&name("TGT"))).expect("the table has a free slot"),
+        table.add_indexed(&path(2), 2, &schema("vcpu")).expect("the table has a free slot"),
     ]
 }
 
 /// Greets as a QEMU does, and refuses every command in words of its own.
 fn refuse_all(socket: &str, words: &str) {
-    let listener = UnixListener::bind(socket).expect("it is ours");
+    let listener = UnixListener::bind(socket).expect("the path is free");
     let words = long(words);
     thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.expect("clients come");
-            let lines = BufReader::new(client.try_clone().expect("a second handle")).lines();
+            let lines =
+                BufReader::new(client.try_clone().expect("there is a free descriptor")).lines();
             let greeting = json!({"QMP": {"version": {"package": words}, "capabilities": []}});
             let mut said = writeln!(client, "{greeting}");
             for line in lines.map_while(Result::ok) {

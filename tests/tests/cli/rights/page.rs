@@ -68,7 +68,8 @@ impl Page {
         }
         for (_, row) in [(demo, row("--demo")), (off, row("--bpf off"))].iter().filter(|one| one.0)
         {
-            let less = row.strip_prefix("as above, without ").expect("it takes some away");
+            let less =
+                row.strip_prefix("as above, without ").expect("such a row says what is missing");
             set -= capabilities(less);
         }
         set

@@ -61,7 +61,7 @@ impl Watcher {
 
     pub(super) fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it does not panic")
+        self.thread.join().expect("the thread does not panic")
     }
 }
 
@@ -114,7 +114,7 @@ impl Task {
 /// Returns true if this process has a filter of system calls, which every process that it starts
 /// has too.
 pub(super) fn has_filter() -> bool {
-    let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
     Task::of(&status).is_some_and(|task| task.has_filter)
 }
 

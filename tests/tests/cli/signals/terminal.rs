@@ -19,7 +19,7 @@ use crate::LIMIT;
 
 /// A run as the leader of a session whose terminal this is.
 fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
-    let side = || Stdio::from(terminal.try_clone().expect("it is open"));
+    let side = || Stdio::from(terminal.try_clone().expect("there is a free descriptor"));
     let child = Command::new("setsid")
         .args([&["--ctty"][..], DEFAULT].concat())
         .arg(binary())
@@ -60,15 +60,15 @@ fn what_the_terminal_sends_is_not_sent_twice() {
         let name = format!("/proc/{}/comm", ready(&file));
         let is_program = || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
         wait_for("the shell has become the program", LIMIT, is_program);
-        let mut keyboard = child.stdin.take().expect("it is a pipe");
-        keyboard.write_all(b"\x03").expect("it reads");
-        let ended = child.wait_within(LIMIT).expect("it ends");
+        let mut keyboard = child.stdin.take().expect("the child's stream is a pipe");
+        keyboard.write_all(b"\x03").expect("the peer reads");
+        let ended = child.wait_within(LIMIT).expect("the process ends in time");
         let mut said = String::new();
-        let mut screen = child.stdout.take().expect("it is a pipe");
-        screen.read_to_string(&mut said).expect("it prints text");
+        let mut screen = child.stdout.take().expect("the child's stream is a pipe");
+        screen.read_to_string(&mut said).expect("the output is text");
         assert_eq!(ended.code(), Some(status), "{command}: {said}");
         assert!(said.contains("1 queue over "), "{command}: {said}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
@@ -81,12 +81,12 @@ fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let command = format!("sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
     let mut child = in_a_terminal(&source, &command);
     ready(&file);
-    let mut keyboard = child.stdin.take().expect("it is a pipe");
+    let mut keyboard = child.stdin.take().expect("the child's stream is a pipe");
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(250));
-        keyboard.write_all(b"\x03").expect("it reads");
+        keyboard.write_all(b"\x03").expect("the peer reads");
     }
-    let ended = child.wait_within(LIMIT).expect("it ends");
+    let ended = child.wait_within(LIMIT).expect("the process ends in time");
     assert_eq!(ended.code(), Some(7), "the command ends by itself");
 }
 
@@ -103,10 +103,10 @@ fn a_lost_terminal_ends_the_command_and_what_was_measured_is_in_the_file() {
     let pid = ready(&file);
     thread::sleep(Duration::from_millis(100));
     drop(ours);
-    let ended = child.wait_within(SOON).expect("it ends soon");
+    let ended = child.wait_within(SOON).expect("the process ends in time");
     assert_eq!(ended.code(), Some(7));
     assert!(Path::new(&hung_up).exists() && !runs(&pid));
-    let report = fs::read_to_string(report).expect("it is there");
+    let report = fs::read_to_string(report).expect("the file is readable text");
     assert!(report.contains("1 queue over ") && report.contains("requests"), "{report}");
 }
 
@@ -116,13 +116,13 @@ fn a_second_signal_ends_a_demo_whose_terminal_is_stopped() {
     let (ours, terminal) = terminal();
     let mut child = on(terminal, &["demo", "--vcpus", "1"]);
     let mut screen = File::from(ours);
-    screen.read_exact(&mut [0]).expect("it draws");
-    screen.write_all(b"\x13").expect("it has a keyboard");
+    screen.read_exact(&mut [0]).expect("the terminal prints");
+    screen.write_all(b"\x13").expect("the terminal takes input");
     thread::sleep(Duration::from_millis(600));
     let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::TERM).expect("it runs");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     assert_eq!(child.wait_within(Duration::from_millis(500)), None, "it waits for the terminal");
-    kill_process(pid, Signal::TERM).expect("it runs");
-    let ended = child.wait_within(SOON).expect("it ends soon");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    let ended = child.wait_within(SOON).expect("the process ends in time");
     assert_eq!(ended.code(), Some(SIGNALLED + Signal::TERM.as_raw()));
 }
