@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions() {
+    fn a_version_is_parsed() {
         for (text, version) in [
             ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", Some((10, 0))),
             ("QEMU emulator version 7.2.22\n", Some((7, 2))),

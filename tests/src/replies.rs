@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn order_counts_only_where_it_must_be_the_same() {
+    fn lists_may_differ_in_order_only_in_the_default_mode() {
         let line = |text: &str| format!(r#"{{"return": "a: [1]=1 [2]=20 \r\n{text}\r\n"}}"#);
         for (theirs, ours) in [
             (
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parse_error_may_say_anything_and_more_may_come_with_it() {
+    fn parse_errors_may_differ_in_text_and_number() {
         let error = |class: &str, desc: &str| {
             format!(r#"{{"error": {{"class": "{class}", "desc": "{desc}"}}}}"#).into_bytes()
         };

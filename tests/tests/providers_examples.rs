@@ -91,7 +91,7 @@ fn queue_stats_counts_what_its_guest_asks_for() {
 }
 
 #[test]
-fn what_queue_stats_takes_is_15_lines() {
+fn vmstrobe_adds_at_most_15_lines_to_queue_stats() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/queue_stats.rs");
     let source = fs::read_to_string(source).expect("the example is there");
     let (mut inside, mut lines) = (false, 0);

@@ -45,7 +45,7 @@ fn count(client: &mut Qmp, target: &str) -> usize {
 }
 
 #[test]
-fn of_a_vm_that_is_gone_there_is_nothing() {
+fn a_vm_that_has_ended_has_no_statistics() {
     let Some(observed) = observed("waits", &["c0"]) else { return };
     let mut serve = observed.serve(0, &["--on-exit", "wait"]);
     let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
@@ -68,7 +68,7 @@ fn of_a_vm_that_is_gone_there_is_nothing() {
 }
 
 #[test]
-fn it_ends_with_its_vm() {
+fn the_server_ends_with_its_vm() {
     for further in [&[][..], &["--on-exit", "end"]] {
         let Some(observed) = observed("ends", &[]) else { return };
         let mut serve = observed.serve(0, further);
@@ -107,7 +107,7 @@ fn crypto_devices_come_and_go() {
 /// The later vCPUs first, in QEMU's order as in QEMU, whatever their numbers; for a server that saw
 /// them come, and for one that did not.
 #[test]
-fn vcpus_come() {
+fn a_plugged_vcpu_is_served() {
     if !require_lending_qemu() {
         return;
     }

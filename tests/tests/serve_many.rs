@@ -136,7 +136,7 @@ fn a_process_with_a_vm() {
 }
 
 #[test]
-fn a_user_with_many_vms_is_in_nobodys_way() {
+fn a_user_with_many_vms_takes_no_socket_of_others() {
     let is_root = geteuid().is_root();
     let root = if is_root { Ok(()) } else { Err("this takes user id 0".to_owned()) };
     if require_kvm() && require("root", root) {
@@ -145,7 +145,7 @@ fn a_user_with_many_vms_is_in_nobodys_way() {
     }
 }
 
-/// Is run by [`a_user_with_many_vms_is_in_nobodys_way`]; by itself it does nothing.
+/// Is run by [`a_user_with_many_vms_takes_no_socket_of_others`]; by itself it does nothing.
 #[test]
 fn many_of_one_user() {
     if std::env::var_os(PLACE).is_none() {
@@ -248,7 +248,7 @@ fn a_server_that_hangs_ends_in_time_and_leaves_no_socket() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_server_at_once() {
     if !require_kvm() {
         return;
     }

@@ -258,7 +258,7 @@ fn subscribe(mut reader: Reader, control: Control) -> Found {
 
 /// A subscriber that has left makes room for another, also if every tick takes a change.
 #[test]
-fn who_has_left_makes_room() {
+fn a_subscriber_that_left_makes_room() {
     let mut rig = rig(Arc::new(Health::new().0), &["sampler: ticks"], Fanout::Inline);
     for round in 0..MAX_SUBSCRIBERS * 3 {
         let subscriber = match rig.control.subscribe(2) {

@@ -142,7 +142,7 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
-fn nobody_is_he_or_she() {
+fn no_text_has_a_personal_pronoun() {
     check(
         each(text::persons),
         &[("a.rs", "/// He reads it.\n"), ("a.md", "his own"), ("a.rs", "\"ask him\"")],
@@ -239,7 +239,7 @@ fn unsafe_states_its_conditions() {
 }
 
 #[test]
-fn who_allows_says_why() {
+fn allowed_lints_have_a_reason() {
     check(
         each(code::allow_reasons),
         &[
@@ -255,7 +255,7 @@ fn who_allows_says_why() {
 }
 
 #[test]
-fn crates_know_only_whom_they_may() {
+fn crates_depend_only_on_permitted_crates() {
     check(
         each(manifest::arrows),
         &[

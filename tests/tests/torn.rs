@@ -136,7 +136,7 @@ fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
 }
 
 #[test]
-fn what_changes_together_is_read_together() {
+fn words_of_a_group_are_read_together() {
     for seen in check("groups", read_group) {
         let good: u64 = seen.iter().map(|seen| seen.good).sum();
         let torn: u64 = seen.iter().map(|seen| seen.torn).sum();
@@ -176,7 +176,7 @@ fn read_group(tables: &Tables) -> Seen {
 }
 
 #[test]
-fn no_object_has_anothers_words() {
+fn no_row_has_the_words_of_another_object() {
     for seen in check("churn", read_churn) {
         for seen in seen {
             assert!(seen.good > 1000 && seen.gone > 1000 && seen.changed > 100, "{seen:?}");

@@ -57,7 +57,7 @@ pub(super) fn held_bytes_max<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
-fn what_is_allocated_here_is_counted() {
+fn an_allocation_of_this_thread_is_counted() {
     let _alone = alone();
     take_part(true);
     let ((), none) = counted(|| {
@@ -78,7 +78,7 @@ fn what_is_allocated_here_is_counted() {
 }
 
 #[test]
-fn what_others_allocate_counts_if_they_take_part() {
+fn an_allocation_of_a_participating_thread_is_counted() {
     let _alone = alone();
     let allocate = || drop(black_box(Box::new(7_u64)));
     let on_another = |takes_part| {
@@ -96,7 +96,7 @@ fn what_others_allocate_counts_if_they_take_part() {
 }
 
 #[test]
-fn what_is_held_at_once_is_seen() {
+fn the_most_bytes_held_at_once_are_measured() {
     let block = |bytes: usize| black_box(vec![1_u8; bytes]);
     assert_eq!(held_bytes_max(|| drop((block(1000), block(500)))).1, 1500);
     let one_after_the_other = || {

@@ -64,7 +64,7 @@ fn reads_of_asking() -> Option<u64> {
 }
 
 #[test]
-fn by_bpf_nothing_is_allocated_audits_included() {
+fn bpf_ticks_with_audits_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -91,7 +91,7 @@ fn by_bpf_nothing_is_allocated_audits_included() {
 }
 
 #[test]
-fn given_up_in_the_middle_nothing_is_allocated() {
+fn ticks_that_fall_back_from_bpf_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -132,7 +132,7 @@ fn given_up_in_the_middle_nothing_is_allocated() {
 
 /// Subscribers, readers and health take part, as for the tick of pread.
 #[test]
-fn by_bpf_nothing_is_allocated_whoever_follows() {
+fn bpf_ticks_with_readers_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }

@@ -78,7 +78,7 @@ fn check_read(what: &str, fault: Fault) -> Block {
 }
 
 #[test]
-fn a_block_holds_no_more_than_it_says() {
+fn a_parsed_block_holds_no_more_than_its_limit() {
     let numbered =
         |i: u32| [vec![0xff; 251], i.to_ne_bytes().map(|byte| byte | 1).to_vec()].concat();
     let all = MAX_DESCS as usize;
@@ -109,7 +109,7 @@ fn a_block_holds_no_more_than_it_says() {
 }
 
 #[test]
-fn a_header_over_a_limit_is_refused_for_nothing() {
+fn a_header_over_a_limit_is_refused_without_allocation() {
     let (good, ..) = block(ODD);
     for bad in [
         Header { num_desc: MAX_DESCS + 1, ..good },

@@ -70,7 +70,7 @@ fn mapping(image: &Image) -> (Mapping, OwnedFd) {
 }
 
 #[test]
-fn a_look_holds_no_more_than_it_may() {
+fn a_look_holds_no_more_than_its_limit() {
     for (image, kind) in [
         ("crowd", None),
         ("one-path", None),
@@ -115,7 +115,7 @@ fn a_tick_over_holes_allocates_nothing() {
 
 /// The tables of one process hold no more than its share; those of all, no more than the budget.
 #[test]
-fn many_tables_hold_no_more_than_they_may() {
+fn many_tables_hold_no_more_than_the_limit() {
     let start = || Hostile::start(env!("CARGO_BIN_EXE_hostile"), "three", &Place::Sealed, "heavy");
     let hostile = start();
     let tables = Tables::new().unwrap();

@@ -67,17 +67,17 @@ pub(super) struct Followed {
 }
 
 #[test]
-fn inline_nothing_is_allocated() {
+fn inline_ticks_allocate_nothing() {
     check_farm(Fanout::Inline, by_hand);
 }
 
 #[test]
-fn with_fan_out_nothing_is_allocated() {
+fn spread_ticks_allocate_nothing() {
     check_farm(Fanout::Threads(2), by_hand);
 }
 
 #[test]
-fn in_the_timed_loop_nothing_is_allocated() {
+fn the_timed_loop_allocates_nothing() {
     check_farm(Fanout::Inline, timed);
     check_farm(Fanout::Threads(2), timed);
 }
@@ -212,7 +212,7 @@ fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Count
 
 /// Objects and subscribers come and go all the while; the control plane pays for it, not the tick.
 #[test]
-fn changes_cost_the_tick_nothing() {
+fn a_tick_that_takes_a_change_allocates_nothing() {
     const CHANGES: u64 = 200;
     if !require_kvm() {
         return;

@@ -20,7 +20,7 @@ fn states(snapshot: &Snapshot) -> Vec<RowState> {
 }
 
 #[test]
-fn stat_of_a_qemu_that_keeps_none_open_counts_until_it_is_killed() {
+fn stat_of_a_qemu_without_stats_fds_reports_when_it_is_killed() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -94,7 +94,7 @@ fn the_rows_of_a_killed_qemu_are_gone() {
 
 /// A VMM of our own, which keeps nothing open but its VM and its vCPUs.
 #[test]
-fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_go_on() {
+fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_are_read() {
     if !require_kvm() || !require_bpf() {
         return;
     }

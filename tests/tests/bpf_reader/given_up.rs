@@ -20,7 +20,7 @@ const WHY: &str = "a test has its doubts";
 
 /// The sampler is ticked by hand.
 #[test]
-fn the_next_tick_is_preads() {
+fn after_a_doubt_the_next_tick_is_read_by_pread() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -57,7 +57,7 @@ fn the_next_tick_is_preads() {
 
 /// The sampler runs at 1 kHz, over vCPUs that run, with the roster watched.
 #[test]
-fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
+fn at_a_kilohertz_the_fallback_loses_no_sample_and_warns_once() {
     if !require_kvm() || !require_bpf() {
         return;
     }

@@ -106,7 +106,7 @@ fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
 }
 
 #[test]
-fn twenty_million_words_lie_between_those_of_pread() {
+fn twenty_million_words_lie_between_two_preads() {
     if !require_kvm() || !require_bpf() {
         return;
     }

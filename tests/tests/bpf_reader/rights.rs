@@ -142,7 +142,7 @@ fn a_user_without_rights_reads_by_pread() {
 }
 
 #[test]
-fn in_a_user_namespace_it_is_read_by_pread() {
+fn root_of_a_user_namespace_reads_by_pread() {
     if !require_kvm() || !require_root() {
         return;
     }
@@ -153,7 +153,7 @@ fn in_a_user_namespace_it_is_read_by_pread() {
 /// A VM of another process: its statistics descriptors are read, and the BPF reader is reported as
 /// closed.
 #[test]
-fn list_says_what_it_takes() {
+fn list_names_the_missing_rights() {
     if !require_lending_qemu() || !require_root() {
         return;
     }

@@ -29,7 +29,7 @@ fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
 }
 
 #[test]
-fn a_confined_qemu_that_keeps_none_open_says_the_same() {
+fn a_confined_qemu_without_stats_fds_is_read_as_it_answers() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -48,7 +48,7 @@ fn a_confined_qemu_that_keeps_none_open_says_the_same() {
 
 /// A sampler reads everything in one call.
 #[test]
-fn it_is_read_in_one_call() {
+fn a_qemu_without_stats_fds_is_read_in_one_call() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -65,7 +65,7 @@ fn it_is_read_in_one_call() {
 }
 
 #[test]
-fn switched_off_it_cannot_be_read_and_says_what_would() {
+fn without_bpf_a_qemu_without_stats_fds_is_refused_with_advice() {
     if !require_older_qemu() {
         return;
     }
@@ -92,7 +92,7 @@ fn switched_off_it_cannot_be_read_and_says_what_would() {
 
 /// A QEMU from 8.1 on keeps those of its vCPUs open, and none of its VM.
 #[test]
-fn of_a_qemu_that_lends_the_vm_is_read_too() {
+fn the_vm_of_a_qemu_with_stats_fds_is_read_too() {
     if !require_lending_qemu() || !require_bpf() {
         return;
     }
@@ -148,7 +148,7 @@ fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
 }
 
 #[test]
-fn of_a_running_qemu_it_lies_between_what_that_says() {
+fn readings_of_a_running_qemu_lie_between_its_answers() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }

@@ -37,7 +37,7 @@ fn states(pid: u32) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn it_is_neither_traced_nor_stopped() {
+fn the_vmm_is_neither_traced_nor_stopped() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }

@@ -15,7 +15,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::LIMIT;
 
-const NAME: &str = "bpf_reader::vmm::a_vmm_that_does_as_it_is_told";
+const NAME: &str = "bpf_reader::vmm::a_vmm_that_obeys_orders";
 
 /// The process; ended when dropped.
 pub(crate) struct Vmm(Reaped);
@@ -59,7 +59,7 @@ fn counted(pid: u32) -> (usize, usize) {
 /// This is no test but the program that [`Vmm`] runs: it takes `vm`, `vcpu ID`, `stats ID` and
 /// `close ID` from its input.
 #[test]
-fn a_vmm_that_does_as_it_is_told() {
+fn a_vmm_that_obeys_orders() {
     if env::var_os(NAME).is_none() {
         return;
     }

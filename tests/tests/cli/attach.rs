@@ -103,7 +103,7 @@ fn start(name: &str, count: usize) -> String {
 }
 
 #[test]
-fn without_a_vm_it_says_so() {
+fn without_a_vm_there_is_an_error_with_advice() {
     if !require_root() {
         return;
     }
@@ -138,7 +138,7 @@ fn the_one_vm_is_found_and_of_two_one_must_be_chosen() {
 }
 
 #[test]
-fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
+fn a_qemu_without_stats_fds_is_refused_with_advice() {
     if !require_older_qemu() {
         return;
     }

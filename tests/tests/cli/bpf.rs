@@ -9,7 +9,7 @@ use crate::{Nobody, fine, json, paused_qemu, require_root, says, vmstrobe};
 const PREAD: &str = "one pread an object and tick";
 
 #[test]
-fn without_it_the_summary_says_so() {
+fn without_bpf_the_summary_names_pread() {
     if !require_kvm() {
         return;
     }
@@ -44,7 +44,7 @@ fn without_it_the_summary_says_so() {
 }
 
 #[test]
-fn where_there_is_no_choice_nothing_is_said() {
+fn without_kvm_objects_no_method_is_named() {
     let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
     let output = vmstrobe(&args);
     fine(&output);
@@ -54,7 +54,7 @@ fn where_there_is_no_choice_nothing_is_said() {
 }
 
 #[test]
-fn it_is_used_where_it_is_required() {
+fn bpf_is_used_if_it_is_required() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -83,7 +83,7 @@ fn it_is_used_where_it_is_required() {
 }
 
 #[test]
-fn where_it_cannot_be_used_requiring_it_fails_and_says_why() {
+fn requiring_bpf_where_it_is_refused_fails_with_the_reason() {
     if !require_root() {
         return;
     }

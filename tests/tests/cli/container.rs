@@ -83,7 +83,7 @@ fn beside_a_qemu_after(words: &str, script: &str) -> Output {
 }
 
 #[test]
-fn processes_that_are_hidden_are_said_to_be() {
+fn hidden_processes_are_mentioned() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
@@ -112,7 +112,7 @@ fn processes_that_are_hidden_are_said_to_be() {
 }
 
 #[test]
-fn a_proc_that_hides_the_vmm_hides_nothing_of_it_from_root() {
+fn a_proc_that_hides_the_vmm_does_not_affect_root() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
@@ -190,7 +190,7 @@ fn release() -> Option<(u32, u32)> {
 }
 
 #[test]
-fn without_proc_nothing_is_said_to_be_absent() {
+fn without_proc_no_vm_is_reported_as_absent() {
     if !require_root() {
         return;
     }

@@ -6,7 +6,7 @@ use vmstrobe_tests::require::{kvm, require, require_kvm};
 use crate::{LIMIT, Nobody, fine, json, require_root, says, under, vmstrobe};
 
 #[test]
-fn it_ends_with_how_well_it_went() {
+fn demo_ends_with_a_summary() {
     if !require_kvm() {
         return;
     }
@@ -53,7 +53,7 @@ fn works(output: &Output) {
 }
 
 #[test]
-fn its_figures_add_up() {
+fn the_figures_of_the_summary_add_up() {
     if !require_kvm() {
         return;
     }

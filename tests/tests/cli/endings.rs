@@ -15,7 +15,7 @@ use crate::json as parsed;
 
 /// A run ends with the named process, the table in the file, or the other end of the socket.
 #[test]
-fn the_end_of_what_is_sampled_ends_a_run() {
+fn a_run_ends_with_its_last_object() {
     let (mut program, pid) = queue_stats();
     let named = format!("process queue_stats (pid {pid}) has ended");
     ends(&["-p", &pid], &named, || program.kill().expect("the child has not been reaped"));
@@ -70,7 +70,7 @@ fn ends(source: &[&str], word: &str, end: impl FnOnce()) {
 
 /// A queue that is removed and made again at once has not ended.
 #[test]
-fn an_object_that_is_made_anew_does_not_end_a_run() {
+fn an_object_that_is_made_again_does_not_end_a_run() {
     let directory = directory();
     let path = directory.path().join("xyz");
     let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("the directory is on tmpfs");

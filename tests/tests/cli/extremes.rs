@@ -142,7 +142,7 @@ fn numbers_of_every_kind_are_read_once() {
 }
 
 #[test]
-fn sums_and_rates_of_every_kind_stay_at_the_top() {
+fn sums_and_rates_of_every_kind_do_not_overflow() {
     let tables = Tables::new();
     for args in [&["--per-vcpu"][..], &["-i", "5"], &["-i", "5", "--json"]] {
         let output = tables.stat(&tables.extremes, args);

@@ -42,8 +42,8 @@ fn line_breaks_do_nothing() {
 }
 
 #[test]
-fn characters_that_nobody_sees_do_nothing() {
-    check("cli::foreign::characters_that_nobody_sees_do_nothing", UNSEEN);
+fn invisible_characters_do_nothing() {
+    check("cli::foreign::invisible_characters_do_nothing", UNSEEN);
 }
 
 /// Runs every command in a world of its own, in which every name has this text in it.

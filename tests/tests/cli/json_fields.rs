@@ -135,7 +135,7 @@ fn each_difference_of_page_and_output_is_seen() {
 }
 
 #[test]
-fn of_stat() {
+fn the_fields_of_stat_are_documented() {
     if !require_kvm() {
         return;
     }
@@ -161,7 +161,7 @@ fn of_stat() {
 }
 
 #[test]
-fn of_demo() {
+fn the_fields_of_demo_are_documented() {
     if !require_kvm() {
         return;
     }
@@ -169,7 +169,7 @@ fn of_demo() {
 }
 
 #[test]
-fn of_query_and_schema() {
+fn the_fields_of_query_and_schema_are_documented() {
     let tables = Tables::new();
     tables.fill(&tables.extremes);
     for command in ["query", "schema"] {
@@ -178,7 +178,7 @@ fn of_query_and_schema() {
 }
 
 #[test]
-fn of_list() {
+fn the_fields_of_list_are_documented() {
     if !require_lending_qemu() {
         return;
     }

@@ -8,7 +8,7 @@ use vmstrobe_tests::require::require_kvm;
 use crate::{LIMIT, says, under};
 
 #[test]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_an_error() {
     let full = |args: &[&str]| under(&["sh", "-c", "exec \"$0\" \"$@\" >/dev/full"], args);
     let what = ["cannot write to standard output: No space left on device"];
     says(&full(&["--help"]), 1, &what);

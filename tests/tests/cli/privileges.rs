@@ -76,7 +76,7 @@ fn root_asks_at_a_socket_where_only_root_may() {
 const ASK: [&str; 3] = ["grep", "^Cap", "/proc/self/status"];
 
 #[test]
-fn a_command_runs_with_what_it_would_have_without_us() {
+fn a_measured_command_has_the_rights_that_it_would_have_alone() {
     let stat = ["stat", "--target", "sampler", "--names", "ticks", "-o", "/dev/null", "--"];
     let sets = |output: vmstrobe_tests::command::Output| {
         fine(&output);

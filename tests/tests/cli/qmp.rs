@@ -131,7 +131,7 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
 
 /// Each QEMU has the same paths: of several, each has its VM's name before them.
 #[test]
-fn several_qemus_are_told_apart() {
+fn several_qemus_have_different_paths() {
     let (Some(mut a), Some(mut b)) = (Second::start("a"), Second::start("b")) else { return };
     let [a_socket, b_socket] = [&a, &b].map(|qemu| qemu.socket.clone());
     let [a_pid, b_pid] = [&a, &b].map(|qemu| qemu.pid.clone());
@@ -209,7 +209,7 @@ fn another_process_may_hold_the_socket() {
 }
 
 #[test]
-fn a_qemu_that_ends_is_told_and_ends_it() {
+fn a_qemu_that_ends_is_reported_and_ends_the_run() {
     let Some(qemu) = Second::start("ending") else { return };
     let socket = qemu.socket.clone();
     let args = ["stat", "--from-qmp", &socket, "-i", "200", "-z", "--json", "--names", "exits"];

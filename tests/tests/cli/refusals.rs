@@ -18,7 +18,7 @@ use crate::{LIMIT, Nobody, fine, paused_qemu, require_root, says, under, vmstrob
 const BOTH: &str = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
 
 #[test]
-fn the_capability_that_is_missing_is_named_and_no_other() {
+fn exactly_the_missing_capability_is_named() {
     if !require_root() {
         return;
     }
@@ -125,7 +125,7 @@ fn a_limit_of_descriptors_is_named_with_its_number() {
 }
 
 #[test]
-fn a_device_that_is_missing_or_closed_is_told_apart() {
+fn a_missing_device_and_a_forbidden_one_have_different_errors() {
     if !require_root() || !require_kvm() {
         return;
     }
@@ -153,7 +153,7 @@ fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
 }
 
 #[test]
-fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
+fn a_stopped_qemu_and_a_busy_one_have_different_errors() {
     let Some((qemu, _directory, socket)) = second_socket("stopped") else { return };
     let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("the pid is not 0");
     kill_process(pid, Signal::STOP).expect("the process has not been reaped");
@@ -171,7 +171,7 @@ fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
 }
 
 #[test]
-fn a_process_that_only_made_the_socket_listen_is_not_said_to_be_qemu() {
+fn a_process_that_only_made_the_socket_is_not_called_qemu() {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("silent");
     // As libvirt's, which hands it to a QEMU that is stopped.
@@ -207,7 +207,7 @@ fn a_socket_of_another_user_names_its_owner() {
 }
 
 #[test]
-fn a_vm_without_vcpus_is_said_to_have_none_yet() {
+fn a_vm_without_vcpus_is_reported_as_such() {
     if !require_root() || !require_lending_qemu() {
         return;
     }

@@ -46,7 +46,7 @@ fn providers(entries: &Json) -> Vec<&str> {
 }
 
 #[test]
-fn nobody_gets_it_unasked() {
+fn sched_is_shown_only_if_it_is_asked_for() {
     if !require_kvm() {
         return;
     }
@@ -100,7 +100,7 @@ impl Intervals {
 }
 
 #[test]
-fn of_the_demo_it_is_the_same_by_both_ways() {
+fn both_methods_agree_on_the_demo() {
     if !require_kvm() {
         return;
     }
@@ -164,7 +164,7 @@ fn a_sum_of_threads_is_not_shown() {
 }
 
 #[test]
-fn of_a_qemu_the_threads_are_those_it_names() {
+fn the_threads_of_a_qemu_are_those_that_it_names() {
     let Some((mut qemu, pid)) = paused_qemu("threads", 3) else { return };
     run_a_while(&mut qemu);
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
@@ -195,7 +195,7 @@ fn of_a_qemu_the_threads_are_those_it_names() {
 }
 
 #[test]
-fn where_there_are_no_vcpus_it_says_so() {
+fn without_vcpus_there_is_an_error() {
     let output = vmstrobe(&[&["query", "--target", "sampler"], &SCHED[..]].concat());
     let why = "there is no provider 'sched' here, only vmstrobe: it is of virtual machines";
     says(&output, 1, &[why]);
@@ -203,7 +203,7 @@ fn where_there_are_no_vcpus_it_says_so() {
 }
 
 #[test]
-fn a_server_tells_of_it_if_it_is_to() {
+fn a_server_has_sched_if_it_is_asked_for() {
     if !require_kvm() {
         return;
     }

@@ -172,7 +172,7 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
 
 /// The command handles SIGHUP, which daemons take as a request to read their configuration again.
 #[test]
-fn a_second_signal_much_later_is_a_first_one_again() {
+fn a_second_signal_much_later_counts_as_a_first() {
     let source = Source::new();
     let file = source.file("pid");
     let script = command(&file, "trap : HUP") + "; while :; do sleep 0.05; done";
@@ -188,7 +188,7 @@ fn a_second_signal_much_later_is_a_first_one_again() {
 }
 
 #[test]
-fn what_was_measured_is_in_the_file_whatever_ends_it() {
+fn the_report_is_in_the_file_whatever_signal_ends_the_run() {
     let source = Source::new();
     for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
         let file = source.file("report");

@@ -12,7 +12,7 @@ use vmstrobe_tests::rig::show;
 use crate::{LIMIT, fine, json, says, vmstrobe};
 
 #[test]
-fn over_a_command_it_measures_for_as_long() {
+fn stat_measures_for_as_long_as_the_command_runs() {
     if !require_kvm() {
         return;
     }
@@ -85,7 +85,7 @@ fn intervals_are_a_line_each() {
 }
 
 #[test]
-fn a_vm_that_dies_is_told_and_ends_it() {
+fn a_vm_that_ends_is_reported_and_ends_the_run() {
     if !require_lending_qemu() {
         return;
     }

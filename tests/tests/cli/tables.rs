@@ -161,7 +161,7 @@ fn a_table_in_a_file_is_read() {
 }
 
 #[test]
-fn what_is_handed_over_is_read() {
+fn objects_received_over_a_socket_are_read() {
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("xyz.sock");
     let table = TableWriter::new("xyz").expect("there is memory for a table");
@@ -178,7 +178,7 @@ fn what_is_handed_over_is_read() {
 
 /// Objects of two sources with one path are told apart, and each has its own values.
 #[test]
-fn one_path_of_two_sources_is_told_apart() {
+fn equal_paths_of_two_sources_are_made_distinct() {
     let directory = directory();
     let lend = |name: &str, count: u64| {
         let table = TableWriter::new("xyz").expect("there is memory for a table");

@@ -74,7 +74,7 @@ fn bad_usage_is_status_2() {
 
 /// The words make sense, but there is nothing of that kind: status 1, and what there is instead.
 #[test]
-fn what_is_not_there_is_status_1() {
+fn a_missing_object_is_status_1() {
     if !require_kvm() {
         return;
     }
@@ -111,7 +111,7 @@ fn an_unknown_name_among_others_is_a_warning() {
 }
 
 #[test]
-fn some_vcpus_are_shown_if_some_are_asked_for() {
+fn only_the_requested_vcpus_are_shown() {
     if !require_kvm() {
         return;
     }

@@ -7,7 +7,7 @@ use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Rig, own_kvm, rig, show, vcpu_path};
 
 #[test]
-fn known_answers_on_a_real_guest() {
+fn a_real_guest_has_the_known_counts() {
     if !require_kvm() {
         return;
     }

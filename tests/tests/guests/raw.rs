@@ -23,7 +23,7 @@ type Stat = (String, Vec<u64>);
 
 /// 64 vCPUs that do not run have run before, so that their counters are not 0.
 #[test]
-fn a_snapshot_is_what_the_kernel_wrote() {
+fn a_snapshot_equals_the_bytes_of_the_kernel() {
     if !require_kvm() {
         return;
     }

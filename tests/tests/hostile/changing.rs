@@ -69,7 +69,7 @@ fn a_directory_that_is_held_for_ever_is_busy() {
 }
 
 #[test]
-fn a_directory_that_always_says_it_has_changed_does_not_keep_anyone() {
+fn a_directory_that_changes_for_ever_does_not_delay_a_reader() {
     for place in BOTH {
         let mut hostile = start("generation", &place, "sample");
         let image = sample(1);
@@ -99,7 +99,7 @@ fn a_directory_that_always_says_it_has_changed_does_not_keep_anyone() {
 /// All objects are replaced at once: a look sees those of one epoch, and a row of an object that
 /// was replaced is not the one that took its place.
 #[test]
-fn a_directory_is_seen_whole_or_not() {
+fn a_directory_is_seen_whole_or_not_at_all() {
     for place in BOTH {
         let mut hostile = start("directory", &place, "sample");
         let mut reader = Reader::new();
@@ -138,7 +138,7 @@ fn is_of_its_epoch(row: &Row) {
 
 /// The words of an object keep a promise whenever its lock is open.
 #[test]
-fn what_is_written_meanwhile_is_not_good() {
+fn a_row_that_is_written_meanwhile_is_not_good() {
     for place in BOTH {
         let mut hostile = start("checksum", &place, "sample");
         let mut reader = Reader::new();

@@ -32,14 +32,14 @@ fn a_million_objects_are_refused() {
 }
 
 #[test]
-fn objects_that_lie_over_each_other_are_refused() {
+fn overlapping_objects_are_refused() {
     assert_eq!(attach_error("one-block"), ErrorKind::Malformed);
     assert_eq!(attach_error("one-data"), ErrorKind::Malformed);
 }
 
 /// A process with more tables than are read; and one whose tables all keep a look waiting.
 #[test]
-fn tables_without_end_are_not_all_read() {
+fn of_very_many_tables_some_are_read() {
     let hostile = start("many", &Place::Sealed, "sample");
     let mut reader = Reader::new();
     assert_eq!(reader.attach(hostile.pid()).unwrap(), MAX_PROCESS_TABLES);
@@ -59,7 +59,7 @@ fn tables_without_end_are_not_all_read() {
 
 /// The most objects are read, and again after all of them have changed.
 #[test]
-fn as_many_as_there_may_be_are_read_in_time() {
+fn the_most_objects_are_read_in_time() {
     for (image, listed) in [("crowd", SLOTS_MAX), ("one-path", 2), ("schemas", SCHEMAS)] {
         let mut hostile = start("commands", &Place::Sealed, image);
         let mut reader = Reader::new();
@@ -82,7 +82,7 @@ fn as_many_as_there_may_be_are_read_in_time() {
 
 /// The most that locks can cost a tick: all of those of the largest directory are held.
 #[test]
-fn locks_that_are_held_cost_some_looks_and_no_more() {
+fn held_locks_cost_a_bounded_number_of_looks() {
     for place in [Place::Sealed, Place::Unsealed] {
         let hostile = start("commands", &place, "crowd-held");
         let mut reader = Reader::new();

@@ -98,7 +98,7 @@ fn nothing_is_read_beyond_the_last_word() {
 
 /// The data of one object may be called another's: but it is not that one's, and says so.
 #[test]
-fn a_block_of_another_object_is_not_ones_own() {
+fn a_block_of_another_object_is_not_used() {
     for place in [Place::Sealed, Place::Unsealed] {
         let mut changed = Changed::new(&place);
         let [first, third] = [changed.image.entry(0), changed.image.entry(2)];

@@ -14,7 +14,7 @@ use vmstrobe_tests::hostile::reader::Reader;
 use crate::{Place, start};
 
 #[test]
-fn what_the_writer_writes_is_what_is_documented() {
+fn the_writer_writes_the_documented_format() {
     let config = TableConfig { capacity_bytes: 16384, max_objects: 4, ..TableConfig::of("xyz") };
     let table = TableWriter::with(config).unwrap();
     let mut schema = TableSchema::new(Target::from_name("queue"));
@@ -53,7 +53,7 @@ fn words_of(file: File) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_documented_is_what_the_reader_reads() {
+fn the_reader_reads_the_documented_format() {
     let image = sample(1);
     for place in [Place::Sealed, Place::Unsealed] {
         let hostile = start("commands", &place, "sample");

@@ -32,7 +32,7 @@ fn all_are(reader: &mut Reader, want: RowState) -> bool {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_gone() {
+fn the_objects_of_a_killed_writer_are_gone() {
     let shm = shm();
     let entry = sample(1).entry(0);
     for place in [Place::Sealed, Place::Unsealed, Place::Path(shm.path().join("table"))] {
@@ -72,7 +72,7 @@ fn a_directory_that_a_killed_writer_left_open_is_gone() {
 
 /// A sealed memfd that is opened by a path: it could be mapped, but is a file like any other.
 #[test]
-fn a_sealed_table_that_was_opened_by_a_path_goes_with_its_writer() {
+fn a_sealed_table_opened_by_a_path_ends_with_its_writer() {
     let hostile = start("locked", &Place::Sealed, "sample");
     let path = memfd_path(hostile.pid());
     let mut reader = opened(&hostile, &Place::Path(path));
@@ -95,7 +95,7 @@ fn memfd_path(pid: u32) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_writer_that_is_stopped_breaks_its_promise() {
+fn a_stopped_writer_misses_its_heartbeat() {
     // What it promises is far more than it takes: others may be in its way.
     let limit = Duration::from_secs(10);
     for place in [Place::Sealed, Place::Unsealed] {

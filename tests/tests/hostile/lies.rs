@@ -21,18 +21,18 @@ struct Lie {
 }
 
 #[test]
-fn in_a_table_that_is_mapped() {
+fn lies_in_a_mapped_table_do_no_harm() {
     check(&Place::Sealed, 1);
 }
 
 #[test]
-fn in_a_table_that_is_read_by_system_calls() {
+fn lies_in_a_table_read_by_system_calls_do_no_harm() {
     // The same look as above, but for how words are copied.
     check(&Place::Unsealed, 3);
 }
 
 #[test]
-fn in_a_table_in_a_file() {
+fn lies_in_a_table_in_a_file_do_no_harm() {
     let shm = shm();
     // Only how it comes to be read differs.
     check(&Place::Path(shm.path().join("table")), 10);

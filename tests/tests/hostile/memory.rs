@@ -91,7 +91,7 @@ fn a_look_fills_no_holes() {
 /// Of tables that are too much together, some are read. The others are refused at no cost as long
 /// as they do not change.
 #[test]
-fn what_is_too_much_is_refused_once() {
+fn a_table_that_is_too_much_is_refused_once() {
     let hostile = start("three", &Place::Sealed, "heavy");
     let mut reader = Reader::new();
     reader.look_bound = HEAVY;

@@ -72,7 +72,7 @@ fn was_there(row: &Row) {
 
 /// Step by step: an object beyond the end is gone, and one that comes back is not the same.
 #[test]
-fn what_lies_beyond_the_end_is_gone() {
+fn an_object_beyond_the_end_is_gone() {
     let image = sample(1);
     let ends = |object: usize| (image.entry(object).data().end * WORD_BYTES) as u64;
     let mut hostile = start("commands", &Place::Unsealed, "sample");

@@ -19,8 +19,8 @@ const TRIES: usize = 30;
 const TRY_TIME: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_file_with_a_tables_name_holds_nobody_up() {
-    with_fuse("hostile_host::forged::a_file_with_a_tables_name_holds_nobody_up", || {
+fn a_file_with_the_name_of_a_table_delays_no_look() {
+    with_fuse("hostile_host::forged::a_file_with_the_name_of_a_table_delays_no_look", || {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
@@ -43,32 +43,29 @@ fn a_file_with_a_tables_name_holds_nobody_up() {
 }
 
 #[test]
-fn a_file_that_is_handed_over_as_a_table_holds_nobody_up() {
-    with_fuse(
-        "hostile_host::forged::a_file_that_is_handed_over_as_a_table_holds_nobody_up",
-        || {
-            let mut found = Findings::default();
-            let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
-            let directory = tempfile::tempdir().expect("a temporary directory can be made");
-            let socket = directory.path().join("lender").into_os_string().into_string();
-            let socket = socket.expect("the path is text");
-            let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);
-            for attempt in ["first", "second"] {
-                let query = run::vmstrobe(READ_LIMIT, &["query", "--from-socket", &socket]);
-                let Some(query) = found.note(&format!("the {attempt} query"), query) else { break };
-                let is_refused =
-                    query.code == Some(1) && query.stderr.contains("something else as 'table 1.1'");
-                found.must(is_refused, || format!("the {attempt} query: {query:?}"));
-            }
-            drop(fuse);
-            found.none();
-        },
-    );
+fn a_file_sent_as_a_table_delays_no_look() {
+    with_fuse("hostile_host::forged::a_file_sent_as_a_table_delays_no_look", || {
+        let mut found = Findings::default();
+        let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let socket = directory.path().join("lender").into_os_string().into_string();
+        let socket = socket.expect("the path is text");
+        let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);
+        for attempt in ["first", "second"] {
+            let query = run::vmstrobe(READ_LIMIT, &["query", "--from-socket", &socket]);
+            let Some(query) = found.note(&format!("the {attempt} query"), query) else { break };
+            let is_refused =
+                query.code == Some(1) && query.stderr.contains("something else as 'table 1.1'");
+            found.must(is_refused, || format!("the {attempt} query: {query:?}"));
+        }
+        drop(fuse);
+        found.none();
+    });
 }
 
 #[test]
-fn a_number_that_changes_its_meaning_holds_nobody_up() {
-    with_fuse("hostile_host::forged::a_number_that_changes_its_meaning_holds_nobody_up", || {
+fn a_descriptor_number_that_is_reused_delays_no_look() {
+    with_fuse("hostile_host::forged::a_descriptor_number_that_is_reused_delays_no_look", || {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();

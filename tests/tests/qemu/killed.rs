@@ -67,7 +67,7 @@ fn lent_fds() -> usize {
 
 /// Its health, sampled beside it, tells of the rows that it could not read.
 #[test]
-fn health_counts_the_rows_of_the_dead() {
+fn health_counts_the_rows_of_a_killed_qemu() {
     let Some(_fds) = lending_qemu() else { return };
     let qemu = Qemu::start(&Config { name: "counted", vcpus: 2, ..Config::default() });
     let filters = ["vcpu: exits", "sampler"];
@@ -88,7 +88,7 @@ fn health_counts_the_rows_of_the_dead() {
 /// A sampler whose roster and provider have been dropped does not read a dead VM's last values for
 /// ever.
 #[test]
-fn the_dead_are_gone_also_when_their_provider_is() {
+fn rows_of_a_killed_qemu_are_gone_also_without_their_provider() {
     let Some(_fds) = lending_qemu() else { return };
     let qemu = Qemu::start(&Config { name: "orphan", vcpus: 2, ..Config::default() });
     let Rig { roster, mut sampler, control } = sampling(&qemu, "vcpu: exits");

@@ -83,7 +83,7 @@ fn typed_schemas_are_those_of_qemu() {
 }
 
 #[test]
-fn a_command_that_we_have_not_is_an_error_with_its_class() {
+fn an_unknown_command_is_an_error_with_its_class() {
     let Some((_observed, serve)) = both("typed3") else { return };
     let mut ours = connect(serve.socket());
     let refused = ours.execute(&qapi::qmp::query_block {}).expect_err("we have no such command");

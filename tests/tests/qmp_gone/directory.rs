@@ -29,7 +29,7 @@ fn start(directory: &TempDir, name: &str, vcpus: u32) -> (Qemu, PathBuf) {
 }
 
 #[test]
-fn each_vm_has_a_socket_as_long_as_it_lives() {
+fn each_vm_has_a_socket_as_long_as_it_runs() {
     if !require_lending_qemu() {
         return;
     }

@@ -78,7 +78,7 @@ fn our_values_lie_between_those_of_qemu_before_and_after() {
 
 /// A guest that does so much and no more between two queries.
 #[test]
-fn a_reply_has_exactly_what_was_counted_before_its_request() {
+fn a_reply_has_exactly_the_exits_before_its_request() {
     const HALTS: u32 = 3;
     if !require_kvm() {
         return;

@@ -31,7 +31,7 @@ fn refused(socket: &Path) -> Output {
 }
 
 #[test]
-fn only_its_owner_may_use_it_unless_that_is_widened() {
+fn only_its_owner_may_use_a_socket_unless_told_otherwise() {
     if !require_kvm() {
         return;
     }
@@ -52,7 +52,7 @@ fn only_its_owner_may_use_it_unless_that_is_widened() {
 }
 
 #[test]
-fn another_group_can_be_given_it() {
+fn a_socket_can_be_given_to_a_group() {
     if !require_kvm() || !crate::require_root() {
         return;
     }
@@ -94,7 +94,7 @@ fn a_stale_socket_is_replaced() {
 
 /// Any user that may read a directory can lock it.
 #[test]
-fn a_lock_on_its_directory_keeps_nobody_from_serving() {
+fn a_lock_on_the_directory_does_not_delay_a_server() {
     if !require_kvm() {
         return;
     }
@@ -111,7 +111,7 @@ fn a_lock_on_its_directory_keeps_nobody_from_serving() {
 }
 
 #[test]
-fn what_is_no_socket_is_left_alone() {
+fn a_file_that_is_no_socket_is_left_alone() {
     if !require_kvm() {
         return;
     }
@@ -125,7 +125,7 @@ fn what_is_no_socket_is_left_alone() {
 
 /// A signal ends it; its socket goes, and so it is not in the way of the next.
 #[test]
-fn a_signal_ends_it_and_its_socket() {
+fn a_signal_ends_the_server_and_removes_its_socket() {
     if !require_kvm() {
         return;
     }
@@ -141,7 +141,7 @@ fn a_signal_ends_it_and_its_socket() {
 
 /// Its lists stand in another order than QEMU's, and what it has it has from somebody else.
 #[test]
-fn a_server_of_ours_is_no_qemu_to_ask() {
+fn vmstrobes_own_server_is_refused_as_a_qemu() {
     if !require_kvm() {
         return;
     }

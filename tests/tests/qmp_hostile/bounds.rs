@@ -68,7 +68,7 @@ fn nested_lists_are_refused() {
 
 /// A client that reads no replies is stopped by its own full socket, and then dropped.
 #[test]
-fn who_does_not_read_is_dropped_and_counted() {
+fn a_client_that_does_not_read_is_dropped_and_counted() {
     let Some(mut target) = Target::start("million") else { return };
     let mut stream = UnixStream::connect(target.serve.socket()).expect("the server listens");
     stream.set_write_timeout(Some(DROP_LIMIT)).expect("a socket has time limits");
@@ -96,7 +96,7 @@ fn who_does_not_read_is_dropped_and_counted() {
 /// Clients beyond the limit get an error and are disconnected. New ones are served again once
 /// others have gone.
 #[test]
-fn of_a_crowd_some_are_sent_away() {
+fn clients_beyond_the_limit_are_disconnected() {
     let Some(target) = Target::start("sent-away") else { return };
     let mut first = target.connect();
     let connect = || {
@@ -129,7 +129,7 @@ fn of_a_crowd_some_are_sent_away() {
 /// The memory of streams goes back to the system when their clients have left: the C library alone
 /// would keep it, and take more for the next.
 #[test]
-fn what_streams_took_is_given_back() {
+fn the_memory_of_streams_is_given_back() {
     const SUBSCRIBE: &[u8] = br#"{"execute": "stats-subscribe",
         "arguments": {"target": "vcpu", "rate": 1000, "batch": 1000}}"#;
     let Some(target) = Target::start("given-back") else { return };

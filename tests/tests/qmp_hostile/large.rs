@@ -119,7 +119,7 @@ fn ask(socket: &Path, request: &[u8], stop: &AtomicBool, answered: &AtomicUsize)
 }
 
 #[test]
-fn of_64_clients_with_requests_of_1_mb_in_every_shape() {
+fn many_clients_with_large_requests_do_not_delay_another() {
     let Some(target) = Target::start("large") else { return };
     let (mut client, _awake) = (target.connect(), keep_awake());
     median(&mut client);

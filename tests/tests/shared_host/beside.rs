@@ -121,19 +121,19 @@ fn check(pid: u32, steady: Duration) {
 }
 
 #[test]
-fn all_at_once_each_vm_is_there_once() {
-    with_namespaces("shared_host::beside::all_at_once_each_vm_is_there_once", || {
+fn beside_all_others_each_vm_is_counted_once() {
+    with_namespaces("shared_host::beside::beside_all_others_each_vm_is_counted_once", || {
         let web = vmm("stats", "web", 4);
         check(web.pid(), STEADY);
     });
 }
 
 #[test]
-fn all_at_once_a_qemu_is_there_once() {
+fn beside_all_others_a_qemu_is_counted_once() {
     if !require_lending_qemu() {
         return;
     }
-    with_namespaces("shared_host::beside::all_at_once_a_qemu_is_there_once", || {
+    with_namespaces("shared_host::beside::beside_all_others_a_qemu_is_counted_once", || {
         let qemu = Qemu::start(&Config { name: "web", vcpus: 4, ..Config::default() });
         check(qemu.pid(), STEADY_QEMU);
     });

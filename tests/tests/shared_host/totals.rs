@@ -61,8 +61,8 @@ fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
 }
 
 #[test]
-fn what_stat_adds_up_is_what_its_vms_have_counted() {
-    let name = "shared_host::totals::what_stat_adds_up_is_what_its_vms_have_counted";
+fn totals_of_stat_equal_the_counters_of_its_vms() {
+    let name = "shared_host::totals::totals_of_stat_equal_the_counters_of_its_vms";
     with_namespaces(name, || {
         let mut found = Findings::default();
         let mut vms = [vmm("stats", "a", 2), vmm("stats", "b", 3)];

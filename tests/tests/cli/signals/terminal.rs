@@ -50,7 +50,7 @@ fn in_a_terminal(source: &Source, command: &str) -> Reaped {
 /// Ctrl-C in a terminal goes to all of its processes: vmstrobe does not pass it on to one that has
 /// left the terminal.
 #[test]
-fn what_the_terminal_sends_is_not_sent_twice() {
+fn a_signal_of_the_terminal_is_not_passed_on_again() {
     let source = Source::new();
     for (command, status) in [("exec sleep 60", SIGNALLED + 2), ("exec setsid sleep 1", 0)] {
         let file = source.file("pid");
@@ -92,7 +92,7 @@ fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
 
 /// The kernel tells nobody but the leader of the session that the terminal is lost.
 #[test]
-fn a_lost_terminal_ends_the_command_and_what_was_measured_is_in_the_file() {
+fn a_lost_terminal_ends_the_command_and_the_report_is_in_the_file() {
     let source = Source::new();
     let [file, hung_up, report] = ["pid", "hung-up", "report"].map(|name| source.file(name));
     let then = format!("trap 'echo > {hung_up}; exit 7' HUP");
