@@ -2,7 +2,7 @@
 //! limits.
 //!
 //! The allocator counts the calls, frees included, of the threads that take part while a count is
-//! on. Besides, a thread may measure how many bytes it holds at once. The tests in `count` check
+//! on. A thread may also measure the most bytes that it holds at once. The tests in `count` check
 //! both measurements. The harness's own threads take no part, so other tests may run meanwhile.
 
 mod alloc {
@@ -34,7 +34,7 @@ thread_local! {
     static HELD_BYTES_MAX: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, with a look at what passes.
+/// The system's allocator, which counts the calls.
 struct Counting;
 
 // SAFETY: `GlobalAlloc` asks that blocks fit their layout, stay until they are freed, and that no

@@ -1,5 +1,5 @@
-//! The BPF reader on real VMs: of any VMM it reads the values that pread reads, and any
-//! failure of it ends in pread or in a row that says so.
+//! The BPF reader on real VMs: for any VMM it reads the values that pread reads, and each failure
+//! of it ends in pread or in a marked row.
 //!
 //! The tests also check that it is used at all: a source that has fallen back to pread would agree
 //! with pread.
@@ -32,7 +32,7 @@ use vmstrobe_tests::rig::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A BPF reader of its own, of which there is no pread unless it is given up.
+/// Returns a BPF reader of the test's own, which falls back to pread only if it is given up.
 fn required() -> Bpf {
     Bpf::new(BpfMode::Require)
 }
@@ -48,7 +48,7 @@ fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
     kvm
 }
 
-/// The objects of that kind, which have one schema.
+/// Returns the objects of that kind, which have one schema.
 fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
     let mut objects = kvm.objects().expect("ours are known");
     objects.retain(|object| object.schema.target() == target);
@@ -56,7 +56,7 @@ fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
     objects
 }
 
-/// A choice of statistics: true for those that are wanted.
+/// A choice of statistics: true for those that are selected.
 type Wanted = fn(&Desc) -> bool;
 
 /// Plans of all kinds: the whole block and a part of it, which are copied; many words and few,
@@ -109,7 +109,7 @@ impl Reader {
 
     /// Reads every row.
     fn read(&mut self) -> &[RowState] {
-        // What was there before is none of what is read.
+        // The states of earlier readings are overwritten, so that each row has to be read.
         self.words.fill(u64::MAX);
         self.states.fill(RowState::Missing);
         let (mut words, mut states) = (&mut self.words[..], &mut self.states[..]);
@@ -135,7 +135,7 @@ impl Reader {
 const SANDBOX: [&str; 2] =
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 
-/// A QEMU of 7.2, confined: it keeps no stats fds open.
+/// Starts a confined QEMU 7.2, which keeps no stats fds open.
 fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
     Qemu::start_older(&Config { name, vcpus, paused, extra: &SANDBOX })
 }
@@ -149,7 +149,7 @@ fn borrowed(pid: u32) -> Arc<AttachedKvm> {
 }
 
 /// Returns QEMU's own results for a target, in our form: with our vCPU paths, sorted by them, and
-/// with statistics and buckets, which QEMU lists in reverse, turned round.
+/// with statistics and buckets, which QEMU lists in reverse, in ascending order.
 fn their_results(qemu: &mut Qemu, name: &str, target: &str) -> Vec<Json> {
     let results = qemu.execute("query-stats", json!({"target": target}));
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
@@ -183,7 +183,7 @@ fn boot_and_stop(qemu: &mut Qemu, name: &str) {
     };
     wait_for("the guest runs", LIMIT, || exits(&their_results(qemu, name, "vcpu")) > Some(5000));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
+    // QEMU answers before the last vCPU has stopped.
     wait_for("the guest rests", LIMIT, || {
         let before = their_results(qemu, name, "vcpu");
         thread::sleep(Duration::from_millis(20));
@@ -191,7 +191,7 @@ fn boot_and_stop(qemu: &mut Qemu, name: &str) {
     });
 }
 
-/// The KVM files of a process that are for statistics.
+/// Returns the KVM files of a process that are for statistics.
 fn stats_fds(pid: u32) -> usize {
     let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());

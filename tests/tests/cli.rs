@@ -37,7 +37,7 @@ use vmstrobe_tests::require::{require, require_lending_qemu};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs vmstrobe with these arguments. However it ends, it does not panic.
+/// Runs vmstrobe with these arguments, and checks that it does not panic.
 #[track_caller]
 fn vmstrobe(args: &[&str]) -> Output {
     under(&[], args)
@@ -79,7 +79,8 @@ fn json(text: &str) -> Json {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// A stopped QEMU that can be read, and its process id as an argument; `None` where there is none.
+/// Starts a stopped QEMU that can be read, and returns it with its process id as an argument;
+/// `None` if there is none.
 fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
     if !require_lending_qemu() {
         return None;

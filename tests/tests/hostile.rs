@@ -26,12 +26,12 @@ use vmstrobe_tests::rig::show;
 /// The time for which each mode runs.
 const RUN: Duration = Duration::from_secs(1);
 
-/// A writer in that mode.
+/// Starts a writer in that mode.
 fn start(mode: &str, place: &Place, image: &str) -> Hostile {
     Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, image)
 }
 
-/// A folder on tmpfs, which goes with this value.
+/// Makes a folder on tmpfs, which is removed when this value is dropped.
 fn shm() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there")
 }
@@ -46,13 +46,13 @@ fn again_and_again(mut work: impl FnMut()) -> u64 {
     times
 }
 
-/// The number in `/evil/N/a`.
+/// Returns the number in `/evil/N/a`.
 fn epoch_in(path: &str) -> u64 {
     let number = path.split('/').nth(2).expect("the writer gave such a path");
     number.parse().expect("the text is a number")
 }
 
-/// Shows what it took.
+/// Prints the times that the reader took.
 fn report(what: &str, reader: &Reader) {
     let [good, torn, gone, stale] = reader.ends;
     let (look, tick) = (reader.longest_look, reader.longest_tick);

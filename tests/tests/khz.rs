@@ -64,7 +64,7 @@ fn lost_samples_are_counted_losses() {
     shown_as_counted(sampler, &control);
 }
 
-/// Receives until the sampler is done, one sample after the other with a pause behind each.
+/// Receives until the sampler has ended, with a pause after each sample.
 fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harvest {
     let first = subscriber.recv_timeout(Duration::from_secs(20)).expect("the sampler runs");
     let (mut received, mut in_gaps, mut last) = (1, 0, first);
@@ -75,7 +75,7 @@ fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harves
             in_gaps += follows(&last, &sample);
             received += 1;
             last = sample;
-            // Once it is over, what is left in the queue is soon seen.
+            // After the end the rest of the queue is received soon.
             thread::sleep(if is_done { Duration::ZERO } else { pause });
         }
         if is_done {
@@ -85,14 +85,14 @@ fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harves
     }
 }
 
-/// Checks a sample against the one received before it; gives how many were published in between.
+/// Checks a sample against the one received before it, and returns the number published in between.
 fn follows(last: &Snapshot, sample: &Snapshot) -> u64 {
     assert!(sample.tick() > last.tick(), "{} after {}", sample.tick(), last.tick());
     assert!(sample.window().begin_ns >= last.window().end_ns);
     assert!(sample.objects().all(|view| view.state() == RowState::Good));
     let [before, now] = [last, sample].map(|sample| health(sample, "ticks"));
     let gap = now - before - 1;
-    // What a tick shows is how things stood after the one before it: that one's number is the sum.
+    // The health in a sample is that after the tick before, whose number is the sum.
     let deadlines = now + health(sample, "missed_ticks") + health(sample, "starved_ticks");
     if gap == 0 {
         assert_eq!(deadlines, last.tick());
@@ -109,7 +109,7 @@ fn adds_up(harvest: &Harvest, counts: Counts) {
     let Harvest { subscriber, received, published_before, in_gaps, last } = harvest;
     let lost = subscriber.lost_samples();
     assert_eq!(received + lost, counts.ticks - published_before);
-    // The last one's own tick is not yet in its health.
+    // The last sample's own tick is not yet in its health.
     let after_last = counts.ticks - (health(last, "ticks") + 1);
     assert_eq!(lost, in_gaps + after_last);
 }

@@ -1,5 +1,5 @@
-//! The examples for authors of providers run as their texts promise: a device backend's statistics
-//! can be had from outside while it runs, for 15 lines of its own; and a provider that is
+//! The examples for authors of providers work as their texts promise: the statistics of a device
+//! backend can be read from outside while it runs, for 15 lines of its own; and a provider that is
 //! registered while a sampler runs is sampled.
 
 use std::fs;
@@ -42,7 +42,7 @@ fn queue_stats_can_be_sampled_while_it_runs() {
     let tables = Arc::new(Tables::new().expect("a thread can be started"));
     wait_for("it has a table", LIMIT, || {
         assert!(child.try_wait().expect("a child of ours").is_none(), "it ended");
-        // A table that is being made is none yet; and its queue comes a moment after it.
+        // A table that is being made cannot be read yet, and its queue appears a moment after it.
         tables.attach(child.id()).is_ok()
             && !tables.objects().expect("the provider lists its objects").is_empty()
     });
@@ -58,7 +58,7 @@ fn queue_stats_can_be_sampled_while_it_runs() {
     wait_for("it serves", LIMIT, || counted(&sample())[0] > counted(&first)[0] + 100);
     let (before, after) = (sample(), sample());
     let ([was, was_bytes, had], [is, is_bytes, has]) = (counted(&before), counted(&after));
-    // A request more or less is being counted on each thread.
+    // Each thread may just count one more request.
     assert!(was <= has + THREADS && had <= is + THREADS, "{was} {had}, then {is} {has}");
     assert!(is_bytes >= was_bytes && was_bytes >= 512 * (was - THREADS), "{was_bytes} of {was}");
     let queue = after.object(QUEUE).expect("the object is sampled");
@@ -125,7 +125,7 @@ fn own_provider_is_sampled_once_it_is_registered() {
     assert_eq!(output.stderr, "");
     let (first, rest) = output.stdout.split_once('\n').expect("the child prints lines");
     assert_eq!(first, "sampled without a provider: 0 objects");
-    // "/xyz/thread[TID]: N ns in N slices", the run time of the same thread only ever more.
+    // The line is "/xyz/thread[TID]: N ns in N slices", and the run time of a thread only grows.
     let mut threads: Vec<(&str, Vec<u64>)> = Vec::new();
     for line in rest.lines().filter(|line| line.starts_with('/')) {
         let (path, numbers) = line.split_once(": ").expect(line);

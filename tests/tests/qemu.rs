@@ -1,5 +1,5 @@
-//! A real QEMU, sampled from outside by what it lends: the same numbers as its own `query-stats`,
-//! unnoticed, and no longer than it lives.
+//! A real QEMU, sampled from outside through its stats fds: the same numbers as its own
+//! `query-stats`, without its notice, and no longer than it runs.
 
 mod qemu {
     mod hotplug;
@@ -28,12 +28,12 @@ static FDS: RwLock<()> = RwLock::new(());
 /// The values of one vCPU by name, as QMP has them.
 type Stats = BTreeMap<String, Json>;
 
-/// The right to open fds, if there is a QEMU that keeps stats fds open: 8.1 or later.
+/// Locks the fds, if there is a QEMU that keeps stats fds open, which is 8.1 or later.
 fn lending_qemu() -> Option<RwLockReadGuard<'static, ()>> {
     require_lending_qemu().then(|| FDS.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The provider of this QEMU's statistics.
+/// Makes a provider of this QEMU's statistics.
 fn borrowed(qemu: &Qemu) -> Arc<AttachedKvm> {
     let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be started"))
         .expect("a thread can be started");
@@ -41,18 +41,18 @@ fn borrowed(qemu: &Qemu) -> Arc<AttachedKvm> {
     Arc::new(kvm)
 }
 
-/// A sampler of that QEMU's vCPUs.
+/// Makes a sampler of that QEMU's vCPUs.
 fn sampling(qemu: &Qemu, filter: &str) -> Rig {
     rig(borrowed(qemu), &[filter], Fanout::Inline)
 }
 
-/// Lets the vCPUs run until they have a past, and stops them.
+/// Runs the vCPUs, so that their counters are not 0, and stops them.
 fn run_and_stop(qemu: &mut Qemu) {
     qemu.execute("cont", Json::Null);
     let exits = |stats: Vec<Stats>| stats.iter().filter_map(|s| s["exits"].as_u64()).max();
     wait_for("the guest runs", LIMIT, || exits(qemu_stats(qemu, None)) > Some(5000));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
+    // QEMU answers before the last vCPU has stopped.
     let mut last = qemu_stats(qemu, None);
     wait_for("the guest rests", LIMIT, || {
         let before = std::mem::replace(&mut last, qemu_stats(qemu, None));

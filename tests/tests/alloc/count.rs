@@ -48,7 +48,8 @@ pub(super) fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {
     (done, counted)
 }
 
-/// The most bytes that this thread held at once while `work` ran, beyond what it held before.
+/// Returns the most bytes that this thread held at once while `work` ran, beyond those that it held
+/// before.
 pub(super) fn held_bytes_max<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = HELD_BYTES.get();
     HELD_BYTES_MAX.set(before);

@@ -1,8 +1,8 @@
 //! 10,000 BPF reads over real vCPUs, audits included, and with the end of the BPF reader in the
 //! middle: nothing is allocated, and nothing is freed.
 //!
-//! By the kernel's own count of the thread's reads, it is seen that a tick reads nothing by pread,
-//! and how many audits there were, which do twice each.
+//! The kernel's count of the thread's reads shows that a tick reads nothing by pread, and the
+//! number of audits, each of which reads twice.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -28,7 +28,7 @@ fn required() -> Bpf {
     Bpf::new(BpfMode::Require)
 }
 
-/// A sampler of that many vCPUs, which has ticked already.
+/// Makes a sampler of `vcpus` vCPUs that has ticked already.
 fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     let (farm, _) = farm(VCPUS);
     let vm = &farm.vms()[0];
@@ -57,7 +57,8 @@ fn reads() -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
 }
 
-/// The read system calls that one [`reads`] makes; `None` where the kernel does not count them.
+/// Returns the number of read system calls that one [`reads`] makes; `None` if the kernel does not
+/// count them.
 fn reads_of_asking() -> Option<u64> {
     let [first, second] = [reads(), reads()];
     Some(second? - first?)

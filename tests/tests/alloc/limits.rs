@@ -1,4 +1,4 @@
-//! The most that foreign bytes can make a parser hold: the worst that one can think of.
+//! The most memory that foreign bytes can make a parser hold, in the worst cases that we know.
 
 use vmstrobe_core::wire::{self, Block, Header, MAX_DESCS, MAX_NAME_BYTES, MAX_PARSED_BYTES, Rule};
 use vmstrobe_core::{ErrorKind, Names, Result, Target};
@@ -20,7 +20,8 @@ struct Fault {
     name: fn(u32) -> Vec<u8>,
 }
 
-/// Type, unit and base unknown, a base's exponent, all other flags, a bucket size out of place.
+/// A fault with an unknown type, unit and base, an extreme exponent, all other flags, and a bucket
+/// size without a histogram.
 const ODD: Fault = Fault {
     flags: u32::MAX,
     exponent: i16::MIN,
@@ -30,7 +31,8 @@ const ODD: Fault = Fault {
     name: |_| vec![0xff; MAX_NAME_BYTES as usize - 1],
 };
 
-/// The header, the id and the descriptors of a block in which all are so.
+/// Returns the header, the id and the descriptors of a block in which all descriptors have the
+/// fault.
 fn block(fault: Fault) -> (Header, Vec<u8>, Vec<u8>) {
     let name_bytes = MAX_NAME_BYTES as usize;
     let desc_bytes = 16 + MAX_NAME_BYTES;
@@ -59,7 +61,7 @@ fn block(fault: Fault) -> (Header, Vec<u8>, Vec<u8>) {
     (header, id, descs)
 }
 
-/// Parses the block and gives what came of it; what that held at most is below the limit.
+/// Parses the block and returns the result; checks that the memory held is below the limit.
 #[track_caller]
 fn check(what: &str, fault: Fault) -> Result<Block> {
     let (header, id, descs) = block(fault);

@@ -1,4 +1,4 @@
-//! A query that is asked again, with another id: nothing but the reply's own bytes.
+//! A query that is repeated with another id allocates nothing but the reply's own bytes.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn requests(count: usize) -> Vec<String> {
     (0..count).map(request).collect()
 }
 
-/// Counts the allocations of a conversation of so many queries, and checks that all replies arrive.
+/// Counts the allocations of a conversation of `count` queries, and checks that all replies arrive.
 fn conversation(registry: &Registry, count: usize) -> Counted {
     let requests = requests(count);
     let pieces = [NEGOTIATION].into_iter().chain(requests.iter().map(String::as_bytes));

@@ -36,8 +36,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// Calls `look` again and again until the stage is done, at first to warm up; gives how many
-    /// snapshots it saw while it took part.
+    /// Calls `look` again and again until the stage is done, at first to warm up, and returns the
+    /// number of snapshots that it saw while it took part.
     fn follow(&self, mut look: impl FnMut() -> u64) -> u64 {
         let mut seen = 0;
         while seen < 3 && !self.done.load(SeqCst) {
@@ -210,7 +210,8 @@ fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Count
     counted
 }
 
-/// Objects and subscribers come and go all the while; the control plane pays for it, not the tick.
+/// Objects and subscribers come and go all the time: the control plane allocates for them, and the
+/// tick does not.
 #[test]
 fn a_tick_that_takes_a_change_allocates_nothing() {
     const CHANGES: u64 = 200;

@@ -92,7 +92,7 @@ fn the_rows_of_a_killed_qemu_are_gone() {
     assert_eq!(kvm.warnings().len(), 0);
 }
 
-/// A VMM of our own, which keeps nothing open but its VM and its vCPUs.
+/// A VMM of our own, which keeps only its VM and its vCPUs open.
 #[test]
 fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_are_read() {
     if !require_kvm() || !require_bpf() {
@@ -114,7 +114,7 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_are_read() {
     assert_eq!(tick(), (vec![GOOD; 4], 4));
 
     vmm.tell("close 1", (1, 2));
-    // The fd that was borrowed keeps the vCPU: only who looks again learns of it.
+    // The duplicated fd keeps the vCPU: only a new look finds that it is gone.
     assert_eq!(tick().0, [GOOD; 4]);
     assert_eq!(kvm.objects().expect("the provider lists its objects").len(), 3);
     assert_eq!(tick(), (vec![GOOD, GOOD, RowState::Gone, GOOD], 4));
@@ -123,7 +123,7 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_are_read() {
     control.replace(sources.expect("the objects have changed")).expect("the sampler ticks");
     assert_eq!(tick(), (vec![GOOD; 3], 3));
 
-    // One that comes is read with the others, also one that has a stats fd.
+    // A new vCPU is read with the others, also if it has a stats fd.
     vmm.tell("vcpu 5", (1, 3));
     vmm.tell("stats 5", (1, 3));
     wait_for("it has that", LIMIT, || stats_fds(vmm.pid()) == 1);
@@ -153,7 +153,7 @@ fn a_vcpu_that_is_plugged_is_read_with_the_others() {
     let mut bulk = || {
         let newest = latest.load();
         newest.tick() > 0 && states(newest).iter().all(|state| *state == RowState::Good) && {
-            // With its health, which is read otherwise.
+            // The object of the sampler's health is read in another way.
             health(newest, "bulk_rows") + 1 == newest.layout().rows() as u64
         }
     };

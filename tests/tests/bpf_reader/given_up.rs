@@ -1,5 +1,5 @@
-//! The BPF reader is given up while it is sampled: pread takes over at the next tick, no row
-//! is lost, no value steps back, and it is said once.
+//! The BPF reader is given up while it is sampled: pread takes over at the next tick, no row is
+//! lost, no value decreases, and there is one warning.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ fn after_a_doubt_the_next_tick_is_read_by_pread() {
         let counts = sampler.health().counts();
         (counts.bulk_rows, counts.fallback_ticks)
     };
-    // With the VM's own row.
+    // The row of the VM is among them.
     for _ in 0..3 {
         assert_eq!(tick(), (VCPUS + 1, 0));
     }
@@ -48,7 +48,7 @@ fn after_a_doubt_the_next_tick_is_read_by_pread() {
     }
     bpf.give_up("nobody asks for a second reason");
     assert_eq!(bpf.status(), BpfStatus::GivenUp(WHY.to_owned()));
-    // Who opens something now gets pread, whatever was required.
+    // Objects that are opened now are read by pread, even if the BPF reader was required.
     let Rig { mut sampler, .. } = rig(kvm, &filters, Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
     let counts = sampler.health().counts();
@@ -85,7 +85,7 @@ fn at_a_kilohertz_the_fallback_loses_no_sample_and_warns_once() {
     wait_for("it is said", LIMIT, || {
         !complaints.lock().expect("no test panics with the lock").is_empty()
     });
-    // Long enough to say it again.
+    // A second warning would come within this time.
     thread::sleep(Duration::from_millis(200));
     drop(watch);
     let sampler = running.stop().expect("the sampler's thread does not panic");
@@ -117,7 +117,7 @@ fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
         }
         let [rows, was] = [now, before].map(|sample| health(sample, "bulk_rows"));
         let fallbacks = [before, now].map(|sample| health(sample, "fallback_ticks"));
-        // What a sample shows is how things stood behind the one before it.
+        // The health in a sample is that after the tick before.
         let tick = before.tick();
         let by_pread = fallbacks[1] - fallbacks[0];
         if tick <= bulk {

@@ -1,4 +1,4 @@
-//! Counters that move: what the BPF reader reads lies between what pread reads before and
+//! Counters that change: the values of the BPF reader lie between those of a pread before and one
 //! after.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ const WORDS_MIN: u64 = 20_000_000;
 const MOVED_MIN: u64 = 10_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Rows that are read in both ways.
+/// Rows that are read by both methods.
 struct Pair {
     what: String,
     by_pread: Reader,
@@ -98,7 +98,7 @@ fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
         Pair::open(both, rows, name, wanted)
     };
     let mut pairs: Vec<Pair> = (0..PLANS.len()).map(|at| of(&vcpus, at)).collect();
-    // The first of each guest's, whose load is the quickest.
+    // The first vCPU of each guest, whose load changes fastest.
     let single = vcpus.chunks(VCPUS as usize).map(|guest| of(&guest[..1], 0));
     pairs.extend(single);
     pairs.push(of(&vm, 0));

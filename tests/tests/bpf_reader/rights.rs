@@ -27,7 +27,7 @@ const WITHOUT_PERFMON: [&str; 4] =
 /// ignores them.
 const ELSEWHERE: [&str; 2] = ["unshare", "-Ur"];
 
-/// A script that runs a program as user 65534, who may use KVM and nothing else: in a mount
+/// A script that runs a program as user 65534, which may use KVM and nothing else: in a mount
 /// namespace where /dev/kvm is open to all users.
 const NOBODY: &str = "cp -a /dev/kvm \"$0/kvm\" && chmod 666 \"$0/kvm\" && \
      mount --bind \"$0/kvm\" /dev/kvm && \
@@ -62,7 +62,7 @@ impl Less {
         Less { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), directory }
     }
 
-    /// Returns the wrapper [`NOBODY`]; `None` where the host does not let it open /dev/kvm.
+    /// Returns the wrapper [`NOBODY`]; `None` if the host does not let it open /dev/kvm.
     fn nobody() -> Option<Less> {
         let mut less = Less::of(&["unshare", "--mount", "sh", "-c", NOBODY]);
         less.wrapper.push(less.directory.path().to_str().expect("the path is text").to_owned());
@@ -88,7 +88,8 @@ impl Less {
 
 const BOTH: &str = "it takes CAP_BPF and CAP_PERFMON";
 
-/// A VM of one's own is read by pread, which one line says with the reason; requiring more fails.
+/// A VM of the own process is read by pread, and one line has the reason; requiring the BPF reader
+/// fails.
 #[track_caller]
 fn reads_by_pread(less: &Less, reason: &str) {
     let reason = format!("BPF reader: the kernel lets vmstrobe use no BPF: {reason}");

@@ -1,5 +1,5 @@
-//! A QEMU, read from outside where it lends nothing: stopped, value by value what it says itself;
-//! running, between what it says before and after.
+//! A QEMU without stats fds, read from outside: while it is stopped, each value equals its own
+//! answer; while it runs, each value lies between its answers before and after.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use vmstrobe_tests::rig::{Rig, rig, show};
 
 use crate::{SANDBOX, boot_and_stop, borrowed, fine, list, older_qemu, stats_fds, their_results};
 
-/// Asserts that `query` gives QEMU's own values of a target; returns how many values there were.
+/// Asserts that `query` returns QEMU's own values of a target, and returns the number of values.
 #[track_caller]
 fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
     let pid = qemu.pid().to_string();
@@ -90,7 +90,7 @@ fn without_bpf_a_qemu_without_stats_fds_is_refused_with_advice() {
     }
 }
 
-/// A QEMU from 8.1 on keeps those of its vCPUs open, and none of its VM.
+/// A QEMU from 8.1 on keeps the stats fds of its vCPUs open, and not that of its VM.
 #[test]
 fn the_vm_of_a_qemu_with_stats_fds_is_read_too() {
     if !require_lending_qemu() || !require_bpf() {
@@ -114,7 +114,7 @@ fn the_vm_of_a_qemu_with_stats_fds_is_read_too() {
     show(&format!("--target vm --bpf off says: {}", off.stderr.trim_end()));
 }
 
-/// The cumulative counters of a snapshot or of QEMU, by path and name.
+/// Returns the cumulative counters of a snapshot or of QEMU, by path and name.
 type Counters = BTreeMap<(String, String), u64>;
 
 fn our_counters(snapshot: &Snapshot) -> Counters {

@@ -65,7 +65,7 @@ fn a_vm_of_another_user_says_what_to_do() {
 #[test]
 fn list_shows_what_can_be_read() {
     let Some((qemu, pid)) = paused_qemu("listed", 3) else { return };
-    // Others may come and go meanwhile: only ours is looked at.
+    // Other VMs may come and go meanwhile, so only ours is compared.
     let output = vmstrobe(&["list", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
@@ -87,7 +87,7 @@ fn list_shows_what_can_be_read() {
     assert_eq!(words, [&*pid, "listed", "3", "stats", "fds", "of", "its", "vCPUs"]);
 }
 
-/// Runs a script in a world of processes of its own; `$0` is vmstrobe.
+/// Runs a script in a pid namespace of its own; `$0` is vmstrobe.
 pub(crate) fn alone(script: &str) -> Output {
     under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script], &[])
 }
@@ -111,7 +111,7 @@ fn without_a_vm_there_is_an_error_with_advice() {
     let none = "no virtual machine and no table of statistics found on this host";
     says(&output, 1, &[none, ": start one, or try --demo"]);
     says(&alone("\"$0\" stat --all -d 1s"), 1, &[none]);
-    // Nothing is an answer to the question of what there is.
+    // An empty list is a valid answer.
     let list = alone("\"$0\" list");
     says(&list, 0, &[none, "; `vmstrobe demo` starts one"]);
     let list = alone("\"$0\" list --json");

@@ -18,12 +18,12 @@ fn without_bpf_the_summary_names_pread() {
     let output = vmstrobe(&[&stat[..], &["-d", "200ms"]].concat());
     fine(&output);
     assert!(output.stdout.ends_with(&format!("\n sampled by {way}\n")), "{output:?}");
-    // Of several intervals it is said once.
+    // The method is printed once for several intervals.
     let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100"]].concat());
     assert_eq!(output.stdout.matches(&way).count(), 1, "{output:?}");
     let last = output.stdout.lines().last().unwrap_or_default();
     assert!(last.trim_start().starts_with("0.3") && last.ends_with(&way), "{output:?}");
-    // For programs each stands for itself.
+    // In JSON each interval has the method.
     let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100", "--json"]].concat());
     fine(&output);
     let read: Vec<_> = output.stdout.lines().map(|line| json(line)["read"].clone()).collect();
@@ -97,7 +97,7 @@ fn requiring_bpf_where_it_is_refused_fails_with_the_reason() {
     }
     let output = nobody.vmstrobe(&["demo", "-d", "100ms", "--bpf", "require"]);
     says(&output, 1, &["vmstrobe: --bpf require: "]);
-    // Where it is only wished for, it is no error and no word.
+    // With `auto` it is neither an error nor a message.
     let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
     fine(&nobody.vmstrobe(&args));
 }

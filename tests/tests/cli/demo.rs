@@ -30,7 +30,7 @@ fn demo_ends_with_a_summary() {
         let numbers = line.split_whitespace().filter(|word| word.starts_with(char::is_numeric));
         assert!(numbers.count() >= figures, "{name}: {line}");
     }
-    // Nothing for a terminal goes into a pipe.
+    // A pipe receives no sequence for terminals.
     assert!(!output.stdout.contains('\u{1b}'), "{output:?}");
     for vcpu in ["0  steady", "1  square wave", "2  saw-tooth", "3  nearly idle"] {
         assert!(output.stdout.contains(vcpu), "no {vcpu}: {output:?}");
@@ -63,7 +63,7 @@ fn the_figures_of_the_summary_add_up() {
     let figure = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("{key}: {summary}"));
     assert_eq!((figure("vcpus"), figure("unread_rows")), (2, 0));
     assert_eq!(summary["sampled"], json(r#"["vcpu", "cryptodev"]"#));
-    // One tick more: the first sample, taken before the clock starts.
+    // There is one more sample than ticks: the first is taken before the clock starts.
     let due = figure("ticks") + figure("missed_ticks") + figure("starved_ticks");
     assert!((400..=401).contains(&due), "{summary}");
     for times in ["lateness_ns", "tick_ns"] {
@@ -103,12 +103,12 @@ fn without_kvm_it_says_why_and_samples_the_crypto_device() {
     if !require_root() {
         return;
     }
-    // Something else in its place.
+    // A file that is no device is in the place of /dev/kvm.
     check_without(|args| {
         let script = "mount --bind /dev/null /dev/kvm && exec \"$0\" \"$@\"";
         under(&["unshare", "--mount", "sh", "-c", script], args)
     });
-    // And for one who may not.
+    // The user may not open /dev/kvm.
     let nobody = Nobody::new();
     let closed = "test ! -w /dev/kvm";
     let line = [&Nobody::WRAPPER[..], &["sh", "-c", closed]].concat();
@@ -129,7 +129,7 @@ fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
     let summary = json(&output.stdout);
     assert_eq!((&summary["sampled"][0], &summary["vcpus"]), (&"cryptodev".into(), &0.into()));
     assert!(summary["ticks"].as_u64() > Some(10), "{summary}");
-    // Who asked for the guest itself is told that there is none.
+    // A command that asked for the guest itself fails without it.
     let output = vmstrobe(&["query", "--demo"]);
     says(&output, 1, &["vmstrobe: /dev/kvm "]);
     assert_eq!(output.stdout, "");

@@ -40,7 +40,7 @@ fn a_run_ends_with_its_last_object() {
     ends(&["--from-socket", shown], &named, || drop(hand_over));
 }
 
-/// A measurement of that source ends with it: with what was measured, and a word.
+/// Checks that a measurement of that source ends with it, with a report and a message.
 fn ends(source: &[&str], word: &str, end: impl FnOnce()) {
     let mut child = spawn(&[&["stat", "-z", "-i", "50", "--json"], source].concat());
     let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));

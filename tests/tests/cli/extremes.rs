@@ -15,15 +15,15 @@ use crate::{fine, json, vmstrobe};
 
 /// The words of a histogram.
 const BUCKETS: [u64; 3] = [1 << 63, 1 << 63, 5];
-/// Types by their number: one that is not known is among them, and so it is with units.
+/// The numbers of types, among them one that is unknown; the units below have one too.
 const TYPES: [u32; 6] = [0, 1, 2, LINEAR, LOG2, 9];
 const UNITS: [u32; 6] = [0, 1, 2, 3, 4, 9];
 const BASES: [u32; 3] = [0, 1, 7];
 const EXPONENTS: [i16; 5] = [i16::MIN, -32767, -9, 0, i16::MAX];
 const MAX: &str = "18,446,744,073,709,551,615";
 
-/// A table in a file with two objects, which this process writes; and what it holds in two other
-/// files: once with words of 0, once with the largest that there are.
+/// A table in a file with two objects, which this process writes, and two files with other words
+/// for it: with words of 0, and with the largest words.
 pub(crate) struct Tables {
     _directory: TempDir,
     /// The writer's file, open so that a process is seen that writes the table.
@@ -58,19 +58,19 @@ impl Tables {
         let (path, zeros) = (file("table", &zeros), file("zeros", &zeros));
         let extremes = file("extremes", &image);
         let writer = File::options().write(true).open(&path).expect("this user owns the file");
-        // The sign that somebody writes it.
+        // The lock shows a reader that a process writes the table.
         fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
             .expect("the file has no lock");
         Tables { _directory: directory, _writer: writer, path, zeros, extremes }
     }
 
-    /// The command that puts the words of that file into the table.
+    /// Returns the command that copies the words of that file into the table.
     fn command(&self, from: &str) -> [String; 6] {
         let (from, to) = (format!("if={from}"), format!("of={}", self.path));
         ["dd", &from, &to, "conv=notrunc", "status=none", "bs=4M"].map(str::to_owned)
     }
 
-    /// Puts the words of that file into the table.
+    /// Copies the words of that file into the table.
     pub(crate) fn fill(&self, from: &str) {
         let [program, arguments @ ..] = self.command(from);
         let written =
@@ -87,7 +87,7 @@ impl Tables {
     }
 }
 
-/// Every kind of statistic there can be, with a name that says which.
+/// Returns a statistic of every kind, each with a name that tells the kind.
 fn names() -> Vec<(String, Stat<'static>)> {
     let mut names = Vec::new();
     for stat_type in TYPES {
@@ -108,7 +108,7 @@ fn names() -> Vec<(String, Stat<'static>)> {
     names
 }
 
-/// The words of the line of that statistic, which stands there once.
+/// Returns the words of the line of that statistic, which occurs once.
 #[track_caller]
 fn line<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let words = |line: &'a str| line.split_whitespace().collect::<Vec<_>>();

@@ -46,7 +46,7 @@ fn invisible_characters_do_nothing() {
     check("cli::foreign::invisible_characters_do_nothing", UNSEEN);
 }
 
-/// Runs every command in a world of its own, in which every name has this text in it.
+/// Runs every command on a host of its own, on which every name contains this text.
 fn check(test: &str, hostile: &str) {
     if !require_lending_qemu() || !require_namespaces() {
         return;
@@ -116,7 +116,7 @@ fn rows(world: &World) -> Vec<Row> {
     rows
 }
 
-/// Asks each command that reads the same about a table.
+/// Runs each command that reads a table, on one table.
 fn rows_of_a_table(world: &World) -> Vec<Row> {
     let (arg, target) = (&*world.name("ARG"), &*world.name("TGT"));
     let pattern = &*format!("*{arg}*,/{arg}(/");
@@ -145,8 +145,8 @@ fn rows_of_a_table(world: &World) -> Vec<Row> {
     rows
 }
 
-/// Each command that `--help` shows has a row, so that a new one is tried too; and each kind of
-/// name is shown.
+/// Checks that each command of `--help` has a row, so that a new one is tested too, and that each
+/// kind of name is shown.
 fn every_command_has_a_row(rows: &[Row]) {
     let help = vmstrobe(&["--help"]).stdout;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -168,7 +168,7 @@ impl Row {
         let piped = vmstrobe(&args);
         let shown = on_terminal(LIMIT, &args);
         assert_eq!(piped.code, shown.code, "{what}: {piped:?} {shown:?}");
-        // The one command with a screen, and the help with its colours, show no names.
+        // The command with a screen, and the help with its colours, show no names.
         let is_drawn = ["demo", "--help"].contains(&args[0]) && self.shows.is_empty();
         let none = String::new();
         let screen = shown.stdout.replace("\r\n", "\n");
@@ -186,7 +186,7 @@ impl Row {
             let all = strings(&Json::from(values)).concat();
             for kind in self.shows {
                 let name = world.name(kind);
-                // The kernel keeps 15 bytes of a process's.
+                // The kernel keeps 15 bytes of a process name.
                 let name = if *kind == "COM" { head(&name, 15) } else { &name };
                 assert!(all.contains(name), "{what} has no {name:?}: {all:?}");
             }
@@ -196,7 +196,7 @@ impl Row {
     }
 }
 
-/// A name of 10 kB breaks no row of a terminal.
+/// Checks that a name of 10 kB breaks no row on a terminal.
 fn fits(piped: &Output, screen: &str) {
     for line in screen.lines().filter(|line| !line.starts_with("vmstrobe: ")) {
         assert!(line.chars().count() <= COLUMNS.into(), "{line}: {screen}");
@@ -236,7 +236,7 @@ fn what_is_served(world: &World) {
         let shown = shown.as_str().expect("the value is a string").replace("\r\n", "\n");
         does_nothing("info stats over QMP", &shown);
         assert!(shown.contains("provider: PRV") && shown.contains("    STA"), "{shown}");
-        // JSON is exact.
+        // JSON has the names unchanged.
         let stats = qmp.execute("query-stats", json!({"target": "vcpu"}));
         let names = strings(&stats);
         let wanted = [world.name("PRV"), world.name("STA")];

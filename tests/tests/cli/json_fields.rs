@@ -39,7 +39,7 @@ fn documented(section: &str) -> BTreeMap<String, String> {
     section.lines().filter_map(row).collect()
 }
 
-/// Notes the fields of a value and of all that is in it.
+/// Records the fields of a value and of all values in it.
 fn note(fields: &mut Fields, field: &str, value: &Json) {
     let of_type = match value {
         Json::Null => "null",
@@ -57,7 +57,7 @@ fn note(fields: &mut Fields, field: &str, value: &Json) {
         }
         Json::Object(members) => {
             for (name, value) in members {
-                // Their names are those of targets.
+                // The names of these fields are those of targets.
                 let name = if field == "[].objects" { "*" } else { name };
                 let dot = if field.is_empty() { "" } else { "." };
                 note(fields, &format!("{field}{dot}{name}"), value);
@@ -142,13 +142,13 @@ fn the_fields_of_stat_are_documented() {
     let tables = Tables::new();
     let demo = ["stat", "--demo", "-d", "200ms", "--json", "--bpf", "off"];
     let outputs = [
-        // All kinds grow, and are set back; of each and of all.
+        // Statistics of all kinds grow and are reset, for each object and in sums.
         tables.stat(&tables.extremes, &["--json"]).stdout,
         tables.stat(&tables.zeros, &["--json", "--per-vcpu"]).stdout,
         vmstrobe(&demo).stdout,
     ];
     check("stat", &outputs);
-    // The clock on the wall is the tests' own.
+    // The tests have the same wall clock as the command.
     let report = json(outputs[2].trim_end());
     let since_1970 =
         std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_nanos() as i128;

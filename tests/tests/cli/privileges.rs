@@ -14,7 +14,7 @@ use vmstrobe_tests::serve::Serve;
 
 use crate::{LIMIT, Nobody, fine, require_root, vmstrobe};
 
-/// The user who is nobody.
+/// The number of the user nobody.
 const NOBODY: u32 = 65534;
 
 /// Makes a directory with these files, owned by [`NOBODY`] and closed to all others but root.
@@ -72,7 +72,7 @@ fn root_asks_at_a_socket_where_only_root_may() {
     assert!(output.stdout.contains("\"exits\""), "{output:?}");
 }
 
-/// The sets of the capabilities of whoever is asked, as the kernel shows them.
+/// A program that prints the sets of capabilities of its process.
 const ASK: [&str; 3] = ["grep", "^Cap", "/proc/self/status"];
 
 #[test]
@@ -88,7 +88,7 @@ fn a_measured_command_has_the_rights_that_it_would_have_alone() {
     if !require_root() {
         return;
     }
-    // A user with a right of which we have no need, handed down from program to program.
+    // The user has a right that vmstrobe does not need, which is inherited from program to program.
     let nobody = Nobody::new();
     let rights = ["--inh-caps=+net_raw", "--ambient-caps=+net_raw", "--"];
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];

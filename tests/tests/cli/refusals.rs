@@ -36,7 +36,7 @@ fn exactly_the_missing_capability_is_named() {
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
     fine(&nobody.vmstrobe_with("+sys_ptrace,+dac_read_search", &query));
-    // To be root is not enough, and to become it is no advice.
+    // Root without the capability is refused, and there is no advice to become root.
     let root = ["setpriv", "--bounding-set=-sys_ptrace,-dac_read_search", "--inh-caps=-all", "--"];
     let output = under(&root, &query);
     says(
@@ -62,7 +62,7 @@ fn a_qemu_that_changed_its_user_is_not_another_users() {
     says(&output, 1, &[what, "(it is not dumpable)", &format!("lacks {BOTH}")]);
 }
 
-/// Runs a command under a filter that lets one system call fail: its number, the errno.
+/// Runs a command under a filter that makes one system call fail with an errno.
 const FILTER: &str = r"
 import ctypes, os, struct, sys
 call, errno = int(sys.argv[1]), int(sys.argv[2])
@@ -117,7 +117,8 @@ fn a_limit_of_descriptors_is_named_with_its_number() {
     if !require_kvm() {
         return;
     }
-    // Without what the test's own parent has left open: the loader takes the fourth.
+    // The limit does not count descriptors that the test's parent has left open; the loader takes
+    // the fourth.
     let script = "exec 3>&- && ulimit -n 4 && exec \"$0\" \"$@\"";
     let output = under(&["sh", "-c", script], &["list"]);
     let what = "Too many open files (os error 24): vmstrobe may have 4 open files (hard limit 4)";
@@ -140,7 +141,7 @@ fn a_missing_device_and_a_forbidden_one_have_different_errors() {
     says(&closed, 1, &["permission denied: it belongs to user 0 and group 0, with mode 0600: add"]);
 }
 
-/// A paused QEMU with a second QMP socket, at which nobody else is.
+/// A paused QEMU with a second QMP socket that has no client.
 fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
     if !require_lending_qemu() {
         return None;
@@ -174,7 +175,7 @@ fn a_stopped_qemu_and_a_busy_one_have_different_errors() {
 fn a_process_that_only_made_the_socket_is_not_called_qemu() {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("silent");
-    // As libvirt's, which hands it to a QEMU that is stopped.
+    // A socket as libvirt makes it, and gives it to a QEMU that is stopped.
     let _listening = UnixListener::bind(&socket).expect("the path is free");
     let output = vmstrobe(&["query", "--from-qmp", socket.to_str().expect("the path is text")]);
     let what = format!("(the process that made the socket listen, pid {} (", std::process::id());

@@ -25,10 +25,10 @@ use seen::{Seen, Task, Watcher};
 mod page;
 mod seen;
 
-/// Threads of the page that need not be seen here: there is not so much to read that others help
-/// the tick, and two live for as long as a system call takes.
+/// Threads of the page that need not be seen here: there are too few objects for reading threads,
+/// and two threads exist only for the time of a system call.
 const SELDOM_SEEN: [&str; 3] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats"];
-/// Capabilities of root that no command of ours needs.
+/// The capabilities of root that no command of ours needs.
 const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
 
 /// The sources that the commands read.
@@ -80,7 +80,8 @@ impl Sources {
     }
 }
 
-/// Runs a command to its end, or a server for two clients, and gives what was seen of its threads.
+/// Runs a command to its end, or a server for two clients, and returns its threads as they were
+/// seen.
 fn run(line: &[String], socket: &Path) -> Seen {
     let args: Vec<&str> = line.iter().map(String::as_str).collect();
     let mut child = spawn(&args);
@@ -101,7 +102,7 @@ fn said(mut child: Reaped) -> String {
     text
 }
 
-/// Asks a server once, and subscribes to its samples, so that all its threads are there.
+/// Queries a server once, and subscribes to its samples, so that all its threads exist.
 fn ask(socket: &Path) {
     wait_for("it listens", LIMIT, || Qmp::connect(socket).is_ok());
     let mut qmp = Qmp::connect(socket).expect("the server accepts the client");

@@ -10,14 +10,14 @@ use vmstrobe_tests::rig::{show, wait_for};
 
 use crate::{LIMIT, fine, paused_qemu, vmstrobe};
 
-/// Gives the vCPUs a past, and stops them.
+/// Runs the vCPUs, so that their counters are not 0, and stops them.
 pub(crate) fn run_a_while(qemu: &mut Qemu) {
     let stats = |qemu: &mut Qemu| qemu.execute("query-stats", json!({"target": "vcpu"}));
     let fresh = stats(qemu);
     qemu.execute("cont", Json::Null);
     thread::sleep(Duration::from_millis(300));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
+    // QEMU answers before the last vCPU has stopped.
     wait_for("the guest rests", LIMIT, || {
         let before = stats(qemu);
         thread::sleep(Duration::from_millis(20));
@@ -93,7 +93,7 @@ fn check_query(qemu: &mut Qemu, pid: &str, args: &[&str], names: Option<&[&str]>
     fine(&output);
     let ours = crate::json(&output.stdout);
     let renamed = |mut result: Json| {
-        // Without its QMP socket, QEMU's own paths cannot be known.
+        // Without its QMP socket, QEMU's own paths are not known.
         let is_its =
             |cpu: &&Json| result["qom-path"] == format!("/vm/values/vcpu[{}]", cpu["cpu-index"]);
         let cpu = list(&cpus).iter().find(is_its).expect("every path is a vCPU's");
@@ -105,7 +105,7 @@ fn check_query(qemu: &mut Qemu, pid: &str, args: &[&str], names: Option<&[&str]>
     assert_eq!(sorted_by(ours, "qom-path"), sorted_by(theirs, "qom-path"), "{args:?}");
 }
 
-/// A result or a group of a schema, with its statistics by name.
+/// Returns a result or a group of a schema, with its statistics by name.
 pub(crate) fn by_name(mut group: Json) -> Json {
     group["stats"] = sorted_by(list(&group["stats"]).to_vec(), "name").into();
     group
@@ -147,7 +147,7 @@ fn info_stats_is_info_stats() {
     }
 }
 
-/// The lines, sorted, with buckets put where `place` says.
+/// Returns the lines, sorted, with buckets placed by `place`.
 fn sorted_lines(text: &str, place: fn(usize, usize) -> usize) -> Vec<String> {
     let ordered = |line: &str| {
         let Some((head, buckets)) = line.split_once(": [1]=") else { return line.to_owned() };

@@ -19,11 +19,11 @@ use super::same::{list, run_a_while, sorted_by};
 use crate::{fine, json as parsed, paused_qemu, says, vmstrobe};
 
 const NAMES: [&str; 4] = ["run_delay", "run_time", "timeslices", "thread_id"];
-/// The BPF reader where it can be used, and /proc.
+/// The two methods: the BPF reader, if it can be used, and /proc.
 const WAYS: [&str; 2] = ["auto", "off"];
 const SCHED: [&str; 2] = ["--provider", "sched"];
 
-/// The results of a query, with the statistics of each by their names.
+/// Returns the results of a query, with the statistics of each by their names.
 fn query(args: &[&str]) -> Vec<(Json, Json)> {
     let output = vmstrobe(&[&["query", "--json"], args].concat());
     fine(&output);
@@ -37,7 +37,7 @@ fn query(args: &[&str]) -> Vec<(Json, Json)> {
     list(&parsed(&output.stdout)).iter().map(by_name).collect()
 }
 
-/// The providers of results or schemas.
+/// Returns the providers of results or schemas.
 fn providers(entries: &Json) -> Vec<&str> {
     list(entries)
         .iter()
@@ -116,12 +116,12 @@ fn both_methods_agree_on_the_demo() {
             assert!(stats.iter().all(of_this), "{report}");
             let number =
                 |at: usize, key: &str| stats[at][key].as_u64().expect("the value is an integer");
-            // It ran, and no longer than there was time; it was given a CPU for that.
+            // The thread ran, and no longer than the elapsed time; it had a turn on a CPU.
             let seconds = report["seconds"].as_f64().expect("the value is a number");
             let ran = number(1, "delta") as f64 * 1e-9;
             assert!(0.0 < ran && ran < 1.1 * seconds, "{ran} of {seconds} s: {report}");
             assert!(number(2, "delta") > 0, "{report}");
-            // The thread is the vCPU's.
+            // The thread is that of the vCPU.
             let task = format!("/proc/{}/task/{}", intervals.child.id(), number(3, "level"));
             let name =
                 fs::read_to_string(format!("{task}/comm")).expect("the thread is of that process");
@@ -157,7 +157,7 @@ fn a_sum_of_threads_is_not_shown() {
     let threads = list(&report["stats"]).iter().find(|stat| stat["name"] == "thread_id");
     let threads = threads.expect("nothing is left out for programs");
     assert!(threads.get("level").is_none() && threads["min"].as_u64() < threads["max"].as_u64());
-    // Of one there is no sum.
+    // A thread id has no sum.
     let output = vmstrobe(&[&args[..], &["--vcpu", "1"]].concat());
     fine(&output);
     assert!(output.stdout.contains(" thread_id") && !output.stdout.contains("no sum"));
@@ -178,7 +178,7 @@ fn the_threads_of_a_qemu_are_those_that_it_names() {
         assert_eq!(ids, threads, "{bpf}");
         for (_, stats) in &ours {
             let tid = &stats["thread_id"];
-            // They rest, but each may be called for a moment by QEMU.
+            // The threads sleep, but QEMU may wake each for a moment.
             let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
             let text = text.expect("the process has not been reaped");
             let words: Vec<u64> = text
@@ -218,7 +218,7 @@ fn a_server_has_sched_if_it_is_asked_for() {
     serve.wait_for_text("(4 vCPUs");
     let schemas = ask(&serve, "query-stats-schemas", json!({"provider": "sched"}));
     assert_eq!(providers(&schemas), ["sched"], "{schemas}");
-    // Both tell of one vCPU.
+    // Both providers have the same vCPU.
     let vcpu = "/vm/demo/vcpu[1]";
     let both = ask(&serve, "query-stats", json!({"target": "vcpu", "vcpus": [vcpu]}));
     assert_eq!(providers(&both), ["kvm", "sched"], "{both}");

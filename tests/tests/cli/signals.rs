@@ -97,12 +97,12 @@ impl Run {
     }
 }
 
-/// A command that writes its process id into that file once it is ready, and what it does then.
+/// Returns a script that runs `then` and then writes its process id into that file.
 fn command(file: &str, then: &str) -> String {
     format!("{then}; echo $$ > {file}.new; mv {file}.new {file}")
 }
 
-/// The process id in that file, once it is there.
+/// Returns the process id in that file, once it exists.
 fn ready(file: &str) -> String {
     wait_for("the command is ready", LIMIT, || Path::new(file).exists());
     fs::read_to_string(file).expect("the file is readable text").trim().to_owned()
@@ -130,7 +130,8 @@ fn a_signal_to_us_alone_is_passed_on_and_the_report_is_printed() {
     }
 }
 
-/// A command may go on as another user, to whom none of our own threads may send a signal.
+/// A command may become another user, to whose processes our threads without capabilities cannot
+/// send a signal.
 #[test]
 fn a_command_of_another_user_gets_signals_too() {
     if !require_root() {
@@ -160,7 +161,7 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
     let mut run = source.stat(DEFAULT, &["--", "sh", "-c", &script]);
     let pid = ready(&file);
     run.signal(Signal::TERM);
-    // The same again, as timeout(1) sends it.
+    // timeout(1) sends its signal twice in this way.
     run.signal(Signal::TERM);
     assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "it waits for the command");
     run.signal(Signal::INT);
@@ -238,7 +239,7 @@ fn a_server_that_loses_its_terminal_leaves_no_socket() {
     assert!(!socket.exists());
 }
 
-/// A run that is stopped for a while: each interval has the ticks that were missed in it.
+/// The run is stopped for a while: each interval has the ticks that were missed in it.
 #[test]
 fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
     let source = Source::new();

@@ -39,7 +39,7 @@ fn the_commands_status_is_passed_on() {
         return;
     }
     let run = |command: &[&str]| {
-        // With zeros: while so short a command runs, the guest may do nothing.
+        // Zeros are shown, because during so short a command the guest may do nothing.
         let args = ["stat", "--demo", "-z", "--names", "exits", "--"];
         vmstrobe(&[&args, command].concat())
     };
@@ -55,7 +55,7 @@ fn the_commands_status_is_passed_on() {
     }
     says(&run(&["vmstrobe-no-such-command"]), 127, &["cannot run 'vmstrobe-no-such-command'"]);
     says(&run(&["/dev/null"]), 126, &["cannot run '/dev/null'"]);
-    // What the command prints is its own, and comes first.
+    // The output of the command comes first.
     let output = run(&["echo", "hello"]);
     assert!(output.stdout.starts_with("hello\n"), "{output:?}");
 }
@@ -72,7 +72,7 @@ fn intervals_are_a_line_each() {
     assert!((3..=11).contains(&reports.len()), "{} lines", reports.len());
     let number = |at: usize, key: &str| reports[at][key].as_u64().expect("the value is an integer");
     for at in 1..reports.len() {
-        // The sample that ends an interval begins the next: nothing lies between.
+        // The sample that ends an interval begins the next one, so nothing is between them.
         let (begin, last_end) = (number(at, "begin_ns"), number(at - 1, "end_ns"));
         assert!(number(at - 1, "begin_ns") < begin && begin <= last_end, "{output:?}");
     }

@@ -29,12 +29,12 @@ pub(crate) fn queue_stats() -> (Reaped, String) {
         .expect("the program can be executed");
     let child = Reaped(child);
     let pid = child.id().to_string();
-    // Its queue comes a moment after its table.
+    // The queue appears a moment after its table.
     wait_for("it has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
     (child, pid)
 }
 
-/// The entry of that process's table; null if there is none.
+/// Returns the entry of that process's table; null if there is none.
 fn listed(pid: &str) -> Json {
     let entries = parsed(&vmstrobe(&["list", "--json"]).stdout);
     let pid: u32 = pid.parse().expect("the text is a number");
@@ -46,7 +46,7 @@ pub(crate) fn directory() -> TempDir {
     tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs at that path")
 }
 
-/// Queues in a table, as many as there are counts.
+/// Makes queues in a table, one for each count.
 pub(crate) fn queues(table: &TableWriter, counts: &[u64]) -> Vec<TableObject> {
     let mut schema = TableSchema::new(Target::from_name("queue"));
     let requests = schema.counter("requests");
@@ -84,7 +84,7 @@ fn a_process_with_a_table_is_listed_and_read() {
     let is_head = |line: &str| line.split_whitespace().eq(heads);
     assert!(output.stdout.lines().any(is_head), "{output:?}");
 
-    // Its only target is meant, however it is asked for.
+    // The only target is the default, for each source.
     for wanted in [&[][..], &["--target", "queue"], &["--provider", "xyz"]] {
         let output = vmstrobe(&[&["query", "-p", &pid, "-z"], wanted].concat());
         fine(&output);
@@ -126,7 +126,7 @@ fn a_demo_can_be_watched_from_another_shell() {
     let names: Vec<_> = list(&devices[0]["stats"]).iter().map(|s| &s["name"]).collect();
     let four = ["sym-encrypt-ops", "sym-decrypt-ops", "sym-encrypt-bytes", "sym-decrypt-bytes"];
     assert_eq!(names, four);
-    // It has vCPUs, so that those are meant.
+    // There are vCPUs, so the default target is vcpu.
     let vcpus = query(&["--names", "exits"]);
     assert_eq!(vcpus.as_array().map(Vec::len), Some(2), "{vcpus}");
     assert_eq!(query(&["--provider", "cryptodev"])[0]["qom-path"], "/objects/crypto0");
@@ -176,7 +176,7 @@ fn objects_received_over_a_socket_are_read() {
     assert_eq!(vmstrobe(&["query", "--from-socket", path]).code, Some(1));
 }
 
-/// Objects of two sources with one path are told apart, and each has its own values.
+/// Objects of two sources with one path have different names, and each has its own values.
 #[test]
 fn equal_paths_of_two_sources_are_made_distinct() {
     let directory = directory();
@@ -218,7 +218,7 @@ fn of_several_targets_one_must_be_chosen() {
 fn no_row_breaks_on_a_terminal_however_long_the_names_are() {
     let pid = std::process::id().to_string();
     for length in [8, 40, 128] {
-        // Only a path can be that long.
+        // Only a path can have this length.
         let name = |c: &str| c.repeat(length.min(31));
         let provider = name("p");
         let table = TableWriter::new(&provider).expect("there is memory for a table");
@@ -239,7 +239,7 @@ fn no_row_breaks_on_a_terminal_however_long_the_names_are() {
             [&stat[..], &["--per-vcpu"]].concat(),
         ] {
             let screen = on_terminal(LIMIT, &args).stdout;
-            // A message and the notes of a report are no rows.
+            // Messages and the notes of a report are no rows.
             let is_row = |line: &&str| {
                 let notes = ["vmstrobe: ", "sampled by", "provider "];
                 !notes.iter().any(|note| line.contains(note))

@@ -72,7 +72,8 @@ fn bad_usage_is_status_2() {
     }
 }
 
-/// The words make sense, but there is nothing of that kind: status 1, and what there is instead.
+/// The arguments are valid, but no such object exists: the status is 1, and the message lists the
+/// objects that exist.
 #[test]
 fn a_missing_object_is_status_1() {
     if !require_kvm() {

@@ -1,5 +1,5 @@
-//! Writers that never come to rest: they hold a lock for ever, say all the time that everything is
-//! different, or write what comes to their mind.
+//! Writers that never stop: they hold a lock for ever, announce changes all the time, or write
+//! random bytes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,7 +38,7 @@ fn a_lock_that_is_held_for_ever_opens_nothing() {
     }
 }
 
-/// The directory's lock is held: nobody who comes sees anything, who was there reads on.
+/// The directory's lock is held: a new reader sees no objects, and an old one reads on.
 #[test]
 fn a_directory_that_is_held_for_ever_is_busy() {
     for place in BOTH {
@@ -105,7 +105,7 @@ fn a_directory_is_seen_whole_or_not_at_all() {
         let mut reader = Reader::new();
         let (mut epochs, mut looks) = (BTreeSet::new(), 0);
         again_and_again(|| {
-            // It may be busy; then the next look finds it.
+            // The table may be busy; then the next look finds the objects.
             let _ = reader.attach(hostile.pid());
             let objects = reader.look();
             looks += 1;
@@ -136,7 +136,7 @@ fn is_of_its_epoch(row: &Row) {
     }
 }
 
-/// The words of an object keep a promise whenever its lock is open.
+/// The words of an object satisfy a condition whenever its lock is open.
 #[test]
 fn a_row_that_is_written_meanwhile_is_not_good() {
     for place in BOTH {
@@ -178,7 +178,8 @@ fn random_bytes_do_no_harm() {
             fresh_ones.count(&fresh);
             (attached, listed)
         };
-        // Longer if chance has made no table yet: on a busy machine there are few looks.
+        // The time is longer if no table has been readable by chance: on a busy machine there are
+        // few looks.
         wait_for("a table at random", CHANCE_LIMIT, || {
             let mut seen = (0, 0);
             again_and_again(|| seen = work());

@@ -1,4 +1,4 @@
-//! Directories that are full: of objects that differ, that are all the same, or that are not there.
+//! Full directories: of objects that differ, that are all equal, or that do not exist.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use vmstrobe_tests::hostile::reader::{Reader, Spent};
 
 use crate::{Place, report, start};
 
-/// The bound of a look at the largest directories that there may be.
+/// The bound of a look at the largest directories.
 const LOOK: Spent = Spent { cpu: Duration::from_secs(8), wall: Duration::from_secs(16) };
 /// The bound of one source's part of a tick over them: 64 rows.
 const TICK: Spent = Spent { cpu: Duration::from_millis(5), wall: Duration::from_secs(1) };
@@ -37,7 +37,7 @@ fn overlapping_objects_are_refused() {
     assert_eq!(attach_error("one-data"), ErrorKind::Malformed);
 }
 
-/// A process with more tables than are read; and one whose tables all keep a look waiting.
+/// A process has more tables than are read, and another has tables that all delay a look.
 #[test]
 fn of_very_many_tables_some_are_read() {
     let hostile = start("many", &Place::Sealed, "sample");
@@ -80,7 +80,7 @@ fn the_most_objects_are_read_in_time() {
     }
 }
 
-/// The most that locks can cost a tick: all of those of the largest directory are held.
+/// The most that locks can cost a tick: all locks of the largest directory are held.
 #[test]
 fn held_locks_cost_a_bounded_number_of_looks() {
     for place in [Place::Sealed, Place::Unsealed] {

@@ -1,5 +1,5 @@
-//! The documentation of the format, as `hostile::layout` has it, is right: the crate's writer does
-//! what it says, and the crate's reader reads what was written by it.
+//! The documentation of the format, as `hostile::layout` states it, is right: the crate's writer
+//! follows it, and the crate's reader reads tables that were written by it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

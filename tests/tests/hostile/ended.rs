@@ -1,4 +1,4 @@
-//! Writers that end in the middle of a change, or fall silent.
+//! Writers that end in the middle of a change, or stop their heartbeat.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{Place, shm, start};
 /// The longest time within which its end has to be noticed.
 const SOON: Duration = Duration::from_secs(1);
 
-/// A table of that place, all of whose objects are open.
+/// Opens all objects of a table in that place.
 fn opened(hostile: &Hostile, place: &Place) -> Reader {
     let mut reader = Reader::new();
     match place {
@@ -48,7 +48,7 @@ fn the_objects_of_a_killed_writer_are_gone() {
             hostile.must_live();
             hostile.kill();
             wait_for("all is gone", SOON, || {
-                // Of a file's writer only a look learns.
+                // Only a look finds that the writer of a file has ended.
                 let listed = if matches!(place, Place::Path(_)) { reader.look() } else { vec![] };
                 listed.is_empty() && all_are(&mut reader, RowState::Gone)
             });
@@ -57,7 +57,7 @@ fn the_objects_of_a_killed_writer_are_gone() {
     }
 }
 
-/// A writer that is killed while it changes its directory keeps no reader waiting.
+/// A writer that is killed while it changes its directory makes no reader wait.
 #[test]
 fn a_directory_that_a_killed_writer_left_open_is_gone() {
     let mut hostile = start("commands", &Place::Sealed, "sample");
@@ -70,7 +70,7 @@ fn a_directory_that_a_killed_writer_left_open_is_gone() {
     assert!(reader.attach(pid).is_err());
 }
 
-/// A sealed memfd that is opened by a path: it could be mapped, but is a file like any other.
+/// A sealed memfd that is opened by a path could be mapped, but is treated as any other file.
 #[test]
 fn a_sealed_table_opened_by_a_path_ends_with_its_writer() {
     let hostile = start("locked", &Place::Sealed, "sample");
@@ -96,7 +96,8 @@ fn memfd_path(pid: u32) -> std::path::PathBuf {
 
 #[test]
 fn a_stopped_writer_misses_its_heartbeat() {
-    // What it promises is far more than it takes: others may be in its way.
+    // The promised period is much longer than the real one, because other processes may take the
+    // CPU.
     let limit = Duration::from_secs(10);
     for place in [Place::Sealed, Place::Unsealed] {
         let mut hostile = start("beat", &place, "beating");
@@ -110,7 +111,7 @@ fn a_stopped_writer_misses_its_heartbeat() {
         become_so(&mut reader, RowState::Good);
         hostile.stop();
         become_so(&mut reader, RowState::Stale);
-        // Opened again, when it is known to be silent.
+        // It is opened again after the heartbeat was missed.
         let objects = reader.look();
         reader.open(&objects);
         assert!(all_are(&mut reader, RowState::Stale));

@@ -1,5 +1,5 @@
-//! Tables that become shorter or longer while they are read, or are replaced by others: those that
-//! are not sealed against it, which are read by system calls.
+//! Tables that become shorter or longer while they are read, or are replaced by others. They are
+//! not sealed against it, so they are read by system calls.
 
 use std::collections::BTreeSet;
 
@@ -94,23 +94,22 @@ fn an_object_beyond_the_end_is_gone() {
     check(&mut hostile, ends(0), [Good, Gone, Gone]);
     check(&mut hostile, ends(0) - 1, [Gone, Gone, Gone]);
     check(&mut hostile, 0, [Gone, Gone, Gone]);
-    // Zeros.
+    // The words are zeros.
     check(&mut hostile, 4096, [Gone, Gone, Gone]);
     hostile.tell("resize 100");
     assert!(reader.look().is_empty());
-    // Whole again, as it was: the same objects.
+    // The table has its old length and content: the objects are the same.
     hostile.tell("resize 4096");
     hostile.tell("restore 2");
     assert_eq!(reader.look(), objects);
     must_be_read(&reader.tick(), &image.words);
-    // A look that begins before it shrinks, and ends after.
+    // This look begins before the table shrinks, and ends after it.
     hostile.set(GENERATION, 4);
     hostile.tell("resize 600");
     assert!(reader.look().is_empty());
 }
 
-/// An open table stays the one that it was until its writer gives it up; opened again, it is the
-/// one that took its place.
+/// An open table stays the same until its writer closes it; opened again, the path has the new one.
 #[test]
 fn a_table_that_is_replaced_is_another() {
     let shm = shm();
@@ -124,7 +123,7 @@ fn a_table_that_is_replaced_is_another() {
                 Place::Path(path) => reader.open_file(path).err(),
                 _ => reader.attach(hostile.pid()).err(),
             };
-            // It was replaced in between.
+            // The table was replaced in between.
             let kind = refused.map_or(ErrorKind::NotFound, |error| error.kind());
             assert_eq!(kind, ErrorKind::NotFound);
             let objects = reader.look();
@@ -140,7 +139,7 @@ fn a_table_that_is_replaced_is_another() {
         let tables = epochs.len();
         report(&format!("replaced, {place:?}, {tables} tables, {most} objects at most"), &reader);
         assert!(tables > 10 && most >= OBJECTS, "{tables} tables, {most} objects");
-        // Those that were given up are not held any more.
+        // The closed tables are not held any more.
         hostile.stop();
         assert!(reader.look().len() <= 2 * OBJECTS);
     }

@@ -1,5 +1,5 @@
-//! Files that pass for something else: for a table by their name, for statistics by their number.
-//! A process that closes a copy of one waits for the file's server.
+//! Files that are not what they seem: a table by their name, statistics by their number. A process
+//! that closes a copy of such a file waits for the file's server.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn a_file_with_the_name_of_a_table_delays_no_look() {
         let forged = format!("/{TABLE}");
         assert!(links.into_iter().any(|link| link.to_string_lossy() == forged), "{forged}");
 
-        // Whatever it answers.
+        // The answer does not matter.
         found.note("query -p", run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]));
         list_shows_web(&mut found);
         goes_on_and_ends(&mut found, &mut serve);
@@ -74,7 +74,7 @@ fn a_descriptor_number_that_is_reused_delays_no_look() {
         let pid = flipper.pid().to_string();
         let begin = Instant::now();
         for attempt in 1..=TRIES {
-            // Whatever it answers.
+            // The answer does not matter.
             let query = run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]);
             if found.note(&format!("attempt {attempt} of query -p"), query).is_none() {
                 break;

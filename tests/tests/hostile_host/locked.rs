@@ -1,4 +1,4 @@
-//! The lock of a directory, in the hands of another user: whoever may read it may lock it.
+//! A directory that another user has locked, which any user can who may read it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;

@@ -29,7 +29,7 @@ pub(super) struct World {
     pub(super) hostile: String,
     pub(super) pid: String,
     pub(super) vm: String,
-    /// A process that has nothing to be read.
+    /// A process that has no statistics.
     pub(super) idle: String,
     /// A directory with a hostile name.
     pub(super) home: PathBuf,
@@ -45,7 +45,7 @@ type Held =
     (TempDir, TempDir, Vec<Qemu>, Vec<TableWriter>, Vec<TableObject>, OwnedFd, FdServer, Reaped);
 
 impl World {
-    /// Starts all of it. This process becomes a part.
+    /// Starts all parts. This process becomes one of them.
     pub(super) fn new(hostile: &str) -> World {
         let name = |kind: &str| format!("{kind}{hostile}");
         let (root, shm) =
@@ -53,7 +53,7 @@ impl World {
         let home = root.path().join(name("DIR"));
         fs::create_dir(&home).expect("the directory is writable");
         let at = |kind: &str| text(home.join(name(kind)));
-        // This process has the tables. It is alone in its namespace.
+        // This process, which is alone in its namespace, has the tables.
         fs::write("/proc/self/comm", head(&name("COM"), 15)).expect("the directory is writable");
         let table_file = text(shm.path().join(name("FIL")));
         let provider = name("PRV");
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// A name of that kind.
+    /// Returns a name of that kind.
     pub(super) fn name(&self, kind: &str) -> String {
         format!("{kind}{}", self.hostile)
     }
@@ -115,7 +115,7 @@ fn objects(table: &TableWriter, name: &impl Fn(&str) -> String) -> [TableObject;
     ]
 }
 
-/// Greets as a QEMU does, and refuses every command in words of its own.
+/// Greets as QEMU does, and refuses every command with a hostile message.
 fn refuse_all(socket: &str, words: &str) {
     let listener = UnixListener::bind(socket).expect("the path is free");
     let words = long(words);
@@ -135,7 +135,7 @@ fn refuse_all(socket: &str, words: &str) {
     });
 }
 
-/// The name again and again.
+/// Returns the name repeated.
 pub(super) fn long(name: &str) -> String {
     name.repeat(LONG_BYTES / name.len() + 1)
 }

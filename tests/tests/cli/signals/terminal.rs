@@ -34,7 +34,7 @@ fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
 
 /// Starts `stat` of this command in a terminal of its own, whose keyboard is its standard input.
 ///
-/// It takes the place of script(1)'s shell: a shell that stayed would get Ctrl-C as well, and dash
+/// The command takes the place of script(1)'s shell: a shell would receive Ctrl-C as well, and dash
 /// would end by it whatever its child did.
 fn in_a_terminal(source: &Source, command: &str) -> Reaped {
     let stat = format!("exec {} stat --table {} -z --", binary().display(), source.path);
@@ -56,7 +56,7 @@ fn a_signal_of_the_terminal_is_not_passed_on_again() {
         let file = source.file("pid");
         let command = format!("sh -c 'echo $$ > {file}.new; mv {file}.new {file}; {command}'");
         let mut child = in_a_terminal(&source, &command);
-        // A shell forgets a signal that comes while it becomes the program.
+        // A shell loses a signal that comes while it becomes the program.
         let name = format!("/proc/{}/comm", ready(&file));
         let is_program = || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
         wait_for("the shell has become the program", LIMIT, is_program);
@@ -72,7 +72,7 @@ fn a_signal_of_the_terminal_is_not_passed_on_again() {
     }
 }
 
-/// The command may live on after Ctrl-C, as a shell or a debugger does.
+/// The command may continue after Ctrl-C, as a shell or a debugger does.
 #[test]
 fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let source = Source::new();
@@ -90,7 +90,7 @@ fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     assert_eq!(ended.code(), Some(7), "the command ends by itself");
 }
 
-/// The kernel tells nobody but the leader of the session that the terminal is lost.
+/// The kernel sends SIGHUP for a lost terminal to the leader of the session alone.
 #[test]
 fn a_lost_terminal_ends_the_command_and_the_report_is_in_the_file() {
     let source = Source::new();
@@ -110,7 +110,7 @@ fn a_lost_terminal_ends_the_command_and_the_report_is_in_the_file() {
     assert!(report.contains("1 queue over ") && report.contains("requests"), "{report}");
 }
 
-/// A terminal that is stopped (Ctrl-S) keeps the demo from seeing the first signal.
+/// A stopped terminal (Ctrl-S) keeps the demo from handling the first signal.
 #[test]
 fn a_second_signal_ends_a_demo_whose_terminal_is_stopped() {
     let (ours, terminal) = terminal();
