@@ -1,5 +1,5 @@
-//! The example for VMM authors runs as its text promises: it speaks QMP while its guest runs,
-//! prints what the guest did, and takes 30 lines for it.
+//! The example for VMM authors works as its text promises: it answers QMP while its guest runs,
+//! prints the guest's exits, and needs 30 lines for it.
 
 use std::fs;
 use std::io::Read;
@@ -17,7 +17,7 @@ use vmstrobe_tests::rig::{show, wait_for};
 const LIMIT: Duration = Duration::from_secs(30);
 const PATHS: [&str; 2] = ["/vm/minimal/vcpu[0]", "/vm/minimal/vcpu[1]"];
 
-/// Writes to a port per halt of the guest.
+/// The port writes for each halt of the guest.
 const OUTS: u64 = 1000;
 
 #[test]
@@ -60,7 +60,7 @@ fn minimal_vmm_serves_its_statistics() {
     has_grown(&printed);
 }
 
-/// The `exits` of both vCPUs.
+/// Returns the `exits` of both vCPUs.
 fn exits(client: &mut Qmp) -> Vec<u64> {
     let names = json!([{"provider": "kvm", "names": ["exits"]}]);
     let stats = client.execute("query-stats", json!({"target": "vcpu", "providers": names}));
@@ -84,7 +84,7 @@ fn all(child: &mut Reaped) -> String {
     text
 }
 
-/// Lines as QEMU writes them: `    NAME (TYPE[, UNIT]): VALUE`, below the provider's.
+/// Checks for lines as QEMU writes them: `    NAME (TYPE[, UNIT]): VALUE`, below the provider's.
 fn is_info_stats(text: &str) {
     let first = text.lines().next();
     assert_eq!(first, Some("provider: kvm"), "{text}");
@@ -119,7 +119,8 @@ fn is_buckets(text: &str) -> bool {
         })
 }
 
-/// The deltas at the end are the guest's: 1000 port writes a halt, each an exit as well.
+/// The deltas at the end are those of the guest: 1000 port writes for each halt, which is an exit
+/// as well.
 fn has_grown(printed: &str) {
     for path in &PATHS {
         let delta = |name: &str| -> u64 {

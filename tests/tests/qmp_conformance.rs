@@ -1,8 +1,8 @@
 //! The cases of `tests/conformance` for a QMP server, replayed against a real QEMU and against a
-//! server of ours that looks at it: by default in any order, in `--qemu-order` byte for byte.
+//! server of ours that reads it: by default in any order, with `--qemu-order` byte for byte.
 //!
-//! The script waits after each case for what else might come, so the cases are dealt out to some
-//! runs of it at once: QEMU has a socket for each, our server has but one.
+//! The script waits after each case for further output, so the cases are shared by several runs of
+//! it at once: QEMU has a socket for each, and our server has one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ fn conformance() -> Option<PathBuf> {
     require("python3", there).then(folder)
 }
 
-/// The cases, one a line, that these replies are to be compared in.
+/// Returns the lines of the cases that are `wanted`, one case each.
 fn cases(folder: &Path, wanted: impl Fn(&Json) -> bool) -> Vec<String> {
     let text =
         fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("the file is beside the script");
@@ -53,13 +53,13 @@ fn is_required(case: &Json) -> bool {
     case["dialect"] != true
 }
 
-/// Replays these cases; every one passes.
+/// Replays these cases, and checks that every one passes.
 #[track_caller]
 fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mode: &[&str]) {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let run = |i: usize| {
         let path = directory.path().join(format!("cases{i}"));
-        // Every so many cases, not so many in a row: the slow ones stand together.
+        // Each run takes every n-th case, because the slow ones stand together.
         let dealt: Vec<&str> = cases.iter().skip(i).step_by(RUNS).map(String::as_str).collect();
         fs::write(&path, dealt.join("\n")).expect("the directory is writable");
         let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
@@ -132,7 +132,8 @@ fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
     }
 }
 
-/// The script finds two sockets of one QEMU alike, and two QEMUs of 1 and 2 vCPUs different.
+/// The script finds no difference between two sockets of one QEMU, and one between two QEMUs with 1
+/// and 2 vCPUs.
 #[test]
 fn a_case_that_differs_is_seen() {
     if !require_lending_qemu() {

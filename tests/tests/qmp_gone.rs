@@ -22,7 +22,7 @@ use vmstrobe_tests::serve::Serve;
 const SEEN_LIMIT: Duration = Duration::from_secs(3);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A QEMU at rest; `None` where there is none that lends its statistics.
+/// Starts a stopped QEMU; `None` if there is none that keeps its stats fds open.
 fn observed(name: &str, crypto_devices: &[&str]) -> Option<Observed> {
     let plan = Plan { name, vcpus: 2, crypto_devices, sockets: 1 };
     require_lending_qemu().then(|| Observed::start(&plan))
@@ -33,7 +33,7 @@ fn require_root() -> bool {
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
 }
 
-/// The results of a query of all that there is of a target.
+/// Returns the results of a query for all statistics of a target.
 #[track_caller]
 fn query(client: &mut Qmp, target: &str) -> Vec<Json> {
     let results = client.execute("query-stats", json!({"target": target}));
@@ -52,7 +52,7 @@ fn a_vm_that_has_ended_has_no_statistics() {
     let all = ["vcpu", "vm", "cryptodev"];
     assert_eq!(all.map(|target| count(&mut client, target)), [2, 1, 1]);
     drop(observed);
-    // What is frozen in the statistics that were lent is nobody's any more.
+    // The last values in the stats fds are not returned any more.
     wait_for("its end is seen", SEEN_LIMIT, || {
         all.map(|target| count(&mut client, target)) == [0, 0, 0]
     });
@@ -104,8 +104,8 @@ fn crypto_devices_come_and_go() {
     assert_eq!(count(&mut client, "vcpu"), 2);
 }
 
-/// The later vCPUs first, in QEMU's order as in QEMU, whatever their numbers; for a server that saw
-/// them come, and for one that did not.
+/// Later vCPUs come first, in QEMU's order as in QEMU, whatever their numbers; for a server that
+/// saw them come, and for one that started afterwards.
 #[test]
 fn a_plugged_vcpu_is_served() {
     if !require_lending_qemu() {

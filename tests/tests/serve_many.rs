@@ -24,9 +24,10 @@ use vmstrobe_tests::require::{require, require_kvm};
 use vmstrobe_tests::rig::{own_kvm, wait_for};
 use vmstrobe_tests::serve::Serve;
 
-/// Says where the virtual machines' processes find what they need; unset, they are no test's.
+/// The variable with the directory of the virtual machines' processes; without it they are not
+/// started by a test.
 const PLACE: &str = "VMSTROBE_TEST_SERVE_MANY";
-/// The user with many virtual machines, and how many: more than there are sockets.
+/// The user with many virtual machines, and their number, which is more than there are sockets.
 const MANY: u32 = 65_534;
 const COUNT: usize = 300;
 /// The most sockets that `vmstrobe serve` gives to a user who is not trusted.
@@ -41,8 +42,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// start and reap a process.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
-/// Runs a test of this program in process and mount namespaces of its own, where every user may
-/// use /dev/kvm, and this program can be run by every user as `$D/self`.
+/// Runs a test of this program in pid and mount namespaces of its own, in which every user may use
+/// /dev/kvm, and can run this program as `$D/self`.
 fn alone(test: &str) {
     let place = TempDir::new().expect("a temporary directory can be made");
     fs::set_permissions(&place, fs::Permissions::from_mode(0o755))
@@ -62,7 +63,7 @@ fn alone(test: &str) {
     if !require("users-with-kvm", if prepared.code == Some(0) { Ok(()) } else { Err(why) }) {
         return;
     }
-    // What was mounted has gone with that namespace, and the rest is still there.
+    // The mounts ended with that namespace, and the other files still exist.
     let again = format!(
         "export {PLACE}={place}; mount --bind {place}/kvm /dev/kvm && \
          exec \"$0\" --exact --nocapture {test}"
@@ -72,7 +73,7 @@ fn alone(test: &str) {
     assert!(output.stdout.contains("1 passed"), "{}{}", output.stdout, output.stderr);
 }
 
-/// The directory of [`alone`], to whoever runs in it.
+/// Returns the directory of [`alone`], in a test that runs there.
 fn place() -> PathBuf {
     PathBuf::from(std::env::var_os(PLACE).expect("only `alone` runs this"))
 }
@@ -96,7 +97,7 @@ fn ready() -> usize {
     fs::read_dir(place().join("ready")).expect("the directory is readable").count()
 }
 
-/// The pids of a user's sockets, from their names.
+/// Returns the pids of a user's sockets, from their names.
 fn served(uid: u32, name: &str) -> Vec<u32> {
     let begin = format!("{name}-uid{uid}-");
     let files = fs::read_dir(place().join("sockets")).expect("the directory is readable");
@@ -158,7 +159,7 @@ fn many_of_one_user() {
     let mut serve = Serve::spawn(&["--all", "--qmp-dir", directory, "--bpf", "off"]);
     wait_for("one user has a share", LIMIT, || served(MANY, "web").len() == SHARE);
 
-    // Others are served whatever that user has, and under a name that it has claimed before.
+    // Other users are served whatever that user has, also under a name that it has claimed before.
     let web = sockets.join("web.sock");
     assert!(!web.exists(), "nobody is trusted with that name yet");
     let other = start(OTHER, "other", 1);
@@ -168,7 +169,7 @@ fn many_of_one_user() {
     assert_eq!(vcpus(&web), 2);
     assert_eq!(served(MANY, "web").len(), SHARE);
 
-    // What becomes free goes to those who wait.
+    // A free socket goes to a VM that waits.
     let before = served(MANY, "web");
     let ended = &before[..10];
     for vm in many.iter_mut().filter(|vm| ended.contains(&vm.id())) {
@@ -191,13 +192,14 @@ fn many_of_one_user() {
     assert_eq!(fs::read_dir(&sockets).expect("the directory is readable").count(), 0);
 }
 
-/// A server that hangs, because nobody reads what it says: with its socket, and what hangs it.
+/// Starts a server that hangs because its output is not read. Returns it with the directory of its
+/// socket and the pipe that is full.
 fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("socket");
     let (reader, mut writer) = pipe().expect("there are free descriptors");
     let size = fcntl_getpipe_size(&writer).expect("a pipe has a size");
-    writer.write_all(&vec![b'.'; size]).expect("the socket has room for the bytes");
+    writer.write_all(&vec![b'.'; size]).expect("an empty pipe has room for its size");
     let child = Command::new(binary())
         .args(["serve", "--demo", "--bpf", "off", "--qmp"])
         .arg(&socket)
@@ -207,12 +209,13 @@ fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
         .spawn();
     let serve = Reaped(child.expect("the program can be executed"));
     wait_for("it has its socket", LIMIT, || socket.exists());
-    // Until it says so.
+    // Time in which the server writes its first message, and has to wait.
     thread::sleep(Duration::from_millis(300));
     (serve, directory, reader)
 }
 
-/// Sends the signals, so long after each other. How it ended, and how long after the first.
+/// Sends the signals at these intervals. Returns the status, and the time from the first signal to
+/// the end.
 fn stopped(signals: &[Signal], pause: Duration) -> (ExitStatus, Duration) {
     let (mut serve, directory, _reader) = hanging();
     let begin = Instant::now();
@@ -242,7 +245,7 @@ fn a_server_that_hangs_ends_in_time_and_leaves_no_socket() {
         assert_eq!(status.code(), Some(0), "{one:?}");
         assert!(took < STOP_LIMIT, "{took:?}");
     }
-    // The same again, as timeout(1) and sudo(8) send it, is not another.
+    // timeout(1) and sudo(8) send a signal twice, which does not count as a second one.
     let (status, _) = stopped(&[Signal::TERM, Signal::TERM], Duration::from_millis(5));
     assert_eq!(status.code(), Some(0));
 }

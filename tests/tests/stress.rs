@@ -1,9 +1,9 @@
 //! A stress test: a sampler ticks without a pause while readers and subscribers come and go, some
 //! keep snapshots for long, and its objects change all the time.
 //!
-//! The vCPUs are at rest and each has a past of its own, so a good row has exactly one right
-//! content: what was written under a reader, or laid out for another roster, would show. Whatever
-//! was published is gone in the end, and so are all threads.
+//! The vCPUs do not run, and each has its own values, so a good row has exactly one right content:
+//! a snapshot that is written while a reader holds it, or has the layout of another roster, is
+//! seen. In the end all snapshots and all threads are gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -119,7 +119,7 @@ fn join<T>(thread: JoinHandle<T>) -> T {
 fn tick_until(mut sampler: Sampler, done: &AtomicBool) -> Sampler {
     sampler.inside(|sampler| {
         while !done.load(SeqCst) {
-            // Readers hold only so many: mostly there is a free one.
+            // Readers hold a limited number, so mostly a snapshot is free.
             if sampler.tick() == Tick::Starved {
                 thread::yield_now();
             }
@@ -128,7 +128,7 @@ fn tick_until(mut sampler: Sampler, done: &AtomicBool) -> Sampler {
     sampler
 }
 
-/// Takes vCPUs away and adds them, one at a time; gives how often the sampler got a new roster.
+/// Removes vCPUs and adds them, one at a time; returns the number of new rosters of the sampler.
 fn change_until(
     guest: &DemoGuest,
     kvm: &OwnKvm,
@@ -143,7 +143,8 @@ fn change_until(
         }
         let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
-        // Refused while too many wait for a tick: the next one holds that change too.
+        // The sampler refuses it while 16 changes wait for a tick: the next roster has this change
+        // too.
         changes += u64::from(control.replace(sources.expect("the objects have changed")).is_ok());
         if done.load(SeqCst) {
             break;
@@ -151,7 +152,7 @@ fn change_until(
         thread::sleep(Duration::from_millis(1));
     }
     for vcpu in guest.vcpus() {
-        // For the next round; those that are there are refused.
+        // Add the vCPUs again for the next round; the present ones are refused.
         let _ = kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd());
     }
     changes
@@ -173,7 +174,7 @@ impl Reader {
                     let got = view.stats().flat_map(|value| value.words());
                     assert!(got.eq(words), "{path} in tick {}", snapshot.tick());
                 }
-                // Its own health, which moves.
+                // It is the sampler's own health, which changes.
                 (RowState::Good, None) => assert!(view.get("ticks").is_some(), "{path}"),
                 (RowState::Gone, Some(_)) => assert_eq!(view.stats().count(), 0, "{path}"),
                 (state, _) => panic!("{path} is {state:?}"),
@@ -196,7 +197,7 @@ impl Reader {
     }
 }
 
-/// Looks at the newest again and again, now and then by a new handle.
+/// Checks the newest snapshot again and again, now and then by a new handle.
 fn glance(mut reader: Reader, control: Control) -> Found {
     let mut last = 0;
     while reader.goes_on() {
@@ -212,7 +213,7 @@ fn glance(mut reader: Reader, control: Control) -> Found {
     reader.found()
 }
 
-/// Holds a dozen snapshots for long, and looks at each before it lets go.
+/// Holds a dozen snapshots for long, and checks each before it is dropped.
 fn hold(mut reader: Reader, control: Control) -> Found {
     let (mut latest, mut held) = (control.latest(), VecDeque::new());
     while reader.goes_on() {

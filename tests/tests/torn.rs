@@ -1,8 +1,8 @@
-//! Tables of an honest writer in another process that never rests, and readers in several threads:
-//! what changes together is read together or not at all, nothing goes back, and no object is ever
-//! given another's words.
+//! Tables of an honest writer in another process that never stops, and readers in several threads:
+//! words that change together are read together or not at all, no counter decreases, and no object
+//! has the words of another.
 //!
-//! Weakened one after the other, by hand, these were seen to be missed by one test or both, on x86:
+//! We weakened the code by hand in each of these ways, and one test or both failed, on x86:
 //!
 //! * `core/src/seq.rs`: the number is not read again; an odd number is not waited for; it is not
 //!   stored;
@@ -10,8 +10,8 @@
 //!   not compared; by system calls, the lock is not read again, or an odd number not waited for;
 //! * `providers/src/table/store.rs`: memory that changes hands is cleared without its lock.
 //!
-//! The fences W1 and R2, R1, and the release of W2, are not: x86 keeps stores in order and loads in
-//! order, and the compiler did too. The loom models miss each of them.
+//! The tests do not fail without the fences W1, R1 and R2 or the release of W2: x86 keeps stores in
+//! order and loads in order, and the compiler did too. The loom models fail without each of them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ fn goes_on(begin: Instant, has_enough: bool) -> bool {
     begin.elapsed() < if has_enough { RUN } else { BUSY_RUN }
 }
 
-/// An object that is open, and room for its row.
+/// An open object, and room for its row.
 struct Opened {
     source: Box<dyn Source>,
     words: [u64; COUNTERS],
@@ -82,11 +82,10 @@ fn start(mode: &str, place: &Place) -> Hostile {
     Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, "none")
 }
 
-/// A reader of the writer's tables.
+/// Opens the writer's tables.
 fn tables(writer: &Hostile, place: &Place) -> Tables {
     let tables = Tables::new().expect("a thread can be started");
-    // A writer may change its directory whenever it is looked at: then the next look may find it at
-    // rest.
+    // The directory may be changing during a look, so the look is repeated.
     for _ in 0..LOOKS_MAX {
         let outcome = match place {
             Place::Path(path) => tables.open_file(path),
@@ -109,8 +108,8 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets readers at a writer in a memfd, which they map, and at one in a file, and shows what they
-/// saw.
+/// Runs readers beside a writer in a memfd, which they map, and beside one in a file, and prints
+/// their counts.
 fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
     let _alone = alone();
     let shm = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
@@ -143,7 +142,7 @@ fn words_of_a_group_are_read_together() {
         let changes = seen.iter().map(|seen| seen.last).max().unwrap();
         show(&format!("{good} good readings, {torn} torn, of {changes} changes"));
         assert!(good > 20_000, "{seen:?}");
-        // Else they were not in each other's way.
+        // Otherwise reading and writing did not overlap.
         assert!(changes > 100_000 && torn > 0, "{changes} changes, {seen:?}");
         assert!(seen.iter().any(|seen| seen.changed > 20), "{seen:?}");
     }
@@ -195,7 +194,7 @@ fn read_churn(tables: &Tables) -> Seen {
             (number.parse().expect("the text is a number"), Opened::new(tables, object))
         };
         let mut opened: Vec<(u64, Opened)> = objects.iter().map(open).collect();
-        // Longer than any of them lives.
+        // The limit is longer than any object exists.
         let until = Instant::now() + Duration::from_micros(500);
         while Instant::now() < until {
             for (number, opened) in &mut opened {

@@ -1,8 +1,8 @@
 //! Runs a test again, in a pid and mount namespace of its own: it sees only the processes that it
 //! starts, and all of them end with it.
 //!
-//! Invariant: the test ends within its limit. When it does not, its namespace is destroyed, and
-//! with it whatever waits for a process of that namespace, in whichever state.
+//! Invariant: the test ends within its limit. If it does not, its namespace is destroyed, and with
+//! it every process that waits for one of that namespace, in any state.
 
 use std::env;
 use std::fs::{self, File, Permissions};
@@ -17,7 +17,7 @@ use crate::process::Reaped;
 /// The variable that is set for the run inside the namespaces.
 const INSIDE_ENV: &str = "VMSTROBE_TESTS_INSIDE";
 
-/// The program that makes the namespaces, and what it is told.
+/// The program that makes the namespaces, and its arguments.
 const UNSHARE: [&str; 6] =
     ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
@@ -49,11 +49,11 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
     if env::var_os(INSIDE_ENV).is_some() {
         return body();
     }
-    // Built before the time is taken.
+    // The program is built before the time is taken.
     binary();
     let exe = env::current_exe().expect("a test knows its own path");
-    // Temporary files of a run that is ended by force are removed with this directory. Other users
-    // may go through it.
+    // This directory has the temporary files, so that those of a killed run are removed with it.
+    // Other users may pass through it.
     let directory = tempfile::tempdir().expect("a temporary directory can be made");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
         .expect("chmod of our directory");
@@ -65,7 +65,7 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
         .arg(exe)
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE_ENV, "1")
-        // Its report is part of ours.
+        // The report of the inner run is part of ours.
         .env("RUST_BACKTRACE", "0")
         .env("TMPDIR", directory.path())
         .stdin(Stdio::null())

@@ -1,6 +1,6 @@
-//! A hostile writer in a process of its own, in the hands of a test.
+//! A hostile writer in a process of its own, controlled by a test.
 //!
-//! Invariant: its process ends with this value, and no answer is waited for without a limit.
+//! Invariant: its process ends with this value, and each wait for an answer has a limit.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Starts the program, `hostile`, and waits until its table is there.
+    /// Starts the program `hostile`, and waits until its table exists.
     ///
     /// # Panics
     ///
@@ -47,12 +47,12 @@ impl Hostile {
         hostile
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Tells it to do something, and waits until it has.
+    /// Gives it an order, and waits until it has obeyed.
     ///
     /// # Panics
     ///
@@ -72,7 +72,7 @@ impl Hostile {
         self.tell(&format!("set {word} {value}"));
     }
 
-    /// Stops it where it is.
+    /// Stops the process.
     ///
     /// # Panics
     ///
@@ -81,7 +81,7 @@ impl Hostile {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues the process.
     ///
     /// # Panics
     ///
@@ -90,7 +90,7 @@ impl Hostile {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it, wherever it is.
+    /// Kills the process.
     ///
     /// # Panics
     ///
@@ -100,7 +100,7 @@ impl Hostile {
         assert!(self.process.wait_within(END_LIMIT).is_some(), "it does not end");
     }
 
-    /// Fails if it has ended: then a test would see nothing hostile any more.
+    /// Checks that it has not ended: otherwise a test would meet no hostile writer any more.
     ///
     /// # Panics
     ///
@@ -111,7 +111,7 @@ impl Hostile {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not reaped yet, so the number is still its own.
+        // The process has not been reaped, so the number is still its own.
         kill_process(Pid::from_child(&self.process), signal)
             .expect("the process has not been reaped");
     }
@@ -121,7 +121,7 @@ impl Hostile {
         let mut fds = [PollFd::new(self.stdout.get_ref(), PollFlags::IN)];
         let ready = poll(&mut fds, Some(&limit)).expect("a pipe can be waited for");
         assert_eq!(ready, 1, "no answer within {ANSWER_LIMIT:?}: {what}");
-        // Whole: lines as short as these are written at once.
+        // Lines of this length are written at once, so the line is complete.
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("a pipe reads");
         assert_eq!(line, "ok\n", "{what}");

@@ -1,14 +1,14 @@
-//! The tables that hostile writers begin with: a small one that is right, and some that are not.
+//! The tables with which hostile writers begin: a small valid one, and some that are not valid.
 //!
-//! Invariant: an image is made of its name alone, so that a writer in another process and the test
-//! that judges what is read have the same.
+//! Invariant: an image depends on its name alone, so that a writer in another process and the test
+//! that checks the rows have the same.
 
 use super::layout::{
     BLOCK_HEADER_BYTES, BOOLEAN, Block, DESC_BYTES, GENERATION, GROUPED, HEADER_WORDS,
     HEARTBEAT_PERIOD, Image, LINEAR, LOG2, SLOT_WORDS, SLOTS, SLOTS_USED, Stat, WORD_BYTES, put,
 };
 
-/// The most places for objects that a table may have.
+/// The most slots of a table.
 pub const SLOTS_MAX: usize = 16_384;
 /// The longest time between two heartbeats that the writer of "beating" promises, in ns.
 const PROMISED_NS: u64 = 500_000_000;
@@ -17,11 +17,11 @@ const DESCS_MAX: usize = 4096;
 /// The word of the lock in the block of an object of `crowd`: 24 bytes of header, 24 of its path
 /// and 40 of its one descriptor, rounded up to 16 words.
 const CROWD_LOCK_WORD: usize = 16;
-/// Objects with statistics in the image "heavy": each counts as one statistic more.
+/// The number of objects with statistics in the image "heavy": each counts as one statistic more.
 const HEAVY_OBJECTS: usize = 65_536 / (DESCS_MAX + 1);
-/// Objects of the image "holes".
+/// The number of objects of the image "holes".
 pub const HOLE_OBJECTS: usize = 9;
-/// Shards of each.
+/// The number of shards of each.
 pub const HOLE_SHARDS: usize = 255;
 /// The words of each of those objects.
 pub const HOLE_WORDS: usize = 8192;
@@ -30,7 +30,7 @@ const MILLION: usize = 1_000_000;
 /// The number of different schemas in the image "schemas", which is the most objects of a table.
 pub const SCHEMAS: usize = SLOTS_MAX;
 
-/// The image of that name.
+/// Returns the image of that name.
 ///
 /// # Panics
 ///
@@ -56,7 +56,7 @@ pub fn named(name: &str) -> Image {
     }
 }
 
-/// Objects in [`sample`].
+/// The number of objects in [`sample`].
 pub const OBJECTS: usize = 3;
 
 /// Returns the value of word `word` of object `object` in [`sample`] number `epoch`. The second
@@ -110,7 +110,7 @@ fn beating() -> Image {
     image
 }
 
-/// The first [`sample`], whose directory is being changed.
+/// Returns the first [`sample`], whose directory is being changed.
 fn busy() -> Image {
     let mut image = sample(1);
     image.words[GENERATION] = 1;
@@ -171,7 +171,7 @@ fn all_in_one(stats: &[Stat<'_>]) -> Image {
     image
 }
 
-/// Objects of which no two have the same statistics.
+/// Makes objects of which no two have the same statistics.
 fn schemas() -> Image {
     let mut image = Image::new("evil", 16 << 20, SCHEMAS);
     for object in 0..SCHEMAS {
@@ -200,7 +200,7 @@ fn vast(letter: &str) -> Image {
         let number = format!("{object:09}");
         put(&mut image.words, path, &[&letter.repeat(123)[..], number.as_bytes()].concat());
         for stat in 0..stats.len() {
-            // Else all would have the same statistics.
+            // Otherwise all objects would have the same statistics.
             let name = path + 256 + stat * (DESC_BYTES + 256) + DESC_BYTES;
             let end = [b'a', b'a', b'a' + object as u8];
             put(&mut image.words, name, &[&letter.repeat(126)[..], &end].concat());
@@ -231,7 +231,7 @@ fn heavy() -> Image {
     image
 }
 
-/// Objects of [`HOLE_SHARDS`] shards of 64 KiB, nothing of which is ever written: 16 MiB each.
+/// Makes objects of [`HOLE_SHARDS`] shards of 64 KiB that are never written: 16 MiB each.
 fn holes() -> Image {
     let bytes = (HOLE_OBJECTS + 1) * (HOLE_SHARDS + 1) * HOLE_WORDS * WORD_BYTES;
     let mut image = Image::new("evil", bytes, HOLE_OBJECTS);
@@ -251,7 +251,7 @@ fn holes() -> Image {
     image
 }
 
-/// A directory with room for a million objects, which is more than there may be.
+/// Makes a directory with room for a million objects, which is over the limit.
 fn million_places() -> Image {
     let mut image = Image::new("evil", (MILLION + 8) * 128, 4);
     image.words[SLOTS] = MILLION as u64;
@@ -259,7 +259,7 @@ fn million_places() -> Image {
     image
 }
 
-/// A directory that says it uses a million of its four places.
+/// Makes a directory whose header claims that a million of its four slots are used.
 fn million_used() -> Image {
     let mut image = million_places();
     image.words[SLOTS] = 4;

@@ -1,8 +1,8 @@
-//! A table of statistics as its documentation has it, written down a second time: what the words
-//! of an image say, and images to be written by those who lie.
+//! The format of a table, written down a second time from its documentation: to understand the
+//! words of an image, and to make images for hostile writers.
 //!
-//! Invariant: uses nothing of the code under test. Reading is as lenient as it can be, and checks
-//! only what it must to stay inside: what a reader takes for good must stand here too.
+//! Invariant: it uses none of the code under test. It reads as leniently as possible, and checks
+//! only bounds: a row that a reader takes for good must be found here too.
 
 use std::ops::Range;
 

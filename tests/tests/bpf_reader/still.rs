@@ -1,5 +1,4 @@
-//! Counters that stand still: 1024 vCPUs with a past of their own each, word for word as pread has
-//! them.
+//! Counters that do not change: of 1024 vCPUs that ran before, each word equals the word of pread.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -56,7 +55,7 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
         let mut in_kernel = Reader::open(&ours, &vcpus, &plan);
         assert_eq!((in_kernel.sources.len(), by_pread.is_bulk()), (1, false));
         let rows = read_both(&plan, &mut in_kernel, &mut by_pread);
-        // Else any row would do for any other, and none for all.
+        // Otherwise one row could be taken for another, or all could be empty.
         let nonzero = rows.clone().flatten().filter(|word| **word != 0).count();
         let distinct = rows.collect::<BTreeSet<_>>().len();
         assert!(in_kernel.is_bulk(), "{name} was read by pread");
@@ -66,7 +65,7 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
             vcpus.len(),
             in_kernel.words.len(),
         ));
-        // Of the buckets alone, many are alike.
+        // Many vCPUs have the same buckets.
         let want = if name.contains("histogram") { 10 } else { vcpus.len() * 9 / 10 };
         assert!(distinct > want && nonzero >= vcpus.len(), "{name}");
     }

@@ -1,5 +1,5 @@
-//! A QEMU that is read by the descriptors of its VM and vCPUs notices nothing: it is neither
-//! traced nor stopped, no thread of its vCPUs wakes, and what confines it goes on doing so.
+//! A QEMU that is read through the descriptors of its VM and vCPUs does not notice: it is neither
+//! traced nor stopped, no thread of its vCPUs wakes, and its confinement stays.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use vmstrobe_tests::rig::{Over, Rig, rig, show, wait_for};
 
 use crate::{LIMIT, borrowed, fine, list, older_qemu, stats_fds};
 
-/// The lines of a thread's status by these names.
+/// Returns the lines of a thread's status with these names.
 fn status(path: &str, names: &[&str]) -> Option<Vec<String>> {
     // The thread may have ended.
     let status = fs::read_to_string(path).ok()?;
@@ -66,7 +66,7 @@ fn the_vmm_is_neither_traced_nor_stopped() {
     for state in &seen {
         let [tracer, seccomp, state] = &state[..] else { panic!("{state:?}") };
         assert_eq!((&**tracer, &**seccomp), ("0", "2"), "{seen:?}");
-        // t: traced, T: stopped.
+        // The state is t if the thread is traced, and T if it is stopped.
         assert!(!state.starts_with(['t', 'T']), "{seen:?}");
     }
     assert_eq!(stats_fds(pid), 0);
@@ -89,7 +89,7 @@ fn no_vcpu_thread_is_woken() {
     }
     assert_eq!(sampler.health().counts().bulk_rows, 3);
     assert_eq!(switches(&qemu, &threads), before);
-    // The check sees a thread that is woken.
+    // Check that a thread that is woken would be seen.
     qemu.execute("cont", Json::Null);
     wait_for("the threads run", LIMIT, || switches(&qemu, &threads) != before);
 }

@@ -1,7 +1,7 @@
-//! A VMM that does as it is told, in a process of its own: it makes a VM and vCPUs, closes them
-//! again, and keeps no stats fds but those that it is asked for.
+//! A VMM that obeys orders, in a process of its own: it makes a VM and vCPUs, closes them again,
+//! and keeps only the stats fds that it is told to.
 //!
-//! It is this test program once more, running the one test below that is none.
+//! It is this test program once more, running only the function below that is not a real test.
 
 use std::env;
 use std::fs;
@@ -17,7 +17,7 @@ use crate::LIMIT;
 
 const NAME: &str = "bpf_reader::vmm::a_vmm_that_obeys_orders";
 
-/// The process; ended when dropped.
+/// The process, which ends when this is dropped.
 pub(crate) struct Vmm(Reaped);
 
 impl Vmm {

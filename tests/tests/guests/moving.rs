@@ -1,5 +1,5 @@
-//! A running guest: counters grow and never go back, histograms and counts agree, and a guest that
-//! ends while it is sampled is no accident.
+//! A running guest: counters grow and never decrease, histograms and counts agree, and a guest may
+//! end while it is sampled.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ fn counters_never_go_back_in_20_000_ticks() {
     const TICKS: u64 = 20_000;
     /// The shortest time in which the guest's longest sleeps are counted, however fast a tick is.
     const TIME_MIN: Duration = Duration::from_millis(1500);
-    /// Rates are looked at every so many ticks: over one tick they are mostly 0.
+    /// The number of ticks between two comparisons of rates, because over one tick most are 0.
     const RATE_TICKS: u64 = 100;
     if !require_kvm() {
         return;
@@ -97,7 +97,8 @@ fn rates_are_sound(was: &Snapshot, is: &Snapshot) {
     }
 }
 
-/// Asserts that the halt histograms of each vCPU fit its counters, from one rest to the next.
+/// Asserts that the halt histograms of each vCPU fit its counters, between two times at which the
+/// guest is stopped.
 fn histograms_agree(first: &Snapshot, last: &Snapshot) {
     for (was, is) in first.objects().zip(last.objects()) {
         let deltas = |name| deltas(was, is, name);
@@ -109,7 +110,7 @@ fn histograms_agree(first: &Snapshot, last: &Snapshot) {
         let ns = delta("halt_wait_ns");
         show(&format!("{path}: {halts} halts, {waits} waits of {ns} ns together, {polls} polls"));
         assert!(halts > 10 && waits > 10, "{path} halted {halts} times and waited {waits} times");
-        // A vCPU may wait again after a wake-up that was none.
+        // A vCPU may wait again after a spurious wake-up.
         assert!(waits <= halts + halts / 10 + 2, "{path}: {waits} waits in {halts} halts");
         assert!(polls.abs_diff(delta("halt_attempted_poll")) <= 1, "{path}: {polls} polls");
         let (low_ns, end_ns) = bounds(is.get("halt_wait_hist"), &deltas("halt_wait_hist"));
@@ -123,21 +124,21 @@ fn deltas(was: ObjectView<'_>, is: ObjectView<'_>, name: &str) -> Vec<u64> {
     is.iter().zip(was).map(|(is, was)| is - was).collect()
 }
 
-/// The least and the most that values counted so can be together, in ns.
+/// Returns the least and the largest sum of values with these bucket counts, in ns.
 fn bounds(histogram: Option<Value<'_>>, counts: &[u64]) -> (u64, u64) {
     let desc = histogram.expect("the object has the histogram").desc();
     let (mut low_ns, mut end_ns) = (0, 0);
     for (at, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         let bucket = bucket(desc, at).expect("the statistic is a histogram");
         low_ns += count * bucket.low;
-        // No wait of this guest is as long as the last bucket's: 1 s.
+        // No wait of this guest reaches the last bucket, which begins at 1 s.
         end_ns += count * bucket.end.expect("no wait is that long");
     }
     (low_ns, end_ns)
 }
 
-/// A guest is stopped, then gone for good, while someone samples it: its rows show its last values
-/// until they are taken off the roster, and then none.
+/// A guest is stopped, and then dropped, while it is sampled: its rows have its last values until
+/// they leave the roster, and then none.
 #[test]
 fn a_guest_may_end_while_it_is_sampled() {
     if !require_kvm() {
@@ -160,7 +161,7 @@ fn a_guest_may_end_while_it_is_sampled() {
     let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
     let watch = watch.expect("a thread can be started");
     assert!(kvm.remove_vcpu(0) && kvm.remove_vcpu(1));
-    // Its row in a layout that still has it is gone; then the layout without it comes.
+    // Its row is gone in a layout that still has it; then comes a layout without it.
     let none = newest_after(&control, 2);
     assert!(none.objects().all(|view| view.state() == RowState::Gone), "{none:?}");
     let empty = || control.latest().load().layout().rows() == 0;
@@ -170,7 +171,7 @@ fn a_guest_may_end_while_it_is_sampled() {
     assert!(sampler.health().counts().ticks > 20);
 }
 
-/// A snapshot that was begun at least `ticks - 1` ticks from now.
+/// Returns a snapshot that was begun at least `ticks - 1` ticks from now.
 fn newest_after(control: &Control, ticks: u64) -> Arc<Snapshot> {
     let mut latest = control.latest();
     let from = latest.load().tick();

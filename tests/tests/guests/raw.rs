@@ -1,5 +1,5 @@
-//! A second opinion: the statistics files read and taken apart here, by the offsets of the kernel's
-//! documentation and nothing of ours, give the very words that a snapshot shows.
+//! A second reader: the statistics files, read and parsed here by the offsets of the kernel's
+//! documentation without any code of ours, have exactly the words of a snapshot.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -15,7 +15,7 @@ use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Rig, own_kvm, rig, show, vcpu_path};
 
 const VCPUS: u32 = 64;
-/// The three that a plotting tool asks for.
+/// The three statistics that a plotting tool shows.
 const THREE: [&str; 3] = ["exits", "halt_exits", "halt_wait_ns"];
 
 /// A name and its words.
@@ -60,7 +60,7 @@ fn a_snapshot_equals_the_bytes_of_the_kernel() {
         ));
     }
     assert_eq!(read(), all, "at rest nothing moves");
-    // Else every plan would do: the words tell vCPUs and statistics apart.
+    // Otherwise a wrong plan would not be seen: the words tell vCPUs and statistics apart.
     let distinct = |name| {
         let of_name = all.iter().flatten().filter(|(its, words)| its == name && words[0] > 0);
         of_name.collect::<BTreeSet<_>>().len()
@@ -69,7 +69,7 @@ fn a_snapshot_equals_the_bytes_of_the_kernel() {
     assert!(waits > VCPUS as usize / 2 && exits > 4, "{waits} and {exits} distinct values");
 }
 
-/// The statistics of every vCPU, in schema order.
+/// Returns the statistics of every vCPU, in schema order.
 fn snapshot_stats(snapshot: &Snapshot) -> Vec<Vec<Stat>> {
     let stats = |index| {
         let view = snapshot.object(&vcpu_path("raw", index)).expect("the object is sampled");
@@ -79,7 +79,7 @@ fn snapshot_stats(snapshot: &Snapshot) -> Vec<Vec<Stat>> {
     (0..VCPUS).map(stats).collect()
 }
 
-/// The statistics in a file, in the order of its descriptors.
+/// Returns the statistics in a file, in the order of its descriptors.
 fn file_stats(file: &OwnedFd) -> Vec<Stat> {
     let header = bytes_at(file, 0, 24);
     let [_, name_size, num_desc, _, desc_offset, data_offset] =

@@ -51,7 +51,7 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     let removed = tick();
     assert_eq!(states(&removed), [RowState::Good, RowState::Gone, RowState::Good]);
     assert_eq!((removed.get(cell), removed.stat("exits").count()), (None, 2));
-    // The same number again is another object: the row of the one before stays gone.
+    // A vCPU with the same index is another object: the row of the first stays gone.
     add(&kvm, &vcpus[1]);
     assert_eq!(states(&tick()), [RowState::Good, RowState::Gone, RowState::Good]);
     add(&kvm, &vcpus[3]);
@@ -130,7 +130,7 @@ struct Seen {
     gone_rows: usize,
 }
 
-/// Checks every snapshot until all is done.
+/// Checks every snapshot until all changes are done.
 fn see_all(subscriber: &Subscriber, done: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     let mut last: Option<Arc<Snapshot>> = None;
@@ -151,7 +151,7 @@ fn see_all(subscriber: &Subscriber, done: &AtomicBool) -> Seen {
     }
 }
 
-/// A row is good and has all its values, or is gone and has none.
+/// Checks that a row is good and has all its values, or is gone and has none.
 fn is_sound(view: ObjectView<'_>) {
     let want = match view.state() {
         RowState::Good => view.object().schema.descs().len(),

@@ -36,7 +36,7 @@ fn a_plugged_vcpu_appears() {
     assert_eq!(sampler.health().counts().unread_rows, 0);
 }
 
-/// Plugs what QEMU has room for.
+/// Plugs a vCPU into the first free slot.
 fn plug(qemu: &mut Qemu) {
     let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
     let slots = slots.as_array().expect("the value is a list");

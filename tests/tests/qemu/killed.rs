@@ -37,12 +37,13 @@ fn a_killed_qemu_is_gone_within_a_second() {
     let gone_after = killed.elapsed();
     assert!(latest.load().objects().all(|view| view.stats().next().is_none()));
 
-    // Without a watch the rows stay gone; with one the roster empties, and the fds are closed.
+    // Without a watch the rows stay gone; with a watch the roster becomes empty, and the fds are
+    // closed.
     let watch = roster.watch(control.clone(), Duration::from_millis(20), |error| panic!("{error}"));
     let watch = watch.expect("a thread can be started");
     wait_for("the roster is empty", LIMIT, || latest.load().layout().rows() == 0);
     let empty_after = killed.elapsed();
-    // What is left is by which the helper's end is told.
+    // One more descriptor remains, by which the helper's end is noticed.
     wait_for("its fds are closed", LIMIT, || lent_fds() <= before + 1);
     show(&format!(
         "killed with its reaping: rows gone after {gone_after:?}, roster empty after \
@@ -57,7 +58,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
     assert!(counts.unread_rows > 0 && counts.rows == 0, "{counts:?}");
 }
 
-/// The KVM fds and pidfds of this process.
+/// Returns the number of KVM fds and pidfds of this process.
 fn lent_fds() -> usize {
     let fds = fs::read_dir("/proc/self/fd").expect("/proc is there");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
@@ -65,13 +66,13 @@ fn lent_fds() -> usize {
     links.filter(|link| lent.iter().any(|kind| link.to_string_lossy().starts_with(kind))).count()
 }
 
-/// Its health, sampled beside it, tells of the rows that it could not read.
+/// The sampler's health, sampled beside the QEMU, counts the rows that could not be read.
 #[test]
 fn health_counts_the_rows_of_a_killed_qemu() {
     let Some(_fds) = lending_qemu() else { return };
     let qemu = Qemu::start(&Config { name: "counted", vcpus: 2, ..Config::default() });
     let filters = ["vcpu: exits", "sampler"];
-    // The roster holds the provider.
+    // The roster owns the provider.
     let Rig { roster: _roster, mut sampler, control } =
         rig(borrowed(&qemu), &filters, Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
@@ -85,8 +86,8 @@ fn health_counts_the_rows_of_a_killed_qemu() {
     }
 }
 
-/// A sampler whose roster and provider have been dropped does not read a dead VM's last values for
-/// ever.
+/// A sampler whose roster and provider have been dropped does not read the last values of a dead VM
+/// for ever.
 #[test]
 fn rows_of_a_killed_qemu_are_gone_also_without_their_provider() {
     let Some(_fds) = lending_qemu() else { return };

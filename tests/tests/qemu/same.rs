@@ -22,7 +22,7 @@ fn read_once(qemu: &Qemu, filter: &str) -> Vec<Stats> {
 fn values_are_those_of_query_stats() {
     let Some(_fds) = lending_qemu() else { return };
     let mut qemu = paused("values", 3);
-    // Before its first instruction, and with a past.
+    // The values are compared before the guest's first instruction, and after it has run.
     assert_eq!(read_once(&qemu, "vcpu"), qemu_stats(&mut qemu, None));
     run_and_stop(&mut qemu);
     let (ours, theirs) = (read_once(&qemu, "vcpu"), qemu_stats(&mut qemu, None));
@@ -55,7 +55,7 @@ fn check_names(qemu: &mut Qemu, list: &str, names: &[&str]) {
     assert_eq!(ours, theirs, "{list}");
     let known = names.iter().filter(|name| **name != "nonsense").count();
     assert!(ours.iter().all(|stats| stats.len() == known), "{list}");
-    // The list means the same wherever it is asked.
+    // A list of names means the same in QEMU and here.
     let wanted = Names::parse(list).expect("the list is well formed");
     assert!(ours[0].keys().all(|name| wanted.wants(name)), "{list}");
 }
@@ -71,13 +71,13 @@ fn the_schema_is_that_of_query_stats_schemas() {
     let kvm = borrowed(&qemu);
     let ours = kvm.schemas().expect("the provider lists its schemas");
     assert_eq!(ours.len(), 1, "QEMU keeps the VM's own stats fd closed");
-    // QEMU's list is in reverse.
+    // QEMU's list is in reverse order.
     let ours: Json = ours[0].descs().iter().rev().map(qapi).collect();
     assert_eq!(ours, theirs);
     assert!(ours.as_array().is_some_and(|stats| stats.len() > 20));
 }
 
-/// A descriptor as QAPI's `StatsSchemaValue`.
+/// Returns a descriptor as QAPI's `StatsSchemaValue`.
 fn qapi(desc: &Desc) -> Json {
     let mut entry = json!({
         "name": *desc.name,
@@ -96,7 +96,7 @@ fn qapi(desc: &Desc) -> Json {
     entry
 }
 
-/// A running guest's counters: what we read lies between what QEMU says before and after.
+/// The counters of a running guest: our readings lie between QEMU's answers before and after.
 #[test]
 fn a_reading_lies_between_qemus_own() {
     let Some(_fds) = lending_qemu() else { return };

@@ -12,7 +12,7 @@ use crate::{LIMIT, lending_qemu, qemu_stats, run_and_stop, sampling};
 
 const TICKS: u64 = 1000;
 
-/// A stopped vCPU's thread sleeps until QEMU wakes it: any switch would be of our making.
+/// The thread of a stopped vCPU sleeps until QEMU wakes it, so any switch would be caused by us.
 #[test]
 fn a_thousand_ticks_wake_no_vcpu_thread() {
     let Some(_fds) = lending_qemu() else { return };
@@ -38,7 +38,7 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
         "{} ticks: vCPU threads switched as often as before: {switches:?}",
         counts.ticks
     ));
-    // The check sees a thread that is woken.
+    // Check that a thread that is woken would be seen.
     qemu.execute("cont", Json::Null);
     let woken = || self::switches(&qemu, &threads) != switches;
     wait_for("the threads run", LIMIT, woken);

@@ -1,4 +1,4 @@
-//! The library: what one program with it prints of QEMU and of us.
+//! The library: a program that uses it prints the same of QEMU and of our server.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::{both, python_program, require_library};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs library.py, and gives the values that it prints.
+/// Runs library.py, and returns the values that it prints.
 #[track_caller]
 fn library(socket: &Path, what: &[&str]) -> Vec<Json> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/qmp_clients/library.py");
@@ -32,7 +32,7 @@ fn the_library_gets_what_it_gets_from_qemu() {
     assert_eq!(theirs.len(), 11, "{theirs:?}");
     assert_eq!(theirs[10], json!({"at_once": true}));
     assert_eq!(library(serve.socket(), &[]), theirs);
-    // And again: the connection has ended well.
+    // A second run works, because the first has closed its connection.
     assert_eq!(library(serve.socket(), &[]), theirs);
     show(&format!("qemu.qmp: {} replies as QEMU's", theirs.len()));
 }

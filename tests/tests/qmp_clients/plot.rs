@@ -42,13 +42,13 @@ fn the_plotting_client_draws_every_vcpu() {
     assert_eq!(lines.len(), VCPUS, "{svg}");
     for (at, line) in lines.iter().enumerate() {
         assert!(svg.contains(&format!(">vcpu[{at}]</text>")), "{svg}");
-        // 2 s in steps of 20 ms, but for what a busy machine has missed.
+        // There are 2 s in steps of 20 ms, but for those that a busy machine has missed.
         assert!(line.len() > 50, "{} points", line.len());
         assert!(line.is_sorted_by(|a, b| a.0 < b.0), "{line:?}");
         let fits = |&(x, y): &(f64, f64)| (0.0..=WIDTH).contains(&x) && (0.0..=HEIGHT).contains(&y);
         assert!(line.iter().all(fits), "{line:?}");
     }
-    // The steady one exits all the time; the highest of all touches the top.
+    // The vCPU with the steady load exits all the time; the largest value touches the top.
     assert!(lines[0].iter().any(|point| point.1 < HEIGHT), "{:?}", lines[0]);
     assert!(lines.iter().flatten().any(|point| point.1 == 0.0), "{svg}");
 }

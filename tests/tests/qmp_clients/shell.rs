@@ -1,4 +1,4 @@
-//! The shell: commands on its standard input, and what it prints.
+//! The shell: commands on its standard input, and its output.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -26,7 +26,7 @@ const HMP_COMMANDS: &str = "info stats vcpu exits\ninfo stats vm\ninfo stats vcp
 /// Runs `qmp-shell` with these lines as its standard input, and returns its standard output.
 #[track_caller]
 fn typed(socket: &Path, flags: &[&str], lines: &str) -> String {
-    // It keeps its history in the home directory.
+    // The shell keeps its history in the home directory.
     let home = TempDir::new().expect("a temporary directory can be made");
     let path = |name| home.path().join(name);
     fs::write(path("lines"), lines).expect("the directory is writable");

@@ -90,7 +90,7 @@ fn an_unknown_command_is_an_error_with_its_class() {
     let ExecuteError::Qapi(error) = refused else { panic!("{refused:?}") };
     assert_eq!(error.class, ErrorClass::CommandNotFound);
     assert_eq!(error.desc, "The command query-block has not been found");
-    // It asks for the version to see whether events have come.
+    // The client asks for the version to see whether events have come.
     ours.nop().expect("the server answers");
     assert_eq!(ours.events().len(), 0);
 }

@@ -21,7 +21,7 @@ use crate::count;
 /// the host is slow, and a slow one is followed by a pause of up to [`LOOK_PAUSE_MAX`].
 const SEEN_LIMIT: Duration = LOOK_PAUSE_MAX.saturating_add(Duration::from_secs(5));
 
-/// A QEMU with so many vCPUs, under a name that no other has.
+/// Starts a QEMU with `vcpus` vCPUs, under a name that no other has.
 fn start(directory: &TempDir, name: &str, vcpus: u32) -> (Qemu, PathBuf) {
     let name = format!("{name}-{}", process::id());
     let socket = directory.path().join(format!("{name}.sock"));
@@ -73,7 +73,7 @@ fn a_vm_that_was_started_again_is_served_again() {
     let (_after, _) = start(&directory, "again", 3);
     let request = r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}}"#;
     wait_for("the new one is served", SEEN_LIMIT, || {
-        // Whoever still gets through to the server of the one before may be disconnected.
+        // A client that still reaches the server of the old VM may be disconnected.
         let reply = Qmp::connect(&socket).and_then(|mut client| client.exchange(request));
         reply.is_ok_and(|reply| reply["return"].as_array().is_some_and(|all| all.len() == 3))
     });

@@ -17,7 +17,7 @@ use crate::observed;
 const MOVED_MIN: usize = 100;
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Numbers by object and name.
+/// The numbers by object and name.
 type Numbers = BTreeMap<(String, String), u64>;
 
 /// Returns the values of these statistics of all vCPUs.
@@ -35,7 +35,7 @@ fn cumulative(client: &mut Qmp, names: &Json) -> Numbers {
     numbers
 }
 
-/// The names of all that only ever grows of a vCPU.
+/// Returns the names of all cumulative statistics of a vCPU.
 fn cumulative_names(client: &mut Qmp) -> Json {
     let schemas = client.execute("query-stats-schemas", json!({"provider": "kvm"}));
     let schemas = schemas.as_array().expect("the value is a list");
@@ -57,7 +57,7 @@ fn our_values_lie_between_those_of_qemu_before_and_after() {
     while moved < MOVED_MIN {
         assert!(begin.elapsed() < LIMIT, "a guest at rest shows nothing: {moved} of {asked}");
         if asked % 100 == 0 {
-            // A guest that starts is busy for a while. One whose start was cut short may have
+            // A guest that starts is busy for a while. A guest whose start was cut short may have
             // stopped for good, and only the next reset helps.
             observed.qemu.execute("system_reset", Json::Null);
             observed.qemu.qmp().exchange(r#"{"execute": "cont"}"#).expect("QEMU answers");
@@ -76,7 +76,7 @@ fn our_values_lie_between_those_of_qemu_before_and_after() {
     show(&format!("{asked} queries between two of QEMU's, {moved} while counters moved"));
 }
 
-/// A guest that does so much and no more between two queries.
+/// A guest that makes a known number of exits between two queries.
 #[test]
 fn a_reply_has_exactly_the_exits_before_its_request() {
     const HALTS: u32 = 3;
@@ -84,7 +84,7 @@ fn a_reply_has_exactly_the_exits_before_its_request() {
         return;
     }
     let guest = KnownGuest::new().expect("KVM can make a guest");
-    // It keeps the statistics open, so that others can read them.
+    // This process keeps the stats fds open, so that the server can duplicate them.
     let _kvm = own_kvm("known", guest.vm(), std::slice::from_ref(guest.vcpu()));
     let serve = Serve::start(&["-p", &process::id().to_string()]);
     let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");

@@ -1,4 +1,4 @@
-//! The socket's file: who may use it, and whose it is.
+//! The socket's file: its access, its owner and its replacement.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -19,7 +19,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the path is text")
 }
 
-/// Starts a server on a socket that it cannot have, and returns its output.
+/// Starts a server on a socket that it cannot listen at, and returns its output.
 #[track_caller]
 fn refused(socket: &Path) -> Output {
     let output = vmstrobe(&["serve", "--demo", "--qmp", text(socket)]);
@@ -123,7 +123,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
     refused(&directory.path().join("none/socket"));
 }
 
-/// A signal ends it; its socket goes, and so it is not in the way of the next.
+/// A signal ends the server and removes its socket, so that the next server can listen there.
 #[test]
 fn a_signal_ends_the_server_and_removes_its_socket() {
     if !require_kvm() {
@@ -139,7 +139,7 @@ fn a_signal_ends_the_server_and_removes_its_socket() {
     assert!(!serve.socket().exists());
 }
 
-/// Its lists stand in another order than QEMU's, and what it has it has from somebody else.
+/// The lists of our server are not in QEMU's order, and its values come from another process.
 #[test]
 fn vmstrobes_own_server_is_refused_as_a_qemu() {
     if !require_kvm() {

@@ -21,7 +21,7 @@ const COUNTS: usize = 8;
 const SETTLED_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between two counts.
 const COUNT_PERIOD: Duration = Duration::from_millis(150);
-/// The time in which a look ends, for certain.
+/// The time in which a look ends.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// The number of queries that come and go meanwhile.
 const QUERIES: usize = 20;

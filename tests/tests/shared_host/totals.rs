@@ -23,7 +23,7 @@ struct Case<'a> {
     vms: &'a [usize],
 }
 
-/// Adds up all exits of these VMs so far. The VMs rest.
+/// Adds up all exits of these VMs so far, while they do not run.
 fn sum(vms: &[Helper], of: &[usize]) -> u64 {
     let total = |&index: &usize| {
         let pid = vms[index].pid().to_string();
@@ -44,7 +44,7 @@ fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
     wait_for("stat begins its command", START_LIMIT, || directory.path().join("begin").exists());
     for _ in 0..RUNS {
         vms.iter_mut().for_each(|vm| drop(vm.tell(RUN)));
-        // Some samples lie between.
+        // The run is long enough for several samples.
         std::thread::sleep(Duration::from_millis(20));
     }
     fs::write(directory.path().join("end"), "").expect("a file in our directory");
