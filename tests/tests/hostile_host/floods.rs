@@ -89,7 +89,7 @@ fn processes_with_many_descriptors_are_looked_at_within_bounds() {
             let named = list.stderr.contains("pid") || list.stderr.contains("process");
             found.must(named, || format!("list does not say what it left out: {list:?}"));
         }
-        // In the middle of its first look, ...
+        // SIGTERM comes in the middle of its first look, and after it.
         for pause in [Duration::from_millis(300), Duration::from_millis(1500)] {
             let mut serve = ServeDir::all();
             sleep(pause);
