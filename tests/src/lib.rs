@@ -1,9 +1,9 @@
 //! Helpers of the integration tests: their requirements on the machine, a real QEMU, the real
-//! command, a sampler of real vCPUs, hostile writers of tables, a QMP server and requests to it, and
-//! a host of its own with VMMs and hostile users.
+//! command, a sampler of real vCPUs, hostile writers of tables, a QMP server and requests to it,
+//! and a host of its own with VMMs and hostile users.
 //!
-//! A helper that cannot do its work panics with a text that says why, which is the report of a test.
-//! Every wait has a limit, and every process that is started here ends with its handle.
+//! A helper that cannot do its work panics with a text that says why, which is the report of a
+//! test. Every wait has a limit, and every process that is started here ends with its handle.
 
 pub mod require;
 

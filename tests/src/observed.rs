@@ -105,7 +105,7 @@ impl Observed {
         thread::sleep(Duration::from_millis(500));
         self.qemu.execute("stop", Value::Null);
         // QEMU answers before the last vCPU has come to rest.
-        wait_for("the guest rests", REST_LIMIT, || {
+        wait_for("the guest has stopped", REST_LIMIT, || {
             let before = self.stats();
             thread::sleep(Duration::from_millis(20));
             before == self.stats()

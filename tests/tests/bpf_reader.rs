@@ -184,7 +184,7 @@ fn boot_and_stop(qemu: &mut Qemu, name: &str) {
     wait_for("the guest runs", LIMIT, || exits(&their_results(qemu, name, "vcpu")) > Some(5000));
     qemu.execute("stop", Json::Null);
     // QEMU answers before the last vCPU has stopped.
-    wait_for("the guest rests", LIMIT, || {
+    wait_for("the guest has stopped", LIMIT, || {
         let before = their_results(qemu, name, "vcpu");
         thread::sleep(Duration::from_millis(20));
         before == their_results(qemu, name, "vcpu")

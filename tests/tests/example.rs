@@ -37,8 +37,8 @@ fn minimal_vmm_serves_its_statistics() {
         .expect("the program can be executed");
     let mut child = Reaped(child);
     let mut client = None;
-    wait_for("it listens", LIMIT, || {
-        let is_alive = child.try_wait().expect("a child of ours").is_none();
+    wait_for("the server listens", LIMIT, || {
+        let is_alive = child.try_wait().expect("the process is a child of this one").is_none();
         assert!(is_alive, "it ended before it served: {}", all(&mut child));
         client = Qmp::connect(&socket).ok();
         client.is_some()
@@ -46,7 +46,9 @@ fn minimal_vmm_serves_its_statistics() {
     let mut client = client.expect("the server accepts the client");
     wait_for("the guest runs", LIMIT, || exits(&mut client).iter().all(|count| *count > 0));
     let first = exits(&mut client);
-    wait_for("more is seen", LIMIT, || exits(&mut client).iter().zip(&first).all(|(a, b)| a > b));
+    wait_for("the counters have grown", LIMIT, || {
+        exits(&mut client).iter().zip(&first).all(|(a, b)| a > b)
+    });
     let vm = client.execute("query-stats", json!({"target": "vm"}));
     assert_eq!(vm.as_array().map(Vec::len), Some(1), "{vm}");
     let line = json!({"command-line": "info stats vcpu", "cpu-index": 1});
@@ -143,7 +145,7 @@ fn vmstrobe_adds_at_most_30_lines() {
     for line in source.lines() {
         match line.trim() {
             "// vmstrobe: from here" => {
-                assert!(!inside, "begun twice");
+                assert!(!inside, "a change began twice");
                 inside = true;
                 parts += 1;
             }

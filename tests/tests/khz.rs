@@ -58,7 +58,10 @@ fn lost_samples_are_counted_losses() {
     assert_eq!((counts.unread_rows, counts.rows), (0, VCPUS as u64 + 1));
     harvests.iter().for_each(|harvest| adds_up(harvest, counts));
     let [quick, slow] = &harvests;
-    assert!(slow.subscriber.lost_samples() > 1000, "it was slow, and lost next to nothing");
+    assert!(
+        slow.subscriber.lost_samples() > 1000,
+        "the subscriber was slow, but lost almost nothing"
+    );
     let lost = quick.subscriber.lost_samples() + slow.subscriber.lost_samples();
     assert_eq!(lost, counts.lost_samples);
     shown_as_counted(sampler, &control);
@@ -99,7 +102,7 @@ fn follows(last: &Snapshot, sample: &Snapshot) -> u64 {
     }
     assert!((last.tick()..sample.tick()).contains(&deadlines));
     assert!(health(sample, "lost_samples") >= health(last, "lost_samples"));
-    assert!(health(sample, "lost_samples") >= gap, "a gap that nobody counted");
+    assert!(health(sample, "lost_samples") >= gap, "a gap that was not counted");
     gap
 }
 

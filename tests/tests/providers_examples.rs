@@ -40,8 +40,11 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         .expect("the program can be executed");
     let mut child = Reaped(child);
     let tables = Arc::new(Tables::new().expect("a thread can be started"));
-    wait_for("it has a table", LIMIT, || {
-        assert!(child.try_wait().expect("a child of ours").is_none(), "it ended");
+    wait_for("the process has a table", LIMIT, || {
+        assert!(
+            child.try_wait().expect("the process is a child of this one").is_none(),
+            "the process has ended"
+        );
         // A table that is being made cannot be read yet, and its queue appears a moment after it.
         tables.attach(child.id()).is_ok()
             && !tables.objects().expect("the provider lists its objects").is_empty()
@@ -55,7 +58,9 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         control.latest().load_full()
     };
     let first = sample();
-    wait_for("it serves", LIMIT, || counted(&sample())[0] > counted(&first)[0] + 100);
+    wait_for("the device serves requests", LIMIT, || {
+        counted(&sample())[0] > counted(&first)[0] + 100
+    });
     let (before, after) = (sample(), sample());
     let ([was, was_bytes, had], [is, is_bytes, has]) = (counted(&before), counted(&after));
     // Each thread may just count one more request.
@@ -69,7 +74,7 @@ fn queue_stats_can_be_sampled_while_it_runs() {
 
     child.kill().expect("a child of ours can be ended");
     child.wait().expect("the child has not been reaped");
-    wait_for("its end is seen", LIMIT, || {
+    wait_for("the end of the VM is seen", LIMIT, || {
         let snapshot = sample();
         let row = snapshot.object(QUEUE).expect("the object is still in the layout");
         row.get("requests").is_none()
@@ -98,7 +103,7 @@ fn vmstrobe_adds_at_most_15_lines_to_queue_stats() {
     for line in source.lines() {
         match line.trim() {
             "// vmstrobe: from here" => {
-                assert!(!inside, "begun twice");
+                assert!(!inside, "a change began twice");
                 inside = true;
             }
             "// vmstrobe: to here" => inside = false,
@@ -109,7 +114,7 @@ fn vmstrobe_adds_at_most_15_lines_to_queue_stats() {
             line => assert!(!line.contains("vmstrobe_"), "outside of the markers: {line}"),
         }
     }
-    assert!(!inside, "begun and not ended");
+    assert!(!inside, "a change began and did not end");
     show(&format!("queue_stats: {lines} lines of vmstrobe"));
     assert_eq!(lines, 15);
 }

@@ -54,7 +54,7 @@ fn run_and_stop(qemu: &mut Qemu) {
     qemu.execute("stop", Json::Null);
     // QEMU answers before the last vCPU has stopped.
     let mut last = qemu_stats(qemu, None);
-    wait_for("the guest rests", LIMIT, || {
+    wait_for("the guest has stopped", LIMIT, || {
         let before = std::mem::replace(&mut last, qemu_stats(qemu, None));
         std::thread::sleep(Duration::from_millis(20));
         before == last && last == qemu_stats(qemu, None)

@@ -53,12 +53,12 @@ fn a_vm_that_has_ended_has_no_statistics() {
     assert_eq!(all.map(|target| count(&mut client, target)), [2, 1, 1]);
     drop(observed);
     // The last values in the stats fds are not returned any more.
-    wait_for("its end is seen", SEEN_LIMIT, || {
+    wait_for("the end of the VM is seen", SEEN_LIMIT, || {
         all.map(|target| count(&mut client, target)) == [0, 0, 0]
     });
     let filter = json!({"target": "vcpu", "providers": [{"provider": "kvm", "names": ["exits"]}]});
     assert_eq!(client.execute("query-stats", filter), json!([]));
-    wait_for("there is no text of it", SEEN_LIMIT, || {
+    wait_for("the text has gone", SEEN_LIMIT, || {
         let line = json!({"command-line": "info stats vm"});
         client.execute("human-monitor-command", line) == ""
     });
@@ -97,7 +97,7 @@ fn crypto_devices_come_and_go() {
         paths == ["/objects/first", "/objects/late"] || paths == ["/objects/late", "/objects/first"]
     });
     observed.qemu.execute("object-del", json!({"id": "first"}));
-    wait_for("its end is seen", SEEN_LIMIT, || {
+    wait_for("the end of the VM is seen", SEEN_LIMIT, || {
         let results = query(&mut client, "cryptodev");
         results.len() == 1 && results[0]["qom-path"] == "/objects/late"
     });

@@ -70,7 +70,7 @@ impl Target {
     fn is_well_within(&self, memory_max_bytes: u64) {
         let peak = status(&self.serve, "VmHWM") * 1024;
         assert!(peak <= memory_max_bytes, "{peak} bytes of memory at its peak");
-        wait_for("nothing is left of who has gone", GONE_LIMIT, || {
+        wait_for("nothing is left of the clients that have gone", GONE_LIMIT, || {
             Footprint::of(&self.serve) == self.before
         });
         let reply =

@@ -161,7 +161,7 @@ fn many_of_one_user() {
 
     // Other users are served whatever that user has, also under a name that it has claimed before.
     let web = sockets.join("web.sock");
-    assert!(!web.exists(), "nobody is trusted with that name yet");
+    assert!(!web.exists(), "no trusted user has that name yet");
     let other = start(OTHER, "other", 1);
     let _trusted = start(0, "web", 2);
     wait_for("another user is served", LIMIT, || served(OTHER, "other") == [other.id()]);
@@ -176,7 +176,7 @@ fn many_of_one_user() {
         vm.kill().expect("the child has not been reaped");
         vm.wait().expect("the child has not been reaped");
     }
-    wait_for("the next in line are served", LIMIT, || {
+    wait_for("the next VMs are served", LIMIT, || {
         let now = served(MANY, "web");
         now.len() == SHARE && !now.iter().any(|pid| ended.contains(pid))
     });
@@ -208,7 +208,7 @@ fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
         .stderr(writer)
         .spawn();
     let serve = Reaped(child.expect("the program can be executed"));
-    wait_for("it has its socket", LIMIT, || socket.exists());
+    wait_for("the server has its socket", LIMIT, || socket.exists());
     // Time in which the server writes its first message, and has to wait.
     thread::sleep(Duration::from_millis(300));
     (serve, directory, reader)

@@ -108,7 +108,7 @@ fn check(guest: &Arc<DemoGuest>, kvm: &Arc<OwnKvm>, fanout: Fanout) {
 
     drop((sampler, control));
     let held = found.iter().flat_map(|(_, seen)| seen).filter(|seen| seen.strong_count() > 0);
-    assert_eq!(held.count(), 0, "nobody holds a snapshot, but some live");
+    assert_eq!(held.count(), 0, "no thread holds a snapshot, but some exist");
 }
 
 fn join<T>(thread: JoinHandle<T>) -> T {
@@ -222,7 +222,7 @@ fn hold(mut reader: Reader, control: Control) -> Found {
         held.push_back((newest.tick(), newest));
         if held.len() > 12 {
             let (tick, oldest) = held.pop_front().expect("the queue is not empty");
-            assert_eq!(oldest.tick(), tick, "it was written while it was held");
+            assert_eq!(oldest.tick(), tick, "the snapshot changed while it was held");
             reader.look(&oldest);
         }
         thread::sleep(Duration::from_millis(1));
@@ -252,7 +252,7 @@ fn subscribe(mut reader: Reader, control: Control) -> Found {
             reader.look(&sample);
             reader.remember(&sample);
         }
-        assert!(in_gaps <= subscriber.lost_samples(), "a gap that nobody counted");
+        assert!(in_gaps <= subscriber.lost_samples(), "a gap that was not counted");
     }
     reader.found()
 }
@@ -267,7 +267,10 @@ fn a_subscriber_that_left_makes_room() {
             Err(error) => panic!("round {round}, nobody else is there: {error}"),
         };
         assert_eq!(rig.sampler.tick(), Tick::Published);
-        assert!(subscriber.try_recv().is_some(), "one change a tick: it has joined");
+        assert!(
+            subscriber.try_recv().is_some(),
+            "a tick takes one change, so the subscriber has joined"
+        );
     }
     assert!(rig.sampler.health().counts().subscribers < MAX_SUBSCRIBERS as u64 / 2);
 }

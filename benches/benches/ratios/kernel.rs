@@ -69,7 +69,11 @@ fn tick(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> Re
         || ns_each(times, || bare.read()),
     );
     let counts = sampler.health().counts();
-    assert_eq!((counts.bulk_rows, counts.fallback_ticks), (vcpus as u64, 0), "read by preads");
+    assert_eq!(
+        (counts.bulk_rows, counts.fallback_ticks),
+        (vcpus as u64, 0),
+        "the rows are read by the BPF reader"
+    );
     Ok(Line {
         name: name.into(),
         ours: medians.ours,

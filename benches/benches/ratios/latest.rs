@@ -27,7 +27,7 @@ pub(crate) fn latest(name: &str, effort: Effort) -> Result<Line, Box<dyn Error>>
         || {
             ns_each(TIMES, || {
                 let value = latest.load().get(black_box(cell));
-                assert!(black_box(value).is_some(), "its row was read");
+                assert!(black_box(value).is_some(), "the row was read");
             })
         },
         || {

@@ -97,7 +97,7 @@ impl Hostile {
     /// If it has ended already, or does not end.
     pub fn kill(mut self) {
         self.signal(Signal::KILL);
-        assert!(self.process.wait_within(END_LIMIT).is_some(), "it does not end");
+        assert!(self.process.wait_within(END_LIMIT).is_some(), "the process ends in time");
     }
 
     /// Checks that it has not ended: otherwise a test would meet no hostile writer any more.

@@ -47,7 +47,7 @@ fn tick(sampler: &mut Sampler, ticks: u64) {
     while sampler.health().counts().ticks - before < ticks {
         let left = ticks - (sampler.health().counts().ticks - before);
         let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
-        assert!(outcome.is_ok(), "an ordinary thread can always be had");
+        assert!(outcome.is_ok(), "the kernel permits a timer slack of 1 ns");
     }
 }
 

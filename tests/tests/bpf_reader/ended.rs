@@ -126,7 +126,7 @@ fn a_vcpu_that_its_vmm_closes_is_gone_and_the_others_are_read() {
     // A new vCPU is read with the others, also if it has a stats fd.
     vmm.tell("vcpu 5", (1, 3));
     vmm.tell("stats 5", (1, 3));
-    wait_for("it has that", LIMIT, || stats_fds(vmm.pid()) == 1);
+    wait_for("the process has the stats fd", LIMIT, || stats_fds(vmm.pid()) == 1);
     let (sources, errors) = roster.refresh();
     assert!(errors.is_empty(), "{errors:?}");
     control.replace(sources.expect("the objects have changed")).expect("the sampler ticks");
@@ -166,7 +166,7 @@ fn a_vcpu_that_is_plugged_is_read_with_the_others() {
     qemu.execute("device_add", device);
     let mut latest = control.latest();
     wait_for("the second vCPU is there", LIMIT, || latest.load().layout().rows() == 3);
-    wait_for("both are read", LIMIT, &mut bulk);
+    wait_for("both vCPUs are read", LIMIT, &mut bulk);
     drop(watch);
     let counts = running.stop().expect("the sampler's thread does not panic").health().counts();
     assert_eq!((counts.unread_rows, counts.fallback_ticks), (0, 0), "{counts:?}");

@@ -77,12 +77,12 @@ fn at_a_kilohertz_the_fallback_loses_no_sample_and_warns_once() {
     let running = sampler.start(Timing::hz(1000.0).expect("the rate is within the bounds"));
     let running = running.expect("a thread can be started");
     let mut latest = control.latest();
-    wait_for("it samples", LIMIT, || latest.load().tick() > 400);
+    wait_for("the sampler runs", LIMIT, || latest.load().tick() > 400);
     let bulk = latest.load().tick();
     bpf.give_up(WHY);
     let fallback = latest.load().tick() + 2;
-    wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
-    wait_for("it is said", LIMIT, || {
+    wait_for("the sampler continues", LIMIT, || latest.load().tick() > fallback + 400);
+    wait_for("the message is printed", LIMIT, || {
         !complaints.lock().expect("no test panics with the lock").is_empty()
     });
     // A second warning would come within this time.
@@ -125,7 +125,7 @@ fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
         } else if tick >= fallback {
             assert_eq!((rows, by_pread), (0, 1), "tick {tick}");
         } else {
-            assert!(rows <= was, "it was taken up again");
+            assert!(rows <= was, "the BPF reader was used again");
         }
     }
     let moved = moved.into_inner();

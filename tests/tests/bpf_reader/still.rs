@@ -103,7 +103,7 @@ fn vms_read_the_same_to_the_word() {
         "{} VMs at rest: {words} words as pread has them, {nonzero} not 0",
         guests.len()
     ));
-    assert!(nonzero >= guests.len(), "nothing happened to them");
+    assert!(nonzero >= guests.len(), "the rows are unchanged");
 }
 
 #[test]

@@ -64,7 +64,10 @@ impl Beside {
         );
         let deadline = Instant::now() + LIMIT;
         while !self.directory.path().join(file).exists() {
-            assert!(child.wait_within(Duration::from_millis(10)).is_none(), "it ended");
+            assert!(
+                child.wait_within(Duration::from_millis(10)).is_none(),
+                "the process has ended"
+            );
             assert!(Instant::now() < deadline, "there is no {file}");
         }
         child

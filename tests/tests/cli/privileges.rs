@@ -115,5 +115,5 @@ fn root_serves_where_only_root_may() {
     kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     let status = serve.wait_within(LIMIT).expect("the process ends in time");
     assert_eq!(status.code(), Some(0), "{}", serve.said());
-    assert!(!socket.exists(), "it leaves its socket");
+    assert!(!socket.exists(), "the socket still exists");
 }

@@ -104,7 +104,7 @@ fn said(mut child: Reaped) -> String {
 
 /// Queries a server once, and subscribes to its samples, so that all its threads exist.
 fn ask(socket: &Path) {
-    wait_for("it listens", LIMIT, || Qmp::connect(socket).is_ok());
+    wait_for("the server listens", LIMIT, || Qmp::connect(socket).is_ok());
     let mut qmp = Qmp::connect(socket).expect("the server accepts the client");
     qmp.execute("query-stats", json!({"target": "vcpu"}));
     qmp.execute("stats-subscribe", json!({"target": "vcpu", "rate": 100, "batch": 10}));

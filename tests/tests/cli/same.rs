@@ -18,7 +18,7 @@ pub(crate) fn run_a_while(qemu: &mut Qemu) {
     thread::sleep(Duration::from_millis(300));
     qemu.execute("stop", Json::Null);
     // QEMU answers before the last vCPU has stopped.
-    wait_for("the guest rests", LIMIT, || {
+    wait_for("the guest has stopped", LIMIT, || {
         let before = stats(qemu);
         thread::sleep(Duration::from_millis(20));
         before == stats(qemu) && before != fresh

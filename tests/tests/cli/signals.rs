@@ -143,7 +143,7 @@ fn a_command_of_another_user_gets_signals_too() {
     let run = source.stat(DEFAULT, &["--", "sh", "-c", &(command(&file, ":") + becomes)]);
     let pid = ready(&file);
     let status = format!("/proc/{pid}/status");
-    wait_for("it is another user's", LIMIT, || {
+    wait_for("the process is another user's", LIMIT, || {
         let status = fs::read_to_string(&status).expect("the process has not been reaped");
         status.contains("\nUid:\t65534\t")
     });
@@ -163,7 +163,11 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
     run.signal(Signal::TERM);
     // timeout(1) sends its signal twice in this way.
     run.signal(Signal::TERM);
-    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "it waits for the command");
+    assert_eq!(
+        run.child.wait_within(Duration::from_millis(300)),
+        None,
+        "vmstrobe waits for the command"
+    );
     run.signal(Signal::INT);
     let (status, said) = run.ends(SOON);
     assert_eq!(status, Some(SIGNALLED + Signal::KILL.as_raw()), "{said}");
@@ -182,7 +186,7 @@ fn a_second_signal_much_later_counts_as_a_first() {
     run.signal(Signal::HUP);
     thread::sleep(Duration::from_millis(5200));
     run.signal(Signal::HUP);
-    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "the command goes on");
+    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "the command continues");
     assert!(runs(&pid));
     run.signal(Signal::HUP);
     assert_eq!(run.ends(SOON).0, Some(SIGNALLED + Signal::KILL.as_raw()));
@@ -194,7 +198,7 @@ fn the_report_is_in_the_file_whatever_signal_ends_the_run() {
     for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
         let file = source.file("report");
         let run = source.stat(DEFAULT, &["-o", &file]);
-        wait_for("it has begun", LIMIT, || Path::new(&file).exists());
+        wait_for("the process has begun", LIMIT, || Path::new(&file).exists());
         thread::sleep(Duration::from_millis(300));
         run.signal(signal);
         let (status, said) = run.ends(SOON);
@@ -213,7 +217,9 @@ fn sighup_stays_ignored_under_nohup() {
     for command in [&[][..], &["--", "sh", "-c", &script]] {
         let args = [&["-i", "50", "--json"], command].concat();
         let mut run = source.stat(&["env", "--default-signal=TERM", "--ignore-signal=HUP"], &args);
-        wait_for("it prints", LIMIT, || run.said.metadata().is_ok_and(|file| file.len() > 0));
+        wait_for("the process prints", LIMIT, || {
+            run.said.metadata().is_ok_and(|file| file.len() > 0)
+        });
         run.signal(Signal::HUP);
         assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "{command:?}");
         run.signal(Signal::TERM);
@@ -231,7 +237,7 @@ fn a_server_that_loses_its_terminal_leaves_no_socket() {
     let socket = directory.path().join("demo.sock");
     let path = socket.to_str().expect("the path is text");
     let run = Run::start(DEFAULT, &["serve", "--demo", "--qmp", path]);
-    wait_for("it serves", LIMIT, || socket.exists());
+    wait_for("the server listens", LIMIT, || socket.exists());
     thread::sleep(Duration::from_millis(100));
     run.signal(Signal::HUP);
     let (status, said) = run.ends(SOON);

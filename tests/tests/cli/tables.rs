@@ -30,7 +30,7 @@ pub(crate) fn queue_stats() -> (Reaped, String) {
     let child = Reaped(child);
     let pid = child.id().to_string();
     // The queue appears a moment after its table.
-    wait_for("it has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
+    wait_for("the table has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
     (child, pid)
 }
 

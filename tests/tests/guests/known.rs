@@ -28,7 +28,7 @@ fn check(guest: &KnownGuest, sampler: &mut Sampler, control: &Control, outs: u32
     let before = read();
     let made = guest.run(outs, halts).expect("KVM runs the guest");
     let after = read();
-    assert_eq!(read(), after, "a guest at rest moves nothing");
+    assert_eq!(read(), after, "the counters of a stopped guest do not change");
     let want = Exits { outs: outs.into(), halts: halts.into() };
     assert_eq!(made, want, "what the guest itself saw");
     let (exits, halt_exits) = (after.0 - before.0, after.1 - before.1);

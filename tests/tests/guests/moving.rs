@@ -152,7 +152,7 @@ fn a_guest_may_end_while_it_is_sampled() {
     guest.start().expect("KVM runs the guest");
     let moved = |than: u64| exits(&newest_after(&control, 2)) > than;
     let before = exits(&newest_after(&control, 2));
-    wait_for("the guest moves", LIMIT, || moved(before));
+    wait_for("the counters of the guest change", LIMIT, || moved(before));
     guest.stop().expect("the sampler's thread does not panic");
     let stopped = exits(&newest_after(&control, 2));
     drop(guest);

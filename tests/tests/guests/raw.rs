@@ -59,7 +59,7 @@ fn a_snapshot_equals_the_bytes_of_the_kernel() {
             sampler.threads()
         ));
     }
-    assert_eq!(read(), all, "at rest nothing moves");
+    assert_eq!(read(), all, "the counters of a stopped guest do not change");
     // Otherwise a wrong plan would not be seen: the words tell vCPUs and statistics apart.
     let distinct = |name| {
         let of_name = all.iter().flatten().filter(|(its, words)| its == name && words[0] > 0);

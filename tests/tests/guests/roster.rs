@@ -62,7 +62,7 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
     let after = tick();
     assert_eq!(states(&after), [RowState::Good; 4]);
     assert_eq!(indexes(&after), [0, 1, 2, 3]);
-    assert_eq!(after.get(cell), None, "a place in another layout means nothing in this one");
+    assert_eq!(after.get(cell), None, "a cell of another layout has no value in this one");
     assert!(after.layout().generation() > before.layout().generation());
     assert_eq!(states(&before), [RowState::Good; 3], "what was kept stays as it was");
     assert!(roster.refresh().0.is_none(), "nothing has changed since");
@@ -172,7 +172,7 @@ fn is_of_a_later_layout(last: &Snapshot, now: &Snapshot) -> bool {
         assert!(Arc::ptr_eq(last.layout(), now.layout()));
         let back = states(last).into_iter().zip(states(now));
         let is_back = |(was, is)| was == RowState::Gone && is != RowState::Gone;
-        assert!(!back.into_iter().any(is_back), "a row came back");
+        assert!(!back.into_iter().any(is_back), "a row that was gone is back");
     }
     after > before
 }

@@ -180,7 +180,7 @@ fn random_bytes_do_no_harm() {
         };
         // The time is longer if no table has been readable by chance: on a busy machine there are
         // few looks.
-        wait_for("a table at random", CHANCE_LIMIT, || {
+        wait_for("random bytes make a table", CHANCE_LIMIT, || {
             let mut seen = (0, 0);
             again_and_again(|| seen = work());
             seen.0 > 0 && seen.1 > 0

@@ -47,7 +47,7 @@ fn the_objects_of_a_killed_writer_are_gone() {
             assert_eq!(state, if dies_in_a_change { RowState::Torn } else { RowState::Good });
             hostile.must_live();
             hostile.kill();
-            wait_for("all is gone", SOON, || {
+            wait_for("all rows are gone", SOON, || {
                 // Only a look finds that the writer of a file has ended.
                 let listed = if matches!(place, Place::Path(_)) { reader.look() } else { vec![] };
                 listed.is_empty() && all_are(&mut reader, RowState::Gone)
@@ -65,7 +65,7 @@ fn a_directory_that_a_killed_writer_left_open_is_gone() {
     hostile.set(vmstrobe_tests::hostile::layout::GENERATION, 1);
     let pid = hostile.pid();
     hostile.kill();
-    wait_for("all is gone", SOON, || all_are(&mut reader, RowState::Gone));
+    wait_for("all rows are gone", SOON, || all_are(&mut reader, RowState::Gone));
     assert!(reader.look().is_empty());
     assert!(reader.attach(pid).is_err());
 }
@@ -78,7 +78,7 @@ fn a_sealed_table_opened_by_a_path_ends_with_its_writer() {
     let mut reader = opened(&hostile, &Place::Path(path));
     assert!(all_are(&mut reader, RowState::Good));
     hostile.kill();
-    wait_for("all is gone", SOON, || {
+    wait_for("all rows are gone", SOON, || {
         reader.look().is_empty() && all_are(&mut reader, RowState::Gone)
     });
 }

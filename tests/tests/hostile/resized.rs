@@ -24,7 +24,7 @@ fn a_table_that_shrinks_and_grows_does_no_harm() {
             _ => reader.attach(pid).map(drop),
         };
         let is_known = again_and_again_until_it_is_so(|| attach(&mut known, hostile.pid()).is_ok());
-        assert!(is_known, "it is never whole");
+        assert!(is_known, "the words are never consistent");
         let mut opened = false;
         again_and_again(|| {
             if !opened {

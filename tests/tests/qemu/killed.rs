@@ -29,7 +29,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
         snapshot.objects().count() == 4 && snapshot.objects().all(|view| view.state() == state)
     };
     wait_for("all vCPUs are read", LIMIT, || all(latest.load(), RowState::Good));
-    assert!(lent_fds() >= before + 6, "four stats fds, a pidfd, and the helper's");
+    assert!(lent_fds() >= before + 6, "there are four stats fds, a pidfd, and that of the helper");
 
     let killed = Instant::now();
     drop(qemu);
@@ -51,7 +51,7 @@ fn a_killed_qemu_is_gone_within_a_second() {
         killed.elapsed()
     ));
     let tick = latest.load().tick();
-    wait_for("it goes on", LIMIT, || latest.load().tick() > tick + 10);
+    wait_for("the sampler continues", LIMIT, || latest.load().tick() > tick + 10);
     drop(watch);
     let sampler = running.stop().expect("the sampler's thread does not panic");
     let counts = sampler.health().counts();

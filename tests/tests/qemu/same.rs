@@ -32,7 +32,7 @@ fn values_are_those_of_query_stats() {
     show(&format!("{values} values of 3 vCPUs as QEMU's own, {moved} scalars of them not 0"));
     assert!(ours.len() == 3 && moved > 10);
     let moved_hist = |value: &Json| value.as_array().is_some_and(|b| b.iter().any(|n| *n != 0));
-    assert!(ours.iter().flatten().any(|(_, value)| moved_hist(value)), "no histogram moved");
+    assert!(ours.iter().flatten().any(|(_, value)| moved_hist(value)), "no histogram has changed");
 }
 
 #[test]
@@ -131,5 +131,5 @@ fn a_reading_lies_between_qemus_own() {
         }
     }
     show(&format!("{} counters read 40 times: {moved} moved meanwhile", counters.len()));
-    assert!(moved > 0, "nothing moved: the guest does not run");
+    assert!(moved > 0, "no counter has changed: the guest does not run");
 }

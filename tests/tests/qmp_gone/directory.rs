@@ -47,11 +47,11 @@ fn each_vm_has_a_socket_as_long_as_it_runs() {
     }
     let mut second = Qmp::connect(&second_socket).expect("the server accepts the client");
     drop(first);
-    wait_for("its socket goes with it", SEEN_LIMIT, || !first_socket.exists());
+    wait_for("the socket is removed", SEEN_LIMIT, || !first_socket.exists());
     assert_eq!(count(&mut second, "vcpu"), 2);
 
     let (_third, third_socket) = start(&directory, "third", 3);
-    wait_for("one that came later has its socket", SEEN_LIMIT, || third_socket.exists());
+    wait_for("the later VM has its socket", SEEN_LIMIT, || third_socket.exists());
     let mut third = Qmp::connect(&third_socket).expect("the server accepts the client");
     assert_eq!(count(&mut third, "vcpu"), 3);
     assert_eq!(count(&mut second, "vcpu"), 2);

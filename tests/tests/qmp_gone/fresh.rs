@@ -102,5 +102,5 @@ fn a_reply_has_exactly_the_exits_before_its_request() {
         assert!(now.1 - last.1 >= u64::from(i + HALTS), "{now:?} after {last:?}");
         last = now;
     }
-    assert_eq!(read(), last, "a guest at rest moves nothing");
+    assert_eq!(read(), last, "the counters of a stopped guest do not change");
 }

@@ -86,7 +86,7 @@ fn a_stale_socket_is_replaced() {
     let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("stale");
     drop(UnixListener::bind(&socket).expect("no other process has it"));
-    assert!(socket.exists(), "nobody removes it");
+    assert!(socket.exists(), "no process removes the file");
     let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
     serve.wait_for_socket(&socket);
     assert!(count(&mut Qmp::connect(&socket).expect("the server accepts the client"), "vcpu") > 0);
@@ -107,7 +107,7 @@ fn a_lock_on_the_directory_does_not_delay_a_server() {
     serve.wait_for_socket(&socket);
     assert!(count(&mut Qmp::connect(&socket).expect("the server accepts the client"), "vcpu") > 0);
     let files = fs::read_dir(&directory).expect("the directory is readable");
-    assert_eq!(files.count(), 1, "nothing but the socket is there");
+    assert_eq!(files.count(), 1, "the directory has only the socket");
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn is_refused_and_the_next_answered(name: &str, bytes: &[u8]) {
     let Some(target) = Target::start(name) else { return };
     let mut client = target.connect();
     let errors = refused(&mut client, bytes);
-    assert!(!errors.is_empty(), "not a word about it");
+    assert!(!errors.is_empty(), "there is no message about it");
     for error in &errors {
         assert_eq!(error["error"]["class"], "GenericError", "{error}");
     }
@@ -88,7 +88,7 @@ fn a_client_that_does_not_read_is_dropped_and_counted() {
     target.is_well();
     let pid = Pid::from_raw(target.serve.pid().cast_signed()).expect("a pid is not 0");
     kill_process(pid, Signal::TERM).expect("the process has not been reaped");
-    assert!(target.serve.wait_within(DROP_LIMIT).is_some(), "it does not end");
+    assert!(target.serve.wait_within(DROP_LIMIT).is_some(), "the process ends in time");
     let said = target.serve.said();
     assert!(said.contains("dropped 1, who did not read"), "{said}");
 }

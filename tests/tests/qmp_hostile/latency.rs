@@ -80,7 +80,7 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
     show(&format!(
         "{what}: {ratios:.2?} times as long; {taken} bytes sent; {peak_kib} KiB at its peak"
     ));
-    assert!(taken > 0, "nothing was done");
+    assert!(taken > 0, "there were no operations");
     assert!(good > ROUNDS / 2, "{what}: {ratios:.2?} times as long");
     drop(client);
     target.is_well();

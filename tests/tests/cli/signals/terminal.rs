@@ -121,7 +121,11 @@ fn a_second_signal_ends_a_demo_whose_terminal_is_stopped() {
     thread::sleep(Duration::from_millis(600));
     let pid = Pid::from_child(&child);
     kill_process(pid, Signal::TERM).expect("the process has not been reaped");
-    assert_eq!(child.wait_within(Duration::from_millis(500)), None, "it waits for the terminal");
+    assert_eq!(
+        child.wait_within(Duration::from_millis(500)),
+        None,
+        "vmstrobe waits for the terminal"
+    );
     kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     let ended = child.wait_within(SOON).expect("the process ends in time");
     assert_eq!(ended.code(), Some(SIGNALLED + Signal::TERM.as_raw()));
