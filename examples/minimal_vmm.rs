@@ -1,13 +1,12 @@
-//! A minimal VMM that serves its own statistics: what the author of a VMM copies.
+//! A minimal VMM that serves its own statistics, for the author of a VMM to copy.
 //!
 //! The VMM is one VM with two vCPUs; the guest writes to a port in a loop and halts now and then.
-//! The code for vmstrobe stands between the marker comments, 26 lines in all:
+//! The code for vmstrobe is between the marker comments, 26 lines in all:
 //!
-//! * before a vCPU runs, its statistics are opened: later, the kernel would make that wait;
-//! * while the vCPUs run, a QMP server answers `query-stats` and `info stats` to all who connect
-//!   to a Unix socket, as QEMU would; and one thread samples them 1000 times a second. Neither
-//!   stops a vCPU;
-//! * at the end, it prints by how much they have grown.
+//! * Before a vCPU runs, its statistics are opened; later, the kernel would make that wait.
+//! * While the vCPUs run, a QMP server answers `query-stats` and `info stats` on a Unix socket, as
+//!   QEMU would, and one thread samples the statistics 1000 times a second. Neither stops a vCPU.
+//! * At the end it prints how much the statistics have grown.
 //!
 //! ```text
 //! cargo run --release --example minimal_vmm -- [--seconds N] [SOCKET]
@@ -86,11 +85,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// A VM with vCPUs that nobody runs yet.
+/// A VM with vCPUs that do not run yet.
 struct Machine {
     vcpus: Vec<VcpuFd>,
     vm: VmFd,
-    // Last: fields drop in this order, and what can run the guest goes before its memory.
+    // The last field: fields drop in this order, and the memory must outlive the vCPUs.
     _memory: MmapRaw,
 }
 
@@ -111,16 +110,17 @@ impl Machine {
             memory_size: MEMORY_BYTES as u64,
             userspace_addr: memory.as_mut_ptr() as u64,
         };
-        // SAFETY: the range must be mapped, overlap no other slot, and outlive whatever can run
-        // the guest, whose writes must surprise nobody. It is the whole of `memory`, in the only
-        // slot; `Machine` drops it after its vCPUs; and a `MmapRaw` gives out no references.
+        // SAFETY: the range must be mapped, overlap no other slot, and outlive the vCPUs that can
+        // run the guest; and Rust must expect the guest's writes. The range is the whole of
+        // `memory`, in the only slot; `Machine` drops it after its vCPUs; and a `MmapRaw` gives
+        // out no references.
         unsafe { vm.set_user_memory_region(region)? };
 
         let vcpus = (0..VCPUS).map(|id| vcpu(&vm, id)).collect::<Result<_>>()?;
         Ok(Machine { vcpus, vm, _memory: memory })
     }
 
-    /// Runs every vCPU on a thread of its own for so long.
+    /// Runs every vCPU on a thread of its own for this time.
     fn run(&mut self, time: Duration) -> Result<()> {
         let stop = &AtomicBool::new(false);
         thread::scope(|scope| {
@@ -128,12 +128,14 @@ impl Machine {
             let threads: Vec<_> = self.vcpus.iter_mut().map(start).collect();
             thread::sleep(time);
             stop.store(true, Ordering::Relaxed);
-            threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+            threads
+                .into_iter()
+                .try_for_each(|thread| thread.join().expect("the thread does not panic"))
         })
     }
 }
 
-/// A vCPU about to start the guest, in real mode with flat segments.
+/// Creates a vCPU that will start the guest, in real mode with flat segments.
 fn vcpu(vm: &VmFd, id: u64) -> Result<VcpuFd> {
     let vcpu = vm.create_vcpu(id)?;
     let mut sregs = vcpu.get_sregs()?;
@@ -145,7 +147,7 @@ fn vcpu(vm: &VmFd, id: u64) -> Result<VcpuFd> {
     Ok(vcpu)
 }
 
-/// Runs a vCPU until it halts and shall stop. It halts every few ms.
+/// Runs a vCPU until it halts after `stop` is set. It halts every few ms.
 fn run(vcpu: &mut VcpuFd, stop: &AtomicBool) -> Result<()> {
     loop {
         match vcpu.run() {
@@ -161,10 +163,10 @@ fn run(vcpu: &mut VcpuFd, stop: &AtomicBool) -> Result<()> {
     }
 }
 
-/// The fd of a VM or vCPU, lent: kvm-ioctls knows raw ones only.
+/// Returns the fd of a VM or vCPU, of which kvm-ioctls has only the raw number.
 fn fd(owner: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: the fd must stay open as long as it is lent. Only `VmFd`s and `VcpuFd`s come here;
-    // each owns its fd and closes it only when dropped, which the borrow excludes.
+    // SAFETY: the fd must stay open as long as it is borrowed. Only `VmFd`s and `VcpuFd`s come
+    // here; each owns its fd and closes it only when dropped, which the borrow excludes.
     unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 

@@ -1,15 +1,14 @@
-//! Statistics that vmstrobe knows nothing of: a provider of a program's own, registered while a
-//! sampler already runs.
+//! A provider of a program's own statistics, registered while a sampler already runs.
 //!
-//! The provider is "xyz"; its objects are the threads of this program, and their statistics what
-//! the scheduler says of each. It shows the two halves of every provider:
+//! The provider is "xyz". Its objects are the threads of this program, and their statistics are
+//! those of the scheduler. It shows the two halves of every provider:
 //!
-//! * [`Threads`] is the control half: it says what there is, opens it, and may take its time;
-//! * [`ThreadSource`] is the data half: a tick is one read a thread. It allocates nothing and waits
-//!   for nobody, and a thread that has ended is a row that says so.
+//! * [`Threads`] is the control half: it lists the objects and opens them, and may block.
+//! * [`ThreadSource`] is the data half: a tick makes one read for each thread. It allocates nothing
+//!   and does not wait, and it marks the row of a thread that has ended.
 //!
-//! The sampler has nothing at first. Then the provider is added to its registry, and the next look
-//! at who is there finds the threads: their rows are in the snapshots from then on.
+//! The sampler has no objects at first. Then the provider is added to its registry, and the next
+//! look at the objects finds the threads: from then on their rows are in the snapshots.
 //!
 //! ```text
 //! cargo run --release -p vmstrobe-examples --example own_provider -- [--seconds N]
@@ -29,11 +28,12 @@ use vmstrobe_core::{
 };
 use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 
-/// Run and wait time, and how often it was given a CPU: `/proc/PID/task/TID/schedstat`.
+/// The statistics of a thread: its run time, its wait time, and the number of its turns on a CPU
+/// (`/proc/PID/task/TID/schedstat`).
 const STATS: usize = 3;
 /// The kernel's `ESRCH`: there is no such thread any more.
 const NO_SUCH_THREAD: i32 = 3;
-/// How often the program looks who is there, and prints.
+/// The time between two looks at the objects, and between two snapshots that are printed.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -62,13 +62,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             }
         }
     }
-    busy.join().expect("it does not panic");
+    busy.join().expect("the thread does not panic");
     drop(watch);
     sampling.stop()?;
     Ok(())
 }
 
-/// The control half.
+/// The control half of the provider.
 #[derive(Debug)]
 struct Threads {
     schema: Arc<Schema>,
@@ -105,14 +105,14 @@ impl Provider for Threads {
 
     fn objects(&self) -> vmstrobe_core::Result<Vec<Object>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // An open file is one thread's for ever. So one that gets an old number has another key.
+        // An open file stays that of one thread, so a thread with a reused number has another key.
         known.threads.retain(|(_, file)| read(file).is_ok());
         let entries = fs::read_dir("/proc/self/task").map_err(|error| {
             vmstrobe_core::Error::caused(ErrorKind::Io, "cannot see the threads", error)
         })?;
         for entry in entries.flatten() {
             let path = format!("/xyz/thread[{}]", entry.file_name().display());
-            // Without one it has ended just now.
+            // The thread has ended if the file cannot be opened.
             let Ok(file) = File::open(entry.path().join("schedstat")) else { continue };
             if !known.threads.iter().any(|(object, _)| *object.path == *path) {
                 known.last_key += 1;
@@ -139,10 +139,10 @@ impl Provider for Threads {
     }
 }
 
-/// The data half.
+/// The data half of the provider.
 struct ThreadSource {
     plan: Arc<ReadPlan>,
-    /// `None` where the thread had ended before it was opened.
+    /// The file of each thread; `None` if the thread had ended before it was opened.
     files: Vec<Option<Arc<File>>>,
 }
 
@@ -167,7 +167,7 @@ impl Source for ThreadSource {
     }
 }
 
-/// Reads a thread's run and wait time in ns, and how often it was given a CPU.
+/// Reads a thread's run and wait time in ns, and the number of its turns on a CPU.
 fn read(file: &File) -> io::Result<[u64; STATS]> {
     // Three numbers of at most 20 digits.
     let mut text = [0; 64];

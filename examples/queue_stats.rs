@@ -1,10 +1,9 @@
-//! A device backend that publishes its own statistics: what the author of a device copies.
+//! A device backend that publishes its own statistics, for the author of a device to copy.
 //!
 //! The device is a disk in memory, with one queue of requests and two threads that serve them; the
-//! guest is a thread that makes some. What vmstrobe needs stands between the marker comments, 15
-//! lines in all: what is counted is defined, the queue gets a place in a table, and each thread
-//! counts there, which takes it a few ns. Whoever samples does it from another process, and stops
-//! nothing.
+//! guest is a thread that makes requests. The code for vmstrobe is between the marker comments, 15
+//! lines in all: it defines the statistics, adds the queue to a table, and lets each thread count
+//! there, which takes a few ns. Another process samples the table without stopping a thread.
 //!
 //! ```text
 //! cargo run --release -p vmstrobe-examples --example queue_stats -- [--seconds N]
@@ -26,12 +25,12 @@ const THREADS: usize = 2;
 const DISK_BYTES: usize = 1 << 20;
 /// The sizes that the guest asks for, in turn.
 const REQUEST_BYTES: [usize; 3] = [512, 4096, 65536];
-/// How long it waits between two requests.
+/// The pause between two requests.
 const PAUSE: Duration = Duration::from_micros(200);
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A request to read so many bytes of the disk.
+/// A request to read a number of bytes of the disk.
 struct Request {
     bytes: usize,
     made: Instant,
@@ -48,7 +47,7 @@ fn main() -> Result<()> {
     let bytes = stats.counter(Stat::bytes("bytes"));
     let latency = stats.log2_histogram(Stat::ns("latency"), 32);
     let table = TableWriter::new("xyz")?;
-    let queue = table.add("/xyz/queue[0]", &stats)?; // it is there as long as this value
+    let queue = table.add("/xyz/queue[0]", &stats)?; // it exists as long as this value
     let requests = queue.get(requests);
     let bytes = queue.get(bytes);
     let latency = queue.get(latency);
@@ -76,12 +75,12 @@ fn main() -> Result<()> {
         process::id()
     );
     let (made, asked_bytes) = run_guest(guest, run_time)?;
-    threads.into_iter().for_each(|thread| thread.join().expect("it does not panic"));
+    threads.into_iter().for_each(|thread| thread.join().expect("the thread does not panic"));
     println!("{made} requests, {asked_bytes} bytes");
     Ok(())
 }
 
-/// Makes requests for so long. How many, and of how many bytes together.
+/// Makes requests for this time. Returns their number, and the sum of their bytes.
 fn run_guest(requests: Sender<Request>, time: Duration) -> Result<(u64, u64)> {
     let (began, mut made, mut asked_bytes) = (Instant::now(), 0, 0);
     for bytes in REQUEST_BYTES.into_iter().cycle().take_while(|_| began.elapsed() < time) {
@@ -104,12 +103,12 @@ impl Device {
         Self { queue: Mutex::new(queue), disk: vec![0; DISK_BYTES] }
     }
 
-    /// The next request; `None` once the guest has ended and all are served.
+    /// Returns the next request; `None` once the guest has ended and all are served.
     fn next(&self) -> Option<Request> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
     }
 
-    /// Copies what was asked for to where the guest would find it.
+    /// Copies the bytes of a request, as if into the guest's memory.
     fn serve(&self, request: &Request) {
         let mut buffer = [0; 65536];
         let buffer = &mut buffer[..request.bytes];

@@ -8,11 +8,12 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use vmstrobe_core::wire::{Header, parse};
 use vmstrobe_core::{Filter, Mask, ReadPlan, Schema, Target, seq};
 
-/// A vCPU's block as a kernel wrote it.
+/// A vCPU's block, as a kernel wrote it.
 const VCPU: &[u8] = include_bytes!("../../core/testdata/vcpu-x86-6.18.bin");
 
 fn schema() -> std::sync::Arc<Schema> {
-    let header = Header::parse(VCPU.first_chunk().expect("it has a header")).expect("it is right");
+    let header = Header::parse(VCPU.first_chunk().expect("the file has a header"))
+        .expect("a kernel wrote the header");
     let part = |range: std::ops::Range<u64>| &VCPU[range.start as usize..range.end as usize];
     let (id, descs) = (part(header.id_range()), part(header.desc_range()));
     parse(&header, id, descs, "kvm", Target::Vcpu).expect("a kernel wrote it").schema
@@ -21,7 +22,7 @@ fn schema() -> std::sync::Arc<Schema> {
 fn set_up(c: &mut Criterion) {
     c.bench_function("wire/parse a vCPU's block", |b| b.iter(schema));
     let schema = schema();
-    let filter: Filter = "vcpu: exits, halt_*, -/hist/".parse().expect("it is right");
+    let filter: Filter = "vcpu: exits, halt_*, -/hist/".parse().expect("the filter is well formed");
     c.bench_function("filter/parse", |b| {
         b.iter(|| black_box("vcpu: exits, halt_*, -/hist/").parse::<Filter>())
     });
@@ -34,7 +35,7 @@ fn on_the_tick(c: &mut Criterion) {
     let schema = schema();
     let block = vec![7; schema.data_bytes() / 8];
     for text in ["vcpu: exits, halt_exits, halt_wait_ns", "vcpu: -/hist/", "vcpu"] {
-        let filter: Filter = text.parse().expect("it is right");
+        let filter: Filter = text.parse().expect("the filter is well formed");
         let plan = ReadPlan::new(&schema, &filter.compile(&schema));
         let span = &block[..plan.span_bytes().len() / 8];
         let mut row = vec![0; plan.row_words()];

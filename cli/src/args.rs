@@ -154,6 +154,9 @@ pub(crate) enum Info {
 #[command(next_help_heading = "How often, how long")]
 pub(crate) struct Pace {
     /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
+    ///
+    /// Ticks are less late on a CPU of their own or at a real-time priority: start vmstrobe by
+    /// `taskset -c 3 chrt -f 10`, which all its threads inherit.
     #[arg(short, long, value_name = "HZ", default_value = "1k", value_parser = quantity::rate)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) rate: f64,

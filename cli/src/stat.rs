@@ -12,8 +12,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
-use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing};
+use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
 use crate::args::{Pace, StatArgs};
 use crate::attach;
@@ -135,12 +134,6 @@ fn exit_status(command: Option<ExitStatus>, lost_vm: bool) -> u8 {
         status.code().or(signal).unwrap_or(1) as u8
     });
     if of_command == 0 { u8::from(lost_vm) } else { of_command }
-}
-
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // The monotonic clock starts at 0 with the machine, so it is never negative.
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// A measurement under way.

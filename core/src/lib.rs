@@ -2,7 +2,7 @@
 //! plans, snapshots, rates and quantiles, and the traits [`Provider`] and [`Source`], through which
 //! statistics are provided and read.
 //!
-//! The crate does no I/O, starts no thread and contains no unsafe code. Its vocabulary is that of
+//! The crate does no I/O, starts no thread by itself and contains no unsafe code. Its vocabulary is that of
 //! the kernel's binary statistics and of QEMU's `query-stats`. The feature `json` adds the module
 //! `json`: the JSON that QEMU writes.
 //!
@@ -41,6 +41,7 @@ pub mod hmp;
 pub mod json;
 pub mod seq;
 pub mod text;
+mod threads;
 
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Filter, Request, VcpuRef, VcpuSet};
@@ -57,3 +58,4 @@ pub use rate::{Change, Interval, Rate, change};
 pub use schema::{Desc, Object, Schema, Target, WORD_BYTES};
 pub use snapshot::{Cell, Group, Layout, ObjectView, RowState, Snapshot, Value, Window};
 pub use stat::{Base, Scale, StatType, Unit};
+pub use threads::{Thread, ThreadStart};

@@ -18,7 +18,7 @@ use vmstrobe_core::{Error, ErrorKind};
 
 use bpf::btf::{Btf, MAX_STRUCT_BYTES, Member, Shape, TypeId};
 
-/// How many names are asked for: of each pair of them, whether one is the other's member.
+/// The number of names; each pair of them is asked whether one is the other's member.
 const NAMES: usize = 20;
 
 fuzz_target!(|input: &[u8]| {
@@ -43,7 +43,9 @@ fuzz_target!(|input: &[u8]| {
         }
         Err(error) => {
             is_refusal(&error);
-            let again = Btf::with_module(vmlinux, module).err().expect("it needs vmlinux");
+            let again = Btf::with_module(vmlinux, module)
+                .err()
+                .expect("a module is not parsed without a valid vmlinux");
             assert_eq!(again.to_string(), error.to_string());
         }
     }
@@ -89,8 +91,8 @@ fn ask(btf: &Btf<'_>, names: &[&str]) {
 }
 
 fn lies_inside(btf: &Btf<'_>, whole: TypeId, found: &Member) {
-    let size = btf.size_bytes(found.type_id).expect("what has no size is not found");
-    let end = found.offset_bytes.checked_add(size).expect("it lies inside");
+    let size = btf.size_bytes(found.type_id).expect("only a type with a size is found");
+    let end = found.offset_bytes.checked_add(size).expect("a member ends within its type");
     assert!(end <= MAX_STRUCT_BYTES && Some(end) <= btf.size_bytes(whole));
     assert!(found.shape == Shape::Inline || size == 8, "an address has 8 bytes");
 }

@@ -1,5 +1,5 @@
-//! A filter, as anybody may type it: it is refused, or it compiles in bounded time and space and
-//! wants what it says.
+//! A filter of any text: it is refused, or it compiles within bounded time and space and selects
+//! the statistics that it names.
 //!
 //! The input is text (what is no UTF-8 is replaced), read as a filter and as a list of names. What
 //! parses is asked about the statistics of a real vCPU and about the words of the input itself.
@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use vmstrobe_core::wire::{self, Header};
 use vmstrobe_core::{Desc, Filter, Names, Object, Schema, Target};
 
-/// Limits of the product, as its documentation has them: below them a plain list is accepted.
+/// The limits of the product, as documented: below them a plain list is accepted.
 const LIST_BYTES: usize = 16 * 1024;
 const NAMES: usize = 1024;
 
@@ -23,7 +23,7 @@ const WORDS: usize = 32;
 
 static VCPU: LazyLock<Arc<Schema>> = LazyLock::new(|| {
     let file = include_bytes!("../../core/testdata/vcpu-x86-6.18.bin");
-    let header = Header::parse(file.first_chunk().expect("it is long enough"));
+    let header = Header::parse(file.first_chunk().expect("the file has a header"));
     let header = header.expect("a kernel wrote it");
     let part = |range: std::ops::Range<u64>| &file[range.start as usize..range.end as usize];
     let (id, descs) = (part(header.id_range()), part(header.desc_range()));
@@ -68,7 +68,8 @@ fn compiles_to_what_it_wants(filter: &Filter, names: Option<&Names>, schema: &Ar
     assert!(names.is_some() || filter.unmatched_names(&[Arc::clone(schema)]).is_empty());
 }
 
-/// The list wants each of these names if its items say so, and tells which items match none.
+/// Checks that the list selects exactly the names that its items match, and reports the items that
+/// match none.
 fn list_is_as_typed(list: &str, asked: &[&str]) {
     let items: Vec<&str> = list.split(',').map(str::trim).filter(|i| !i.is_empty()).collect();
     let parsed = Names::parse(list);
@@ -97,7 +98,8 @@ fn list_is_as_typed(list: &str, asked: &[&str]) {
     assert!(unmatched.into_iter().eq(includes.into_iter().chain(excludes).filter(lost)));
 }
 
-/// Whether `*` and `?` of the pattern can stand for parts of the name, so that it becomes the name.
+/// Returns true if `*` and `?` of the pattern can stand for parts of the name, so that they are
+/// equal.
 fn is_glob_of(pattern: &str, name: &str) -> bool {
     let name: Vec<char> = name.chars().collect();
     // The lengths of the name's beginnings that the pattern so far can become.

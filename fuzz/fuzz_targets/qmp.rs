@@ -1,5 +1,5 @@
-//! Anything that a client may send to the QMP server: each reply is a line of JSON with a result or
-//! an error, a request that comes after is answered, and how the bytes were cut makes no
+//! Any bytes that a client may send to the QMP server: each reply is a line of JSON with a result
+//! or an error, a later request is answered, and the sizes of the received pieces make no
 //! difference.
 //!
 //! The first byte of the input says in which order lists are and how long the pieces are into which
@@ -19,7 +19,7 @@ use vmstrobe_core::{
 use vmstrobe_server::qmp::answers;
 
 const NEGOTIATION: &[u8] = br#"{"execute": "qmp_capabilities", "arguments": {"enable": ["oob"]}}"#;
-/// Behind all else: a control character resynchronises, and then there is one good request.
+/// The bytes after the input: a control character resynchronises, and one good request follows.
 const PROBE: &[u8] = b"\x01{\"execute\": \"query-stats\", \"id\": \"probe\", \
     \"arguments\": {\"target\": \"vcpu\", \"vcpus\": []}}\n";
 
@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let pieces = all.chunks(usize::from(how >> 1) + 1);
     let cut = answers(&REGISTRY, order, pieces);
     assert!(whole == cut, "how it was cut makes a difference");
-    let text = str::from_utf8(&whole).expect("it is ASCII");
+    let text = str::from_utf8(&whole).expect("the text is ASCII");
     let mut lines: Vec<&str> = text.split("\r\n").collect();
     assert_eq!(lines.pop(), Some(""), "the last line ends too");
     assert!(lines[0].starts_with(r#"{"QMP": "#));
@@ -52,7 +52,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(lines.last(), Some(&r#"{"return": [], "id": "probe"}"#), "it still answers");
 });
 
-/// Two vCPUs with a number and a histogram, and a crypto device.
+/// A provider of two vCPUs with a number and a histogram, and a crypto device.
 #[derive(Debug)]
 struct Two {
     schemas: [Arc<Schema>; 2],

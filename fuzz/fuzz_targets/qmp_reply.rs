@@ -1,8 +1,8 @@
-//! The answers of a QEMU, or of a process that listens in its place: they are refused, or what is
-//! made of them is within the limits and fits its schemas.
+//! The answers of a QEMU, or of a process that listens in its place: they are refused, or their
+//! objects are within the limits and fit their schemas.
 //!
-//! The input is a byte that says what is asked for, and then the other side of a connection byte
-//! for byte. The tests check that real answers are understood rightly; here they are damaged.
+//! The input is a byte that selects the request, and then the bytes from the other side of the
+//! connection. The tests check that real answers are understood correctly; here they are damaged.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A table of statistics, written by anybody: it is refused, or what is read of it is what it says.
+//! A table of statistics of any bytes: it is refused, or its readings agree with its bytes.
 //!
 //! The input is a byte of flags, some changes, and the bytes of the table, in a memfd that is
 //! sealed, so that the reader maps it, or not, so that it reads it by system calls. What an object
@@ -32,9 +32,9 @@ use layout::{
     SLOTS_USED, VERSION, WORD_BYTES, bytes_of, entries,
 };
 
-/// Bytes of a change: its step, its word and its value.
+/// The bytes of a change: its step, its word and its value.
 const CHANGE_BYTES: usize = 11;
-/// Steps of the reader, before each of which something may change.
+/// The steps of the reader, before each of which the table may change.
 const STEPS: u8 = 4;
 
 /// The test case that an input encodes.
@@ -62,9 +62,9 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// True if both have the same rows of the same objects. A row may be torn in one of them, because
-/// one way of reading may wait for a lock where the lock means nothing; or stale in one of them,
-/// because a promised heartbeat may be overdue in one run and not yet in the other.
+/// Returns true if both have the same rows of the same objects. A row may be torn in one of them,
+/// because one way of reading may wait for a lock where the lock means nothing; or stale in one of
+/// them, because a promised heartbeat may be overdue in one run and not yet in the other.
 fn are_alike(rows: &Option<Vec<Row>>, others: &Option<Vec<Row>>) -> bool {
     let (Some(rows), Some(others)) = (rows, others) else { return rows == others };
     let may_differ = |row: &Row| matches!(row.1, RowState::Torn | RowState::Stale);
@@ -111,25 +111,28 @@ impl Case {
     }
 }
 
-/// A memfd of these words.
+/// Makes a memfd of these words.
 fn memfd(words: &[u64], is_sealed: bool) -> File {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let file = File::from(memfd_create("vmstrobe-table:fuzz", flags).expect("there is room"));
+    let file = File::from(
+        memfd_create("vmstrobe-table:fuzz", flags).expect("there is memory for a table"),
+    );
     file.write_all_at(&bytes_of(words), 0).expect("a memfd can be written");
     if is_sealed {
         let seals = SealFlags::GROW | SealFlags::SHRINK | SealFlags::WRITE;
-        fcntl_add_seals(&file, seals).expect("it may be sealed");
+        fcntl_add_seals(&file, seals).expect("the memfd can be sealed");
     }
     file
 }
 
-/// All that a reader does with a table: the rows of its last tick, or `None` if it refuses it.
+/// Runs all steps of a reader and returns the rows of its last tick; `None` if it refuses the
+/// table.
 fn read(case: &Case, is_sealed: bool) -> Option<Vec<Row>> {
     let file = memfd(&case.words, is_sealed);
     let mut words = case.words.clone();
-    let tables = Tables::new().expect("there is a thread for it");
+    let tables = Tables::new().expect("a thread can be started");
     case.change(0, &file, &mut words);
-    let lent = OwnedFd::from(file.try_clone().expect("there is room"));
+    let lent = OwnedFd::from(file.try_clone().expect("there is a free descriptor"));
     if let Err(error) = tables.add_fd(lent) {
         use ErrorKind::{Busy, Io, Malformed, TooLarge, Unsupported};
         let kind = error.kind();
@@ -152,7 +155,8 @@ fn read(case: &Case, is_sealed: bool) -> Option<Vec<Row>> {
     Some(rows)
 }
 
-/// Looks at the tables, and adds what they say now, under the header that was read first.
+/// Looks at the tables, and adds the entries of the bytes now, under the header that was read
+/// first.
 fn look(tables: &Tables, header: &[u64], words: &[u64], said: &mut Vec<Entry>) -> Vec<Object> {
     let mut known = words.to_vec();
     known[..HEADER_WORDS].copy_from_slice(header);
@@ -160,10 +164,10 @@ fn look(tables: &Tables, header: &[u64], words: &[u64], said: &mut Vec<Entry>) -
         known[at] = words[at];
     }
     said.extend(entries(&known));
-    let objects = tables.objects().expect("it leaves out what cannot be read");
+    let objects = tables.objects().expect("the provider lists its objects");
     assert!(objects.len() <= MAX_SLOTS as usize);
     let mut descs = 0;
-    for schema in tables.schemas().expect("it has those of its objects") {
+    for schema in tables.schemas().expect("the provider lists its schemas") {
         is_sound(&schema);
         descs += schema.descs().len();
     }
@@ -181,7 +185,7 @@ fn is_sound(schema: &Schema) {
     assert!(schema.descs().iter().all(|desc| desc.size > 0 && desc.words().end <= data_words));
 }
 
-/// An object that is open.
+/// An open object.
 struct Opened {
     object: Object,
     source: Box<dyn Source>,
@@ -190,8 +194,12 @@ struct Opened {
 fn open(tables: &Tables, objects: &[Object]) -> Vec<Opened> {
     let open = |object: &Object| {
         let plan = ReadPlan::new(&object.schema, &Mask::all(&object.schema));
-        let sources = tables.open(std::slice::from_ref(object), &plan).expect("it can be opened");
-        let [source] = <[_; 1]>::try_from(sources).ok().expect("one object is one source");
+        let sources = tables
+            .open(std::slice::from_ref(object), &plan)
+            .expect("the provider opens its objects");
+        let [source] = <[_; 1]>::try_from(sources)
+            .ok()
+            .expect("the provider opened one source for one object");
         assert_eq!(source.rows(), 1);
         Opened { object: object.clone(), source }
     };

@@ -1,11 +1,11 @@
-//! A block of statistics, written by anybody: it is refused, or all that we do with a block can be
+//! A block of statistics of any bytes: it is refused, or everything that we do with a block can be
 //! done with it.
 //!
-//! The input is the file that a reader sees: the header, then the parts where it says they are; of
-//! a part beyond the end there is less or nothing. What parses is held against the promises of
-//! `Schema`, read by two plans, shown, and written again.
+//! The input is the file that a reader sees: the header, then the parts at the offsets that it
+//! gives; a part beyond the end is shorter or empty. A block that parses is checked against the
+//! promises of `Schema`, read by two plans, shown, and written again.
 //!
-//! It does not read real fds: that is the providers' own test.
+//! It does not read real fds: the providers' own tests do.
 
 #![no_main]
 
@@ -21,8 +21,8 @@ use vmstrobe_core::{
     Target, Value, WORD_BYTES, bucket, quantile,
 };
 
-/// How much of a text is looked at: all of an ordinary block's. A histogram of 65,535 buckets would
-/// only take time.
+/// The most bytes of a text that are looked at: all of an ordinary block's. A histogram of 65,535
+/// buckets would only take time.
 const PAGE_BYTES: usize = 16 * 1024;
 
 fuzz_target!(|input: &[u8]| {
@@ -58,7 +58,7 @@ fn read(file: &[u8]) -> Option<Result<Block>> {
     Some(wire::parse(&header, id, descs, "kvm", Target::Vcpu))
 }
 
-/// As much of the range as there is.
+/// Returns the part of the range that the file has.
 fn part(file: &[u8], range: Range<u64>) -> &[u8] {
     let at = |offset: u64| file.len().min(offset as usize);
     &file[at(range.start)..at(range.end)]
@@ -79,7 +79,8 @@ fn is_sound(block: &Block) {
     assert!(block.notes.iter().all(|note| !note.to_string().is_empty()));
 }
 
-/// The statistics are the file's, one by one, but for those that a note leaves out.
+/// Checks that the statistics are those of the file, one by one, but for those that a note leaves
+/// out.
 fn says_what_the_file_says(block: &Block, file: &[u8]) {
     let header = &block.header;
     assert!(header.id_range().end <= file.len() as u64, "there is no such id");
@@ -91,7 +92,7 @@ fn says_what_the_file_says(block: &Block, file: &[u8]) {
         if left_out.next_if(|note| note.desc == Some(index)).is_some() {
             continue;
         }
-        let desc = kept.next().expect("what no note leaves out is kept");
+        let desc = kept.next().expect("a statistic that no note leaves out is kept");
         let flags = desc.stat_type.bits() | desc.unit.bits() | desc.scale.base.bits();
         assert_eq!((flags | desc.other_flags).to_ne_bytes(), bytes[..4], "{desc:?}");
         assert_eq!(desc.scale.exponent.to_ne_bytes(), bytes[4..6], "{desc:?}");
@@ -116,14 +117,16 @@ fn comes_back_as_it_was_written(block: &Block) {
     let fits = longest < wire::MAX_NAME_BYTES as usize;
     match wire::write(&block.id, &block.schema) {
         Ok(bytes) => {
-            let again = read(&bytes).expect("it has a header").expect("we can read what we write");
+            let again = read(&bytes)
+                .expect("the file has a header")
+                .expect("a written block can be parsed");
             assert!(fits && again.id == block.id && again.schema == block.schema);
         }
         Err(error) => assert!(!fits && error.kind() == ErrorKind::TooLarge, "{error}"),
     }
 }
 
-/// Of data whose word `i` is `i`, each column has its descriptor's words.
+/// Checks on data whose word `i` is `i` that each column has its descriptor's words.
 fn keeps_what_is_wanted(plan: &ReadPlan, mask: &Mask) {
     let (schema, span) = (plan.schema(), plan.span_bytes());
     assert!(span.start.is_multiple_of(WORD_BYTES) && span.end <= schema.data_bytes());
@@ -140,7 +143,7 @@ fn keeps_what_is_wanted(plan: &ReadPlan, mask: &Mask) {
     }
 }
 
-/// A snapshot of the data, which are zeros beyond their end, has values and a text.
+/// Checks that a snapshot of the data, padded with zeros, has values and a text.
 fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     let span = plan.span_bytes();
     let mut fetched = vec![0; span.len() / WORD_BYTES];
@@ -166,7 +169,7 @@ fn can_be_shown(plan: &Arc<ReadPlan>, data: &[u8]) {
     }
 }
 
-/// Takes the first bytes of a text, and refuses the rest.
+/// A writer that takes the first bytes of a text, and refuses the rest.
 struct Page {
     bytes: usize,
 }

@@ -1,18 +1,18 @@
-//! The real-mode programs, in machine code with their assembly beside them, and where they lie.
+//! The real-mode programs, in machine code with their assembly beside them, and their addresses.
 //!
-//! Invariant: the image holds nothing that depends on the guest. A program learns what to do from
-//! its registers or from ports the VMM answers, so one image serves every VM and any number of
-//! vCPUs; only the stacks are per vCPU.
+//! Invariant: the image does not depend on the guest. A program takes its parameters from registers
+//! or from ports that the VMM answers, so all VMs and vCPUs use one image; only the stacks are per
+//! vCPU.
 //!
 //! ```text
 //! 0x0000  interrupt vectors; entry 0x20 leads to TICK
 //! 0x1000  KNOWN   ecx times `out`, then `hlt` for ever
-//! 0x2000  DEMO    sleep as long as told, `out` as often as told, again
+//! 0x2000  DEMO    a loop: read a time and sleep, read a number and write `out` as often
 //! 0x3000  TICK    acknowledges the timer
 //! 0x4000  stacks, STACK_BYTES for each vCPU
 //! ```
 
-/// Guest memory: eight pages from address 0.
+/// The size of the guest memory: eight pages from address 0.
 pub(crate) const MEMORY_BYTES: usize = 0x8000;
 
 /// The entry point for a vCPU to make exactly `ecx` writes to [`PORT_WORK`] and then halt for ever.
@@ -20,16 +20,16 @@ pub(crate) const KNOWN_ENTRY: u16 = 0x1000;
 /// The entry point of the demo's timer loop, for a vCPU with an x2APIC.
 pub(crate) const DEMO_ENTRY: u16 = 0x2000;
 
-/// Written by the guest, one byte at a time: the work that costs an exit. The value says nothing.
+/// The port that a guest writes, one byte at a time, to cause an exit. The value has no meaning.
 ///
 /// None of the three ports belongs to an in-kernel device: 0x20, for one, is the PIC's.
 pub(crate) const PORT_WORK: u16 = 0xe0;
-/// Read by the demo as 32 bits: nanoseconds until the next tick. 0 would mean never.
+/// The port from which the demo reads 32 bits: the ns until its timer fires. 0 would mean never.
 pub(crate) const PORT_PERIOD_NS: u16 = 0xe4;
-/// Read by the demo as 16 bits: how many writes to [`PORT_WORK`] to make now.
+/// The port from which the demo reads 16 bits: the number of writes to [`PORT_WORK`] to make now.
 pub(crate) const PORT_OUTS: u16 = 0xe8;
 
-/// How many vCPUs have a stack.
+/// The number of vCPUs that have a stack.
 pub(crate) const STACKS: u32 = ((MEMORY_BYTES - STACKS_START) / STACK_BYTES) as u32;
 
 const TICK_VECTOR: u8 = 0x20;
@@ -65,7 +65,7 @@ const DEMO: &[u8] = &[
     0x66, 0xe5, PORT_PERIOD_NS as u8,                // sleep:   in eax, PORT_PERIOD_NS
     0x66, 0xb9, 0x38, 0x08, 0x00, 0x00,              //          mov ecx, 0x838 ; initial count
     0x0f, 0x30,                                      //          wrmsr          ; arms the timer
-    // The shadow of sti lasts one instruction, so a tick cannot slip in before the hlt it ends.
+    // Interrupts stay off for one instruction after sti, so the timer cannot fire before the hlt.
     0xfb,                                            //          sti
     0xf4,                                            //          hlt
     0xfa,                                            //          cli
@@ -97,7 +97,7 @@ pub(crate) fn lay_out(memory: &mut [u8]) {
     }
 }
 
-/// The first stack pointer of a vCPU, which must be below [`STACKS`].
+/// Returns the first stack pointer of vCPU `vcpu`, which must be below [`STACKS`].
 pub(crate) fn stack_top(vcpu: u32) -> u16 {
     assert!(vcpu < STACKS, "vCPU {vcpu} has no stack");
     // Stacks grow downwards: each begins where the next vCPU's ends.
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "vCPU 64 has no stack")]
-    fn a_vcpu_too_many_has_no_stack() {
+    fn a_vcpu_beyond_the_last_has_no_stack() {
         stack_top(STACKS);
     }
 }

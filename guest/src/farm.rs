@@ -1,7 +1,7 @@
-//! Many vCPUs at rest: real statistics fds in bulk, for benches.
+//! Many vCPUs that do not run, each with a real statistics fd, for benches.
 //!
-//! Invariant: no vCPU of a farm runs but in [`Farm::run_each`], so none of them holds `vcpu->mutex`
-//! and none of their counters moves: two reads of an idle farm must give the same bytes.
+//! Invariant: the vCPUs of a farm run only in [`Farm::run_each`]. At other times none of them holds
+//! `vcpu->mutex` and no counter changes: two readings of an idle farm have the same bytes.
 //!
 //! A vCPU costs one fd, about 100 kB of kernel memory and no thread. Dropping 1024 of them takes
 //! the kernel some tens of milliseconds.
@@ -10,7 +10,7 @@ use crate::host::{self, Error};
 use crate::known;
 use crate::machine::{Irqchip, Vcpu, Vm};
 
-/// A number of vCPUs at rest, in as few VMs as KVM allows.
+/// A number of vCPUs that do not run, in as few VMs as KVM allows.
 ///
 /// ```no_run
 /// # fn main() -> Result<(), vmstrobe_guest::Error> {
@@ -34,9 +34,9 @@ pub struct FarmVm {
 }
 
 impl Farm {
-    /// Creates `vcpus` vCPUs; a VM takes as many as KVM allows (often 1024), the next the rest.
+    /// Creates `vcpus` vCPUs. Each VM has as many as KVM allows (often 1024), the last the rest.
     ///
-    /// Each vCPU and each VM needs an fd, and a statistics fd will be needed for each as well.
+    /// Each vCPU and each VM needs an fd, and a second one for its statistics.
     ///
     /// # Errors
     /// If KVM is unusable, or fds or memory run out.
@@ -47,7 +47,7 @@ impl Farm {
     /// Creates `vcpus` vCPUs with at most `vcpus_per_vm` in each VM; 0 counts as 1.
     ///
     /// # Errors
-    /// As [`Farm::new`], and if `vcpus_per_vm` is more than KVM allows.
+    /// The errors of [`Farm::new`], and if `vcpus_per_vm` is more than KVM allows.
     pub fn with_vcpus_per_vm(vcpus: usize, vcpus_per_vm: usize) -> Result<Farm, Error> {
         let vcpus_per_vm = vcpus_per_vm.max(1);
         let vms = (0..vcpus)
@@ -57,17 +57,17 @@ impl Farm {
         Ok(Farm { vms })
     }
 
-    /// Lets each vCPU in turn make so many port writes and halts, on this thread, so that it has
-    /// something to show.
+    /// Makes each vCPU in turn execute `outs` port writes and `halts` halts, on this thread, so
+    /// that its counters are not 0.
     ///
     /// # Errors
-    /// As [`KnownGuest::run`](crate::KnownGuest::run).
+    /// The errors of [`KnownGuest::run`](crate::KnownGuest::run).
     pub fn run_each(&self, outs: u32, halts: u32) -> Result<(), Error> {
         let mut vcpus = self.vms.iter().flat_map(|vm| &vm.vcpus);
         vcpus.try_for_each(|vcpu| known::run(vcpu, outs, halts).map(drop))
     }
 
-    /// The VMs, in order of creation.
+    /// Returns the VMs, in order of creation.
     pub fn vms(&self) -> &[FarmVm] {
         &self.vms
     }
@@ -80,12 +80,12 @@ impl FarmVm {
         Ok(FarmVm { vm, vcpus })
     }
 
-    /// The VM.
+    /// Returns the VM.
     pub fn vm(&self) -> &Vm {
         &self.vm
     }
 
-    /// Its vCPUs; the index is the vCPU's id.
+    /// Returns its vCPUs; the index is the vCPU's id.
     pub fn vcpus(&self) -> &[Vcpu] {
         &self.vcpus
     }
@@ -96,7 +96,10 @@ mod tests {
     use std::collections::HashSet;
     use std::os::fd::AsRawFd;
 
+    use vmstrobe_require::require;
+
     use super::*;
+    use crate::host::usable;
 
     fn check(farm: &Farm, sizes: &[usize]) {
         let seen: Vec<_> = farm.vms().iter().map(|vm| vm.vcpus().len()).collect();
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn sixty_four_vcpus_share_a_vm() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         check(&Farm::new(64).unwrap(), &[64]);
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn each_vcpu_can_be_run() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let farm = Farm::with_vcpus_per_vm(6, 4).unwrap();
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn the_last_vm_takes_the_rest() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         check(&Farm::with_vcpus_per_vm(10, 4).unwrap(), &[4, 4, 2]);
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn too_many_vcpus_in_a_vm_are_refused() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let too_many = host::open().unwrap().get_max_vcpus() + 1;

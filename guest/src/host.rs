@@ -11,7 +11,7 @@ use std::path::Path;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::Kvm;
 
-/// `KVM_CAP_BINARY_STATS_FD`, absent from kvm-ioctls' list of capabilities.
+/// The number of `KVM_CAP_BINARY_STATS_FD`, which kvm-ioctls does not have.
 const CAP_BINARY_STATS_FD: u64 = 203;
 
 // The errno values that this crate tells apart.
@@ -26,11 +26,11 @@ const ENODEV: i32 = 19;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 
-/// Why a guest could not be built or run.
+/// The reason why a guest could not be built or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// KVM is absent, out of reach, or too old for binary statistics.
+    /// KVM is absent, not accessible, or too old for binary statistics.
     #[error("/dev/kvm {reason}: {advice}")]
     Unusable {
         /// The fault of `/dev/kvm`, as a verb phrase.
@@ -46,15 +46,15 @@ pub enum Error {
         /// The kernel's answer.
         errno: io::Error,
     },
-    /// A vCPU came back for a reason its program cannot have.
+    /// A vCPU stopped for a reason that its program cannot cause.
     #[error("vCPU {vcpu} stopped unexpectedly ({reason}): see the kernel log, then report it")]
     Stray {
         /// The vCPU's id.
         vcpu: u32,
-        /// The exit, or what became of its thread.
+        /// The exit, or the fate of its thread.
         reason: String,
     },
-    /// The demo guest was asked for a number of vCPUs it has no room for.
+    /// A demo guest cannot have this number of vCPUs.
     #[error("A demo guest cannot have {asked} vCPUs: use 1 to {max}")]
     VcpuCount {
         /// The number asked for.
@@ -64,9 +64,9 @@ pub enum Error {
     },
 }
 
-/// Whether guests of this crate can run here and be sampled.
+/// Checks that guests of this crate can run here and be sampled.
 ///
-/// Makes an empty VM and drops it again, which takes some milliseconds.
+/// It makes an empty VM and drops it again, which takes some milliseconds.
 ///
 /// # Errors
 /// [`Error::Unusable`], whose text says why and what to do.
@@ -93,12 +93,12 @@ pub(crate) fn open() -> Result<Kvm, Error> {
     Kvm::new().map_err(|errno| unopened(errno.into(), Device::find()))
 }
 
-/// Turns the kernel's answer to `step` (a verb phrase) into our error.
+/// Returns a function that makes an [`Error`] of the kernel's answer to `step` (a verb phrase).
 pub(crate) fn refused(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
     move |errno| Error::Refused { step, errno: errno.into() }
 }
 
-/// The facts about `/dev/kvm` that tell why it does not open.
+/// The facts about `/dev/kvm` that explain why it does not open.
 #[derive(Clone, Copy, Debug, Default)]
 struct Device {
     /// Its owner, group and mode, if there is such a file.
@@ -116,7 +116,7 @@ impl Device {
         Self {
             access: access.map(|at| (at.st_uid(), at.st_gid(), at.st_mode() & 0o777)),
             has_module: Path::new("/sys/module/kvm").exists(),
-            // Where neither is named, as on arm64, nothing is known.
+            // If there are no flags, as on arm64, nothing is known.
             has_virtualisation: !cpu.contains("flags")
                 || cpu.split_ascii_whitespace().any(|flag| flag == "vmx" || flag == "svm"),
         }
@@ -148,7 +148,7 @@ fn unopened(errno: io::Error, device: Device) -> Error {
     Error::Unusable { reason: format!("cannot be opened: {why}"), advice }
 }
 
-/// Advice where there is no `/dev/kvm`, or nothing behind it.
+/// Returns the advice if there is no `/dev/kvm`, or no KVM behind it.
 fn absent(device: Device) -> &'static str {
     if device.has_module && device.access.is_none() {
         "the kernel has KVM: give the container its device (--device /dev/kvm)"
@@ -166,20 +166,6 @@ fn advice(errno: &io::Error) -> &'static str {
         Some(ENOMEM) => "free some memory or ask for fewer vCPUs",
         _ => "see the kernel log",
     }
-}
-
-/// For tests: true, and a line says why, where KVM is unusable.
-///
-/// Panics instead when the environment variable `VMSTROBE_REQUIRE` lists `kvm`.
-#[cfg(test)]
-pub(crate) fn skipped() -> bool {
-    use std::io::Write;
-
-    let Err(why) = usable() else { return false };
-    let required = std::env::var("VMSTROBE_REQUIRE").unwrap_or_default();
-    assert!(!required.split(',').any(|name| name.trim() == "kvm"), "kvm is required: {why}");
-    writeln!(io::stdout(), "skipped: kvm: {why}").unwrap();
-    true
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! A guest with a known answer: so many `out`s, so many `hlt`s, each an exit to user space.
+//! A guest that makes a known number of exits to user space: `out`s, then `hlt`s.
 //!
-//! Invariant: between two runs the vCPU is at rest with no I/O half done, so a run adds exactly
-//! its own `out`s and `hlt`s. The kernel's `halt_exits` then moves by exactly the halts; `exits`
-//! by at least all of them, because the host's own interrupts and page faults also count there.
+//! Invariant: between two runs the vCPU does not run and has no I/O half done, so a run adds
+//! exactly its own `out`s and `hlt`s. The kernel's `halt_exits` then grows by exactly the halts,
+//! and `exits` by at least both, because it also counts the host's interrupts and page faults.
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
@@ -10,7 +10,7 @@ use crate::code::{KNOWN_ENTRY, PORT_WORK, stack_top};
 use crate::host::{EINTR, Error, refused};
 use crate::machine::{self, Irqchip, Vcpu, Vm};
 
-/// A VM without interrupt controllers and with one vCPU, which counts aloud.
+/// A VM without interrupt controllers and with one vCPU, each of whose exits is counted.
 #[derive(Debug)]
 pub struct KnownGuest {
     vm: Vm,
@@ -20,9 +20,9 @@ pub struct KnownGuest {
 /// The exits to user space that one run made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// Port writes.
+    /// The number of port writes.
     pub outs: u64,
-    /// Halts.
+    /// The number of halts.
     pub halts: u64,
 }
 
@@ -36,20 +36,20 @@ impl KnownGuest {
         Ok(KnownGuest { vcpu: vm.vcpu(0)?, vm })
     }
 
-    /// The VM.
+    /// Returns the VM.
     pub fn vm(&self) -> &Vm {
         &self.vm
     }
 
-    /// The only vCPU.
+    /// Returns the only vCPU.
     pub fn vcpu(&self) -> &Vcpu {
         &self.vcpu
     }
 
     /// Makes the guest execute `outs` port writes and then `halts` halts, on the calling thread.
     ///
-    /// May be called again and again. Returns what came out of the guest, which is what was
-    /// asked for unless the guest or the kernel is wrong.
+    /// It can be called again. Returns the exits that the guest made, which are those asked for
+    /// unless the guest or the kernel is wrong.
     ///
     /// # Errors
     /// If KVM refuses to run it, or the vCPU exits for another reason.
@@ -58,7 +58,8 @@ impl KnownGuest {
     }
 }
 
-/// Makes a vCPU do so from the beginning. It needs no stack, so that those of a VM can take turns.
+/// Makes a vCPU execute `outs` port writes and `halts` halts. The program needs no stack, so the
+/// vCPUs of a VM can run it in turn.
 pub(crate) fn run(vcpu: &Vcpu, outs: u32, halts: u32) -> Result<Exits, Error> {
     let (id, mut vcpu) = (vcpu.id(), vcpu.hold());
     machine::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
@@ -92,8 +93,10 @@ fn settle(vcpu: &mut VcpuFd) -> Result<(), Error> {
 mod tests {
     use std::thread;
 
+    use vmstrobe_require::require;
+
     use super::*;
-    use crate::host;
+    use crate::host::usable;
 
     fn check(guest: &KnownGuest, outs: u32, halts: u32) {
         let want = Exits { outs: outs.into(), halts: halts.into() };
@@ -101,8 +104,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_makes_the_exits_it_was_asked_for() {
-        if host::skipped() {
+    fn a_run_makes_the_requested_exits() {
+        if !require("kvm", usable()) {
             return;
         }
         let guest = KnownGuest::new().unwrap();
@@ -113,7 +116,7 @@ mod tests {
 
     #[test]
     fn another_thread_may_run_it() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let guest = KnownGuest::new().unwrap();

@@ -3,10 +3,10 @@
 //! [`Farm`] has many vCPUs that never run, [`KnownGuest`] makes an exact number of exits, and
 //! [`DemoGuest`] carries loads that change over time. Ask [`usable`] first: where `/dev/kvm` is
 //! missing it says why and what to do. The crate knows nothing of statistics: a caller hands the
-//! fds of [`Vm`] and [`Vcpu`] to whoever samples them.
+//! fds of [`Vm`] and [`Vcpu`] to the code that samples them.
 //!
-//! Invariant: guest memory lives as long as any VM or vCPU that could write to it, and every fd
-//! lent out is open while its owner lives, also while a thread runs that vCPU.
+//! Invariant: guest memory stays mapped as long as any VM or vCPU that could write to it exists,
+//! and a borrowed fd is open while its owner exists, also while a thread runs that vCPU.
 //!
 //! Call `KVM_GET_STATS_FD` on a vCPU before its first run (before [`DemoGuest::start`]): a running
 //! vCPU keeps the kernel's `vcpu->mutex`, and the call would wait for it, possibly for ever.

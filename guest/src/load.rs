@@ -1,9 +1,9 @@
-//! The loads of the demo: how long a vCPU sleeps and how much it does on waking, as pure
+//! The loads of the demo: the time that a vCPU sleeps, and the work that it does on waking, as pure
 //! functions of its number and the time.
 //!
-//! Invariant: a sleep lasts [`PERIOD_NS_MIN`] to [`PERIOD_NS_MAX`] at any time. The upper bound
-//! is what bounds stopping the guest; the lower one is above the kernel's default halt polling
-//! (200 us), which would burn a whole CPU to wait for shorter sleeps.
+//! Invariant: a sleep lasts [`PERIOD_NS_MIN`] to [`PERIOD_NS_MAX`]. The upper bound limits the time
+//! that stopping the guest takes; the lower one is above the kernel's default halt polling (200
+//! us), which would use a whole CPU to wait for shorter sleeps.
 //!
 //! vCPU 0 to 3 have a shape each; vCPU 4 to 7 repeat them somewhat later, and so on. Four vCPUs
 //! make about 12 000 port exits a second on average: a fifth of a CPU where KVM emulates real mode
@@ -16,19 +16,19 @@ pub(crate) const PERIOD_NS_MAX: u32 = 40 * NS_PER_MS as u32;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// How much later each further group of four vCPUs runs through the same shapes.
+/// The delay of each further group of four vCPUs, which runs through the same shapes.
 const PHASE_MS: u64 = 700;
 
 /// The next action of a vCPU: a sleep, and port writes when it wakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Load {
-    /// How long it sleeps.
+    /// The time for which it sleeps, in ns.
     pub(crate) period_ns: u32,
-    /// How many port writes it makes on waking.
+    /// The number of port writes that it makes on waking.
     pub(crate) outs: u16,
 }
 
-/// The load of `vcpu` when the guest has been running for `elapsed_ns`.
+/// Returns the load of vCPU `vcpu` when the guest has been running for `elapsed_ns`.
 pub(crate) fn load(vcpu: u32, elapsed_ns: u64) -> Load {
     let now_ms = elapsed_ns / NS_PER_MS + u64::from(vcpu / 4) * PHASE_MS;
     match vcpu % 4 {
@@ -39,7 +39,7 @@ pub(crate) fn load(vcpu: u32, elapsed_ns: u64) -> Load {
     }
 }
 
-/// One line for users on what `vcpu` does.
+/// Returns a description of the load of vCPU `vcpu`, one line for users.
 pub(crate) fn describe(vcpu: u32) -> &'static str {
     match vcpu % 4 {
         0 => "steady: sleeps 1 ms, makes 2 port writes, and again",
@@ -49,12 +49,12 @@ pub(crate) fn describe(vcpu: u32) -> &'static str {
     }
 }
 
-/// The yardstick for the others: a flat line in every chart.
+/// Returns a constant load, which is a flat line in every chart.
 fn steady() -> Load {
     Load { period_ns: 1_000_000, outs: 2 }
 }
 
-/// Steps that show how fast a chart follows, and two buckets of the halt histogram far apart.
+/// Returns a load in steps, which fill two distant buckets of the halt histogram.
 fn square(at_ms: u64) -> Load {
     if at_ms < 1_500 {
         Load { period_ns: 1_000_000, outs: 6 }
@@ -63,15 +63,15 @@ fn square(at_ms: u64) -> Load {
     }
 }
 
-/// Equal steps in wake-ups, not in sleep, so that the rates climb in a straight line.
+/// Returns a load whose wake-ups per second grow linearly, and so do its rates.
 fn saw_tooth(at_ms: u64) -> Load {
     let wakeups_per_s = 50 + at_ms * 950 / 4_000;
     Load { period_ns: (1_000 * NS_PER_MS / wakeups_per_s) as u32, outs: 4 }
 }
 
-/// A burst that averages hide and a fast sampler shows.
+/// Returns a low load with a short burst, which only a fast sampler shows.
 fn rare_burst(at_ms: u64) -> Load {
-    // Not at the start of the demo, where it would look like a busy vCPU.
+    // The burst is not at the start of the demo, where it would look like a busy vCPU.
     if (3_000..3_250).contains(&at_ms) {
         Load { period_ns: PERIOD_NS_MIN, outs: 8 }
     } else {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_change_when_their_description_says() {
+    fn loads_are_as_described() {
         fn check(vcpu: u32, now_ms: u64, period_ns: u32, outs: u16) {
             assert_eq!(load(vcpu, now_ms * NS_PER_MS), Load { period_ns, outs }, "{now_ms} ms");
         }

@@ -1,11 +1,11 @@
-//! VMs and vCPUs, and all the unsafe code of this crate: giving memory to a guest, lending fds.
+//! VMs and vCPUs, and all unsafe code of this crate: giving memory to a guest, borrowing fds.
 //!
 //! Invariant: guest memory is shared by reference count between the VM and its vCPUs, so it stays
 //! mapped as long as anything can run the guest; and once a guest has it, this process never makes
 //! a Rust reference into it ([`MmapRaw`] offers none).
 //!
 //! Every VM gets the same memory image (`code.rs`); a vCPU's registers choose the program.
-#![allow(unsafe_code, reason = "KVM takes addresses of memory, kvm-ioctls lends no fds")]
+#![allow(unsafe_code, reason = "KVM takes addresses of memory; kvm-ioctls has no borrowed fds")]
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,15 +17,15 @@ use memmap2::{MmapMut, MmapRaw};
 use crate::code::{self, MEMORY_BYTES};
 use crate::host::{self, Error, refused};
 
-/// Three pages that KVM on old Intel CPUs needs to emulate real mode; where QEMU has them.
+/// The address of three pages that KVM on old Intel CPUs needs to emulate real mode, as in QEMU.
 const TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// The place of a VM's interrupt controllers.
+/// The interrupt controllers of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Irqchip {
-    /// Nowhere: every `hlt` leaves to user space.
+    /// None: every `hlt` is an exit to user space.
     None,
-    /// In the kernel: a halted vCPU waits there until its local APIC wakes it.
+    /// The kernel's: a halted vCPU waits there until its local APIC wakes it.
     InKernel,
 }
 
@@ -67,7 +67,7 @@ impl Vm {
         })
     }
 
-    /// The VM's fd, lent.
+    /// Returns the VM's fd.
     pub fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the number must stay open for the lifetime of `&self`, and must not be -1.
         // `self.vm` owns the open file behind it and closes it only when dropped, which the
@@ -83,12 +83,12 @@ impl Vm {
             memory_size: MEMORY_BYTES as u64,
             userspace_addr: self.memory.as_mut_ptr() as u64,
         };
-        // SAFETY: KVM asks that the range be mapped and writable, that it stay so while the guest
-        // can run, that no other slot overlap it, and that the guest's writes surprise nobody.
+        // SAFETY: KVM requires that the range is mapped and writable, that it stays so while the
+        // guest can run, that no other slot overlaps it, and that Rust expects the guest's writes.
         // - `guest_memory` mapped exactly MEMORY_BYTES, readable and writable.
         // - Only KVM_RUN touches it, and KVM_RUN is reached only through a `Vcpu`; each holds a
         //   count on the mapping, and drops it after its own fd. KVM keeps the address after that
-        //   (a stats fd keeps the VM), but no longer has anyone to run.
+        //   (a stats fd keeps the VM), but there is no vCPU any more to run.
         // - It is this VM's only slot: 0 to 32 KiB, far below the TSS pages at TSS_ADDRESS.
         // - The mapping is private and anonymous, and a `MmapRaw` gives out no references, so
         //   Rust assumes nothing of its contents.
@@ -107,22 +107,22 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// The vCPU's id in its VM.
+    /// Returns the vCPU's id in its VM.
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// The vCPU's fd, lent; also while another thread runs the vCPU.
+    /// Returns the vCPU's fd, also while another thread runs the vCPU.
     pub fn fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the number must stay open for the lifetime of `&self`, and must not be -1.
         // It was read from the `VcpuFd` in `self.vcpu`, which owns the open file and closes it
         // only when dropped. That takes dropping `self`, which the borrow excludes, or putting
-        // another `VcpuFd` into the mutex, which nobody in this crate does: `Vm::vcpu` is the
-        // only source of them and wraps each at once. Holding the mutex does not move the file.
+        // another `VcpuFd` into the mutex, which no code of this crate does: `Vm::vcpu` alone makes
+        // them, and wraps each at once. Holding the mutex does not move the file.
         unsafe { BorrowedFd::borrow_raw(self.number) }
     }
 
-    /// The right to run the vCPU or change its registers; `vcpu->mutex` of the kernel, in Rust.
+    /// Locks the vCPU, to run it or to change its registers, as the kernel does with `vcpu->mutex`.
     pub(crate) fn hold(&self) -> MutexGuard<'_, VcpuFd> {
         // A panic while holding it leaves the vCPU between two exits, a state like any other.
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
@@ -157,11 +157,14 @@ fn guest_memory() -> Result<MmapRaw, Error> {
 mod tests {
     use std::thread;
 
+    use vmstrobe_require::require;
+
     use super::*;
+    use crate::host::usable;
 
     #[test]
-    fn fds_are_lent_while_another_thread_holds_the_vcpu() {
-        if host::skipped() {
+    fn fds_can_be_borrowed_while_another_thread_holds_the_vcpu() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::None).unwrap();
@@ -176,7 +179,7 @@ mod tests {
 
     #[test]
     fn memory_lives_until_the_last_vcpu_is_gone() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::InKernel).unwrap();
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_vcpu_id_twice_is_refused() {
-        if host::skipped() {
+        if !require("kvm", usable()) {
             return;
         }
         let vm = Vm::new(Irqchip::None).unwrap();

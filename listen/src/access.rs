@@ -1,7 +1,7 @@
 //! Access to a socket: the group and the mode of its file decide who may connect.
 //!
-//! Invariant: while the file is not of the group asked for, only its owner may connect. Only a
-//! socket of this user's own is changed, and nothing that a link leads to.
+//! Invariant: until the file has its group, only its owner may connect. Only a socket that this
+//! user owns is changed, never the target of a link.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -11,18 +11,18 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-/// The bits of a mode that say who may connect.
+/// The bits of a mode that decide who may connect.
 const ALL: u32 = 0o777;
-/// The bits of [`ALL`] that are the owner's.
+/// The owner's bits of [`ALL`].
 const OWNERS: u32 = 0o700;
 
-/// The users who may connect to a socket: all who may write its file (unix(7)). The default is this
-/// user and root.
+/// The users that may connect to a socket: all that may write its file (unix(7)). The default is
+/// this user and root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The file's mode, set exactly so whatever the umask is; bits beyond `0o777` do not count.
+    /// The file's mode, whatever the umask is; bits beyond `0o777` are ignored.
     pub mode: u32,
-    /// The file's group, by number; `None` for the one that the system gives a new file there.
+    /// The number of the file's group; `None` for the group that the system gives a new file.
     pub group: Option<u32>,
 }
 
@@ -33,21 +33,21 @@ impl Default for Access {
 }
 
 impl Access {
-    /// The mode to make the file with: until it is of the right group, it is for its owner.
+    /// Returns the mode to make the file with: until it has its group, it is for its owner alone.
     pub(crate) fn mode_at_first(&self) -> Mode {
         Mode::from_raw_mode(self.mode & OWNERS)
     }
 
     /// Gives a file that was just made its group, then its mode.
     ///
-    /// The path is followed once: group and mode go to what was found there then, and only if it is
-    /// a socket of this user's, not a link. Another user who may write the directory could have put
-    /// another socket of this user's there in between, which then gets this group and mode; against
-    /// that user no path in the directory is safe, and it could as well put its own socket there.
+    /// The path is resolved once: group and mode go to the file found then, and only if it is a
+    /// socket that this user owns, not a link. Another user that may write the directory could have
+    /// put another socket of this user there in between, which then gets this group and mode. No
+    /// path in the directory is safe against that user, which could also put its own socket there.
     ///
     /// # Errors
-    /// `Denied` if the group is not ours to give, `Busy` if somebody replaced the file, `Io` if
-    /// /proc, through which it is changed, is not there.
+    /// `Denied` if this user may not give the group, `Busy` if another process replaced the file,
+    /// `Io` if /proc, through which it is changed, is not mounted.
     pub(crate) fn give_to(&self, path: &Path) -> Result<()> {
         let failed = |errno, what: &str, advice: &str| {
             let kind = match errno {
@@ -76,7 +76,7 @@ impl Access {
             chownat(&file, "", None, Some(Gid::from_raw(group)), AtFlags::EMPTY_PATH)
                 .map_err(|errno| failed(errno, "group", &advice))?;
         }
-        // No fchmod: it takes no descriptor that was opened for its path alone.
+        // Not fchmod, which refuses a descriptor that was opened with O_PATH.
         chmod(link_to(&file), Mode::from_raw_mode(self.mode & ALL))
             .map_err(|errno| failed(errno, "mode", ": is /proc mounted?"))
     }
@@ -86,7 +86,7 @@ fn is_our_socket(file: &Stat) -> bool {
     FileType::from_raw_mode(file.st_mode) == FileType::Socket && file.st_uid == geteuid().as_raw()
 }
 
-/// The path that leads to that very file, whatever stands at its own path by now.
+/// Returns a path that leads to this very file, whichever file has its own path by now.
 fn link_to(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
@@ -104,14 +104,15 @@ mod tests {
 
     const OPEN: Access = Access { mode: 0o660, group: None };
 
-    fn a_place() -> (TempDir, PathBuf) {
+    /// Makes a directory, and returns it with the path of a socket in it.
+    fn place() -> (TempDir, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("socket");
         (place, path)
     }
 
     #[test]
-    fn a_file_is_its_owners_until_it_has_its_group() {
+    fn a_file_is_for_its_owner_until_it_has_its_group() {
         assert_eq!(Access::default(), Access { mode: 0o600, group: None });
         for (asked, first) in [(0o600, 0o600), (0o666, 0o600), (0o070, 0), (0o7777, 0o700)] {
             let access = Access { mode: asked, group: None };
@@ -120,8 +121,8 @@ mod tests {
     }
 
     #[test]
-    fn group_and_mode_go_to_a_socket_of_ours_alone() {
-        let (_place, path) = a_place();
+    fn group_and_mode_go_only_to_a_socket_of_this_user() {
+        let (_place, path) = place();
         let refused = || OPEN.give_to(&path).unwrap_err();
         assert_eq!(refused().kind(), ErrorKind::Io);
         fs::write(&path, "precious").unwrap();
@@ -130,7 +131,7 @@ mod tests {
         assert!(refused().to_string().contains("somebody replaced"), "{}", refused());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o400);
 
-        // Nor to where a link leads.
+        // The target of a link is not changed either.
         let behind = path.with_extension("behind");
         let _listener = UnixListener::bind(&behind).unwrap();
         fs::set_permissions(&behind, fs::Permissions::from_mode(0o600)).unwrap();

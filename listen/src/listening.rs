@@ -1,7 +1,8 @@
-//! The socket itself: made, let in by, removed.
+//! The socket itself: it is made, accepts clients, and is removed.
 //!
-//! Invariant: nothing here waits beyond [`LOCK_LIMIT`](crate::lock::LOCK_LIMIT). A client that is
-//! let in came when the file had its final group and mode, for only then does the socket listen.
+//! Invariant: nothing here waits longer than [`LOCK_LIMIT`](crate::lock::LOCK_LIMIT). The socket
+//! listens only after its file has its final group and mode, so every accepted client was allowed
+//! to connect.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -25,14 +26,13 @@ const BIND_TRIES: u32 = 8;
 /// The type of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A stream of bytes (`SOCK_STREAM`), as QMP uses it.
+    /// A stream of bytes (`SOCK_STREAM`), which QMP uses.
     Stream,
-    /// Packets, each received whole (`SOCK_SEQPACKET`), as the hand-over of descriptors uses it.
+    /// Packets, each received whole (`SOCK_SEQPACKET`), which the hand-over of descriptors uses.
     SeqPacket,
 }
 
-/// A socket that listens. Its file is removed when this is dropped, unless another has taken its
-/// place by then.
+/// A socket that listens. Dropping it removes its file, unless another file has taken its place.
 #[derive(Debug)]
 pub struct Listening {
     socket: OwnedFd,
@@ -40,44 +40,44 @@ pub struct Listening {
 }
 
 impl Listening {
-    /// Listens at that path, for those whom `access` lets connect. A socket that nobody has any
-    /// more is replaced.
+    /// Listens at a path, for the users that `access` allows. A socket there that no process has
+    /// any more is replaced.
     ///
     /// # Errors
     /// `Busy` if a process has a socket there, `Unsupported` if another kind of file is there,
-    /// `TooLarge` if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its
-    /// directory is not there or not ours to write, `Denied` if the group is not ours to give, `Io`
-    /// if the system has no socket.
+    /// `TooLarge` if the path is too long for a socket (108 bytes), `NotFound` if its directory
+    /// does not exist, `Denied` if this user may not write the directory or give the group, `Io` if
+    /// the system has no socket.
     pub fn at(path: &Path, kind: Kind, access: &Access) -> Result<Self> {
         let shown = path.display().to_string();
         let failed = |errno| cannot_listen(errno, &shown);
         let address = SocketAddrUnix::new(path).map_err(failed)?;
-        // For removing it, wherever this process will be by then.
+        // An absolute path, because the working directory may change before the file is removed.
         let path = std::path::absolute(path).map_err(|error| {
             Error::caused(ErrorKind::NotFound, format!("{shown} is no path: give another"), error)
         })?;
         let socket = unconnected(kind).map_err(failed)?;
-        // Before it is bound: the file is made with the socket's mode.
+        // Before it is bound, because the file is made with the socket's mode.
         fchmod(&socket, access.mode_at_first()).map_err(failed)?;
         bind_at(&socket, &path, &address)?;
-        // From here on the file goes with it, also if what follows fails.
+        // From here on dropping it removes the file, also if a later step fails.
         let listening = Self { socket, file: SocketFile::at(&path) };
         access.give_to(&path)?;
         listen(&listening.socket, BACKLOG).map_err(failed)?;
         Ok(listening)
     }
 
-    /// Readable when somebody waits to be let in. It never blocks.
+    /// Returns the socket, which is readable when a client waits to be accepted, and never blocks.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Lets in the client that waits longest. Its socket blocks, and is closed on exec.
+    /// Accepts the client that waits longest. Its socket blocks, and is closed on exec.
     ///
     /// # Errors
-    /// As `accept4(2)`: `AGAIN` if nobody waits; `INTR` and `CONNABORTED` pass; `MFILE`, `NFILE`,
-    /// `NOBUFS` or `NOMEM` if there is no room for it: it goes on waiting, and
-    /// [`Listening::socket`] stays readable.
+    /// The error of `accept4(2)`: `AGAIN` if no client waits; `INTR` and `CONNABORTED`, after which
+    /// a second call may succeed; `MFILE`, `NFILE`, `NOBUFS` or `NOMEM` if there is no room for the
+    /// client: it goes on waiting, and [`Listening::socket`] stays readable.
     pub fn accept(&self) -> rustix::io::Result<OwnedFd> {
         accept_with(&self.socket, SocketFlags::CLOEXEC)
     }
@@ -89,10 +89,10 @@ impl Drop for Listening {
     }
 }
 
-/// Binds, and replaces a socket that no process has any more.
+/// Binds the socket, and replaces a socket that no process has any more.
 ///
-/// Binding is exclusive by itself: of all that bind at a free path, the kernel lets one. A lock is
-/// needed only to replace a stale socket, so that what is removed is not another's, made since.
+/// Binding is exclusive by itself: of all processes that bind at a free path, one succeeds. A lock
+/// is needed only to replace a stale socket, so that no socket is removed that was made since.
 fn bind_at(socket: &OwnedFd, path: &Path, address: &SocketAddrUnix) -> Result<()> {
     let failed = |errno| cannot_listen(errno, &path.display().to_string());
     for _ in 0..BIND_TRIES {
@@ -105,7 +105,7 @@ fn bind_at(socket: &OwnedFd, path: &Path, address: &SocketAddrUnix) -> Result<()
         }
         let directory = path.parent().unwrap_or(Path::new("/"));
         let _lock = ReplaceLock::take(directory);
-        // Again: whoever had the lock before may have replaced it.
+        // Look again: the process that had the lock before may have replaced the socket.
         if let Place::Stale(file) = look(path, address)? {
             remove_stale(path, file)?;
         }
@@ -136,7 +136,7 @@ pub(crate) fn cannot_listen(errno: Errno, shown: &str) -> Error {
             (ErrorKind::Denied, ": give a path in a directory that is yours to write")
         }
         Errno::NAMETOOLONG => (ErrorKind::TooLarge, ": give a shorter path"),
-        // It came and went at each look.
+        // A socket was there at each try to bind, and none at the look after it.
         Errno::ADDRINUSE => {
             (ErrorKind::Busy, ": others take it again and again: give another path")
         }

@@ -1,10 +1,11 @@
-//! The place in the directory: what is there, and how a socket that no process has is removed.
+//! The path of a socket: the kind of file that is there, and the removal of a stale socket, which
+//! is one that no process has any more.
 //!
-//! Invariant: what is removed is a socket that no process has. Nobody notices that a socket was
-//! looked at: no connection is made.
+//! Invariant: only a stale socket is removed. The look at a socket makes no connection, so its
+//! process does not notice.
 //!
-//! A socket's file belongs to one socket for good: once no process has that socket any more, the
-//! file can never be listened at again, so "stale" stays true of it.
+//! A socket's file belongs to one socket for good: once no process has that socket any more, no
+//! process can listen at the file again, so a stale socket stays stale.
 
 use std::fs;
 use std::os::linux::fs::MetadataExt;
@@ -38,22 +39,22 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Takes note of the file at that path; `None` if there is none. It is found again whatever the
-    /// working directory is by then.
+    /// Returns the file at a path; `None` if there is none. A later change of the working directory
+    /// does not matter.
     pub fn at(path: &Path) -> Option<Self> {
         let path = std::path::absolute(path).ok()?;
         file_at(&path).map(|id| Self { path, id })
     }
 
-    /// Returns its path, which is absolute.
+    /// Returns the file's path, which is absolute.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Removes the file, unless another has taken its place.
+    /// Removes the file, unless another file has taken its place.
     pub fn remove(&self) {
         if file_at(&self.path) == Some(self.id) {
-            // If it cannot be removed, the next server finds that nobody listens there.
+            // If it cannot be removed, the next server finds a stale socket.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -62,22 +63,22 @@ impl SocketFile {
 /// The state of a path that a socket can be bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Nothing is there.
+    /// There is no file.
     Free,
-    /// A socket is there that no process has any more.
+    /// There is a socket that no process has any more.
     Stale(FileId),
 }
 
-/// The file at that path itself, even if it is a link.
+/// Returns the file at a path: the link itself, if it is one.
 pub(crate) fn file_at(path: &Path) -> Option<FileId> {
     fs::symlink_metadata(path).ok().as_ref().map(FileId::from)
 }
 
-/// Looks at the path.
+/// Returns the state of a path.
 ///
 /// # Errors
-/// `Busy` if a process has a socket there, `Unsupported` if another kind of file is there, or why
-/// it cannot be looked at.
+/// `Busy` if a process has a socket there, `Unsupported` if another kind of file is there; else the
+/// error for which the state cannot be found out.
 pub(crate) fn look(path: &Path, address: &SocketAddrUnix) -> Result<Place> {
     let shown = path.display();
     let failed = |errno| cannot_listen(errno, &shown.to_string());
@@ -90,14 +91,13 @@ pub(crate) fn look(path: &Path, address: &SocketAddrUnix) -> Result<Place> {
         let text = format!("{shown} is there and no socket: give another path");
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
-    // Datagrams: a socket that listens for connections is of another kind, which the kernel says
-    // (unix_find_bsd in net/unix/af_unix.c) before its process would have to let us in and see us
-    // leave.
+    // A datagram socket: one that listens for connections has another type, and the kernel refuses
+    // that (unix_find_bsd in net/unix/af_unix.c) before the listening process could see a client.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).map_err(failed)?;
     match connect(&probe, address) {
         Err(Errno::NOENT) => Ok(Place::Free),
-        // Only of the file that was there before and after: another may have come in between.
+        // Only if the file is the same as before: another may have been made in between.
         Err(Errno::CONNREFUSED) if file_at(path) == Some(FileId::from(&file)) => {
             Ok(Place::Stale(FileId::from(&file)))
         }
@@ -110,10 +110,10 @@ pub(crate) fn look(path: &Path, address: &SocketAddrUnix) -> Result<Place> {
     }
 }
 
-/// Removes a stale socket, if it is still that one.
+/// Removes a stale socket, unless another file has taken its place.
 ///
 /// # Errors
-/// If it cannot be removed.
+/// If the file cannot be removed.
 pub(crate) fn remove_stale(path: &Path, stale: FileId) -> Result<()> {
     if file_at(path) != Some(stale) {
         return Ok(());
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_removed_is_the_socket_that_was_found_stale() {
+    fn only_the_socket_that_was_found_stale_is_removed() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("socket");
         let address = SocketAddrUnix::new(&path).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         let stale = file_at(&path).unwrap();
         assert_eq!(look(&path, &address).unwrap(), Place::Stale(stale));
-        // Another came meanwhile, and the number of the file before is not free to be its own.
+        // Another socket takes the path; the old file is kept, so that its inode is not reused.
         let kept = place.path().join("kept");
         fs::rename(&path, &kept).unwrap();
         let _other = UnixListener::bind(&path).unwrap();

@@ -1,8 +1,9 @@
 //! Reading on demand, without a loop: a [`Catalog`] lists the objects of a registry's providers,
-//! and an [`OnDemandReader`] opens those that a filter wants and reads them when asked.
+//! and an [`OnDemandReader`] has those open that a filter selects, and reads them when it is asked.
 //!
-//! Invariant: a reader returns only what was read after it was asked. A provider with cached values
-//! refreshes them first; if it cannot, that is an error, and no old value is returned.
+//! Invariant: a reader returns only values that were read after it was asked. A provider with
+//! cached values refreshes them first; if it cannot, that is an error, and no old value is
+//! returned.
 
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use vmstrobe_core::{
 };
 
 use crate::fanout::read_inline;
-use crate::source_set::{Holdings, SourceSet};
+use crate::source_set::{ProviderObjects, SourceSet};
 
-/// The schemas and objects of a registry's providers, as of one look.
+/// The schemas and objects that a registry's providers had at one time.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -27,19 +28,19 @@ use crate::source_set::{Holdings, SourceSet};
 /// assert!(errors.is_empty());
 /// let mut reader = catalog.reader(&"sampler: ticks".parse()?)?;
 /// let snapshot = reader.read()?;
-/// let (_, ticks) = snapshot.stat("ticks").next().expect("it has just been read");
+/// let (_, ticks) = snapshot.stat("ticks").next().expect("the object has just been read");
 /// assert_eq!(ticks.number(), Some(0));
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct Catalog {
     schemas: Vec<Arc<Schema>>,
-    holdings: Holdings,
+    holdings: ProviderObjects,
 }
 
 impl Catalog {
-    /// Looks now. Schemas or objects that a provider cannot list are missing; its error is among
-    /// the errors, and so are the providers' warnings.
+    /// Lists the schemas and objects that exist now, and returns them with the errors and warnings
+    /// of the providers. Those that a provider cannot list are missing.
     pub fn look(registry: &Registry) -> (Self, Vec<Error>) {
         let (mut schemas, mut holdings, mut errors) = (Vec::new(), Vec::new(), Vec::new());
         for provider in registry.providers() {
@@ -56,8 +57,10 @@ impl Catalog {
         (Self { schemas, holdings }, errors)
     }
 
-    /// Sorts the objects of each provider in the order in which they were made, as far as it can
-    /// tell: vCPUs that were plugged in come last, whatever their numbers.
+    /// Sorts the objects of each provider by their keys, which is the order in which they were
+    /// created as far as the provider knows: vCPUs that were plugged in come last.
+    // Hidden: only a server that answers in QEMU's order needs it.
+    #[doc(hidden)]
     pub fn in_order_of_creation(mut self) -> Self {
         for (_, objects) in &mut self.holdings {
             objects.sort_by_key(|object| object.key);
@@ -65,17 +68,20 @@ impl Catalog {
         self
     }
 
-    /// The schemas, in the order of providers.
+    /// Returns the schemas, in the order of providers.
     pub fn schemas(&self) -> &[Arc<Schema>] {
         &self.schemas
     }
 
-    /// The objects, in the order of providers.
+    /// Returns the objects, in the order of providers.
     pub fn objects(&self) -> impl Iterator<Item = &Object> {
         self.holdings.iter().flat_map(|(_, objects)| objects)
     }
 
-    /// Is everything as it was in that one?
+    /// Returns true if both catalogs have the same schemas, and the same objects of the same
+    /// providers.
+    // Hidden: only a server that keeps a catalog compares it with a later one.
+    #[doc(hidden)]
     pub fn is_same(&self, other: &Self) -> bool {
         let keys = |catalog: &Self| -> Vec<(*const (), u64)> {
             let of = |(provider, objects): &(Arc<dyn Provider>, Vec<Object>)| {
@@ -88,8 +94,10 @@ impl Catalog {
         self.schemas == other.schemas && keys(self) == keys(other) && paths(self) == paths(other)
     }
 
-    /// The objects that the filter wants something of, before anything is opened: a group for each
-    /// provider and schema, as [`Catalog::reader`] opens them.
+    /// Returns the objects of which the filter selects statistics, in groups by provider and schema
+    /// as [`Catalog::reader`] opens them. It opens nothing.
+    // Hidden: only a server that limits the cost of a request needs it.
+    #[doc(hidden)]
     pub fn wanted(&self, filter: &Filter) -> Vec<Wanted<'_>> {
         let mut all = Vec::new();
         for (_, objects) in &self.holdings {
@@ -108,11 +116,11 @@ impl Catalog {
         all
     }
 
-    /// Opens what the filter wants, be it nothing.
+    /// Opens the statistics that the filter selects; there may be none.
     ///
     /// # Errors
-    /// `TooLarge` if it wants more than [`MAX_OBJECTS`](crate::MAX_OBJECTS); whatever keeps a
-    /// provider from opening it.
+    /// `TooLarge` if it selects more than [`MAX_OBJECTS`](crate::MAX_OBJECTS) objects; else the
+    /// error of a provider that cannot open its objects.
     pub fn reader(&self, filter: &Filter) -> Result<OnDemandReader> {
         let mut wanted = self.holdings.clone();
         wanted.iter_mut().for_each(|(_, objects)| objects.retain(|object| filter.wants(object)));
@@ -129,18 +137,21 @@ impl Catalog {
     }
 }
 
-/// Objects of one provider and schema that a filter wants something of.
+/// The objects of one provider and schema of which a filter selects statistics.
+// Hidden, as [`Catalog::wanted`] is.
+#[doc(hidden)]
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Wanted<'a> {
     /// The schema that they have in common.
     pub schema: &'a Arc<Schema>,
-    /// The statistics that are wanted of it.
+    /// The statistics that are selected of it.
     pub mask: Mask,
     /// The objects, in the order in which they are read.
     pub objects: Vec<&'a Object>,
 }
 
-/// Objects that are opened and read when asked. It belongs to one thread at a time.
+/// Objects that are open, and are read when it is asked. It belongs to one thread at a time.
 #[derive(Debug)]
 pub struct OnDemandReader {
     target: Target,
@@ -152,14 +163,15 @@ pub struct OnDemandReader {
 }
 
 impl OnDemandReader {
-    /// Reads everything now, on this thread. A row that cannot be read is marked; the snapshot's
-    /// tick counts the readings from 1. May wait where a provider has to ask somebody else.
+    /// Reads all objects now, on this thread. A row that cannot be read is marked; the snapshot's
+    /// tick counts the readings from 1. It may wait if a provider has to ask another process.
     ///
     /// The snapshot has no window: it was read during this call, and a caller that needs the time
-    /// can look at the clock. Two looks at it would cost 45 ns, a fifth of what a vCPU costs.
+    /// can read the clock. To read it twice would cost 45 ns, a fifth of the cost of a vCPU.
     ///
     /// # Errors
-    /// `Busy`, mostly, if a provider has no answer in time: see [`Provider::refresh`].
+    /// The error of a provider that cannot refresh its values, mostly `Busy`: see
+    /// [`Provider::refresh`].
     pub fn read(&mut self) -> Result<&Snapshot> {
         if !self.sources.slots.is_empty() {
             self.providers.iter().try_for_each(|provider| provider.refresh(&self.target))?;
@@ -184,9 +196,9 @@ mod tests {
 
     use super::*;
 
-    /// Keeps a number that is only renewed when it is asked to.
+    /// A provider that caches a number, which grows by one with each refresh.
     #[derive(Debug)]
-    struct Keeper {
+    struct Cached {
         schema: Arc<Schema>,
         objects: AtomicU64,
         asked: Arc<AtomicU64>,
@@ -194,9 +206,9 @@ mod tests {
         has_warning: AtomicBool,
     }
 
-    struct Kept(Arc<AtomicU64>, usize);
+    struct CachedSource(Arc<AtomicU64>, usize);
 
-    impl Source for Kept {
+    impl Source for CachedSource {
         fn rows(&self) -> usize {
             self.1
         }
@@ -209,9 +221,9 @@ mod tests {
         }
     }
 
-    impl Provider for Keeper {
+    impl Provider for Cached {
         fn name(&self) -> &str {
-            "keeper"
+            "cached"
         }
 
         fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -227,33 +239,33 @@ mod tests {
         }
 
         fn open(&self, objects: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
-            Ok(vec![Box::new(Kept(Arc::clone(&self.asked), objects.len()))])
+            Ok(vec![Box::new(CachedSource(Arc::clone(&self.asked), objects.len()))])
         }
 
         fn refresh(&self, target: &Target) -> Result<()> {
             assert_eq!(target, self.schema.target());
             if self.is_busy.load(SeqCst) {
-                return Err(Error::new(ErrorKind::Busy, "it does not answer"));
+                return Err(Error::new(ErrorKind::Busy, "told to be busy"));
             }
             self.asked.fetch_add(1, SeqCst);
             Ok(())
         }
 
         fn warnings(&self) -> Vec<Error> {
-            let warning = || Error::new(ErrorKind::Unsupported, "it is read the slow way");
+            let warning = || Error::new(ErrorKind::Unsupported, "told to warn");
             self.has_warning.swap(false, SeqCst).then(warning).into_iter().collect()
         }
     }
 
-    fn keeper(objects: u64) -> (Registry, Arc<Keeper>) {
+    fn cached(objects: u64) -> (Registry, Arc<Cached>) {
         let schema = Schema::new("kept", Target::Vm, vec![Desc::counter("asked", 0)]);
         let asked = Arc::default();
         let objects = AtomicU64::new(objects);
         let [is_busy, has_warning] = [const { AtomicBool::new(false) }; 2];
-        let keeper = Arc::new(Keeper { schema, objects, asked, is_busy, has_warning });
+        let provider = Arc::new(Cached { schema, objects, asked, is_busy, has_warning });
         let registry = Registry::default();
-        registry.add(Arc::clone(&keeper) as Arc<dyn Provider>);
-        (registry, keeper)
+        registry.add(Arc::clone(&provider) as Arc<dyn Provider>);
+        (registry, provider)
     }
 
     fn first(snapshot: &Snapshot) -> Option<u64> {
@@ -262,23 +274,23 @@ mod tests {
 
     #[test]
     fn every_reading_is_younger_than_the_question() {
-        let (registry, keeper) = keeper(2);
+        let (registry, provider) = cached(2);
         let mut reader = Catalog::look(&registry).0.reader(&Filter::all(Target::Vm)).unwrap();
         assert_eq!(reader.layout().rows(), 2);
         for nth in 1..=3 {
             let snapshot = reader.read().unwrap();
             assert_eq!((first(snapshot), snapshot.tick()), (Some(nth), nth));
         }
-        keeper.is_busy.store(true, SeqCst);
+        provider.is_busy.store(true, SeqCst);
         assert_eq!(reader.read().unwrap_err().kind(), ErrorKind::Busy);
-        keeper.is_busy.store(false, SeqCst);
+        provider.is_busy.store(false, SeqCst);
         assert_eq!(first(reader.read().unwrap()), Some(4));
     }
 
     #[test]
-    fn who_has_nothing_that_is_wanted_is_not_asked() {
-        let (registry, keeper) = keeper(2);
-        keeper.is_busy.store(true, SeqCst);
+    fn a_provider_of_no_selected_object_is_not_asked() {
+        let (registry, provider) = cached(2);
+        provider.is_busy.store(true, SeqCst);
         let (catalog, _) = Catalog::look(&registry);
         for filter in [Filter::all(Target::Vcpu), "vm: nope".parse().unwrap()] {
             let mut reader = catalog.reader(&filter).unwrap();
@@ -287,8 +299,8 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_opened_can_be_told_before() {
-        let (registry, keeper) = keeper(3);
+    fn the_groups_are_known_before_they_are_opened() {
+        let (registry, provider) = cached(3);
         let (catalog, _) = Catalog::look(&registry);
         for (filter, want) in [("vm", 3), ("vm: asked", 3), ("vm: nope", 0), ("vcpu", 0)] {
             let filter: Filter = filter.parse().unwrap();
@@ -297,14 +309,14 @@ mod tests {
             let groups = reader.layout().groups().iter().map(|group| group.objects.len());
             assert!(groups.eq(wanted.iter().map(|group| group.objects.len())), "{filter:?}");
             assert_eq!(wanted.iter().map(|group| group.objects.len()).sum::<usize>(), want);
-            let is_kept = |group: &Wanted<'_>| Arc::ptr_eq(group.schema, &keeper.schema);
+            let is_kept = |group: &Wanted<'_>| Arc::ptr_eq(group.schema, &provider.schema);
             assert!(wanted.iter().all(|group| is_kept(group) && group.mask.count() == 1));
         }
     }
 
     #[test]
-    fn what_was_made_last_may_come_last() {
-        let (registry, _) = keeper(3);
+    fn objects_can_be_sorted_by_their_keys() {
+        let (registry, _) = cached(3);
         let (mut catalog, _) = Catalog::look(&registry);
         catalog.holdings[0].1.reverse();
         let keys =
@@ -314,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_is_among_the_errors_once_and_costs_nothing() {
-        let (registry, keeper) = keeper(2);
+    fn a_warning_is_among_the_errors_once_and_removes_nothing() {
+        let (registry, provider) = cached(2);
         let (before, _) = Catalog::look(&registry);
-        keeper.has_warning.store(true, SeqCst);
+        provider.has_warning.store(true, SeqCst);
         let (catalog, errors) = Catalog::look(&registry);
         assert_eq!(errors.iter().map(Error::kind).collect::<Vec<_>>(), [ErrorKind::Unsupported]);
         assert!(catalog.is_same(&before));
@@ -326,10 +338,10 @@ mod tests {
 
     #[test]
     fn a_change_is_seen() {
-        let (registry, keeper) = keeper(2);
+        let (registry, provider) = cached(2);
         let (before, _) = Catalog::look(&registry);
         assert!(before.is_same(&Catalog::look(&registry).0));
-        keeper.objects.store(3, SeqCst);
+        provider.objects.store(3, SeqCst);
         let (after, _) = Catalog::look(&registry);
         assert!(!before.is_same(&after));
         assert_eq!((before.objects().count(), after.objects().count()), (2, 3));

@@ -1,12 +1,14 @@
-//! The two clocks. Time is `CLOCK_MONOTONIC` in ns throughout; the wall clock is an offset to it.
+//! The two clocks of a window.
+//!
+//! Invariant: a time is in ns of `CLOCK_MONOTONIC`; the wall clock is an offset to it.
 
 use rustix::time::{ClockId, clock_gettime};
 
 const NS_PER_S: i64 = 1_000_000_000;
 
-/// Now, in ns of `CLOCK_MONOTONIC`.
+/// Returns the time now in ns of `CLOCK_MONOTONIC`, as a snapshot's window has it.
 #[inline]
-pub(crate) fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     // The monotonic clock starts at 0 with the machine, so it is never negative.
     read_ns(ClockId::Monotonic) as u64
 }

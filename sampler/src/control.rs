@@ -1,11 +1,11 @@
-//! The exchange between the control plane and the tick: changes go in, and what they replaced comes
-//! out, to be dropped where dropping does no harm.
+//! The exchange between the control plane and the tick: changes go in, and the things that they
+//! replaced come out, to be dropped off the tick.
 //!
-//! Both lie behind a mutex that the tick only ever tries: if the control plane is just holding it,
-//! the tick goes on and tries again next time. It looks for changes by one relaxed load. A tick
-//! takes one change at most.
+//! Both are behind a mutex that the tick only tries to lock: if the control plane holds it, the
+//! tick goes on, and the next tick tries again. One relaxed load tells whether there is a change. A
+//! tick takes one change at most.
 //!
-//! Invariant: nothing is freed or closed on the tick; what is retired waits here for
+//! Invariant: nothing is freed or closed on the tick; retired things wait here for
 //! [`Control::collect`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,15 +20,15 @@ use crate::subscribe::{MAX_QUEUE_SAMPLES, Outlet, Subscriber, queue};
 
 /// The most subscribers of one sampler.
 pub const MAX_SUBSCRIBERS: usize = 64;
-/// Changes that may wait for a tick.
+/// The most changes that may wait for a tick.
 const MAX_CHANGES: usize = 16;
-/// Replaced things that the tick may keep until it can hand them over.
+/// The most replaced things that the tick may keep until it can hand them over.
 pub(crate) const MAX_RETIRED: usize = 8;
 
-/// A change that the tick takes up. Everything in it was made off the tick.
+/// A change that the tick takes. Everything in it was made off the tick.
 #[derive(Debug)]
 pub(crate) enum Change {
-    /// Other objects from now on, and snapshots for them.
+    /// Other sources from now on, and snapshots for them.
     SourceSet(SourceSet, Pool<Snapshot>),
     /// One more subscriber, and snapshots for its queue; the pool has room for the present ones.
     Subscribe(Outlet, Pool<Snapshot>),
@@ -46,7 +46,7 @@ pub(crate) enum Retired {
 
 #[derive(Debug)]
 pub(crate) struct Mailbox {
-    /// There is a change. Relaxed: the mutex orders what it announces.
+    /// True if there is a change. Relaxed, because the mutex orders the change itself.
     waiting: AtomicBool,
     stop: AtomicBool,
     inner: Mutex<Inner>,
@@ -66,7 +66,7 @@ struct Inner {
 }
 
 impl Mailbox {
-    /// A mailbox for a sampler that begins with this layout and so many snapshots.
+    /// Returns a mailbox for a sampler that begins with this layout and `spares` snapshots.
     pub(crate) fn new(layout: &Arc<Layout>, spares: usize) -> Arc<Self> {
         Arc::new(Self {
             waiting: AtomicBool::new(false),
@@ -88,13 +88,13 @@ impl Mailbox {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// True once the sampler shall end.
+    /// Returns true once the sampler has been asked to end.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// On the tick: hands over what is retired and takes a change, if there is one and nobody else
-    /// is in here.
+    /// Hands over the retired things and takes a change, if there is one and the mutex is free. It
+    /// is called on the tick.
     #[inline]
     pub(crate) fn exchange(&self, retired: &mut Vec<Retired>) -> Option<Change> {
         if retired.is_empty() && !self.waiting.load(Ordering::Relaxed) {
@@ -115,7 +115,7 @@ impl Mailbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // A panic elsewhere leaves nothing half-done in here: each change is one push.
+        // A thread that panics with the lock leaves nothing half-done: each change is one push.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,19 +132,19 @@ impl Control {
         Self { mailbox, newest }
     }
 
-    /// A reader's handle to the newest snapshot. Some 60 of them can hold one each; beyond that
-    /// ticks may starve, which is counted.
+    /// Returns a reader's handle to the newest snapshot. Some 60 of them can hold one each; with
+    /// more, ticks may starve, which is counted.
     pub fn latest(&self) -> Latest {
         self.newest.latest()
     }
 
-    /// Every snapshot from one of the next ticks on, through a queue of `samples` (at most
-    /// [`MAX_QUEUE_SAMPLES`]), each place of which takes the memory of a snapshot. What does not
-    /// fit is lost to this subscriber, and counted.
+    /// Returns a subscriber to every snapshot from one of the next ticks on. Its queue has room for
+    /// `samples` (at most [`MAX_QUEUE_SAMPLES`]), each of which takes the memory of a snapshot. A
+    /// sample that does not fit is lost to this subscriber, and counted.
     ///
     /// # Errors
-    /// `TooLarge` beyond [`MAX_SUBSCRIBERS`] or that depth; `Busy` if changes pile up because
-    /// nothing ticks.
+    /// `TooLarge` for a longer queue or more than [`MAX_SUBSCRIBERS`]; `Busy` if 16 changes wait,
+    /// because the sampler does not tick.
     pub fn subscribe(&self, samples: usize) -> Result<Subscriber> {
         if samples > MAX_QUEUE_SAMPLES {
             let context = format!("a queue of {samples} samples; the limit is {MAX_QUEUE_SAMPLES}");
@@ -157,7 +157,7 @@ impl Control {
             return Err(Error::new(ErrorKind::TooLarge, context));
         }
         let (outlet, subscriber) = queue(samples);
-        // One for each place of the queue, one in the subscriber's hands.
+        // One for each place of the queue, and one for the subscriber to hold.
         let more = outlet.depth() + 1;
         let mut buffers = Vec::with_capacity(inner.buffers + more);
         buffers.extend((0..more).map(|_| Arc::new(Snapshot::new(&inner.layout))));
@@ -169,10 +169,10 @@ impl Control {
         Ok(subscriber)
     }
 
-    /// Samples other objects from one of the next ticks on.
+    /// Replaces the sources that are read, from one of the next ticks on.
     ///
     /// # Errors
-    /// `Busy` if changes pile up because nothing ticks.
+    /// `Busy` if 16 changes wait, because the sampler does not tick.
     pub fn replace(&self, sources: SourceSet) -> Result<()> {
         self.collect();
         let mut inner = self.mailbox.lock();
@@ -184,8 +184,9 @@ impl Control {
         Ok(())
     }
 
-    /// Drops what the tick has put aside since the last call: old sources (which may be the last
-    /// to hold a dead VM) and old snapshots. Every other call here does so too.
+    /// Drops the things that the tick has retired since the last call: old sources (which may be
+    /// the last to hold a VM that has ended) and old snapshots. `subscribe` and `replace` do so
+    /// too.
     pub fn collect(&self) {
         let retired: Vec<Retired> = {
             let mut inner = self.mailbox.lock();
@@ -198,7 +199,7 @@ impl Control {
             }
             retired
         };
-        // Dropped here, after the lock: it may take long.
+        // After the lock is free, because dropping may take long.
         drop(retired);
     }
 
@@ -208,7 +209,7 @@ impl Control {
     }
 }
 
-/// So many empty snapshots of one layout.
+/// Returns `count` empty snapshots of one layout.
 pub(crate) fn buffers(layout: &Arc<Layout>, count: usize) -> Vec<Arc<Snapshot>> {
     (0..count).map(|_| Arc::new(Snapshot::new(layout))).collect()
 }

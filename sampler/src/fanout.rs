@@ -1,44 +1,46 @@
-//! Reading the sources, one after the other or over several CPUs: the only file that knows rayon.
+//! Reading the sources, one after the other or on several CPUs. The only file that uses rayon.
 //!
-//! Handing work to a sleeping thread costs some 10 µs, so it pays only above a number of rows that
-//! depends on the machine: [`Fanout::Auto`] measures both costs at start. rayon's `join` allocates
-//! nothing when it is called from inside its pool, so the sampler's loop runs there; a tick from
-//! outside reads inline.
+//! Handing work to a sleeping thread costs about 10 µs, so it is faster only above a number of rows
+//! that depends on the machine: [`Fanout::Auto`] measures both costs at start. rayon's `join`
+//! allocates nothing when it is called from inside its pool, so the sampler's loop runs there; a
+//! tick from outside reads inline.
 //!
-//! Invariant: each source gets exactly its rows, whoever reads it.
+//! Invariant: each source gets exactly its rows, whichever thread reads it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use vmstrobe_core::{Error, ErrorKind, Result, RowState, Rows};
+use vmstrobe_core::{Error, ErrorKind, Result, RowState, Rows, ThreadStart};
 
 use crate::clock;
 use crate::source_set::Slot;
 
-/// Fewer rows than these are never worth a second CPU, so nothing is measured for them.
-const ROWS_WORTH_MEASURING: usize = 128;
-/// The number of measurements of each cost; their median counts.
+/// The number of rows below which a second CPU never pays, so that nothing is measured.
+const MEASURED_ROWS_MIN: usize = 128;
+/// The number of measurements of each cost, whose median is used.
 const MEASUREMENTS: usize = 15;
-/// Long enough for a worker to fall asleep between two ticks.
-const DOZE: Duration = Duration::from_micros(300);
-/// The longest wait for a hand-off, which then counts as taking this long.
+/// A pause in which an idle worker falls asleep.
+const IDLE_PAUSE: Duration = Duration::from_micros(300);
+/// The longest wait for a hand-off; a longer one counts as this long.
 const HANDOFF_NS_MAX: u64 = 2_000_000;
 
-/// Whether to read sources on several CPUs.
+/// The number of threads that read the sources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fanout {
-    /// On all CPUs, above a number of rows that is measured at start.
+    /// A thread for each CPU, above a number of rows that is measured at start; else one.
     #[default]
     Auto,
-    /// Never: all on the sampler's thread.
+    /// The sampler's thread alone.
     Inline,
-    /// Always, on so many threads (the sampler's own is one of them).
+    /// This number of threads, on one of which the sampler itself runs.
     Threads(usize),
 }
 
-/// The chosen way of reading sources: the threads, and the number of rows from which they are used.
+/// The threads that read the sources, and the number of rows from which they are used.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pool: Option<Arc<ThreadPool>>,
@@ -46,13 +48,14 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Decides, measuring on these slots where it has to. They are read some times.
-    pub(crate) fn new(mode: Fanout, slots: &mut [Slot]) -> Result<Self> {
+    /// Decides on the number of threads and starts them. [`Fanout::Auto`] measures, for which it
+    /// reads these slots several times.
+    pub(crate) fn new(mode: Fanout, slots: &mut [Slot], threads: &ThreadStart) -> Result<Self> {
         let rows: usize = slots.iter().map(|slot| slot.rows).sum();
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         match mode {
-            Fanout::Auto if cpus > 1 && rows >= ROWS_WORTH_MEASURING => {
-                let pool = pool(cpus)?;
+            Fanout::Auto if cpus > 1 && rows >= MEASURED_ROWS_MIN => {
+                let pool = pool(cpus, threads)?;
                 let rows_min = break_even(handoff_ns(&pool), row_ns(slots), cpus);
                 let pays = rows >= rows_min;
                 Ok(Self { pool: pays.then(|| Arc::new(pool)), rows_min })
@@ -60,13 +63,13 @@ impl Reader {
             Fanout::Auto | Fanout::Inline | Fanout::Threads(0 | 1) => {
                 Ok(Self { pool: None, rows_min: usize::MAX })
             }
-            Fanout::Threads(threads) => {
-                Ok(Self { pool: Some(Arc::new(pool(threads)?)), rows_min: 0 })
+            Fanout::Threads(count) => {
+                Ok(Self { pool: Some(Arc::new(pool(count, threads)?)), rows_min: 0 })
             }
         }
     }
 
-    /// Runs `work` where reading may be spread: inside the pool, if there is one.
+    /// Runs `work` inside the pool, if there is one, where reading may be spread.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match &self.pool {
             Some(pool) => pool.install(work),
@@ -114,10 +117,16 @@ fn read_spread(slots: &mut [Slot], words: &mut [u64], states: &mut [RowState]) {
     );
 }
 
-fn pool(threads: usize) -> Result<ThreadPool> {
+/// Starts a pool of `count` threads, `vmstrobe-0` and so on.
+fn pool(count: usize, threads: &ThreadStart) -> Result<ThreadPool> {
+    let spawn = |thread: rayon::ThreadBuilder| {
+        let name = format!("vmstrobe-{}", thread.index());
+        // The pool ends its threads and keeps no handle of them.
+        threads.spawn(&name, || thread.run()).map(drop).map_err(io::Error::other)
+    };
     ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("vmstrobe-{i}"))
+        .num_threads(count)
+        .spawn_handler(spawn)
         .build()
         .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the reading threads", error))
 }
@@ -128,11 +137,11 @@ fn break_even(handoff_ns: u64, row_ns: u64, cpus: usize) -> usize {
     (handoff_ns as f64 / saved_ns).ceil() as usize
 }
 
-/// Measures the ns until a dozing worker has begun with work that was handed to it.
+/// Measures the ns from handing work to a sleeping worker until it begins.
 fn handoff_ns(pool: &ThreadPool) -> u64 {
     pool.install(|| {
-        middle(|| {
-            std::thread::sleep(DOZE);
+        median(|| {
+            std::thread::sleep(IDLE_PAUSE);
             let begun = AtomicBool::new(false);
             let start_ns = clock::now_ns();
             let since = || clock::now_ns() - start_ns;
@@ -155,14 +164,15 @@ fn row_ns(slots: &mut [Slot]) -> u64 {
     let rows: usize = slots.iter().map(|slot| slot.rows).sum();
     let mut words = vec![0; slots.iter().map(|slot| slot.rows * slot.row_words).sum()];
     let mut states = vec![RowState::Missing; rows];
-    middle(|| {
+    median(|| {
         let start_ns = clock::now_ns();
         read_inline(slots, &mut words, &mut states);
         (clock::now_ns() - start_ns) / rows.max(1) as u64
     })
 }
 
-fn middle(mut measure: impl FnMut() -> u64) -> u64 {
+/// Returns the median of [`MEASUREMENTS`] measurements.
+fn median(mut measure: impl FnMut() -> u64) -> u64 {
     let mut times: [u64; MEASUREMENTS] = std::array::from_fn(|_| measure());
     times.sort_unstable();
     times[MEASUREMENTS / 2]
@@ -173,7 +183,7 @@ mod tests {
     use super::*;
     use vmstrobe_core::Source;
 
-    /// Writes its number into each of its rows.
+    /// A source that writes its number into each of its rows.
     struct Stamp(u64, usize);
 
     impl Source for Stamp {
@@ -189,6 +199,7 @@ mod tests {
         }
     }
 
+    /// Checks that each source fills exactly its rows.
     fn check(mode: Fanout) {
         let shapes = [(3, 2), (1, 5), (64, 1), (7, 0), (2, 140), (1, 1), (10, 3)];
         let mut slots: Vec<Slot> = shapes
@@ -198,7 +209,7 @@ mod tests {
                 source: Box::new(Stamp(n, rows)),
                 rows,
                 row_words,
-                knows_when: false,
+                reports_times: false,
             })
             .collect();
         let want: Vec<u64> = shapes
@@ -207,7 +218,8 @@ mod tests {
             .flat_map(|((rows, row_words), n)| std::iter::repeat_n(n, rows * row_words))
             .collect();
         let rows = shapes.iter().map(|(rows, _)| rows).sum();
-        let reader = Reader::new(mode, &mut slots).expect("threads can be started");
+        let reader =
+            Reader::new(mode, &mut slots, &ThreadStart::default()).expect("threads can be started");
         let (mut words, mut states) = (vec![0; want.len()], vec![RowState::Missing; rows]);
         reader.inside(|| reader.read(&mut slots, &mut words, &mut states));
         assert_eq!(words, want);
@@ -222,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn it_pays_from_the_break_even_on() {
+    fn the_break_even_follows_from_both_costs() {
         assert_eq!(break_even(10_000, 400, 2), 50);
         assert_eq!(break_even(10_000, 400, 8), 29);
         assert!(break_even(HANDOFF_NS_MAX, 0, 2) > 1_000_000);

@@ -1,12 +1,12 @@
-//! Statistics of the sampler itself: how late it wakes, what a tick costs, what was lost. The only
-//! file that knows hdrhistogram.
+//! Statistics of the sampler itself: the lateness of ticks, their duration, and losses. The only
+//! file that uses hdrhistogram.
 //!
 //! The sampler's thread records into two fixed histograms (no allocation, a few ns) and keeps a
-//! group of words under a sequence lock, from which the [`Health`] provider's sources read, in this
-//! or any other sampler. Counts and the log2 histograms are renewed with every tick, the quantiles
-//! about once a second (and after 1, 2, 4 … ticks), since they cost µs.
+//! group of words under a sequence lock, from which the sources of the [`Health`] provider read, in
+//! this or any other sampler. Counts and the log2 histograms are written with every tick, and the
+//! quantiles, which cost µs, about once a second (and after 1, 2, 4 … ticks).
 //!
-//! Invariant: one writer, the sampler that owns the [`HealthWriter`].
+//! Invariant: there is one writer, the sampler that owns the [`HealthWriter`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,14 +23,14 @@ pub const PROVIDER: &str = "vmstrobe";
 /// The name of its one target.
 pub const TARGET: &str = "sampler";
 
-/// Buckets of the log2 histograms, as in KVM's: the last is from 2^30 ns.
+/// The number of buckets of a log2 histogram, as in KVM's; the last begins at 2^30 ns.
 const BUCKETS: usize = 32;
-/// The longest time that is told apart from longer ones.
+/// The longest time that the histograms tell from longer ones.
 const TIME_NS_MAX: u64 = 60_000_000_000;
-/// Two digits: a quantile is right to 1 %.
+/// The significant digits of a time: with two, a quantile is right to 1 %.
 const DIGITS: u8 = 2;
 const QUANTILES_PERIOD_NS: u64 = 1_000_000_000;
-/// Attempts at a consistent reading; the writer changes a few dozen words in some ten ns.
+/// The number of tries at a consistent reading. The writer changes a few dozen words in some 10 ns.
 const READ_TRIES: u32 = 64;
 
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
@@ -64,39 +64,41 @@ const WORDS: usize = TICK_HIST + BUCKETS;
 
 /// The counts of a sampler since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
-    /// Ticks that published a snapshot.
+    /// The ticks that published a snapshot.
     pub ticks: u64,
-    /// Deadlines that passed while an earlier tick ran or the thread slept on.
+    /// The deadlines that passed while an earlier tick ran or the thread slept too long.
     pub missed_ticks: u64,
-    /// Ticks that found every snapshot held by a reader.
+    /// The ticks that found every snapshot held by a reader.
     pub starved_ticks: u64,
-    /// Samples that found no room in a subscriber's queue, over all subscribers.
+    /// The samples that found no room in a subscriber's queue, over all subscribers.
     pub lost_samples: u64,
-    /// Rows of published snapshots that could not be read.
+    /// The rows of published snapshots that could not be read.
     pub unread_rows: u64,
-    /// Ticks in which a source that can read all its rows in one call did not.
+    /// The ticks in which a source that can read all its rows in one call did not.
     pub fallback_ticks: u64,
-    /// Rows of a snapshot, now.
+    /// The number of rows of a snapshot, now.
     pub rows: u64,
-    /// The number of these that the last tick read with all others of their source in one call.
+    /// The number of these rows whose source read all of its rows in one call in the last tick.
     pub bulk_rows: u64,
-    /// Subscribers, now.
+    /// The number of subscribers, now.
     pub subscribers: u64,
 }
 
 /// Quantiles of a time over all ticks, in ns, right to 1 %.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TimeQuantiles {
-    /// The number of ticks that were recorded.
+    /// The number of recorded ticks.
     pub count: u64,
-    /// Half of them were at most this.
+    /// The time that half of the ticks did not exceed.
     pub p50_ns: u64,
-    /// 99 % were.
+    /// The time that 99 % of the ticks did not exceed.
     pub p99_ns: u64,
-    /// 99.9 % were.
+    /// The time that 99.9 % of the ticks did not exceed.
     pub p999_ns: u64,
-    /// All were.
+    /// The longest time.
     pub max_ns: u64,
 }
 
@@ -122,7 +124,7 @@ struct Shared {
     words: Box<[AtomicU64]>,
 }
 
-/// The sampler's end: goes into [`crate::Sampler::new`].
+/// The sampler's end of [`Health`], an argument of [`crate::Sampler::new`].
 #[derive(Debug)]
 pub struct HealthWriter {
     shared: Arc<Shared>,
@@ -139,7 +141,7 @@ struct Time {
 }
 
 impl Default for HealthWriter {
-    /// Returns a writer for a sampler whose health nobody samples.
+    /// Returns a writer for a sampler whose health is not sampled.
     fn default() -> Self {
         Health::new().1
     }
@@ -234,7 +236,7 @@ impl Time {
         Self { exact, log2: [0; BUCKETS] }
     }
 
-    /// Records a time and gives the log2 bucket that counted it.
+    /// Records a time and returns the index of the log2 bucket that counted it.
     fn record(&mut self, time_ns: u64) -> usize {
         self.exact.saturating_record(time_ns);
         let bits = (u64::BITS - time_ns.leading_zeros()) as usize;
@@ -254,8 +256,8 @@ impl HealthWriter {
         &mut self.counts
     }
 
-    /// Notes one tick's times and shows what has changed. `lateness_ns` is `None` for a tick that
-    /// nobody timed.
+    /// Records one tick's times and writes the words that change. `lateness_ns` is `None` for a
+    /// tick without a deadline.
     #[inline]
     pub(crate) fn record(&mut self, lateness_ns: Option<u64>, begin_ns: u64, end_ns: u64) {
         let late = lateness_ns.map(|lateness_ns| self.lateness.record(lateness_ns));
@@ -268,7 +270,7 @@ impl HealthWriter {
             }
             show(words, TICK_HIST + cost, &[self.tick.log2[cost]]);
         });
-        // More often in the beginning, so that there is something to see.
+        // More often in the beginning, so that a short run has quantiles too.
         let early = self.tick.exact.len().is_power_of_two();
         if early || end_ns.saturating_sub(self.quantiles_ns) >= QUANTILES_PERIOD_NS {
             self.quantiles_ns = end_ns;
@@ -281,18 +283,18 @@ impl HealthWriter {
         seq::write(&self.shared.seq, || show(&self.shared.words, FIRST_TIME, times.as_flattened()));
     }
 
-    /// The counts so far.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Returns how late ticks began, after their deadlines.
+    /// Returns the times from the deadlines to the begins of their ticks.
     pub fn lateness(&self) -> TimeQuantiles {
         self.lateness.quantiles()
     }
 
-    /// Returns the time that ticks took, from their begin until their snapshot was published; those
-    /// of [`Sampler::tick`](crate::Sampler::tick) until everything was read.
+    /// Returns the times that ticks took, from their begin until their snapshot was published, or
+    /// for [`Sampler::tick`](crate::Sampler::tick) until everything had been read.
     pub fn tick_cost(&self) -> TimeQuantiles {
         self.tick.quantiles()
     }
@@ -300,15 +302,15 @@ impl HealthWriter {
 
 #[inline]
 fn show(words: &[AtomicU64], at: usize, values: &[u64]) {
-    // Exactly as many as there are values: the compiler knows how many counts there are, and stores
-    // them without a loop (some ns a tick, measured).
+    // The slice has the length of the values: the compiler knows the number of counts, and stores
+    // them without a loop (measured: a few ns per tick).
     for (word, value) in words[at..][..values.len()].iter().zip(values) {
         word.store(*value, Ordering::Relaxed);
     }
 }
 
 impl Counts {
-    /// In the order of [`COUNTS`].
+    /// Returns the counts in the order of [`COUNTS`].
     fn in_order(&self) -> [u64; COUNTS.len()] {
         let Self {
             ticks,
@@ -336,7 +338,7 @@ impl Counts {
 }
 
 impl TimeQuantiles {
-    /// In the order of half of [`TIMES`].
+    /// Returns the quantiles in the order of one half of [`TIMES`].
     fn in_order(&self) -> [u64; TIMES.len() / 2] {
         [self.p50_ns, self.p99_ns, self.p999_ns, self.max_ns]
     }
@@ -348,7 +350,7 @@ mod tests {
     use vmstrobe_core::{Layout, Mask, Snapshot};
 
     #[test]
-    fn what_was_recorded_is_read_as_a_provider() {
+    fn recorded_times_and_counts_are_read_through_the_provider() {
         let (health, mut health_writer) = Health::new();
         *health_writer.counts_mut() = Counts {
             ticks: 1000,
@@ -364,18 +366,19 @@ mod tests {
         for i in 1..=1000_u64 {
             health_writer.record(Some(i * 1000), 0, 2000);
         }
-        // The first call showed quantiles of itself alone; a second later they are of all.
+        // The first call wrote the quantiles of one tick; a second later they are of all ticks.
         health_writer.record(Some(1000), QUANTILES_PERIOD_NS * 2, QUANTILES_PERIOD_NS * 2 + 500);
 
-        let objects = health.objects().expect("it has one");
+        let objects = health.objects().expect("health has one object");
         let plan = ReadPlan::new(&objects[0].schema, &Mask::all(&objects[0].schema));
-        let mut sources = health.open(&objects, &plan).expect("it opens");
+        let mut sources = health.open(&objects, &plan).expect("health can be opened");
         let mut snapshot = Snapshot::new(&Layout::new(0, vec![(Arc::clone(&plan), objects)]));
         let (words, states) = snapshot.begin(1);
         sources[0].read(Rows::new(words, states, plan.row_words()));
 
-        let view = snapshot.object("/sampler").expect("it was laid out");
-        let number = |name| view.get(name).and_then(|v| v.number()).expect("it is a number");
+        let view = snapshot.object("/sampler").expect("the layout has the object");
+        let number =
+            |name| view.get(name).and_then(|v| v.number()).expect("the statistic is a number");
         let first = ["ticks", "missed_ticks", "starved_ticks", "lost_samples", "unread_rows"];
         assert_eq!(first.map(number), [1000, 3, 4, 5, 6]);
         let others = ["fallback_ticks", "rows", "bulk_rows", "subscribers"];
@@ -383,7 +386,10 @@ mod tests {
         let p50 = number("lateness_ns_p50");
         assert!((495_000..=506_000).contains(&p50), "{p50}");
         assert!(number("lateness_ns_max") >= 990_000);
-        let hist = view.get("tick_ns_hist").and_then(|v| v.buckets()).expect("it is one");
+        let hist = view
+            .get("tick_ns_hist")
+            .and_then(|v| v.buckets())
+            .expect("the statistic is a histogram");
         assert_eq!((hist[11], hist[9]), (1000, 1));
         assert_eq!(health_writer.tick_cost().count, 1001);
     }

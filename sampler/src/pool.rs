@@ -1,31 +1,31 @@
-//! The pool of reused snapshots: a tick fills one that nobody else holds, so it never allocates.
+//! The pool of reused snapshots: a tick fills one that no reader holds, so it never allocates.
 //!
 //! The rule of reuse: a buffer may be written when its reference count says that the pool alone
 //! holds it (`Arc::get_mut`), and it cannot become shared again before it is published, because
 //! only the pool could give it away. There is no memory ordering of our own here; it is `Arc`'s.
 //!
-//! Invariant: as many buffers as at the start, whoever holds them. If readers hold all of them the
-//! tick starves, and says so; it never takes one from a reader.
+//! Invariant: the number of buffers stays that of the start, whichever readers hold them. If
+//! readers hold all of them, the tick starves and counts it; it never takes one from a reader.
 
 use crate::sync::Arc;
 
-/// Buffers that are published one by one and come back when the last reader lets go.
+/// Buffers that are published one by one, and are free again when the last reader drops them.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
-    /// The last one came back last: its words are still in the CPU's cache.
+    /// The buffers; the words of the last one, which came back last, are still in the CPU's cache.
     buffers: Vec<Arc<T>>,
     /// The index at which the next search begins.
     next: usize,
 }
 
 impl<T> Pool<T> {
-    /// A pool of these buffers.
+    /// Returns a pool of these buffers.
     pub(crate) fn new(buffers: Vec<Arc<T>>) -> Self {
         Self { buffers, next: 0 }
     }
 
-    /// Lets `fill` write a buffer that nobody else holds, and takes it out; `None` if there is
-    /// none.
+    /// Calls `fill` with a buffer that no reader holds, and takes that buffer out; `None` if there
+    /// is none.
     #[inline]
     pub(crate) fn take(&mut self, fill: impl FnOnce(&mut T)) -> Option<Arc<T>> {
         let mut buffer = self.buffers.pop()?;
@@ -39,8 +39,8 @@ impl<T> Pool<T> {
         Some(buffer)
     }
 
-    /// The next buffer that nobody else holds. The search goes round, so that buffers that rest
-    /// longest in readers' hands are not asked for again and again.
+    /// Takes out the next buffer that no reader holds. Each search begins behind the last one, so
+    /// that buffers which readers keep for long are not tested again and again.
     fn search(&mut self) -> Option<Arc<T>> {
         for _ in 0..self.buffers.len() {
             let at = self.next % self.buffers.len();
@@ -58,7 +58,7 @@ impl<T> Pool<T> {
         self.buffers.push(buffer);
     }
 
-    /// Moves the buffers of another pool into this one. It allocates unless there is room.
+    /// Moves the buffers of another pool into this one. It allocates if there is no room.
     pub(crate) fn absorb(&mut self, other: &mut Self) {
         self.buffers.append(&mut other.buffers);
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_holds_is_not_written_and_comes_back() {
+    fn a_held_buffer_is_not_written_and_comes_back() {
         let (mut pool, mut newest) = (pool(3), Arc::new(0));
         let mut held = Vec::new();
         for value in 1..=3 {
@@ -106,7 +106,7 @@ mod tests {
         }
         assert!(publish(&mut pool, &mut newest, 4));
         held.push(Arc::clone(&newest));
-        assert!(!publish(&mut pool, &mut newest, 5), "all are held: it starves");
+        assert!(!publish(&mut pool, &mut newest, 5), "the tick starves while all buffers are held");
         assert_eq!(held.iter().map(|n| **n).collect::<Vec<_>>(), [1, 2, 3, 4]);
         held.remove(1);
         assert!(publish(&mut pool, &mut newest, 5));

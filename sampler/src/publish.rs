@@ -1,11 +1,11 @@
-//! The newest snapshot, for any number of readers: the only file that knows arc-swap.
+//! The newest snapshot, for any number of readers. The only file that uses arc-swap.
 //!
-//! A reader keeps the snapshot that it saw last and only looks whether there is a newer one, which
-//! takes a ns; fetching a newer one takes some ten. Publishing swaps a pointer and then looks
-//! through the threads that ever fetched one, so keep those to tens, not thousands.
+//! A reader keeps the snapshot that it loaded last and checks for a newer one, which takes 1 ns;
+//! loading a newer one takes some 10 ns. Publishing swaps a pointer and then visits all threads
+//! that ever loaded a snapshot, so there should be tens of them, not thousands.
 //!
-//! Invariant: what is read is immutable and whole, and stays so for as long as it is held. A reader
-//! that holds on to it costs the sampler a buffer, never time.
+//! Invariant: a loaded snapshot is complete and does not change while it is held. A reader that
+//! keeps one costs the sampler a buffer, never time.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,13 +15,14 @@ use vmstrobe_core::Snapshot;
 
 /// A reader's handle to the newest snapshot. Clone it for each thread that reads.
 ///
-/// A thread's first [`Latest::load`] allocates its place in arc-swap's list; later ones do not.
+/// The first [`Latest::load`] of a thread allocates its entry in arc-swap's list; later ones do not
+/// allocate.
 #[derive(Clone)]
 pub struct Latest {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
 }
 
-/// The sampler's end, and where readers come from.
+/// The sampler's end, which makes the readers' handles.
 #[derive(Clone)]
 pub(crate) struct Publisher {
     newest: Arc<ArcSwap<Snapshot>>,
@@ -32,28 +33,28 @@ impl Publisher {
         Self { newest: Arc::new(ArcSwap::new(first)) }
     }
 
-    /// Publishes a snapshot and takes the one before.
+    /// Publishes a snapshot and returns the one before.
     #[inline]
     pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         self.newest.swap(snapshot)
     }
 
-    /// A reader.
+    /// Returns a reader's handle.
     pub(crate) fn latest(&self) -> Latest {
         Latest { cache: Cache::new(Arc::clone(&self.newest)) }
     }
 }
 
 impl Latest {
-    /// The newest snapshot: tick 0 with all rows missing before the first tick.
+    /// Returns the newest snapshot. Before the first tick it has tick 0 and all rows are missing.
     ///
-    /// The handle holds it until the next call, and so keeps one buffer from the sampler.
+    /// The handle holds the snapshot until the next call, which keeps one buffer from the sampler.
     #[inline]
     pub fn load(&mut self) -> &Snapshot {
         self.cache.load()
     }
 
-    /// The newest snapshot, to keep.
+    /// Returns the newest snapshot, for as long as the caller likes.
     pub fn load_full(&mut self) -> Arc<Snapshot> {
         Arc::clone(self.cache.load())
     }
@@ -87,8 +88,8 @@ mod tests {
         Layout::new(0, vec![(plan, vec![object])])
     }
 
-    /// Recycled snapshots against readers that hold them for a while: every word of a snapshot is
-    /// its tick, and ticks never go back.
+    /// Publishes reused snapshots while readers hold some: every word of a snapshot stays its tick,
+    /// and ticks never go back.
     #[test]
     fn recycled_snapshots_are_never_written_under_a_reader() {
         let layout = layout(64);
@@ -123,18 +124,19 @@ mod tests {
     }
 
     fn read_until(done: &AtomicBool, mut latest: Latest, layout: &Layout, hold: u32) {
-        let cells: Vec<_> =
-            (0..64).map(|i| layout.find("/x", &format!("n{i}")).expect("laid out")).collect();
+        let cells: Vec<_> = (0..64)
+            .map(|i| layout.find("/x", &format!("n{i}")).expect("the layout has the statistic"))
+            .collect();
         let (mut last, mut kept) = (0, Vec::new());
         while !done.load(Ordering::Relaxed) {
             let snapshot = latest.load();
             let tick = snapshot.tick();
-            assert!(tick >= last, "went back from {last} to {tick}");
+            assert!(tick >= last, "the newest tick went back from {last} to {tick}");
             last = tick;
             for _ in 0..=hold {
                 assert!(cells.iter().all(|&c| snapshot.get(c).is_none_or(|w| w == tick)));
             }
-            // Some hold on to one beside the newest.
+            // Some readers keep a snapshot beside the newest.
             kept.truncate(hold.min(1) as usize);
             kept.insert(0, latest.load_full());
         }

@@ -1,51 +1,51 @@
-//! The objects to sample: they come and go, and the sampler gets a new [`SourceSet`] ready to use.
+//! The objects to sample. When objects come or go, the sampler gets a new [`SourceSet`], ready to
+//! use.
 //!
-//! Invariant: all that looks, opens, allocates or closes happens here, off the tick. A provider
-//! that cannot answer keeps the others going.
+//! Invariant: looking for objects, opening and closing them happens here, off the tick. A provider
+//! that cannot answer does not affect the others.
 
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Error, ErrorKind, Filter, Object, Registry, Result, Schema};
+use vmstrobe_core::{Error, Filter, Object, Registry, Result, Thread, ThreadStart};
 
 use crate::control::Control;
-use crate::source_set::{Holdings, SourceSet};
+use crate::source_set::{ProviderObjects, SourceSet};
 
-/// A pause is at least so many times as long as the look before it.
+/// The least ratio of a pause to the look before it.
 const LOOK_SHARE: u32 = 20;
-/// A pause that was not asked for is never longer, however long a look took.
+/// The longest pause that [`look_pause`] returns for a slow look.
+// Hidden: it is public for the tests of how soon a server notices objects.
+#[doc(hidden)]
 pub const LOOK_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// The objects of all providers that some filters want, watched for change.
+/// The objects that some filters select from the providers of a registry, watched for change.
 #[derive(Debug)]
 pub struct Roster {
     registry: Registry,
     filters: Vec<Filter>,
+    threads: ThreadStart,
     generation: u64,
     /// The objects of the last source set: provider, key and path of each.
     known: Vec<(usize, u64, Box<str>)>,
 }
 
 impl Roster {
-    /// The roster of what these filters want of these providers. Each target's first filter counts.
+    /// Returns the roster of the objects that these filters select from these providers. If two
+    /// filters have the same target, the first counts.
     pub fn new(registry: Registry, filters: Vec<Filter>) -> Self {
-        Self { registry, filters, generation: 0, known: Vec::new() }
+        Self::with_threads(registry, filters, ThreadStart::default())
     }
 
-    /// The schemas of all providers.
-    ///
-    /// # Errors
-    /// A provider's that cannot give its schemas.
-    pub fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
-        self.registry.schemas()
+    /// Returns a roster as [`Roster::new`] does, whose [`Roster::watch`] starts its thread so.
+    pub fn with_threads(registry: Registry, filters: Vec<Filter>, threads: ThreadStart) -> Self {
+        Self { registry, filters, threads, generation: 0, known: Vec::new() }
     }
 
-    /// The objects that the filters want now, in the order of providers.
+    /// Returns the objects that the filters select now, in the order of providers.
     ///
     /// # Errors
-    /// The first provider's that cannot say what it has.
+    /// The error of the first provider that cannot list its objects.
     pub fn objects(&self) -> Result<Vec<Object>> {
         let (objects, mut errors) = self.look();
         if !errors.is_empty() {
@@ -54,10 +54,10 @@ impl Roster {
         Ok(objects.into_iter().flat_map(|(_, objects)| objects).collect())
     }
 
-    /// Opens what there is now, be it nothing.
+    /// Opens the objects that the filters select now; there may be none.
     ///
     /// # Errors
-    /// The first provider's that cannot say what it has, or open it.
+    /// The error of the first provider that cannot list its objects or open them.
     pub fn open(&mut self) -> Result<SourceSet> {
         let (objects, mut errors) = self.look();
         if !errors.is_empty() {
@@ -66,9 +66,9 @@ impl Roster {
         self.sources(objects)
     }
 
-    /// Looks again: a new source set if anything has changed, and what went wrong with whom, the
-    /// providers' warnings included. The objects of a provider that failed are missing from the
-    /// source set.
+    /// Looks again, and returns a new source set if anything has changed, and the errors and
+    /// warnings of the providers. The objects of a provider that failed are missing from the source
+    /// set.
     pub fn refresh(&mut self) -> (Option<SourceSet>, Vec<Error>) {
         let (objects, mut errors) = self.look();
         let mut sources = None;
@@ -78,25 +78,27 @@ impl Roster {
                 Err(error) => errors.push(error),
             }
         }
-        // Last: opening may have been worth a warning.
+        // Last, because opening may cause a warning.
         let providers = self.registry.providers();
         errors.extend(providers.iter().flat_map(|provider| provider.warnings()));
         (sources, errors)
     }
 
-    /// Refreshes every `interval`, or as seldom as [`look_pause`] says, on a thread of its own,
-    /// until the watch is dropped, and hands changes to the sampler behind `control`. Errors go to
-    /// `complain`, each when it was not there a look ago: see [`ErrorDedup`].
+    /// Starts a thread, `vmstrobe-roster`, that refreshes every `interval`, or less often as
+    /// [`look_pause`] says, and hands changes to the sampler of `control`, until the watch is
+    /// dropped. It calls `report` with each error that the look before did not have: see
+    /// [`ErrorDedup`].
     ///
     /// # Errors
-    /// If no thread can be started.
+    /// If the thread cannot be started.
     pub fn watch(
         mut self,
         control: Control,
         interval: Duration,
-        mut complain: impl FnMut(&Error) + Send + 'static,
+        mut report: impl FnMut(&Error) + Send + 'static,
     ) -> Result<Watch> {
         let (stop, stopped) = channel::<()>();
+        let threads = self.threads.clone();
         let watcher = move || {
             let (mut dedup, mut pause) = (ErrorDedup::default(), interval);
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
@@ -104,23 +106,20 @@ impl Roster {
                 let (sources, mut errors) = self.refresh();
                 pause = look_pause(interval, begin.elapsed());
                 if let Some(error) = sources.and_then(|sources| control.replace(sources).err()) {
-                    // It was not taken: look for the difference again next time.
+                    // The sampler did not take it: the next look finds the difference again.
                     self.known.clear();
                     errors.push(error);
                 }
                 control.collect();
-                dedup.fresh(&errors).into_iter().for_each(&mut complain);
+                dedup.fresh(&errors).into_iter().for_each(&mut report);
             }
         };
-        let thread = std::thread::Builder::new().name("vmstrobe-roster".into()).spawn(watcher);
-        let thread = thread.map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot start the roster's thread", error)
-        })?;
+        let thread = threads.spawn("vmstrobe-roster", watcher)?;
         Ok(Watch { stop: Some(stop), thread: Some(thread) })
     }
 
-    fn look(&self) -> (Holdings, Vec<Error>) {
-        let (mut all, mut errors) = (Holdings::new(), Vec::new());
+    fn look(&self) -> (ProviderObjects, Vec<Error>) {
+        let (mut all, mut errors) = (ProviderObjects::new(), Vec::new());
         for provider in self.registry.providers() {
             match provider.objects() {
                 Ok(mut objects) => {
@@ -136,7 +135,7 @@ impl Roster {
         (all, errors)
     }
 
-    fn sources(&mut self, objects: Holdings) -> Result<SourceSet> {
+    fn sources(&mut self, objects: ProviderObjects) -> Result<SourceSet> {
         let known = keys(&objects);
         let sources = SourceSet::open(self.generation + 1, &self.filters, objects)?;
         self.generation += 1;
@@ -145,13 +144,13 @@ impl Roster {
     }
 }
 
-/// Returns the pause after a look at all objects that took `look`, if one is wanted every
-/// `interval`.
+/// Returns the pause after a look at all objects that took the time `look`, if there should be a
+/// look every `interval`.
 ///
-/// It is so long that looking takes no more than a twentieth of a CPU, however many objects there
-/// are. (A link in /proc costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.) But it is never
-/// longer than [`LOOK_PAUSE_MAX`], unless `interval` is: any user can make a look long, by
-/// processes with many descriptors, and new objects would not be noticed for hours.
+/// The pause is so long that looking takes no more than a twentieth of a CPU, however many objects
+/// there are. (A link in /proc costs 5 to 10 µs, and a VM of 1024 vCPUs has some 3000.) But it is
+/// never longer than 10 s, unless `interval` is: any user can make a look long by processes with
+/// many descriptors, and new objects would not be noticed for hours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -174,9 +173,9 @@ pub fn look_pause(interval: Duration, look: Duration) -> Duration {
 /// let mut dedup = ErrorDedup::default();
 /// let mut fresh = |errors: &[Error]| dedup.fresh(errors).len();
 /// assert_eq!(fresh(&errors[..1]), 1);
-/// assert_eq!(fresh(&errors), 1); // "a" has been said, and "b" is said once
+/// assert_eq!(fresh(&errors), 1); // "a" was reported before, and "b" is reported once
 /// assert_eq!(fresh(&[]), 0);
-/// assert_eq!(fresh(&errors[..1]), 1); // it was gone, and is back
+/// assert_eq!(fresh(&errors[..1]), 1); // "a" was gone, and is back
 /// ```
 #[derive(Debug, Default)]
 pub struct ErrorDedup {
@@ -184,7 +183,7 @@ pub struct ErrorDedup {
 }
 
 impl ErrorDedup {
-    /// The errors of this look whose text was not among those of the look before; each text once.
+    /// Returns the errors of this look whose text the look before did not have; each text once.
     pub fn fresh<'a>(&mut self, errors: &'a [Error]) -> Vec<&'a Error> {
         let texts: Vec<String> = errors.iter().map(Error::to_string).collect();
         let is_new = |at: usize| ![&self.last, &texts[..at]].iter().any(|s| s.contains(&texts[at]));
@@ -195,22 +194,22 @@ impl ErrorDedup {
     }
 }
 
-fn keys(objects: &Holdings) -> Vec<(usize, u64, Box<str>)> {
+fn keys(objects: &ProviderObjects) -> Vec<(usize, u64, Box<str>)> {
     let each = objects.iter().enumerate();
     each.flat_map(|(at, (_, objects))| objects.iter().map(move |o| (at, o.key, o.path.clone())))
         .collect()
 }
 
-/// A roster being watched; see [`Roster::watch`]. Dropping it ends the watch.
+/// The thread of [`Roster::watch`]. Dropping it ends the thread, after a look that is under way.
 #[derive(Debug)]
 pub struct Watch {
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 impl Watch {
-    /// Ends the watch without waiting for a look that is under way: a provider may be kept waiting.
-    /// The thread ends when that look does.
+    /// Ends the watch without waiting for a look that is under way, in which a provider may have to
+    /// wait. The thread ends when that look does.
     pub fn end(mut self) {
         self.stop = None;
         self.thread = None;
@@ -221,7 +220,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It only fails if the watcher panicked, which it has then said itself.
+            // It fails only if the thread panicked, and then the panic hook has said so.
             let _ = thread.join();
         }
     }

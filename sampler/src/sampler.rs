@@ -1,18 +1,17 @@
 //! The tick, and the loop around it.
 //!
 //! ```text
-//! take a change, if one waits · a free snapshot from the pool (none: starved) · read every source
-//! into its rows · stamp the window · push to the queues, swap the newest · note what it cost
+//! take a change, if one waits · take a free snapshot from the pool (none: starved) · read every
+//! source into its rows · stamp the window · push to the queues, swap the newest · record its times
 //! ```
 //!
-//! Invariant: after start a tick allocates nothing, waits for nobody and does bounded work; what it
-//! replaces it hands to the control plane to be dropped there.
+//! Invariant: after start a tick allocates nothing, waits for nothing and does bounded work. The
+//! control plane drops the things that a tick replaces.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Window};
+use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot, Thread, ThreadStart, Window};
 
 use crate::clock;
 use crate::control::{Change, Control, MAX_RETIRED, MAX_SUBSCRIBERS, Mailbox, Retired, buffers};
@@ -22,29 +21,31 @@ use crate::pool::Pool;
 use crate::publish::Publisher;
 use crate::source_set::SourceSet;
 use crate::subscribe::Outlet;
-use crate::ticker::{Ticker, Timing};
+use crate::ticker::{Ticker, Timing, make_punctual};
 
-/// Snapshots beyond those in queues: one being filled, the rest for readers that hold on to one.
-/// They cost address space; memory only once they are used.
+/// The snapshots beyond those in queues: one being filled, the rest for readers that keep one. They
+/// cost address space, and memory only once they are used.
 pub(crate) const SPARES: usize = 64;
-/// The most that one tick retires: an outlet, what a change replaces, a snapshot of the old layout.
+/// The most things that one tick retires: a queue, the things that a change replaces, a snapshot of
+/// the old layout.
 const RETIRED_BY_A_TICK: usize = 3;
 /// The period in which the wall clock is compared with the monotonic one.
 const WALL_PERIOD_NS: u64 = 1_000_000_000;
 
 /// The result of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Tick {
     /// A snapshot was published.
     Published,
-    /// Readers hold every snapshot: nothing was read. Counted.
+    /// Readers hold every snapshot, so nothing was read. The tick is counted.
     Starved,
 }
 
-/// Reads all sources on every tick and publishes what it read.
+/// The sampling loop: on every tick it reads all sources and publishes a snapshot.
 ///
-/// It can be driven by hand with [`Sampler::tick`], or run at a rate by [`Sampler::run`] on this
-/// thread or [`Sampler::start`] on one of its own.
+/// [`Sampler::tick`] makes one tick. [`Sampler::run`] ticks at a rate on the calling thread, and
+/// [`Sampler::start`] does so on a thread of its own.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -60,7 +61,7 @@ pub enum Tick {
 /// assert_eq!(sampler.tick(), Tick::Published);
 /// let newest = control.latest().load_full();
 /// let (_, ticks) = newest.stat("ticks").next().expect("it has just been read");
-/// assert_eq!(ticks.number(), Some(1)); // the second tick saw that there had been one
+/// assert_eq!(ticks.number(), Some(1)); // the second tick read the count of the first
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]
@@ -73,6 +74,7 @@ pub struct Sampler {
     mailbox: Arc<Mailbox>,
     retired: Vec<Retired>,
     health_writer: HealthWriter,
+    threads: ThreadStart,
     /// The number of the last tick, missed ones included.
     ticks: u64,
     wall_offset_ns: i64,
@@ -80,16 +82,30 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler of that source set, and the control plane's handle to it.
+    /// Returns a sampler of that source set, and the control plane's handle to it.
     ///
     /// # Errors
     /// If the threads to read with cannot be started.
     pub fn new(
-        mut sources: SourceSet,
+        sources: SourceSet,
         health_writer: HealthWriter,
         fanout: Fanout,
     ) -> Result<(Self, Control)> {
-        let reader = Reader::new(fanout, &mut sources.slots)?;
+        Self::with_threads(sources, health_writer, fanout, ThreadStart::default())
+    }
+
+    /// Returns a sampler as [`Sampler::new`] does, which starts its threads so: those that read,
+    /// and that of [`Sampler::start`].
+    ///
+    /// # Errors
+    /// If the threads to read with cannot be started.
+    pub fn with_threads(
+        mut sources: SourceSet,
+        health_writer: HealthWriter,
+        fanout: Fanout,
+        threads: ThreadStart,
+    ) -> Result<(Self, Control)> {
+        let reader = Reader::new(fanout, &mut sources.slots, &threads)?;
         let newest = Publisher::new(Arc::new(Snapshot::new(&sources.layout)));
         let mailbox = Mailbox::new(&sources.layout, SPARES);
         let control = Control::new(Arc::clone(&mailbox), newest.clone());
@@ -102,6 +118,7 @@ impl Sampler {
             mailbox,
             retired: Vec::with_capacity(MAX_RETIRED),
             health_writer,
+            threads,
             ticks: 0,
             wall_offset_ns: clock::wall_offset_ns(),
             wall_read_ns: clock::now_ns(),
@@ -110,10 +127,10 @@ impl Sampler {
         Ok((sampler, control))
     }
 
-    /// Reads everything once and publishes it, now.
+    /// Makes one tick now: reads everything once and publishes it.
     ///
-    /// It spreads the reading over CPUs only inside [`Sampler::inside`]. What it cost is noted up
-    /// to where everything was read.
+    /// It spreads the reading over CPUs only inside [`Sampler::inside`]. The time that health
+    /// records for such a tick ends when everything has been read.
     #[inline]
     pub fn tick(&mut self) -> Tick {
         let begin_ns = clock::now_ns();
@@ -126,8 +143,8 @@ impl Sampler {
         }
     }
 
-    /// A tick that begins now, `missed` deadlines after the last. Returns when everything was read;
-    /// `None` if it starved.
+    /// Makes a tick that begins at `begin_ns`, with `missed` deadlines between it and the last one.
+    /// Returns the time at which everything had been read; `None` if the tick starved.
     #[inline]
     fn tick_at(&mut self, begin_ns: u64, missed: u64) -> Option<u64> {
         self.take_change();
@@ -143,7 +160,7 @@ impl Sampler {
             end_ns = clock::now_ns();
             unread = states.iter().filter(|state| !state.has_values()).count();
             let mut when = begin_ns..end_ns;
-            if self.sources.knows_when {
+            if self.sources.reports_times {
                 when = narrowed(&self.sources, when, self.health_writer.counts_mut());
             }
             let wall_offset_ns = self.wall_offset_ns;
@@ -172,12 +189,13 @@ impl Sampler {
         if Arc::ptr_eq(before.layout(), &self.sources.layout) {
             self.pool.put_back(before);
         } else {
-            // Of a layout before the last change: no use any more, and not to be freed here.
+            // It has the layout before the last change: it is of no use any more, but must not be
+            // freed on the tick.
             self.retired.push(Retired::Snapshot(before));
         }
     }
 
-    /// Takes up what the control plane has prepared, and hands over what is retired.
+    /// Takes a change that the control plane has prepared, and hands over the retired things.
     #[inline]
     fn take_change(&mut self) {
         if let Some(left) = self.outlets.iter().position(Outlet::has_left)
@@ -209,15 +227,20 @@ impl Sampler {
         (counts.rows, counts.bulk_rows) = (self.sources.layout.rows() as u64, 0);
     }
 
-    /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick, on this thread or,
-    /// if reading is spread, on one of the reading threads.
+    /// Ticks at the rate of `timing` until [`Control::stop`] or its last tick: on the calling
+    /// thread or, if reading is spread, on one of the reading threads.
+    ///
+    /// CPU and priority stay as they are; only the thread's timer slack becomes 1 ns. So a program
+    /// that wants punctual ticks calls this on a thread that it has set up itself, or sets up the
+    /// reading threads by [`Sampler::with_threads`]. A thread inherits affinity and policy from
+    /// the one that starts it: `taskset -c 3 chrt -f 10 PROGRAM` sets up all of a program.
     ///
     /// # Errors
-    /// If the thread cannot be made what `timing` asks for.
+    /// `Io` if the kernel refuses the timer slack.
     pub fn run(&mut self, timing: &Timing) -> Result<()> {
         let timing = *timing;
         self.inside(move |sampler| {
-            timing.prepare_thread()?;
+            make_punctual()?;
             sampler.run_here(&timing);
             Ok(())
         })
@@ -239,24 +262,20 @@ impl Sampler {
         self.health_writer.counts_mut().missed_ticks += ticker.missed();
     }
 
-    /// Calls `work` where [`Sampler::tick`] can spread its reading: on a reading thread, if there
-    /// are any.
+    /// Calls `work` on a reading thread, if there are any, where [`Sampler::tick`] can spread its
+    /// reading over all of them; else on the calling thread.
     pub fn inside<T: Send>(&mut self, work: impl FnOnce(&mut Self) -> T + Send) -> T {
         let reader = self.reader.clone();
         reader.inside(|| work(self))
     }
 
-    /// Runs on a thread of its own.
+    /// Runs on a thread of its own, `vmstrobe-tick`.
     ///
     /// # Errors
-    /// If the thread cannot be started, or made what `timing` asks for.
+    /// If the thread cannot be started.
     pub fn start(mut self, timing: Timing) -> Result<Running> {
-        let mailbox = Arc::clone(&self.mailbox);
-        let body = move || self.run(&timing).map(|()| self);
-        let thread = std::thread::Builder::new().name("vmstrobe-tick".into()).spawn(body);
-        let thread = thread.map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot start the sampler's thread", error)
-        })?;
+        let (mailbox, threads) = (Arc::clone(&self.mailbox), self.threads.clone());
+        let thread = threads.spawn("vmstrobe-tick", move || self.run(&timing).map(|()| self))?;
         Ok(Running { thread: Some(thread), mailbox })
     }
 
@@ -276,36 +295,38 @@ impl Sampler {
     }
 }
 
-/// Returns the window of a tick that took so long, as its sources know it, and counts the rows that
-/// were read in bulk. Not inlined: a set in which no source knows it costs one test.
+/// Returns the window of the tick that took `tick_ns`, narrowed to the times that the sources
+/// report, and counts the rows that were read in bulk. Not inlined, so that a set in which no
+/// source reports a time costs one test.
 #[inline(never)]
 fn narrowed(sources: &SourceSet, tick_ns: Range<u64>, counts: &mut Counts) -> Range<u64> {
-    let told = sources.ask(tick_ns.clone());
-    counts.bulk_rows = told.bulk_rows as u64;
-    counts.fallback_ticks += u64::from(told.fell_back);
-    told.window_ns.unwrap_or(tick_ns)
+    let reports = sources.read_times(tick_ns.clone());
+    counts.bulk_rows = reports.bulk_rows as u64;
+    counts.fallback_ticks += u64::from(reports.fell_back);
+    reports.window_ns.unwrap_or(tick_ns)
 }
 
-/// A sampler that runs on a thread of its own; see [`Sampler::start`]. Dropping it stops it.
+/// A sampler that runs on a thread of its own, see [`Sampler::start`]. Dropping it stops the
+/// sampler.
 #[derive(Debug)]
 pub struct Running {
-    thread: Option<JoinHandle<Result<Sampler>>>,
+    thread: Option<Thread<Result<Sampler>>>,
     mailbox: Arc<Mailbox>,
 }
 
 impl Running {
-    /// True once the sampler has come to its end by itself.
+    /// Returns true once the sampler has ended, by itself or because it was stopped.
     pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.thread.as_ref().is_none_or(Thread::is_finished)
     }
 
-    /// Stops the sampler, within 50 ms or a tick, and gives it back with its health.
+    /// Stops the sampler, within 50 ms or a tick, and returns it with its health.
     ///
     /// # Errors
     /// The error of [`Sampler::run`]; `Io` if the thread panicked.
     pub fn stop(mut self) -> Result<Sampler> {
         self.mailbox.request_stop();
-        let thread = self.thread.take().expect("it is taken only here and in drop");
+        let thread = self.thread.take().expect("the thread is taken only here and in drop");
         thread.join().unwrap_or_else(|_| {
             Err(Error::new(ErrorKind::Io, "the sampler's thread panicked: please report it"))
         })
@@ -316,7 +337,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.mailbox.request_stop();
         if let Some(thread) = self.thread.take() {
-            // Whoever drops it does not want to know how it ended.
+            // A caller that wants to know how it ended calls `stop`.
             let _ = thread.join();
         }
     }

@@ -1,7 +1,7 @@
 //! The opened sources that one tick reads, and the layout that says where their rows go.
 //!
-//! Invariant: the sources' rows, one after the other, are the layout's rows. The times at which
-//! sources say that they were read can only narrow a tick's window.
+//! Invariant: the sources' rows, one after the other, are the layout's rows. The times that sources
+//! report can only narrow a tick's window.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,42 +12,42 @@ use vmstrobe_core::{Error, ErrorKind, Filter, Layout, Object, Provider, ReadPlan
 /// The most objects of one sampler.
 pub const MAX_OBJECTS: usize = 65_536;
 
-/// Objects, each with the provider that has it.
-pub(crate) type Holdings = Vec<(Arc<dyn Provider>, Vec<Object>)>;
+/// The objects of each provider.
+pub(crate) type ProviderObjects = Vec<(Arc<dyn Provider>, Vec<Object>)>;
 
 /// One source and the shape of its rows.
 pub(crate) struct Slot {
     pub(crate) source: Box<dyn Source>,
     pub(crate) rows: usize,
     pub(crate) row_words: usize,
-    /// It reads its rows in one call, and knows when: [`Source::read_ns`].
-    pub(crate) knows_when: bool,
+    /// Whether it reads its rows in one call and reports the time: [`Source::read_ns`].
+    pub(crate) reports_times: bool,
 }
 
-/// Everything that a tick reads. Made by a [`crate::Roster`], off the tick.
+/// The sources that a tick reads. A [`crate::Roster`] makes it, off the tick.
 pub struct SourceSet {
     pub(crate) layout: Arc<Layout>,
     pub(crate) slots: Vec<Slot>,
-    /// Some source does: each is asked after every tick.
-    pub(crate) knows_when: bool,
+    /// Whether one of the sources does: then each is asked after every tick.
+    pub(crate) reports_times: bool,
 }
 
-/// The answers of all sources about one tick, taken together.
+/// The times that all sources report of one tick, taken together.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
-    /// The time in which the words of all rows were loaded; `None` unless each row's source knows.
+pub(crate) struct ReadTimes {
+    /// The time in which the words of all rows were loaded; `None` unless each source reports one.
     pub(crate) window_ns: Option<Range<u64>>,
-    /// Rows that were read all in one call of their source's.
+    /// The number of rows whose source read all of its rows in one call.
     pub(crate) bulk_rows: usize,
-    /// A source that can do so did not.
+    /// Whether a source that can do so did not.
     pub(crate) fell_back: bool,
 }
 
 impl Slot {
     fn new(source: Box<dyn Source>, row_words: usize) -> Self {
         let rows = source.rows();
-        let knows_when = source.read_ns().is_some();
-        Self { source, rows, row_words, knows_when }
+        let reports_times = source.read_ns().is_some();
+        Self { source, rows, row_words, reports_times }
     }
 }
 
@@ -64,8 +64,12 @@ impl SourceSet {
         &self.layout
     }
 
-    /// Opens what the filters want of these objects, each with its provider.
-    pub(crate) fn open(generation: u64, filters: &[Filter], objects: Holdings) -> Result<Self> {
+    /// Opens the statistics that the filters select of these objects, each by its provider.
+    pub(crate) fn open(
+        generation: u64,
+        filters: &[Filter],
+        objects: ProviderObjects,
+    ) -> Result<Self> {
         let count: usize = objects.iter().map(|(_, objects)| objects.len()).sum();
         if count > MAX_OBJECTS {
             let context = format!("{count} objects to sample; the limit is {MAX_OBJECTS}");
@@ -86,41 +90,41 @@ impl SourceSet {
                 parts.push((plan, objects));
             }
         }
-        let knows_when = slots.iter().any(|slot| slot.knows_when);
-        Ok(Self { layout: Layout::new(generation, parts), slots, knows_when })
+        let reports_times = slots.iter().any(|slot| slot.reports_times);
+        Ok(Self { layout: Layout::new(generation, parts), slots, reports_times })
     }
 
-    /// Asks the sources about the tick that has just read them between these instants. What one
-    /// says of another time (an earlier reading, say) it has not said; what has no rows is not
-    /// asked.
-    pub(crate) fn ask(&self, tick_ns: Range<u64>) -> Told {
-        let mut told = Told::default();
-        let (mut all_know, mut begin_ns, mut end_ns) = (true, u64::MAX, 0);
+    /// Returns the times that the sources report of the tick that has just read them, during
+    /// `tick_ns`. A report of another time (of an earlier reading, say) does not count, and a
+    /// source without rows is not asked.
+    pub(crate) fn read_times(&self, tick_ns: Range<u64>) -> ReadTimes {
+        let mut times = ReadTimes::default();
+        let (mut all_report, mut begin_ns, mut end_ns) = (true, u64::MAX, 0);
         for slot in self.slots.iter().filter(|slot| slot.rows > 0) {
-            let read_ns = if slot.knows_when { slot.source.read_ns() } else { None };
+            let read_ns = if slot.reports_times { slot.source.read_ns() } else { None };
             let within = read_ns.map(|of| of.start.max(tick_ns.start)..of.end.min(tick_ns.end));
             match within.filter(|within| within.start <= within.end) {
                 Some(within) => {
-                    told.bulk_rows += slot.rows;
+                    times.bulk_rows += slot.rows;
                     (begin_ns, end_ns) = (begin_ns.min(within.start), end_ns.max(within.end));
                 }
                 None => {
-                    told.fell_back |= slot.knows_when;
-                    all_know = false;
+                    times.fell_back |= slot.reports_times;
+                    all_report = false;
                 }
             }
         }
-        told.window_ns = (all_know && told.bulk_rows > 0).then_some(begin_ns..end_ns);
-        told
+        times.window_ns = (all_report && times.bulk_rows > 0).then_some(begin_ns..end_ns);
+        times
     }
 }
 
-/// Compiles the filters for each schema, and groups the objects by it. An object of which nothing
-/// is wanted is left out.
+/// Compiles the filters for each schema, and groups the objects by schema. An object of which no
+/// statistic is selected is left out.
 fn plans(filters: &[Filter], objects: Vec<Object>) -> Vec<(Arc<ReadPlan>, Vec<Object>)> {
     let mut groups: Vec<(Arc<ReadPlan>, Vec<Object>)> = Vec::new();
     for object in objects {
-        // The first filter that wants an object decides: a target is asked for once.
+        // The first filter that selects an object decides.
         let Some(filter) = filters.iter().find(|filter| filter.wants(&object)) else { continue };
         let known = groups.iter().position(|(plan, _)| Arc::ptr_eq(plan.schema(), &object.schema));
         let at = known.unwrap_or_else(|| {

@@ -1,13 +1,13 @@
-//! Every snapshot, for those who must not miss one: bounded queues, one a subscriber.
+//! Every snapshot, for readers that must not miss one: bounded queues, one for each subscriber.
 //!
-//! The tick pushes and goes on; it wakes nobody, because waking costs a system call. A subscriber
-//! looks into its queue when it likes: one that drains it every few ms sees every sample of a
-//! 10 kHz sampler. What does not fit its queue is lost to it, and counted.
+//! The tick pushes and goes on; it wakes no thread, because that costs a system call. A subscriber
+//! takes samples from its queue when it likes: one that does so every few ms receives every sample
+//! of a 10 kHz sampler. A sample that does not fit into the queue is lost to it, and counted.
 //!
-//! Invariant: one producer (the tick) and one consumer a queue; a sample is received, or counted as
-//! lost, or still in the queue. The ring has one place more than is ever filled, so that the
-//! producer never meets the place from which the consumer is just taking: there it would have to
-//! spin until the consumer is done.
+//! Invariant: each queue has one producer (the tick) and one consumer. A sample is received, or
+//! counted as lost, or still in the queue. The ring has one place more than is ever filled, so that
+//! the producer never needs the place from which the consumer is just taking: there it would spin
+//! until the consumer is done.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 use crossbeam::queue::ArrayQueue;
 use vmstrobe_core::Snapshot;
 
-/// The deepest queue: a minute at 1 kHz, or six seconds at 10 kHz.
+/// The most samples of a queue: a minute at 1 kHz, or six seconds at 10 kHz.
 pub const MAX_QUEUE_SAMPLES: usize = 65_536;
 
-/// The sleep of a waiting subscriber between two looks.
-const LOOK_NS: Duration = Duration::from_micros(500);
+/// The sleep of a waiting subscriber between two tries.
+const TRY_PAUSE: Duration = Duration::from_micros(500);
 
 #[derive(Debug)]
 struct Queue {
     ring: ArrayQueue<Arc<Snapshot>>,
     lost: AtomicU64,
-    /// Set by the subscriber when it goes.
+    /// Set when the subscriber is dropped.
     left: AtomicBool,
-    /// Set by the sampler when it goes.
+    /// Set when the sampler ends.
     ended: AtomicBool,
 }
 
-/// The receiving end: every sample since it subscribed, oldest first.
+/// The receiving end of a queue: it receives every sample since it subscribed, oldest first.
 #[derive(Debug)]
 pub struct Subscriber {
     queue: Arc<Queue>,
@@ -44,7 +44,7 @@ pub(crate) struct Outlet {
     queue: Arc<Queue>,
 }
 
-/// A queue for at most `samples` snapshots.
+/// Returns both ends of a queue for at most `samples` snapshots.
 pub(crate) fn queue(samples: usize) -> (Outlet, Subscriber) {
     let queue = Arc::new(Queue {
         ring: ArrayQueue::new(samples.clamp(1, MAX_QUEUE_SAMPLES) + 1),
@@ -56,45 +56,46 @@ pub(crate) fn queue(samples: usize) -> (Outlet, Subscriber) {
 }
 
 impl Outlet {
-    /// Pushes a sample; false if there was no room, and the subscriber has lost it.
+    /// Pushes a sample. Returns false if there was no room: then the subscriber has lost it.
     #[inline]
     pub(crate) fn push(&self, snapshot: &Arc<Snapshot>) -> bool {
         let ring = &self.queue.ring;
         if ring.len() < self.depth() && ring.push(Arc::clone(snapshot)).is_ok() {
             return true;
         }
-        // Relaxed: a count, read for its own sake.
+        // Relaxed: it is a count, and orders nothing else.
         self.queue.lost.fetch_add(1, Ordering::Relaxed);
         false
     }
 
-    /// Returns the number of samples that it can hold.
+    /// Returns the most samples that the queue can hold.
     pub(crate) fn depth(&self) -> usize {
         self.queue.ring.capacity() - 1
     }
 
-    /// True once the subscriber has gone.
+    /// Returns true once the subscriber has been dropped.
     pub(crate) fn has_left(&self) -> bool {
-        // Relaxed: nothing is read on its strength, and one more push does no harm.
+        // Relaxed: it orders nothing else, and one more push does no harm.
         self.queue.left.load(Ordering::Relaxed)
     }
 }
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        // Release pairs with the Acquire in `has_ended`: who sees the end also sees every push.
+        // Release pairs with the Acquire in `has_ended`: a thread that sees the end sees every
+        // push.
         self.queue.ended.store(true, Ordering::Release);
     }
 }
 
 impl Subscriber {
-    /// The oldest sample not yet received, if there is one.
+    /// Returns the oldest sample not yet received, if there is one.
     pub fn try_recv(&self) -> Option<Arc<Snapshot>> {
         self.queue.ring.pop()
     }
 
-    /// The oldest sample not yet received; waits for one by looking again every half ms. `None` if
-    /// none came in time, or the sampler has ended and the queue is empty.
+    /// Returns the oldest sample not yet received. If there is none, it tries again every half ms;
+    /// `None` if none came in time, or the sampler has ended and the queue is empty.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -106,16 +107,16 @@ impl Subscriber {
             if ended || now >= deadline {
                 return None;
             }
-            std::thread::sleep(LOOK_NS.min(deadline - now));
+            std::thread::sleep(TRY_PAUSE.min(deadline - now));
         }
     }
 
-    /// True once the sampler has gone. What is in the queue can still be received.
+    /// Returns true once the sampler has ended. The samples in the queue can still be received.
     pub fn has_ended(&self) -> bool {
         self.queue.ended.load(Ordering::Acquire)
     }
 
-    /// Samples that found no room since it subscribed.
+    /// Returns the number of samples that found no room since it subscribed.
     pub fn lost_samples(&self) -> u64 {
         self.queue.lost.load(Ordering::Relaxed)
     }
@@ -124,7 +125,7 @@ impl Subscriber {
 impl Drop for Subscriber {
     fn drop(&mut self) {
         self.queue.left.store(true, Ordering::Relaxed);
-        // Samples that it did not receive go back to the sampler's pool at once.
+        // The samples that were not received go back to the sampler's pool at once.
         while self.queue.ring.pop().is_some() {}
     }
 }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn a_sample_that_does_not_fit_is_counted() {
         let (outlet, subscriber) = queue(3);
         let pushed: Vec<bool> = (1..=5).map(|tick| outlet.push(&snapshot(tick))).collect();
         assert_eq!(pushed, [true, true, true, false, false]);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_that_leaves_gives_back_what_it_had() {
+    fn a_dropped_subscriber_gives_back_its_samples() {
         let (outlet, subscriber) = queue(3);
         let sample = snapshot(1);
         outlet.push(&sample);
@@ -174,8 +175,8 @@ mod tests {
         assert_eq!(Arc::strong_count(&sample), 1);
     }
 
-    /// A million pushes against a consumer that dawdles: in order, none twice, and received, lost
-    /// and pushed add up.
+    /// Pushes a million samples to a slow consumer: each that it receives is a new one, and those
+    /// received and lost are all.
     #[test]
     fn received_and_lost_are_all_there_were() {
         const TICKS: u64 = 1_000_000;

@@ -1,56 +1,48 @@
-//! The times of the ticks: absolute deadlines, a period apart.
+//! The times of the ticks: absolute deadlines, one period apart.
 //!
 //! Sleeping to an absolute time does not drift. A deadline that has passed before its tick could
-//! begin is missed: it is counted and skipped, never caught up in a burst.
+//! begin is missed: it is counted and skipped, and there is no burst of ticks to catch up.
 //!
 //! Invariant: ticks begin at most once a period, and never before their deadline.
 
 use std::num::NonZeroU64;
 
-use rustix::io::Errno;
-use rustix::thread::{
-    ClockId, CpuSet, Timespec, clock_nanosleep_absolute, sched_setaffinity, set_current_timer_slack,
-};
-use thread_priority::unix::{RealtimeThreadSchedulePolicy, set_thread_priority_and_policy};
-use thread_priority::unix::{ThreadSchedulePolicy, thread_native_id};
-use thread_priority::{ThreadPriority, ThreadPriorityValue};
+use rustix::thread::{ClockId, Timespec, clock_nanosleep_absolute, set_current_timer_slack};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::clock;
 
-/// The highest rate: a bare read of one statistic takes a third of a µs.
+/// The highest rate: reading one statistic alone takes a third of a µs.
 pub const MAX_RATE_HZ: f64 = 1_000_000.0;
-/// The lowest rate: a tick in a quarter of an hour.
+/// The lowest rate: one tick in 1000 s.
 pub const MIN_RATE_HZ: f64 = 0.001;
 
 const NS_PER_S: u64 = 1_000_000_000;
-/// The longest sleep without a look whether to stop.
+/// The longest sleep before the next check whether to stop.
 const SLEEP_NS_MAX: u64 = 50_000_000;
 
-/// The rate of sampling, and the kind of thread that samples.
+/// The rate of sampling, and when it ends.
+///
+/// The CPU and the scheduling policy are those of the thread that samples: see [`Sampler::run`].
 ///
 /// ```
 /// use vmstrobe_sampler::Timing;
-/// let timing = Timing { cpu: Some(1), spin_ns: 60_000, ..Timing::hz(1000.0)? };
+/// let timing = Timing { ticks_max: Some(5000), ..Timing::hz(1000.0)? };
 /// assert_eq!(timing.period_ns, 1_000_000);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
+///
+/// [`Sampler::run`]: crate::Sampler::run
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// From one deadline to the next.
+    /// The time from one deadline to the next, in ns; 0 counts as 1.
     pub period_ns: u64,
-    /// End after so many deadlines, ticked or missed.
+    /// The number of deadlines, ticked or missed, after which the run ends; `None` for no end.
     pub ticks_max: Option<u64>,
-    /// Sleep until so long before the deadline, then spin: less jitter for more CPU.
-    pub spin_ns: u64,
-    /// Run on this CPU only.
-    pub cpu: Option<usize>,
-    /// Run under `SCHED_FIFO` at this priority (1 to 99). Needs CAP_SYS_NICE.
-    pub fifo_priority: Option<u8>,
 }
 
 impl Timing {
-    /// So many ticks a second, on an ordinary thread, without end.
+    /// Returns the timing of `rate_hz` ticks a second without end.
     ///
     /// # Errors
     /// `TooLarge` if the rate is not from [`MIN_RATE_HZ`] to [`MAX_RATE_HZ`].
@@ -64,83 +56,51 @@ impl Timing {
             return Err(Error::new(ErrorKind::TooLarge, context));
         }
         let period_ns = (NS_PER_S as f64 / rate_hz).round() as u64;
-        Ok(Self { period_ns, ticks_max: None, spin_ns: 0, cpu: None, fifo_priority: None })
-    }
-
-    /// Makes the calling thread one that wakes on time: timer slack of 1 ns, and what was asked of
-    /// CPU and priority.
-    pub(crate) fn prepare_thread(&self) -> Result<()> {
-        // The kernel's default lets a wake-up be 50 µs late to save power.
-        set_current_timer_slack(NonZeroU64::new(1)).map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error)
-        })?;
-        if let Some(cpu) = self.cpu {
-            pin(cpu)?;
-        }
-        self.fifo_priority.map_or(Ok(()), real_time)
+        Ok(Self { period_ns, ticks_max: None })
     }
 }
 
-fn pin(cpu: usize) -> Result<()> {
-    let refused = |error: Errno| {
-        let context = format!("cannot run on CPU {cpu}: is there one, and is it allowed?");
-        Error::caused(ErrorKind::Denied, context, error)
-    };
-    if cpu >= CpuSet::MAX_CPU {
-        return Err(refused(Errno::INVAL));
-    }
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu);
-    sched_setaffinity(None, &cpus).map_err(refused)
+/// Makes the calling thread wake on time: sets its timer slack to 1 ns.
+///
+/// # Errors
+/// `Io` if the kernel refuses.
+pub(crate) fn make_punctual() -> Result<()> {
+    // The kernel's default lets a wake-up be 50 µs late to save power.
+    set_current_timer_slack(NonZeroU64::new(1))
+        .map_err(|error| Error::caused(ErrorKind::Io, "cannot set the timer slack to 1 ns", error))
 }
 
-fn real_time(priority: u8) -> Result<()> {
-    let refused = |cause: String| {
-        let context = format!(
-            "cannot run under SCHED_FIFO at priority {priority}: it takes 1 to 99, and root or \
-             CAP_SYS_NICE"
-        );
-        Error::caused(ErrorKind::Denied, context, cause)
-    };
-    let value = ThreadPriorityValue::try_from(priority).map_err(refused)?;
-    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let priority = ThreadPriority::Crossplatform(value);
-    set_thread_priority_and_policy(thread_native_id(), priority, policy)
-        .map_err(|error| refused(format!("{error:?}")))
-}
-
-/// The deadlines of one run, and how many of them are left.
+/// The deadlines of one run, and the number of them that are left.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     period_ns: u64,
-    spin_ns: u64,
     deadline_ns: u64,
-    /// Deadlines that are neither ticked nor missed.
+    /// The deadlines that are neither ticked nor missed yet.
     left: u64,
-    /// Deadlines missed since the last tick began.
+    /// The deadlines missed since the last tick began.
     missed: u64,
 }
 
-/// A tick that begins: how long after the deadline that was waited for, and how many deadlines were
-/// missed between the tick before it and this one.
+/// The begin of a tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Begun {
+pub(crate) struct TickBegin {
+    /// The time since the deadline that was waited for.
     pub(crate) late_ns: u64,
+    /// The number of deadlines that were missed between the tick before and this one.
     pub(crate) missed: u64,
 }
 
 impl Ticker {
-    /// The first deadline is a period from now.
+    /// Returns the deadlines of that timing; the first is one period from `now_ns`.
     pub(crate) fn new(timing: &Timing, now_ns: u64) -> Self {
         let period_ns = timing.period_ns.max(1);
         let left = timing.ticks_max.unwrap_or(u64::MAX);
         let deadline_ns = now_ns + period_ns;
-        Self { period_ns, spin_ns: timing.spin_ns, deadline_ns, left, missed: 0 }
+        Self { period_ns, deadline_ns, left, missed: 0 }
     }
 
-    /// Waits for the deadline and gives the time, which is at or after it; `None` if `stopped`.
+    /// Waits for the deadline and returns the time, which is at or after it; `None` if `stopped`.
     pub(crate) fn wait(&self, stopped: impl Fn() -> bool) -> Option<u64> {
-        let sleep_until_ns = self.deadline_ns.saturating_sub(self.spin_ns);
         loop {
             if stopped() {
                 return None;
@@ -149,24 +109,20 @@ impl Ticker {
             if now_ns >= self.deadline_ns {
                 return Some(now_ns);
             }
-            if now_ns < sleep_until_ns {
-                sleep_until(sleep_until_ns.min(now_ns + SLEEP_NS_MAX));
-            } else {
-                std::hint::spin_loop();
-            }
+            sleep_until(self.deadline_ns.min(now_ns + SLEEP_NS_MAX));
         }
     }
 
-    /// Begins the tick of the last deadline that has passed. Those before it that passed during the
-    /// sleep are missed, as those are that passed in the tick before.
-    pub(crate) fn begin(&mut self, now_ns: u64) -> Begun {
+    /// Begins the tick of the last deadline that has passed. The deadlines before it that passed
+    /// during the sleep are missed, as are those that passed in the tick before.
+    pub(crate) fn begin(&mut self, now_ns: u64) -> TickBegin {
         let late_ns = now_ns.saturating_sub(self.deadline_ns);
         self.left -= 1;
         self.miss(late_ns / self.period_ns);
-        Begun { late_ns, missed: std::mem::take(&mut self.missed) }
+        TickBegin { late_ns, missed: std::mem::take(&mut self.missed) }
     }
 
-    /// Goes on to the first deadline that has not passed when a tick is done.
+    /// Ends a tick: the next deadline is the first that has not passed at `now_ns`.
     pub(crate) fn end(&mut self, now_ns: u64) {
         self.deadline_ns += self.period_ns;
         if now_ns >= self.deadline_ns {
@@ -181,12 +137,12 @@ impl Ticker {
         self.missed += missed;
     }
 
-    /// True once every deadline was ticked or missed.
+    /// Returns true once every deadline was ticked or missed.
     pub(crate) fn is_over(&self) -> bool {
         self.left == 0
     }
 
-    /// Returns how many deadlines were missed since the last tick began.
+    /// Returns the number of deadlines missed since the last tick began.
     pub(crate) fn missed(&self) -> u64 {
         self.missed
     }
@@ -195,29 +151,31 @@ impl Ticker {
 fn sleep_until(time_ns: u64) {
     let time = Timespec {
         tv_sec: (time_ns / NS_PER_S) as i64,
-        // Below 10^9, so it fits whatever the platform calls it.
+        // It is below 10^9, so it fits into the type of any platform.
         tv_nsec: (time_ns % NS_PER_S) as _,
     };
-    // A signal ends the sleep early; whoever waits looks at the clock again.
+    // A signal ends the sleep early; the caller reads the clock again.
     let _ = clock_nanosleep_absolute(ClockId::Monotonic, &time);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn ticker(period_ns: u64, ticks_max: Option<u64>) -> Ticker {
-        let timing = Timing { period_ns, ticks_max, ..Timing::hz(1000.0).expect("it is a rate") };
+        let timing = Timing { period_ns, ticks_max };
         Ticker::new(&timing, 0)
     }
 
     #[test]
-    fn what_has_passed_is_missed_and_not_caught_up() {
+    fn passed_deadlines_are_missed_and_not_caught_up() {
         let mut ticker = ticker(1_000_000, None);
         for (end_ns, missed, deadline_ns) in [
             (1_000_100, 0, 2_000_000),
             (2_999_999, 0, 3_000_000),
-            // The deadline at 4 ms is here already.
+            // The deadline at 4 ms has passed already.
             (4_000_000, 1, 5_000_000),
             (15_500_000, 10, 16_000_000),
         ] {
@@ -229,19 +187,19 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_in_the_sleep_was_missed_before_the_tick() {
+    fn deadlines_that_pass_in_the_sleep_are_missed_before_the_tick() {
         let mut ticker = ticker(1_000_000, Some(5000));
         let begin = |ticker: &mut Ticker, now_ns| {
-            let Begun { late_ns, missed } = ticker.begin(now_ns);
+            let TickBegin { late_ns, missed } = ticker.begin(now_ns);
             ticker.end(now_ns + 10_000);
             (late_ns, missed)
         };
         assert_eq!(begin(&mut ticker, 1_000_100), (100, 0));
-        // Stopped for 4 s: the tick behind the gap is that of the deadline at 4,002 ms.
+        // After a stop of 4 s the tick is that of the deadline at 4,002 ms.
         assert_eq!(begin(&mut ticker, 4_002_300_000), (4_000_300_000, 4000));
         assert_eq!((ticker.missed(), ticker.deadline_ns), (0, 4_003_000_000));
         assert_eq!(begin(&mut ticker, 4_003_000_100), (100, 0));
-        // No more are missed than there are.
+        // No more deadlines are missed than are left.
         assert_eq!(begin(&mut ticker, 9_000_000_000), (4_996_000_000, 5000 - 4003 - 1));
         assert!(ticker.is_over());
     }
@@ -263,63 +221,27 @@ mod tests {
     }
 
     #[test]
-    fn it_wakes_at_or_after_the_deadline() {
-        for spin_ns in [0, 60_000, 5_000_000] {
-            let timing = Timing { spin_ns, ..Timing::hz(500.0).expect("it is a rate") };
-            let ticker = Ticker::new(&timing, clock::now_ns());
-            let now_ns = ticker.wait(|| false).expect("nobody stops it");
-            assert!(now_ns >= ticker.deadline_ns);
-        }
+    fn a_wait_ends_at_or_after_the_deadline() {
+        let ticker = Ticker::new(&Timing::hz(500.0).expect("500 Hz is a rate"), clock::now_ns());
+        let now_ns = ticker.wait(|| false).expect("the wait is not stopped");
+        assert!(now_ns >= ticker.deadline_ns);
     }
 
     #[test]
-    fn a_long_sleep_is_stopped_soon() {
-        let ticker = Ticker::new(&Timing::hz(0.001).expect("it is a rate"), clock::now_ns());
-        let start_ns = clock::now_ns();
-        assert_eq!(ticker.wait(|| clock::now_ns() - start_ns > 10_000_000), None);
-        assert!(clock::now_ns() - start_ns < 5_000_000_000);
+    fn a_wait_ends_without_a_time_once_it_is_stopped() {
+        let timing = Timing::hz(MIN_RATE_HZ).expect("the lowest rate is a rate");
+        let ticker = Ticker::new(&timing, clock::now_ns());
+        let looks = Cell::new(0);
+        let stopped = || looks.replace(looks.get() + 1) == 2;
+        assert_eq!(ticker.wait(stopped), None);
     }
 
     #[test]
-    fn rates_that_make_no_sense_are_refused() {
+    fn rates_out_of_bounds_are_refused() {
         for rate_hz in [0.0, -1.0, 1e12, 0.0009, f64::NAN, f64::INFINITY] {
-            let error = Timing::hz(rate_hz).expect_err("it is no rate");
+            let error = Timing::hz(rate_hz).expect_err("the rate is out of bounds");
             assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
         }
         assert!(Timing::hz(MAX_RATE_HZ).is_ok() && Timing::hz(MIN_RATE_HZ).is_ok());
-    }
-
-    #[test]
-    fn a_cpu_that_is_not_there_is_refused() {
-        assert!(pin(CpuSet::MAX_CPU).is_err());
-        assert!(real_time(200).is_err());
-    }
-
-    /// As root it gets both; without the right it is told which one it may not have.
-    #[test]
-    fn a_thread_is_pinned_and_real_time_or_told_why_not() {
-        let timing = Timing {
-            cpu: Some(0),
-            fifo_priority: Some(1),
-            ..Timing::hz(1000.0).expect("it is a rate")
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(|| match timing.prepare_thread() {
-                Ok(()) => {
-                    let read = std::fs::read_to_string("/proc/thread-self/stat");
-                    let stat = read.expect("a thread can read its own state");
-                    // Behind the name, which ends at the last parenthesis, `policy` is field 39.
-                    let behind = stat.rsplit(')').next().expect("the name is in parentheses");
-                    let policy = behind.split_whitespace().nth(38);
-                    assert_eq!(policy, Some("1"), "SCHED_FIFO: {stat}");
-                    let cpus = rustix::thread::sched_getaffinity(None).expect("it has some");
-                    assert!(cpus.is_set(0) && cpus.count() == 1);
-                }
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-                    assert!(error.to_string().contains("SCHED_FIFO"), "{error}");
-                }
-            });
-        });
     }
 }

@@ -1,5 +1,5 @@
 //! The pool's rule of reuse under the model checker: the pool's own file, with loom's reference
-//! count in the place of std's. `ci/loom.sh` runs it; an ordinary build has nothing of it.
+//! count in the place of std's. `ci/loom.sh` runs it; an ordinary build does not contain it.
 
 #![cfg(loom)]
 
@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use crate::sync::Arc;
 
 mod sync {
-    //! Stands in for `sampler/src/sync.rs`.
+    //! Takes the place of `sampler/src/sync.rs`.
     pub(crate) use loom::sync::Arc;
 }
 
@@ -19,8 +19,8 @@ mod sync {
 #[path = "../src/pool.rs"]
 mod pool;
 
-/// Two publications against a reader that holds on to what it got: its two words stay as they
-/// were. The mutex stands in for arc-swap.
+/// Publishes twice while a reader holds a buffer: the two words of that buffer do not change. The
+/// mutex is in the place of arc-swap.
 #[test]
 fn loom_pool_never_writes_what_a_reader_holds() {
     loom::model(|| {
@@ -29,10 +29,10 @@ fn loom_pool_never_writes_what_a_reader_holds() {
         let reader = {
             let newest = Arc::clone(&newest);
             thread::spawn(move || {
-                let held = Arc::clone(&*newest.lock().expect("nobody panics with it"));
+                let held = Arc::clone(&*newest.lock().expect("no thread panics with the lock"));
                 let first = held[0].load(Relaxed);
                 let second = held[1].load(Relaxed);
-                assert_eq!(first, second, "written while a reader held it");
+                assert_eq!(first, second, "the buffer was written while a reader held it");
             })
         };
         let mut pool = Pool::new(vec![buffer(100)]);
@@ -40,7 +40,7 @@ fn loom_pool_never_writes_what_a_reader_holds() {
             let fill = |words: &mut [AtomicU64; 2]| words.iter().for_each(|w| w.store(n, Relaxed));
             let Some(fresh) = pool.take(fill) else { continue };
             let before = {
-                let mut newest = newest.lock().expect("nobody panics with it");
+                let mut newest = newest.lock().expect("no thread panics with the lock");
                 std::mem::replace(&mut *newest, fresh)
             };
             pool.put_back(before);

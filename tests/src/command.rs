@@ -1,7 +1,8 @@
-//! Runs the real `vmstrobe`, as a shell would; and builds other programs of the workspace.
+//! Runs of the real `vmstrobe`, as a shell would start it, and builds of other programs of the
+//! workspace.
 //!
-//! A program is built before its first use in a test process, in the same profile as the tests: a
-//! binary that lay there already could be an older one. Each run has a limit.
+//! A program is built before its first use in a test process, in the same profile as the tests,
+//! because an existing binary could be an older one. Each run has a limit.
 
 use std::env;
 use std::fs::File;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use crate::process::Reaped;
 
-/// How long [`vmstrobe`] lets the command run.
+/// The longest time for which [`vmstrobe`] lets the command run.
 pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The exit status and the output of a finished run.
@@ -21,9 +22,9 @@ pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 pub struct Output {
     /// The exit status; `None` if a signal ended it.
     pub code: Option<i32>,
-    /// All of standard output.
+    /// The text of standard output.
     pub stdout: String,
-    /// All of standard error.
+    /// The text of standard error.
     pub stderr: String,
 }
 
@@ -36,7 +37,7 @@ pub fn vmstrobe(args: &[&str]) -> Output {
     vmstrobe_within(RUN_LIMIT, args)
 }
 
-/// [`vmstrobe`] with a limit of one's own.
+/// Runs `vmstrobe` as [`vmstrobe`] does, with another limit.
 ///
 /// # Panics
 ///
@@ -45,18 +46,18 @@ pub fn vmstrobe_within(limit: Duration, args: &[&str]) -> Output {
     run_within(limit, binary(), args)
 }
 
-/// Runs any program to its end, as [`vmstrobe_within`] does: one that runs `vmstrobe` otherwise
-/// than we would, say.
+/// Runs any program to its end, as [`vmstrobe_within`] does: a program that runs `vmstrobe` in
+/// another way, for example.
 ///
 /// # Panics
 ///
 /// If it cannot be started, or does not end in time.
 pub fn run_within(limit: Duration, program: impl AsRef<Path>, args: &[&str]) -> Output {
     let program = program.as_ref();
-    // Files, not pipes: nobody has to read while it runs, and a grandchild that keeps them open
-    // does not keep us waiting.
-    let mut stdout = tempfile::tempfile().expect("a temporary file");
-    let mut stderr = tempfile::tempfile().expect("a temporary file");
+    // The output goes to files, not pipes: it needs no reader while the program runs, and a
+    // grandchild that keeps them open does not delay the end.
+    let mut stdout = tempfile::tempfile().expect("a temporary file can be made");
+    let mut stderr = tempfile::tempfile().expect("a temporary file can be made");
     let mut child = start(program, args, sink(&stdout), sink(&stderr));
     let status = child.wait_within(limit);
     let (stdout, stderr) = (read(&mut stdout), read(&mut stderr));
@@ -85,7 +86,7 @@ pub fn spawn_unread(args: &[&str]) -> Reaped {
     start(binary(), args, Stdio::null(), Stdio::piped())
 }
 
-/// The command's path. The first call builds it.
+/// Returns the command's path. The first call builds it.
 ///
 /// # Panics
 ///
@@ -95,7 +96,7 @@ pub fn binary() -> &'static Path {
     BINARY.get_or_init(|| build(&["--package", "vmstrobe-cli"]).join("vmstrobe"))
 }
 
-/// Builds an example of the workspace and gives its path.
+/// Builds an example of the workspace and returns its path.
 ///
 /// # Panics
 ///
@@ -126,8 +127,8 @@ fn read(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Builds something beside the tests and gives the profile's directory: tests are in
-/// `target/<profile>/deps`. Cargo takes its own lock, so test processes may do so at once.
+/// Builds something beside the tests and returns the profile's directory: tests are in
+/// `target/<profile>/deps`. Cargo takes its own lock, so several test processes may do so at once.
 fn build(what: &[&str]) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
     let out = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");

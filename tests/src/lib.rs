@@ -1,9 +1,9 @@
-//! Helpers of the integration tests: what they need of the machine, a real QEMU, the real
-//! command, a sampler over real vCPUs, a writer of tables that means no good, a QMP server and what
-//! is asked of it, a host of its own with VMMs on it and with users that mean no good.
+//! Helpers of the integration tests: their requirements on the machine, a real QEMU, the real
+//! command, a sampler of real vCPUs, hostile writers of tables, a QMP server and requests to it,
+//! and a host of its own with VMMs and hostile users.
 //!
-//! A helper that cannot do its work panics with a text that says why: in a test, that is the
-//! report. Every wait has a limit, and every process that is started here ends with its handle.
+//! A helper that cannot do its work panics with a text that says why, which is the report of a
+//! test. Every wait has a limit, and every process that is started here ends with its handle.
 
 pub mod require;
 

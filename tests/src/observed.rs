@@ -15,7 +15,7 @@ use crate::qemu::{Config, Qemu};
 use crate::rig::wait_for;
 use crate::serve::Serve;
 
-/// How long the guest may take to come to rest.
+/// The longest time that the guest may take to come to rest.
 const REST_LIMIT: Duration = Duration::from_secs(20);
 
 /// The QEMU to start, and its QMP sockets.
@@ -23,11 +23,11 @@ const REST_LIMIT: Duration = Duration::from_secs(20);
 pub struct Plan<'a> {
     /// The guest's name.
     pub name: &'a str,
-    /// How many vCPUs it has.
+    /// The number of its vCPUs.
     pub vcpus: u32,
-    /// How its crypto devices are called.
+    /// The names of its crypto devices.
     pub crypto_devices: &'a [&'a str],
-    /// How many QMP sockets it has beside the one of [`Observed::qemu`].
+    /// The number of its QMP sockets beside that of [`Observed::qemu`].
     pub sockets: usize,
 }
 
@@ -66,7 +66,8 @@ impl Observed {
     }
 
     fn start_by(plan: &Plan<'_>, start: fn(&Config<'_>) -> Qemu) -> Observed {
-        let directory = TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory");
+        let directory =
+            TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory can be made");
         let sockets: Vec<PathBuf> =
             (0..plan.sockets).map(|i| directory.path().join(format!("qmp{i}"))).collect();
         let mut extra: Vec<String> = Vec::new();
@@ -85,7 +86,7 @@ impl Observed {
         Observed { qemu, sockets, _directory: directory }
     }
 
-    /// One of its further sockets. It serves one client at a time.
+    /// Returns one of its further sockets, which serves one client at a time.
     pub fn socket(&self, i: usize) -> &Path {
         &self.sockets[i]
     }
@@ -104,14 +105,14 @@ impl Observed {
         thread::sleep(Duration::from_millis(500));
         self.qemu.execute("stop", Value::Null);
         // QEMU answers before the last vCPU has come to rest.
-        wait_for("the guest rests", REST_LIMIT, || {
+        wait_for("the guest has stopped", REST_LIMIT, || {
             let before = self.stats();
             thread::sleep(Duration::from_millis(20));
             before == self.stats()
         });
     }
 
-    /// All that it counts of its vCPUs and its VM.
+    /// Returns all statistics of its vCPUs and of its VM.
     fn stats(&mut self) -> [Value; 2] {
         ["vcpu", "vm"].map(|target| self.qemu.execute("query-stats", json!({"target": target})))
     }

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How often a wait looks again.
+/// The pause between two looks of a wait.
 pub const POLL: Duration = Duration::from_millis(2);
 
 /// The longest time that a process may take to end after SIGKILL.

@@ -24,7 +24,7 @@ const PROGRAM: &str = "qemu-system-x86_64";
 /// Names the older QEMU's program; without it, it is where `ci/install.sh` unpacks one.
 pub const OLDER_ENV: &str = "VMSTROBE_QEMU_OLD";
 
-/// How long QEMU may take until it greets.
+/// The longest time from the start of QEMU to its greeting.
 const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// The guest and the command line of a QEMU to start.
@@ -32,9 +32,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 pub struct Config<'a> {
     /// The guest's name (`-name`).
     pub name: &'a str,
-    /// How many vCPUs it has.
+    /// The number of its vCPUs.
     pub vcpus: u32,
-    /// Start with the vCPUs stopped (`-S`): no counter moves until `cont`.
+    /// Whether it starts with the vCPUs stopped (`-S`): no counter moves until `cont`.
     pub paused: bool,
     /// Further arguments, at the end of the command line.
     pub extra: &'a [&'a str],
@@ -75,13 +75,15 @@ impl Qemu {
         Qemu::start_by(&program, config).unwrap_or_else(|why| panic!("{program:?} {why}"))
     }
 
-    /// As [`Qemu::start`]; says why if QEMU does not start, ends early or does not greet in time.
+    /// Starts QEMU as [`Qemu::start`] does. The error says why QEMU does not start, ends early or
+    /// does not greet in time.
     pub fn try_start(config: &Config<'_>) -> Result<Qemu, String> {
         Qemu::start_by(Path::new(PROGRAM), config)
     }
 
     fn start_by(program: &Path, config: &Config<'_>) -> Result<Qemu, String> {
-        let dir = TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory");
+        let dir =
+            TempDir::with_prefix("vmstrobe-qemu-").expect("a temporary directory can be made");
         let socket = socket_in(&dir);
         let messages = dir.path().join("stderr");
         let child = Command::new(program)
@@ -127,7 +129,7 @@ impl Qemu {
     }
 }
 
-/// Major and minor version of the QEMU on the path; else why there is none.
+/// Returns the major and minor version of the QEMU on the path; the error says why there is none.
 pub fn version() -> Result<(u32, u32), String> {
     version_of(OsStr::new(PROGRAM))
 }
@@ -159,7 +161,7 @@ fn version_of(program: &OsStr) -> Result<(u32, u32), String> {
     parse_version(&text).ok_or_else(|| format!("{} --version says {text:?}", program.display()))
 }
 
-/// `QEMU emulator version 10.0.2 (Debian ...)` gives (10, 0).
+/// Parses a version: `QEMU emulator version 10.0.2 (Debian ...)` is (10, 0).
 fn parse_version(text: &str) -> Option<(u32, u32)> {
     let (_, version) = text.lines().next()?.split_once(" version ")?;
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map(str::parse);
@@ -192,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions() {
+    fn a_version_is_parsed() {
         for (text, version) in [
             ("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright", Some((10, 0))),
             ("QEMU emulator version 7.2.22\n", Some((7, 2))),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// How long a reply may take.
+/// The longest time that a reply may take.
 const REPLY_LIMIT: Duration = Duration::from_secs(20);
 
 /// A QMP connection past its handshake.
@@ -28,7 +28,7 @@ impl Qmp {
         Qmp::connect_within(REPLY_LIMIT, socket)
     }
 
-    /// [`Qmp::connect`] with another limit on how long each reply may take.
+    /// Connects as [`Qmp::connect`] does, with another longest time of a reply.
     pub fn connect_within(limit: Duration, socket: &Path) -> io::Result<Qmp> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(limit))?;

@@ -1,23 +1,23 @@
-//! Two servers' replies to the same requests, side by side.
+//! The comparison of two servers' replies to the same requests.
 //!
-//! Invariant: what differs is found. What may differ on purpose is named here and nowhere else:
-//! in the default mode the order of lists, in both what a parse error says.
+//! Invariant: every difference is found. The permitted differences are named here and nowhere else:
+//! in the default mode the order of lists, in both modes the text of a parse error.
 
 use serde_json::{Deserializer, Value};
 
 use crate::requests::Wanted;
 
-/// How alike replies must be.
+/// The likeness that replies must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alike {
-    /// Equal but for the order of lists, lines and members in what is returned: a server in its
-    /// default mode.
+    /// Equal but for the order of lists, lines and members in the result: the default mode of a
+    /// server.
     InAnyOrder,
-    /// Equal byte for byte: a server in `--qemu-order`, or QEMU itself.
+    /// Equal byte for byte: a server with `--qemu-order`, or QEMU itself.
     Exactly,
 }
 
-/// Why these are not the replies to the same request; `None` if they can be.
+/// Returns the reason why these cannot be the replies to the same request; `None` if they can.
 pub fn difference(
     wanted: Wanted,
     alike: Alike,
@@ -43,7 +43,8 @@ pub fn difference(
     }
 }
 
-/// `{"error": {"class": "GenericError", "desc": "JSON parse error..."}}`, without an `id`.
+/// Returns true for `{"error": {"class": "GenericError", "desc": "JSON parse error..."}}` without
+/// an `id`.
 fn is_parse_error(line: &[u8]) -> bool {
     let start = br#"{"error": {"class": "GenericError", "desc": "JSON parse error"#;
     line.starts_with(start) && serde_json::from_slice::<Value>(line).is_ok()
@@ -76,7 +77,7 @@ fn sort(value: &mut Value) {
     }
 }
 
-/// `    a (b): [1]=7 [2]=5 ` as `    a (b): =5 =7 `: each value, without its number.
+/// Turns `    a (b): [1]=7 [2]=5 ` into `    a (b): =5 =7 `: each value without its number, sorted.
 fn sorted_buckets(line: &str) -> String {
     let Some((name, values)) = line.split_once(": [1]=") else { return line.to_owned() };
     let values = format!("[1]={values}");
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn order_counts_only_where_it_must_be_the_same() {
+    fn lists_may_differ_in_order_only_in_the_default_mode() {
         let line = |text: &str| format!(r#"{{"return": "a: [1]=1 [2]=20 \r\n{text}\r\n"}}"#);
         for (theirs, ours) in [
             (
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parse_error_may_say_anything_and_more_may_come_with_it() {
+    fn parse_errors_may_differ_in_text_and_number() {
         let error = |class: &str, desc: &str| {
             format!(r#"{{"error": {{"class": "{class}", "desc": "{desc}"}}}}"#).into_bytes()
         };

@@ -41,7 +41,7 @@ pub fn rig(provider: Arc<dyn Provider>, filters: &[&str], fanout: Fanout) -> Rig
     let mut roster = Roster::new(registry, filters);
     let sources = roster.open().expect("the objects open");
     let (sampler, control) =
-        Sampler::new(sources, health_writer, fanout).expect("threads can be had");
+        Sampler::new(sources, health_writer, fanout).expect("threads can be started");
     Rig { roster, sampler, control }
 }
 
@@ -54,7 +54,7 @@ pub fn own_kvm(name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
     own_kvm_by(Bpf::off(), name, vm, vcpus)
 }
 
-/// [`own_kvm`], by the BPF reader or not.
+/// Makes the provider of [`own_kvm`], with the BPF reader or without.
 ///
 /// # Panics
 ///
@@ -68,13 +68,13 @@ pub fn own_kvm_by(bpf: Bpf, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> 
     Arc::new(kvm)
 }
 
-/// So many vCPUs at rest in one VM, `/vm/farm`, and their provider.
+/// Makes `vcpus` vCPUs that do not run in one VM, `/vm/farm`, and their provider.
 ///
 /// # Panics
 ///
 /// If KVM refuses.
 pub fn farm(vcpus: usize) -> (Farm, Arc<OwnKvm>) {
-    let farm = Farm::new(vcpus).expect("KVM makes vCPUs");
+    let farm = Farm::new(vcpus).expect("KVM can make vCPUs");
     let [vm] = farm.vms() else { panic!("{vcpus} vCPUs do not fit one VM") };
     let kvm = own_kvm("farm", vm.vm(), vm.vcpus());
     (farm, kvm)
@@ -104,7 +104,7 @@ pub fn health<'a>(snapshot: &'a Snapshot, name: &str) -> u64 {
     let its_own = |view: &ObjectView<'a>| view.object().schema.provider() == PROVIDER;
     let view = snapshot.objects().find(its_own).expect("health is sampled");
     let value = view.get(name).unwrap_or_else(|| panic!("{name}: {:?}", view.state()));
-    value.number().expect("it is a number")
+    value.number().expect("the statistic is a number")
 }
 
 /// Looks again and again until it is so.

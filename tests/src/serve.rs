@@ -17,7 +17,7 @@ use crate::command::binary;
 use crate::process::{POLL, Reaped};
 use crate::wire::Wire;
 
-/// How long it may take until it listens.
+/// The longest time from its start until it listens.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
 /// A server. Dropping it kills the process and removes its directory.
@@ -38,7 +38,8 @@ impl Serve {
     /// If it does not start, ends, or does not listen in time.
     #[track_caller]
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Serve {
-        let dir = TempDir::with_prefix("vmstrobe-serve-").expect("a temporary directory");
+        let dir =
+            TempDir::with_prefix("vmstrobe-serve-").expect("a temporary directory can be made");
         let socket = dir.path().join("ours");
         let mut line = vec![OsStr::new("--qmp"), socket.as_os_str()];
         line.extend(args.iter().map(AsRef::as_ref));
@@ -50,7 +51,8 @@ impl Serve {
 
     /// Starts `vmstrobe serve` with these arguments, and waits for nothing.
     pub fn spawn<S: AsRef<OsStr>>(args: &[S]) -> Serve {
-        let dir = TempDir::with_prefix("vmstrobe-serve-").expect("a temporary directory");
+        let dir =
+            TempDir::with_prefix("vmstrobe-serve-").expect("a temporary directory can be made");
         let line: Vec<&OsStr> = args.iter().map(AsRef::as_ref).collect();
         let child = spawn_in(&dir, &line);
         Serve { child, socket: PathBuf::new(), dir }

@@ -40,7 +40,8 @@ pub fn terminal() -> (OwnedFd, OwnedFd) {
 /// If there is no pseudo-terminal, or `vmstrobe` does not end in time.
 pub fn on_terminal(limit: Duration, args: &[&str]) -> Output {
     let (ours, terminal) = terminal();
-    let side = || Stdio::from(terminal.as_fd().try_clone_to_owned().expect("a second handle"));
+    let side =
+        || Stdio::from(terminal.as_fd().try_clone_to_owned().expect("there is a free descriptor"));
     let child = Command::new(binary())
         .args(args)
         .env("TERM", "xterm")

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// How long a reply may take, and how long the server may take no bytes.
+/// The longest time that a reply may take, and for which the server may take no bytes.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A text that no reply of a test contains by chance.
@@ -35,14 +35,15 @@ impl Wire {
         Ok(wire)
     }
 
-    /// [`Wire::connect`], and negotiates no capability.
+    /// Connects as [`Wire::connect`] does, and negotiates without a capability.
     ///
     /// Fails where that fails, and if the server refuses.
     pub fn negotiated(socket: &Path) -> io::Result<Wire> {
         Wire::negotiate(socket, b"{\"execute\": \"qmp_capabilities\"}")
     }
 
-    /// [`Wire::connect`], and negotiates `oob`: commands may be sent to be run out of band.
+    /// Connects as [`Wire::connect`] does, and negotiates `oob`, so that commands may be run out of
+    /// band.
     ///
     /// Fails where [`Wire::negotiated`] does.
     pub fn with_oob(socket: &Path) -> io::Result<Wire> {
@@ -107,7 +108,7 @@ impl Wire {
         }
     }
 
-    /// All bytes up to the end of the connection, at most so many.
+    /// Returns all bytes up to the end of the connection, at most `at_most`.
     pub fn rest(&mut self, at_most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.stream.by_ref().take(at_most).read_to_end(&mut bytes)?;

@@ -1,7 +1,8 @@
-//! Allocations, counted: a tick and its readers make none, parsers hold no more than their limits.
+//! Counted allocations: a tick and its readers make none, and parsers hold no more than their
+//! limits.
 //!
 //! The allocator counts the calls, frees included, of the threads that take part while a count is
-//! on. Besides, a thread may measure how many bytes it holds at once. The tests in `count` check
+//! on. A thread may also measure the most bytes that it holds at once. The tests in `count` check
 //! both measurements. The harness's own threads take no part, so other tests may run meanwhile.
 
 mod alloc {
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// True while events of threads that take part are counted.
+/// True while the events of the participating threads are counted.
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 static REALLOCATED: AtomicU64 = AtomicU64::new(0);
@@ -33,7 +34,7 @@ thread_local! {
     static HELD_BYTES_MAX: Cell<i64> = const { Cell::new(0) };
 }
 
-/// The system's allocator, with a look at what passes.
+/// The system's allocator, which counts the calls.
 struct Counting;
 
 // SAFETY: `GlobalAlloc` asks that blocks fit their layout, stay until they are freed, and that no

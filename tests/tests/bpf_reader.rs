@@ -1,5 +1,5 @@
-//! The BPF reader on real VMs: of any VMM it reads the values that pread reads, and any
-//! failure of it ends in pread or in a row that says so.
+//! The BPF reader on real VMs: for any VMM it reads the values that pread reads, and each failure
+//! of it ends in pread or in a marked row.
 //!
 //! The tests also check that it is used at all: a source that has fallen back to pread would agree
 //! with pread.
@@ -32,13 +32,13 @@ use vmstrobe_tests::rig::wait_for;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A BPF reader of its own, of which there is no pread unless it is given up.
+/// Returns a BPF reader of the test's own, which falls back to pread only if it is given up.
 fn required() -> Bpf {
     Bpf::new(BpfMode::Require)
 }
 
-/// One provider of the vCPUs of all these guests, numbered one after the other: the kernel does not
-/// mind whose they are. Its VM is the first guest's.
+/// Makes one provider of the vCPUs of all these guests, numbered one after the other, which the
+/// kernel permits. Its VM is that of the first guest.
 fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
     let kvm = OwnKvm::with_bpf("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
@@ -48,7 +48,7 @@ fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
     kvm
 }
 
-/// The objects of that kind, which have one schema.
+/// Returns the objects of that kind, which have one schema.
 fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
     let mut objects = kvm.objects().expect("ours are known");
     objects.retain(|object| object.schema.target() == target);
@@ -56,7 +56,7 @@ fn objects_of(kvm: &dyn Provider, target: &Target) -> Vec<Object> {
     objects
 }
 
-/// A choice of statistics: true for those that are wanted.
+/// A choice of statistics: true for those that are selected.
 type Wanted = fn(&Desc) -> bool;
 
 /// Plans of all kinds: the whole block and a part of it, which are copied; many words and few,
@@ -95,20 +95,21 @@ struct Reader {
 
 impl Reader {
     fn open(kvm: &dyn Provider, objects: &[Object], plan: &Arc<ReadPlan>) -> Reader {
-        let sources = kvm.open(objects, plan).expect("they open");
+        let sources = kvm.open(objects, plan).expect("the provider opens its objects");
         let (rows, row_words) = (objects.len(), plan.row_words());
         let (words, states) = (vec![0; rows * row_words], vec![RowState::Missing; rows]);
         Reader { sources, words, states, row_words }
     }
 
-    /// Whether all was read in one call for each source; or would be, before the first time.
+    /// Returns true if all rows were read in one call for each source, or would be, before the
+    /// first reading.
     fn is_bulk(&self) -> bool {
         self.sources.iter().all(|source| source.read_ns().is_some())
     }
 
-    /// Reads everything.
+    /// Reads every row.
     fn read(&mut self) -> &[RowState] {
-        // What was there before is none of what is read.
+        // The states of earlier readings are overwritten, so that each row has to be read.
         self.words.fill(u64::MAX);
         self.states.fill(RowState::Missing);
         let (mut words, mut states) = (&mut self.words[..], &mut self.states[..]);
@@ -121,7 +122,7 @@ impl Reader {
         &self.states
     }
 
-    /// Reads everything, and all of it can be read.
+    /// Reads every row, and checks that all can be read.
     #[track_caller]
     fn read_all(&mut self) -> &[u64] {
         let bad = self.read().iter().find(|state| **state != RowState::Good);
@@ -134,21 +135,21 @@ impl Reader {
 const SANDBOX: [&str; 2] =
     ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"];
 
-/// A QEMU of 7.2, confined: it keeps no stats fds open.
+/// Starts a confined QEMU 7.2, which keeps no stats fds open.
 fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
     Qemu::start_older(&Config { name, vcpus, paused, extra: &SANDBOX })
 }
 
 /// A provider of this process's VMs that reads nothing by pread.
 fn borrowed(pid: u32) -> Arc<AttachedKvm> {
-    let reaper = Reaper::new().expect("a thread can be had");
-    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("it starts");
+    let reaper = Reaper::new().expect("a thread can be started");
+    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("a thread can be started");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }
 
 /// Returns QEMU's own results for a target, in our form: with our vCPU paths, sorted by them, and
-/// with statistics and buckets, which QEMU lists in reverse, turned round.
+/// with statistics and buckets, which QEMU lists in reverse, in ascending order.
 fn their_results(qemu: &mut Qemu, name: &str, target: &str) -> Vec<Json> {
     let results = qemu.execute("query-stats", json!({"target": target}));
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
@@ -158,7 +159,7 @@ fn their_results(qemu: &mut Qemu, name: &str, target: &str) -> Vec<Json> {
             let index = &cpu.expect("every path is a vCPU's")["cpu-index"];
             result["qom-path"] = format!("/vm/{name}/vcpu[{index}]").into();
         }
-        let stats = result["stats"].as_array_mut().expect("it is a list");
+        let stats = result["stats"].as_array_mut().expect("the value is a list");
         stats.reverse();
         for buckets in stats.iter_mut().filter_map(|stat| stat["value"].as_array_mut()) {
             buckets.reverse();
@@ -182,23 +183,23 @@ fn boot_and_stop(qemu: &mut Qemu, name: &str) {
     };
     wait_for("the guest runs", LIMIT, || exits(&their_results(qemu, name, "vcpu")) > Some(5000));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
-    wait_for("the guest rests", LIMIT, || {
+    // QEMU answers before the last vCPU has stopped.
+    wait_for("the guest has stopped", LIMIT, || {
         let before = their_results(qemu, name, "vcpu");
         thread::sleep(Duration::from_millis(20));
         before == their_results(qemu, name, "vcpu")
     });
 }
 
-/// The KVM files of a process that are for statistics.
+/// Returns the KVM files of a process that are for statistics.
 fn stats_fds(pid: u32) -> usize {
-    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
     let links = fds.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
     let is_stats = |link: &str| link.starts_with("anon_inode:kvm-") && link.contains("-stats");
     links.filter(|link| is_stats(&link.to_string_lossy())).count()
 }
 
-/// It ends well and has nothing to complain about.
+/// Checks that the command ended with success and printed no message.
 #[track_caller]
 fn fine(output: &Output) {
     assert_eq!((output.code, &*output.stderr), (Some(0), ""), "{output:?}");

@@ -37,7 +37,7 @@ use vmstrobe_tests::require::{require, require_lending_qemu};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs vmstrobe with these arguments. However it ends, it does not panic.
+/// Runs vmstrobe with these arguments, and checks that it does not panic.
 #[track_caller]
 fn vmstrobe(args: &[&str]) -> Output {
     under(&[], args)
@@ -55,7 +55,8 @@ fn under(wrapper: &[&str], args: &[&str]) -> Output {
     output
 }
 
-/// It ends with that status, and says these things on standard error, in lines of its own.
+/// Checks that the command ended with that status and printed these parts on standard error, each
+/// message in a line of its own.
 #[track_caller]
 fn says(output: &Output, code: i32, parts: &[&str]) {
     assert_eq!(output.code, Some(code), "{output:?}");
@@ -67,7 +68,7 @@ fn says(output: &Output, code: i32, parts: &[&str]) {
     }
 }
 
-/// It ends well and has nothing to complain about.
+/// Checks that the command ended with success and printed no message.
 #[track_caller]
 fn fine(output: &Output) {
     assert_eq!((output.code, &*output.stderr), (Some(0), ""), "{output:?}");
@@ -78,7 +79,8 @@ fn json(text: &str) -> Json {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// A stopped QEMU that can be read, and its process id as an argument; `None` where there is none.
+/// Starts a stopped QEMU that can be read, and returns it with its process id as an argument;
+/// `None` if there is none.
 fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
     if !require_lending_qemu() {
         return None;
@@ -88,7 +90,7 @@ fn paused_qemu(name: &str, vcpus: u32) -> Option<(Qemu, String)> {
     Some((qemu, pid))
 }
 
-/// Some of these tests change who they are or what they see, which takes root.
+/// Requires root, for tests that become another user or change what they can see.
 fn require_root() -> bool {
     let root = geteuid().is_root();
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
@@ -105,11 +107,11 @@ impl Nobody {
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--"];
 
     fn new() -> Nobody {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let all_may = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        fs::set_permissions(directory.path(), all_may).expect("this user owns the file");
         let binary = directory.path().join("vmstrobe");
-        fs::copy(vmstrobe_tests::command::binary(), &binary).expect("there is room for a copy");
+        fs::copy(vmstrobe_tests::command::binary(), &binary).expect("the directory is writable");
         Nobody { _directory: directory, binary }
     }
 
@@ -118,7 +120,7 @@ impl Nobody {
         self.by(&Self::WRAPPER, args)
     }
 
-    /// With these capabilities, as `setpriv` takes them: `+sys_ptrace,+bpf`.
+    /// Runs vmstrobe with these capabilities, in the syntax of `setpriv`: `+sys_ptrace,+bpf`.
     #[track_caller]
     fn vmstrobe_with(&self, capabilities: &str, args: &[&str]) -> Output {
         let [inheritable, ambient] =

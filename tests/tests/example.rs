@@ -1,5 +1,5 @@
-//! The example for VMM authors runs as its text promises: it speaks QMP while its guest runs,
-//! prints what the guest did, and takes 30 lines for it.
+//! The example for VMM authors works as its text promises: it answers QMP while its guest runs,
+//! prints the guest's exits, and needs 30 lines for it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use vmstrobe_tests::rig::{show, wait_for};
 const LIMIT: Duration = Duration::from_secs(30);
 const PATHS: [&str; 2] = ["/vm/minimal/vcpu[0]", "/vm/minimal/vcpu[1]"];
 
-/// Writes to a port per halt of the guest.
+/// The port writes for each halt of the guest.
 const OUTS: u64 = 1000;
 
 #[test]
@@ -26,7 +26,7 @@ fn minimal_vmm_serves_its_statistics() {
     if !require_kvm() {
         return;
     }
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let socket = directory.path().join("stats.sock");
     let child = Command::new(example("minimal_vmm"))
         .args(["--seconds", "1.5"])
@@ -35,57 +35,59 @@ fn minimal_vmm_serves_its_statistics() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let mut child = Reaped(child);
     let mut client = None;
-    wait_for("it listens", LIMIT, || {
-        let is_alive = child.try_wait().expect("a child of ours").is_none();
+    wait_for("the server listens", LIMIT, || {
+        let is_alive = child.try_wait().expect("the process is a child of this one").is_none();
         assert!(is_alive, "it ended before it served: {}", all(&mut child));
         client = Qmp::connect(&socket).ok();
         client.is_some()
     });
-    let mut client = client.expect("it is connected");
+    let mut client = client.expect("the server accepts the client");
     wait_for("the guest runs", LIMIT, || exits(&mut client).iter().all(|count| *count > 0));
     let first = exits(&mut client);
-    wait_for("more is seen", LIMIT, || exits(&mut client).iter().zip(&first).all(|(a, b)| a > b));
+    wait_for("the counters have grown", LIMIT, || {
+        exits(&mut client).iter().zip(&first).all(|(a, b)| a > b)
+    });
     let vm = client.execute("query-stats", json!({"target": "vm"}));
     assert_eq!(vm.as_array().map(Vec::len), Some(1), "{vm}");
     let line = json!({"command-line": "info stats vcpu", "cpu-index": 1});
     let text = client.execute("human-monitor-command", line);
-    is_info_stats(text.as_str().expect("it is text"));
+    is_info_stats(text.as_str().expect("the value is a string"));
 
-    let status = child.wait_within(LIMIT).expect("it ends by itself");
+    let status = child.wait_within(LIMIT).expect("the process ends in time");
     let printed = all(&mut child);
     assert_eq!(status.code(), Some(0), "{printed}");
     assert!(!socket.exists(), "the socket is left behind");
     has_grown(&printed);
 }
 
-/// The `exits` of both vCPUs.
+/// Returns the `exits` of both vCPUs.
 fn exits(client: &mut Qmp) -> Vec<u64> {
     let names = json!([{"provider": "kvm", "names": ["exits"]}]);
     let stats = client.execute("query-stats", json!({"target": "vcpu", "providers": names}));
     let of = |path: &&str| {
         let mut results = stats.as_array().into_iter().flatten();
         let own = results.find(|result| result["qom-path"] == **path);
-        own.and_then(|own| own["stats"][0]["value"].as_u64()).expect("it has this vCPU")
+        own.and_then(|own| own["stats"][0]["value"].as_u64()).expect("the VM has the vCPU")
     };
     PATHS.iter().map(of).collect()
 }
 
-/// Everything that the child has printed; it has ended.
+/// Returns all output of the child, which has ended.
 fn all(child: &mut Reaped) -> String {
     let mut text = String::new();
     if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_string(&mut text).expect("it prints text");
+        stdout.read_to_string(&mut text).expect("the output is text");
     }
     if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_string(&mut text).expect("it prints text");
+        stderr.read_to_string(&mut text).expect("the output is text");
     }
     text
 }
 
-/// Lines as QEMU writes them: `    NAME (TYPE[, UNIT]): VALUE`, below the provider's.
+/// Checks for lines as QEMU writes them: `    NAME (TYPE[, UNIT]): VALUE`, below the provider's.
 fn is_info_stats(text: &str) {
     let first = text.lines().next();
     assert_eq!(first, Some("provider: kvm"), "{text}");
@@ -111,7 +113,7 @@ fn is_info_stats(text: &str) {
     assert!(histograms >= 2 && text.lines().count() > 40, "{text}");
 }
 
-/// `[1]=v [2]=v `, a blank behind each.
+/// Returns true for `[1]=v [2]=v `, with a blank after each value.
 fn is_buckets(text: &str) -> bool {
     text.ends_with(' ')
         && text.split_terminator(' ').enumerate().all(|(at, bucket)| {
@@ -120,7 +122,8 @@ fn is_buckets(text: &str) -> bool {
         })
 }
 
-/// The deltas at the end are the guest's: 1000 port writes a halt, each an exit as well.
+/// The deltas at the end are those of the guest: 1000 port writes for each halt, which is an exit
+/// as well.
 fn has_grown(printed: &str) {
     for path in &PATHS {
         let delta = |name: &str| -> u64 {
@@ -181,7 +184,7 @@ fn lines_of_vmstrobe(example: &str) -> Vec<String> {
     for line in source.lines() {
         match line.trim() {
             "// vmstrobe: from here" => {
-                assert!(!inside, "begun twice");
+                assert!(!inside, "a change began twice");
                 inside = true;
             }
             "// vmstrobe: to here" => inside = false,
@@ -207,7 +210,7 @@ fn attaching_takes_10_lines_and_four_types() {
 }
 
 #[test]
-fn what_vmstrobe_takes_is_30_lines() {
+fn vmstrobe_adds_at_most_30_lines() {
     let lines = lines_of_vmstrobe("minimal_vmm.rs");
     assert!(lines.len() <= 30, "{lines:?}");
 }

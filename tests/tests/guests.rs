@@ -1,4 +1,4 @@
-//! Real guests of our own, sampled: known answers, counters that only grow, vCPUs that come and go.
+//! Real guests of our own, sampled: known values, counters that only grow, vCPUs that come and go.
 
 mod guests {
     mod known;

@@ -23,20 +23,20 @@ use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::reader::Reader;
 use vmstrobe_tests::rig::show;
 
-/// How long each mode goes on.
+/// The time for which each mode runs.
 const RUN: Duration = Duration::from_secs(1);
 
-/// A writer in that mode.
+/// Starts a writer in that mode.
 fn start(mode: &str, place: &Place, image: &str) -> Hostile {
     Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, image)
 }
 
-/// A folder on tmpfs, which goes with this value.
+/// Makes a folder on tmpfs, which is removed when this value is dropped.
 fn shm() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there")
 }
 
-/// Does it again and again for a while; gives how often.
+/// Repeats the work for a while, and returns the number of times.
 fn again_and_again(mut work: impl FnMut()) -> u64 {
     let (end, mut times) = (Instant::now() + RUN, 0);
     while Instant::now() < end {
@@ -46,13 +46,13 @@ fn again_and_again(mut work: impl FnMut()) -> u64 {
     times
 }
 
-/// The number in `/evil/N/a`.
+/// Returns the number in `/evil/N/a`.
 fn epoch_in(path: &str) -> u64 {
-    let number = path.split('/').nth(2).expect("the writer calls it so");
-    number.parse().expect("it is a number")
+    let number = path.split('/').nth(2).expect("the writer gave such a path");
+    number.parse().expect("the text is a number")
 }
 
-/// Shows what it took.
+/// Prints the times that the reader took.
 fn report(what: &str, reader: &Reader) {
     let [good, torn, gone, stale] = reader.ends;
     let (look, tick) = (reader.longest_look, reader.longest_tick);

@@ -1,8 +1,8 @@
 //! Attacks by another user of the host on root's `vmstrobe`. It ends in time, it serves the other
 //! VMs, and SIGTERM ends it, whatever that user's processes do.
 //!
-//! Each test has namespaces of its own, in which the attacker is uid 65534. Whoever waits waits
-//! with a limit; what hangs all the same ends with the namespace.
+//! Each test has namespaces of its own, in which the attacker is uid 65534. Every wait has a limit,
+//! and a process that hangs all the same ends with the namespace.
 
 mod hostile_host {
     mod crowds;
@@ -46,21 +46,22 @@ fn with_namespaces(test: &str, body: impl FnOnce()) {
     }
 }
 
-/// [`with_namespaces`] of a test that takes most of the machine's time: one of them at a time.
+/// Runs a test as [`with_namespaces`] does, one at a time, because it takes most of the machine's
+/// time.
 fn with_the_machine(test: &str, body: impl FnOnce()) {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     with_namespaces(test, body);
 }
 
-/// [`with_namespaces`] of a test that takes a FUSE file system.
+/// Runs a test as [`with_namespaces`] does that needs a FUSE file system.
 fn with_fuse(test: &str, body: impl FnOnce()) {
     if require_kvm() && require_namespaces() && require_fuse() {
         run_in_namespaces(test, TEST_LIMIT, body);
     }
 }
 
-/// Starts a VM of root's.
+/// Starts a VM of root.
 fn vm(name: &str, vcpus: u32) -> Helper {
     Helper::start(VMM, &["stats", &vcpus.to_string(), "-name", name])
 }
@@ -77,7 +78,7 @@ fn serving_web() -> ServeDir {
     serve
 }
 
-/// Checks that the VM of this name is served with so many vCPUs.
+/// Checks that the VM of this name is served with `vcpus` vCPUs.
 fn is_served(found: &mut Findings, serve: &ServeDir, vm: &str, vcpus: usize) {
     found.note("serve", serve.serves_within(SERVE_LIMIT, vm, vcpus));
 }
@@ -89,8 +90,7 @@ fn list_shows_web(found: &mut Findings) -> Option<Output> {
     Some(list)
 }
 
-/// Checks that the server serves a VM that starts now and the one that was there, and that SIGTERM
-/// ends it.
+/// Checks that the server serves a VM that starts now and the first one, and that SIGTERM ends it.
 fn goes_on_and_ends(found: &mut Findings, serve: &mut ServeDir) {
     let _late = vm("late", 2);
     is_served(found, serve, "late", 2);

@@ -1,8 +1,8 @@
-//! 1 kHz over 64 real vCPUs for 10 s: what was missed is told, what was lost is counted exactly.
+//! 1 kHz over 64 real vCPUs for 10 s: missed ticks are printed, and losses are counted exactly.
 //!
-//! How many deadlines a shared machine lets us miss says something about the machine, so it is
-//! printed and not judged. That every sample is received or counted as lost is judged, against the
-//! counts that the sampler's health shows within the samples themselves.
+//! The number of missed deadlines says something about a shared machine, so it is printed and not
+//! judged. The test judges that every sample is received or counted as lost, against the counts
+//! that the sampler's health shows within the samples themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -22,9 +22,9 @@ const DEADLINES: u64 = 10_000;
 struct Harvest {
     subscriber: Subscriber,
     received: u64,
-    /// Published ticks before the first sample.
+    /// The number of published ticks before the first sample.
     published_before: u64,
-    /// Samples that were published between two that were received.
+    /// The number of samples that were published between two that were received.
     in_gaps: u64,
     last: Arc<Snapshot>,
 }
@@ -36,20 +36,21 @@ fn lost_samples_are_counted_losses() {
     }
     let (_farm, kvm) = farm(VCPUS);
     let Rig { sampler, control, .. } = rig(kvm, &["vcpu", "sampler"], Fanout::Auto);
-    let quick = control.subscribe(4096).expect("there is room");
-    let slow = control.subscribe(8).expect("there is room");
+    let quick = control.subscribe(4096).expect("there are fewer subscribers than the limit");
+    let slow = control.subscribe(8).expect("there are fewer subscribers than the limit");
     let done = AtomicBool::new(false);
     let (sampler, harvests) = thread::scope(|scope| {
         let over = Over(&done);
         let quick = scope.spawn(|| harvest(quick, Duration::ZERO, &done));
         let slow = scope.spawn(|| harvest(slow, Duration::from_millis(25), &done));
-        let timing = Timing::hz(RATE_HZ).expect("it is a rate");
+        let timing = Timing::hz(RATE_HZ).expect("the rate is within the bounds");
         let timing = Timing { ticks_max: Some(DEADLINES), ..timing };
-        let running = sampler.start(timing).expect("a thread can be had");
+        let running = sampler.start(timing).expect("a thread can be started");
         wait_for("10 s pass", Duration::from_secs(60), || running.is_finished());
         drop(over);
-        let harvests = [quick, slow].map(|thread| thread.join().expect("it follows"));
-        (running.stop().expect("it ran"), harvests)
+        let harvests =
+            [quick, slow].map(|thread| thread.join().expect("the thread does not panic"));
+        (running.stop().expect("the sampler's thread does not panic"), harvests)
     });
     let counts = sampler.health().counts();
     report(counts, sampler.health().lateness(), sampler.health().tick_cost(), &harvests);
@@ -57,15 +58,18 @@ fn lost_samples_are_counted_losses() {
     assert_eq!((counts.unread_rows, counts.rows), (0, VCPUS as u64 + 1));
     harvests.iter().for_each(|harvest| adds_up(harvest, counts));
     let [quick, slow] = &harvests;
-    assert!(slow.subscriber.lost_samples() > 1000, "it was slow, and lost next to nothing");
+    assert!(
+        slow.subscriber.lost_samples() > 1000,
+        "the subscriber was slow, but lost almost nothing"
+    );
     let lost = quick.subscriber.lost_samples() + slow.subscriber.lost_samples();
     assert_eq!(lost, counts.lost_samples);
     shown_as_counted(sampler, &control);
 }
 
-/// Receives until the sampler is done, one sample after the other with a pause behind each.
+/// Receives until the sampler has ended, with a pause after each sample.
 fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harvest {
-    let first = subscriber.recv_timeout(Duration::from_secs(20)).expect("it is sampled");
+    let first = subscriber.recv_timeout(Duration::from_secs(20)).expect("the sampler runs");
     let (mut received, mut in_gaps, mut last) = (1, 0, first);
     let published_before = health(&last, "ticks");
     loop {
@@ -74,7 +78,7 @@ fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harves
             in_gaps += follows(&last, &sample);
             received += 1;
             last = sample;
-            // Once it is over, what is left in the queue is soon seen.
+            // After the end the rest of the queue is received soon.
             thread::sleep(if is_done { Duration::ZERO } else { pause });
         }
         if is_done {
@@ -84,31 +88,31 @@ fn harvest(subscriber: Subscriber, pause: Duration, done: &AtomicBool) -> Harves
     }
 }
 
-/// Checks a sample against the one received before it; gives how many were published in between.
+/// Checks a sample against the one received before it, and returns the number published in between.
 fn follows(last: &Snapshot, sample: &Snapshot) -> u64 {
     assert!(sample.tick() > last.tick(), "{} after {}", sample.tick(), last.tick());
     assert!(sample.window().begin_ns >= last.window().end_ns);
     assert!(sample.objects().all(|view| view.state() == RowState::Good));
     let [before, now] = [last, sample].map(|sample| health(sample, "ticks"));
     let gap = now - before - 1;
-    // What a tick shows is how things stood after the one before it: that one's number is the sum.
+    // The health in a sample is that after the tick before, whose number is the sum.
     let deadlines = now + health(sample, "missed_ticks") + health(sample, "starved_ticks");
     if gap == 0 {
         assert_eq!(deadlines, last.tick());
     }
     assert!((last.tick()..sample.tick()).contains(&deadlines));
     assert!(health(sample, "lost_samples") >= health(last, "lost_samples"));
-    assert!(health(sample, "lost_samples") >= gap, "a gap that nobody counted");
+    assert!(health(sample, "lost_samples") >= gap, "a gap that was not counted");
     gap
 }
 
-/// Received and lost are all that there were since the subscriber joined, and its losses are the
-/// gaps that it saw.
+/// Checks that received and lost samples are all since the subscriber joined, and that its losses
+/// are the gaps that it saw.
 fn adds_up(harvest: &Harvest, counts: Counts) {
     let Harvest { subscriber, received, published_before, in_gaps, last } = harvest;
     let lost = subscriber.lost_samples();
     assert_eq!(received + lost, counts.ticks - published_before);
-    // The last one's own tick is not yet in its health.
+    // The last sample's own tick is not yet in its health.
     let after_last = counts.ticks - (health(last, "ticks") + 1);
     assert_eq!(lost, in_gaps + after_last);
 }

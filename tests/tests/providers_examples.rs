@@ -1,5 +1,5 @@
-//! The examples for authors of providers run as their texts promise: a device backend's statistics
-//! can be had from outside while it runs, for 15 lines of its own; and a provider that is
+//! The examples for authors of providers work as their texts promise: the statistics of a device
+//! backend can be read from outside while it runs, for 15 lines of its own; and a provider that is
 //! registered while a sampler runs is sampled.
 
 use std::fs;
@@ -18,14 +18,14 @@ use vmstrobe_tests::rig::{Rig, rig, show, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const QUEUE: &str = "/xyz/queue[0]";
-/// How many threads of queue_stats count.
+/// The number of threads of queue_stats that count.
 const THREADS: u64 = 2;
 
-/// Requests, bytes, and the sum of the latencies' buckets, as the snapshot has them.
+/// Returns requests, bytes, and the sum of the latencies' buckets of the snapshot.
 fn counted(snapshot: &Snapshot) -> [u64; 3] {
-    let queue = snapshot.object(QUEUE).expect("it is sampled");
+    let queue = snapshot.object(QUEUE).expect("the object is sampled");
     let value = |name| queue.get(name).unwrap_or_else(|| panic!("{name}: {:?}", queue.state()));
-    let number = |name| value(name).number().expect("a number");
+    let number = |name| value(name).number().expect("the statistic is a number");
     let latencies = value("latency").buckets().expect("a histogram").iter().sum();
     [number("requests"), number("bytes"), latencies]
 }
@@ -37,14 +37,17 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let mut child = Reaped(child);
-    let tables = Arc::new(Tables::new().expect("a thread can be had"));
-    wait_for("it has a table", LIMIT, || {
-        assert!(child.try_wait().expect("a child of ours").is_none(), "it ended");
-        // A table that is being made is none yet; and its queue comes a moment after it.
+    let tables = Arc::new(Tables::new().expect("a thread can be started"));
+    wait_for("the process has a table", LIMIT, || {
+        assert!(
+            child.try_wait().expect("the process is a child of this one").is_none(),
+            "the process has ended"
+        );
+        // A table that is being made cannot be read yet, and its queue appears a moment after it.
         tables.attach(child.id()).is_ok()
-            && !tables.objects().expect("they can be listed").is_empty()
+            && !tables.objects().expect("the provider lists its objects").is_empty()
     });
     let found = scan_all().expect("/proc can be read");
     assert!(found.tables.iter().any(|table| table.pid == child.id() && table.provider == "xyz"));
@@ -55,23 +58,25 @@ fn queue_stats_can_be_sampled_while_it_runs() {
         control.latest().load_full()
     };
     let first = sample();
-    wait_for("it serves", LIMIT, || counted(&sample())[0] > counted(&first)[0] + 100);
+    wait_for("the device serves requests", LIMIT, || {
+        counted(&sample())[0] > counted(&first)[0] + 100
+    });
     let (before, after) = (sample(), sample());
     let ([was, was_bytes, had], [is, is_bytes, has]) = (counted(&before), counted(&after));
-    // A request more or less is being counted on each thread.
+    // Each thread may just count one more request.
     assert!(was <= has + THREADS && had <= is + THREADS, "{was} {had}, then {is} {has}");
     assert!(is_bytes >= was_bytes && was_bytes >= 512 * (was - THREADS), "{was_bytes} of {was}");
-    let queue = after.object(QUEUE).expect("it is sampled");
-    let desc = |name| queue.get(name).expect("it was read").desc();
+    let queue = after.object(QUEUE).expect("the object is sampled");
+    let desc = |name| queue.get(name).expect("the row was read").desc();
     assert_eq!(desc("bytes").unit, Unit::Bytes);
     assert_eq!(desc("latency").stat_type, StatType::Log2Histogram);
-    assert_eq!(queue.get("latency").expect("it was read").unit_text(), "ns");
+    assert_eq!(queue.get("latency").expect("the row was read").unit_text(), "ns");
 
     child.kill().expect("a child of ours can be ended");
-    child.wait().expect("it ends");
-    wait_for("its end is seen", LIMIT, || {
+    child.wait().expect("the child has not been reaped");
+    wait_for("the end of the VM is seen", LIMIT, || {
         let snapshot = sample();
-        let row = snapshot.object(QUEUE).expect("it is still in the layout");
+        let row = snapshot.object(QUEUE).expect("the object is still in the layout");
         row.get("requests").is_none()
     });
 }
@@ -91,14 +96,14 @@ fn queue_stats_counts_what_its_guest_asks_for() {
 }
 
 #[test]
-fn what_queue_stats_takes_is_15_lines() {
+fn vmstrobe_adds_at_most_15_lines_to_queue_stats() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/queue_stats.rs");
     let source = fs::read_to_string(source).expect("the example is there");
     let (mut inside, mut lines) = (false, 0);
     for line in source.lines() {
         match line.trim() {
             "// vmstrobe: from here" => {
-                assert!(!inside, "begun twice");
+                assert!(!inside, "a change began twice");
                 inside = true;
             }
             "// vmstrobe: to here" => inside = false,
@@ -109,7 +114,7 @@ fn what_queue_stats_takes_is_15_lines() {
             line => assert!(!line.contains("vmstrobe_"), "outside of the markers: {line}"),
         }
     }
-    assert!(!inside, "begun and not ended");
+    assert!(!inside, "a change began and did not end");
     show(&format!("queue_stats: {lines} lines of vmstrobe"));
     assert_eq!(lines, 15);
 }
@@ -123,9 +128,9 @@ fn own_provider_is_sampled_once_it_is_registered() {
     let output = run_within(LIMIT, example("own_provider"), &["--seconds", "1"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     assert_eq!(output.stderr, "");
-    let (first, rest) = output.stdout.split_once('\n').expect("it prints lines");
+    let (first, rest) = output.stdout.split_once('\n').expect("the child prints lines");
     assert_eq!(first, "sampled without a provider: 0 objects");
-    // "/xyz/thread[TID]: N ns in N slices", the run time of the same thread only ever more.
+    // The line is "/xyz/thread[TID]: N ns in N slices", and the run time of a thread only grows.
     let mut threads: Vec<(&str, Vec<u64>)> = Vec::new();
     for line in rest.lines().filter(|line| line.starts_with('/')) {
         let (path, numbers) = line.split_once(": ").expect(line);

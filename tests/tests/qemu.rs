@@ -1,5 +1,5 @@
-//! A real QEMU, sampled from outside by what it lends: the same numbers as its own `query-stats`,
-//! unnoticed, and no longer than it lives.
+//! A real QEMU, sampled from outside through its stats fds: the same numbers as its own
+//! `query-stats`, without its notice, and no longer than it runs.
 
 mod qemu {
     mod hotplug;
@@ -28,39 +28,40 @@ static FDS: RwLock<()> = RwLock::new(());
 /// The values of one vCPU by name, as QMP has them.
 type Stats = BTreeMap<String, Json>;
 
-/// The right to open fds, if there is a QEMU that keeps stats fds open: 8.1 or later.
+/// Locks the fds, if there is a QEMU that keeps stats fds open, which is 8.1 or later.
 fn lending_qemu() -> Option<RwLockReadGuard<'static, ()>> {
     require_lending_qemu().then(|| FDS.read().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The provider of this QEMU's statistics.
+/// Makes a provider of this QEMU's statistics.
 fn borrowed(qemu: &Qemu) -> Arc<AttachedKvm> {
-    let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be had")).expect("it starts");
+    let kvm = AttachedKvm::new(Reaper::new().expect("a thread can be started"))
+        .expect("a thread can be started");
     kvm.attach(qemu.pid()).expect("a child of ours lends its statistics");
     Arc::new(kvm)
 }
 
-/// A sampler of that QEMU's vCPUs.
+/// Makes a sampler of that QEMU's vCPUs.
 fn sampling(qemu: &Qemu, filter: &str) -> Rig {
     rig(borrowed(qemu), &[filter], Fanout::Inline)
 }
 
-/// Lets the vCPUs run until they have a past, and stops them.
+/// Runs the vCPUs, so that their counters are not 0, and stops them.
 fn run_and_stop(qemu: &mut Qemu) {
     qemu.execute("cont", Json::Null);
     let exits = |stats: Vec<Stats>| stats.iter().filter_map(|s| s["exits"].as_u64()).max();
     wait_for("the guest runs", LIMIT, || exits(qemu_stats(qemu, None)) > Some(5000));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
+    // QEMU answers before the last vCPU has stopped.
     let mut last = qemu_stats(qemu, None);
-    wait_for("the guest rests", LIMIT, || {
+    wait_for("the guest has stopped", LIMIT, || {
         let before = std::mem::replace(&mut last, qemu_stats(qemu, None));
         std::thread::sleep(Duration::from_millis(20));
         before == last && last == qemu_stats(qemu, None)
     });
 }
 
-/// QEMU's own values of every vCPU, by cpu-index.
+/// Returns QEMU's own values of every vCPU, by cpu-index.
 fn qemu_stats(qemu: &mut Qemu, names: Option<&[&str]>) -> Vec<Stats> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
     let mut request = json!({"target": "vcpu", "providers": [{"provider": "kvm"}]});
@@ -68,23 +69,23 @@ fn qemu_stats(qemu: &mut Qemu, names: Option<&[&str]>) -> Vec<Stats> {
         request["providers"][0]["names"] = json!(names);
     }
     let results = qemu.execute("query-stats", request);
-    let results = results.as_array().expect("it is a list");
-    let mut cpus = cpus.as_array().expect("it is a list").clone();
+    let results = results.as_array().expect("the value is a list");
+    let mut cpus = cpus.as_array().expect("the value is a list").clone();
     cpus.sort_by_key(|cpu| cpu["cpu-index"].as_u64());
     let of_cpu = |cpu: &Json| {
         let its_own = |result: &&Json| result["qom-path"] == cpu["qom-path"];
         let result = results.iter().find(its_own).expect("every vCPU has statistics");
-        let stats = result["stats"].as_array().expect("it is a list").iter();
+        let stats = result["stats"].as_array().expect("the value is a list").iter();
         stats.map(|stat| (text(&stat["name"]), stat["value"].clone())).collect()
     };
     cpus.iter().map(of_cpu).collect()
 }
 
 fn text(json: &Json) -> String {
-    json.as_str().expect("it is a text").to_owned()
+    json.as_str().expect("the value is a string").to_owned()
 }
 
-/// Our values of every vCPU, by index, as QMP has them: QEMU gives buckets in reverse.
+/// Returns our values of every vCPU, by index, as QMP has them: QEMU returns buckets in reverse.
 fn our_stats(snapshot: &Snapshot) -> Vec<Stats> {
     let mut views: Vec<ObjectView<'_>> = snapshot.objects().collect();
     assert!(views.iter().all(|view| view.state() == RowState::Good), "{views:?}");

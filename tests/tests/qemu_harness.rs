@@ -1,4 +1,4 @@
-//! The harness itself: QEMU comes up, answers, and is gone with its handle.
+//! The harness itself: QEMU starts, answers, and ends with its handle.
 
 use std::path::PathBuf;
 
@@ -40,7 +40,7 @@ fn a_paused_qemu_takes_further_arguments() {
     let extra = ["-object", "cryptodev-backend-builtin,id=crypto0"];
     let mut qemu = Qemu::start(&Config { paused: true, extra: &extra, ..Config::default() });
     assert_eq!(qemu.execute("query-status", Value::Null)["status"], "prelaunch");
-    // An event stands before this reply, and is passed over.
+    // An event precedes this reply, and is skipped.
     assert_eq!(qemu.execute("cont", Value::Null), json!({}));
     assert_eq!(qemu.execute("query-status", Value::Null)["running"], true);
     let objects = qemu.execute("qom-list", json!({"path": "/objects"}));

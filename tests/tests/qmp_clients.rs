@@ -1,6 +1,6 @@
-//! QMP clients that nobody here wrote, with a server of ours behind them: `qemu.qmp`, which is
-//! QEMU's own library for Python, its `qmp-shell`, and Rust's `qapi`. Each gets from us what it
-//! gets from the QEMU that we look at.
+//! Foreign QMP clients with our server: `qemu.qmp`, which is QEMU's own library for Python, its
+//! `qmp-shell`, and Rust's `qapi`. Each receives from our server what it receives from the QEMU
+//! that our server reads.
 
 mod qmp_clients {
     mod library;
@@ -22,14 +22,14 @@ const PYTHON_ENV: &str = "VMSTROBE_PYTHON";
 /// Returns the path of a program of that Python: the interpreter or `qmp-shell`.
 fn python_program(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a test knows its own path");
-    // As ci/install.sh has made it, beside target/<profile>/deps.
+    // ci/install.sh has made it, beside target/<profile>/deps.
     let made =
         test.ancestors().nth(3).expect("a test lies in target/<profile>/deps").join("python");
     env::var_os(PYTHON_ENV).map_or(made, PathBuf::from).join("bin").join(name)
 }
 
-/// A QEMU at rest with a past and a crypto device, a socket of its own for a client, and a server
-/// that answers as it does; `None` where there is none.
+/// Starts a stopped QEMU that has run, with a crypto device and a socket for a client, and a server
+/// of it in QEMU's order; `None` if there is no such QEMU.
 fn both(name: &str) -> Option<(Observed, Serve)> {
     if !require_lending_qemu() {
         return None;
@@ -41,7 +41,7 @@ fn both(name: &str) -> Option<(Observed, Serve)> {
     Some((observed, serve))
 }
 
-/// True where `qemu.qmp` is installed for these tests; ci/install.sh does so where it can.
+/// Returns true if `qemu.qmp` is installed for these tests, which ci/install.sh does if it can.
 fn require_library() -> bool {
     let shell = python_program("qmp-shell");
     let there = shell.metadata().map(drop).map_err(|error| format!("{}: {error}", shell.display()));

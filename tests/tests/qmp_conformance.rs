@@ -1,8 +1,8 @@
 //! The cases of `tests/conformance` for a QMP server, replayed against a real QEMU and against a
-//! server of ours that looks at it: by default in any order, in `--qemu-order` byte for byte.
+//! server of ours that reads it: by default in any order, with `--qemu-order` byte for byte.
 //!
-//! The script waits after each case for what else might come, so the cases are dealt out to some
-//! runs of it at once: QEMU has a socket for each, our server has but one.
+//! The script waits after each case for further output, so the cases are shared by several runs of
+//! it at once: QEMU has a socket for each, and our server has one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,11 +18,11 @@ use vmstrobe_tests::require::{require, require_lending_qemu, require_older_qemu}
 use vmstrobe_tests::rig::show;
 use vmstrobe_tests::serve::Serve;
 
-/// How many runs of the script share the cases.
+/// The number of runs of the script that share the cases.
 const RUNS: usize = 3;
-/// QEMU's socket that our server takes; those before it are the script's.
+/// The index of QEMU's socket that our server uses; those before it are the script's.
 const OURS: usize = RUNS;
-/// Fewer would be a file that was misread.
+/// The least number of cases: with fewer, the file was misread.
 const CASES_MIN: usize = 100;
 const LIMIT: Duration = Duration::from_secs(150);
 /// The cases in which our server differs from QEMU on purpose: (id, reason).
@@ -43,9 +43,10 @@ fn conformance() -> Option<PathBuf> {
     require("python3", there).then(folder)
 }
 
-/// The cases, one a line, that these replies are to be compared in.
+/// Returns the lines of the cases that are `wanted`, one case each.
 fn cases(folder: &Path, wanted: impl Fn(&Json) -> bool) -> Vec<String> {
-    let text = fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("it lies by the script");
+    let text =
+        fs::read_to_string(folder.join("qmp-cases.jsonl")).expect("the file is beside the script");
     let case = |line: &str| serde_json::from_str(line).expect("a case is JSON");
     let lines = text.lines().filter(|line| !line.is_empty() && wanted(&case(line)));
     let cases: Vec<String> = lines.map(str::to_owned).collect();
@@ -70,15 +71,15 @@ fn known_differences_are_cases_with_a_reason() {
     assert!(KNOWN_DIFFERENCES.iter().all(|(_, reason)| !reason.is_empty()));
 }
 
-/// Replays these cases; every one passes.
+/// Replays these cases, and checks that every one passes.
 #[track_caller]
 fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mode: &[&str]) {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let run = |i: usize| {
         let path = directory.path().join(format!("cases{i}"));
-        // Every so many cases, not so many in a row: the slow ones stand together.
+        // Each run takes every n-th case, because the slow ones stand together.
         let dealt: Vec<&str> = cases.iter().skip(i).step_by(RUNS).map(String::as_str).collect();
-        fs::write(&path, dealt.join("\n")).expect("there is room for it");
+        fs::write(&path, dealt.join("\n")).expect("the directory is writable");
         let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
         let (script, path) = (text(&folder.join("qmp_diff.py")), text(&path));
         let (theirs, ours) = (text(observed.socket(i)), text(ours.socket()));
@@ -99,7 +100,7 @@ fn replay(folder: &Path, cases: &[String], observed: &Observed, ours: &Serve, mo
     show(&format!("qmp_diff.py {}: {} cases as QEMU", mode.concat(), cases.len()));
 }
 
-/// With no crypto device: of those we give the statistics that are asked for, QEMU always all.
+/// The QEMU has no crypto device: QEMU ignores the names for those, and our server does not.
 #[test]
 fn every_case_passes() {
     if !require_lending_qemu() {
@@ -128,8 +129,8 @@ fn every_case_passes_to_the_byte() {
     replay(&folder, &cases(&folder, is_required), &observed, &ours, &["--exact"]);
 }
 
-/// Before 8.1 QEMU keeps no statistics open that could be borrowed, and before 8.0 it has no
-/// crypto devices.
+/// Before 8.1 QEMU keeps no statistics descriptors open that could be duplicated, and before 8.0 it
+/// has no crypto devices.
 #[test]
 fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
     if !require_older_qemu() {
@@ -149,7 +150,8 @@ fn every_case_without_crypto_devices_passes_with_an_older_qemu() {
     }
 }
 
-/// The script finds two sockets of one QEMU alike, and two QEMUs of 1 and 2 vCPUs different.
+/// The script finds no difference between two sockets of one QEMU, and one between two QEMUs with 1
+/// and 2 vCPUs.
 #[test]
 fn a_case_that_differs_is_seen() {
     if !require_lending_qemu() {
@@ -158,12 +160,12 @@ fn a_case_that_differs_is_seen() {
     let Some(folder) = conformance() else { return };
     let observed =
         Observed::start(&Plan { name: "differs", sockets: 2, vcpus: 1, ..Plan::default() });
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let path = directory.path().join("case");
     let other = Observed::start(&Plan { name: "other", sockets: 1, vcpus: 2, ..Plan::default() });
     let request = r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}}"#;
     let case = json!({"id": "Q1", "name": "all", "request": format!("{request}\n")});
-    fs::write(&path, case.to_string()).expect("there is room for it");
+    fs::write(&path, case.to_string()).expect("the directory is writable");
     let text = |path: &Path| path.to_str().expect("the path is text").to_owned();
     let script = text(&folder.join("qmp_diff.py"));
     let run = |ours: &Path| {

@@ -1,5 +1,5 @@
-//! `vmstrobe serve` while things come and go: virtual machines, crypto devices, sockets, and the
-//! values themselves, which are read after they were asked for.
+//! `vmstrobe serve` while things come and go: virtual machines, crypto devices and sockets; and
+//! values, which are read after the request.
 
 mod qmp_gone {
     mod directory;
@@ -18,11 +18,11 @@ use vmstrobe_tests::require::{require, require_lending_qemu};
 use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::serve::Serve;
 
-/// How long what has come or gone may stay unseen.
+/// The longest time for which a VM that came or went may stay unseen.
 const SEEN_LIMIT: Duration = Duration::from_secs(3);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A QEMU at rest; `None` where there is none that lends its statistics.
+/// Starts a stopped QEMU; `None` if there is none that keeps its stats fds open.
 fn observed(name: &str, crypto_devices: &[&str]) -> Option<Observed> {
     let plan = Plan { name, vcpus: 2, crypto_devices, sockets: 1 };
     require_lending_qemu().then(|| Observed::start(&plan))
@@ -33,7 +33,7 @@ fn require_root() -> bool {
     require("root", if root { Ok(()) } else { Err("this takes user id 0".to_owned()) })
 }
 
-/// The results of a query of all that there is of a target.
+/// Returns the results of a query for all statistics of a target.
 #[track_caller]
 fn query(client: &mut Qmp, target: &str) -> Vec<Json> {
     let results = client.execute("query-stats", json!({"target": target}));
@@ -45,37 +45,37 @@ fn count(client: &mut Qmp, target: &str) -> usize {
 }
 
 #[test]
-fn of_a_vm_that_is_gone_there_is_nothing() {
+fn a_vm_that_has_ended_has_no_statistics() {
     let Some(observed) = observed("waits", &["c0"]) else { return };
     let mut serve = observed.serve(0, &["--on-exit", "wait"]);
-    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
     let all = ["vcpu", "vm", "cryptodev"];
     assert_eq!(all.map(|target| count(&mut client, target)), [2, 1, 1]);
     drop(observed);
-    // What is frozen in the statistics that were lent is nobody's any more.
-    wait_for("its end is seen", SEEN_LIMIT, || {
+    // The last values in the stats fds are not returned any more.
+    wait_for("the end of the VM is seen", SEEN_LIMIT, || {
         all.map(|target| count(&mut client, target)) == [0, 0, 0]
     });
     let filter = json!({"target": "vcpu", "providers": [{"provider": "kvm", "names": ["exits"]}]});
     assert_eq!(client.execute("query-stats", filter), json!([]));
-    wait_for("there is no text of it", SEEN_LIMIT, || {
+    wait_for("the text has gone", SEEN_LIMIT, || {
         let line = json!({"command-line": "info stats vm"});
         client.execute("human-monitor-command", line) == ""
     });
-    let mut other = Qmp::connect(serve.socket()).expect("it still serves");
+    let mut other = Qmp::connect(serve.socket()).expect("the server still accepts clients");
     assert_eq!(count(&mut other, "vcpu"), 0);
     assert_eq!(serve.wait_within(Duration::from_millis(300)), None, "{}", serve.said());
 }
 
 #[test]
-fn it_ends_with_its_vm() {
+fn the_server_ends_with_its_vm() {
     for further in [&[][..], &["--on-exit", "end"]] {
         let Some(observed) = observed("ends", &[]) else { return };
         let mut serve = observed.serve(0, further);
-        let mut client = Qmp::connect(serve.socket()).expect("it serves");
+        let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
         assert_eq!(count(&mut client, "vcpu"), 2);
         drop(observed);
-        let status = serve.wait_within(END_LIMIT).expect("it ends with its virtual machine");
+        let status = serve.wait_within(END_LIMIT).expect("the process ends in time");
         assert_eq!(status.code(), Some(0), "{}", serve.said());
         assert!(!serve.socket().exists(), "its socket stays: {}", serve.said());
         let refused = client.exchange(r#"{"execute": "query-version"}"#);
@@ -87,7 +87,7 @@ fn it_ends_with_its_vm() {
 fn crypto_devices_come_and_go() {
     let Some(mut observed) = observed("crypto", &["first"]) else { return };
     let serve = observed.serve(0, &[]);
-    let mut client = Qmp::connect(serve.socket()).expect("it serves");
+    let mut client = Qmp::connect(serve.socket()).expect("the server accepts the client");
     assert_eq!(count(&mut client, "cryptodev"), 1);
     let late = json!({"qom-type": "cryptodev-backend-builtin", "id": "late"});
     observed.qemu.execute("object-add", late);
@@ -97,17 +97,17 @@ fn crypto_devices_come_and_go() {
         paths == ["/objects/first", "/objects/late"] || paths == ["/objects/late", "/objects/first"]
     });
     observed.qemu.execute("object-del", json!({"id": "first"}));
-    wait_for("its end is seen", SEEN_LIMIT, || {
+    wait_for("the end of the VM is seen", SEEN_LIMIT, || {
         let results = query(&mut client, "cryptodev");
         results.len() == 1 && results[0]["qom-path"] == "/objects/late"
     });
     assert_eq!(count(&mut client, "vcpu"), 2);
 }
 
-/// The later vCPUs first, in QEMU's order as in QEMU, whatever their numbers; for a server that saw
-/// them come, and for one that did not.
+/// Later vCPUs come first, in QEMU's order as in QEMU, whatever their numbers; for a server that
+/// saw them come, and for one that started afterwards.
 #[test]
-fn vcpus_come() {
+fn a_plugged_vcpu_is_served() {
     if !require_lending_qemu() {
         return;
     }
@@ -117,10 +117,10 @@ fn vcpus_come() {
     let pid = qemu.pid().to_string();
     let serve = || Serve::start(&["-p", &pid, "--qemu-order"]);
     let seen = serve();
-    let mut client = Qmp::connect(seen.socket()).expect("it serves");
+    let mut client = Qmp::connect(seen.socket()).expect("the server accepts the client");
     assert_eq!(count(&mut client, "vcpu"), 1);
     let slots = qemu.execute("query-hotpluggable-cpus", Json::Null);
-    let mut slots = slots.as_array().expect("a list").clone();
+    let mut slots = slots.as_array().expect("the value is a list").clone();
     slots.retain(|slot| slot.get("qom-path").is_none());
     slots.sort_by_key(|slot| std::cmp::Reverse(slot["props"]["core-id"].as_u64()));
     for slot in &slots {
@@ -134,14 +134,14 @@ fn vcpus_come() {
         query(qemu.qmp(), "vcpu").iter().map(|of| of["qom-path"].clone()).collect::<Vec<_>>();
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
     let index = |path: &Json| {
-        let mut cpus = cpus.as_array().expect("a list").iter();
-        let cpu = cpus.find(|cpu| cpu["qom-path"] == *path).expect("it is listed");
+        let mut cpus = cpus.as_array().expect("the value is a list").iter();
+        let cpu = cpus.find(|cpu| cpu["qom-path"] == *path).expect("the list has the entry");
         format!("/vm/plugged/vcpu[{}]", cpu["cpu-index"])
     };
     let want: Vec<String> = paths.iter().map(index).collect();
     assert_ne!(want[0], "/vm/plugged/vcpu[2]", "the last one has not the last number: {want:?}");
     let unseen = serve();
-    let mut other = Qmp::connect(unseen.socket()).expect("it serves");
+    let mut other = Qmp::connect(unseen.socket()).expect("the server accepts the client");
     for client in [&mut client, &mut other] {
         let ours: Vec<Json> =
             query(client, "vcpu").iter().map(|of| of["qom-path"].clone()).collect();

@@ -1,6 +1,6 @@
-//! Clients that are hostile or simply broken: whatever one of them does, the server keeps its
-//! bounds, another client is answered nearly as soon as without it, and when it has gone the server
-//! holds nothing for it any more.
+//! Clients that are hostile or broken: whatever one of them does, the server keeps its limits,
+//! another client is answered nearly as soon as without it, and when it has gone the server holds
+//! nothing for it any more.
 
 mod qmp_hostile {
     mod bounds;
@@ -25,7 +25,7 @@ const MEMORY_MAX_BYTES: u64 = 64 << 20;
 /// The longest time for which the server may hold a client's resources after the client has gone.
 const GONE_LIMIT: Duration = Duration::from_secs(5);
 
-/// One test at a time: what they measure is time.
+/// The lock under which one test runs at a time, because the tests measure time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// A server of a QEMU at rest with 4 vCPUs, and what it took before anybody came.
@@ -70,7 +70,7 @@ impl Target {
     fn is_well_within(&self, memory_max_bytes: u64) {
         let peak = status(&self.serve, "VmHWM") * 1024;
         assert!(peak <= memory_max_bytes, "{peak} bytes of memory at its peak");
-        wait_for("nothing is left of who has gone", GONE_LIMIT, || {
+        wait_for("nothing is left of the clients that have gone", GONE_LIMIT, || {
             Footprint::of(&self.serve) == self.before
         });
         let reply =

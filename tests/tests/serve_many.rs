@@ -1,5 +1,5 @@
-//! `vmstrobe serve` on a host that users share: one user's many virtual machines, names that are
-//! claimed by several, and a stop while the server is kept waiting.
+//! `vmstrobe serve` on a host that users share: one user's many virtual machines, names that
+//! several claim, and a stop while the server has to wait.
 //!
 //! A test that needs other users' virtual machines runs in namespaces of its own, as another run of
 //! this very program: see [`alone`]. Each virtual machine is again a process of this program.
@@ -24,27 +24,30 @@ use vmstrobe_tests::require::{require, require_kvm};
 use vmstrobe_tests::rig::{own_kvm, wait_for};
 use vmstrobe_tests::serve::Serve;
 
-/// Says where the virtual machines' processes find what they need; unset, they are no test's.
+/// The variable with the directory of the virtual machines' processes; without it they are not
+/// started by a test.
 const PLACE: &str = "VMSTROBE_TEST_SERVE_MANY";
-/// The user with many virtual machines, and how many: more than there are sockets.
+/// The user with many virtual machines, and their number, which is more than there are sockets.
 const MANY: u32 = 65_534;
 const COUNT: usize = 300;
 /// The most sockets that `vmstrobe serve` gives to a user who is not trusted.
 const SHARE: usize = 64;
-/// Another such user.
+/// The number of another user that is not trusted.
 const OTHER: u32 = 65_533;
-/// How long a virtual machine's process lives, if nothing ends it.
+/// The time after which a virtual machine's process ends by itself.
 const LIFE: Duration = Duration::from_secs(120);
-/// How long anything may take on a busy machine.
+/// The longest time that anything may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How long a stop may take: a second, and what a busy machine needs to start and reap.
+/// The longest time that a stop may take: a second, and the time that a busy machine needs to
+/// start and reap a process.
 const STOP_LIMIT: Duration = Duration::from_millis(1500);
 
-/// Runs a test of this program in process and mount namespaces of its own, where every user may
-/// use /dev/kvm, and this program can be run by every user as `$D/self`.
+/// Runs a test of this program in pid and mount namespaces of its own, in which every user may use
+/// /dev/kvm, and can run this program as `$D/self`.
 fn alone(test: &str) {
-    let place = TempDir::new().expect("a temporary directory");
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let place = TempDir::new().expect("a temporary directory can be made");
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755))
+        .expect("this user owns the file");
     let script = "cp -a /dev/kvm $D/kvm && chmod 666 $D/kvm && mount --bind $D/kvm /dev/kvm \
                   && cp \"$0\" $D/self && chmod 755 $D/self && mkdir -m 777 $D/ready && \
                   mkdir $D/sockets && setpriv --reuid 65533 --clear-groups head -c0 /dev/kvm";
@@ -60,7 +63,7 @@ fn alone(test: &str) {
     if !require("users-with-kvm", if prepared.code == Some(0) { Ok(()) } else { Err(why) }) {
         return;
     }
-    // What was mounted has gone with that namespace, and the rest is still there.
+    // The mounts ended with that namespace, and the other files still exist.
     let again = format!(
         "export {PLACE}={place}; mount --bind {place}/kvm /dev/kvm && \
          exec \"$0\" --exact --nocapture {test}"
@@ -70,7 +73,7 @@ fn alone(test: &str) {
     assert!(output.stdout.contains("1 passed"), "{}{}", output.stdout, output.stderr);
 }
 
-/// The directory of [`alone`], to whoever runs in it.
+/// Returns the directory of [`alone`], in a test that runs there.
 fn place() -> PathBuf {
     PathBuf::from(std::env::var_os(PLACE).expect("only `alone` runs this"))
 }
@@ -86,19 +89,19 @@ fn start(uid: u32, name: &str, vcpus: u32) -> Reaped {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn();
-    Reaped(child.expect("it starts"))
+    Reaped(child.expect("the program can be executed"))
 }
 
-/// How many virtual machines there are by now.
+/// Returns the number of virtual machines that are ready.
 fn ready() -> usize {
-    fs::read_dir(place().join("ready")).expect("it is there").count()
+    fs::read_dir(place().join("ready")).expect("the directory is readable").count()
 }
 
-/// The pids of a user's sockets, from their names.
+/// Returns the pids of a user's sockets, from their names.
 fn served(uid: u32, name: &str) -> Vec<u32> {
     let begin = format!("{name}-uid{uid}-");
-    let files = fs::read_dir(place().join("sockets")).expect("it is there");
-    let names = files.map(|file| file.expect("it can be read").file_name());
+    let files = fs::read_dir(place().join("sockets")).expect("the directory is readable");
+    let names = files.map(|file| file.expect("the directory is readable").file_name());
     let names = names.map(|name| name.into_string().expect("names are text"));
     names
         .filter_map(|file| file.strip_prefix(&begin)?.strip_suffix(".sock")?.parse().ok())
@@ -106,13 +109,13 @@ fn served(uid: u32, name: &str) -> Vec<u32> {
 }
 
 fn vcpus(socket: &Path) -> usize {
-    let mut client = Qmp::connect(socket).expect("it serves");
+    let mut client = Qmp::connect(socket).expect("the server accepts the client");
     client.execute("query-stats", json!({"target": "vcpu"})).as_array().map_or(0, Vec::len)
 }
 
 fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.cast_signed()).expect("a pid is not 0");
-    kill_process(pid, signal).expect("it is ours");
+    kill_process(pid, signal).expect("the process has not been reaped");
 }
 
 /// Holds a virtual machine until the process is killed, at most for [`LIFE`], when [`start`] runs
@@ -122,10 +125,10 @@ fn a_process_with_a_vm() {
     if std::env::var_os(PLACE).is_none() {
         return;
     }
-    let vcpus = std::env::var("VMSTROBE_TEST_VCPUS").expect("it is set");
+    let vcpus = std::env::var("VMSTROBE_TEST_VCPUS").expect("the variable is set");
     let vm = Vm::new(Irqchip::None).expect("KVM makes VMs");
-    let vcpus: Vec<_> = (0..vcpus.parse().expect("a number"))
-        .map(|id| vm.vcpu(id).expect("KVM makes vCPUs"))
+    let vcpus: Vec<_> = (0..vcpus.parse().expect("the text is a number"))
+        .map(|id| vm.vcpu(id).expect("KVM can make vCPUs"))
         .collect();
     let _kvm = own_kvm("vm", &vm, &vcpus);
     let ready = place().join("ready").join(std::process::id().to_string());
@@ -134,7 +137,7 @@ fn a_process_with_a_vm() {
 }
 
 #[test]
-fn a_user_with_many_vms_is_in_nobodys_way() {
+fn a_user_with_many_vms_takes_no_socket_of_others() {
     let is_root = geteuid().is_root();
     let root = if is_root { Ok(()) } else { Err("this takes user id 0".to_owned()) };
     if require_kvm() && require("root", root) {
@@ -143,7 +146,7 @@ fn a_user_with_many_vms_is_in_nobodys_way() {
     }
 }
 
-/// Is run by [`a_user_with_many_vms_is_in_nobodys_way`]; by itself it does nothing.
+/// Is run by [`a_user_with_many_vms_takes_no_socket_of_others`]; by itself it does nothing.
 #[test]
 fn many_of_one_user() {
     if std::env::var_os(PLACE).is_none() {
@@ -156,9 +159,9 @@ fn many_of_one_user() {
     let mut serve = Serve::spawn(&["--all", "--qmp-dir", directory, "--bpf", "off"]);
     wait_for("one user has a share", LIMIT, || served(MANY, "web").len() == SHARE);
 
-    // Others are served whatever that user has, and under a name that it has claimed before.
+    // Other users are served whatever that user has, also under a name that it has claimed before.
     let web = sockets.join("web.sock");
-    assert!(!web.exists(), "nobody is trusted with that name yet");
+    assert!(!web.exists(), "no trusted user has that name yet");
     let other = start(OTHER, "other", 1);
     let _trusted = start(0, "web", 2);
     wait_for("another user is served", LIMIT, || served(OTHER, "other") == [other.id()]);
@@ -166,14 +169,14 @@ fn many_of_one_user() {
     assert_eq!(vcpus(&web), 2);
     assert_eq!(served(MANY, "web").len(), SHARE);
 
-    // What becomes free goes to those who wait.
+    // A free socket goes to a VM that waits.
     let before = served(MANY, "web");
     let ended = &before[..10];
     for vm in many.iter_mut().filter(|vm| ended.contains(&vm.id())) {
-        vm.kill().expect("it is ours");
-        vm.wait().expect("it is ours");
+        vm.kill().expect("the child has not been reaped");
+        vm.wait().expect("the child has not been reaped");
     }
-    wait_for("the next in line are served", LIMIT, || {
+    wait_for("the next VMs are served", LIMIT, || {
         let now = served(MANY, "web");
         now.len() == SHARE && !now.iter().any(|pid| ended.contains(pid))
     });
@@ -184,18 +187,19 @@ fn many_of_one_user() {
     assert!(told[0].contains(&format!("and {} more", COUNT - SHARE - 1)), "{said}");
 
     signal(serve.pid(), Signal::TERM);
-    let status = serve.wait_within(STOP_LIMIT).expect("it ends in time");
+    let status = serve.wait_within(STOP_LIMIT).expect("the process ends in time");
     assert_eq!(status.code(), Some(0), "{}", serve.said());
-    assert_eq!(fs::read_dir(&sockets).expect("it is there").count(), 0);
+    assert_eq!(fs::read_dir(&sockets).expect("the directory is readable").count(), 0);
 }
 
-/// A server that hangs, because nobody reads what it says: with its socket, and what hangs it.
+/// Starts a server that hangs because its output is not read. Returns it with the directory of its
+/// socket and the pipe that is full.
 fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("socket");
-    let (reader, mut writer) = pipe().expect("there are pipes");
+    let (reader, mut writer) = pipe().expect("there are free descriptors");
     let size = fcntl_getpipe_size(&writer).expect("a pipe has a size");
-    writer.write_all(&vec![b'.'; size]).expect("it has room for so much");
+    writer.write_all(&vec![b'.'; size]).expect("an empty pipe has room for its size");
     let child = Command::new(binary())
         .args(["serve", "--demo", "--bpf", "off", "--qmp"])
         .arg(&socket)
@@ -203,14 +207,15 @@ fn hanging() -> (Reaped, TempDir, std::io::PipeReader) {
         .stdout(Stdio::null())
         .stderr(writer)
         .spawn();
-    let serve = Reaped(child.expect("it starts"));
-    wait_for("it has its socket", LIMIT, || socket.exists());
-    // Until it says so.
+    let serve = Reaped(child.expect("the program can be executed"));
+    wait_for("the server has its socket", LIMIT, || socket.exists());
+    // Time in which the server writes its first message, and has to wait.
     thread::sleep(Duration::from_millis(300));
     (serve, directory, reader)
 }
 
-/// Sends the signals, so long after each other. How it ended, and how long after the first.
+/// Sends the signals at these intervals. Returns the status, and the time from the first signal to
+/// the end.
 fn stopped(signals: &[Signal], pause: Duration) -> (ExitStatus, Duration) {
     let (mut serve, directory, _reader) = hanging();
     let begin = Instant::now();
@@ -220,9 +225,13 @@ fn stopped(signals: &[Signal], pause: Duration) -> (ExitStatus, Duration) {
         }
         signal(serve.id(), *one);
     }
-    let status = serve.wait_within(LIMIT).expect("it ends");
+    let status = serve.wait_within(LIMIT).expect("the process ends in time");
     let took = begin.elapsed();
-    assert_eq!(fs::read_dir(directory.path()).expect("it is there").count(), 0, "{status:?}");
+    assert_eq!(
+        fs::read_dir(directory.path()).expect("the directory is readable").count(),
+        0,
+        "{status:?}"
+    );
     (status, took)
 }
 
@@ -236,13 +245,13 @@ fn a_server_that_hangs_ends_in_time_and_leaves_no_socket() {
         assert_eq!(status.code(), Some(0), "{one:?}");
         assert!(took < STOP_LIMIT, "{took:?}");
     }
-    // The same again, as timeout(1) and sudo(8) send it, is not another.
+    // timeout(1) and sudo(8) send a signal twice, which does not count as a second one.
     let (status, _) = stopped(&[Signal::TERM, Signal::TERM], Duration::from_millis(5));
     assert_eq!(status.code(), Some(0));
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_ends_the_server_at_once() {
     if !require_kvm() {
         return;
     }

@@ -1,7 +1,7 @@
-//! A host that several share: VMMs of several kinds, a VMM that embeds the BPF reader, and several
-//! vmstrobes at once. Each VM is there once, under its maker, and no vmstrobe is taken for one.
+//! A host with VMMs of several kinds, a VMM that embeds the BPF reader, and several vmstrobes at
+//! once. Each VM is counted once, in the process that made it, and no vmstrobe is counted as a VM.
 //!
-//! Each test has a pid namespace of its own: it knows all that can be found there.
+//! Each test has a pid namespace of its own, so it knows all VMs that can be found there.
 
 mod shared_host {
     mod beside;

@@ -1,9 +1,9 @@
-//! Everything at once, as fast as it goes: a sampler that ticks without a pause while readers and
-//! subscribers come and go, some hold on to snapshots for long, and its objects keep changing.
+//! A stress test: a sampler ticks without a pause while readers and subscribers come and go, some
+//! keep snapshots for long, and its objects change all the time.
 //!
-//! The vCPUs are at rest and each has a past of its own, so a good row has exactly one right
-//! content: what was written under a reader, or laid out for another roster, would show. Whatever
-//! was published is gone in the end, and so are all threads.
+//! The vCPUs do not run, and each has its own values, so a good row has exactly one right content:
+//! a snapshot that is written while a reader holds it, or has the layout of another roster, is
+//! seen. In the end all snapshots and all threads are gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -29,11 +29,11 @@ const GROWTH_BYTES_MAX: u64 = 32 << 20;
 /// The right words of each vCPU, by path.
 type Truth = Arc<BTreeMap<String, Vec<u64>>>;
 
-/// One who looks at snapshots.
+/// A thread that checks snapshots.
 struct Reader {
     truth: Truth,
     done: Arc<AtomicBool>,
-    /// One of each layout that it saw.
+    /// One snapshot of each layout that it saw.
     seen: Vec<Weak<Snapshot>>,
     generation: u64,
     looks: u64,
@@ -47,11 +47,11 @@ fn everything_changes_at_once() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS).expect("KVM can make a guest");
     let kvm = own_kvm("stress", guest.vm(), guest.vcpus());
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     thread::sleep(Duration::from_millis(300));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     let guest = Arc::new(guest);
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
         let threads = count("/proc/self/task");
@@ -108,7 +108,7 @@ fn check(guest: &Arc<DemoGuest>, kvm: &Arc<OwnKvm>, fanout: Fanout) {
 
     drop((sampler, control));
     let held = found.iter().flat_map(|(_, seen)| seen).filter(|seen| seen.strong_count() > 0);
-    assert_eq!(held.count(), 0, "nobody holds a snapshot, but some live");
+    assert_eq!(held.count(), 0, "no thread holds a snapshot, but some exist");
 }
 
 fn join<T>(thread: JoinHandle<T>) -> T {
@@ -119,7 +119,7 @@ fn join<T>(thread: JoinHandle<T>) -> T {
 fn tick_until(mut sampler: Sampler, done: &AtomicBool) -> Sampler {
     sampler.inside(|sampler| {
         while !done.load(SeqCst) {
-            // Readers hold only so many: mostly there is a free one.
+            // Readers hold a limited number, so mostly a snapshot is free.
             if sampler.tick() == Tick::Starved {
                 thread::yield_now();
             }
@@ -128,7 +128,7 @@ fn tick_until(mut sampler: Sampler, done: &AtomicBool) -> Sampler {
     sampler
 }
 
-/// Takes vCPUs away and adds them, one at a time; gives how often the sampler got a new roster.
+/// Removes vCPUs and adds them, one at a time; returns the number of new rosters of the sampler.
 fn change_until(
     guest: &DemoGuest,
     kvm: &OwnKvm,
@@ -139,19 +139,20 @@ fn change_until(
     let mut changes = 0;
     for vcpu in guest.vcpus().iter().cycle() {
         if !kvm.remove_vcpu(vcpu.id()) {
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
         }
         let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
-        // Refused while too many wait for a tick: the next one holds that change too.
-        changes += u64::from(control.replace(sources.expect("there is a change")).is_ok());
+        // The sampler refuses it while 16 changes wait for a tick: the next roster has this change
+        // too.
+        changes += u64::from(control.replace(sources.expect("the objects have changed")).is_ok());
         if done.load(SeqCst) {
             break;
         }
         thread::sleep(Duration::from_millis(1));
     }
     for vcpu in guest.vcpus() {
-        // For the next round; those that are there are refused.
+        // Add the vCPUs again for the next round; the present ones are refused.
         let _ = kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd());
     }
     changes
@@ -173,7 +174,7 @@ impl Reader {
                     let got = view.stats().flat_map(|value| value.words());
                     assert!(got.eq(words), "{path} in tick {}", snapshot.tick());
                 }
-                // Its own health, which moves.
+                // It is the sampler's own health, which changes.
                 (RowState::Good, None) => assert!(view.get("ticks").is_some(), "{path}"),
                 (RowState::Gone, Some(_)) => assert_eq!(view.stats().count(), 0, "{path}"),
                 (state, _) => panic!("{path} is {state:?}"),
@@ -196,7 +197,7 @@ impl Reader {
     }
 }
 
-/// Looks at the newest again and again, now and then by a new handle.
+/// Checks the newest snapshot again and again, now and then by a new handle.
 fn glance(mut reader: Reader, control: Control) -> Found {
     let mut last = 0;
     while reader.goes_on() {
@@ -212,7 +213,7 @@ fn glance(mut reader: Reader, control: Control) -> Found {
     reader.found()
 }
 
-/// Holds a dozen snapshots for long, and looks at each before it lets go.
+/// Holds a dozen snapshots for long, and checks each before it is dropped.
 fn hold(mut reader: Reader, control: Control) -> Found {
     let (mut latest, mut held) = (control.latest(), VecDeque::new());
     while reader.goes_on() {
@@ -220,8 +221,8 @@ fn hold(mut reader: Reader, control: Control) -> Found {
         reader.remember(&newest);
         held.push_back((newest.tick(), newest));
         if held.len() > 12 {
-            let (tick, oldest) = held.pop_front().expect("there are some");
-            assert_eq!(oldest.tick(), tick, "it was written while it was held");
+            let (tick, oldest) = held.pop_front().expect("the queue is not empty");
+            assert_eq!(oldest.tick(), tick, "the snapshot changed while it was held");
             reader.look(&oldest);
         }
         thread::sleep(Duration::from_millis(1));
@@ -229,7 +230,7 @@ fn hold(mut reader: Reader, control: Control) -> Found {
     reader.found()
 }
 
-/// Comes, takes every sample for a while, and goes; again and again.
+/// Subscribes, takes every sample for a while, and leaves; again and again.
 fn subscribe(mut reader: Reader, control: Control) -> Found {
     for depth in (1..=40).cycle() {
         if !reader.goes_on() {
@@ -251,14 +252,14 @@ fn subscribe(mut reader: Reader, control: Control) -> Found {
             reader.look(&sample);
             reader.remember(&sample);
         }
-        assert!(in_gaps <= subscriber.lost_samples(), "a gap that nobody counted");
+        assert!(in_gaps <= subscriber.lost_samples(), "a gap that was not counted");
     }
     reader.found()
 }
 
-/// One who has left makes room for another, also if ticks never come to rest between changes.
+/// A subscriber that has left makes room for another, also if every tick takes a change.
 #[test]
-fn who_has_left_makes_room() {
+fn a_subscriber_that_left_makes_room() {
     let mut rig = rig(Arc::new(Health::new().0), &["sampler: ticks"], Fanout::Inline);
     for round in 0..MAX_SUBSCRIBERS * 3 {
         let subscriber = match rig.control.subscribe(2) {
@@ -266,7 +267,10 @@ fn who_has_left_makes_room() {
             Err(error) => panic!("round {round}, nobody else is there: {error}"),
         };
         assert_eq!(rig.sampler.tick(), Tick::Published);
-        assert!(subscriber.try_recv().is_some(), "one change a tick: it has joined");
+        assert!(
+            subscriber.try_recv().is_some(),
+            "a tick takes one change, so the subscriber has joined"
+        );
     }
     assert!(rig.sampler.health().counts().subscribers < MAX_SUBSCRIBERS as u64 / 2);
 }
@@ -292,7 +296,8 @@ fn count(directory: &str) -> usize {
 
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("/proc is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is there");
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the entry exists");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("the text is a number");
     kib * 1024
 }

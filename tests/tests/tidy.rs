@@ -142,7 +142,7 @@ fn nothing_is_left_behind() {
 }
 
 #[test]
-fn nobody_is_he_or_she() {
+fn no_text_has_a_personal_pronoun() {
     check(
         each(text::persons),
         &[("a.rs", "/// He reads it.\n"), ("a.md", "his own"), ("a.rs", "\"ask him\"")],
@@ -159,11 +159,24 @@ fn doc_comments_have_a_verb_or_define() {
             ("a.rs", "//! Whose it is.\n"),
             ("a.rs", "/// Opens\n/// That what is open.\n"),
             ("a.rs", "/// The same of all.\n"),
+            ("a.rs", "/// How many there are. Are there any?\n"),
+            ("a.rs", "/// How it is read\n"),
         ],
         &[
             ("a.rs", "/// Opens what is there, which stays.\n// Where it was.\n"),
-            ("a.rs", "/// Whether it is open; Thatch, The sameness.\n"),
+            ("a.rs", "/// Whether it is open; Thatch, The sameness, However.\n"),
+            ("a.rs", "/// How many are\n/// there? All.\n"),
+            ("server/src/a.rs", "/// How many there are.\n"),
         ],
+    );
+}
+
+#[test]
+fn folders_with_old_prose_have_some() {
+    check(
+        text::old_prose_is_old,
+        &[("cli/src/a.rs", "/// Returns it.\n")],
+        &[("cli/src/a.rs", "/// What it is.\n"), ("core/src/a.rs", "/// Returns it.\n")],
     );
 }
 
@@ -194,9 +207,24 @@ fn unsafe_stands_in_named_files_only() {
 }
 
 #[test]
-fn the_readme_has_the_files_with_unsafe() {
+fn the_documents_have_the_files_with_unsafe() {
     let some = "\n* [providers/src/sys.rs](providers/src/sys.rs): some\n";
-    check(each(code::unsafe_files_are_in_the_readme), &[("README.md", some)], &[("a.md", some)]);
+    let all = code::shipped_unsafe_files().map(|path| format!("* [{path}]({path}): a\n"));
+    let all = all.collect::<String>();
+    let more = format!("{all}* [core/src/a.rs](core/src/a.rs): a file without unsafe code\n");
+    check(
+        each(code::unsafe_files_are_in_the_readme),
+        &[("README.md", some), ("README.md", &more)],
+        &[("README.md", &all), ("a.md", some)],
+    );
+    let list = |paths: &[&str]| format!("| have unsafe code: `{}`. |\n", paths.join("`, `"));
+    let all = list(&code::shipped_unsafe_files().collect::<Vec<_>>());
+    let more = all.replace("`. |", "`, `core/src/a.rs`. |");
+    check(
+        each(code::unsafe_files_are_in_architecture),
+        &[("ARCHITECTURE.md", &more), ("ARCHITECTURE.md", &list(&["providers/src/sys.rs"]))],
+        &[("ARCHITECTURE.md", &all), ("a.md", &more)],
+    );
 }
 
 #[test]
@@ -211,7 +239,7 @@ fn unsafe_states_its_conditions() {
 }
 
 #[test]
-fn who_allows_says_why() {
+fn allowed_lints_have_a_reason() {
     check(
         each(code::allow_reasons),
         &[
@@ -227,7 +255,7 @@ fn who_allows_says_why() {
 }
 
 #[test]
-fn crates_know_only_whom_they_may() {
+fn crates_depend_only_on_permitted_crates() {
     check(
         each(manifest::arrows),
         &[
@@ -236,6 +264,7 @@ fn crates_know_only_whom_they_may() {
             ("sampler/Cargo.toml", "[target.'cfg(loom)'.dependencies]\nvmstrobe-guest = \"1\""),
             ("providers/Cargo.toml", "[build-dependencies]\nkvm-ioctls = \"1\""),
             ("core/Cargo.toml", "[dependencies"),
+            ("tests/require/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
         ],
         &[
             ("providers/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),

@@ -1,8 +1,8 @@
-//! Tables of an honest writer in another process that never rests, and readers in several threads:
-//! what changes together is read together or not at all, nothing goes back, and no object is ever
-//! given another's words.
+//! Tables of an honest writer in another process that never stops, and readers in several threads:
+//! words that change together are read together or not at all, no counter decreases, and no object
+//! has the words of another.
 //!
-//! Weakened one after the other, by hand, these were seen to be missed by one test or both, on x86:
+//! We weakened the code by hand in each of these ways, and one test or both failed, on x86:
 //!
 //! * `core/src/seq.rs`: the number is not read again; an odd number is not waited for; it is not
 //!   stored;
@@ -10,8 +10,8 @@
 //!   not compared; by system calls, the lock is not read again, or an odd number not waited for;
 //! * `providers/src/table/store.rs`: memory that changes hands is cleared without its lock.
 //!
-//! The fences W1 and R2, R1, and the release of W2, are not: x86 keeps stores in order and loads in
-//! order, and the compiler did too. The loom models miss each of them.
+//! The tests do not fail without the fences W1, R1 and R2 or the release of W2: x86 keeps stores in
+//! order and loads in order, and the compiler did too. The loom models fail without each of them.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,9 +26,9 @@ use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::honest::COUNTERS;
 use vmstrobe_tests::rig::show;
 
-/// How long a writer is read.
+/// The time for which a writer is read.
 const RUN: Duration = Duration::from_millis(1500);
-/// How long it is read at most, if the machine is so busy that too little was seen in [`RUN`].
+/// The longest time for which it is read, if a busy machine lets too little be seen in [`RUN`].
 const BUSY_RUN: Duration = Duration::from_secs(60);
 /// Readers at a time, for two CPUs.
 const READERS: usize = 2;
@@ -39,18 +39,18 @@ struct Seen {
     good: u64,
     torn: u64,
     gone: u64,
-    /// Good readings that differ from the one before.
+    /// The number of good readings that differ from the one before.
     changed: u64,
-    /// How far the counters came.
+    /// The last value of the counters.
     last: u64,
 }
 
-/// Whether a reader that began then goes on reading.
+/// Returns true if a reader that began at `begin` has to continue.
 fn goes_on(begin: Instant, has_enough: bool) -> bool {
     begin.elapsed() < if has_enough { RUN } else { BUSY_RUN }
 }
 
-/// An object that is open, and room for its row.
+/// An open object, and room for its row.
 struct Opened {
     source: Box<dyn Source>,
     words: [u64; COUNTERS],
@@ -59,8 +59,12 @@ struct Opened {
 impl Opened {
     fn new(tables: &Tables, object: &Object) -> Self {
         let plan = ReadPlan::new(&object.schema, &Mask::all(&object.schema));
-        let sources = tables.open(std::slice::from_ref(object), &plan).expect("it opens");
-        let [source] = <[_; 1]>::try_from(sources).ok().expect("one object is one source");
+        let sources = tables
+            .open(std::slice::from_ref(object), &plan)
+            .expect("the provider opens its objects");
+        let [source] = <[_; 1]>::try_from(sources)
+            .ok()
+            .expect("the provider opened one source for one object");
         Self { source, words: [0; COUNTERS] }
     }
 
@@ -71,18 +75,17 @@ impl Opened {
     }
 }
 
-/// How often a table that keeps changing is tried.
+/// The number of tries at a table that keeps changing.
 const LOOKS_MAX: u32 = 100;
 
 fn start(mode: &str, place: &Place) -> Hostile {
     Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, "none")
 }
 
-/// A reader of the writer's tables.
+/// Opens the writer's tables.
 fn tables(writer: &Hostile, place: &Place) -> Tables {
-    let tables = Tables::new().expect("there is room for a thread");
-    // A writer may change its directory whenever it is looked at: then the next look may find it at
-    // rest.
+    let tables = Tables::new().expect("a thread can be started");
+    // The directory may be changing during a look, so the look is repeated.
     for _ in 0..LOOKS_MAX {
         let outcome = match place {
             Place::Path(path) => tables.open_file(path),
@@ -91,7 +94,7 @@ fn tables(writer: &Hostile, place: &Place) -> Tables {
         match outcome {
             Err(error) if error.kind() == ErrorKind::Busy => {}
             outcome => {
-                outcome.expect("it is there");
+                outcome.expect("the table exists");
                 return tables;
             }
         }
@@ -99,14 +102,14 @@ fn tables(writer: &Hostile, place: &Place) -> Tables {
     panic!("the directory was never at rest in {LOOKS_MAX} looks");
 }
 
-/// One test at a time: a writer that has to wait for a CPU tears nothing.
+/// Locks the tests, which run one at a time: a writer that waits for a CPU tears nothing.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Lets readers at a writer in a memfd, which they map, and at one in a file, and shows what they
-/// saw.
+/// Runs readers beside a writer in a memfd, which they map, and beside one in a file, and prints
+/// their counts.
 fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
     let _alone = alone();
     let shm = tempfile::tempdir_in("/dev/shm").expect("/dev/shm is there");
@@ -118,7 +121,7 @@ fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
             let readers: Vec<_> =
                 tables.iter().map(|tables| scope.spawn(move || read(tables))).collect();
             let join = |reader: thread::ScopedJoinHandle<'_, Seen>| {
-                reader.join().expect("it reads to its end")
+                reader.join().expect("the thread does not panic")
             };
             readers.into_iter().map(join).collect::<Vec<Seen>>()
         });
@@ -132,21 +135,21 @@ fn check(mode: &str, read: fn(&Tables) -> Seen) -> [Vec<Seen>; 2] {
 }
 
 #[test]
-fn what_changes_together_is_read_together() {
+fn words_of_a_group_are_read_together() {
     for seen in check("groups", read_group) {
         let good: u64 = seen.iter().map(|seen| seen.good).sum();
         let torn: u64 = seen.iter().map(|seen| seen.torn).sum();
         let changes = seen.iter().map(|seen| seen.last).max().unwrap();
         show(&format!("{good} good readings, {torn} torn, of {changes} changes"));
         assert!(good > 20_000, "{seen:?}");
-        // Else they were not in each other's way.
+        // Otherwise reading and writing did not overlap.
         assert!(changes > 100_000 && torn > 0, "{changes} changes, {seen:?}");
         assert!(seen.iter().any(|seen| seen.changed > 20), "{seen:?}");
     }
 }
 
 fn read_group(tables: &Tables) -> Seen {
-    let objects = tables.objects().expect("it has no reason to fail");
+    let objects = tables.objects().expect("the provider lists its objects");
     let mut opened = Opened::new(tables, &objects[0]);
     let (mut seen, begin) = (Seen::default(), Instant::now());
     let has_enough = |seen: &Seen| {
@@ -172,7 +175,7 @@ fn read_group(tables: &Tables) -> Seen {
 }
 
 #[test]
-fn no_object_has_anothers_words() {
+fn no_row_has_the_words_of_another_object() {
     for seen in check("churn", read_churn) {
         for seen in seen {
             assert!(seen.good > 1000 && seen.gone > 1000 && seen.changed > 100, "{seen:?}");
@@ -180,19 +183,18 @@ fn no_object_has_anothers_words() {
     }
 }
 
-/// Good readings of an object until it is gone, of one after the other. `changed` is how many
-/// objects there were.
+/// Reads objects until they are gone, one after the other. `changed` counts the objects.
 fn read_churn(tables: &Tables) -> Seen {
     let (mut seen, begin) = (Seen::default(), Instant::now());
     let mut numbers = BTreeSet::new();
     while goes_on(begin, seen.good > 1000 && seen.gone > 1000 && numbers.len() > 100) {
-        let objects = tables.objects().expect("it has no reason to fail");
+        let objects = tables.objects().expect("the provider lists its objects");
         let open = |object: &Object| {
-            let number = object.path.strip_prefix("/churn/").expect("the writer calls it so");
-            (number.parse().expect("it is a number"), Opened::new(tables, object))
+            let number = object.path.strip_prefix("/churn/").expect("the writer gave such a path");
+            (number.parse().expect("the text is a number"), Opened::new(tables, object))
         };
         let mut opened: Vec<(u64, Opened)> = objects.iter().map(open).collect();
-        // Longer than any of them lives.
+        // The limit is longer than any object exists.
         let until = Instant::now() + Duration::from_micros(500);
         while Instant::now() < until {
             for (number, opened) in &mut opened {

@@ -1,5 +1,5 @@
-//! CPU affinity for measurements that the scheduler's choice of CPUs would distort: waking a thread
-//! on another CPU can take longer than all else together.
+//! The CPU affinity of measurements that the scheduler's choice of CPUs would distort: to wake a
+//! thread on another CPU can take longer than everything else together.
 
 use std::error::Error;
 use std::fs;
@@ -10,13 +10,14 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 /// The CPU of the servers' threads, while the client is on the last CPU that it may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Servers {
-    /// On the client's CPU.
+    /// The client's CPU.
     Beside,
-    /// On the first CPU.
+    /// The first CPU.
     Apart,
 }
 
-/// While it lives, this thread is on one CPU, and what is kept with it where it was said to be.
+/// The affinity of a measurement: as long as it exists, the calling thread is on one CPU, and the
+/// kept processes are on theirs.
 pub(crate) struct Placed {
     theirs: CpuSet,
     before: CpuSet,

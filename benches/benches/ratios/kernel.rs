@@ -1,5 +1,6 @@
-//! The BPF reader: a whole tick, window and publishing included, over a bare loop of pread on
-//! the same vCPUs' stats fds; and what a sampler so costs at 10 kHz, over one that reads by pread.
+//! The BPF reader. A whole tick, window and publishing included, is compared with a bare loop of
+//! pread on the same vCPUs' stats fds; the cost of a sampler at 10 kHz is compared with one that
+//! reads by pread.
 
 use std::error::Error;
 
@@ -11,15 +12,15 @@ use crate::rig::{ALL, Rig, THREE, rig, rig_with};
 use crate::sleep::cpu_ns;
 use crate::{Goal, Line};
 
-/// Pairs of one figure.
+/// The number of pairs of one figure.
 const PAIRS: usize = 301;
-/// Reads of the bare side of a pair: about 3 ms.
+/// The number of readings of the bare side of a pair, which take about 3 ms.
 const READS: usize = 8192;
 
-/// Every statistic that is one word.
+/// The filter of every statistic that is one word.
 const SCALARS: &str = "vcpu: *,-*_hist";
 
-/// Ticks of one side of a pair: a second.
+/// The number of ticks of one side of a pair, which take a second.
 const TICKS: u64 = 10_000;
 const RATE_HZ: f64 = 10_000.0;
 
@@ -45,13 +46,13 @@ pub(crate) fn tick_scalars_64(name: &str, effort: Effort) -> Result<Line> {
     tick(name, effort, 64, SCALARS, 0.20)
 }
 
-/// Histograms too: whole blocks.
+/// Measures every statistic, histograms included, so that whole blocks are read.
 pub(crate) fn tick_all_64(name: &str, effort: Effort) -> Result<Line> {
     let line = tick(name, effort, 64, ALL, 1.0)?;
     Ok(Line { goal: Goal::None, ..line })
 }
 
-/// By the BPF reader, whatever would be quicker.
+/// Makes a rig that is read by the BPF reader, also if pread would be faster.
 fn kernel_rig(vcpus: usize, filter: &str) -> Result<Rig> {
     let bpf = Bpf::new(BpfMode::Require);
     bpf.check()?;
@@ -68,7 +69,11 @@ fn tick(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> Re
         || ns_each(times, || bare.read()),
     );
     let counts = sampler.health().counts();
-    assert_eq!((counts.bulk_rows, counts.fallback_ticks), (vcpus as u64, 0), "read by preads");
+    assert_eq!(
+        (counts.bulk_rows, counts.fallback_ticks),
+        (vcpus as u64, 0),
+        "the rows are read by the BPF reader"
+    );
     Ok(Line {
         name: name.into(),
         ours: medians.ours,
@@ -79,7 +84,8 @@ fn tick(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> Re
     })
 }
 
-/// The CPU time of the sampler's thread, at 10 kHz. It may miss no more ticks than the other.
+/// Measures the CPU time of the sampler's thread at 10 kHz. It may miss no more ticks than the
+/// other.
 pub(crate) fn cpu_10khz_64(name: &str, effort: Effort) -> Result<Line> {
     let mut ours = kernel_rig(64, THREE)?;
     let mut peer = rig(64, THREE, Fanout::Inline)?;
@@ -87,7 +93,7 @@ pub(crate) fn cpu_10khz_64(name: &str, effort: Effort) -> Result<Line> {
     let timing = Timing { ticks_max: Some(ticks), ..Timing::hz(RATE_HZ)? };
     let run = |rig: &mut Rig| {
         let before_ns = cpu_ns();
-        rig.sampler.run(&timing).expect("an ordinary thread can be had");
+        rig.sampler.run(&timing).expect("the kernel permits a timer slack of 1 ns");
         (cpu_ns() - before_ns) as f64 / ticks as f64 / 1000.0
     };
     let medians = effort.pairs(15, || run(&mut ours), || run(&mut peer));

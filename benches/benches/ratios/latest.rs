@@ -1,4 +1,5 @@
-//! Reading the newest snapshot and one value of it, beside a relaxed load of a plain atomic.
+//! The time to read the newest snapshot and one value of it, beside a relaxed load of a plain
+//! atomic.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -26,7 +27,7 @@ pub(crate) fn latest(name: &str, effort: Effort) -> Result<Line, Box<dyn Error>>
         || {
             ns_each(TIMES, || {
                 let value = latest.load().get(black_box(cell));
-                assert!(black_box(value).is_some(), "its row was read");
+                assert!(black_box(value).is_some(), "the row was read");
             })
         },
         || {

@@ -4,8 +4,9 @@
 //! `{"name", "ours", "peer", "ratio", "goal", "unit"}`; `-- NAME` measures only names that contain
 //! NAME; `-- --quick` takes a few pairs only, to see that everything runs.
 //!
-//! Ours and the peer run in turn, A B B A, and the ratio is the median of the pairs' ratios: a
-//! machine that slows down slows both. What cannot be measured here is said on stderr, with why.
+//! Our side and the peer run in turn, A B B A, and the ratio is the median of the pairs' ratios, so
+//! that a machine that slows down slows both. If a figure cannot be measured, stderr has the
+//! reason.
 
 use serde::Serialize;
 
@@ -30,17 +31,17 @@ use pairs::Effort;
 /// The bound that a measurement has to meet.
 #[derive(Clone, Copy, Debug)]
 enum Goal {
-    /// Ours over the peer's, at most.
+    /// The largest ratio of our figure to the peer's.
     RatioAtMost(f64),
-    /// The peer's over ours, at least.
+    /// The smallest ratio of the peer's figure to ours.
     SpeedupAtLeast(f64),
-    /// Ours alone, at most, in the unit.
+    /// The largest figure of ours, in its unit.
     OursAtMost(f64),
-    /// To be seen, whatever it is.
+    /// No bound: the figure is only shown.
     None,
 }
 
-/// One line of the table.
+/// A line of the table.
 #[derive(Debug, Serialize)]
 struct Line {
     name: String,
@@ -81,7 +82,7 @@ impl Line {
     }
 }
 
-/// A measurement: `None` if it is not one of the names asked for.
+/// A measurement. It returns `None` if its name was not asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
 const MEASURES: [(&str, Measure); 32] = [

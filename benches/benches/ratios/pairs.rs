@@ -1,31 +1,32 @@
-//! Pairs: two things measured in turn, compared pair by pair.
+//! Pairs: two sides measured in turn, compared pair by pair.
 //!
-//! Invariant: neither side always goes first, and a ratio is of two neighbours in time.
+//! Invariant: each side goes first in half of the pairs, and a ratio is of two measurements that
+//! follow each other.
 
 use std::time::{Duration, Instant};
 
-/// How much to measure.
+/// The number of pairs to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// So few pairs that only their running counts.
+    /// A few pairs, to see that everything runs.
     Quick,
-    /// Enough for a median to stand.
+    /// Enough pairs for a stable median.
     Full,
 }
 
 /// The medians of a series of pairs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Medians {
-    /// Ours, in the measured unit.
+    /// The median of our figures, in the measured unit.
     pub(crate) ours: f64,
-    /// The peer's.
+    /// The median of the peer's figures.
     pub(crate) peer: f64,
-    /// Of ours over the peer's, pair by pair.
+    /// The median of the ratios of our figure to the peer's, one for each pair.
     pub(crate) ratio: f64,
 }
 
 impl Effort {
-    /// Measures so many pairs, or a few; each side gives its figure.
+    /// Measures `pairs` pairs, or a few if it is quick. Each side returns its figure.
     pub(crate) fn pairs(
         self,
         pairs: usize,
@@ -53,7 +54,7 @@ impl Effort {
     }
 }
 
-/// The middle one.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -66,7 +67,7 @@ pub(crate) fn ns_each(times: u32, mut work: impl FnMut()) -> f64 {
     ns(start.elapsed()) / f64::from(times)
 }
 
-/// A duration in ns.
+/// Returns a duration in ns.
 pub(crate) fn ns(duration: Duration) -> f64 {
     duration.as_nanos() as f64
 }

@@ -1,4 +1,5 @@
-//! QEMU's own time for a filtered query of 4 vCPUs, over that of our tick on the same QEMU.
+//! The time in which QEMU answers a filtered query of 4 vCPUs, compared with our tick on the same
+//! QEMU.
 
 use std::error::Error;
 use std::sync::Arc;

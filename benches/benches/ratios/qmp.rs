@@ -1,4 +1,4 @@
-//! Our QMP server beside a bare echo server, and beside QEMU's own.
+//! Our QMP server, compared with a bare echo server and with QEMU's own.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -15,36 +15,37 @@ use crate::qmp_echo::{ECHO, Echo, READ_AND_ECHO};
 use crate::qmp_rig::{Rig, VCPUS};
 use crate::{Goal, Line};
 
-/// Round trips that are timed together, ...
+/// The round trips that are timed together.
 const GROUP: u32 = 8;
-/// ... and such groups of one side of a pair: about 1 ms, so that a pair is of neighbours.
+/// The number of such groups in one side of a pair. They take about 1 ms, so that the sides of a
+/// pair follow each other closely.
 const GROUPS: u32 = 25;
-/// Queries of one side of a pair beside QEMU, ours, ...
+/// The queries to our server in one side of a pair with QEMU.
 const OURS: u32 = 800;
-/// ... and QEMU's, which take about as long.
+/// The queries to QEMU in one side of a pair, which take about as long.
 const PEERS: u32 = 16;
-/// Requests in flight.
+/// The requests in flight.
 const IN_FLIGHT: u32 = 16;
-/// Clients that ask at the same time, ...
+/// The clients that ask at the same time.
 const CLIENTS: usize = 8;
-/// ... and the queries of all of them together.
+/// The queries of all these clients together.
 const QUERIES_OF_ALL: usize = 4000;
 
 type Measured = Result<Line, Box<dyn Error>>;
 
-/// The round trip of a filtered query, over that of the same request to a server that sends the
-/// same reply every time; all on one CPU, where everything that we do counts.
+/// Measures the round trip of a filtered query, over that of the same request to a server that
+/// sends the same reply every time. Both run on the client's CPU, where all work counts.
 pub(crate) fn echo(name: &str, effort: Effort) -> Measured {
     beside(name, effort, ECHO, Servers::Beside, Goal::RatioAtMost(1.25))
 }
 
-/// Like [`echo`], but the peer also reads the statistics of as many vCPUs before each reply: the
-/// difference is the work of our server besides system calls.
+/// Measures as [`echo`] does, but the peer also reads the statistics of as many vCPUs before each
+/// reply: the difference is the work of our server besides system calls.
 pub(crate) fn echo_reads(name: &str, effort: Effort) -> Measured {
     beside(name, effort, READ_AND_ECHO, Servers::Beside, Goal::None)
 }
 
-/// The first with the servers on another CPU than the client.
+/// Measures as [`echo`] does, with the servers on another CPU than the client.
 pub(crate) fn echo_apart(name: &str, effort: Effort) -> Measured {
     beside(name, effort, ECHO, Servers::Apart, Goal::None)
 }
@@ -61,8 +62,8 @@ fn beside(name: &str, effort: Effort, how: &str, servers: Servers, goal: Goal) -
     Ok(ratio(name, round_trips(&rig, &echo, effort), goal))
 }
 
-/// Each side of a pair has a new connection: where its server's thread runs, as it happens, is not
-/// so for the whole series.
+/// Measures round trips. Each side of a pair has a new connection, so that one placement of its
+/// server's thread does not last for the whole series.
 fn round_trips(rig: &Rig, echo: &Echo, effort: Effort) -> Medians {
     let side = |mut client: Client| {
         _ = client.ask(FILTERED);
@@ -72,8 +73,8 @@ fn round_trips(rig: &Rig, echo: &Echo, effort: Effort) -> Medians {
     };
     effort.pairs(
         501,
-        || side(rig.ours().expect("it takes clients")),
-        || side(echo.client().expect("it takes clients")),
+        || side(rig.ours().expect("the server accepts the client")),
+        || side(echo.client().expect("the server accepts the client")),
     )
 }
 
@@ -100,8 +101,8 @@ fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f
     };
     let medians = effort.pairs(
         101,
-        || side(rig.ours().expect("it takes clients"), OURS),
-        || side(rig.peer().expect("it takes another client"), PEERS),
+        || side(rig.ours().expect("the server accepts the client"), OURS),
+        || side(rig.peer().expect("QEMU accepts another client"), PEERS),
     );
     let bytes = |mut client: Client| answer(client.ask(request)).len();
     let (ours, peer) = (bytes(rig.ours()?), bytes(rig.peer()?));
@@ -114,7 +115,8 @@ fn over_qemu(name: &str, effort: Effort, request: &str, in_flight: u32, least: f
 pub(crate) fn clients_8(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let side = |clients: usize| {
-        let connected = (0..clients).map(|_| rig.ours().expect("it takes so many clients"));
+        let connected =
+            (0..clients).map(|_| rig.ours().expect("the server accepts so many clients"));
         let mut clients: Vec<Client> = connected.collect();
         clients.iter_mut().for_each(|client| _ = answer(client.ask(FILTERED)));
         together(&mut clients)
@@ -122,7 +124,8 @@ pub(crate) fn clients_8(name: &str, effort: Effort) -> Measured {
     Ok(speedup(name, effort.pairs(101, || side(CLIENTS), || side(1)), 1.0))
 }
 
-/// A thread for each client; ns a query, from the first request of any to the last reply of any.
+/// Runs a thread for each client, and returns the ns per query, from the first request of any
+/// client to the last reply to any.
 fn together(clients: &mut [Client]) -> f64 {
     let each = QUERIES_OF_ALL / clients.len();
     let barrier = Barrier::new(clients.len());
@@ -137,12 +140,12 @@ fn together(clients: &mut [Client]) -> f64 {
         let threads: Vec<_> = clients.iter_mut().map(start).collect();
         threads.into_iter().map(|thread| thread.join().expect("every reply came")).collect()
     });
-    let start = spans.iter().map(|span| span.0).min().expect("there is a client");
-    let end = spans.iter().map(|span| span.1).max().expect("there is a client");
+    let start = spans.iter().map(|span| span.0).min().expect("there is at least one client");
+    let end = spans.iter().map(|span| span.1).max().expect("there is at least one client");
     ns(end - start) / (each * clients.len()) as f64
 }
 
-/// Returns the reply as it is; panics if it has not one entry for each vCPU.
+/// Returns the reply; panics if it does not have one entry for each vCPU.
 fn answer(reply: &[u8]) -> &[u8] {
     let value: Value = serde_json::from_slice(reply).expect("a reply is JSON");
     assert_eq!(value["return"].as_array().map(Vec::len), Some(VCPUS), "{value}");
@@ -154,7 +157,7 @@ fn ratio(name: &str, medians: Medians, goal: Goal) -> Line {
     Line { name: name.into(), ours, peer, ratio, goal, unit: "ns" }
 }
 
-/// The peer's time over ours.
+/// Makes a line of the ratio of the peer's time to ours.
 fn speedup(name: &str, medians: Medians, least: f64) -> Line {
     let medians = Medians { ratio: 1.0 / medians.ratio, ..medians };
     ratio(name, medians, Goal::SpeedupAtLeast(least))

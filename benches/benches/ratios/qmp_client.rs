@@ -1,14 +1,14 @@
 //! The client of every QMP measurement: one blocking write, then reads until its replies are there.
 //!
-//! Invariant: whoever is asked, the bytes sent and the work done here are the same. A reply is
-//! found by its first bytes and its newline, and not parsed.
+//! Invariant: the bytes sent and the work done here are the same for every server. A reply is
+//! recognised by its first bytes and its newline, and not parsed.
 
 use std::io::{self, BufRead, BufReader, Error, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// A query for two statistics of 4 vCPUs; with an id, as libvirt and qemu.qmp send it.
+/// A query for two statistics of 4 vCPUs, with an id, as libvirt and qemu.qmp send it.
 pub(crate) const FILTERED: &str = concat!(
     r#"{"execute": "query-stats", "arguments": {"target": "vcpu", "#,
     r#""providers": [{"provider": "kvm", "names": ["exits", "halt_exits"]}]}, "id": 7}"#,
@@ -18,14 +18,15 @@ pub(crate) const FILTERED: &str = concat!(
 pub(crate) const ALL: &str =
     concat!(r#"{"execute": "query-stats", "arguments": {"target": "vcpu"}, "id": 7}"#, "\n");
 
-/// The beginning of a successful reply, ...
+/// The beginning of a successful reply.
 const RETURN: &[u8] = br#"{"return": "#;
-/// ... and of an event; any other line is an error reply.
+/// The beginning of an event. Any other line is an error reply.
 const EVENT: &[u8] = br#"{"timestamp": "#;
 
-/// Room for the replies to all that is in flight, so that one system call can fetch them.
+/// The size of the receive buffer: the replies to all requests in flight fit, so that one system
+/// call can fetch them.
 const BUFFER_BYTES: usize = 1 << 16;
-/// How long a peer may take.
+/// The longest time that a peer may take to answer.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// A connection.
@@ -36,7 +37,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to whoever listens there; nothing is said yet.
+    /// Connects to the server at that socket and sends nothing.
     pub(crate) fn connect(socket: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -57,13 +58,13 @@ impl Client {
         Ok(client)
     }
 
-    /// Sends a request and gives the reply's whole line.
+    /// Sends a request and returns the reply's whole line.
     #[inline]
     pub(crate) fn ask(&mut self, request: &str) -> &[u8] {
         self.ask_many(request, 1)
     }
 
-    /// Sends so many requests at once, reads a reply for each, and gives the last one.
+    /// Sends `count` requests at once, reads a reply for each, and returns the last one.
     #[inline]
     pub(crate) fn ask_many(&mut self, requests: &str, count: u32) -> &[u8] {
         self.send(requests).expect("the peer takes requests");
@@ -73,12 +74,12 @@ impl Client {
         &self.line
     }
 
-    /// Sends text as it is, in one write.
+    /// Sends the text in one write.
     pub(crate) fn send(&mut self, text: &str) -> io::Result<()> {
         self.stream.get_mut().write_all(text.as_bytes())
     }
 
-    /// Reads up to the next reply; events before it are dropped.
+    /// Reads up to the next reply and skips events before it.
     #[inline]
     pub(crate) fn reply(&mut self) -> io::Result<&[u8]> {
         while !self.read_line()?.starts_with(RETURN) {
@@ -89,7 +90,7 @@ impl Client {
         Ok(&self.line)
     }
 
-    /// Reads the next line, whatever it is.
+    /// Reads the next line.
     #[inline]
     pub(crate) fn read_line(&mut self) -> io::Result<&[u8]> {
         self.line.clear();

@@ -1,8 +1,8 @@
-//! The bare server: it greets, and for whatever one receive gives, it sends one prepared reply.
+//! The bare server: it greets, and answers each receive with the same prepared reply.
 //!
-//! Invariant: it is such a peer as the real server is: a process of its own, a Unix socket, one
-//! blocking thread a client. Beside receive and send it does nothing, or the bare loop of pread
-//! over the statistics of as many vCPUs as the real server reads, and nothing with what they are.
+//! Invariant: it resembles the real server: a process of its own, a Unix socket, one blocking
+//! thread for each client. Beside receive and send it does nothing, or it only runs the bare loop
+//! of pread over the statistics of as many vCPUs as the real server reads.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -31,7 +31,7 @@ const FILTER: &str = "vcpu: exits, halt_exits";
 
 /// The greeting that a client waits for before it sends anything.
 const GREETING: &[u8] = b"{\"QMP\": {}}\r\n";
-/// Room for a request.
+/// The size of the receive buffer.
 const BUFFER_BYTES: usize = 1 << 16;
 
 /// A running bare server.
@@ -42,7 +42,8 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Starts this program once more, as a server of this reply; `how` is one of the arguments.
+    /// Starts this program once more, as a server of this reply; `how` is one of the arguments
+    /// above.
     pub(crate) fn start(how: &str, reply: &str) -> io::Result<Self> {
         let dir = TempDir::with_prefix("vmstrobe-echo-")?;
         // It listens before its process is there: nobody has to wait for it.
@@ -55,12 +56,12 @@ impl Echo {
         Ok(Self { child: Reaped(child), dir })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// A client of it.
+    /// Returns a client of it.
     pub(crate) fn client(&self) -> io::Result<Client> {
         Client::negotiated(&socket_in(&self.dir))
     }
@@ -70,7 +71,7 @@ fn socket_in(dir: &TempDir) -> PathBuf {
     dir.path().join("echo")
 }
 
-/// Serves the listening socket that is our standard input, until we are killed.
+/// Serves the listening socket at standard input until the process is killed.
 pub(crate) fn serve(how: &str, reply: &str) -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     let reply: &'static str = reply.to_owned().leak();

@@ -1,7 +1,7 @@
-//! A real QEMU whose guest runs, and our server of the same guest.
+//! A real QEMU with a running guest, and our server of the same guest.
 //!
-//! Invariant: QEMU has a socket for the client that measures it alone, because it serves one client
-//! a socket; our server asks it through another.
+//! Invariant: QEMU serves one client per socket, so it has a socket for the measuring client and
+//! another for our server.
 
 use std::error::Error;
 use std::io::{self, Read};
@@ -16,15 +16,15 @@ use vmstrobe_tests::qemu::{Config, Qemu, version};
 
 use crate::qmp_client::Client;
 
-/// vCPUs of the guest.
+/// The number of vCPUs of the guest.
 pub(crate) const VCPUS: usize = 4;
 
-/// How long our server may take until it greets.
+/// The longest time from the start of our server to its greeting.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// Until the firmware has looked for something to boot, and rests.
+/// The time in which the firmware looks for something to boot, and comes to rest.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// QEMU and our server.
+/// A running QEMU and our server of it.
 #[derive(Debug)]
 pub(crate) struct Rig {
     // In this order: who asks ends before who is asked.
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    /// Starts both; says why if that cannot be.
+    /// Starts both.
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let (major, minor) = version()?;
         if (major, minor) < (8, 1) {
@@ -53,32 +53,32 @@ impl Rig {
         Ok(Self { server, qemu, dir })
     }
 
-    /// A client of our server.
+    /// Returns a client of our server.
     pub(crate) fn ours(&self) -> io::Result<Client> {
         Client::negotiated(&self.dir.path().join(OURS))
     }
 
-    /// The client of QEMU: there can be one.
+    /// Returns the client of QEMU. There can be one.
     pub(crate) fn peer(&self) -> io::Result<Client> {
         Client::negotiated(&self.dir.path().join(MEASURED))
     }
 
-    /// Our server's process id.
+    /// Returns our server's process id.
     pub(crate) fn server_pid(&self) -> u32 {
         self.server.id()
     }
 
-    /// QEMU's.
+    /// Returns QEMU's process id.
     pub(crate) fn qemu_pid(&self) -> u32 {
         self.qemu.pid()
     }
 }
 
-/// Our server's socket, ...
+/// The name of our server's socket.
 const OURS: &str = "ours";
-/// ... QEMU's for the client that measures, ...
+/// The name of QEMU's socket for the measuring client.
 const MEASURED: &str = "measured";
-/// ... and QEMU's for our server.
+/// The name of QEMU's socket for our server.
 const ASKED: &str = "asked";
 
 /// Starts our server of that process, and waits until it greets.

@@ -1,7 +1,8 @@
-//! The CPU time that a sample costs at 1 kHz, both ends together: streamed in batches, over polled.
+//! The CPU time of a sample at 1 kHz, client and server together: streamed in batches, compared
+//! with polled.
 //!
-//! Invariant: both clients end up with the same numbers, parsed by serde_json; what starts or ends
-//! a stream is not counted.
+//! Invariant: both clients end with the same numbers, parsed by serde_json. The start and the end
+//! of a stream are not counted.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -18,7 +19,7 @@ use crate::qmp_rig::{Rig, VCPUS};
 use crate::sleep::{at_1khz, cpu_ns};
 use crate::{Goal, Line};
 
-/// Samples of one side of a pair: a second.
+/// The number of samples of one side of a pair, which take a second.
 const SAMPLES: u64 = 1000;
 /// The filtered query's statistics, in batches of 100.
 const SUBSCRIBE: &str = concat!(
@@ -62,7 +63,7 @@ struct Data {
 
 #[derive(Deserialize)]
 struct Sample {
-    /// Of each vCPU its two statistics, in schema order.
+    /// The two statistics of each vCPU, in schema order.
     values: Vec<[u64; 2]>,
 }
 
@@ -78,14 +79,14 @@ struct Subscription {
     subscription: u64,
 }
 
-/// Over a client that polls the same server.
+/// Compares a stream with a client that polls the same server.
 pub(crate) fn stream(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let polled = (rig.ours()?, rig.server_pid());
     Ok(line(name, over(&rig, polled, effort)?, Goal::RatioAtMost(0.2)))
 }
 
-/// Over a client that polls QEMU, which has no streams.
+/// Compares a stream with a client that polls QEMU, which has no streams.
 pub(crate) fn stream_qemu(name: &str, effort: Effort) -> Measured {
     let rig = Rig::start()?;
     let polled = (rig.peer()?, rig.qemu_pid());
@@ -104,7 +105,8 @@ fn over(rig: &Rig, polled_one: (Client, u32), effort: Effort) -> io::Result<Medi
     ))
 }
 
-/// CPU time a sample, in us, of a client that gets its samples in events, and of the server.
+/// Returns the CPU time per sample, in us, of a client that receives its samples in events, and of
+/// the server.
 fn streamed(client: &mut Client, server_pid: u32, samples: u64) -> f64 {
     let reply = client.ask(SUBSCRIBE);
     let subscribed: Subscribed = serde_json::from_slice(reply).expect("a subscription begins");
@@ -123,7 +125,7 @@ fn streamed(client: &mut Client, server_pid: u32, samples: u64) -> f64 {
     spent_ns as f64 / taken as f64 / 1000.0
 }
 
-/// How many samples the next event brought.
+/// Receives the next event and returns the number of its samples.
 fn take_event(client: &mut Client) -> u64 {
     let text = client.read_line().expect("events come");
     let event: Event =
@@ -136,7 +138,8 @@ fn take_event(client: &mut Client) -> u64 {
     event.data.samples.len() as u64
 }
 
-/// CPU time a sample, in us, of a client that asks for each at its time, and of the server.
+/// Returns the CPU time per sample, in us, of a client that polls each sample at its time, and of
+/// the server.
 fn polled(client: &mut Client, server_pid: u32, samples: u64) -> f64 {
     let before = BothEnds::now(server_pid);
     at_1khz(samples, || {
@@ -159,7 +162,7 @@ fn take(values: [[u64; 2]; VCPUS]) {
     assert!(black_box(values).iter().all(|[exits, _]| *exits > 0), "{values:?}");
 }
 
-/// CPU time, in ns: of this thread, and of each of the server's, until it slept last.
+/// The CPU time, in ns, of this thread, and of each of the server's threads up to its last sleep.
 struct BothEnds {
     client_ns: u64,
     threads_ns: HashMap<OsString, u64>,
@@ -181,7 +184,7 @@ impl BothEnds {
     }
 }
 
-/// Of each thread what the scheduler has counted.
+/// Returns the CPU time of each thread, as the scheduler has counted it.
 fn threads_ns(pid: u32) -> io::Result<HashMap<OsString, u64>> {
     let mut threads = HashMap::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -14,12 +14,12 @@ use vmstrobe_guest::Farm;
 use vmstrobe_providers::{Bpf, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
-/// Three statistics, as a plotting tool would ask for.
+/// The filter of three statistics, as a plotting tool would use it.
 pub(crate) const THREE: &str = "vcpu: exits, halt_exits, halt_wait_ns";
-/// Everything.
+/// The filter of every statistic.
 pub(crate) const ALL: &str = "vcpu";
 
-/// vCPUs at rest, sampled.
+/// Sampled vCPUs that do not run.
 #[derive(Debug)]
 pub(crate) struct Rig {
     pub(crate) sampler: Sampler,
@@ -34,7 +34,7 @@ pub(crate) struct Rig {
 pub(crate) struct Bare {
     fds: Vec<OwnedFd>,
     offset: u64,
-    /// With room to start at a cache line, where the kernel's copy is quickest.
+    /// The buffer, with room to begin at a cache line, where the kernel's copy is fastest.
     buffer: Vec<u64>,
     span_words: usize,
 }
@@ -54,12 +54,12 @@ impl Bare {
     }
 }
 
-/// So many vCPUs, and a sampler of what `filter` wants of them, by pread.
+/// Makes `vcpus` vCPUs, and a sampler that reads the statistics of `filter` by pread.
 pub(crate) fn rig(vcpus: usize, filter: &str, fanout: Fanout) -> Result<Rig, Box<dyn Error>> {
     rig_with(vcpus, filter, fanout, Bpf::off())
 }
 
-/// Like [`rig`], but read as `bpf` says: by BPF or by pread.
+/// Makes a rig as [`rig`] does, which is read by BPF or by pread as `bpf` says.
 pub(crate) fn rig_with(
     vcpus: usize,
     filter: &str,

@@ -13,7 +13,7 @@ use crate::pairs::Effort;
 use crate::rig::{Bare, THREE, rig};
 use crate::{Goal, Line};
 
-/// Ticks of one side of a pair: a second.
+/// The number of ticks of one side of a pair, which take a second.
 const TICKS: u64 = 1000;
 const PERIOD_NS: u64 = 1_000_000;
 const NS_PER_S: u64 = 1_000_000_000;
@@ -28,7 +28,7 @@ pub(crate) fn sleep_1khz(name: &str, effort: Effort) -> Result<Line, Box<dyn Err
         15,
         || {
             let before_ns = cpu_ns();
-            sampler.run(&timing).expect("an ordinary thread can be had");
+            sampler.run(&timing).expect("the kernel permits a timer slack of 1 ns");
             per_tick_us(cpu_ns() - before_ns)
         },
         || {
@@ -52,7 +52,7 @@ fn bare_loop(bare: &mut Bare, ticks: u64) {
     at_1khz(ticks, || bare.read());
 }
 
-/// Does the work so many times, each at its time.
+/// Calls `work` `times` times, at 1 kHz.
 pub(crate) fn at_1khz(times: u64, mut work: impl FnMut()) {
     set_current_timer_slack(NonZeroU64::new(1)).expect("a thread may be punctual");
     let start = clock_gettime(ClockId::Monotonic);
@@ -68,7 +68,7 @@ pub(crate) fn at_1khz(times: u64, mut work: impl FnMut()) {
     }
 }
 
-/// CPU time of this thread.
+/// Returns the CPU time of this thread, in ns.
 pub(crate) fn cpu_ns() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * NS_PER_S + time.tv_nsec as u64

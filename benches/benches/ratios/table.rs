@@ -14,11 +14,11 @@ use crate::pairs::{Effort, Medians, ns_each};
 use crate::words::BareWords;
 use crate::{Goal, Line};
 
-/// Statistics of an object, as many as a vCPU of Linux 6.18 has on x86, ...
+/// The statistics of an object, as many as a vCPU of Linux 6.18 has on x86.
 const STATS: usize = 47;
-/// ... and which of them are sampled: 8, spread over all.
+/// The distance of the sampled statistics: 8 of them, spread over all.
 const EVERY: usize = 6;
-/// Pairs of one figure.
+/// The number of pairs of one figure.
 const PAIRS: usize = 301;
 /// Objects that are read by one side of a pair.
 const READS: usize = 65_536;

@@ -8,9 +8,9 @@ use crate::pairs::{Effort, Medians, ns_each};
 use crate::rig::{ALL, THREE, rig};
 use crate::{Goal, Line};
 
-/// Pairs of one figure.
+/// The number of pairs of one figure.
 const PAIRS: usize = 301;
-/// Reads of one side of a pair: about 3 ms.
+/// The number of readings of one side of a pair, which take about 3 ms.
 const READS: usize = 8192;
 
 type Result = std::result::Result<Line, Box<dyn Error>>;
@@ -43,7 +43,7 @@ fn inline(name: &str, effort: Effort, vcpus: usize, filter: &str, most: f64) -> 
     Ok(line(name, medians, most))
 }
 
-/// Over rayon on two CPUs; the bare loop has one.
+/// Measures a tick over two CPUs, by rayon; the bare loop has one.
 pub(crate) fn fanout_1024(name: &str, effort: Effort) -> Result {
     const VCPUS: usize = 1024;
     let mut rig = rig(VCPUS, THREE, Fanout::Threads(2))?;

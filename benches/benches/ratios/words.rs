@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapOptions;
 
-/// Words of shared memory.
+/// The words of shared memory.
 #[derive(Debug)]
 pub(crate) struct BareWords {
     tables: Vec<&'static [AtomicU64]>,
     places: Vec<usize>,
-    /// All of them, each found out before.
+    /// References to all words, made before.
     found: Vec<&'static AtomicU64>,
     buffer: Vec<u64>,
 }

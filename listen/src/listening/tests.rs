@@ -1,4 +1,4 @@
-//! The socket's file: whose it is, who may connect, who replaces it, who removes it.
+//! Tests of the socket's file: its access, its replacement and its removal.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -6,15 +6,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{getegid, geteuid};
 use tempfile::TempDir;
 
 use super::*;
-use crate::lock::LOCK_LIMIT;
 
-fn a_place() -> (TempDir, PathBuf) {
+/// Makes a directory, and returns it with the path of a socket in it.
+fn place() -> (TempDir, PathBuf) {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("socket");
     (place, path)
@@ -24,7 +24,7 @@ fn listening(path: &Path) -> Result<Listening> {
     Listening::at(path, Kind::Stream, &Access::default())
 }
 
-/// Returns the kind and the text of the error that listening there fails with.
+/// Returns the kind and the text of the error with which listening at a path fails.
 #[track_caller]
 fn refused(path: &Path) -> (ErrorKind, String) {
     let error = listening(path).unwrap_err();
@@ -32,9 +32,9 @@ fn refused(path: &Path) -> (ErrorKind, String) {
 }
 
 #[test]
-fn it_is_its_users_alone_and_goes_with_its_process() {
+fn a_socket_is_for_its_user_alone_and_dropping_it_removes_the_file() {
     for kind in [Kind::Stream, Kind::SeqPacket] {
-        let (place, path) = a_place();
+        let (place, path) = place();
         let listening = Listening::at(&path, kind, &Access::default()).unwrap();
         let file = fs::symlink_metadata(&path).unwrap();
         assert!(file.file_type().is_socket());
@@ -45,8 +45,8 @@ fn it_is_its_users_alone_and_goes_with_its_process() {
 }
 
 #[test]
-fn a_waiting_client_is_let_in_and_its_socket_blocks() {
-    let (_place, path) = a_place();
+fn a_waiting_client_is_accepted_and_its_socket_blocks() {
+    let (_place, path) = place();
     let listening = listening(&path).unwrap();
     assert_eq!(listening.accept().unwrap_err(), Errno::AGAIN);
     let mut client = UnixStream::connect(&path).unwrap();
@@ -60,8 +60,8 @@ fn a_waiting_client_is_let_in_and_its_socket_blocks() {
 }
 
 #[test]
-fn packets_are_packets() {
-    let (_place, path) = a_place();
+fn a_socket_of_packets_refuses_a_stream() {
+    let (_place, path) = place();
     let _listening = Listening::at(&path, Kind::SeqPacket, &Access::default()).unwrap();
     let error = UnixStream::connect(&path).unwrap_err();
     assert_eq!(Errno::from_io_error(&error), Some(Errno::PROTOTYPE));
@@ -71,7 +71,7 @@ fn packets_are_packets() {
 fn group_and_mode_are_as_asked() {
     let own = getegid().as_raw();
     for (mode, group) in [(0o660, Some(own)), (0o666, None), (0o770, None), (0o400, Some(own))] {
-        let (_place, path) = a_place();
+        let (_place, path) = place();
         let access = Access { mode, group };
         let _listening = Listening::at(&path, Kind::Stream, &access).unwrap();
         let file = fs::symlink_metadata(&path).unwrap();
@@ -80,8 +80,8 @@ fn group_and_mode_are_as_asked() {
 }
 
 #[test]
-fn a_group_that_is_not_ours_takes_root() {
-    let (_place, path) = a_place();
+fn only_root_gives_a_group_that_it_is_not_in() {
+    let (_place, path) = place();
     let foreign = 0x7EAD_BEEF;
     let access = Access { mode: 0o660, group: Some(foreign) };
     let listening = Listening::at(&path, Kind::Stream, &access);
@@ -99,12 +99,12 @@ fn a_group_that_is_not_ours_takes_root() {
 
 #[test]
 fn a_live_socket_is_never_taken_nor_disturbed() {
-    let (_place, path) = a_place();
+    let (_place, path) = place();
     let first = listening(&path).unwrap();
     let (kind, text) = refused(&path);
     assert_eq!(kind, ErrorKind::Busy);
     assert!(text.contains("already: give another path"), "{text}");
-    // Nobody has knocked.
+    // The refused server has not connected.
     assert_eq!(first.accept().unwrap_err(), Errno::AGAIN);
     drop(first);
     // Sockets of other programs are not taken either, whatever their type.
@@ -120,8 +120,8 @@ fn a_live_socket_is_never_taken_nor_disturbed() {
 }
 
 #[test]
-fn one_whose_queue_is_full_is_not_taken_either() {
-    let (_place, path) = a_place();
+fn a_socket_with_a_full_queue_is_not_taken_either() {
+    let (_place, path) = place();
     let _first = listening(&path).unwrap();
     let waiting: Vec<_> = (0..=BACKLOG).map(|_| UnixStream::connect(&path).unwrap()).collect();
     assert_eq!(refused(&path).0, ErrorKind::Busy);
@@ -130,7 +130,7 @@ fn one_whose_queue_is_full_is_not_taken_either() {
 
 #[test]
 fn a_stale_socket_is_replaced_and_nothing_else_is() {
-    let (_place, path) = a_place();
+    let (_place, path) = place();
     drop(UnixListener::bind(&path).unwrap());
     drop(listening(&path).unwrap());
     fs::write(&path, "precious").unwrap();
@@ -148,8 +148,8 @@ fn a_stale_socket_is_replaced_and_nothing_else_is() {
 }
 
 #[test]
-fn a_file_that_took_its_place_stays() {
-    let (_place, path) = a_place();
+fn a_file_that_took_the_place_stays() {
+    let (_place, path) = place();
     let first = listening(&path).unwrap();
     fs::remove_file(&path).unwrap();
     let other = listening(&path).unwrap();
@@ -162,9 +162,9 @@ fn a_file_that_took_its_place_stays() {
 }
 
 #[test]
-fn of_many_who_want_a_stale_socket_one_gets_it() {
+fn one_of_many_threads_replaces_a_stale_socket() {
     for _ in 0..20 {
-        let (_place, path) = a_place();
+        let (_place, path) = place();
         drop(UnixListener::bind(&path).unwrap());
         let outcomes: Vec<_> = thread::scope(|scope| {
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(|| listening(&path))).collect();
@@ -177,24 +177,9 @@ fn of_many_who_want_a_stale_socket_one_gets_it() {
     }
 }
 
-/// A lock on the directory, which any user who may read it can take, is none of ours.
 #[test]
-fn a_lock_on_the_directory_keeps_nobody_waiting() {
-    let (place, path) = a_place();
-    let directory = fs::File::open(&place).unwrap();
-    rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let before = Instant::now();
-    drop(listening(&path).unwrap());
-    drop(UnixListener::bind(&path).unwrap());
-    drop(listening(&path).unwrap());
-    assert!(before.elapsed() < LOCK_LIMIT, "{:?}", before.elapsed());
-    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
-}
-
-/// A stale socket is replaced even if the lock's name is taken.
-#[test]
-fn a_taken_name_of_the_lock_is_harmless() {
-    let (place, path) = a_place();
+fn a_stale_socket_is_replaced_although_the_name_of_the_lock_is_taken() {
+    let (place, path) = place();
     let lock = place.path().join(format!(".vmstrobe-{}.lock", geteuid().as_raw()));
     fs::create_dir(&lock).unwrap();
     drop(UnixListener::bind(&path).unwrap());
@@ -205,7 +190,7 @@ fn a_taken_name_of_the_lock_is_harmless() {
 
 #[test]
 fn a_link_to_nowhere_is_left_alone() {
-    let (place, path) = a_place();
+    let (place, path) = place();
     let nowhere = place.path().join("nowhere");
     std::os::unix::fs::symlink(&nowhere, &path).unwrap();
     assert_eq!(refused(&path).0, ErrorKind::Unsupported);
@@ -213,8 +198,8 @@ fn a_link_to_nowhere_is_left_alone() {
 }
 
 #[test]
-fn a_path_that_cannot_be_is_said_to_be_none() {
-    let (place, path) = a_place();
+fn a_path_that_cannot_be_listened_at_is_an_error() {
+    let (place, path) = place();
     fs::write(&path, "").unwrap();
     let (kind, text) = refused(&place.path().join("no/where"));
     assert_eq!(kind, ErrorKind::NotFound);

@@ -1,4 +1,4 @@
-//! Ticks with sources that know when they read: the tick's window, and the rows that it counts.
+//! Tests of ticks whose sources report times: the tick's window, and the rows that it counts.
 
 use std::sync::Mutex;
 use std::thread;
@@ -9,42 +9,42 @@ use vmstrobe_core::{Desc, Registry, RowState, Rows, Schema, Target, Window};
 use super::*;
 use crate::{Catalog, Control, Counts, Fanout, HealthWriter, Roster, Sampler, Tick, clock};
 
-/// A margin beside each reading, by which a window of the source's is told from the tick's own.
+/// The pause before and after each reading, which tells a source's window from the tick's own.
 const MARGIN: Duration = Duration::from_micros(100);
 
-/// The time that a source says it has read at.
+/// The time that a source reports of a reading.
 #[derive(Clone, Debug)]
-enum Way {
-    /// It does not know.
+enum Reports {
+    /// It reports none.
     Never,
     /// The true time.
     Always,
-    /// The true time of every other reading, from the first on; no time of those between.
+    /// The true time of every other reading, from the first on; no time of the others.
     Alternately,
-    /// This time, whenever it has read.
-    Says(Range<u64>),
+    /// This time, whatever the true one is.
+    Fixed(Range<u64>),
     /// The true time of its first reading, also after later ones.
     Stuck,
 }
 
-/// A provider of one source for each of these: so many rows, read so.
+/// A provider with a source for each of these: its number of rows, and the times it reports.
 #[derive(Debug)]
-struct Sweepers {
+struct TimedProvider {
     schema: Arc<Schema>,
-    sources: Mutex<Vec<(usize, Way)>>,
-    /// The times at which its rows were really read, since the last look.
+    sources: Mutex<Vec<(usize, Reports)>>,
+    /// The times at which its rows were really read, since the last tick.
     read_ns: Arc<Mutex<Vec<Range<u64>>>>,
 }
 
-struct Sweeper {
+struct TimedSource {
     rows: usize,
-    way: Way,
+    reports: Reports,
     reads: u64,
-    says: Option<Range<u64>>,
+    reported: Option<Range<u64>>,
     read_ns: Arc<Mutex<Vec<Range<u64>>>>,
 }
 
-impl Source for Sweeper {
+impl Source for TimedSource {
     fn rows(&self) -> usize {
         self.rows
     }
@@ -59,13 +59,13 @@ impl Source for Sweeper {
         let when = begin_ns..clock::now_ns();
         thread::sleep(MARGIN);
         self.reads += 1;
-        self.says = match &self.way {
-            Way::Never => None,
-            Way::Always => Some(when.clone()),
-            Way::Alternately => (self.reads % 2 == 1).then(|| when.clone()),
-            Way::Says(range) => Some(range.clone()),
-            Way::Stuck if self.reads == 1 => Some(when.clone()),
-            Way::Stuck => self.says.take(),
+        self.reported = match &self.reports {
+            Reports::Never => None,
+            Reports::Always => Some(when.clone()),
+            Reports::Alternately => (self.reads % 2 == 1).then(|| when.clone()),
+            Reports::Fixed(range) => Some(range.clone()),
+            Reports::Stuck if self.reads == 1 => Some(when.clone()),
+            Reports::Stuck => self.reported.take(),
         };
         if self.rows > 0 {
             self.read_ns.lock().unwrap().push(when);
@@ -73,13 +73,13 @@ impl Source for Sweeper {
     }
 
     fn read_ns(&self) -> Option<Range<u64>> {
-        self.says.clone()
+        self.reported.clone()
     }
 }
 
-impl Provider for Sweepers {
+impl Provider for TimedProvider {
     fn name(&self) -> &str {
-        "sweepers"
+        "timed"
     }
 
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
@@ -96,53 +96,60 @@ impl Provider for Sweepers {
     }
 
     fn open(&self, _: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
-        let open = |(rows, way): &(usize, Way)| -> Box<dyn Source> {
-            let says = if matches!(way, Way::Never) { None } else { Some(0..0) };
+        let open = |(rows, reports): &(usize, Reports)| -> Box<dyn Source> {
+            let reported = if matches!(reports, Reports::Never) { None } else { Some(0..0) };
             let read_ns = Arc::clone(&self.read_ns);
-            Box::new(Sweeper { rows: *rows, way: way.clone(), reads: 0, says, read_ns })
+            Box::new(TimedSource {
+                rows: *rows,
+                reports: reports.clone(),
+                reads: 0,
+                reported,
+                read_ns,
+            })
         };
         Ok(self.sources.lock().unwrap().iter().map(open).collect())
     }
 }
 
+/// A sampler of a [`TimedProvider`], ticked by hand.
 struct Rig {
-    sweepers: Arc<Sweepers>,
+    provider: Arc<TimedProvider>,
     roster: Roster,
     sampler: Sampler,
     control: Control,
 }
 
-/// The window of a tick's snapshot, the counts behind it, and the true time of reading.
+/// The window of a tick's snapshot, the counts after it, and the true time of reading.
 struct Seen {
     window: Window,
     counts: Counts,
-    /// From the first begin to the last end.
+    /// The time from the first begin to the last end.
     really_ns: Range<u64>,
 }
 
-impl Sweepers {
-    fn new(sources: &[(usize, Way)]) -> (Arc<Self>, Registry) {
-        let schema = Schema::new("sweepers", Target::Vcpu, vec![Desc::counter("reads", 0)]);
+impl TimedProvider {
+    fn new(sources: &[(usize, Reports)]) -> (Arc<Self>, Registry) {
+        let schema = Schema::new("timed", Target::Vcpu, vec![Desc::counter("reads", 0)]);
         let sources = Mutex::new(sources.to_vec());
-        let sweepers = Arc::new(Self { schema, sources, read_ns: Arc::default() });
+        let provider = Arc::new(Self { schema, sources, read_ns: Arc::default() });
         let registry = Registry::default();
-        registry.add(Arc::clone(&sweepers) as Arc<dyn Provider>);
-        (sweepers, registry)
+        registry.add(Arc::clone(&provider) as Arc<dyn Provider>);
+        (provider, registry)
     }
 }
 
 impl Rig {
-    fn new(sources: &[(usize, Way)], fanout: Fanout) -> Self {
-        let (sweepers, registry) = Sweepers::new(sources);
+    fn new(sources: &[(usize, Reports)], fanout: Fanout) -> Self {
+        let (provider, registry) = TimedProvider::new(sources);
         let mut roster = Roster::new(registry, vec![Filter::all(Target::Vcpu)]);
         let sources = roster.open().unwrap();
         let (sampler, control) = Sampler::new(sources, HealthWriter::default(), fanout).unwrap();
-        Self { sweepers, roster, sampler, control }
+        Self { provider, roster, sampler, control }
     }
 
     fn tick(&mut self) -> Seen {
         assert_eq!(self.sampler.inside(Sampler::tick), Tick::Published);
-        let times = std::mem::take(&mut *self.sweepers.read_ns.lock().unwrap());
+        let times = std::mem::take(&mut *self.provider.read_ns.lock().unwrap());
         let begin_ns = times.iter().map(|time| time.start).min().unwrap_or_default();
         let end_ns = times.iter().map(|time| time.end).max().unwrap_or_default();
         Seen {
@@ -172,8 +179,9 @@ impl Seen {
 }
 
 #[test]
-fn the_window_is_the_union_of_what_all_sources_say() {
-    let sources = [(3, Way::Always), (0, Way::Never), (2, Way::Always), (0, Way::Always)];
+fn the_window_is_the_union_of_the_reported_times() {
+    let sources =
+        [(3, Reports::Always), (0, Reports::Never), (2, Reports::Always), (0, Reports::Always)];
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
         let mut rig = Rig::new(&sources, fanout);
         for _ in 0..3 {
@@ -185,9 +193,9 @@ fn the_window_is_the_union_of_what_all_sources_say() {
 }
 
 #[test]
-fn the_window_is_the_ticks_own_if_one_source_does_not_know() {
+fn the_window_is_the_ticks_own_if_one_source_reports_no_time() {
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
-        let mut rig = Rig::new(&[(3, Way::Always), (1, Way::Never)], fanout);
+        let mut rig = Rig::new(&[(3, Reports::Always), (1, Reports::Never)], fanout);
         for _ in 0..3 {
             let seen = rig.tick();
             seen.has_its_own_window();
@@ -199,7 +207,7 @@ fn the_window_is_the_ticks_own_if_one_source_does_not_know() {
 #[test]
 fn a_tick_in_which_one_source_fell_back_has_its_own_window_and_is_counted() {
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
-        let mut rig = Rig::new(&[(2, Way::Alternately), (3, Way::Always)], fanout);
+        let mut rig = Rig::new(&[(2, Reports::Alternately), (3, Reports::Always)], fanout);
         for fallbacks in 0..3 {
             let seen = rig.tick();
             seen.has_the_sources_window();
@@ -212,32 +220,35 @@ fn a_tick_in_which_one_source_fell_back_has_its_own_window_and_is_counted() {
 }
 
 #[test]
-fn what_several_sources_fell_back_in_is_one_tick() {
-    let mut rig =
-        Rig::new(&[(2, Way::Alternately), (1, Way::Alternately), (1, Way::Never)], Fanout::Inline);
+fn a_tick_in_which_several_sources_fell_back_counts_once() {
+    let mut rig = Rig::new(
+        &[(2, Reports::Alternately), (1, Reports::Alternately), (1, Reports::Never)],
+        Fanout::Inline,
+    );
     assert_eq!(rig.tick().bulk_and_fallbacks(), (3, 0));
     assert_eq!(rig.tick().bulk_and_fallbacks(), (0, 1));
 }
 
 #[test]
-fn what_a_source_says_of_another_time_it_has_not_said() {
-    let mut rig = Rig::new(&[(1, Way::Stuck)], Fanout::Inline);
+fn a_report_of_another_time_does_not_count() {
+    let mut rig = Rig::new(&[(1, Reports::Stuck)], Fanout::Inline);
     rig.tick().has_the_sources_window();
     let seen = rig.tick();
     seen.has_its_own_window();
     assert_eq!(seen.bulk_and_fallbacks(), (0, 1));
-    #[expect(clippy::reversed_empty_ranges, reason = "it is what must not be believed")]
+    #[expect(clippy::reversed_empty_ranges, reason = "a source may report such a range")]
     let wrong = [0..0, 0..1, u64::MAX..u64::MAX, u64::MAX..0, u64::MAX - 1..u64::MAX];
     for range in wrong {
-        let seen = Rig::new(&[(1, Way::Says(range)), (1, Way::Always)], Fanout::Inline).tick();
+        let seen =
+            Rig::new(&[(1, Reports::Fixed(range)), (1, Reports::Always)], Fanout::Inline).tick();
         seen.has_its_own_window();
         assert_eq!(seen.bulk_and_fallbacks(), (1, 1));
     }
 }
 
 #[test]
-fn what_a_source_says_does_not_widen_the_window() {
-    let mut rig = Rig::new(&[(1, Way::Says(0..u64::MAX))], Fanout::Inline);
+fn a_report_does_not_widen_the_window() {
+    let mut rig = Rig::new(&[(1, Reports::Fixed(0..u64::MAX))], Fanout::Inline);
     let before_ns = clock::now_ns();
     let seen = rig.tick();
     let after_ns = clock::now_ns();
@@ -247,8 +258,8 @@ fn what_a_source_says_does_not_widen_the_window() {
 }
 
 #[test]
-fn a_sweep_of_no_rows_has_its_own_window_and_sweeps_nothing() {
-    for sources in [vec![], vec![(0, Way::Always), (0, Way::Alternately)]] {
+fn a_tick_without_rows_has_its_own_window() {
+    for sources in [vec![], vec![(0, Reports::Always), (0, Reports::Alternately)]] {
         let mut rig = Rig::new(&sources, Fanout::Inline);
         for _ in 0..2 {
             let before_ns = clock::now_ns();
@@ -261,24 +272,24 @@ fn a_sweep_of_no_rows_has_its_own_window_and_sweeps_nothing() {
 }
 
 #[test]
-fn a_new_sweep_is_asked_anew() {
-    let mut rig = Rig::new(&[(2, Way::Always)], Fanout::Inline);
+fn new_sources_are_asked_for_their_times() {
+    let mut rig = Rig::new(&[(2, Reports::Always)], Fanout::Inline);
     rig.tick().has_the_sources_window();
     for (sources, bulk) in [
-        (vec![(1, Way::Never)], 0),
-        (vec![(3, Way::Always)], 3),
-        (vec![(1, Way::Always), (1, Way::Never)], 1),
+        (vec![(1, Reports::Never)], 0),
+        (vec![(3, Reports::Always)], 3),
+        (vec![(1, Reports::Always), (1, Reports::Never)], 1),
         (vec![], 0),
     ] {
-        *rig.sweepers.sources.lock().unwrap() = sources;
+        *rig.provider.sources.lock().unwrap() = sources;
         rig.control.replace(rig.roster.refresh().0.unwrap()).unwrap();
         assert_eq!(rig.tick().bulk_and_fallbacks(), (bulk, 0));
     }
 }
 
 #[test]
-fn a_probe_has_no_window_whatever_its_sources_say() {
-    let (_, registry) = Sweepers::new(&[(2, Way::Always)]);
+fn an_on_demand_reading_has_no_window() {
+    let (_, registry) = TimedProvider::new(&[(2, Reports::Always)]);
     let mut reader = Catalog::look(&registry).0.reader(&Filter::all(Target::Vcpu)).unwrap();
     assert_eq!(reader.read().unwrap().window(), Window::default());
 }

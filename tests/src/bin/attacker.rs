@@ -1,4 +1,5 @@
-//! A hostile user's program in the hands of the tests: see `vmstrobe_tests::hostile_host::attacks`.
+//! The program of a hostile user, controlled by the tests: see
+//! `vmstrobe_tests::hostile_host::attacks`.
 
 use std::process::ExitCode;
 

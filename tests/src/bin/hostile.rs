@@ -1,9 +1,9 @@
-//! A writer of tables that nobody should trust, and a few that one may: started by the tests, in
-//! whose hands it is.
+//! A writer of tables, hostile in most modes and honest in a few, which is started and controlled
+//! by the tests.
 //!
 //!     hostile MODE sealed|unsealed|PATH [IMAGE]
 //!
-//! It says `ok` when its table is there, and ends when standard input closes.
+//! It prints `ok` when its table exists, and ends when standard input closes.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A VMM in the hands of the tests: see `vmstrobe_tests::host::machine`.
+//! A VMM that is controlled by the tests: see `vmstrobe_tests::host::machine`.
 
 use std::process::ExitCode;
 

@@ -46,7 +46,7 @@ pub fn own(begin: &str) -> io::Result<Vec<RawFd>> {
     Ok(numbers)
 }
 
-/// Duplicates the descriptor that this process has open by that number.
+/// Duplicates the descriptor with that number of this process.
 ///
 /// # Errors
 ///
@@ -56,7 +56,7 @@ pub fn copy(number: RawFd) -> io::Result<OwnedFd> {
     Ok(pidfd_getfd(&this, number, PidfdGetfdFlags::empty())?)
 }
 
-/// Allows this process as many descriptors as it may be allowed.
+/// Raises this process's limit of descriptors as far as it may.
 ///
 /// # Errors
 ///

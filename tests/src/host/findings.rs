@@ -1,9 +1,9 @@
-//! Collects what is wrong, so that one run of a test tells all of it.
+//! A collection of failures, so that one run of a test shows all of them.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How often a condition is looked at.
+/// The pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The failures of a test so far. The test fails in [`Findings::none`].
@@ -11,7 +11,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Findings(Vec<String>);
 
 impl Findings {
-    /// Keeps the error, if it is one, under these words.
+    /// Adds the error, if it is one, under these words.
     pub fn note<T>(&mut self, what: &str, outcome: Result<T, String>) -> Option<T> {
         match outcome {
             Ok(value) => Some(value),
@@ -22,19 +22,19 @@ impl Findings {
         }
     }
 
-    /// Keeps these words if the condition does not hold.
+    /// Adds these words if the condition does not hold.
     pub fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.0.push(what());
         }
     }
 
-    /// Adds all of another's, under these words.
+    /// Adds all findings of another collection, under these words.
     pub fn add(&mut self, what: &str, others: Findings) {
         self.0.extend(others.0.into_iter().map(|why| format!("{what}: {why}")));
     }
 
-    /// Returns true if nothing is wrong so far.
+    /// Returns true if there is no finding so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

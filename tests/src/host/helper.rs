@@ -1,6 +1,6 @@
-//! A program that takes commands by lines on standard input, and answers each with a line.
+//! A program that takes orders, one per line on standard input, and answers each with a line.
 //!
-//! Invariant: its process ends with this value, and no line is waited for without a limit.
+//! Invariant: its process ends with this value, and each wait for a line has a limit.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -27,7 +27,7 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts the program and waits until it says `ok`.
+    /// Starts the program and waits until it prints `ok`.
     ///
     /// # Panics
     ///
@@ -37,7 +37,8 @@ impl Helper {
         Helper::start_with(program, args, Stdio::piped())
     }
 
-    /// [`Helper::start`], with another standard input: then it cannot be told anything.
+    /// Starts a helper as [`Helper::start`] does, with another standard input, so that it cannot be
+    /// given orders.
     ///
     /// # Panics
     ///
@@ -62,7 +63,7 @@ impl Helper {
         self.process.id()
     }
 
-    /// Tells it to do something, and returns what it answers behind `ok`.
+    /// Gives it an order, and returns its answer after `ok`.
     ///
     /// # Panics
     ///
@@ -82,7 +83,7 @@ impl Helper {
     /// Returns the next line that it prints, or why there is none within the limit.
     pub fn line(&mut self, limit: Duration) -> Result<String, String> {
         let waited = Timespec::try_from(limit).expect("the limit is short");
-        // Lines as short as these are written at once: one that has begun is whole.
+        // Lines of this length are written at once, so a line that has begun is complete.
         if self.stdout.buffer().is_empty() {
             let mut fds = [PollFd::new(self.stdout.get_ref(), PollFlags::IN)];
             if poll(&mut fds, Some(&waited)).expect("a pipe can be waited for") == 0 {
@@ -97,7 +98,7 @@ impl Helper {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Waits until it says a line that begins so, and returns the rest of that line.
+    /// Waits for a line with this beginning, and returns the rest of that line.
     ///
     /// # Errors
     ///
@@ -120,7 +121,7 @@ impl Helper {
     /// If the process does not end.
     #[track_caller]
     pub fn kill(mut self) {
-        // Not reaped yet, so the number is still its own.
+        // The process has not been reaped, so the number is still its own.
         let pid = Pid::from_child(&self.process);
         kill_process(pid, Signal::KILL).expect("the process has not been reaped");
         assert!(self.process.wait_within(END_LIMIT).is_some(), "{} does not end", self.what);

@@ -1,8 +1,8 @@
-//! A VMM that takes commands: `vmm KIND VCPUS [-name NAME] [--nobody]`.
+//! A VMM that takes orders: `vmm KIND VCPUS [-name NAME] [--nobody]`.
 //!
-//! Its vCPUs rest, so their counters stand still, until the command `run`: then `exits` of each
-//! grows by at least as many as were asked for. It answers each line with `ok`, and ends
-//! when standard input closes.
+//! Its vCPUs do not run, so their counters do not change, until the order `run`: then `exits` of
+//! each grows by at least the requested number. It answers each line with `ok`, and ends when
+//! standard input closes.
 //!
 //! ```text
 //! run N     each vCPU makes N exits
@@ -28,7 +28,7 @@ use crate::rig::{Rig, own_kvm, own_kvm_by, rig};
 #[derive(Debug)]
 struct Machine {
     farm: Farm,
-    // Kept open, if it is of a kind that has them.
+    // The stats fds, which are kept open by some kinds.
     _own: Option<Arc<OwnKvm>>,
     _sampling: Option<Running>,
     copies: Vec<OwnedFd>,
@@ -75,7 +75,7 @@ fn say(text: &str) -> io::Result<()> {
 
 /// Opens the statistics that a VMM of that kind keeps open: `plain` none, as QEMU before 8.1;
 /// `stats` a statistics descriptor of the VM and of each vCPU; `embeds` the same, and it samples
-/// them itself, by the BPF reader where that is allowed.
+/// them itself, by the BPF reader if that is allowed.
 fn statistics(kind: &str, farm: &Farm) -> io::Result<(Option<Arc<OwnKvm>>, Option<Running>)> {
     let [of] = farm.vms() else { return Err(Error::other("it takes a vCPU, and one VM")) };
     Ok(match kind {

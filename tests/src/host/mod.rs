@@ -1,5 +1,5 @@
-//! A host of its own for a test: namespaces in which only the test's processes are seen, VMMs of
-//! several kinds, and vmstrobe processes that run beside one another.
+//! A host for one test: namespaces in which only the test's processes are visible, VMMs of several
+//! kinds, and several vmstrobe processes.
 //!
 //! [`namespace`] runs a test there; [`run`] and [`serve_dir`] start `vmstrobe`; [`helper`] starts
 //! programs that take commands, of which [`machine`], a VMM, is one; [`findings`] collects

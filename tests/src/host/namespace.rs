@@ -1,8 +1,8 @@
 //! Runs a test again, in a pid and mount namespace of its own: it sees only the processes that it
 //! starts, and all of them end with it.
 //!
-//! Invariant: the test ends within its limit. When it does not, its namespace is destroyed, and
-//! with it whatever waits for a process of that namespace, in whichever state.
+//! Invariant: the test ends within its limit. If it does not, its namespace is destroyed, and with
+//! it every process that waits for one of that namespace, in any state.
 
 use std::env;
 use std::fs::{self, File, Permissions};
@@ -14,10 +14,10 @@ use std::time::Duration;
 use crate::command::binary;
 use crate::process::Reaped;
 
-/// Set for the run inside the namespaces.
+/// The variable that is set for the run inside the namespaces.
 const INSIDE_ENV: &str = "VMSTROBE_TESTS_INSIDE";
 
-/// The program that makes the namespaces, and what it is told.
+/// The program that makes the namespaces, and its arguments.
 const UNSHARE: [&str; 6] =
     ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
@@ -49,23 +49,23 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
     if env::var_os(INSIDE_ENV).is_some() {
         return body();
     }
-    // Built before the time is taken.
+    // The program is built before the time is taken.
     binary();
     let exe = env::current_exe().expect("a test knows its own path");
-    // Temporary files of a run that is ended by force are removed with this directory. Other users
-    // may go through it.
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    // This directory has the temporary files, so that those of a killed run are removed with it.
+    // Other users may pass through it.
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
         .expect("chmod of our directory");
-    let mut said = tempfile::tempfile().expect("a temporary file");
-    let sink = |file: &File| Stdio::from(file.try_clone().expect("a second handle of a file"));
+    let mut said = tempfile::tempfile().expect("a temporary file can be made");
+    let sink = |file: &File| Stdio::from(file.try_clone().expect("there is a free descriptor"));
     let child = Command::new(UNSHARE[0])
         .args(&UNSHARE[1..])
         .arg("--")
         .arg(exe)
         .args(["--exact", test, "--nocapture"])
         .env(INSIDE_ENV, "1")
-        // Its report is part of ours.
+        // The report of the inner run is part of ours.
         .env("RUST_BACKTRACE", "0")
         .env("TMPDIR", directory.path())
         .stdin(Stdio::null())
@@ -78,7 +78,7 @@ pub fn run_in_namespaces(test: &str, limit: Duration, body: impl FnOnce()) {
     drop(child);
     let mut text = String::new();
     said.rewind().expect("a temporary file rewinds");
-    said.read_to_string(&mut text).expect("what a test says is text");
+    said.read_to_string(&mut text).expect("the output is text");
     match status {
         None => panic!("{test} runs longer than {limit:?}; it said:\n{text}"),
         Some(status) => assert!(status.success(), "{test}: {status}; it said:\n{text}"),

@@ -1,7 +1,7 @@
-//! A run of `vmstrobe` that must end within a limit, and what is said when it does not.
+//! A run of `vmstrobe` that must end within a limit, and the report if it does not.
 //!
-//! Invariant: no wait is without a limit. A process that not even SIGKILL ends is left to the
-//! test's namespace, which ends it.
+//! Invariant: every wait has a limit. A process that not even SIGKILL ends is left to the test's
+//! namespace, which ends it.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -34,18 +34,19 @@ impl Run {
         Run::spawn(command, args)
     }
 
-    /// [`Run::start`] with at most so many descriptors, in the soft and the hard limit.
+    /// Starts a run as [`Run::start`] does, with a soft and a hard limit of this many descriptors.
     pub fn start_with_descriptors<S: AsRef<OsStr>>(descriptors: u64, args: &[S]) -> Run {
         let mut command = Command::new("sh");
-        // Without -S or -H it is both.
+        // Without -S or -H, ulimit sets both limits.
         let script = format!("ulimit -n {descriptors} && exec \"$0\" \"$@\"");
         command.arg("-c").arg(script).arg(binary()).args(args);
         Run::spawn(command, args)
     }
 
     fn spawn<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> Run {
-        let directory = TempDir::with_prefix("vmstrobe-run-").expect("a temporary directory");
-        // Files, not pipes: whatever it says, it waits for nobody to read it.
+        let directory =
+            TempDir::with_prefix("vmstrobe-run-").expect("a temporary directory can be made");
+        // The output goes to files, not pipes, so that the process never waits for a reader.
         let file = |name| File::create(directory.path().join(name)).expect("a file for its words");
         command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
         let began = Instant::now();
@@ -59,7 +60,7 @@ impl Run {
         self.child.id()
     }
 
-    /// Returns all that it has printed so far, on standard output and standard error.
+    /// Returns its output so far, on standard output and standard error.
     pub fn said(&self) -> String {
         self.read("stdout") + &self.read("stderr")
     }
@@ -112,13 +113,13 @@ impl Run {
         Ok(Output { code: status.code(), stdout, stderr })
     }
 
-    /// Sends SIGTERM, after which it must end well within the limit.
+    /// Sends SIGTERM, after which the process must end with success within the limit.
     ///
     /// # Errors
     ///
     /// If it does not.
     pub fn terminate_within(&mut self, limit: Duration) -> Result<(), String> {
-        // Not reaped yet, so the number is still its own.
+        // The process has not been reaped, so the number is still its own.
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).map_err(|error| format!("SIGTERM: {error}"))?;
         let status = self.ends_within(limit).map_err(|why| format!("SIGTERM: {why}"))?;

@@ -1,4 +1,4 @@
-//! A running `vmstrobe serve --qmp-dir`: its sockets, and what they answer.
+//! A running `vmstrobe serve --qmp-dir`: its sockets, and their answers.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -29,7 +29,7 @@ impl ServeDir {
         ServeDir::with(&["--all"])
     }
 
-    /// [`ServeDir::all`] with at most so many descriptors.
+    /// Starts a server as [`ServeDir::all`] does, with at most this many descriptors.
     pub fn all_with_descriptors(descriptors: u64) -> ServeDir {
         ServeDir::start(&["--all"], |args| Run::start_with_descriptors(descriptors, args))
     }
@@ -39,14 +39,15 @@ impl ServeDir {
         ServeDir::start(args, |args| Run::start(args))
     }
 
-    /// [`ServeDir::with`], and the sockets in a directory that is there.
+    /// Starts a server as [`ServeDir::with`] does, with its sockets in an existing directory.
     pub fn in_directory(sockets: &Path, args: &[&str]) -> ServeDir {
         let run = Run::start(&line(sockets, args));
         ServeDir { run, sockets: sockets.to_owned(), _own: None }
     }
 
     fn start(args: &[&str], start: impl FnOnce(&[&OsStr]) -> Run) -> ServeDir {
-        let own = TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory");
+        let own =
+            TempDir::with_prefix("vmstrobe-sockets-").expect("a temporary directory can be made");
         let run = start(&line(own.path(), args));
         ServeDir { run, sockets: own.path().to_owned(), _own: Some(own) }
     }
@@ -65,7 +66,7 @@ impl ServeDir {
         names
     }
 
-    /// Waits until it answers for the VM of this name, with so many vCPUs.
+    /// Waits until it answers for the VM of this name, with `vcpus` vCPUs.
     ///
     /// # Errors
     ///
@@ -78,8 +79,8 @@ impl ServeDir {
         })
     }
 
-    /// Returns the path of the socket of the VM of this name. That of another user's VM has more in
-    /// its name behind a dash.
+    /// Returns the path of the socket of the VM of this name. The name of another user's VM is
+    /// followed by a dash and more.
     fn socket(&self, vm: &str) -> PathBuf {
         let longer = format!("{vm}-");
         let found = self.names().into_iter().find(|name| name.starts_with(&longer));
@@ -89,7 +90,7 @@ impl ServeDir {
     }
 }
 
-/// Waits until somebody answers at the socket, with so many vCPUs: of a VM that is being made, some
+/// Waits until a server answers at the socket, with `vcpus` vCPUs: of a VM that is being made, some
 /// may be missing at first.
 ///
 /// # Errors
@@ -122,7 +123,7 @@ fn answers_when_there(
     Ok(())
 }
 
-/// The arguments of `vmstrobe`.
+/// Returns the arguments of `vmstrobe`.
 fn line<'a>(sockets: &'a Path, args: &'a [&str]) -> Vec<&'a OsStr> {
     let mut line: Vec<&OsStr> = vec!["serve".as_ref()];
     line.extend(args.iter().map(OsStr::new));
@@ -144,7 +145,8 @@ impl DerefMut for ServeDir {
     }
 }
 
-/// Asks at a socket how many vCPUs there are. Each reply must come within the limit.
+/// Returns the number of vCPUs that the server at a socket shows. Each reply must come within the
+/// limit.
 fn ask_vcpus(socket: &Path, limit: Duration) -> Result<usize, String> {
     let fails = |error: std::io::Error| match error.kind() {
         ErrorKind::WouldBlock => format!("no reply within {limit:?}"),

@@ -1,6 +1,6 @@
-//! A hostile writer in a process of its own, in the hands of a test.
+//! A hostile writer in a process of its own, controlled by a test.
 //!
-//! Invariant: its process ends with this value, and no answer is waited for without a limit.
+//! Invariant: its process ends with this value, and each wait for an answer has a limit.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,9 +13,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::evil::Place;
 use crate::process::Reaped;
 
-/// How long it may take to do as it is told.
+/// The longest time that it may take to obey an order.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to end.
+/// The longest time that it may take to end.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// A process that writes a table.
@@ -28,7 +28,7 @@ pub struct Hostile {
 }
 
 impl Hostile {
-    /// Starts the program, `hostile`, and waits until its table is there.
+    /// Starts the program `hostile`, and waits until its table exists.
     ///
     /// # Panics
     ///
@@ -40,19 +40,19 @@ impl Hostile {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("{program} does not start: {error}"));
-        let stdin = child.stdin.take().expect("it was asked for");
-        let stdout = BufReader::new(child.stdout.take().expect("it was asked for"));
+        let stdin = child.stdin.take().expect("the option was given");
+        let stdout = BufReader::new(child.stdout.take().expect("the option was given"));
         let mut hostile = Self { process: Reaped(child), stdin, stdout };
         hostile.expect_ok(mode);
         hostile
     }
 
-    /// Its process.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Tells it to do something, and waits until it has.
+    /// Gives it an order, and waits until it has obeyed.
     ///
     /// # Panics
     ///
@@ -72,7 +72,7 @@ impl Hostile {
         self.tell(&format!("set {word} {value}"));
     }
 
-    /// Stops it where it is.
+    /// Stops the process.
     ///
     /// # Panics
     ///
@@ -81,7 +81,7 @@ impl Hostile {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on.
+    /// Continues the process.
     ///
     /// # Panics
     ///
@@ -90,17 +90,17 @@ impl Hostile {
         self.signal(Signal::CONT);
     }
 
-    /// Kills it, wherever it is.
+    /// Kills the process.
     ///
     /// # Panics
     ///
     /// If it has ended already, or does not end.
     pub fn kill(mut self) {
         self.signal(Signal::KILL);
-        assert!(self.process.wait_within(END_LIMIT).is_some(), "it does not end");
+        assert!(self.process.wait_within(END_LIMIT).is_some(), "the process ends in time");
     }
 
-    /// Fails if it has ended: then a test would see nothing hostile any more.
+    /// Checks that it has not ended: otherwise a test would meet no hostile writer any more.
     ///
     /// # Panics
     ///
@@ -111,16 +111,17 @@ impl Hostile {
     }
 
     fn signal(&self, signal: Signal) {
-        // Not reaped yet, so the number is still its own.
-        kill_process(Pid::from_child(&self.process), signal).expect("it has not been reaped");
+        // The process has not been reaped, so the number is still its own.
+        kill_process(Pid::from_child(&self.process), signal)
+            .expect("the process has not been reaped");
     }
 
     fn expect_ok(&mut self, what: &str) {
-        let limit = Timespec::try_from(ANSWER_LIMIT).expect("it is short");
+        let limit = Timespec::try_from(ANSWER_LIMIT).expect("the time is short");
         let mut fds = [PollFd::new(self.stdout.get_ref(), PollFlags::IN)];
         let ready = poll(&mut fds, Some(&limit)).expect("a pipe can be waited for");
         assert_eq!(ready, 1, "no answer within {ANSWER_LIMIT:?}: {what}");
-        // Whole: lines as short as these are written at once.
+        // Lines of this length are written at once, so the line is complete.
         let mut line = String::new();
         self.stdout.read_line(&mut line).expect("a pipe reads");
         assert_eq!(line, "ok\n", "{what}");

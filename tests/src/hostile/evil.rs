@@ -1,7 +1,7 @@
-//! A table in the hands of a hostile writer: in a sealed memfd, in one that is not, or in a file on
-//! tmpfs that it has locked.
+//! A table of a hostile writer: in a sealed memfd, in one that is not sealed, or in a locked file
+//! on tmpfs.
 //!
-//! Invariant: whatever is done to the table, its writer lives: what can become shorter is written
+//! Invariant: the writer survives all changes of its table: one that can become shorter is written
 //! by system calls.
 
 use std::fs::{self, File};
@@ -22,16 +22,16 @@ const NAME: &str = "vmstrobe-table:evil";
 /// The place of a table: a memfd or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// In a memfd that readers map.
+    /// A memfd that readers map.
     Sealed,
-    /// In a memfd that they read by system calls.
+    /// A memfd that readers read by system calls.
     Unsealed,
-    /// In a file on tmpfs.
+    /// A file on tmpfs.
     Path(PathBuf),
 }
 
 impl Place {
-    /// From the command line: `sealed`, `unsealed` or a path.
+    /// Parses an argument of the command line: `sealed`, `unsealed` or a path.
     pub fn from_arg(arg: &str) -> Self {
         match arg {
             "sealed" => Self::Sealed,
@@ -40,7 +40,7 @@ impl Place {
         }
     }
 
-    /// For the command line.
+    /// Returns the argument for the command line.
     pub fn to_arg(&self) -> String {
         match self {
             Self::Sealed => "sealed".to_owned(),
@@ -50,12 +50,12 @@ impl Place {
     }
 }
 
-/// A table that is written.
+/// A table that can be written.
 #[derive(Debug)]
 pub enum Evil {
-    /// By stores to memory.
+    /// The writer stores to memory.
     Mapped(Mapping),
-    /// By system calls.
+    /// The writer makes system calls.
     File(File),
 }
 
@@ -73,7 +73,7 @@ impl Evil {
         }
     }
 
-    /// Stores a word, whole.
+    /// Stores one word atomically.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl Evil {
         }
     }
 
-    /// Stores all these words from that one on.
+    /// Stores these words, from that index on.
     ///
     /// # Errors
     ///
@@ -104,8 +104,8 @@ impl Evil {
         }
     }
 
-    /// Changes something under the number of a sequence lock, as an honest writer does, and gives
-    /// the new number. `number` is the even one that is there.
+    /// Changes something under a sequence lock, as an honest writer does, and returns the new
+    /// number. `number` is the present, even one.
     ///
     /// # Errors
     ///
@@ -125,7 +125,7 @@ impl Evil {
         Ok(even)
     }
 
-    /// Puts an image back, and lets readers know by a number of the directory that none has seen.
+    /// Restores an image, with a number of the directory that no reader has seen.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl Evil {
         self.set(GENERATION, generation)
     }
 
-    /// Makes the table so long.
+    /// Sets the length of the table.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Evil {
         self.file().set_len(bytes)
     }
 
-    /// Locks it as the writer of a file does.
+    /// Locks the file as its writer does.
     ///
     /// # Errors
     ///
@@ -162,7 +162,7 @@ impl Evil {
     }
 }
 
-/// A file of these words under a path where it is complete from the first moment, and locked.
+/// Makes a file of these words at a path, where it is complete and locked from the first moment.
 fn locked(path: &Path, words: &[u64]) -> io::Result<File> {
     let draft = path.with_extension("draft");
     let file = File::options().read(true).write(true).create_new(true).open(&draft)?;

@@ -1,7 +1,7 @@
-//! Writers that keep the rules, by the crate's own means: what readers are held against when they
-//! are asked whether anything was torn, or took another's words for an object's.
+//! Honest writers, which use the crate's own writer. The tests check against them that readers
+//! return no torn row, and no words of another object.
 //!
-//! Invariant: as for hostile modes: a mode ends only with its process.
+//! Invariant: a mode ends only with its process, as the hostile modes do.
 
 use std::io;
 use std::thread;
@@ -13,16 +13,16 @@ use vmstrobe_providers::{Counter, Group, TableConfig, TableObject, TableSchema, 
 use super::evil::Place;
 use super::modes::ready_until_closed;
 
-/// Statistics of an object, which mean to have equal values.
+/// The number of statistics of an object, which have equal values.
 pub const COUNTERS: usize = 8;
-/// Tables of [`tables`].
+/// The number of tables of [`tables`].
 pub const TABLES: usize = 64;
 
 /// An object with some counters.
 struct Queue {
     _object: TableObject,
     counters: Vec<Counter>,
-    /// If they change together.
+    /// The lock of the words that change together, if they do.
     group: Option<Group>,
 }
 
@@ -50,7 +50,7 @@ impl Queue {
     }
 }
 
-/// One object whose counters are bumped together, as often as it goes.
+/// Adds to the counters of one object, which change together, as fast as it can.
 ///
 /// # Errors
 ///
@@ -61,15 +61,15 @@ pub fn groups(place: &Place) -> io::Result<()> {
     ready_until_closed()?;
     for change in 0.. {
         queue.add(1);
-        // Never the same, and often about as long as it takes to read it: else readers would find
-        // it open too seldom, or nothing would change under them.
+        // The pause varies, and is often about as long as a reading: otherwise readers would find
+        // the lock open too seldom, or nothing would change while they read.
         (0..change % 64).for_each(|_: u64| std::hint::spin_loop());
     }
     Ok(())
 }
 
-/// Objects that come and go in the same few places. Counters of the one called `/churn/N` are 0 at
-/// first, and then N for all their life; if N is even, all at once.
+/// Makes objects that come and go in the same few slots. The counters of `/churn/N` are 0 at first
+/// and then N; if N is even, all change together.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn churn(place: &Place) -> io::Result<()> {
     Ok(())
 }
 
-/// So many tables with an object of equal statistics each.
+/// Makes a number of tables, each with one object, all of equal statistics.
 ///
 /// # Errors
 ///

@@ -1,14 +1,14 @@
-//! The tables that hostile writers begin with: a small one that is right, and some that are not.
+//! The tables with which hostile writers begin: a small valid one, and some that are not valid.
 //!
-//! Invariant: an image is made of its name alone, so that a writer in another process and the test
-//! that judges what is read have the same.
+//! Invariant: an image depends on its name alone, so that a writer in another process and the test
+//! that checks the rows have the same.
 
 use super::layout::{
     BLOCK_HEADER_BYTES, BOOLEAN, Block, DESC_BYTES, GENERATION, GROUPED, HEADER_WORDS,
     HEARTBEAT_PERIOD, Image, LINEAR, LOG2, SLOT_WORDS, SLOTS, SLOTS_USED, Stat, WORD_BYTES, put,
 };
 
-/// The most places for objects that a table may have.
+/// The most slots of a table.
 pub const SLOTS_MAX: usize = 16_384;
 /// The longest time between two heartbeats that the writer of "beating" promises, in ns.
 const PROMISED_NS: u64 = 500_000_000;
@@ -17,20 +17,20 @@ const DESCS_MAX: usize = 4096;
 /// The word of the lock in the block of an object of `crowd`: 24 bytes of header, 24 of its path
 /// and 40 of its one descriptor, rounded up to 16 words.
 const CROWD_LOCK_WORD: usize = 16;
-/// Objects with statistics in the image "heavy": each counts as one statistic more.
+/// The number of objects with statistics in the image "heavy": each counts as one statistic more.
 const HEAVY_OBJECTS: usize = 65_536 / (DESCS_MAX + 1);
-/// Objects of the image "holes".
+/// The number of objects of the image "holes".
 pub const HOLE_OBJECTS: usize = 9;
-/// Shards of each.
+/// The number of shards of each.
 pub const HOLE_SHARDS: usize = 255;
-/// Words of each of those.
+/// The words of each of those objects.
 pub const HOLE_WORDS: usize = 8192;
-/// How many objects "a million" are.
+/// The number of objects in the image "a million".
 const MILLION: usize = 1_000_000;
-/// Different schemas in the image "schemas": as many as a table may have objects.
+/// The number of different schemas in the image "schemas", which is the most objects of a table.
 pub const SCHEMAS: usize = SLOTS_MAX;
 
-/// The image of that name.
+/// Returns the image of that name.
 ///
 /// # Panics
 ///
@@ -56,7 +56,7 @@ pub fn named(name: &str) -> Image {
     }
 }
 
-/// Objects in [`sample`].
+/// The number of objects in [`sample`].
 pub const OBJECTS: usize = 3;
 
 /// Returns the value of word `word` of object `object` in [`sample`] number `epoch`. The second
@@ -65,9 +65,9 @@ pub fn value(epoch: u64, object: usize, word: usize) -> u64 {
     epoch << 32 | (object as u64) << 16 | word as u64 | 1 << 63
 }
 
-/// Three objects: one with all kinds of statistics and one with four shards, whose words change
-/// together, and one that is not locked; and a free place. Paths, incarnations and values are those
-/// of the epoch.
+/// Makes three objects: one with all kinds of statistics, one with four shards whose words change
+/// together, and one without a lock; and a free slot. Paths, incarnations and values are those of
+/// the epoch.
 pub fn sample(epoch: u64) -> Image {
     let mut image = Image::new("evil", 4096, 4);
     let stats = [
@@ -110,14 +110,14 @@ fn beating() -> Image {
     image
 }
 
-/// The first [`sample`], whose directory is being changed.
+/// Returns the first [`sample`], whose directory is being changed.
 fn busy() -> Image {
     let mut image = sample(1);
     image.words[GENERATION] = 1;
     image
 }
 
-/// As many objects as there may be, each with a path, a block and data of its own.
+/// Makes the most objects that a table may have, each with its own path, block and data.
 fn crowd() -> Image {
     let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
     for object in 0..SLOTS_MAX {
@@ -126,7 +126,7 @@ fn crowd() -> Image {
     image
 }
 
-/// As many, each with a lock that is held for ever.
+/// Makes the most objects, each with a lock that is held for ever.
 fn crowd_held() -> Image {
     let mut image = crowd();
     for slot in 0..SLOTS_MAX {
@@ -139,22 +139,22 @@ fn crowd_held() -> Image {
     image
 }
 
-/// As many, all of one path.
+/// Makes the most objects, all with one path.
 fn one_path() -> Image {
     let mut image = Image::new("evil", 25 << 20, SLOTS_MAX);
     (0..SLOTS_MAX).for_each(|_| add_small(&mut image, "/evil", "requests"));
     image
 }
 
-/// As many, all of them in one block of many descriptors: more bytes than the table has, if each
-/// is counted.
+/// Makes the most objects, all with one block of many descriptors, whose bytes are more than the
+/// table has if they are counted for each object.
 fn one_block() -> Image {
     let names: Vec<String> = (0..512).map(|stat| format!("n{stat}")).collect();
     let stats: Vec<Stat<'_>> = names.iter().map(|name| Stat::counter(name)).collect();
     all_in_one(&stats)
 }
 
-/// As many, all of them with the same data, of which each row would have half a MiB.
+/// Makes the most objects, all with the same data, of which each row takes half a MiB.
 fn one_data() -> Image {
     all_in_one(&[Stat { flags: LOG2, size: u16::MAX, ..Stat::counter("latency") }])
 }
@@ -171,7 +171,7 @@ fn all_in_one(stats: &[Stat<'_>]) -> Image {
     image
 }
 
-/// Objects of which no two have the same statistics.
+/// Makes objects of which no two have the same statistics.
 fn schemas() -> Image {
     let mut image = Image::new("evil", 16 << 20, SCHEMAS);
     for object in 0..SCHEMAS {
@@ -180,8 +180,8 @@ fn schemas() -> Image {
     image
 }
 
-/// As many objects as there may be, all paths as long as they may be; and of the same kind as many
-/// names of statistics as there may be. `"\u{ff}"` stands for a byte that is not UTF-8.
+/// Makes the most objects with the longest paths, or the most statistics with the longest names.
+/// `"\u{ff}"` stands for a byte that is not UTF-8.
 fn vast(letter: &str) -> Image {
     let letter = if letter == "ä" { letter.as_bytes() } else { &[0xff; 2] };
     let mut image = Image::new("evil", 64 << 20, SLOTS_MAX);
@@ -200,7 +200,7 @@ fn vast(letter: &str) -> Image {
         let number = format!("{object:09}");
         put(&mut image.words, path, &[&letter.repeat(123)[..], number.as_bytes()].concat());
         for stat in 0..stats.len() {
-            // Else all would have the same statistics.
+            // Otherwise all objects would have the same statistics.
             let name = path + 256 + stat * (DESC_BYTES + 256) + DESC_BYTES;
             let end = [b'a', b'a', b'a' + object as u8];
             put(&mut image.words, name, &[&letter.repeat(126)[..], &end].concat());
@@ -209,8 +209,8 @@ fn vast(letter: &str) -> Image {
     image
 }
 
-/// As many statistics as a table may have, with names of 240 bytes and more: a reader holds about
-/// 20 MiB of them.
+/// Makes the most statistics that a table may have, with names of at least 240 bytes, of which a
+/// reader holds about 20 MiB.
 fn heavy() -> Image {
     let mut image = Image::new("evil", 20 << 20, HEAVY_OBJECTS);
     for object in 0..HEAVY_OBJECTS {
@@ -231,7 +231,7 @@ fn heavy() -> Image {
     image
 }
 
-/// Objects of [`HOLE_SHARDS`] shards of 64 KiB, nothing of which is ever written: 16 MiB each.
+/// Makes objects of [`HOLE_SHARDS`] shards of 64 KiB that are never written: 16 MiB each.
 fn holes() -> Image {
     let bytes = (HOLE_OBJECTS + 1) * (HOLE_SHARDS + 1) * HOLE_WORDS * WORD_BYTES;
     let mut image = Image::new("evil", bytes, HOLE_OBJECTS);
@@ -251,7 +251,7 @@ fn holes() -> Image {
     image
 }
 
-/// A directory with room for a million objects, which is more than there may be.
+/// Makes a directory with room for a million objects, which is over the limit.
 fn million_places() -> Image {
     let mut image = Image::new("evil", (MILLION + 8) * 128, 4);
     image.words[SLOTS] = MILLION as u64;
@@ -259,7 +259,7 @@ fn million_places() -> Image {
     image
 }
 
-/// A directory that says it uses a million of its four places.
+/// Makes a directory whose header claims that a million of its four slots are used.
 fn million_used() -> Image {
     let mut image = million_places();
     image.words[SLOTS] = 4;

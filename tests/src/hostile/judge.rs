@@ -1,14 +1,14 @@
-//! Holds what a reader took for good against what the table says, by its documentation.
+//! Checks of the good rows of a reader against the words of the table, by its documentation.
 //!
-//! Invariant: judges only what must be so: that a value is where it should be, not that a reader
-//! should have read it; what it may refuse is the reader's business.
+//! Invariant: only certain facts are checked: that a value is the one in its place, not that a
+//! reader should have read it. A reader may refuse more.
 
 use vmstrobe_core::RowState;
 
 use super::layout::{Entry, entries};
 use super::reader::Row;
 
-/// Whether these are good rows of objects that are in the image, with their values there.
+/// Checks that these are good rows of objects of the image, with their values there.
 ///
 /// # Panics
 ///
@@ -37,7 +37,7 @@ pub fn must_be_read_as(row: &Row, entry: &Entry, words: &[u64]) {
     } else {
         RowState::Good
     };
-    // Where the lock means nothing, it may be waited for all the same.
+    // A reader may wait for the lock also where it means nothing.
     let may_be_torn = !entry.is_grouped && !seq.is_multiple_of(2);
     let is_so = row.state == want || may_be_torn && row.state == RowState::Torn;
     assert!(is_so, "{row:?}, not {want:?}; lock {seq:#x} {theirs:#x}");
@@ -45,7 +45,8 @@ pub fn must_be_read_as(row: &Row, entry: &Entry, words: &[u64]) {
     assert!(is_read, "nobody has written {row:?}");
 }
 
-/// Whether the row is of an object of that path. Of two with one path, the later has got a number.
+/// Returns true if the row is of an object of that path. Of two objects with one path, the later
+/// has a number.
 fn is_of(row: &Row, entry: &Entry) -> bool {
     let path = String::from_utf8_lossy(&entry.path);
     let rest = row.path.strip_prefix(&*path);

@@ -1,22 +1,22 @@
-//! A table of statistics as its documentation has it, written down a second time: what the words
-//! of an image say, and images to be written by those who lie.
+//! The format of a table, written down a second time from its documentation: to understand the
+//! words of an image, and to make images for hostile writers.
 //!
-//! Invariant: uses nothing of the code under test. Reading is as lenient as it can be, and checks
-//! only what it must to stay inside: what a reader takes for good must stand here too.
+//! Invariant: it uses none of the code under test. It reads as leniently as possible, and checks
+//! only bounds: a row that a reader takes for good must be found here too.
 
 use std::ops::Range;
 
-/// Bytes of a word.
+/// The bytes of a word.
 pub const WORD_BYTES: usize = 8;
-/// Word 0.
+/// The value of word 0.
 pub const MAGIC: u64 = u64::from_ne_bytes(*b"vmstrobe");
-/// Word 1.
+/// The value of word 1.
 pub const BYTE_ORDER: u64 = 0x0102_0304_0506_0708;
-/// Word 2.
+/// The value of word 2.
 pub const VERSION: u64 = 1;
-/// Words of the header.
+/// The words of the header.
 pub const HEADER_WORDS: usize = 64;
-/// Words of a slot.
+/// The words of a slot.
 pub const SLOT_WORDS: usize = 16;
 /// The index of a word in the header; here, of the table's length in bytes.
 pub const SEGMENT_BYTES: usize = 3;
@@ -32,9 +32,9 @@ pub const GENERATION: usize = 16;
 pub const SLOTS_USED: usize = 17;
 /// See [`SEGMENT_BYTES`].
 pub const HEARTBEAT: usize = 32;
-/// Words of two cache lines, where an object's lock begins.
+/// The words of two cache lines, which is the alignment of an object's lock.
 const LINES_WORDS: usize = 16;
-/// Bytes of a block's header, and of a descriptor before its name.
+/// The bytes of a block's header, and of a descriptor before its name.
 pub const BLOCK_HEADER_BYTES: usize = 24;
 /// See [`BLOCK_HEADER_BYTES`].
 pub const DESC_BYTES: usize = 16;
@@ -52,13 +52,13 @@ pub const BOOLEAN: u32 = 4 << 4;
 pub struct Stat<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Type, unit and base.
+    /// The type, the unit and the base.
     pub flags: u32,
     /// The power of the base by which a stored number is multiplied.
     pub exponent: i16,
-    /// Words.
+    /// The number of words.
     pub size: u16,
-    /// Of a linear histogram.
+    /// The bucket size of a linear histogram.
     pub bucket_size: u32,
 }
 
@@ -76,11 +76,11 @@ pub struct Block<'a> {
     pub path: &'a str,
     /// Its target, such as `queue`.
     pub target: &'a str,
-    /// Bytes of the path and of each name.
+    /// The bytes of the path and of each name.
     pub name_bytes: usize,
-    /// How often its data is there.
+    /// The number of copies of its data.
     pub shards: usize,
-    /// [`GROUPED`], or nothing.
+    /// [`GROUPED`] or 0.
     pub flags: u64,
     /// Its statistics.
     pub stats: &'a [Stat<'a>],
@@ -95,24 +95,24 @@ pub struct Entry {
     pub block_word: usize,
     /// The word of its seq; the next one holds its incarnation.
     pub lock_word: usize,
-    /// As its slot has it.
+    /// The incarnation of its slot.
     pub incarnation: u64,
-    /// Up to its NUL.
+    /// The path up to its NUL.
     pub path: Vec<u8>,
-    /// Whether its words mean anything only while its seq is even and stands still.
+    /// Whether its words are valid only while its seq is even and does not change.
     pub is_grouped: bool,
-    /// Names, and where the words of the first shard are.
+    /// The names, and the words of each statistic in the first shard.
     pub stats: Vec<(Vec<u8>, Range<usize>)>,
-    /// How often its data is there.
+    /// The number of copies of its data.
     pub shards: usize,
-    /// From one of them to the next.
+    /// The words from one shard to the next.
     pub shard_words: usize,
 }
 
 /// The words of a table that somebody is about to publish.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// All of them.
+    /// The words of the image.
     pub words: Vec<u64>,
     end: usize,
     slots_used: usize,
@@ -210,15 +210,15 @@ impl Image {
 }
 
 impl Entry {
-    /// All its words behind the lock.
+    /// Returns the range of all its words behind the lock.
     pub fn data(&self) -> Range<usize> {
         let first = self.lock_word + 2;
         let end = self.stats.iter().map(|(_, words)| words.end).max().unwrap_or(first);
         first..end + (self.shards - 1) * self.shard_words
     }
 
-    /// Whether its words are the object's, and at rest if they need to be; `None` if there is no
-    /// lock.
+    /// Returns true if the words are the object's, and were not being changed if they are locked;
+    /// `None` if there is no lock.
     pub fn is_whole(&self, words: &[u64]) -> Option<bool> {
         let (seq, theirs) = (words.get(self.lock_word)?, words.get(self.lock_word + 1)?);
         Some(!(self.is_grouped && *seq % 2 == 1) && *theirs == self.incarnation)
@@ -236,7 +236,7 @@ impl Entry {
     }
 }
 
-/// All objects of an image that make some sense.
+/// Returns all objects of an image that can be understood.
 pub fn entries(words: &[u64]) -> Vec<Entry> {
     let bytes = bytes_of(words);
     let directory = words.get(DIRECTORY_OFFSET).map_or(usize::MAX, |&offset| offset as usize);
@@ -284,7 +284,7 @@ fn entry(bytes: &[u8], slot_word: usize) -> Option<Entry> {
     })
 }
 
-/// Name and words of a descriptor; `None` if it has to be left out.
+/// Returns the name and the words of a descriptor; `None` if it has to be left out.
 fn stat(desc: &[u8], first_word: usize) -> Option<(Vec<u8>, Range<usize>)> {
     let name = until_nul(&desc[DESC_BYTES..])?;
     let size = usize::from(u16::from_ne_bytes([desc[6], desc[7]]));

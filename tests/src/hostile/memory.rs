@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::layout::{WORD_BYTES, bytes_of};
 
-/// Words of a page, where pages are smallest.
+/// The words of the smallest page.
 const PAGE_WORDS: usize = 4096 / WORD_BYTES;
 
 /// A memfd that readers map.
@@ -64,7 +64,7 @@ impl Mapping {
         &self.file
     }
 
-    /// All its words.
+    /// Returns all words.
     pub fn words(&self) -> &[AtomicU64] {
         let count = self.raw.len() / WORD_BYTES;
         // SAFETY: the slice must be aligned, initialised memory of that length, which stays mapped

@@ -1,5 +1,5 @@
-//! Hostile writers of tables, for the tests of those who read them: in another process, where they
-//! can do whatever a stranger's program can.
+//! Hostile writers of tables, for the tests of readers. They run in another process, where they can
+//! do anything that a foreign program can.
 //!
 //! [`modes`] is what they do, over a table in [`evil`]'s hands; [`honest`] ones keep the rules, and
 //! [`child`] starts and ends them. What a table says is written down a second time in [`layout`];

@@ -71,7 +71,7 @@ pub fn ready_until_closed() -> io::Result<()> {
     ready()
 }
 
-/// Does as it is told: `set WORD VALUE`, `restore GENERATION`, `resize BYTES`; says ok each time.
+/// Obeys orders: `set WORD VALUE`, `restore GENERATION`, `resize BYTES`. It answers each with ok.
 fn commands(evil: &Evil, image: &Image) -> io::Result<()> {
     ready()?;
     for line in io::stdin().lock().lines() {

@@ -14,13 +14,13 @@ use vmstrobe_core::{
 };
 use vmstrobe_providers::Tables;
 
-/// How long a call may take: of the CPU, and by the clock on the wall, where others may be in the
-/// way.
+/// The time that a call takes or may take: of the CPU, and of real time, which is longer if other
+/// processes run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// By this thread.
+    /// The CPU time of this thread.
     pub cpu: Duration,
-    /// In all.
+    /// The real time.
     pub wall: Duration,
 }
 
@@ -29,7 +29,7 @@ pub const LOOK: Spent = Spent { cpu: Duration::from_secs(1), wall: Duration::fro
 /// The bound of a source's part of a tick.
 pub const TICK: Spent = Spent { cpu: Duration::from_millis(50), wall: Duration::from_secs(1) };
 
-/// Reads tables, and knows how long it took at most.
+/// A reader of tables that records the longest time of a call.
 #[derive(Debug)]
 pub struct Reader {
     tables: Tables,
@@ -60,12 +60,12 @@ pub struct Row {
     pub path: String,
     /// The state of its row.
     pub state: RowState,
-    /// If it is good: statistics by name.
+    /// The statistics by name, if the row is good.
     pub values: Vec<(String, Vec<u64>)>,
 }
 
 impl Reader {
-    /// Reads nothing yet.
+    /// Returns a reader without tables.
     ///
     /// # Panics
     ///
@@ -73,7 +73,7 @@ impl Reader {
     #[allow(clippy::new_without_default, reason = "it starts a thread and can fail")]
     pub fn new() -> Self {
         Self {
-            tables: Tables::new().expect("there is room for a thread"),
+            tables: Tables::new().expect("a thread can be started"),
             opened: Vec::new(),
             look_bound: LOOK,
             tick_bound: TICK,
@@ -121,12 +121,12 @@ impl Reader {
     pub fn look(&mut self) -> Vec<Object> {
         let (objects, spent) = timed("objects", self.look_bound, || self.tables.objects());
         self.longest_look = self.longest_look.max(spent);
-        let objects = objects.expect("it has no reason to fail");
+        let objects = objects.expect("the provider lists its objects");
         objects.iter().for_each(|object| is_sound(&object.schema));
         objects
     }
 
-    /// Why some of what there is is not read; see [`Provider::warnings`].
+    /// Returns the reasons why some objects are not read; see [`Provider::warnings`].
     pub fn warnings(&self) -> Vec<vmstrobe_core::Error> {
         self.tables.warnings()
     }
@@ -152,7 +152,7 @@ impl Reader {
         self.ends.iter_mut().zip(other.ends).for_each(|(end, count)| *end += count);
     }
 
-    /// Reads all that is open.
+    /// Reads all open objects.
     ///
     /// # Panics
     ///
@@ -215,7 +215,7 @@ fn waited_for_cpus() -> Duration {
 
 /// Returns the same as of a moment ago: asking takes the kernel a while.
 fn waited_for_cpus_lately() -> Duration {
-    /// For how long an answer is good.
+    /// The time for which an answer is used again.
     const LATELY: Duration = Duration::from_millis(100);
     thread_local! {
         static LAST: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
@@ -233,7 +233,9 @@ fn waited_for_cpus_lately() -> Duration {
 /// If that is longer than the bound. What a busy machine takes away does not count: a look waits
 /// for a helper process, and either for a CPU.
 pub fn timed<T>(what: &str, bound: Spent, call: impl FnOnce() -> T) -> (T, Spent) {
-    let cpu = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("it is positive");
+    let cpu = || {
+        Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("CPU time is not negative")
+    };
     let waited_before = waited_for_cpus_lately();
     let (wall_before, cpu_before) = (Instant::now(), cpu());
     let value = call();
@@ -248,7 +250,7 @@ pub fn timed<T>(what: &str, bound: Spent, call: impl FnOnce() -> T) -> (T, Spent
 fn open(tables: &Tables, objects: &[Object]) -> Opened {
     let schema = &objects[0].schema;
     let plan = ReadPlan::new(schema, &Mask::all(schema));
-    let sources = tables.open(objects, &plan).expect("it has no reason to fail");
+    let sources = tables.open(objects, &plan).expect("the provider opens its objects");
     Opened { objects: objects.to_vec(), plan, sources }
 }
 

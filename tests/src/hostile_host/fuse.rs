@@ -35,7 +35,8 @@ impl FuseMount {
     ///
     /// If it cannot be mounted.
     pub fn mount(attacker: &str, unanswered: Unanswered) -> FuseMount {
-        let directory = TempDir::with_prefix("vmstrobe-fuse-").expect("a temporary directory");
+        let directory =
+            TempDir::with_prefix("vmstrobe-fuse-").expect("a temporary directory can be made");
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755))
             .expect("chmod of our directory");
         let device = OpenOptions::new().read(true).write(true).open("/dev/fuse");
@@ -47,7 +48,7 @@ impl FuseMount {
         let status = Command::new("mount")
             .args(["--internal-only", "-t", "fuse", "-o", &options, "hostile"])
             .arg(directory.path())
-            .stdin(device.try_clone().expect("a second handle of a file"))
+            .stdin(device.try_clone().expect("there is a free descriptor"))
             .status()
             .expect("mount starts");
         assert!(status.success(), "mount: {status}");

@@ -23,11 +23,11 @@ const REMEMBERED: u64 = 1000;
 /// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// Look up a name.
+    /// The request to look up a name.
     Lookup,
-    /// Get the attributes of a file.
+    /// The request for the attributes of a file.
     GetAttr,
-    /// Open a file or directory.
+    /// The request to open a file or directory.
     Open,
     /// A descriptor of a file is being closed.
     Flush,
@@ -37,7 +37,7 @@ pub enum Opcode {
     Init,
     /// A request that has no reply.
     NoReply,
-    /// Anything else.
+    /// Any other request.
     Other,
 }
 
@@ -56,7 +56,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads what the kernel sent; `None` if it is too short.
+    /// Parses a request of the kernel; `None` if it is too short.
     pub fn parse(bytes: &'a [u8]) -> Option<Request<'a>> {
         let (header, body) = bytes.split_at_checked(REQUEST_HEADER)?;
         let opcode = match u32_at(header, 4) {
@@ -123,7 +123,7 @@ fn init(body: &mut Vec<u8>, minor: u32) {
     body.resize(64, 0);
 }
 
-/// `struct fuse_attr`: 88 bytes.
+/// Writes a `struct fuse_attr` of 88 bytes.
 fn attributes(body: &mut Vec<u8>, node: u64) {
     const DIRECTORY: u32 = 0o040_755;
     const REGULAR: u32 = 0o100_666;

@@ -1,4 +1,5 @@
-//! Counting: who takes part, from when to when, and that what there is is seen.
+//! The counting itself: the threads that take part, the begin and the end, and a check that
+//! allocations are seen.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -15,12 +16,12 @@ pub(super) struct Counted {
     pub(super) freed: u64,
 }
 
-/// From now on, what this thread does counts whenever a count is on; or no more.
+/// Makes the calls of this thread count whenever a count is on, or no more.
 pub(super) fn take_part(yes: bool) {
     TAKES_PART.set(yes);
 }
 
-/// One count at a time: a test holds this for as long as threads of its own take part.
+/// Locks the count: a test holds this for as long as threads of its own take part.
 pub(super) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,7 +48,8 @@ pub(super) fn counted<T>(work: impl FnOnce() -> T) -> (T, Counted) {
     (done, counted)
 }
 
-/// The most bytes that this thread held at once while `work` ran, beyond what it held before.
+/// Returns the most bytes that this thread held at once while `work` ran, beyond those that it held
+/// before.
 pub(super) fn held_bytes_max<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = HELD_BYTES.get();
     HELD_BYTES_MAX.set(before);
@@ -56,7 +58,7 @@ pub(super) fn held_bytes_max<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
-fn what_is_allocated_here_is_counted() {
+fn an_allocation_of_this_thread_is_counted() {
     let _alone = alone();
     take_part(true);
     let ((), none) = counted(|| {
@@ -77,7 +79,7 @@ fn what_is_allocated_here_is_counted() {
 }
 
 #[test]
-fn what_others_allocate_counts_if_they_take_part() {
+fn an_allocation_of_a_participating_thread_is_counted() {
     let _alone = alone();
     let allocate = || drop(black_box(Box::new(7_u64)));
     let on_another = |takes_part| {
@@ -95,7 +97,7 @@ fn what_others_allocate_counts_if_they_take_part() {
 }
 
 #[test]
-fn what_is_held_at_once_is_seen() {
+fn the_most_bytes_held_at_once_are_measured() {
     let block = |bytes: usize| black_box(vec![1_u8; bytes]);
     assert_eq!(held_bytes_max(|| drop((block(1000), block(500)))).1, 1500);
     let one_after_the_other = || {

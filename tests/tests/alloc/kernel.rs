@@ -1,8 +1,8 @@
-//! 10,000 BPF reads over real vCPUs, audits included, and with the end of it in the middle:
-//! nothing is allocated, and nothing is freed.
+//! 10,000 BPF reads over real vCPUs, audits included, and with the end of the BPF reader in the
+//! middle: nothing is allocated, and nothing is freed.
 //!
-//! By the kernel's own count of the thread's reads, it is seen that a tick reads nothing by pread,
-//! and how many audits there were, which do twice each.
+//! The kernel's count of the thread's reads shows that a tick reads nothing by pread, and the
+//! number of audits, each of which reads twice.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
@@ -19,7 +19,8 @@ use super::ticks::{Followed, by_hand, check};
 
 const VCPUS: usize = 128;
 const TICKS: u64 = 10_000;
-/// 10,000 ticks last long enough for two audits at least, which come a second after each other.
+/// The rate at which 10,000 ticks last long enough for at least two audits, which are a second
+/// apart.
 const RATE_HZ: f64 = 4000.0;
 const WARM_UP: u64 = 100;
 
@@ -27,7 +28,7 @@ fn required() -> Bpf {
     Bpf::new(BpfMode::Require)
 }
 
-/// A sampler of that many vCPUs, which has ticked already.
+/// Makes a sampler of `vcpus` vCPUs that has ticked already.
 fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     let (farm, _) = farm(VCPUS);
     let vm = &farm.vms()[0];
@@ -38,32 +39,33 @@ fn sampler(bpf: &Bpf) -> (vmstrobe_guest::Farm, Rig) {
     (farm, rig)
 }
 
-/// Ticks so often on this thread, at that rate.
+/// Ticks `ticks` times on this thread, at [`RATE_HZ`].
 fn tick(sampler: &mut Sampler, ticks: u64) {
-    let timing = Timing::hz(RATE_HZ).expect("it is a rate");
+    let timing = Timing::hz(RATE_HZ).expect("the rate is within the bounds");
     let before = sampler.health().counts().ticks;
     // Deadlines that pass unused do not count here.
     while sampler.health().counts().ticks - before < ticks {
         let left = ticks - (sampler.health().counts().ticks - before);
         let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
-        assert!(outcome.is_ok(), "an ordinary thread can always be had");
+        assert!(outcome.is_ok(), "the kernel permits a timer slack of 1 ns");
     }
 }
 
-/// Read system calls of this thread so far; `None` where the kernel does not count them.
+/// Returns the read system calls of this thread so far; `None` if the kernel does not count them.
 fn reads() -> Option<u64> {
     let io = fs::read_to_string("/proc/thread-self/io").ok()?;
     io.lines().find_map(|line| line.strip_prefix("syscr: "))?.parse().ok()
 }
 
-/// The read system calls that one [`reads`] makes; `None` where the kernel does not count them.
+/// Returns the number of read system calls that one [`reads`] makes; `None` if the kernel does not
+/// count them.
 fn reads_of_asking() -> Option<u64> {
     let [first, second] = [reads(), reads()];
     Some(second? - first?)
 }
 
 #[test]
-fn by_bpf_nothing_is_allocated_audits_included() {
+fn bpf_ticks_with_audits_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -90,7 +92,7 @@ fn by_bpf_nothing_is_allocated_audits_included() {
 }
 
 #[test]
-fn given_up_in_the_middle_nothing_is_allocated() {
+fn ticks_that_fall_back_from_bpf_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -129,9 +131,9 @@ fn given_up_in_the_middle_nothing_is_allocated() {
     assert!((TICKS / 4..=TICKS / 2).contains(&fallback), "{fallback} ticks");
 }
 
-/// With subscribers, readers and health, as for the tick of pread.
+/// Subscribers, readers and health take part, as for the tick of pread.
 #[test]
-fn by_bpf_nothing_is_allocated_whoever_follows() {
+fn bpf_ticks_with_readers_allocate_nothing() {
     if !require_kvm() || !require_bpf() {
         return;
     }

@@ -1,4 +1,4 @@
-//! The most that foreign bytes can make a parser hold: the worst that one can think of.
+//! The most memory that foreign bytes can make a parser hold, in the worst cases that we know.
 
 use vmstrobe_core::wire::{self, Block, Header, MAX_DESCS, MAX_NAME_BYTES, MAX_PARSED_BYTES, Rule};
 use vmstrobe_core::{ErrorKind, Names, Result, Target};
@@ -15,12 +15,13 @@ struct Fault {
     exponent: i16,
     size: u16,
     bucket_size: u32,
-    /// Of descriptor `i`, in words.
+    /// Returns the offset of descriptor `i`, in words.
     word: fn(u32) -> u32,
     name: fn(u32) -> Vec<u8>,
 }
 
-/// Type, unit and base unknown, a base's exponent, all other flags, a bucket size out of place.
+/// A fault with an unknown type, unit and base, an extreme exponent, all other flags, and a bucket
+/// size without a histogram.
 const ODD: Fault = Fault {
     flags: u32::MAX,
     exponent: i16::MIN,
@@ -30,7 +31,8 @@ const ODD: Fault = Fault {
     name: |_| vec![0xff; MAX_NAME_BYTES as usize - 1],
 };
 
-/// The header, the id and the descriptors of a block in which all are so.
+/// Returns the header, the id and the descriptors of a block in which all descriptors have the
+/// fault.
 fn block(fault: Fault) -> (Header, Vec<u8>, Vec<u8>) {
     let name_bytes = MAX_NAME_BYTES as usize;
     let desc_bytes = 16 + MAX_NAME_BYTES;
@@ -59,7 +61,7 @@ fn block(fault: Fault) -> (Header, Vec<u8>, Vec<u8>) {
     (header, id, descs)
 }
 
-/// Parses the block and gives what came of it; what that held at most is below the limit.
+/// Parses the block and returns the result; checks that the memory held is below the limit.
 #[track_caller]
 fn check(what: &str, fault: Fault) -> Result<Block> {
     let (header, id, descs) = block(fault);
@@ -71,14 +73,14 @@ fn check(what: &str, fault: Fault) -> Result<Block> {
     parsed
 }
 
-/// [`check`] of a block that is odd, but can be read.
+/// Checks a block as [`check`] does that is odd, but can be read.
 #[track_caller]
 fn check_read(what: &str, fault: Fault) -> Block {
-    check(what, fault).expect("it can be read")
+    check(what, fault).expect("the block can be parsed")
 }
 
 #[test]
-fn a_block_holds_no_more_than_it_says() {
+fn a_parsed_block_holds_no_more_than_its_limit() {
     let numbered =
         |i: u32| [vec![0xff; 251], i.to_ne_bytes().map(|byte| byte | 1).to_vec()].concat();
     let all = MAX_DESCS as usize;
@@ -109,7 +111,7 @@ fn a_block_holds_no_more_than_it_says() {
 }
 
 #[test]
-fn a_header_over_a_limit_is_refused_for_nothing() {
+fn a_header_over_a_limit_is_refused_without_allocation() {
     let (good, ..) = block(ODD);
     for bad in [
         Header { num_desc: MAX_DESCS + 1, ..good },

@@ -1,4 +1,4 @@
-//! A query that is asked again, with another id: nothing but the reply's own bytes.
+//! A query that is repeated with another id allocates nothing but the reply's own bytes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::count::{Counted, alone, counted, take_part};
 const VCPUS: usize = 4;
 const NEGOTIATION: &[u8] = b"{\"execute\": \"qmp_capabilities\"}";
 
-/// So many requests, each with an id of its own.
+/// Returns `count` requests, each with an id of its own.
 fn requests(count: usize) -> Vec<String> {
     let request = |id: usize| {
         let names = r#"{"provider": "kvm", "names": ["exits", "halt_exits"]}"#;
@@ -22,14 +22,14 @@ fn requests(count: usize) -> Vec<String> {
     (0..count).map(request).collect()
 }
 
-/// Counts the allocations of a conversation of so many queries, and checks that all replies arrive.
+/// Counts the allocations of a conversation of `count` queries, and checks that all replies arrive.
 fn conversation(registry: &Registry, count: usize) -> Counted {
     let requests = requests(count);
     let pieces = [NEGOTIATION].into_iter().chain(requests.iter().map(String::as_bytes));
     take_part(true);
     let (replies, counted) = counted(|| answers(registry, Order::Schema, pieces));
     take_part(false);
-    let replies = String::from_utf8(replies).expect("it is ASCII");
+    let replies = String::from_utf8(replies).expect("the text is ASCII");
     let last = format!(r#", "id": "q-{}"}}"#, count - 1);
     assert!(replies.trim_end().ends_with(&last), "{replies}");
     assert_eq!(replies.matches("qom-path").count(), VCPUS * count);

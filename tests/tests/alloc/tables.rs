@@ -1,5 +1,5 @@
-//! Tables: ticks over many of them, of this process and of another, allocate nothing; and the most
-//! that a hostile one can make a look hold.
+//! Tables: ticks over many of them, of this process and of another, allocate nothing; and a look at
+//! hostile ones holds no more than its limit.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use vmstrobe_tests::rig::show;
 use super::count::held_bytes_max;
 use super::ticks::{Followed, by_hand, check};
 
-/// Tables of this process.
+/// The number of tables of this process.
 const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
-/// The most that a reader holds for a look at a table, whatever is in it: twice what it may hold of
-/// a lender's, and what parsing one object takes.
+/// The most that a reader holds for a look at a table, whatever it contains: twice the limit for a
+/// foreign table, and the memory for parsing one object.
 const HELD_BYTES_MAX: u64 = 2 * MAX_LENDER_HELD_BYTES + MAX_PARSED_BYTES as u64;
 
 #[test]
@@ -61,15 +61,16 @@ fn ticks_over_tables_allocate_nothing() {
     }
 }
 
-/// A table that a reader maps.
+/// Makes a table that a reader maps.
 fn mapping(image: &Image) -> (Mapping, OwnedFd) {
-    let mapping = Mapping::sealed("vmstrobe-table:evil", &image.words).expect("there is room");
-    let fd = mapping.file().try_clone().expect("there is room").into();
+    let mapping =
+        Mapping::sealed("vmstrobe-table:evil", &image.words).expect("there is memory for a table");
+    let fd = mapping.file().try_clone().expect("there is a free descriptor").into();
     (mapping, fd)
 }
 
 #[test]
-fn a_look_holds_no_more_than_it_may() {
+fn a_look_holds_no_more_than_its_limit() {
     for (image, kind) in [
         ("crowd", None),
         ("one-path", None),
@@ -114,7 +115,7 @@ fn a_tick_over_holes_allocates_nothing() {
 
 /// The tables of one process hold no more than its share; those of all, no more than the budget.
 #[test]
-fn many_tables_hold_no_more_than_they_may() {
+fn many_tables_hold_no_more_than_the_limit() {
     let start = || Hostile::start(env!("CARGO_BIN_EXE_hostile"), "three", &Place::Sealed, "heavy");
     let hostile = start();
     let tables = Tables::new().unwrap();
@@ -134,7 +135,7 @@ fn many_tables_hold_no_more_than_they_may() {
     assert!(held < MAX_TABLES_HELD_BYTES + MAX_PARSED_BYTES as u64, "{held} bytes");
 }
 
-/// A directory that is another in each look, full of statistics that have to be left out.
+/// A directory that changes with each look, full of statistics that have to be left out.
 #[test]
 fn looks_hold_no_more_than_one_look() {
     const STATS: usize = 3000;

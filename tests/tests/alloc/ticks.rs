@@ -1,5 +1,5 @@
-//! 10,000 ticks on real statistics fds, with subscribers and readers: nothing is allocated, and
-//! nothing is freed, by whoever takes part.
+//! 10,000 ticks on real statistics fds, with subscribers and readers: no participating thread
+//! allocates or frees anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -19,12 +19,13 @@ const TICKS: u64 = 10_000;
 const SUBSCRIBERS: usize = 2;
 const READERS: usize = 4;
 const QUEUE_SAMPLES: usize = 64;
-/// Ticks before the count, in which every thread does for the first time what it will do.
+/// The ticks before the count, in which every thread does each of its calls for the first time.
 const WARM_UP: u64 = 500;
-/// Between two looks of a subscriber or a reader: two CPUs are few for seven threads.
+/// The pause between two looks of a subscriber or a reader, because two CPUs are few for seven
+/// threads.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// How a sampler comes to tick so often.
+/// A way to make a sampler tick a number of times.
 pub(super) type Ticking = fn(&mut Sampler, u64);
 
 /// A count of the threads that are ready to follow a sampler, and a flag that tells them to stop.
@@ -35,8 +36,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// Calls `look` again and again until the stage is done, at first to warm up; gives how many
-    /// snapshots it saw while it took part.
+    /// Calls `look` again and again until the stage is done, at first to warm up, and returns the
+    /// number of snapshots that it saw while it took part.
     fn follow(&self, mut look: impl FnMut() -> u64) -> u64 {
         let mut seen = 0;
         while seen < 3 && !self.done.load(SeqCst) {
@@ -59,29 +60,29 @@ impl Stage {
 pub(super) struct Followed {
     /// A statistic that all objects have.
     pub(super) stat: &'static str,
-    /// Some objects, at least as many as there are readers.
+    /// The paths of some objects, at least as many as there are readers.
     pub(super) paths: Vec<String>,
     /// Whether a row may be read while it is being changed.
     pub(super) may_be_torn: bool,
 }
 
 #[test]
-fn inline_nothing_is_allocated() {
+fn inline_ticks_allocate_nothing() {
     check_farm(Fanout::Inline, by_hand);
 }
 
 #[test]
-fn with_fan_out_nothing_is_allocated() {
+fn spread_ticks_allocate_nothing() {
     check_farm(Fanout::Threads(2), by_hand);
 }
 
 #[test]
-fn in_the_timed_loop_nothing_is_allocated() {
+fn the_timed_loop_allocates_nothing() {
     check_farm(Fanout::Inline, timed);
     check_farm(Fanout::Threads(2), timed);
 }
 
-/// [`check`] of vCPUs.
+/// Runs [`check`] on vCPUs.
 fn check_farm(fanout: Fanout, ticking: Ticking) {
     if !require_kvm() {
         return;
@@ -103,13 +104,14 @@ fn timed(sampler: &mut Sampler, ticks: u64) {
     // Deadlines that pass unused do not count here.
     while sampler.health().counts().ticks - before < ticks {
         let left = ticks - (sampler.health().counts().ticks - before);
-        let timing = Timing::hz(20_000.0).expect("it is a rate");
+        let timing = Timing::hz(20_000.0).expect("the rate is within the bounds");
         let outcome = sampler.run(&Timing { ticks_max: Some(left), ..timing });
-        assert!(outcome.is_ok(), "an ordinary thread can always be had");
+        assert!(outcome.is_ok(), "the kernel permits a timer slack of 1 ns");
     }
 }
 
-/// Ticks over what these filters want of the provider, while others follow: nothing is allocated.
+/// Checks that nothing is allocated by ticks over the objects of these filters, while other threads
+/// receive the samples.
 pub(super) fn check(
     provider: Arc<dyn Provider>,
     filters: &[&str],
@@ -128,7 +130,9 @@ pub(super) fn check(
         let followers: Vec<_> = followers.into_iter().map(|follow| scope.spawn(follow)).collect();
         let counted = sampler.inside(|sampler| tick_counted(sampler, &stage, ticking));
         drop(over);
-        let join = |thread: thread::ScopedJoinHandle<'_, u64>| thread.join().expect("it follows");
+        let join = |thread: thread::ScopedJoinHandle<'_, u64>| {
+            thread.join().expect("the thread does not panic")
+        };
         (counted, followers.into_iter().map(join).collect::<Vec<u64>>())
     });
     show(&format!(
@@ -153,12 +157,14 @@ fn followers<'a>(
 ) -> Vec<Box<dyn FnOnce() -> u64 + Send + 'a>> {
     let mut followers: Vec<Box<dyn FnOnce() -> u64 + Send>> = Vec::new();
     for _ in 0..SUBSCRIBERS {
-        let subscriber = control.subscribe(QUEUE_SAMPLES).expect("there is room");
+        let subscriber =
+            control.subscribe(QUEUE_SAMPLES).expect("there are fewer subscribers than the limit");
         let stat = followed.stat;
         followers.push(Box::new(move || stage.follow(|| drain(&subscriber, stat))));
     }
     let layout = Arc::clone(control.latest().load().layout());
-    let cell = |path: &String| layout.find(path, followed.stat).expect("it is laid out");
+    let cell =
+        |path: &String| layout.find(path, followed.stat).expect("the layout has the statistic");
     let last = cell(&followed.paths[followed.paths.len() - 1]);
     for path in &followed.paths[..READERS] {
         let cells = [cell(path), last];
@@ -182,7 +188,7 @@ fn read(latest: &mut Latest, cells: &[Cell]) -> u64 {
     u64::from(is_sound)
 }
 
-/// Ticks until all are warm, then so often under count. The threads that read take part too.
+/// Ticks until all threads are warm, then ticks under count. The reading threads take part too.
 fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Counted {
     let all_ready = || stage.ready.load(SeqCst) == SUBSCRIBERS + READERS;
     wait_for("all followers take part", Duration::from_secs(20), || {
@@ -204,16 +210,17 @@ fn tick_counted(sampler: &mut Sampler, stage: &Stage, ticking: Ticking) -> Count
     counted
 }
 
-/// Objects and subscribers come and go all the while; the control plane pays for it, not the tick.
+/// Objects and subscribers come and go all the time: the control plane allocates for them, and the
+/// tick does not.
 #[test]
-fn changes_cost_the_tick_nothing() {
+fn a_tick_that_takes_a_change_allocates_nothing() {
     const CHANGES: u64 = 200;
     if !require_kvm() {
         return;
     }
     let _alone = alone();
-    let vm = Vm::new(Irqchip::None).expect("KVM makes a VM");
-    let vcpus: Vec<_> = (0..8).map(|id| vm.vcpu(id).expect("KVM makes vCPUs")).collect();
+    let vm = Vm::new(Irqchip::None).expect("KVM can make a VM");
+    let vcpus: Vec<_> = (0..8).map(|id| vm.vcpu(id).expect("KVM can make vCPUs")).collect();
     let kvm = own_kvm("changing", &vm, &vcpus);
     let Rig { mut roster, mut sampler, control } =
         rig(kvm.clone(), &["vcpu", "sampler"], Fanout::Inline);
@@ -230,21 +237,22 @@ fn changes_cost_the_tick_nothing() {
         for change in 0..CHANGES {
             let vcpu = &vcpus[(change % 8) as usize];
             if !kvm.remove_vcpu(vcpu.id()) {
-                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
             }
             let (sources, errors) = roster.refresh();
             assert!(errors.is_empty(), "{errors:?}");
-            let sources = sources.expect("there is a change");
+            let sources = sources.expect("the objects have changed");
             let rows = sources.layout().rows();
             control.replace(sources).expect("the sampler ticks");
-            let subscriber = control.subscribe(8).expect("there is room");
+            let subscriber =
+                control.subscribe(8).expect("there are fewer subscribers than the limit");
             let taken = || control.latest().load().layout().rows() == rows;
-            wait_for("the change is taken", Duration::from_secs(20), taken);
+            wait_for("the sampler has taken the change", Duration::from_secs(20), taken);
             let received = || subscriber.try_recv().is_some();
             wait_for("the subscriber gets samples", Duration::from_secs(20), received);
         }
         drop(over);
-        ticker.join().expect("it ticks to its end")
+        ticker.join().expect("the thread does not panic")
     });
     let ticks = sampler.health().counts().ticks;
     show(&format!("{ticks} ticks with {CHANGES} changes of objects and subscribers: {counted:?}"));

@@ -1,5 +1,5 @@
-//! The BPF reader is given up while it is sampled: pread takes over at the next tick, no row
-//! is lost, no value steps back, and it is said once.
+//! The BPF reader is given up while it is sampled: pread takes over at the next tick, no row is
+//! lost, no value decreases, and there is one warning.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -18,13 +18,13 @@ use crate::{LIMIT, required};
 const VCPUS: u64 = 8;
 const WHY: &str = "a test has its doubts";
 
-/// By hand, tick for tick.
+/// The sampler is ticked by hand.
 #[test]
-fn the_next_tick_is_preads() {
+fn after_a_doubt_the_next_tick_is_read_by_pread() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let guest = DemoGuest::new(VCPUS as u32).expect("KVM can make a guest");
     let bpf = required();
     let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
     let filters = ["vcpu", "vm"];
@@ -36,7 +36,7 @@ fn the_next_tick_is_preads() {
         let counts = sampler.health().counts();
         (counts.bulk_rows, counts.fallback_ticks)
     };
-    // With the VM's own row.
+    // The row of the VM is among them.
     for _ in 0..3 {
         assert_eq!(tick(), (VCPUS + 1, 0));
     }
@@ -48,44 +48,48 @@ fn the_next_tick_is_preads() {
     }
     bpf.give_up("nobody asks for a second reason");
     assert_eq!(bpf.status(), BpfStatus::GivenUp(WHY.to_owned()));
-    // Who opens something now gets pread, whatever was required.
+    // Objects that are opened now are read by pread, even if the BPF reader was required.
     let Rig { mut sampler, .. } = rig(kvm, &filters, Fanout::Inline);
     assert_eq!(sampler.tick(), Tick::Published);
     let counts = sampler.health().counts();
     assert_eq!((counts.rows, counts.bulk_rows, counts.fallback_ticks), (VCPUS + 1, 0, 0));
 }
 
-/// At 1 kHz, over vCPUs that run, with the roster watched.
+/// The sampler runs at 1 kHz, over vCPUs that run, with the roster watched.
 #[test]
-fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
+fn at_a_kilohertz_the_fallback_loses_no_sample_and_warns_once() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS as u32).expect("KVM can make a guest");
     let bpf = required();
     let kvm = own_kvm_by(bpf.clone(), "doubt", guest.vm(), guest.vcpus());
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     let Rig { roster, sampler, control } = rig(kvm, &["vcpu", "sampler"], Fanout::Inline);
-    let subscriber = control.subscribe(4096).expect("there is room");
+    let subscriber = control.subscribe(4096).expect("there are fewer subscribers than the limit");
     let complaints: Arc<Mutex<Vec<String>>> = Arc::default();
     let said = Arc::clone(&complaints);
-    let complain = move |error: &_| said.lock().expect("it is sound").push(format!("{error}"));
+    let complain = move |error: &_| {
+        said.lock().expect("no test panics with the lock").push(format!("{error}"))
+    };
     let watch = roster.watch(control.clone(), Duration::from_millis(20), complain);
-    let watch = watch.expect("a thread can be had");
-    let running = sampler.start(Timing::hz(1000.0).expect("it is a rate"));
-    let running = running.expect("a thread can be had");
+    let watch = watch.expect("a thread can be started");
+    let running = sampler.start(Timing::hz(1000.0).expect("the rate is within the bounds"));
+    let running = running.expect("a thread can be started");
     let mut latest = control.latest();
-    wait_for("it samples", LIMIT, || latest.load().tick() > 400);
+    wait_for("the sampler runs", LIMIT, || latest.load().tick() > 400);
     let bulk = latest.load().tick();
     bpf.give_up(WHY);
     let fallback = latest.load().tick() + 2;
-    wait_for("it goes on", LIMIT, || latest.load().tick() > fallback + 400);
-    wait_for("it is said", LIMIT, || !complaints.lock().expect("it is sound").is_empty());
-    // Long enough to say it again.
+    wait_for("the sampler continues", LIMIT, || latest.load().tick() > fallback + 400);
+    wait_for("the message is printed", LIMIT, || {
+        !complaints.lock().expect("no test panics with the lock").is_empty()
+    });
+    // A second warning would come within this time.
     thread::sleep(Duration::from_millis(200));
     drop(watch);
-    let sampler = running.stop().expect("it ran");
-    let complaints = complaints.lock().expect("it is sound");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
+    let complaints = complaints.lock().expect("no test panics with the lock");
     let [complaint] = &complaints[..] else { panic!("said otherwise than once: {complaints:?}") };
     assert!(complaint.contains("BPF reader") && complaint.contains(WHY), "{complaint}");
 
@@ -101,7 +105,8 @@ fn at_a_kilohertz_nothing_is_lost_and_it_is_said_once() {
     ));
 }
 
-/// All rows are good, all that grows grows, and each tick was read as it was to be.
+/// Checks that all rows are good, that cumulative words only grow, and that the expected number of
+/// ticks was read in each way.
 fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
     let moved = AtomicUsize::new(0);
     for pair in samples.windows(2) {
@@ -112,7 +117,7 @@ fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
         }
         let [rows, was] = [now, before].map(|sample| health(sample, "bulk_rows"));
         let fallbacks = [before, now].map(|sample| health(sample, "fallback_ticks"));
-        // What a sample shows is how things stood behind the one before it.
+        // The health in a sample is that after the tick before.
         let tick = before.tick();
         let by_pread = fallbacks[1] - fallbacks[0];
         if tick <= bulk {
@@ -120,14 +125,14 @@ fn check_samples(samples: &[Arc<Snapshot>], bulk: u64, fallback: u64) {
         } else if tick >= fallback {
             assert_eq!((rows, by_pread), (0, 1), "tick {tick}");
         } else {
-            assert!(rows <= was, "it was taken up again");
+            assert!(rows <= was, "the BPF reader was used again");
         }
     }
     let moved = moved.into_inner();
     assert!(moved > 1000, "next to nothing moved: {moved}");
 }
 
-/// How many words have grown; none of those that only grow is less.
+/// Returns the number of words that have grown; checks that no cumulative one has shrunk.
 fn grown(before: ObjectView<'_>, now: ObjectView<'_>) -> usize {
     let mut grown = 0;
     for (before, now) in before.stats().zip(now.stats()) {

@@ -1,4 +1,4 @@
-//! Counters that move: what the BPF reader reads lies between what pread reads before and
+//! Counters that change: the values of the BPF reader lie between those of a pread before and one
 //! after.
 
 use std::collections::BTreeMap;
@@ -14,12 +14,13 @@ use crate::{PLANS, Reader, Wanted, crowd, objects_of, plan, required};
 
 const GUESTS: usize = 4;
 const VCPUS: u32 = 8;
-/// So many words are looked at, and so many of them have moved between the two preads.
+/// The least number of words to compare.
 const WORDS_MIN: u64 = 20_000_000;
+/// The least number of these that have changed between the two preads.
 const MOVED_MIN: u64 = 10_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Rows that are read in both ways.
+/// Rows that are read by both methods.
 struct Pair {
     what: String,
     by_pread: Reader,
@@ -33,9 +34,10 @@ struct Pair {
 #[derive(Debug, Default)]
 struct Seen {
     words: u64,
-    /// Words for which the two preads differ.
+    /// The number of words for which the two preads differ.
     moved: u64,
-    /// Words that may also go down and that equalled neither pread, by the name of the statistic.
+    /// The number of words that may also shrink and equalled neither pread, by the name of the
+    /// statistic.
     instant: BTreeMap<String, u64>,
 }
 
@@ -62,7 +64,7 @@ impl Pair {
         }
     }
 
-    /// pread, the BPF reader, pread.
+    /// Reads by pread, by the BPF reader, and by pread again.
     fn bracket(&mut self) {
         self.before.clear();
         self.before.extend_from_slice(self.by_pread.read_all());
@@ -86,7 +88,8 @@ impl Pair {
     }
 }
 
-/// All rows in one call by plans of each kind, and single rows, whose preads are closest together.
+/// Makes readers of all rows in one call by plans of each kind, and of single rows, whose preads
+/// are closest together.
 fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
     let vcpus = objects_of(both[0], &Target::Vcpu);
     let vm = objects_of(both[0], &Target::Vm);
@@ -95,7 +98,7 @@ fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
         Pair::open(both, rows, name, wanted)
     };
     let mut pairs: Vec<Pair> = (0..PLANS.len()).map(|at| of(&vcpus, at)).collect();
-    // The first of each guest's, whose load is the quickest.
+    // The first vCPU of each guest, whose load changes fastest.
     let single = vcpus.chunks(VCPUS as usize).map(|guest| of(&guest[..1], 0));
     pairs.extend(single);
     pairs.push(of(&vm, 0));
@@ -103,15 +106,15 @@ fn pairs(both: [&OwnKvm; 2]) -> Vec<Pair> {
 }
 
 #[test]
-fn twenty_million_words_lie_between_those_of_pread() {
+fn twenty_million_words_lie_between_two_preads() {
     if !require_kvm() || !require_bpf() {
         return;
     }
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
-    let mut guests = guests.expect("KVM makes guests");
+    let mut guests = guests.expect("KVM can make guests");
     let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     let mut pairs = pairs([&ours, &theirs]);
-    guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
+    guests.iter_mut().for_each(|guest| guest.start().expect("KVM runs the guest"));
     let begun = Instant::now();
     let sum = |pairs: &[Pair], of: fn(&Seen) -> u64| pairs.iter().map(|pair| of(&pair.seen)).sum();
     let (mut words, mut moved): (u64, u64) = (0, 0);
@@ -120,7 +123,7 @@ fn twenty_million_words_lie_between_those_of_pread() {
         pairs.iter_mut().for_each(Pair::bracket);
         (words, moved) = (sum(&pairs, |seen| seen.words), sum(&pairs, |seen| seen.moved));
     }
-    guests.iter_mut().for_each(|guest| guest.stop().expect("it runs until it is stopped"));
+    guests.iter_mut().for_each(|guest| guest.stop().expect("the sampler's thread does not panic"));
     assert_eq!(ours.warnings().len() + theirs.warnings().len(), 0);
     for Pair { what, seen, .. } in &pairs {
         let Seen { words, moved, instant } = seen;

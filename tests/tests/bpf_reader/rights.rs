@@ -1,6 +1,6 @@
-//! Without the right to load programs, and where the host refuses it: a VM of one's own is read by
-//! pread as ever, one line says why, and whoever requires the BPF reader is told what it
-//! takes.
+//! Without the right to load programs, and if the host refuses it: a VM of the own process is read
+//! by pread, one line says why, and a user that requires the BPF reader is told which rights it
+//! needs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,18 +15,19 @@ use vmstrobe_tests::require::{require, require_kvm, require_lending_qemu};
 
 use crate::fine;
 
-/// Root without what loading takes, and all other rights.
+/// The wrapper that drops the rights to load programs, and no others.
 const WITHOUT: [&str; 4] =
     ["setpriv", "--bounding-set=-bpf,-perfmon,-sys_admin", "--inh-caps=-all", "--"];
-/// Root without one of the two.
+/// The wrapper that drops one of these two rights.
 const WITHOUT_BPF: [&str; 4] =
     ["setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-all", "--"];
 const WITHOUT_PERFMON: [&str; 4] =
     ["setpriv", "--bounding-set=-perfmon,-sys_admin", "--inh-caps=-all", "--"];
-/// Root with all rights, in a world where they are worth nothing to the kernel.
+/// The wrapper in which root has all rights in a user namespace of its own, where the kernel
+/// ignores them.
 const ELSEWHERE: [&str; 2] = ["unshare", "-Ur"];
 
-/// A script that runs a program as user 65534, who may use KVM and nothing else: in a mount
+/// A script that runs a program as user 65534, which may use KVM and nothing else: in a mount
 /// namespace where /dev/kvm is open to all users.
 const NOBODY: &str = "cp -a /dev/kvm \"$0/kvm\" && chmod 666 \"$0/kvm\" && \
      mount --bind \"$0/kvm\" /dev/kvm && \
@@ -44,7 +45,7 @@ struct Less {
 }
 
 impl Less {
-    /// By that program; `None` where the host does not let it do so much.
+    /// Returns the wrapper; `None` if the host does not permit it.
     fn by(wrapper: &[&str]) -> Option<Less> {
         let less = Less::of(wrapper);
         let probe = less.run("true", &[]);
@@ -53,15 +54,15 @@ impl Less {
     }
 
     fn of(wrapper: &[&str]) -> Less {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let all_may = fs::Permissions::from_mode(0o755);
-        fs::set_permissions(directory.path(), all_may).expect("it is ours");
+        fs::set_permissions(directory.path(), all_may).expect("this user owns the file");
         let copy = directory.path().join("vmstrobe");
-        fs::copy(binary(), copy).expect("there is room for a copy");
+        fs::copy(binary(), copy).expect("the directory is writable");
         Less { wrapper: wrapper.iter().map(|word| (*word).to_owned()).collect(), directory }
     }
 
-    /// Returns the wrapper [`NOBODY`]; `None` where the host does not let it open /dev/kvm.
+    /// Returns the wrapper [`NOBODY`]; `None` if the host does not let it open /dev/kvm.
     fn nobody() -> Option<Less> {
         let mut less = Less::of(&["unshare", "--mount", "sh", "-c", NOBODY]);
         less.wrapper.push(less.directory.path().to_str().expect("the path is text").to_owned());
@@ -87,13 +88,14 @@ impl Less {
 
 const BOTH: &str = "it takes CAP_BPF and CAP_PERFMON";
 
-/// A VM of one's own is read by pread, which one line says with the reason; requiring more fails.
+/// A VM of the own process is read by pread, and one line has the reason; requiring the BPF reader
+/// fails.
 #[track_caller]
 fn reads_by_pread(less: &Less, reason: &str) {
     let reason = format!("BPF reader: the kernel lets vmstrobe use no BPF: {reason}");
     let output = less.vmstrobe(&["demo", "-d", "1s", "--json"]);
     fine(&output);
-    let summary: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let summary: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let read = &summary["read"];
     assert_eq!((&read["method"], &read["bpf"]), (&"pread".into(), &"refused".into()), "{read}");
     assert!(read["reason"].as_str().is_some_and(|text| text.starts_with(&reason)), "{read}");
@@ -141,7 +143,7 @@ fn a_user_without_rights_reads_by_pread() {
 }
 
 #[test]
-fn in_a_user_namespace_it_is_read_by_pread() {
+fn root_of_a_user_namespace_reads_by_pread() {
     if !require_kvm() || !require_root() {
         return;
     }
@@ -149,9 +151,10 @@ fn in_a_user_namespace_it_is_read_by_pread() {
     reads_by_pread(&elsewhere, &format!("{BOTH} in the first user namespace, and vmstrobe runs"));
 }
 
-/// Of another's VM as well: what it lends is read, and the other way is said to be closed.
+/// A VM of another process: its statistics descriptors are read, and the BPF reader is reported as
+/// closed.
 #[test]
-fn list_says_what_it_takes() {
+fn list_names_the_missing_rights() {
     if !require_lending_qemu() || !require_root() {
         return;
     }
@@ -160,9 +163,9 @@ fn list_says_what_it_takes() {
     let qemu = Qemu::start(&config);
     let output = less.vmstrobe(&["list", "-v", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
-    let entries: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let entries: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let ours = crate::list(&entries).iter().find(|entry| entry["pid"] == qemu.pid());
-    let ours = ours.expect("it runs");
+    let ours = ours.expect("the list has the running VM");
     let way = |name: &str| {
         let way = crate::list(&ours["methods"]).iter().find(|way| way["method"] == name);
         way.unwrap_or_else(|| panic!("no way {name}: {ours}")).clone()
@@ -170,7 +173,7 @@ fn list_says_what_it_takes() {
     assert_eq!((&ours["readable"], &way("pread")["open"]), (&true.into(), &true.into()));
     let bpf = way("bpf");
     assert_eq!(bpf["open"], false, "{ours}");
-    let why = bpf["reason"].as_str().expect("it is a text");
+    let why = bpf["reason"].as_str().expect("the value is a string");
     assert!(why.contains("CAP_BPF and CAP_PERFMON"), "{why}");
     let pid = qemu.pid().to_string();
     fine(&less.vmstrobe(&["query", "-p", &pid, "--names", "exits"]));

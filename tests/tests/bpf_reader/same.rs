@@ -1,5 +1,5 @@
-//! A QEMU, read from outside where it lends nothing: stopped, value by value what it says itself;
-//! running, between what it says before and after.
+//! A QEMU without stats fds, read from outside: while it is stopped, each value equals its own
+//! answer; while it runs, each value lies between its answers before and after.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,14 @@ use vmstrobe_tests::rig::{Rig, rig, show};
 
 use crate::{SANDBOX, boot_and_stop, borrowed, fine, list, older_qemu, stats_fds, their_results};
 
-/// Asserts that `query` gives QEMU's own values of a target; returns how many values there were.
+/// Asserts that `query` returns QEMU's own values of a target, and returns the number of values.
 #[track_caller]
 fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
     let pid = qemu.pid().to_string();
     let args = ["query", "-p", &pid, "--json", "--target", target];
     let output = vmstrobe(&[&args[..], further].concat());
     fine(&output);
-    let ours: Json = serde_json::from_str(&output.stdout).expect("it is JSON");
+    let ours: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");
     let theirs = their_results(qemu, name, target);
     assert!(!theirs.is_empty() && *list(&ours) == theirs, "{target}: {ours}\nQEMU: {theirs:?}");
     let stats = theirs.iter().flat_map(|result| list(&result["stats"]));
@@ -29,7 +29,7 @@ fn check(qemu: &mut Qemu, name: &str, target: &str, further: &[&str]) -> usize {
 }
 
 #[test]
-fn a_confined_qemu_that_keeps_none_open_says_the_same() {
+fn a_confined_qemu_without_stats_fds_is_read_as_it_answers() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -46,9 +46,9 @@ fn a_confined_qemu_that_keeps_none_open_says_the_same() {
     assert_eq!(stats_fds(qemu.pid()), 0, "QEMU has been made to open one");
 }
 
-/// All of it in one call, by a sampler.
+/// A sampler reads everything in one call.
 #[test]
-fn it_is_read_in_one_call() {
+fn a_qemu_without_stats_fds_is_read_in_one_call() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -65,7 +65,7 @@ fn it_is_read_in_one_call() {
 }
 
 #[test]
-fn switched_off_it_cannot_be_read_and_says_what_would() {
+fn without_bpf_a_qemu_without_stats_fds_is_refused_with_advice() {
     if !require_older_qemu() {
         return;
     }
@@ -75,7 +75,10 @@ fn switched_off_it_cannot_be_read_and_says_what_would() {
         let args = ["query", "-p", &pid, "--json", "--target", target, "--bpf", "off"];
         let output = vmstrobe(&args);
         assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
-        let said = output.stderr.strip_prefix("vmstrobe: ").expect("it says who speaks");
+        let said = output
+            .stderr
+            .strip_prefix("vmstrobe: ")
+            .expect("the line begins with the name of the program");
         assert_eq!(said.lines().count(), 1, "{said}");
         for part in [
             &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on"),
@@ -87,9 +90,9 @@ fn switched_off_it_cannot_be_read_and_says_what_would() {
     }
 }
 
-/// A QEMU from 8.1 on keeps those of its vCPUs open, and none of its VM.
+/// A QEMU from 8.1 on keeps the stats fds of its vCPUs open, and not that of its VM.
 #[test]
-fn of_a_qemu_that_lends_the_vm_is_read_too() {
+fn the_vm_of_a_qemu_with_stats_fds_is_read_too() {
     if !require_lending_qemu() || !require_bpf() {
         return;
     }
@@ -111,7 +114,7 @@ fn of_a_qemu_that_lends_the_vm_is_read_too() {
     show(&format!("--target vm --bpf off says: {}", off.stderr.trim_end()));
 }
 
-/// The cumulative counters of a snapshot or of QEMU, by path and name.
+/// Returns the cumulative counters of a snapshot or of QEMU, by path and name.
 type Counters = BTreeMap<(String, String), u64>;
 
 fn our_counters(snapshot: &Snapshot) -> Counters {
@@ -134,7 +137,8 @@ fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
     for result in ["vm", "vcpu"].iter().flat_map(|target| their_results(qemu, name, target)) {
         let path = result["qom-path"].as_str().unwrap_or_default();
         for stat in list(&result["stats"]) {
-            let key = (path.to_owned(), stat["name"].as_str().expect("it is a text").to_owned());
+            let key =
+                (path.to_owned(), stat["name"].as_str().expect("the value is a string").to_owned());
             if like.contains_key(&key) {
                 counters.insert(key, stat["value"].as_u64().expect("a counter is a number"));
             }
@@ -144,7 +148,7 @@ fn their_counters(qemu: &mut Qemu, name: &str, like: &Counters) -> Counters {
 }
 
 #[test]
-fn of_a_running_qemu_it_lies_between_what_that_says() {
+fn readings_of_a_running_qemu_lie_between_its_answers() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }

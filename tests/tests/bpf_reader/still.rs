@@ -1,5 +1,4 @@
-//! Counters that stand still: 1024 vCPUs with a past of their own each, word for word as pread has
-//! them.
+//! Counters that do not change: of 1024 vCPUs that ran before, each word equals the word of pread.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -14,10 +13,10 @@ use crate::{LIMIT, PLANS, Reader, crowd, objects_of, plan, required};
 
 const GUESTS: usize = 16;
 const VCPUS: u32 = 64;
-/// How often a vCPU comes back to its thread until it has a past.
+/// The number of exits after which a vCPU has counters that are not 0.
 const EXITS_MIN: u64 = 5;
 
-/// Both ways read the same; gives the rows.
+/// Checks that both readers have the same rows, and returns them.
 #[track_caller]
 fn read_both<'a>(
     plan: &ReadPlan,
@@ -40,13 +39,13 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
     }
     let begun = Instant::now();
     let guests: Result<Vec<DemoGuest>, _> = (0..GUESTS).map(|_| DemoGuest::new(VCPUS)).collect();
-    let mut guests = guests.expect("KVM makes guests");
+    let mut guests = guests.expect("KVM can make guests");
     let [ours, theirs] = [required(), Bpf::off()].map(|bpf| crowd(&guests, bpf));
     for guest in &mut guests {
-        guest.start().expect("it starts");
+        guest.start().expect("KVM runs the guest");
         let has_past = || (0..VCPUS).all(|id| guest.exits_seen(id) >= EXITS_MIN);
         wait_for("every vCPU has run", LIMIT, has_past);
-        guest.stop().expect("it runs until it is stopped");
+        guest.stop().expect("the sampler's thread does not panic");
     }
     let vcpus = objects_of(&ours, &Target::Vcpu);
     assert_eq!(vcpus.len(), GUESTS * VCPUS as usize);
@@ -56,7 +55,7 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
         let mut in_kernel = Reader::open(&ours, &vcpus, &plan);
         assert_eq!((in_kernel.sources.len(), by_pread.is_bulk()), (1, false));
         let rows = read_both(&plan, &mut in_kernel, &mut by_pread);
-        // Else any row would do for any other, and none for all.
+        // Otherwise one row could be taken for another, or all could be empty.
         let nonzero = rows.clone().flatten().filter(|word| **word != 0).count();
         let distinct = rows.collect::<BTreeSet<_>>().len();
         assert!(in_kernel.is_bulk(), "{name} was read by pread");
@@ -66,7 +65,7 @@ fn a_thousand_vcpus_read_the_same_to_the_word() {
             vcpus.len(),
             in_kernel.words.len(),
         ));
-        // Of the buckets alone, many are alike.
+        // Many vCPUs have the same buckets.
         let want = if name.contains("histogram") { 10 } else { vcpus.len() * 9 / 10 };
         assert!(distinct > want && nonzero >= vcpus.len(), "{name}");
     }
@@ -78,16 +77,16 @@ fn vms_read_the_same_to_the_word() {
     if !require_kvm() || !require_bpf() {
         return;
     }
-    let guest = || DemoGuest::new(2).expect("KVM makes a guest");
+    let guest = || DemoGuest::new(2).expect("KVM can make a guest");
     let mut guests: Vec<DemoGuest> = (0..8).map(|_| guest()).collect();
     let providers: Vec<_> = guests
         .iter()
         .map(|guest| [required(), Bpf::off()].map(|bpf| own_kvm_by(bpf, "one", guest.vm(), &[])))
         .collect();
-    guests.iter_mut().for_each(|guest| guest.start().expect("it starts"));
+    guests.iter_mut().for_each(|guest| guest.start().expect("KVM runs the guest"));
     let has_past = |guest: &DemoGuest| (0..2).all(|id| guest.exits_seen(id) >= EXITS_MIN);
     wait_for("every guest has run", LIMIT, || guests.iter().all(has_past));
-    guests.iter_mut().for_each(|guest| guest.stop().expect("it runs until it is stopped"));
+    guests.iter_mut().for_each(|guest| guest.stop().expect("the sampler's thread does not panic"));
     let (mut words, mut nonzero) = (0, 0);
     for [ours, theirs] in &providers {
         let vm = objects_of(&**ours, &Target::Vm);
@@ -104,7 +103,7 @@ fn vms_read_the_same_to_the_word() {
         "{} VMs at rest: {words} words as pread has them, {nonzero} not 0",
         guests.len()
     ));
-    assert!(nonzero >= guests.len(), "nothing happened to them");
+    assert!(nonzero >= guests.len(), "the rows are unchanged");
 }
 
 #[test]

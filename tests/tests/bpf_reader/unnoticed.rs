@@ -1,5 +1,5 @@
-//! A QEMU that is read by the descriptors of its VM and vCPUs notices nothing: it is neither
-//! traced nor stopped, no thread of its vCPUs wakes, and what confines it goes on doing so.
+//! A QEMU that is read through the descriptors of its VM and vCPUs does not notice: it is neither
+//! traced nor stopped, no thread of its vCPUs wakes, and its confinement stays.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use vmstrobe_tests::rig::{Over, Rig, rig, show, wait_for};
 
 use crate::{LIMIT, borrowed, fine, list, older_qemu, stats_fds};
 
-/// The lines of a thread's status by these names.
+/// Returns the lines of a thread's status with these names.
 fn status(path: &str, names: &[&str]) -> Option<Vec<String>> {
     // The thread may have ended.
     let status = fs::read_to_string(path).ok()?;
@@ -29,13 +29,15 @@ fn status(path: &str, names: &[&str]) -> Option<Vec<String>> {
 
 /// Returns the tracer, the seccomp mode and the state of each thread of a process.
 fn states(pid: u32) -> Vec<Vec<String>> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("the process has not been reaped")
+        .flatten();
     let path = |task: fs::DirEntry| task.path().join("status").display().to_string();
     tasks.filter_map(|task| status(&path(task), &["TracerPid", "Seccomp", "State"])).collect()
 }
 
 #[test]
-fn it_is_neither_traced_nor_stopped() {
+fn the_vmm_is_neither_traced_nor_stopped() {
     if !require_older_qemu() || !require_bpf() {
         return;
     }
@@ -57,20 +59,20 @@ fn it_is_neither_traced_nor_stopped() {
         fine(&vmstrobe(&[&["query", "--target", "vm"], &args[..]].concat()));
         fine(&vmstrobe(&[&["stat", "-d", "1s"], &args[..]].concat()));
         drop(over);
-        watcher.join().expect("it looks")
+        watcher.join().expect("the thread does not panic")
     });
     show(&format!("looked {looks} times at a confined QEMU that is sampled: {seen:?}"));
     assert!(looks > 50, "{looks} looks");
     for state in &seen {
         let [tracer, seccomp, state] = &state[..] else { panic!("{state:?}") };
         assert_eq!((&**tracer, &**seccomp), ("0", "2"), "{seen:?}");
-        // t: traced, T: stopped.
+        // The state is t if the thread is traced, and T if it is stopped.
         assert!(!state.starts_with(['t', 'T']), "{seen:?}");
     }
     assert_eq!(stats_fds(pid), 0);
 }
 
-/// Reading a paused QEMU wakes no thread of its vCPUs, just as with the stats fds of a later QEMU.
+/// Reading a paused QEMU wakes no thread of its vCPUs, as with the stats fds of a later QEMU.
 #[test]
 fn no_vcpu_thread_is_woken() {
     if !require_older_qemu() || !require_bpf() {
@@ -87,17 +89,20 @@ fn no_vcpu_thread_is_woken() {
     }
     assert_eq!(sampler.health().counts().bulk_rows, 3);
     assert_eq!(switches(&qemu, &threads), before);
-    // The check sees a thread that is woken.
+    // Check that a thread that is woken would be seen.
     qemu.execute("cont", Json::Null);
     wait_for("the threads run", LIMIT, || switches(&qemu, &threads) != before);
 }
 
 fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
-    list(&cpus).iter().map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
+    list(&cpus)
+        .iter()
+        .map(|cpu| cpu["thread-id"].as_u64().expect("the value is an integer"))
+        .collect()
 }
 
-/// Voluntary and other context switches of each thread so far.
+/// Returns the voluntary and other context switches of each thread so far.
 fn switches(qemu: &Qemu, threads: &[u64]) -> Vec<Vec<String>> {
     let of_thread = |thread: &u64| {
         let path = format!("/proc/{}/task/{thread}/status", qemu.pid());

@@ -10,12 +10,13 @@ use vmstrobe_tests::require::{bpf, require_lending_qemu, require_older_qemu};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, under, vmstrobe};
 
-/// One more than the most that Linux gives out.
+/// A number above the largest process id of Linux.
 const NO_PID: &str = "4194305";
 
 #[test]
 fn a_pid_without_statistics_says_why() {
-    let sleeper = Reaped(Command::new("sleep").arg("600").spawn().expect("it starts"));
+    let sleeper =
+        Reaped(Command::new("sleep").arg("600").spawn().expect("the program can be executed"));
     let own = sleeper.id().to_string();
     for command in [&["query"][..], &["schema"], &["stat", "-d", "1s"], &["info", "stats", "vcpu"]]
     {
@@ -64,12 +65,12 @@ fn a_vm_of_another_user_says_what_to_do() {
 #[test]
 fn list_shows_what_can_be_read() {
     let Some((qemu, pid)) = paused_qemu("listed", 3) else { return };
-    // Others may come and go meanwhile: only ours is looked at.
+    // Other VMs may come and go meanwhile, so only ours is compared.
     let output = vmstrobe(&["list", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
-    let entries = entries.as_array().expect("it is a list");
-    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let entries = entries.as_array().expect("the value is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("the thread runs");
     let want = json(&format!(
         r#"{{"kind": "vm", "pid": {pid}, "name": "listed", "vcpus": 3, "readable": true,
              "method": "pread", "stats_fds": {{"vcpus": 3, "vm": false}}}}"#
@@ -77,14 +78,16 @@ fn list_shows_what_can_be_read() {
     assert_eq!(*ours, want);
     let output = vmstrobe(&["list"]);
     let mut lines = output.stdout.lines();
-    let head: Vec<&str> = lines.next().expect("it has a head").split_whitespace().collect();
+    let head: Vec<&str> =
+        lines.next().expect("the output has a first line").split_whitespace().collect();
     assert_eq!(head, ["PID", "NAME", "VCPUS", "HOW"]);
-    let line = lines.find(|line| line.trim_start().starts_with(&pid)).expect("it is listed");
+    let line =
+        lines.find(|line| line.trim_start().starts_with(&pid)).expect("the list has the entry");
     let words: Vec<&str> = line.split_whitespace().collect();
     assert_eq!(words, [&*pid, "listed", "3", "stats", "fds", "of", "its", "vCPUs"]);
 }
 
-/// Runs a script in a world of processes of its own; `$0` is vmstrobe.
+/// Runs a script in a pid namespace of its own; `$0` is vmstrobe.
 pub(crate) fn alone(script: &str) -> Output {
     under(&["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script], &[])
 }
@@ -100,7 +103,7 @@ fn start(name: &str, count: usize) -> String {
 }
 
 #[test]
-fn without_a_vm_it_says_so() {
+fn without_a_vm_there_is_an_error_with_advice() {
     if !require_root() {
         return;
     }
@@ -108,7 +111,7 @@ fn without_a_vm_it_says_so() {
     let none = "no virtual machine and no table of statistics found on this host";
     says(&output, 1, &[none, ": start one, or try --demo"]);
     says(&alone("\"$0\" stat --all -d 1s"), 1, &[none]);
-    // Nothing is an answer to the question of what there is.
+    // An empty list is a valid answer.
     let list = alone("\"$0\" list");
     says(&list, 0, &[none, "; `vmstrobe demo` starts one"]);
     let list = alone("\"$0\" list --json");
@@ -135,7 +138,7 @@ fn the_one_vm_is_found_and_of_two_one_must_be_chosen() {
 }
 
 #[test]
-fn a_qemu_that_keeps_no_stats_fds_says_what_would() {
+fn a_qemu_without_stats_fds_is_refused_with_advice() {
     if !require_older_qemu() {
         return;
     }

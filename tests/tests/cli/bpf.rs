@@ -1,15 +1,15 @@
-//! `--bpf`: what is said of the way that was really used, and what is refused; and the ways that
-//! `list -v` shows.
+//! `--bpf`: the reported method is the one that was used, impossible wishes are refused, and `list
+//! -v` shows the methods.
 
 use vmstrobe_tests::require::{bpf, require_bpf, require_kvm};
 
 use crate::{Nobody, fine, json, paused_qemu, require_root, says, vmstrobe};
 
-/// By what each vCPU is read that is not read with the others.
+/// The text for vCPUs that are each read alone.
 const PREAD: &str = "one pread an object and tick";
 
 #[test]
-fn without_it_the_summary_says_so() {
+fn without_bpf_the_summary_names_pread() {
     if !require_kvm() {
         return;
     }
@@ -18,12 +18,12 @@ fn without_it_the_summary_says_so() {
     let output = vmstrobe(&[&stat[..], &["-d", "200ms"]].concat());
     fine(&output);
     assert!(output.stdout.ends_with(&format!("\n sampled by {way}\n")), "{output:?}");
-    // Of several intervals it is said once.
+    // The method is printed once for several intervals.
     let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100"]].concat());
     assert_eq!(output.stdout.matches(&way).count(), 1, "{output:?}");
     let last = output.stdout.lines().last().unwrap_or_default();
     assert!(last.trim_start().starts_with("0.3") && last.ends_with(&way), "{output:?}");
-    // For programs each stands for itself.
+    // In JSON each interval has the method.
     let output = vmstrobe(&[&stat[..], &["-d", "300ms", "-i", "100", "--json"]].concat());
     fine(&output);
     let read: Vec<_> = output.stdout.lines().map(|line| json(line)["read"].clone()).collect();
@@ -44,7 +44,7 @@ fn without_it_the_summary_says_so() {
 }
 
 #[test]
-fn where_there_is_no_choice_nothing_is_said() {
+fn without_kvm_objects_no_method_is_named() {
     let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
     let output = vmstrobe(&args);
     fine(&output);
@@ -54,7 +54,7 @@ fn where_there_is_no_choice_nothing_is_said() {
 }
 
 #[test]
-fn it_is_used_where_it_is_required() {
+fn bpf_is_used_if_it_is_required() {
     if !require_kvm() || !require_bpf() {
         return;
     }
@@ -83,7 +83,7 @@ fn it_is_used_where_it_is_required() {
 }
 
 #[test]
-fn where_it_cannot_be_used_requiring_it_fails_and_says_why() {
+fn requiring_bpf_where_it_is_refused_fails_with_the_reason() {
     if !require_root() {
         return;
     }
@@ -97,7 +97,7 @@ fn where_it_cannot_be_used_requiring_it_fails_and_says_why() {
     }
     let output = nobody.vmstrobe(&["demo", "-d", "100ms", "--bpf", "require"]);
     says(&output, 1, &["vmstrobe: --bpf require: "]);
-    // Where it is only wished for, it is no error and no word.
+    // With `auto` it is neither an error nor a message.
     let args = ["stat", "--target", "sampler", "--names", "ticks", "-d", "100ms"];
     fine(&nobody.vmstrobe(&args));
 }
@@ -109,15 +109,15 @@ fn list_shows_the_methods() {
     let output = vmstrobe(&["list", "-v", "--json"]);
     assert_eq!(output.code, Some(0), "{output:?}");
     let entries = json(&output.stdout);
-    let entries = entries.as_array().expect("it is a list");
-    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("it runs");
+    let entries = entries.as_array().expect("the value is a list");
+    let ours = entries.iter().find(|entry| entry["pid"] == qemu.pid()).expect("the thread runs");
     let [pread, bpf_method] = [0, 1].map(|at| &ours["methods"][at]);
     assert_eq!((&pread["method"], &pread["open"]), (&"pread".into(), &true.into()), "{ours}");
     assert_eq!(ours["stats_fds"], json(r#"{"vcpus": 3, "vm": false}"#));
     assert_eq!(bpf_method["method"], "bpf");
     assert_eq!(bpf_method["open"], usable.is_ok(), "{ours} {usable:?}");
     let how = match &usable {
-        Ok(()) => bpf_method["instructions"].as_str().expect("it is open"),
+        Ok(()) => bpf_method["instructions"].as_str().expect("an open method has instructions"),
         Err(why) => {
             assert_eq!(bpf_method["reason"], **why);
             why
@@ -126,8 +126,11 @@ fn list_shows_the_methods() {
 
     let output = vmstrobe(&["list", "-v"]);
     let lines: Vec<&str> = output.stdout.lines().collect();
-    let at = lines.iter().position(|line| line.trim_start().starts_with(&pid)).expect("it runs");
-    let column = lines[0].find("HOW").expect("it has that column");
+    let at = lines
+        .iter()
+        .position(|line| line.trim_start().starts_with(&pid))
+        .expect("the list has the running VM");
+    let column = lines[0].find("HOW").expect("the table has the column");
     for (line, method) in lines[at + 1..].iter().zip(["pread", "bpf", "qmp"]) {
         assert!(line[..column].trim().is_empty(), "{output:?}");
         assert!(line[column..].starts_with(method), "{output:?}");

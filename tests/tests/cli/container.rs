@@ -17,18 +17,19 @@ use vmstrobe_tests::require::{require, require_kvm, require_lending_qemu};
 use super::same::list;
 use crate::{LIMIT, Nobody, fine, json as parsed, paused_qemu, require_root, says, under};
 
-/// A paused QEMU in this world of processes, as pid `$V`, with a second QMP socket at `$1`.
+/// The script of a paused QEMU in this pid namespace, as pid `$V`, with a second QMP socket at
+/// `$1`.
 const QEMU: &str = "qemu-system-x86_64 -accel kvm -machine q35 -m 64 -nodefaults -no-user-config \
                     -display none -S -smp 3 -name hidden -qmp unix:$1/qmp,server=on,wait=off \
                     2>/dev/null & V=$!\n\
                     until test -S $1/qmp && test $(\"$0\" list --json 2>/dev/null | \
                     grep -c '\"vcpus\": 3, \"readable\": true') = 1; do sleep 0.05; done\n";
 
-/// The words before it that run it as user 65534, who may open /dev/kvm all the same.
+/// The words before QEMU that run it as user 65534, who may open /dev/kvm.
 const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups \
                          --inh-caps=+dac_override --ambient-caps=+dac_override -- ";
 
-/// A script beside that QEMU, in namespaces of its own; `$0` is vmstrobe, which anyone may run.
+/// A script beside that QEMU, in namespaces of its own; `$0` is a vmstrobe that any user may run.
 struct Beside {
     script: String,
     nobody: Nobody,
@@ -40,13 +41,14 @@ impl Beside {
         Beside::after("", script)
     }
 
-    /// Makes one with these words before QEMU's command line.
+    /// Makes a script with these words before QEMU's command line.
     fn after(words: &str, script: &str) -> Beside {
-        let (nobody, directory) = (Nobody::new(), TempDir::new().expect("a temporary directory"));
+        let (nobody, directory) =
+            (Nobody::new(), TempDir::new().expect("a temporary directory can be made"));
         Beside { script: format!("{words}{QEMU}{script}"), nobody, directory }
     }
 
-    /// Returns the command that runs it, word by word.
+    /// Returns the words of the command that runs the script.
     fn line(&self) -> Vec<&str> {
         let socket = self.directory.path().to_str().expect("the path is text");
         let binary = self.nobody.binary.to_str().expect("the path is text");
@@ -54,25 +56,30 @@ impl Beside {
         [&unshare[..], &["sh", "-c", &self.script, binary, socket]].concat()
     }
 
-    /// Starts it, and waits until it has made that file.
+    /// Starts the script, and waits until it has made that file.
     fn start_until(&self, file: &str) -> Reaped {
         let line = self.line();
-        let mut child = Reaped(Command::new(line[0]).args(&line[1..]).spawn().expect("it starts"));
+        let mut child = Reaped(
+            Command::new(line[0]).args(&line[1..]).spawn().expect("the program can be executed"),
+        );
         let deadline = Instant::now() + LIMIT;
         while !self.directory.path().join(file).exists() {
-            assert!(child.wait_within(Duration::from_millis(10)).is_none(), "it ended");
+            assert!(
+                child.wait_within(Duration::from_millis(10)).is_none(),
+                "the process has ended"
+            );
             assert!(Instant::now() < deadline, "there is no {file}");
         }
         child
     }
 }
 
-/// Runs that script to its end.
+/// Runs the script to its end.
 fn beside_a_qemu(script: &str) -> Output {
     beside_a_qemu_after("", script)
 }
 
-/// Runs that script to its end, with these words before QEMU's command line.
+/// Runs the script to its end, with these words before QEMU's command line.
 fn beside_a_qemu_after(words: &str, script: &str) -> Output {
     let beside = Beside::after(words, script);
     let line = beside.line();
@@ -80,13 +87,14 @@ fn beside_a_qemu_after(words: &str, script: &str) -> Output {
 }
 
 #[test]
-fn processes_that_are_hidden_are_said_to_be() {
+fn hidden_processes_are_mentioned() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
     let nobody = Nobody::WRAPPER.join(" ");
     for (level, name) in [("1", "noaccess"), ("2", "invisible"), ("4", "ptraceable")] {
-        // A new instance of it: to mount it anew with options would change that of all others.
+        // It is a new instance of /proc: mounting the old one with options would change it for all
+        // users.
         let mount = format!("mount -t proc -o hidepid={level},gid=9 proc /proc\n");
         let hidden = format!("/proc is mounted with hidepid={name}, so that processes of other");
         let ask = format!("{nobody} \"$0\"");
@@ -100,7 +108,7 @@ fn processes_that_are_hidden_are_said_to_be() {
         assert!(one.contains(&format!("cannot be looked into: {hidden}")), "{output:?}");
         assert_eq!(list.contains(", as a member of group 9"), level != "4", "{list:?}");
     }
-    // Whom it does not concern is not told.
+    // A command that is not affected prints no such message.
     let mount = "mount -t proc -o hidepid=2 proc /proc";
     fine(&beside_a_qemu(&format!("{mount}; \"$0\" query -z -p $V")));
     let member = nobody.replace("--clear-groups", "--groups=9");
@@ -109,11 +117,11 @@ fn processes_that_are_hidden_are_said_to_be() {
 }
 
 #[test]
-fn a_proc_that_hides_the_vmm_hides_nothing_of_it_from_root() {
+fn a_proc_that_hides_the_vmm_does_not_affect_root() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
-    // From the group of `gid=`, which is 0 by default, nothing is hidden.
+    // Nothing is hidden from the group of `gid=`, which is 0 by default.
     ["2,gid=9", "4"].into_iter().for_each(hides_nothing_from_root);
 }
 
@@ -130,11 +138,11 @@ fn hides_nothing_from_root(hidepid: &str) {
         fine(&output);
         let results = parsed(&output.stdout);
         let paths = list(&results).iter().map(|result| result["qom-path"].as_str());
-        let paths: Vec<&str> = paths.map(|path| path.expect("it is a text")).collect();
+        let paths: Vec<&str> = paths.map(|path| path.expect("the value is a string")).collect();
         let are_qemus = paths.iter().all(|path| path.starts_with("/machine/"));
         assert!(paths.len() == 3 && are_qemus, "{what}: {paths:?}");
     }
-    // What is refused is refused by the helper's rights, and so explained.
+    // The helper's rights decide on a refusal, and the message is about them.
     let few = "setpriv --bounding-set=-dac_read_search --inh-caps=-all \"$0\" query -p $V";
     let want = "it belongs to user 65534, and vmstrobe, which runs as user 0, lacks \
                 CAP_DAC_READ_SEARCH: give it that capability";
@@ -147,7 +155,7 @@ fn hides_nothing_from_root(hidepid: &str) {
 fn in_the_first_pid_namespace_a_hiding_proc_names_threads_to_root() {
     let is_new = version().is_ok_and(|version| version >= (9, 1));
     let is_new = if is_new { Ok(()) } else { Err("QEMU before 9.1".to_owned()) };
-    // Before Linux 5.8, to mount it with options would change those of the host's.
+    // Before Linux 5.8, to mount it with options would change those of the host.
     let is_own = release().is_some_and(|release| release >= (5, 8));
     let is_own = if is_own { Ok(()) } else { Err("Linux before 5.8".to_owned()) };
     if !require_root() || !require("hidepid", is_own) || !require_lending_qemu() {
@@ -156,7 +164,7 @@ fn in_the_first_pid_namespace_a_hiding_proc_names_threads_to_root() {
     if !require("run-with", is_new) {
         return;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("qmp").to_str().expect("the path is text").to_owned();
     let qmp = format!("unix:{socket},server=on,wait=off");
     let extra = ["-run-with", "user=nobody", "-qmp", &qmp];
@@ -179,7 +187,7 @@ fn in_the_first_pid_namespace_a_hiding_proc_names_threads_to_root() {
     assert!(named.len() == 2 && named.iter().all(|path| path.contains("/machine/")), "{named:?}");
 }
 
-/// Returns the version of the kernel, as far as it has two numbers.
+/// Returns the major and minor version of the kernel.
 fn release() -> Option<(u32, u32)> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let mut numbers = release.split(['.', '-']).map(|number| number.parse().ok());
@@ -187,7 +195,7 @@ fn release() -> Option<(u32, u32)> {
 }
 
 #[test]
-fn without_proc_nothing_is_said_to_be_absent() {
+fn without_proc_no_vm_is_reported_as_absent() {
     if !require_root() {
         return;
     }
@@ -204,7 +212,7 @@ fn without_proc_nothing_is_said_to_be_absent() {
     if require_kvm() {
         says(&without(&["demo", "-d", "100ms", "--json"]), 1, &["for a table: ", what]);
     }
-    // That of another pid namespace does not show a process that is here.
+    // The /proc of another pid namespace does not show a process of this one.
     let script = "sleep 60 & exec \"$0\" query -p $!";
     let output = under(&["unshare", "--pid", "--fork", "--kill-child", "sh", "-c", script], &[]);
     says(&output, 1, &["/proc is that of another pid namespace, with other numbers for "]);
@@ -246,14 +254,15 @@ fn in_a_pid_namespace_vcpus_have_the_names_that_qemu_gives_them() {
             parsed(&output.stdout)
         };
         assert_eq!(paths(&ask("--names exits --target vcpu")), want, "{source}");
-        // QEMU's threads are those that the scheduler tells of.
+        // The scheduler's statistics are of QEMU's threads.
         let sched = ask("--provider sched --names thread_id");
         assert_eq!(paths(&sched), want, "{source}");
     }
-    // Sockets know no pid namespaces.
+    // Sockets do not belong to a pid namespace.
     let serve = Beside::new("\"$0\" serve -p $V --from-qmp $1/qmp --qmp $1/ours 2>/dev/null");
     let _running = serve.start_until("ours");
-    let mut qmp = Qmp::connect(&serve.directory.path().join("ours")).expect("it listens");
+    let mut qmp =
+        Qmp::connect(&serve.directory.path().join("ours")).expect("the server accepts the client");
     assert_eq!(paths(&qmp.execute("query-stats", json!({"target": "vcpu"}))), want);
 }
 
@@ -272,12 +281,13 @@ fn in_a_pid_namespace_the_threads_of_vcpus_are_qemus() {
         let thread = list(&result["stats"]).iter().find(|stat| stat["name"] == "thread_id");
         (result["qom-path"].to_string(), thread.expect("it has one")["value"].as_u64())
     });
-    let mut qmp = Qmp::connect(&sched.directory.path().join("qmp")).expect("it listens");
+    let mut qmp =
+        Qmp::connect(&sched.directory.path().join("qmp")).expect("the server accepts the client");
     let cpus = qmp.execute("query-cpus-fast", Json::Null);
     let cpus = list(&cpus).iter();
     let want = cpus.map(|cpu| (cpu["qom-path"].to_string(), cpu["thread-id"].as_u64()));
     assert_eq!(threads.collect::<BTreeMap<_, _>>(), want.collect());
-    // Without QEMU's help, one line says what would help.
+    // Without QEMU's names, one line has advice.
     let output = beside_a_qemu("\"$0\" query -p $V --provider sched");
     says(&output, 1, &["which threads run 3 of the vCPUs cannot be told in a pid namespace"]);
     assert!(output.stderr.contains("-name NAME,debug-threads=on"), "{output:?}");

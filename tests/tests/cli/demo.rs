@@ -1,4 +1,4 @@
-//! `demo`: what it ends with, and what it does where KVM is not to be had.
+//! `demo`: its end, and its behaviour without KVM.
 
 use vmstrobe_tests::command::{Output, binary, run_within};
 use vmstrobe_tests::require::{kvm, require, require_kvm};
@@ -6,7 +6,7 @@ use vmstrobe_tests::require::{kvm, require, require_kvm};
 use crate::{LIMIT, Nobody, fine, json, require_root, says, under, vmstrobe};
 
 #[test]
-fn it_ends_with_how_well_it_went() {
+fn demo_ends_with_a_summary() {
     if !require_kvm() {
         return;
     }
@@ -30,7 +30,7 @@ fn it_ends_with_how_well_it_went() {
         let numbers = line.split_whitespace().filter(|word| word.starts_with(char::is_numeric));
         assert!(numbers.count() >= figures, "{name}: {line}");
     }
-    // Nothing for a terminal goes into a pipe.
+    // A pipe receives no sequence for terminals.
     assert!(!output.stdout.contains('\u{1b}'), "{output:?}");
     for vcpu in ["0  steady", "1  square wave", "2  saw-tooth", "3  nearly idle"] {
         assert!(output.stdout.contains(vcpu), "no {vcpu}: {output:?}");
@@ -38,13 +38,13 @@ fn it_ends_with_how_well_it_went() {
     works(&output);
 }
 
-/// In each block the crypto device has encrypted and decrypted.
+/// Checks that the crypto device has encrypted and decrypted in each block.
 fn works(output: &Output) {
     for row in ["crypto0 encrypt", "crypto0 decrypt"] {
         let rows = output.stdout.lines().filter_map(|line| line.split_once(row));
         let rates: Vec<f64> = rows
             .map(|(_, figures)| {
-                let ops = figures.split_whitespace().next().expect("it has figures");
+                let ops = figures.split_whitespace().next().expect("the line has figures");
                 ops.replace(',', "").parse().unwrap_or_else(|_| panic!("{figures}"))
             })
             .collect();
@@ -53,7 +53,7 @@ fn works(output: &Output) {
 }
 
 #[test]
-fn its_figures_add_up() {
+fn the_figures_of_the_summary_add_up() {
     if !require_kvm() {
         return;
     }
@@ -63,16 +63,17 @@ fn its_figures_add_up() {
     let figure = |key: &str| summary[key].as_u64().unwrap_or_else(|| panic!("{key}: {summary}"));
     assert_eq!((figure("vcpus"), figure("unread_rows")), (2, 0));
     assert_eq!(summary["sampled"], json(r#"["vcpu", "cryptodev"]"#));
-    // One tick more: the first sample, taken before the clock starts.
+    // There is one more sample than ticks: the first is taken before the clock starts.
     let due = figure("ticks") + figure("missed_ticks") + figure("starved_ticks");
     assert!((400..=401).contains(&due), "{summary}");
     for times in ["lateness_ns", "tick_ns"] {
-        let of = |quantile: &str| summary[times][quantile].as_u64().expect("it is a number");
+        let of =
+            |quantile: &str| summary[times][quantile].as_u64().expect("the value is an integer");
         assert!(of("p50") <= of("p99") && of("p99") <= of("max"), "{summary}");
     }
 }
 
-/// On a terminal that is none, as editors and build systems have it, or that nothing is known of.
+/// The terminal is none, as in editors and build systems, or an unknown one.
 #[test]
 fn a_dumb_terminal_gets_lines() {
     if !require_kvm() {
@@ -102,12 +103,12 @@ fn without_kvm_it_says_why_and_samples_the_crypto_device() {
     if !require_root() {
         return;
     }
-    // Something else in its place.
+    // A file that is no device is in the place of /dev/kvm.
     check_without(|args| {
         let script = "mount --bind /dev/null /dev/kvm && exec \"$0\" \"$@\"";
         under(&["unshare", "--mount", "sh", "-c", script], args)
     });
-    // And for one who may not.
+    // The user may not open /dev/kvm.
     let nobody = Nobody::new();
     let closed = "test ! -w /dev/kvm";
     let line = [&Nobody::WRAPPER[..], &["sh", "-c", closed]].concat();
@@ -128,7 +129,7 @@ fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
     let summary = json(&output.stdout);
     assert_eq!((&summary["sampled"][0], &summary["vcpus"]), (&"cryptodev".into(), &0.into()));
     assert!(summary["ticks"].as_u64() > Some(10), "{summary}");
-    // Who asked for the guest itself is told that there is none.
+    // A command that asked for the guest itself fails without it.
     let output = vmstrobe(&["query", "--demo"]);
     says(&output, 1, &["vmstrobe: /dev/kvm "]);
     assert_eq!(output.stdout, "");

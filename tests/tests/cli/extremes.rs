@@ -13,20 +13,20 @@ use super::same::list;
 use super::tables::directory;
 use crate::{fine, json, vmstrobe};
 
-/// Words of a histogram.
+/// The words of a histogram.
 const BUCKETS: [u64; 3] = [1 << 63, 1 << 63, 5];
-/// Types by their number: one that is not known is among them, and so it is with units.
+/// The numbers of types, among them one that is unknown; the units below have one too.
 const TYPES: [u32; 6] = [0, 1, 2, LINEAR, LOG2, 9];
 const UNITS: [u32; 6] = [0, 1, 2, 3, 4, 9];
 const BASES: [u32; 3] = [0, 1, 7];
 const EXPONENTS: [i16; 5] = [i16::MIN, -32767, -9, 0, i16::MAX];
 const MAX: &str = "18,446,744,073,709,551,615";
 
-/// A table in a file with two objects, which this process writes; and what it holds in two other
-/// files: once with words of 0, once with the largest that there are.
+/// A table in a file with two objects, which this process writes, and two files with other words
+/// for it: with words of 0, and with the largest words.
 pub(crate) struct Tables {
     _directory: TempDir,
-    /// Open for as long as somebody is to be seen writing it.
+    /// The writer's file, open so that a process is seen that writes the table.
     _writer: File,
     pub(crate) path: String,
     pub(crate) zeros: String,
@@ -34,7 +34,7 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// All words of the table are 0.
+    /// Makes tables whose words are all 0.
     pub(crate) fn new() -> Tables {
         let directory = directory();
         let (names, mut zeros) = (names(), Image::new("xyz", 4 << 20, 2));
@@ -52,27 +52,29 @@ impl Tables {
         }
         let file = |name: &str, image: &Image| {
             let path = directory.path().join(name);
-            fs::write(&path, bytes_of(&image.words)).expect("there is room");
+            fs::write(&path, bytes_of(&image.words)).expect("the directory is writable");
             path.to_str().expect("the path is text").to_owned()
         };
         let (path, zeros) = (file("table", &zeros), file("zeros", &zeros));
         let extremes = file("extremes", &image);
-        let writer = File::options().write(true).open(&path).expect("it is ours");
-        // The sign that somebody writes it.
-        fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive).expect("it is new");
+        let writer = File::options().write(true).open(&path).expect("this user owns the file");
+        // The lock shows a reader that a process writes the table.
+        fcntl_lock(&writer, FlockOperation::NonBlockingLockExclusive)
+            .expect("the file has no lock");
         Tables { _directory: directory, _writer: writer, path, zeros, extremes }
     }
 
-    /// The command that puts the words of that file into the table.
+    /// Returns the command that copies the words of that file into the table.
     fn command(&self, from: &str) -> [String; 6] {
         let (from, to) = (format!("if={from}"), format!("of={}", self.path));
         ["dd", &from, &to, "conv=notrunc", "status=none", "bs=4M"].map(str::to_owned)
     }
 
-    /// Puts the words of that file into the table.
+    /// Copies the words of that file into the table.
     pub(crate) fn fill(&self, from: &str) {
         let [program, arguments @ ..] = self.command(from);
-        let written = Command::new(program).args(arguments).status().expect("it starts");
+        let written =
+            Command::new(program).args(arguments).status().expect("the program can be executed");
         assert!(written.success());
     }
 
@@ -85,7 +87,7 @@ impl Tables {
     }
 }
 
-/// Every kind of statistic there can be, with a name that says which.
+/// Returns a statistic of every kind, each with a name that tells the kind.
 fn names() -> Vec<(String, Stat<'static>)> {
     let mut names = Vec::new();
     for stat_type in TYPES {
@@ -106,7 +108,7 @@ fn names() -> Vec<(String, Stat<'static>)> {
     names
 }
 
-/// The words of the line of that statistic, which stands there once.
+/// Returns the words of the line of that statistic, which occurs once.
 #[track_caller]
 fn line<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let words = |line: &'a str| line.split_whitespace().collect::<Vec<_>>();
@@ -132,14 +134,15 @@ fn numbers_of_every_kind_are_read_once() {
     let text = vmstrobe(&["query", "--table", &tables.path]).stdout;
     assert_eq!(line(&text, "t4.u0.b0.e0"), ["t4.u0.b0.e0", "count", MAX, MAX]);
     // The first bucket holds half of what was counted, as far as a float can tell.
-    let rest = &text[text.find("t4.u0.b0.e0 ").expect("it stands there")..];
-    let median: Vec<&str> = rest.lines().nth(1).expect("it has one").split_whitespace().collect();
+    let rest = &text[text.find("t4.u0.b0.e0 ").expect("the line exists")..];
+    let median: Vec<&str> =
+        rest.lines().nth(1).expect("the line has the word").split_whitespace().collect();
     assert_eq!(median, ["t4.u0.b0.e0", "p50", "≤", "1", "≤", "1"]);
     assert_eq!(line(&text, "t0.u3.b0.e-9")[1..4], ["*", "10^-9", "cycles"]);
 }
 
 #[test]
-fn sums_and_rates_of_every_kind_stay_at_the_top() {
+fn sums_and_rates_of_every_kind_do_not_overflow() {
     let tables = Tables::new();
     for args in [&["--per-vcpu"][..], &["-i", "5"], &["-i", "5", "--json"]] {
         let output = tables.stat(&tables.extremes, args);
@@ -158,7 +161,7 @@ fn sums_and_rates_of_every_kind_stay_at_the_top() {
     let report = json(output.stdout.trim_end());
     let stat = |name: &str| {
         let stats = list(&report["stats"]).iter();
-        stats.clone().find(|stat| stat["name"] == name).cloned().expect("it has that")
+        stats.clone().find(|stat| stat["name"] == name).cloned().expect("the value exists")
     };
     assert_eq!(stat("t0.u0.b0.e0")["delta"], u64::MAX);
     assert_eq!(stat("t2.u0.b0.e0")["level"], u64::MAX);

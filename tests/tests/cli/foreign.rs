@@ -22,7 +22,7 @@ mod world;
 /// The longest time that one of these tests may take.
 const TEST_LIMIT: Duration = Duration::from_secs(110);
 
-/// Hostile text that stands in names behind their letters, no longer than a provider's name can be.
+/// A hostile text that stands in names after their letters, and fits into a provider's name.
 const CONTROLS: &str = "\u{1b}]52;c;YQ\u{7}\u{1b}[2J\u{9b}2J\t\u{7f}";
 const LINES: &str = "\r\nvmstrobe: fake\u{2028}\u{b}\u{85}";
 const UNSEEN: &str = "\u{202e}\u{2066}\u{200f}\u{61c}\u{feff}\u{e0041}";
@@ -42,11 +42,11 @@ fn line_breaks_do_nothing() {
 }
 
 #[test]
-fn characters_that_nobody_sees_do_nothing() {
-    check("cli::foreign::characters_that_nobody_sees_do_nothing", UNSEEN);
+fn invisible_characters_do_nothing() {
+    check("cli::foreign::invisible_characters_do_nothing", UNSEEN);
 }
 
-/// Runs every command in a world of its own, in which every name has this text in it.
+/// Runs every command on a host of its own, on which every name contains this text.
 fn check(test: &str, hostile: &str) {
     if !require_lending_qemu() || !require_namespaces() {
         return;
@@ -60,7 +60,7 @@ fn check(test: &str, hostile: &str) {
     });
 }
 
-/// One command line, and the names that it shows.
+/// A command line, and the names that it shows.
 struct Row {
     args: Vec<String>,
     shows: &'static [&'static str],
@@ -116,7 +116,7 @@ fn rows(world: &World) -> Vec<Row> {
     rows
 }
 
-/// Asks each command that reads the same about a table.
+/// Runs each command that reads a table, on one table.
 fn rows_of_a_table(world: &World) -> Vec<Row> {
     let (arg, target) = (&*world.name("ARG"), &*world.name("TGT"));
     let pattern = &*format!("*{arg}*,/{arg}(/");
@@ -145,8 +145,8 @@ fn rows_of_a_table(world: &World) -> Vec<Row> {
     rows
 }
 
-/// Each command that `--help` shows has a row, so that a new one is tried too; and each kind of
-/// name is shown.
+/// Checks that each command of `--help` has a row, so that a new one is tested too, and that each
+/// kind of name is shown.
 fn every_command_has_a_row(rows: &[Row]) {
     let help = vmstrobe(&["--help"]).stdout;
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
@@ -168,7 +168,7 @@ impl Row {
         let piped = vmstrobe(&args);
         let shown = on_terminal(LIMIT, &args);
         assert_eq!(piped.code, shown.code, "{what}: {piped:?} {shown:?}");
-        // The one command with a screen, and the help with its colours, show no names.
+        // The command with a screen, and the help with its colours, show no names.
         let is_drawn = ["demo", "--help"].contains(&args[0]) && self.shows.is_empty();
         let none = String::new();
         let screen = shown.stdout.replace("\r\n", "\n");
@@ -186,7 +186,7 @@ impl Row {
             let all = strings(&Json::from(values)).concat();
             for kind in self.shows {
                 let name = world.name(kind);
-                // The kernel keeps 15 bytes of a process's.
+                // The kernel keeps 15 bytes of a process name.
                 let name = if *kind == "COM" { head(&name, 15) } else { &name };
                 assert!(all.contains(name), "{what} has no {name:?}: {all:?}");
             }
@@ -196,25 +196,26 @@ impl Row {
     }
 }
 
-/// A name of 10 kB breaks no row of a terminal.
+/// Checks that a name of 10 kB breaks no row on a terminal.
 fn fits(piped: &Output, screen: &str) {
     for line in screen.lines().filter(|line| !line.starts_with("vmstrobe: ")) {
         assert!(line.chars().count() <= COLUMNS.into(), "{line}: {screen}");
     }
     let row = |text: &str| text.lines().find(|line| line.contains("VML")).map(str::to_owned);
     let (piped, screen) = (row(&piped.stdout), row(screen));
-    let (piped, screen) = (piped.expect("it is listed"), screen.expect("it is listed"));
+    let (piped, screen) =
+        (piped.expect("the list has the entry"), screen.expect("the list has the entry"));
     let columns = screen.chars().count();
     assert!(columns <= COLUMNS.into() && screen.contains('…'), "{columns}: {screen}");
     assert!(!piped.contains('…') && piped.chars().count() > 128, "{piped}");
 }
 
-/// Whether and what a server says, its sockets' names, and the text that a monitor shows.
+/// Checks the messages of a server, the names of its sockets, and the text of its monitor.
 fn what_is_served(world: &World) {
     let all = Serve::spawn(&["--all", "--qmp-dir", &text(&world.home)]);
     all.wait_for_text("try it: ");
-    let files = fs::read_dir(&world.home).expect("it is there").map(|file| {
-        file.expect("it can be read").file_name().into_string().expect("a name is text")
+    let files = fs::read_dir(&world.home).expect("the directory is readable").map(|file| {
+        file.expect("the directory is readable").file_name().into_string().expect("a name is text")
     });
     let files: Vec<String> = files.filter(|file| file.ends_with(".sock")).collect();
     assert_eq!(files.len(), 2, "{files:?}");
@@ -229,13 +230,13 @@ fn what_is_served(world: &World) {
         let serve = Serve::start(&[&["-p", &*world.pid], order].concat());
         serve.wait_for_text("serving process COM");
         assert_eq!(serve.said().contains("/FIL"), order[0] == "--table", "{}", serve.said());
-        let mut qmp = Qmp::connect(serve.socket()).expect("it is served");
+        let mut qmp = Qmp::connect(serve.socket()).expect("the server accepts the client");
         let line = json!({"command-line": "info stats vcpu"});
         let shown = qmp.execute("human-monitor-command", line);
-        let shown = shown.as_str().expect("it is a text").replace("\r\n", "\n");
+        let shown = shown.as_str().expect("the value is a string").replace("\r\n", "\n");
         does_nothing("info stats over QMP", &shown);
         assert!(shown.contains("provider: PRV") && shown.contains("    STA"), "{shown}");
-        // JSON is exact.
+        // JSON has the names unchanged.
         let stats = qmp.execute("query-stats", json!({"target": "vcpu"}));
         let names = strings(&stats);
         let wanted = [world.name("PRV"), world.name("STA")];
@@ -244,7 +245,8 @@ fn what_is_served(world: &World) {
     }
 }
 
-/// Nothing in the text moves a cursor, hides, turns the direction, or begins a line of its own.
+/// Checks that nothing in the text moves a cursor, hides text, turns its direction, or begins a
+/// line.
 #[track_caller]
 fn does_nothing(what: &str, text: &str) {
     let does = |c: char| {
@@ -261,7 +263,7 @@ fn does_nothing(what: &str, text: &str) {
     assert!(fake.is_none(), "{what} begins a line: {text:?}");
 }
 
-/// All texts in a value.
+/// Returns all texts in a value.
 fn strings(value: &Json) -> Vec<String> {
     match value {
         Json::String(text) => vec![text.clone()],

@@ -11,28 +11,36 @@ use vmstrobe_tests::require::{require_kvm, require_lending_qemu, require_older_q
 
 use super::extremes::Tables;
 use super::tables::queue_stats;
+use super::usage::COMMANDS;
 use crate::{json, paused_qemu, require_root, under, vmstrobe};
 
 /// Each field with the types of its values.
 type Fields = BTreeMap<String, BTreeSet<&'static str>>;
 
-/// The fields of that command, each with the text of its type.
-fn documented(command: &str) -> BTreeMap<String, String> {
+/// Returns the sections of docs/json.md, by command, each with its text.
+fn sections() -> BTreeMap<String, String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
-    let text = fs::read_to_string(path).expect("it is there");
-    let heading = format!("`vmstrobe {command} --json`\n");
-    let section = text.split("\n## ").find(|section| section.starts_with(&heading));
-    let section = section.unwrap_or_else(|| panic!("there is no section {heading}"));
+    let text = fs::read_to_string(path).expect("the page can be read");
+    let section = |text: &str| {
+        let (heading, text) = text.split_once('\n')?;
+        let command = heading.strip_prefix("`vmstrobe ")?.strip_suffix(" --json`")?;
+        Some((command.to_owned(), text.to_owned()))
+    };
+    text.split("\n## ").filter_map(section).collect()
+}
+
+/// Returns the fields that a section documents, each with the text of its type.
+fn documented(section: &str) -> BTreeMap<String, String> {
     let row = |line: &str| {
         let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
         let [field, of_type, _] = cells[..] else { panic!("three cells: {line}") };
-        let field = field.strip_suffix('`').expect("it is code");
+        let field = field.strip_suffix('`').expect("a field is written as code");
         Some((field.to_owned(), of_type.to_owned()))
     };
     section.lines().filter_map(row).collect()
 }
 
-/// Notes the fields of a value and of all that is in it.
+/// Records the fields of a value and of all values in it.
 fn note(fields: &mut Fields, field: &str, value: &Json) {
     let of_type = match value {
         Json::Null => "null",
@@ -50,7 +58,7 @@ fn note(fields: &mut Fields, field: &str, value: &Json) {
         }
         Json::Object(members) => {
             for (name, value) in members {
-                // Their names are those of targets.
+                // The names of these fields are those of targets.
                 let name = if field == "[].objects" { "*" } else { name };
                 let dot = if field.is_empty() { "" } else { "." };
                 note(fields, &format!("{field}{dot}{name}"), value);
@@ -60,51 +68,93 @@ fn note(fields: &mut Fields, field: &str, value: &Json) {
     }
 }
 
-/// Holds what a command prints against what is documented of it.
-#[track_caller]
-fn check(command: &str, outputs: &[String]) {
+/// Returns the fields of these outputs, each a JSON text per line.
+fn printed(outputs: &[String]) -> Fields {
     let mut printed = Fields::new();
     let texts = outputs.iter().flat_map(|output| output.lines());
     texts.for_each(|text| note(&mut printed, "", &json(text)));
-    // The text itself, and what lists of plain values consist of.
+    // Neither the text itself, nor the elements of lists of plain values, are fields.
     printed.retain(|field, _| !field.is_empty() && !field.ends_with("[]"));
-    let documented = documented(command);
-    let printed_fields: Vec<&String> = printed.keys().collect();
-    let documented_fields: Vec<&String> = documented.keys().collect();
-    assert_eq!(printed_fields, documented_fields, "printed and documented of {command}");
-    for (field, types) in &printed {
-        let text = &documented[field];
-        for of_type in types {
-            let named = match *of_type {
-                // Only what is true is printed at all.
-                "boolean" => text.contains("boolean") || text == "`true`",
-                // A whole number is a number.
-                "integer" => text.contains("integer") || text.contains("number"),
-                other => text.contains(other),
-            };
-            assert!(named, "{command}: {field} is {text}, and was printed as {of_type}");
-        }
+    printed
+}
+
+/// Returns the differences between the printed fields and the documented ones.
+fn differences(printed: &Fields, documented: &BTreeMap<String, String>) -> Vec<String> {
+    let unprinted = documented.keys().filter(|field| !printed.contains_key(*field));
+    let mut found: Vec<String> = unprinted.map(|field| format!("{field} is not printed")).collect();
+    for (field, types) in printed {
+        let Some(text) = documented.get(field) else {
+            found.push(format!("{field} is not documented"));
+            continue;
+        };
+        let is_named = |of_type: &str| match of_type {
+            // Only a boolean that is true is printed at all.
+            "boolean" => text.contains("boolean") || text == "`true`",
+            // A whole number is a number.
+            "integer" => text.contains("integer") || text.contains("number"),
+            other => text.contains(other),
+        };
+        let wrong = types.iter().filter(|of_type| !is_named(of_type));
+        found
+            .extend(wrong.map(|of_type| format!("{field} is {text}, and is printed as {of_type}")));
+    }
+    found
+}
+
+/// Compares the outputs of a command with its section of docs/json.md.
+#[track_caller]
+fn check(command: &str, outputs: &[String]) {
+    let sections = sections();
+    let section = sections.get(command).expect("the command has a section in docs/json.md");
+    let found = differences(&printed(outputs), &documented(section));
+    assert!(found.is_empty(), "{command}: {found:#?}");
+}
+
+#[test]
+fn each_command_that_prints_json_has_a_section() {
+    let prints_json = |command: &&&[&str]| {
+        let help = vmstrobe(&[**command, &["-h"]].concat()).stdout;
+        help.lines().any(|line| line.trim_start().starts_with("--json"))
+    };
+    let commands = COMMANDS.iter().filter(prints_json).map(|words| words.join(" "));
+    let documented: Vec<String> = sections().into_keys().collect();
+    assert_eq!(commands.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), documented);
+}
+
+#[test]
+fn each_difference_of_page_and_output_is_seen() {
+    let page = "| field | type | meaning |\n|---|---|---|\n| `a` | integer | A number. |\n\
+                | `b` | list | A list. |\n| `b[].c` | string or null | A text. |\n";
+    for (output, want) in [
+        (r#"{"a": 1, "b": [{"c": "x"}, {"c": null}]}"#, &[][..]),
+        (r#"{"a": 1, "b": []}"#, &["b[].c is not printed"]),
+        (r#"{"a": 1, "b": [{"c": "x", "d": 2}]}"#, &["b[].d is not documented"]),
+        (r#"{"a": 1.5, "b": [{"c": "x"}]}"#, &["a is integer, and is printed as number"]),
+    ] {
+        assert_eq!(differences(&printed(&[output.to_owned()]), &documented(page)), want);
     }
 }
 
 #[test]
-fn of_stat() {
+fn the_fields_of_stat_are_documented() {
     if !require_kvm() {
         return;
     }
     let tables = Tables::new();
     let demo = ["stat", "--demo", "-d", "200ms", "--json", "--bpf", "off"];
     let outputs = [
-        // All kinds grow, and are set back; of each and of all.
+        // Statistics of all kinds grow and are reset, for each object and in sums.
         tables.stat(&tables.extremes, &["--json"]).stdout,
         tables.stat(&tables.zeros, &["--json", "--per-vcpu"]).stdout,
         vmstrobe(&demo).stdout,
     ];
     check("stat", &outputs);
-    // The clock on the wall is the tests' own.
+    // The tests have the same wall clock as the command.
     let report = json(outputs[2].trim_end());
-    let since_1970 = std::time::UNIX_EPOCH.elapsed().expect("it is later").as_nanos() as i128;
-    let age_ns = since_1970 - i128::from(report["begin_wall_ns"].as_u64().expect("it is one"));
+    let since_1970 =
+        std::time::UNIX_EPOCH.elapsed().expect("the clock is after 1970").as_nanos() as i128;
+    let age_ns =
+        since_1970 - i128::from(report["begin_wall_ns"].as_u64().expect("the value is an integer"));
     assert!((200_000_000..60_000_000_000).contains(&age_ns), "{age_ns} ns ago");
     let text = vmstrobe(&["stat", "--demo", "-d", "100ms"]).stdout;
     let began = text.lines().find_map(|line| line.strip_prefix(" began "));
@@ -112,7 +162,7 @@ fn of_stat() {
 }
 
 #[test]
-fn of_demo() {
+fn the_fields_of_demo_are_documented() {
     if !require_kvm() {
         return;
     }
@@ -120,7 +170,7 @@ fn of_demo() {
 }
 
 #[test]
-fn of_query_and_schema() {
+fn the_fields_of_query_and_schema_are_documented() {
     let tables = Tables::new();
     tables.fill(&tables.extremes);
     for command in ["query", "schema"] {
@@ -129,7 +179,7 @@ fn of_query_and_schema() {
 }
 
 #[test]
-fn of_list() {
+fn the_fields_of_list_are_documented() {
     if !require_lending_qemu() || !require_older_qemu() || !require_root() {
         return;
     }

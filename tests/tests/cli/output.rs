@@ -1,4 +1,4 @@
-//! Standard output: a full disk is reported as a failure, a reader that has gone is no failure.
+//! Standard output: a full disk is a failure, and a reader that has gone is none.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -8,7 +8,7 @@ use vmstrobe_tests::require::require_kvm;
 use crate::{LIMIT, says, under};
 
 #[test]
-fn a_full_disk_is_told() {
+fn a_full_disk_is_an_error() {
     let full = |args: &[&str]| under(&["sh", "-c", "exec \"$0\" \"$@\" >/dev/full"], args);
     let what = ["cannot write to standard output: No space left on device"];
     says(&full(&["--help"]), 1, &what);
@@ -45,14 +45,14 @@ fn a_reader_that_leaves_is_no_failure() {
     ] {
         let mut child = spawn(args);
         let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
-        stdout.read_line(&mut line).expect("it prints lines");
+        let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
+        stdout.read_line(&mut line).expect("the child prints lines");
         drop(stdout);
         let status = child.wait_within(LIMIT);
         let mut stderr = String::new();
-        child.kill().expect("it is ours");
-        let mut pipe = child.stderr.take().expect("it is a pipe");
-        pipe.read_to_string(&mut stderr).expect("it prints text");
+        child.kill().expect("the child has not been reaped");
+        let mut pipe = child.stderr.take().expect("the child's stream is a pipe");
+        pipe.read_to_string(&mut stderr).expect("the output is text");
         let status = status.unwrap_or_else(|| panic!("{args:?} goes on for nobody: {stderr}"));
         assert_eq!(status.code(), Some(0), "{args:?}: {stderr}");
         let complains = ["panic", "write", "pipe"].iter().any(|word| stderr.contains(word));
@@ -60,7 +60,7 @@ fn a_reader_that_leaves_is_no_failure() {
     }
 }
 
-/// Nobody listens from the start.
+/// The reader has gone before the command starts.
 #[test]
 fn a_closed_output_is_no_panic() {
     let closed = |args: &[&str]| under(&["sh", "-c", "exec \"$0\" \"$@\" >&-"], args);

@@ -14,17 +14,17 @@ use vmstrobe_tests::serve::Serve;
 
 use crate::{LIMIT, Nobody, fine, require_root, vmstrobe};
 
-/// The user who is nobody.
+/// The number of the user nobody.
 const NOBODY: u32 = 65534;
 
 /// Makes a directory with these files, owned by [`NOBODY`] and closed to all others but root.
 fn home(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let home = directory.path().join("home");
-    fs::create_dir(&home).expect("it is ours");
+    fs::create_dir(&home).expect("the directory is writable");
     for (name, text) in files {
         let path = home.join(name);
-        fs::write(&path, text).expect("it is ours");
+        fs::write(&path, text).expect("the directory is writable");
         close(&path);
     }
     close(&home);
@@ -33,7 +33,7 @@ fn home(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
 
 /// Gives the path to [`NOBODY`], and closes it to all others but root.
 fn close(path: &Path) {
-    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("it is ours");
+    fs::set_permissions(path, Permissions::from_mode(0o700)).expect("this user owns the file");
     chown(path, Some(NOBODY), Some(NOBODY)).expect("root may");
 }
 
@@ -52,7 +52,7 @@ fn root_writes_and_runs_where_only_root_may() {
     let output = vmstrobe(&args);
     fine(&output);
     assert_eq!(output.stdout, "ran\n");
-    let report = fs::read_to_string(report).expect("it was written");
+    let report = fs::read_to_string(report).expect("the file has been written");
     assert!(report.contains(" exits "), "{report}");
 }
 
@@ -72,11 +72,11 @@ fn root_asks_at_a_socket_where_only_root_may() {
     assert!(output.stdout.contains("\"exits\""), "{output:?}");
 }
 
-/// The sets of the capabilities of whoever is asked, as the kernel shows them.
+/// A program that prints the sets of capabilities of its process.
 const ASK: [&str; 3] = ["grep", "^Cap", "/proc/self/status"];
 
 #[test]
-fn a_command_runs_with_what_it_would_have_without_us() {
+fn a_measured_command_has_the_rights_that_it_would_have_alone() {
     let stat = ["stat", "--target", "sampler", "--names", "ticks", "-o", "/dev/null", "--"];
     let sets = |output: vmstrobe_tests::command::Output| {
         fine(&output);
@@ -88,7 +88,7 @@ fn a_command_runs_with_what_it_would_have_without_us() {
     if !require_root() {
         return;
     }
-    // A user with a right of which we have no need, handed down from program to program.
+    // The user has a right that vmstrobe does not need, which is inherited from program to program.
     let nobody = Nobody::new();
     let rights = ["--inh-caps=+net_raw", "--ambient-caps=+net_raw", "--"];
     let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -112,8 +112,8 @@ fn root_serves_where_only_root_may() {
     let mut serve = Serve::spawn(&["--demo", "--qmp", text(&socket)]);
     serve.wait_for_socket(&socket);
     let pid = Pid::from_raw(serve.pid().cast_signed()).expect("a process has a number");
-    kill_process(pid, Signal::TERM).expect("it is ours");
-    let status = serve.wait_within(LIMIT).expect("it ends when it is told to");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    let status = serve.wait_within(LIMIT).expect("the process ends in time");
     assert_eq!(status.code(), Some(0), "{}", serve.said());
-    assert!(!socket.exists(), "it leaves its socket");
+    assert!(!socket.exists(), "the socket still exists");
 }

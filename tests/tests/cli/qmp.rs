@@ -1,5 +1,5 @@
-//! `--from-qmp`: a real QEMU, asked over a socket of its own while another gives QEMU's own
-//! answer. What it says of itself, and the names it has for the vCPUs of its process.
+//! `--from-qmp`: a real QEMU, asked over a socket of its own while another socket gives QEMU's own
+//! answer. Checked are its values, and its names for the vCPUs of its process.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::Shutdown;
@@ -17,7 +17,7 @@ use vmstrobe_tests::rig::show;
 use super::same::{ascending, by_name, list, run_a_while, sorted_by};
 use crate::{fine, json as parsed, says, vmstrobe};
 
-/// A stopped QEMU with two crypto devices, and a second socket for us.
+/// A stopped QEMU with two crypto devices, and a second socket for vmstrobe.
 struct Second {
     qemu: Qemu,
     pid: String,
@@ -26,12 +26,12 @@ struct Second {
 }
 
 impl Second {
-    /// `None` where there is no such QEMU.
+    /// Starts a QEMU; `None` if there is none of that kind.
     fn start(name: &str) -> Option<Self> {
         if !require_lending_qemu() {
             return None;
         }
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let socket: PathBuf = directory.path().join("second");
         let socket = socket.to_str().expect("the path is text").to_owned();
         let qmp = format!("unix:{socket},server=on,wait=off");
@@ -43,7 +43,7 @@ impl Second {
         Some(Self { qemu, pid, socket, _directory: directory })
     }
 
-    /// Its own answer, over its own socket.
+    /// Returns QEMU's own answer, over its own socket.
     fn stats(&mut self, target: &str) -> Vec<Json> {
         let theirs = self.qemu.execute("query-stats", json!({"target": target}));
         sorted(list(&theirs).iter().cloned().map(ascending))
@@ -76,7 +76,7 @@ fn query_json_is_query_stats_of_every_target() {
         let values: usize = ours.iter().map(|result| list(&result["stats"]).len()).sum();
         show(&format!("--from-qmp --target {target}: {values} values as QEMU's"));
     }
-    // Its vCPUs are meant if nobody says; there is one VM, which has no path.
+    // The default target is vcpu; there is one VM, which has no path.
     assert_eq!(query(&["--from-qmp", &socket]), qemu.stats("vcpu"));
     assert_eq!(query(&["--from-qmp", &socket, "--target", "vm"])[0].get("qom-path"), None);
     let four = query(&["--from-qmp", &socket, "--provider", "cryptodev"]);
@@ -99,7 +99,7 @@ fn schema_json_is_query_stats_schemas_of_all() {
     assert_eq!(by_target(&parsed(&output.stdout)), by_target(&theirs));
 }
 
-/// Values come from the stats fds, names from QEMU.
+/// The values come from the stats fds, and the names from QEMU.
 #[test]
 fn beside_a_pid_vcpus_have_qemus_own_paths() {
     let Some(mut qemu) = Second::start("named") else { return };
@@ -108,13 +108,13 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     let both = ["-p", &*pid, "--from-qmp", &socket];
     let ours = query(&[&both[..], &["--target", "vcpu"]].concat());
     assert_eq!(ours, qemu.stats("vcpu"));
-    // Whoever tells of a vCPU calls it so.
+    // Each provider uses these names of the vCPUs.
     let threads = query(&[&both[..], &["--provider", "sched"]].concat());
     assert_eq!(paths(&threads), paths(&ours));
     assert_eq!(query(&[&both[..], &["--target", "cryptodev"]].concat()), qemu.stats("cryptodev"));
     assert_eq!(query(&[&both[..], &["--target", "vm"]].concat()), qemu.stats("vm"));
-    // Without the socket they are called as the kernel knows them, and without the BPF reader
-    // there is no more.
+    // Without the socket the vCPUs have the kernel's names, and without the BPF reader there are no
+    // other objects.
     let alone = query(&["-p", &pid]);
     assert_eq!(alone[0]["qom-path"], "/vm/named/vcpu[0]");
     if bpf().is_ok() {
@@ -129,9 +129,9 @@ fn beside_a_pid_vcpus_have_qemus_own_paths() {
     says(&output, 1, &["no objects of target 'cryptodev' here, only of vcpu"]);
 }
 
-/// Each QEMU has the same paths: of several, each has its VM's name before them.
+/// Each QEMU has the same paths, so the paths of several begin with the names of their VMs.
 #[test]
-fn several_qemus_are_told_apart() {
+fn several_qemus_have_different_paths() {
     let (Some(mut a), Some(mut b)) = (Second::start("a"), Second::start("b")) else { return };
     let [a_socket, b_socket] = [&a, &b].map(|qemu| qemu.socket.clone());
     let [a_pid, b_pid] = [&a, &b].map(|qemu| qemu.pid.clone());
@@ -139,7 +139,7 @@ fn several_qemus_are_told_apart() {
     let pids = ["-p", &*a_pid, "-p", &b_pid];
     let under = |vm: &str, results: Vec<Json>| {
         let renamed = |mut result: Json| {
-            let path = result["qom-path"].as_str().expect("it has a path");
+            let path = result["qom-path"].as_str().expect("the object has a path");
             result["qom-path"] = format!("/vm/{vm}{path}").into();
             result
         };
@@ -155,28 +155,28 @@ fn several_qemus_are_told_apart() {
     let ours = query(&[&pids[..], &sockets, &["--target", "vcpu"]].concat());
     let threads = query(&[&pids[..], &sockets, &["--provider", "sched"]].concat());
     assert_eq!(paths(&threads), paths(&ours));
-    // Asked for, but not read: nobody knows its threads.
+    // A QEMU that is only asked for statistics has unknown threads.
     let output = vmstrobe(&["query", "--from-qmp", &a_socket, "--provider", "sched"]);
     says(&output, 1, &["there is no provider 'sched' here", "named by -p or --all"]);
-    // Whose vCPUs?
+    // The VM of the vCPUs cannot be known.
     let output = vmstrobe(&["query", "-p", &a_pid, "--from-qmp", &b_socket]);
     let what =
         format!("cannot tell which VM the socket {b_socket} belongs to: its peer is pid {b_pid}");
     says(&output, 2, &[&what, &format!("add -p {b_pid}")]);
 }
 
-/// Whoever connects there speaks with whom is behind that socket, through this process.
+/// Relays each connection to the socket behind, so that its peer is this process.
 fn relay(path: &Path, behind: &str) {
-    let listener = UnixListener::bind(path).expect("it is ours");
+    let listener = UnixListener::bind(path).expect("the path is free");
     let behind = behind.to_owned();
     thread::spawn(move || {
         for client in listener.incoming() {
-            let client = client.expect("it is connected");
+            let client = client.expect("the server accepts the client");
             let server = UnixStream::connect(&behind).expect("QEMU listens");
             for (from, to) in [(&client, &server), (&server, &client)] {
                 let [mut from, mut to] = [from, to].map(|end| end.try_clone().expect("an fd"));
                 thread::spawn(move || {
-                    // Either end may leave first.
+                    // Either end may close first.
                     let _ = io::copy(&mut from, &mut to);
                     let _ = to.shutdown(Shutdown::Both);
                 });
@@ -185,23 +185,23 @@ fn relay(path: &Path, behind: &str) {
     });
 }
 
-/// The kernel tells whoever listens as the peer: a launcher, or one in between, has no VM.
+/// The kernel names the process that called listen as the peer: a launcher, or a relay, has no VM.
 #[test]
 fn another_process_may_hold_the_socket() {
     let Some(mut qemu) = Second::start("relayed") else { return };
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("relay");
     relay(&path, &qemu.socket);
     let (pid, socket) = (qemu.pid.clone(), path.to_str().expect("the path is text"));
     let theirs = qemu.stats("vcpu");
     assert_eq!(query(&["-p", &pid, "--from-qmp", socket]), theirs);
     assert_eq!(query(&["--from-qmp", socket]), theirs);
-    // Of two it cannot be known.
+    // With two VMs the right one cannot be known.
     let other = Qemu::start(&Config { name: "other", paused: true, ..Config::default() });
     let other = other.pid().to_string();
     let output = vmstrobe(&["query", "-p", &pid, "-p", &other, "--from-qmp", socket]);
     says(&output, 2, &["cannot tell which VM", "which has no VM: give only its QEMU with -p"]);
-    // Of one that is another it can: by the names of the VMs.
+    // With the name of one of the VMs it can be known.
     let output = vmstrobe(&["query", "-p", &other, "--from-qmp", socket]);
     let what =
         format!("another QEMU, which calls its VM 'relayed': that of pid {other} is 'other'");
@@ -209,20 +209,25 @@ fn another_process_may_hold_the_socket() {
 }
 
 #[test]
-fn a_qemu_that_ends_is_told_and_ends_it() {
+fn a_qemu_that_ends_is_reported_and_ends_the_run() {
     let Some(qemu) = Second::start("ending") else { return };
     let socket = qemu.socket.clone();
     let args = ["stat", "--from-qmp", &socket, "-i", "200", "-z", "--json", "--names", "exits"];
     let mut child = spawn(&args);
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
     let mut line = String::new();
-    stdout.read_line(&mut line).expect("it prints lines");
+    stdout.read_line(&mut line).expect("the child prints lines");
     assert_eq!(parsed(&line)["stats"][0]["name"], "exits", "{line}");
     drop(qemu);
-    let status = child.wait_within(RUN_LIMIT).expect("it ends with its QEMU");
+    let status = child.wait_within(RUN_LIMIT).expect("the process ends in time");
     let (mut rest, mut stderr) = (String::new(), String::new());
-    stdout.read_to_string(&mut rest).expect("it prints text");
-    child.stderr.take().expect("it is a pipe").read_to_string(&mut stderr).expect("it is text");
+    stdout.read_to_string(&mut rest).expect("the output is text");
+    child
+        .stderr
+        .take()
+        .expect("the child's stream is a pipe")
+        .read_to_string(&mut stderr)
+        .expect("the output is text");
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(stderr, format!("vmstrobe: QEMU ending ({socket}) has ended\n"));
     rest.lines().for_each(|line| drop(parsed(line)));
@@ -230,12 +235,12 @@ fn a_qemu_that_ends_is_told_and_ends_it() {
 
 #[test]
 fn a_socket_that_does_not_answer_says_why() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
     says(&vmstrobe(&["query", "--from-qmp", none]), 1, &[none, "start QEMU with -qmp unix:"]);
     let Some(qemu) = Second::start("taken") else { return };
-    // It serves one client at a time, and there is one.
+    // QEMU serves one client at a time, and it has one.
     let taken = qemu.qemu.socket();
     let taken = taken.to_str().expect("the path is text");
     says(&vmstrobe(&["query", "--from-qmp", taken]), 1, &[taken]);

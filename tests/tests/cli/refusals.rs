@@ -18,7 +18,7 @@ use crate::{LIMIT, Nobody, fine, paused_qemu, require_root, says, under, vmstrob
 const BOTH: &str = "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH";
 
 #[test]
-fn the_capability_that_is_missing_is_named_and_no_other() {
+fn exactly_the_missing_capability_is_named() {
     if !require_root() {
         return;
     }
@@ -36,7 +36,7 @@ fn the_capability_that_is_missing_is_named_and_no_other() {
         assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
     }
     fine(&nobody.vmstrobe_with("+sys_ptrace,+dac_read_search", &query));
-    // To be root is not enough, and to become it is no advice.
+    // Root without the capability is refused, and there is no advice to become root.
     let root = ["setpriv", "--bounding-set=-sys_ptrace,-dac_read_search", "--inh-caps=-all", "--"];
     let output = under(&root, &query);
     says(
@@ -62,7 +62,7 @@ fn a_qemu_that_changed_its_user_is_not_another_users() {
     says(&output, 1, &[what, "(it is not dumpable)", &format!("lacks {BOTH}")]);
 }
 
-/// Runs a command under a filter that lets one system call fail: its number, the errno.
+/// Runs a command under a filter that makes one system call fail with an errno.
 const FILTER: &str = r"
 import ctypes, os, struct, sys
 call, errno = int(sys.argv[1]), int(sys.argv[2])
@@ -117,7 +117,8 @@ fn a_limit_of_descriptors_is_named_with_its_number() {
     if !require_kvm() {
         return;
     }
-    // Without what the test's own parent has left open: the loader takes the fourth.
+    // The limit does not count descriptors that the test's parent has left open; the loader takes
+    // the fourth.
     let script = "exec 3>&- && ulimit -n 4 && exec \"$0\" \"$@\"";
     let output = under(&["sh", "-c", script], &["list"]);
     let what = "Too many open files (os error 24): vmstrobe may have 4 open files (hard limit 4)";
@@ -125,7 +126,7 @@ fn a_limit_of_descriptors_is_named_with_its_number() {
 }
 
 #[test]
-fn a_device_that_is_missing_or_closed_is_told_apart() {
+fn a_missing_device_and_a_forbidden_one_have_different_errors() {
     if !require_root() || !require_kvm() {
         return;
     }
@@ -140,12 +141,12 @@ fn a_device_that_is_missing_or_closed_is_told_apart() {
     says(&closed, 1, &["permission denied: it belongs to user 0 and group 0, with mode 0600: add"]);
 }
 
-/// A paused QEMU with a second QMP socket, at which nobody else is.
+/// A paused QEMU with a second QMP socket that has no client.
 fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
     if !require_lending_qemu() {
         return None;
     }
-    let directory = TempDir::new().expect("a temporary directory");
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("second").to_str().expect("the path is text").to_owned();
     let extra = ["-qmp", &*format!("unix:{socket},server=on,wait=off")];
     let qemu = Qemu::start(&Config { name, extra: &extra, paused: true, ..Config::default() });
@@ -153,17 +154,17 @@ fn second_socket(name: &str) -> Option<(Qemu, TempDir, String)> {
 }
 
 #[test]
-fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
+fn a_stopped_qemu_and_a_busy_one_have_different_errors() {
     let Some((qemu, _directory, socket)) = second_socket("stopped") else { return };
-    let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("it is not 0");
-    kill_process(pid, Signal::STOP).expect("it is ours");
+    let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("the pid is not 0");
+    kill_process(pid, Signal::STOP).expect("the process has not been reaped");
     let output = vmstrobe(&["query", "--from-qmp", &socket]);
     let what =
         format!("QEMU does not greet at {socket} within 2s: its process, pid {}", qemu.pid());
     says(&output, 1, &[&what, "is stopped (state T): let it go on (kill -CONT "]);
     assert!(!output.stderr.contains("another client"), "{output:?}");
-    kill_process(pid, Signal::CONT).expect("it is ours");
-    let other = Qmp::connect(socket.as_ref()).expect("it goes on");
+    kill_process(pid, Signal::CONT).expect("the process has not been reaped");
+    let other = Qmp::connect(socket.as_ref()).expect("the server continues");
     let output = vmstrobe(&["query", "--from-qmp", &socket]);
     says(&output, 1, &["another client has the socket", "or QEMU hangs (its process, pid "]);
     drop(other);
@@ -171,11 +172,11 @@ fn a_qemu_that_is_stopped_is_told_from_one_that_serves_another() {
 }
 
 #[test]
-fn a_process_that_only_made_the_socket_listen_is_not_said_to_be_qemu() {
-    let directory = TempDir::new().expect("a temporary directory");
+fn a_process_that_only_made_the_socket_is_not_called_qemu() {
+    let directory = TempDir::new().expect("a temporary directory can be made");
     let socket = directory.path().join("silent");
-    // As libvirt's, which hands it to a QEMU that is stopped.
-    let _listening = UnixListener::bind(&socket).expect("there is room for it");
+    // A socket as libvirt makes it, and gives it to a QEMU that is stopped.
+    let _listening = UnixListener::bind(&socket).expect("the path is free");
     let output = vmstrobe(&["query", "--from-qmp", socket.to_str().expect("the path is text")]);
     let what = format!("(the process that made the socket listen, pid {} (", std::process::id());
     says(&output, 1, &["another client has the socket", &what, "QEMU itself may be stopped)"]);
@@ -191,7 +192,7 @@ fn a_socket_of_another_user_names_its_owner() {
     let query = ["query", "--from-qmp", &socket];
     let set_mode = |mode| {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        fs::set_permissions(directory.path(), mode).expect("it is ours");
+        fs::set_permissions(directory.path(), mode).expect("this user owns the file");
     };
     set_mode(0o700);
     let folder = directory.path().display();
@@ -207,7 +208,7 @@ fn a_socket_of_another_user_names_its_owner() {
 }
 
 #[test]
-fn a_vm_without_vcpus_is_said_to_have_none_yet() {
+fn a_vm_without_vcpus_is_reported_as_such() {
     if !require_root() || !require_lending_qemu() {
         return;
     }

@@ -1,5 +1,5 @@
-//! docs/rights.md against /proc: every thread of every command has the rights that the page says,
-//! and every thread that the page names is there.
+//! docs/rights.md compared with /proc: every thread of every command has the rights of the page,
+//! and every thread on the page exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -25,13 +25,13 @@ use seen::{Seen, Task, Watcher};
 mod page;
 mod seen;
 
-/// Threads of the page that need not be seen here: there is not so much to read that others help
-/// the tick, and two live for as long as a system call takes.
+/// Threads of the page that need not be seen here: there are too few objects for reading threads,
+/// and two threads exist only for the time of a system call.
 const SELDOM_SEEN: [&str; 3] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats"];
-/// Capabilities of root that no command of ours needs.
+/// The capabilities of root that no command of ours needs.
 const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
 
-/// Everything that the commands read.
+/// The sources that the commands read.
 struct Sources {
     directory: TempDir,
     qemu: Qemu,
@@ -40,14 +40,14 @@ struct Sources {
 
 impl Sources {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let socket = directory.path().join("qmp");
         let qmp = format!("unix:{},server=on,wait=off", socket.display());
         let extra = ["-qmp", &qmp];
         let qemu = Qemu::start(&Config { name: "rights", paused: true, extra: &extra, vcpus: 3 });
-        let hand_over = FdServer::listen(&directory.path().join("lent")).expect("it is ours");
-        let table = TableWriter::new("rights").expect("there is memory");
-        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        let hand_over = FdServer::listen(&directory.path().join("lent")).expect("the path is free");
+        let table = TableWriter::new("rights").expect("there is memory for a table");
+        hand_over.offer(Arc::new(table)).expect("the server runs");
         Self { directory, qemu, _hand_over: hand_over }
     }
 
@@ -80,7 +80,8 @@ impl Sources {
     }
 }
 
-/// Runs a command to its end, or a server for two clients, and gives what was seen of its threads.
+/// Runs a command to its end, or a server for two clients, and returns its threads as they were
+/// seen.
 fn run(line: &[String], socket: &Path) -> Seen {
     let args: Vec<&str> = line.iter().map(String::as_str).collect();
     let mut child = spawn_unread(&args);
@@ -88,7 +89,7 @@ fn run(line: &[String], socket: &Path) -> Seen {
     if args[0] == "serve" {
         ask(socket);
         let pid = Pid::from_raw(child.id().cast_signed()).expect("a process has a number");
-        kill_process(pid, Signal::TERM).expect("it is ours");
+        kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     }
     assert!(child.wait_within(LIMIT).is_some_and(|status| status.success()), "{}", said(child));
     watcher.end()
@@ -96,15 +97,15 @@ fn run(line: &[String], socket: &Path) -> Seen {
 
 fn said(mut child: Reaped) -> String {
     let mut text = String::new();
-    let stderr = child.stderr.as_mut().expect("it is a pipe");
-    std::io::Read::read_to_string(stderr, &mut text).expect("it is text");
+    let stderr = child.stderr.as_mut().expect("the child's stream is a pipe");
+    std::io::Read::read_to_string(stderr, &mut text).expect("the output is text");
     text
 }
 
-/// Asks a server once, and subscribes to its samples, so that all its threads are there.
+/// Queries a server once, and subscribes to its samples, so that all its threads exist.
 fn ask(socket: &Path) {
-    wait_for("it listens", LIMIT, || Qmp::connect(socket).is_ok());
-    let mut qmp = Qmp::connect(socket).expect("it listens");
+    wait_for("the server listens", LIMIT, || Qmp::connect(socket).is_ok());
+    let mut qmp = Qmp::connect(socket).expect("the server accepts the client");
     qmp.execute("query-stats", json!({"target": "vcpu"}));
     qmp.execute("stats-subscribe", json!({"target": "vcpu", "rate": 100, "batch": 10}));
     std::thread::sleep(std::time::Duration::from_millis(300));
@@ -131,7 +132,9 @@ fn every_thread_of_every_command_has_the_rights_that_the_page_says() {
     if !require_root() || !require_lending_qemu() {
         return;
     }
-    let had = rustix::thread::capabilities(None).expect("one's own are known").permitted;
+    let had = rustix::thread::capabilities(None)
+        .expect("a thread may ask for its own capabilities")
+        .permitted;
     assert!(had.intersects(NEEDLESS), "root without rights proves nothing: {had:?}");
     let (page, sources) = (Page::read(), Sources::new());
     let lines = sources.lines();

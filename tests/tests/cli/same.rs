@@ -10,15 +10,15 @@ use vmstrobe_tests::rig::{show, wait_for};
 
 use crate::{LIMIT, fine, paused_qemu, vmstrobe};
 
-/// Gives the vCPUs a past, and stops them.
+/// Runs the vCPUs, so that their counters are not 0, and stops them.
 pub(crate) fn run_a_while(qemu: &mut Qemu) {
     let stats = |qemu: &mut Qemu| qemu.execute("query-stats", json!({"target": "vcpu"}));
     let fresh = stats(qemu);
     qemu.execute("cont", Json::Null);
     thread::sleep(Duration::from_millis(300));
     qemu.execute("stop", Json::Null);
-    // QEMU answers before the last vCPU has come to rest.
-    wait_for("the guest rests", LIMIT, || {
+    // QEMU answers before the last vCPU has stopped.
+    wait_for("the guest has stopped", LIMIT, || {
         let before = stats(qemu);
         thread::sleep(Duration::from_millis(20));
         before == stats(qemu) && before != fresh
@@ -50,7 +50,7 @@ fn schema_json_is_query_stats_schemas() {
         assert_eq!(list(&ours).len(), targets.len(), "{ours}");
         for (ours, target) in list(&ours).iter().zip(targets) {
             let theirs = list(&theirs).iter().find(|group| group["target"] == *target);
-            let theirs = theirs.expect("it has that");
+            let theirs = theirs.expect("the value exists");
             for key in ["provider", "target"] {
                 assert_eq!(ours[key], theirs[key]);
             }
@@ -93,7 +93,7 @@ fn check_query(qemu: &mut Qemu, pid: &str, args: &[&str], names: Option<&[&str]>
     fine(&output);
     let ours = crate::json(&output.stdout);
     let renamed = |mut result: Json| {
-        // Without its QMP socket, QEMU's own paths cannot be known.
+        // Without its QMP socket, QEMU's own paths are not known.
         let is_its =
             |cpu: &&Json| result["qom-path"] == format!("/vm/values/vcpu[{}]", cpu["cpu-index"]);
         let cpu = list(&cpus).iter().find(is_its).expect("every path is a vCPU's");
@@ -105,15 +105,15 @@ fn check_query(qemu: &mut Qemu, pid: &str, args: &[&str], names: Option<&[&str]>
     assert_eq!(sorted_by(ours, "qom-path"), sorted_by(theirs, "qom-path"), "{args:?}");
 }
 
-/// A result or a group of a schema, with its statistics by name.
+/// Returns a result or a group of a schema, with its statistics by name.
 pub(crate) fn by_name(mut group: Json) -> Json {
     group["stats"] = sorted_by(list(&group["stats"]).to_vec(), "name").into();
     group
 }
 
-/// QEMU's result with its histograms the right way round.
+/// Returns QEMU's result with the buckets of its histograms in ascending order.
 pub(crate) fn ascending(mut result: Json) -> Json {
-    for stat in result["stats"].as_array_mut().expect("it is a list") {
+    for stat in result["stats"].as_array_mut().expect("the value is a list") {
         if let Some(buckets) = stat["value"].as_array_mut() {
             buckets.reverse();
         }
@@ -135,7 +135,7 @@ fn info_stats_is_info_stats() {
         let line = format!("info stats {words}");
         let arguments = json!({"command-line": line, "cpu-index": cpu});
         let theirs = qemu.execute("human-monitor-command", arguments);
-        let theirs = theirs.as_str().expect("it is a text");
+        let theirs = theirs.as_str().expect("the value is a string");
         let index = cpu.to_string();
         let args: Vec<&str> = line.split(' ').chain(["-p", &pid, "--vcpu", &index]).collect();
         let output = vmstrobe(&args);
@@ -147,7 +147,7 @@ fn info_stats_is_info_stats() {
     }
 }
 
-/// The lines, sorted, with buckets put where `place` says.
+/// Returns the lines, sorted, with buckets placed by `place`.
 fn sorted_lines(text: &str, place: fn(usize, usize) -> usize) -> Vec<String> {
     let ordered = |line: &str| {
         let Some((head, buckets)) = line.split_once(": [1]=") else { return line.to_owned() };

@@ -1,5 +1,5 @@
-//! `--provider sched`: what the host's scheduler says of the threads of vCPUs, by both ways; and
-//! that nobody gets it who has not asked.
+//! `--provider sched`: the scheduler's statistics of vCPU threads, read by both methods, and shown
+//! only if they are asked for.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -19,11 +19,11 @@ use super::same::{list, run_a_while, sorted_by};
 use crate::{fine, json as parsed, paused_qemu, says, vmstrobe};
 
 const NAMES: [&str; 4] = ["run_delay", "run_time", "timeslices", "thread_id"];
-/// The BPF reader where it can be used, and /proc.
+/// The two methods: the BPF reader, if it can be used, and /proc.
 const WAYS: [&str; 2] = ["auto", "off"];
 const SCHED: [&str; 2] = ["--provider", "sched"];
 
-/// The results of a query, with the statistics of each by their names.
+/// Returns the results of a query, with the statistics of each by their names.
 fn query(args: &[&str]) -> Vec<(Json, Json)> {
     let output = vmstrobe(&[&["query", "--json"], args].concat());
     fine(&output);
@@ -37,13 +37,16 @@ fn query(args: &[&str]) -> Vec<(Json, Json)> {
     list(&parsed(&output.stdout)).iter().map(by_name).collect()
 }
 
-/// The providers of results or schemas.
+/// Returns the providers of results or schemas.
 fn providers(entries: &Json) -> Vec<&str> {
-    list(entries).iter().map(|entry| entry["provider"].as_str().expect("it is a text")).collect()
+    list(entries)
+        .iter()
+        .map(|entry| entry["provider"].as_str().expect("the value is a string"))
+        .collect()
 }
 
 #[test]
-fn nobody_gets_it_unasked() {
+fn sched_is_shown_only_if_it_is_asked_for() {
     if !require_kvm() {
         return;
     }
@@ -85,19 +88,19 @@ impl Intervals {
     fn start(args: &[&str]) -> Self {
         let stat = ["stat", "--json", "--per-vcpu", "-i", "1000"];
         let mut child = spawn(&[&stat, &SCHED[..], args].concat());
-        let lines = BufReader::new(child.stdout.take().expect("it is a pipe"));
+        let lines = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
         Self { child, lines }
     }
 
     fn next(&mut self) -> Json {
         let mut line = String::new();
-        self.lines.read_line(&mut line).expect("it prints lines");
+        self.lines.read_line(&mut line).expect("the child prints lines");
         parsed(&line)
     }
 }
 
 #[test]
-fn of_the_demo_it_is_the_same_by_both_ways() {
+fn both_methods_agree_on_the_demo() {
     if !require_kvm() {
         return;
     }
@@ -111,15 +114,17 @@ fn of_the_demo_it_is_the_same_by_both_ways() {
             assert_eq!(names, NAMES);
             let of_this = |stat: &Json| stat["qom-path"] == format!("/vm/demo/vcpu[{vcpu}]");
             assert!(stats.iter().all(of_this), "{report}");
-            let number = |at: usize, key: &str| stats[at][key].as_u64().expect("it is a number");
-            // It ran, and no longer than there was time; it was given a CPU for that.
-            let seconds = report["seconds"].as_f64().expect("it is a number");
+            let number =
+                |at: usize, key: &str| stats[at][key].as_u64().expect("the value is an integer");
+            // The thread ran, and no longer than the elapsed time; it had a turn on a CPU.
+            let seconds = report["seconds"].as_f64().expect("the value is a number");
             let ran = number(1, "delta") as f64 * 1e-9;
             assert!(0.0 < ran && ran < 1.1 * seconds, "{ran} of {seconds} s: {report}");
             assert!(number(2, "delta") > 0, "{report}");
-            // The thread is the vCPU's.
+            // The thread is that of the vCPU.
             let task = format!("/proc/{}/task/{}", intervals.child.id(), number(3, "level"));
-            let name = fs::read_to_string(format!("{task}/comm")).expect("it is of that process");
+            let name =
+                fs::read_to_string(format!("{task}/comm")).expect("the thread is of that process");
             assert_eq!(name.trim_end(), format!("CPU {vcpu}/KVM"));
             assert!(number(3, "min") == number(3, "max"), "{report}");
         }
@@ -152,14 +157,14 @@ fn a_sum_of_threads_is_not_shown() {
     let threads = list(&report["stats"]).iter().find(|stat| stat["name"] == "thread_id");
     let threads = threads.expect("nothing is left out for programs");
     assert!(threads.get("level").is_none() && threads["min"].as_u64() < threads["max"].as_u64());
-    // Of one there is no sum.
+    // A thread id has no sum.
     let output = vmstrobe(&[&args[..], &["--vcpu", "1"]].concat());
     fine(&output);
     assert!(output.stdout.contains(" thread_id") && !output.stdout.contains("no sum"));
 }
 
 #[test]
-fn of_a_qemu_the_threads_are_those_it_names() {
+fn the_threads_of_a_qemu_are_those_that_it_names() {
     let Some((mut qemu, pid)) = paused_qemu("threads", 3) else { return };
     run_a_while(&mut qemu);
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
@@ -173,13 +178,15 @@ fn of_a_qemu_the_threads_are_those_it_names() {
         assert_eq!(ids, threads, "{bpf}");
         for (_, stats) in &ours {
             let tid = &stats["thread_id"];
-            // They rest, but each may be called for a moment by QEMU.
+            // The threads sleep, but QEMU may wake each for a moment.
             let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/schedstat"));
-            let text = text.expect("it lives");
-            let words: Vec<u64> =
-                text.split_whitespace().map(|word| word.parse().expect("it is")).collect();
+            let text = text.expect("the process has not been reaped");
+            let words: Vec<u64> = text
+                .split_whitespace()
+                .map(|word| word.parse().expect("the text is a number"))
+                .collect();
             for (name, word) in ["run_time", "run_delay", "timeslices"].iter().zip(words) {
-                let ours = stats[name].as_u64().expect("it is a number");
+                let ours = stats[name].as_u64().expect("the value is an integer");
                 assert!(ours > 0 || *name == "run_delay", "{stats}");
                 assert!(ours <= word, "{name}: {ours} was more than {word} is");
             }
@@ -188,7 +195,7 @@ fn of_a_qemu_the_threads_are_those_it_names() {
 }
 
 #[test]
-fn where_there_are_no_vcpus_it_says_so() {
+fn without_vcpus_there_is_an_error() {
     let output = vmstrobe(&[&["query", "--target", "sampler"], &SCHED[..]].concat());
     let why = "there is no provider 'sched' here, only vmstrobe: it is of virtual machines";
     says(&output, 1, &[why]);
@@ -196,12 +203,12 @@ fn where_there_are_no_vcpus_it_says_so() {
 }
 
 #[test]
-fn a_server_tells_of_it_if_it_is_to() {
+fn a_server_has_sched_if_it_is_asked_for() {
     if !require_kvm() {
         return;
     }
     let ask = |serve: &Serve, command: &str, arguments: Json| {
-        let mut qmp = Qmp::connect(serve.socket()).expect("it listens");
+        let mut qmp = Qmp::connect(serve.socket()).expect("the server accepts the client");
         qmp.execute(command, arguments)
     };
     let plain = Serve::start(&["--demo"]);
@@ -211,7 +218,7 @@ fn a_server_tells_of_it_if_it_is_to() {
     serve.wait_for_text("(4 vCPUs");
     let schemas = ask(&serve, "query-stats-schemas", json!({"provider": "sched"}));
     assert_eq!(providers(&schemas), ["sched"], "{schemas}");
-    // Both tell of one vCPU.
+    // Both providers have the same vCPU.
     let vcpu = "/vm/demo/vcpu[1]";
     let both = ask(&serve, "query-stats", json!({"target": "vcpu", "vcpus": [vcpu]}));
     assert_eq!(providers(&both), ["kvm", "sched"], "{both}");
@@ -221,7 +228,7 @@ fn a_server_tells_of_it_if_it_is_to() {
         let arguments = json!({"target": "vcpu", "vcpus": [vcpu], "providers": sched});
         let reply = ask(&serve, "query-stats", arguments);
         let [entry] = list(&reply) else { panic!("{reply}") };
-        entry["stats"][0]["value"].as_u64().expect("it is a number")
+        entry["stats"][0]["value"].as_u64().expect("the value is an integer")
     };
     let before = run_time();
     thread::sleep(Duration::from_millis(500));

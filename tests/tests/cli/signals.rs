@@ -1,4 +1,5 @@
-//! Signals: which the measured command gets, what is printed at the end, and who is left behind.
+//! Signals: those that reach the measured command, the report at the end, and the processes that
+//! are left.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
@@ -20,14 +21,14 @@ use crate::{LIMIT, json, require_root};
 
 mod terminal;
 
-/// How long it takes to end, at most.
+/// The longest time that the command may take to end.
 const SOON: Duration = Duration::from_secs(1);
-/// Whatever the tests themselves were started with.
+/// The wrapper that resets the signals which the tests were started with.
 const DEFAULT: &[&str] = &["env", "--default-signal=HUP,INT,QUIT,TERM"];
-/// As a shell tells that a signal ended it.
+/// The number that a shell adds to the signal that ended a command.
 const SIGNALLED: i32 = 128;
 
-/// Something to be measured.
+/// A source to measure.
 struct Source {
     directory: TempDir,
     path: String,
@@ -38,13 +39,14 @@ impl Source {
     fn new() -> Source {
         let directory = directory();
         let file = directory.path().join("xyz");
-        let table = TableWriter::at(&file, TableConfig::of("xyz")).expect("it is on tmpfs");
+        let table =
+            TableWriter::at(&file, TableConfig::of("xyz")).expect("the directory is on tmpfs");
         let queues = queues(&table, &[1]);
         let path = file.to_str().expect("the path is text").to_owned();
         Source { directory, path, _held: (table, queues) }
     }
 
-    /// `stat` of it, with these arguments, run by that wrapper.
+    /// Starts `stat` of the source with these arguments, by that wrapper.
     fn stat(&self, wrapper: &[&str], args: &[&str]) -> Run {
         Run::start(wrapper, &[&["stat", "--table", &self.path, "-z"], args].concat())
     }
@@ -63,10 +65,10 @@ struct Run {
 
 impl Run {
     fn start(wrapper: &[&str], args: &[&str]) -> Run {
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("said");
-        let sink = File::create(&path).expect("it is ours");
-        let twin = sink.try_clone().expect("it is open");
+        let sink = File::create(&path).expect("the directory is writable");
+        let twin = sink.try_clone().expect("there is a free descriptor");
         let child = Command::new(wrapper[0])
             .args(&wrapper[1..])
             .arg(binary())
@@ -75,34 +77,35 @@ impl Run {
             .stdout(sink)
             .stderr(twin)
             .spawn()
-            .expect("it starts");
-        let said = File::open(path).expect("it is there");
+            .expect("the program can be executed");
+        let said = File::open(path).expect("the file exists");
         Run { child: Reaped(child), said, _directory: directory }
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+        kill_process(Pid::from_child(&self.child), signal)
+            .expect("the process has not been reaped");
     }
 
-    /// It ends soon, and this is its status and what it said.
+    /// Checks that the run ends soon with this status, and returns its output.
     #[track_caller]
     fn ends(mut self, within: Duration) -> (Option<i32>, String) {
-        let status = self.child.wait_within(within).expect("it ends soon");
+        let status = self.child.wait_within(within).expect("the process ends in time");
         let mut said = String::new();
-        self.said.read_to_string(&mut said).expect("it prints text");
+        self.said.read_to_string(&mut said).expect("the output is text");
         (status.code(), said)
     }
 }
 
-/// A command that writes its process id into that file once it is ready, and what it does then.
+/// Returns a script that runs `then` and then writes its process id into that file.
 fn command(file: &str, then: &str) -> String {
     format!("{then}; echo $$ > {file}.new; mv {file}.new {file}")
 }
 
-/// The process id in that file, once it is there.
+/// Returns the process id in that file, once it exists.
 fn ready(file: &str) -> String {
     wait_for("the command is ready", LIMIT, || Path::new(file).exists());
-    fs::read_to_string(file).expect("it is there").trim().to_owned()
+    fs::read_to_string(file).expect("the file is readable text").trim().to_owned()
 }
 
 fn runs(pid: &str) -> bool {
@@ -123,11 +126,12 @@ fn a_signal_to_us_alone_is_passed_on_and_the_report_is_printed() {
         assert_eq!(status, Some(SIGNALLED + signal.as_raw()), "{said}");
         assert!(said.contains("1 queue over ") && said.contains("requests"), "{said}");
         assert!(!runs(&pid), "{signal:?}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
-/// A command may go on as another user, to whom none of our own threads may send a signal.
+/// A command may become another user, to whose processes our threads without capabilities cannot
+/// send a signal.
 #[test]
 fn a_command_of_another_user_gets_signals_too() {
     if !require_root() {
@@ -139,8 +143,8 @@ fn a_command_of_another_user_gets_signals_too() {
     let run = source.stat(DEFAULT, &["--", "sh", "-c", &(command(&file, ":") + becomes)]);
     let pid = ready(&file);
     let status = format!("/proc/{pid}/status");
-    wait_for("it is another user's", LIMIT, || {
-        let status = fs::read_to_string(&status).expect("it runs");
+    wait_for("the process is another user's", LIMIT, || {
+        let status = fs::read_to_string(&status).expect("the process has not been reaped");
         status.contains("\nUid:\t65534\t")
     });
     run.signal(Signal::TERM);
@@ -157,9 +161,13 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
     let mut run = source.stat(DEFAULT, &["--", "sh", "-c", &script]);
     let pid = ready(&file);
     run.signal(Signal::TERM);
-    // The same again, as timeout(1) sends it.
+    // timeout(1) sends its signal twice in this way.
     run.signal(Signal::TERM);
-    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "it waits for the command");
+    assert_eq!(
+        run.child.wait_within(Duration::from_millis(300)),
+        None,
+        "vmstrobe waits for the command"
+    );
     run.signal(Signal::INT);
     let (status, said) = run.ends(SOON);
     assert_eq!(status, Some(SIGNALLED + Signal::KILL.as_raw()), "{said}");
@@ -167,9 +175,9 @@ fn a_second_signal_kills_a_command_that_ignores_the_first() {
     assert!(!runs(&pid));
 }
 
-/// As two requests to read a configuration again.
+/// The command handles SIGHUP, which daemons take as a request to read their configuration again.
 #[test]
-fn a_second_signal_much_later_is_a_first_one_again() {
+fn a_second_signal_much_later_counts_as_a_first() {
     let source = Source::new();
     let file = source.file("pid");
     let script = command(&file, "trap : HUP") + "; while :; do sleep 0.05; done";
@@ -178,26 +186,26 @@ fn a_second_signal_much_later_is_a_first_one_again() {
     run.signal(Signal::HUP);
     thread::sleep(Duration::from_millis(5200));
     run.signal(Signal::HUP);
-    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "the command goes on");
+    assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "the command continues");
     assert!(runs(&pid));
     run.signal(Signal::HUP);
     assert_eq!(run.ends(SOON).0, Some(SIGNALLED + Signal::KILL.as_raw()));
 }
 
 #[test]
-fn what_was_measured_is_in_the_file_whatever_ends_it() {
+fn the_report_is_in_the_file_whatever_signal_ends_the_run() {
     let source = Source::new();
     for signal in [Signal::HUP, Signal::TERM, Signal::INT] {
         let file = source.file("report");
         let run = source.stat(DEFAULT, &["-o", &file]);
-        wait_for("it has begun", LIMIT, || Path::new(&file).exists());
+        wait_for("the process has begun", LIMIT, || Path::new(&file).exists());
         thread::sleep(Duration::from_millis(300));
         run.signal(signal);
         let (status, said) = run.ends(SOON);
         assert_eq!((status, &*said), (Some(0), ""), "{signal:?}");
-        let report = fs::read_to_string(&file).expect("it is there");
+        let report = fs::read_to_string(&file).expect("the file is readable text");
         assert!(report.contains("requests"), "{signal:?}: {report}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
@@ -209,7 +217,9 @@ fn sighup_stays_ignored_under_nohup() {
     for command in [&[][..], &["--", "sh", "-c", &script]] {
         let args = [&["-i", "50", "--json"], command].concat();
         let mut run = source.stat(&["env", "--default-signal=TERM", "--ignore-signal=HUP"], &args);
-        wait_for("it prints", LIMIT, || run.said.metadata().is_ok_and(|file| file.len() > 0));
+        wait_for("the process prints", LIMIT, || {
+            run.said.metadata().is_ok_and(|file| file.len() > 0)
+        });
         run.signal(Signal::HUP);
         assert_eq!(run.child.wait_within(Duration::from_millis(300)), None, "{command:?}");
         run.signal(Signal::TERM);
@@ -227,7 +237,7 @@ fn a_server_that_loses_its_terminal_leaves_no_socket() {
     let socket = directory.path().join("demo.sock");
     let path = socket.to_str().expect("the path is text");
     let run = Run::start(DEFAULT, &["serve", "--demo", "--qmp", path]);
-    wait_for("it serves", LIMIT, || socket.exists());
+    wait_for("the server listens", LIMIT, || socket.exists());
     thread::sleep(Duration::from_millis(100));
     run.signal(Signal::HUP);
     let (status, said) = run.ends(SOON);
@@ -235,26 +245,26 @@ fn a_server_that_loses_its_terminal_leaves_no_socket() {
     assert!(!socket.exists());
 }
 
-/// A run that is stopped for a while: each interval has the ticks that were missed in it.
+/// The run is stopped for a while: each interval has the ticks that were missed in it.
 #[test]
 fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
     let source = Source::new();
     let args = ["stat", "--table", &source.path, "-r", "1000", "-i", "300", "-d", "3s", "--json"];
     let mut child = vmstrobe_tests::command::spawn(&[&args[..], &["-z"]].concat());
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
     let mut lines = vec![String::new()];
-    stdout.read_line(&mut lines[0]).expect("it prints lines");
+    stdout.read_line(&mut lines[0]).expect("the child prints lines");
     let stopped = Instant::now();
-    kill_process(Pid::from_child(&child), Signal::STOP).expect("it runs");
+    kill_process(Pid::from_child(&child), Signal::STOP).expect("the process has not been reaped");
     thread::sleep(Duration::from_millis(1200));
-    kill_process(Pid::from_child(&child), Signal::CONT).expect("it is there");
+    kill_process(Pid::from_child(&child), Signal::CONT).expect("the process has not been reaped");
     let stopped = stopped.elapsed();
-    lines.extend(stdout.lines().map(|line| line.expect("it prints text")));
-    assert!(child.wait_within(LIMIT).expect("it ends in time").success());
+    lines.extend(stdout.lines().map(|line| line.expect("the output is text")));
+    assert!(child.wait_within(LIMIT).expect("the process ends in time").success());
     let mut most = 0;
     for report in lines.iter().map(|line| json(line)) {
-        let number = |key: &str| report[key].as_u64().expect("it is a number");
-        let due = report["seconds"].as_f64().expect("it is a number") * 1000.0;
+        let number = |key: &str| report[key].as_u64().expect("the value is an integer");
+        let due = report["seconds"].as_f64().expect("the value is a number") * 1000.0;
         let counted = number("ticks") + number("missed_ticks") + number("lost_samples");
         assert!((counted as f64 - due).abs() < 5.0, "{due} were due: {report}");
         most = most.max(number("missed_ticks"));

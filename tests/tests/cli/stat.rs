@@ -1,4 +1,4 @@
-//! `stat`: over a command, over an interval, and over the end of what it measures.
+//! `stat`: over a command, over an interval, and beyond the end of the measured process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -12,7 +12,7 @@ use vmstrobe_tests::rig::show;
 use crate::{LIMIT, fine, json, says, vmstrobe};
 
 #[test]
-fn over_a_command_it_measures_for_as_long() {
+fn stat_measures_for_as_long_as_the_command_runs() {
     if !require_kvm() {
         return;
     }
@@ -21,12 +21,12 @@ fn over_a_command_it_measures_for_as_long() {
     let lines: Vec<&str> = output.stdout.lines().collect();
     let [line] = lines[..] else { panic!("one line: {output:?}") };
     let report = json(line);
-    let seconds = report["seconds"].as_f64().expect("it is a number");
+    let seconds = report["seconds"].as_f64().expect("the value is a number");
     assert!((0.3..15.0).contains(&seconds), "{seconds} s");
-    let stats = report["stats"].as_array().expect("it is a list");
-    let exits = stats.iter().find(|stat| stat["name"] == "exits").expect("it has that");
+    let stats = report["stats"].as_array().expect("the value is a list");
+    let exits = stats.iter().find(|stat| stat["name"] == "exits").expect("the list has the entry");
     assert!(exits["delta"].as_u64() > Some(100), "{exits}");
-    let figure = |key: &str| exits[key].as_f64().expect("it is a number");
+    let figure = |key: &str| exits[key].as_f64().expect("the value is a number");
     let (low, rate, high) = (figure("rate_low"), figure("rate"), figure("rate_high"));
     assert!(0.0 < low && low <= rate && rate <= high, "{exits}");
     let expected = figure("delta") / seconds;
@@ -39,7 +39,7 @@ fn the_commands_status_is_passed_on() {
         return;
     }
     let run = |command: &[&str]| {
-        // With zeros: while so short a command runs, the guest may do nothing.
+        // Zeros are shown, because during so short a command the guest may do nothing.
         let args = ["stat", "--demo", "-z", "--names", "exits", "--"];
         vmstrobe(&[&args, command].concat())
     };
@@ -55,7 +55,7 @@ fn the_commands_status_is_passed_on() {
     }
     says(&run(&["vmstrobe-no-such-command"]), 127, &["cannot run 'vmstrobe-no-such-command'"]);
     says(&run(&["/dev/null"]), 126, &["cannot run '/dev/null'"]);
-    // What the command prints is its own, and comes first.
+    // The output of the command comes first.
     let output = run(&["echo", "hello"]);
     assert!(output.stdout.starts_with("hello\n"), "{output:?}");
 }
@@ -70,43 +70,43 @@ fn intervals_are_a_line_each() {
     fine(&output);
     let reports: Vec<_> = output.stdout.lines().map(json).collect();
     assert!((3..=11).contains(&reports.len()), "{} lines", reports.len());
-    let number = |at: usize, key: &str| reports[at][key].as_u64().expect("it is a number");
+    let number = |at: usize, key: &str| reports[at][key].as_u64().expect("the value is an integer");
     for at in 1..reports.len() {
-        // The sample that ends an interval begins the next: nothing lies between.
+        // The sample that ends an interval begins the next one, so nothing is between them.
         let (begin, last_end) = (number(at, "begin_ns"), number(at - 1, "end_ns"));
         assert!(number(at - 1, "begin_ns") < begin && begin <= last_end, "{output:?}");
     }
-    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
     let path = file.path().to_str().expect("the path is text");
     let output = vmstrobe(&["stat", "--demo", "-d", "200ms", "-o", path]);
     fine(&output);
-    let written = fs::read_to_string(path).expect("it was written");
+    let written = fs::read_to_string(path).expect("the file has been written");
     assert!(output.stdout.is_empty() && written.contains("exits"), "{output:?}: {written}");
 }
 
 #[test]
-fn a_vm_that_dies_is_told_and_ends_it() {
+fn a_vm_that_ends_is_reported_and_ends_the_run() {
     if !require_lending_qemu() {
         return;
     }
     let qemu = Qemu::start(&Config { name: "dying", vcpus: 2, ..Config::default() });
     let pid = qemu.pid().to_string();
     let mut child = spawn(&["stat", "-p", &pid, "-i", "50", "--json", "--names", "exits"]);
-    let mut stdout = BufReader::new(child.stdout.take().expect("it is a pipe"));
+    let mut stdout = BufReader::new(child.stdout.take().expect("the child's stream is a pipe"));
     let mut line = String::new();
     for _ in 0..3 {
         line.clear();
-        stdout.read_line(&mut line).expect("it prints lines");
+        stdout.read_line(&mut line).expect("the child prints lines");
         assert_eq!(json(&line)["stats"][0]["name"], "exits", "{line}");
     }
     let killed = Instant::now();
     drop(qemu);
-    let status = child.wait_within(LIMIT).expect("it ends with its virtual machine");
+    let status = child.wait_within(LIMIT).expect("the process ends in time");
     let ended_after = killed.elapsed();
     let (mut rest, mut stderr) = (String::new(), String::new());
-    stdout.read_to_string(&mut rest).expect("it prints text");
-    let mut pipe = child.stderr.take().expect("it is a pipe");
-    pipe.read_to_string(&mut stderr).expect("it prints text");
+    stdout.read_to_string(&mut rest).expect("the output is text");
+    let mut pipe = child.stderr.take().expect("the child's stream is a pipe");
+    pipe.read_to_string(&mut stderr).expect("the output is text");
     show(&format!("stat of a QEMU that is killed ends {ended_after:?} later"));
     assert_eq!(status.code(), Some(1), "{stderr}");
     assert_eq!(stderr, format!("vmstrobe: VM dying (pid {pid}) has ended\n"));

@@ -1,5 +1,5 @@
-//! Tables: of a process that is named, found, or the only one; in a file; handed over. Which target
-//! is meant where nobody says, and what is said where nothing can be read.
+//! Tables: of a process that is named, found, or the only one; in a file; received over a socket.
+//! Checked are the default target, and the messages if nothing can be read.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -26,32 +26,33 @@ pub(crate) fn queue_stats() -> (Reaped, String) {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let child = Reaped(child);
     let pid = child.id().to_string();
-    // Its queue comes a moment after its table.
-    wait_for("it has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
+    // The queue appears a moment after its table.
+    wait_for("the table has a queue", LIMIT, || listed(&pid)["objects"] == json!({"queue": 1}));
     (child, pid)
 }
 
-/// The entry of that process's table; null if there is none.
+/// Returns the entry of that process's table; null if there is none.
 fn listed(pid: &str) -> Json {
     let entries = parsed(&vmstrobe(&["list", "--json"]).stdout);
-    let pid: u32 = pid.parse().expect("it is a number");
+    let pid: u32 = pid.parse().expect("the text is a number");
     let is_it = |entry: &&Json| entry["kind"] == "table" && entry["pid"] == pid;
     list(&entries).iter().find(is_it).cloned().unwrap_or_default()
 }
 
 pub(crate) fn directory() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs")
+    tempfile::tempdir_in("/dev/shm").expect("there is a tmpfs at that path")
 }
 
-/// Queues in a table, as many as there are counts.
+/// Makes queues in a table, one for each count.
 pub(crate) fn queues(table: &TableWriter, counts: &[u64]) -> Vec<TableObject> {
     let mut schema = TableSchema::new(Target::from_name("queue"));
     let requests = schema.counter("requests");
     let add = |(at, &count): (usize, &u64)| {
-        let queue = table.add(&format!("/xyz/queue[{at}]"), &schema).expect("there is room");
+        let queue =
+            table.add(&format!("/xyz/queue[{at}]"), &schema).expect("the table has a free slot");
         queue.get(requests).add(count);
         queue
     };
@@ -71,19 +72,19 @@ fn queues_json(counts: &[u64]) -> Json {
 fn a_process_with_a_table_is_listed_and_read() {
     let (_program, pid) = queue_stats();
     let want = json!({
-        "kind": "table", "pid": pid.parse::<u32>().expect("it is a number"), "name": "queue_stats",
+        "kind": "table", "pid": pid.parse::<u32>().expect("a number"), "name": "queue_stats",
         "provider": "xyz", "objects": {"queue": 1}, "readable": true,
     });
     assert_eq!(listed(&pid), want);
     let output = vmstrobe(&["list"]);
     let line = output.stdout.lines().find(|line| line.trim_start().starts_with(&pid));
-    let words: Vec<&str> = line.expect("it is listed").split_whitespace().collect();
+    let words: Vec<&str> = line.expect("the list has the entry").split_whitespace().collect();
     assert_eq!(words, [&*pid, "queue_stats", "xyz", "1", "queue", "mapped"]);
     let heads = ["PID", "PROCESS", "PROVIDER", "OBJECTS", "HOW"];
     let is_head = |line: &str| line.split_whitespace().eq(heads);
     assert!(output.stdout.lines().any(is_head), "{output:?}");
 
-    // Its only target is meant, however it is asked for.
+    // The only target is the default, for each source.
     for wanted in [&[][..], &["--target", "queue"], &["--provider", "xyz"]] {
         let output = vmstrobe(&[&["query", "-p", &pid, "-z"], wanted].concat());
         fine(&output);
@@ -125,7 +126,7 @@ fn a_demo_can_be_watched_from_another_shell() {
     let names: Vec<_> = list(&devices[0]["stats"]).iter().map(|s| &s["name"]).collect();
     let four = ["sym-encrypt-ops", "sym-decrypt-ops", "sym-encrypt-bytes", "sym-decrypt-bytes"];
     assert_eq!(names, four);
-    // It has vCPUs, so that those are meant.
+    // There are vCPUs, so the default target is vcpu.
     let vcpus = query(&["--names", "exits"]);
     assert_eq!(vcpus.as_array().map(Vec::len), Some(2), "{vcpus}");
     assert_eq!(query(&["--provider", "cryptodev"])[0]["qom-path"], "/objects/crypto0");
@@ -141,7 +142,7 @@ fn a_demo_can_be_watched_from_another_shell() {
 fn a_table_in_a_file_is_read() {
     let directory = directory();
     let path = directory.path().join("xyz");
-    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("the directory is on tmpfs");
     let _queues = queues(&table, &[3, 5]);
     let path = path.to_str().expect("the path is text");
     let output = vmstrobe(&["query", "--table", path, "--json"]);
@@ -155,18 +156,18 @@ fn a_table_in_a_file_is_read() {
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
     says(&vmstrobe(&["query", "--table", none]), 1, &["cannot open the table", none]);
-    fs::write(none, "no table").expect("there is room");
+    fs::write(none, "no table").expect("the directory is writable");
     says(&vmstrobe(&["query", "--table", none]), 1, &["nobody writes a table to", none]);
 }
 
 #[test]
-fn what_is_handed_over_is_read() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+fn objects_received_over_a_socket_are_read() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().join("xyz.sock");
-    let table = TableWriter::new("xyz").expect("there is memory");
+    let table = TableWriter::new("xyz").expect("there is memory for a table");
     let _queues = queues(&table, &[7]);
-    let hand_over = FdServer::listen(&path).expect("it is ours");
-    hand_over.offer(Arc::new(table)).expect("it can be lent");
+    let hand_over = FdServer::listen(&path).expect("the path is free");
+    hand_over.offer(Arc::new(table)).expect("the server runs");
     let path = path.to_str().expect("the path is text");
     let output = vmstrobe(&["query", "--from-socket", path, "--json"]);
     fine(&output);
@@ -175,16 +176,16 @@ fn what_is_handed_over_is_read() {
     assert_eq!(vmstrobe(&["query", "--from-socket", path]).code, Some(1));
 }
 
-/// Objects of two sources with one path are told apart, and each has its own values.
+/// Objects of two sources with one path have different names, and each has its own values.
 #[test]
-fn one_path_of_two_sources_is_told_apart() {
+fn equal_paths_of_two_sources_are_made_distinct() {
     let directory = directory();
     let lend = |name: &str, count: u64| {
-        let table = TableWriter::new("xyz").expect("there is memory");
+        let table = TableWriter::new("xyz").expect("there is memory for a table");
         let queues = queues(&table, &[count]);
         let path = directory.path().join(name);
-        let hand_over = FdServer::listen(&path).expect("it is ours");
-        hand_over.offer(Arc::new(table)).expect("it can be lent");
+        let hand_over = FdServer::listen(&path).expect("the path is free");
+        hand_over.offer(Arc::new(table)).expect("the server runs");
         (hand_over, queues, path.to_str().expect("the path is text").to_owned())
     };
     let (a, b) = (lend("a.sock", 3), lend("b.sock", 5));
@@ -200,10 +201,10 @@ fn one_path_of_two_sources_is_told_apart() {
 fn of_several_targets_one_must_be_chosen() {
     let directory = directory();
     let path = directory.path().join("both");
-    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("it is on tmpfs");
+    let table = TableWriter::at(&path, TableConfig::of("xyz")).expect("the directory is on tmpfs");
     let _queues = queues(&table, &[1]);
     let disks = TableSchema::new(Target::from_name("disk"));
-    let _disk = table.add("/xyz/disk", &disks).expect("there is room");
+    let _disk = table.add("/xyz/disk", &disks).expect("the table has a free slot");
     let path = path.to_str().expect("the path is text");
     for command in [&["query"][..], &["stat", "-d", "1s"], &["query", "--provider", "xyz"]] {
         let output = vmstrobe(&[command, &["--table", path]].concat());
@@ -217,14 +218,14 @@ fn of_several_targets_one_must_be_chosen() {
 fn no_row_breaks_on_a_terminal_however_long_the_names_are() {
     let pid = std::process::id().to_string();
     for length in [8, 40, 128] {
-        // Only a path can be that long.
+        // Only a path can have this length.
         let name = |c: &str| c.repeat(length.min(31));
         let provider = name("p");
-        let table = TableWriter::new(&provider).expect("there is memory");
+        let table = TableWriter::new(&provider).expect("there is memory for a table");
         let mut schema = TableSchema::new(Target::from_name(&name("t")));
         let requests = schema.counter(&*name("r"));
         let path = format!("/{}/queue[0]", "q".repeat(length));
-        let object = table.add(&path, &schema).expect("there is room");
+        let object = table.add(&path, &schema).expect("the table has a free slot");
         object.get(requests).add(u64::MAX / 2);
         let of_table = ["-p", &pid, "--provider", &provider, "-z"];
         let interval = ["-i", "100", "-d", "250ms"];
@@ -238,7 +239,7 @@ fn no_row_breaks_on_a_terminal_however_long_the_names_are() {
             [&stat[..], &["--per-vcpu"]].concat(),
         ] {
             let screen = on_terminal(LIMIT, &args).stdout;
-            // A message and the notes of a report are no rows.
+            // Messages and the notes of a report are no rows.
             let is_row = |line: &&str| {
                 let notes = ["vmstrobe: ", "sampled by", "provider "];
                 !notes.iter().any(|note| line.contains(note))

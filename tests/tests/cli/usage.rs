@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-const COMMANDS: [&[&str]; 9] = [
+pub(super) const COMMANDS: [&[&str]; 9] = [
     &[],
     &["demo"],
     &["list"],
@@ -72,9 +72,10 @@ fn bad_usage_is_status_2() {
     }
 }
 
-/// The words make sense, but there is nothing of that kind: status 1, and what there is instead.
+/// The arguments are valid, but no such object exists: the status is 1, and the message lists the
+/// objects that exist.
 #[test]
-fn what_is_not_there_is_status_1() {
+fn a_missing_object_is_status_1() {
     if !require_kvm() {
         return;
     }
@@ -111,7 +112,7 @@ fn an_unknown_name_among_others_is_a_warning() {
 }
 
 #[test]
-fn some_vcpus_are_shown_if_some_are_asked_for() {
+fn only_the_requested_vcpus_are_shown() {
     if !require_kvm() {
         return;
     }
@@ -119,7 +120,7 @@ fn some_vcpus_are_shown_if_some_are_asked_for() {
     let output = vmstrobe(&args);
     fine(&output);
     let results = crate::json(&output.stdout);
-    let results = results.as_array().expect("it is a list");
+    let results = results.as_array().expect("the value is a list");
     let paths: Vec<_> = results.iter().filter_map(|result| result["qom-path"].as_str()).collect();
     assert_eq!(paths, ["/vm/demo/vcpu[0]", "/vm/demo/vcpu[2]"]);
 }

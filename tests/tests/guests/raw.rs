@@ -1,5 +1,5 @@
-//! A second opinion: the statistics files read and taken apart here, by the offsets of the kernel's
-//! documentation and nothing of ours, give the very words that a snapshot shows.
+//! A second reader: the statistics files, read and parsed here by the offsets of the kernel's
+//! documentation without any code of ours, have exactly the words of a snapshot.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -15,26 +15,26 @@ use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Rig, own_kvm, rig, show, vcpu_path};
 
 const VCPUS: u32 = 64;
-/// The three that a plotting tool asks for.
+/// The three statistics that a plotting tool shows.
 const THREE: [&str; 3] = ["exits", "halt_exits", "halt_wait_ns"];
 
 /// A name and its words.
 type Stat = (String, Vec<u64>);
 
-/// 64 vCPUs with a past of their own each, at rest.
+/// 64 vCPUs that do not run have run before, so that their counters are not 0.
 #[test]
-fn a_snapshot_is_what_the_kernel_wrote() {
+fn a_snapshot_equals_the_bytes_of_the_kernel() {
     if !require_kvm() {
         return;
     }
-    let mut guest = DemoGuest::new(VCPUS).expect("KVM makes a guest");
+    let mut guest = DemoGuest::new(VCPUS).expect("KVM can make a guest");
     let kvm = own_kvm("raw", guest.vm(), guest.vcpus());
     let stats_fd = |vcpu: &Vcpu| kvm_get_stats_fd(vcpu.fd());
     let files: Vec<OwnedFd> =
         guest.vcpus().iter().map(stats_fd).collect::<Result<_, _>>().expect("KVM gives files");
-    guest.start().expect("it starts");
+    guest.start().expect("KVM runs the guest");
     thread::sleep(Duration::from_millis(600));
-    guest.stop().expect("it runs until it is stopped");
+    guest.stop().expect("the sampler's thread does not panic");
     drop(guest);
 
     let three = format!("vcpu: {}", THREE.join(","));
@@ -59,8 +59,8 @@ fn a_snapshot_is_what_the_kernel_wrote() {
             sampler.threads()
         ));
     }
-    assert_eq!(read(), all, "at rest nothing moves");
-    // Else every plan would do: the words tell vCPUs and statistics apart.
+    assert_eq!(read(), all, "the counters of a stopped guest do not change");
+    // Otherwise a wrong plan would not be seen: the words tell vCPUs and statistics apart.
     let distinct = |name| {
         let of_name = all.iter().flatten().filter(|(its, words)| its == name && words[0] > 0);
         of_name.collect::<BTreeSet<_>>().len()
@@ -69,17 +69,17 @@ fn a_snapshot_is_what_the_kernel_wrote() {
     assert!(waits > VCPUS as usize / 2 && exits > 4, "{waits} and {exits} distinct values");
 }
 
-/// The statistics of every vCPU, in schema order.
+/// Returns the statistics of every vCPU, in schema order.
 fn snapshot_stats(snapshot: &Snapshot) -> Vec<Vec<Stat>> {
     let stats = |index| {
-        let view = snapshot.object(&vcpu_path("raw", index)).expect("it is sampled");
+        let view = snapshot.object(&vcpu_path("raw", index)).expect("the object is sampled");
         assert_eq!(view.state(), RowState::Good);
         view.stats().map(|value| (value.desc().name.to_string(), value.words().to_vec())).collect()
     };
     (0..VCPUS).map(stats).collect()
 }
 
-/// The statistics in a file, in the order of its descriptors.
+/// Returns the statistics in a file, in the order of its descriptors.
 fn file_stats(file: &OwnedFd) -> Vec<Stat> {
     let header = bytes_at(file, 0, 24);
     let [_, name_size, num_desc, _, desc_offset, data_offset] =

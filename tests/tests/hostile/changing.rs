@@ -1,5 +1,5 @@
-//! Writers that never come to rest: they hold a lock for ever, say all the time that everything is
-//! different, or write what comes to their mind.
+//! Writers that never stop: they hold a lock for ever, announce changes all the time, or write
+//! random bytes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::{Place, again_and_again, epoch_in, report, start};
 
-/// How the reader comes to the words.
+/// The two ways in which the reader loads the words.
 const BOTH: [Place; 2] = [Place::Sealed, Place::Unsealed];
 /// The time in which random bytes make a table that can be read.
 const CHANCE_LIMIT: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ fn a_lock_that_is_held_for_ever_opens_nothing() {
     }
 }
 
-/// The directory's lock is held: nobody who comes sees anything, who was there reads on.
+/// The directory's lock is held: a new reader sees no objects, and an old one reads on.
 #[test]
 fn a_directory_that_is_held_for_ever_is_busy() {
     for place in BOTH {
@@ -69,7 +69,7 @@ fn a_directory_that_is_held_for_ever_is_busy() {
 }
 
 #[test]
-fn a_directory_that_always_says_it_has_changed_does_not_keep_anyone() {
+fn a_directory_that_changes_for_ever_does_not_delay_a_reader() {
     for place in BOTH {
         let mut hostile = start("generation", &place, "sample");
         let image = sample(1);
@@ -99,13 +99,13 @@ fn a_directory_that_always_says_it_has_changed_does_not_keep_anyone() {
 /// All objects are replaced at once: a look sees those of one epoch, and a row of an object that
 /// was replaced is not the one that took its place.
 #[test]
-fn a_directory_is_seen_whole_or_not() {
+fn a_directory_is_seen_whole_or_not_at_all() {
     for place in BOTH {
         let mut hostile = start("directory", &place, "sample");
         let mut reader = Reader::new();
         let (mut epochs, mut looks) = (BTreeSet::new(), 0);
         again_and_again(|| {
-            // It may be busy; then the next look finds it.
+            // The table may be busy; then the next look finds the objects.
             let _ = reader.attach(hostile.pid());
             let objects = reader.look();
             looks += 1;
@@ -136,9 +136,9 @@ fn is_of_its_epoch(row: &Row) {
     }
 }
 
-/// The words of an object keep a promise whenever its lock is open.
+/// The words of an object satisfy a condition whenever its lock is open.
 #[test]
-fn what_is_written_meanwhile_is_not_good() {
+fn a_row_that_is_written_meanwhile_is_not_good() {
     for place in BOTH {
         let mut hostile = start("checksum", &place, "sample");
         let mut reader = Reader::new();
@@ -157,7 +157,7 @@ fn what_is_written_meanwhile_is_not_good() {
     }
 }
 
-/// Nothing that is read means anything; it ends, and in time.
+/// The read values have no meaning; the test is that reading ends in time.
 #[test]
 fn random_bytes_do_no_harm() {
     for place in BOTH {
@@ -178,8 +178,9 @@ fn random_bytes_do_no_harm() {
             fresh_ones.count(&fresh);
             (attached, listed)
         };
-        // Longer if chance has made no table yet: on a busy machine there are few looks.
-        wait_for("a table at random", CHANCE_LIMIT, || {
+        // The time is longer if no table has been readable by chance: on a busy machine there are
+        // few looks.
+        wait_for("random bytes make a table", CHANCE_LIMIT, || {
             let mut seen = (0, 0);
             again_and_again(|| seen = work());
             seen.0 > 0 && seen.1 > 0

@@ -1,4 +1,4 @@
-//! Directories that are full: of objects that differ, that are all the same, or that are not there.
+//! Full directories: of objects that differ, that are all equal, or that do not exist.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use vmstrobe_tests::hostile::reader::{Reader, Spent};
 
 use crate::{Place, report, start};
 
-/// The bound of a look at the largest directories that there may be.
+/// The bound of a look at the largest directories.
 const LOOK: Spent = Spent { cpu: Duration::from_secs(8), wall: Duration::from_secs(16) };
 /// The bound of one source's part of a tick over them: 64 rows.
 const TICK: Spent = Spent { cpu: Duration::from_millis(5), wall: Duration::from_secs(1) };
@@ -32,14 +32,14 @@ fn a_million_objects_are_refused() {
 }
 
 #[test]
-fn objects_that_lie_over_each_other_are_refused() {
+fn overlapping_objects_are_refused() {
     assert_eq!(attach_error("one-block"), ErrorKind::Malformed);
     assert_eq!(attach_error("one-data"), ErrorKind::Malformed);
 }
 
-/// A process with more tables than are read; and one whose tables all keep a look waiting.
+/// A process has more tables than are read, and another has tables that all delay a look.
 #[test]
-fn tables_without_end_are_not_all_read() {
+fn of_very_many_tables_some_are_read() {
     let hostile = start("many", &Place::Sealed, "sample");
     let mut reader = Reader::new();
     assert_eq!(reader.attach(hostile.pid()).unwrap(), MAX_PROCESS_TABLES);
@@ -57,9 +57,9 @@ fn tables_without_end_are_not_all_read() {
     report("many tables that are busy", &reader);
 }
 
-/// As many objects as there may be; and again, when all of them have changed.
+/// The most objects are read, and again after all of them have changed.
 #[test]
-fn as_many_as_there_may_be_are_read_in_time() {
+fn the_most_objects_are_read_in_time() {
     for (image, listed) in [("crowd", SLOTS_MAX), ("one-path", 2), ("schemas", SCHEMAS)] {
         let mut hostile = start("commands", &Place::Sealed, image);
         let mut reader = Reader::new();
@@ -80,9 +80,9 @@ fn as_many_as_there_may_be_are_read_in_time() {
     }
 }
 
-/// The most that locks can cost a tick: all of those of the largest directory are held.
+/// The most that locks can cost a tick: all locks of the largest directory are held.
 #[test]
-fn locks_that_are_held_cost_some_looks_and_no_more() {
+fn held_locks_cost_a_bounded_number_of_looks() {
     for place in [Place::Sealed, Place::Unsealed] {
         let hostile = start("commands", &place, "crowd-held");
         let mut reader = Reader::new();

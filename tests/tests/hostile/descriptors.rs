@@ -1,4 +1,4 @@
-//! Descriptors and blocks that lie over each other, reach to the last word, or point outside.
+//! Descriptors and blocks that overlap, reach to the last word, or point outside.
 
 use vmstrobe_core::RowState;
 use vmstrobe_tests::hostile::child::Hostile;
@@ -11,10 +11,10 @@ use vmstrobe_tests::hostile::reader::{Reader, Row};
 
 use crate::{Place, start};
 
-/// Bytes of a path or name in a [`sample`].
+/// The bytes of a path or name in a [`sample`].
 const NAME_BYTES: usize = 48;
 
-/// A table that is changed before somebody comes to read it.
+/// A table that is changed before a reader opens it.
 struct Changed {
     hostile: Hostile,
     image: Image,
@@ -27,8 +27,8 @@ impl Changed {
         Self { hostile, image: sample(1), generation: 0 }
     }
 
-    /// Writes bytes somewhere, and gives what a reader who comes then finds; all is put right
-    /// again.
+    /// Writes bytes at a place, returns the objects that a new reader finds, and restores the
+    /// bytes.
     fn rows_with(&mut self, at: usize, bytes: &[u8]) -> Vec<Row> {
         let mut changed = self.image.clone();
         put(&mut changed.words, at, bytes);
@@ -38,7 +38,7 @@ impl Changed {
             self.hostile.set(word, changed.words[word]);
         }
         let mut reader = Reader::new();
-        // What is refused has no objects.
+        // A table that is refused has no objects.
         let _ = reader.attach(self.hostile.pid());
         let objects = reader.look();
         reader.open(&objects);
@@ -84,7 +84,7 @@ fn nothing_is_read_beyond_the_last_word() {
         let rows = changed.rows_with(field(&entry, 2, SIZE), &fits.to_ne_bytes());
         assert!(all_are_good(&rows));
         assert_eq!(rows[2].values[2].1.len(), usize::from(fits));
-        // One more, and as many as there can be.
+        // One more than fits, and the largest number.
         for size in [fits + 1, u16::MAX] {
             assert_eq!(changed.rows_with(field(&entry, 2, SIZE), &size.to_ne_bytes()), []);
         }
@@ -96,9 +96,9 @@ fn nothing_is_read_beyond_the_last_word() {
     }
 }
 
-/// The data of one object may be called another's: but it is not that one's, and says so.
+/// An object can point to the block of another: the block is not its own, so the row is gone.
 #[test]
-fn a_block_of_another_object_is_not_ones_own() {
+fn a_block_of_another_object_is_not_used() {
     for place in [Place::Sealed, Place::Unsealed] {
         let mut changed = Changed::new(&place);
         let [first, third] = [changed.image.entry(0), changed.image.entry(2)];

@@ -1,5 +1,5 @@
-//! The documentation of the format, as `hostile::layout` has it, is right: the crate's writer does
-//! what it says, and the crate's reader reads what was written by it.
+//! The documentation of the format, as `hostile::layout` states it, is right: the crate's writer
+//! follows it, and the crate's reader reads tables that were written by it.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,7 +14,7 @@ use vmstrobe_tests::hostile::reader::Reader;
 use crate::{Place, start};
 
 #[test]
-fn what_the_writer_writes_is_what_is_documented() {
+fn the_writer_writes_the_documented_format() {
     let config = TableConfig { capacity_bytes: 16384, max_objects: 4, ..TableConfig::of("xyz") };
     let table = TableWriter::with(config).unwrap();
     let mut schema = TableSchema::new(Target::from_name("queue"));
@@ -48,12 +48,12 @@ fn what_the_writer_writes_is_what_is_documented() {
 
 fn words_of(file: File) -> Vec<u64> {
     let mut bytes = vec![0; file.metadata().expect("a memfd has a length").len() as usize];
-    file.read_exact_at(&mut bytes, 0).expect("it is so long");
+    file.read_exact_at(&mut bytes, 0).expect("the file has so many bytes");
     bytes.as_chunks::<WORD_BYTES>().0.iter().map(|word| u64::from_ne_bytes(*word)).collect()
 }
 
 #[test]
-fn what_is_documented_is_what_the_reader_reads() {
+fn the_reader_reads_the_documented_format() {
     let image = sample(1);
     for place in [Place::Sealed, Place::Unsealed] {
         let hostile = start("commands", &place, "sample");

@@ -1,4 +1,4 @@
-//! Writers that end in the middle of a change, or fall silent.
+//! Writers that end in the middle of a change, or stop their heartbeat.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::{Place, shm, start};
 
-/// How soon its end has to be noticed.
+/// The longest time within which its end has to be noticed.
 const SOON: Duration = Duration::from_secs(1);
 
-/// A table of that place, all of whose objects are open.
+/// Opens all objects of a table in that place.
 fn opened(hostile: &Hostile, place: &Place) -> Reader {
     let mut reader = Reader::new();
     match place {
-        Place::Path(path) => reader.open_file(path).expect("it is there"),
-        _ => assert_eq!(reader.attach(hostile.pid()).expect("it is there"), 1),
+        Place::Path(path) => reader.open_file(path).expect("the table exists"),
+        _ => assert_eq!(reader.attach(hostile.pid()).expect("the table exists"), 1),
     }
     let objects = reader.look();
     assert_eq!(objects.len(), OBJECTS);
@@ -32,7 +32,7 @@ fn all_are(reader: &mut Reader, want: RowState) -> bool {
 }
 
 #[test]
-fn what_a_killed_writer_left_is_gone() {
+fn the_objects_of_a_killed_writer_are_gone() {
     let shm = shm();
     let entry = sample(1).entry(0);
     for place in [Place::Sealed, Place::Unsealed, Place::Path(shm.path().join("table"))] {
@@ -47,8 +47,8 @@ fn what_a_killed_writer_left_is_gone() {
             assert_eq!(state, if dies_in_a_change { RowState::Torn } else { RowState::Good });
             hostile.must_live();
             hostile.kill();
-            wait_for("all is gone", SOON, || {
-                // Of a file's writer only a look learns.
+            wait_for("all rows are gone", SOON, || {
+                // Only a look finds that the writer of a file has ended.
                 let listed = if matches!(place, Place::Path(_)) { reader.look() } else { vec![] };
                 listed.is_empty() && all_are(&mut reader, RowState::Gone)
             });
@@ -57,7 +57,7 @@ fn what_a_killed_writer_left_is_gone() {
     }
 }
 
-/// A writer that is killed while it changes its directory keeps no reader waiting.
+/// A writer that is killed while it changes its directory makes no reader wait.
 #[test]
 fn a_directory_that_a_killed_writer_left_open_is_gone() {
     let mut hostile = start("commands", &Place::Sealed, "sample");
@@ -65,37 +65,39 @@ fn a_directory_that_a_killed_writer_left_open_is_gone() {
     hostile.set(vmstrobe_tests::hostile::layout::GENERATION, 1);
     let pid = hostile.pid();
     hostile.kill();
-    wait_for("all is gone", SOON, || all_are(&mut reader, RowState::Gone));
+    wait_for("all rows are gone", SOON, || all_are(&mut reader, RowState::Gone));
     assert!(reader.look().is_empty());
     assert!(reader.attach(pid).is_err());
 }
 
-/// A sealed memfd that is opened by a path: it could be mapped, but is a file like any other.
+/// A sealed memfd that is opened by a path could be mapped, but is treated as any other file.
 #[test]
-fn a_sealed_table_that_was_opened_by_a_path_goes_with_its_writer() {
+fn a_sealed_table_opened_by_a_path_ends_with_its_writer() {
     let hostile = start("locked", &Place::Sealed, "sample");
     let path = memfd_path(hostile.pid());
     let mut reader = opened(&hostile, &Place::Path(path));
     assert!(all_are(&mut reader, RowState::Good));
     hostile.kill();
-    wait_for("all is gone", SOON, || {
+    wait_for("all rows are gone", SOON, || {
         reader.look().is_empty() && all_are(&mut reader, RowState::Gone)
     });
 }
 
 fn memfd_path(pid: u32) -> std::path::PathBuf {
-    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
-    let mut paths = fds.map(|entry| entry.expect("it lives").path());
+    let fds =
+        std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process has not been reaped");
+    let mut paths = fds.map(|entry| entry.expect("the process has not been reaped").path());
     let is_table = |path: &std::path::PathBuf| {
-        let link = std::fs::read_link(path).expect("it lives");
+        let link = std::fs::read_link(path).expect("the process has not been reaped");
         link.to_string_lossy().starts_with("/memfd:vmstrobe-table:")
     };
-    paths.find(is_table).expect("it has a table")
+    paths.find(is_table).expect("the process has a table")
 }
 
 #[test]
-fn a_writer_that_is_stopped_breaks_its_promise() {
-    // What it promises is far more than it takes: others may be in its way.
+fn a_stopped_writer_misses_its_heartbeat() {
+    // The promised period is much longer than the real one, because other processes may take the
+    // CPU.
     let limit = Duration::from_secs(10);
     for place in [Place::Sealed, Place::Unsealed] {
         let mut hostile = start("beat", &place, "beating");
@@ -109,7 +111,7 @@ fn a_writer_that_is_stopped_breaks_its_promise() {
         become_so(&mut reader, RowState::Good);
         hostile.stop();
         become_so(&mut reader, RowState::Stale);
-        // Opened again, when it is known to be silent.
+        // It is opened again after the heartbeat was missed.
         let objects = reader.look();
         reader.open(&objects);
         assert!(all_are(&mut reader, RowState::Stale));

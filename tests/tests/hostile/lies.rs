@@ -1,5 +1,5 @@
-//! Lies in every field of every header: of the segment, the slots, the locks, the blocks and the
-//! descriptors. Each alone, in a table that is right otherwise.
+//! Wrong values in every field of every header: of the segment, the slots, the locks, the blocks
+//! and the descriptors. Each is alone, in a table that is right otherwise.
 
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::images::{OBJECTS, sample};
@@ -13,7 +13,7 @@ use vmstrobe_tests::rig::show;
 
 use crate::{Place, report, shm, start};
 
-/// A word that holds what it should not.
+/// A word with a wrong value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Lie {
     word: usize,
@@ -21,25 +21,25 @@ struct Lie {
 }
 
 #[test]
-fn in_a_table_that_is_mapped() {
+fn lies_in_a_mapped_table_do_no_harm() {
     check(&Place::Sealed, 1);
 }
 
 #[test]
-fn in_a_table_that_is_read_by_system_calls() {
-    // The same look as above, but for how words are copied.
+fn lies_in_a_table_read_by_system_calls_do_no_harm() {
+    // It differs from the look above only in the way in which words are copied.
     check(&Place::Unsealed, 3);
 }
 
 #[test]
-fn in_a_table_in_a_file() {
+fn lies_in_a_table_in_a_file_do_no_harm() {
     let shm = shm();
-    // Only how it comes to be read differs.
+    // It differs from the others only in the way in which it is opened.
     check(&Place::Path(shm.path().join("table")), 10);
 }
 
-/// Looks at a table before and after each of the lies, or one in so many: who has it already, and
-/// who finds it so.
+/// Looks at a table before and after each of the wrong values, or one of several: by a reader that
+/// has it open already, and by one that opens it then.
 fn check(place: &Place, one_in: usize) {
     let image = sample(1);
     let entries: Vec<Entry> = (0..OBJECTS).map(|object| image.entry(object)).collect();
@@ -77,7 +77,7 @@ fn check(place: &Place, one_in: usize) {
     looks_right(&mut known, &image);
     show(&format!("{place:?}: {} lies, {refused} refused", lies.len()));
     report(&format!("{place:?}"), &known);
-    // Else something would be wrong with the lies.
+    // Otherwise the wrong values would change nothing.
     assert!(refused > lies.len() / 20 && refused < lies.len(), "{refused} of {}", lies.len());
 }
 
@@ -89,7 +89,7 @@ fn attach(reader: &mut Reader, hostile: &Hostile, place: &Place) {
     };
 }
 
-/// Nothing that was refused before is held against the table now.
+/// Checks that the table can be read now, although it was refused before.
 fn looks_right(reader: &mut Reader, image: &Image) {
     let objects = reader.look();
     reader.open(&objects);
@@ -100,7 +100,8 @@ fn looks_right(reader: &mut Reader, image: &Image) {
     assert!(rows.iter().all(|row| !row.values.is_empty()), "{rows:?}");
 }
 
-/// The words as who has read the header before takes them: of it, only three can change.
+/// Returns the words as a reader takes them that has read the header before: only three words of it
+/// can change.
 fn as_known(words: &[u64], before: &Image) -> Vec<u64> {
     let mut known = words.to_vec();
     known[..HEADER_WORDS].copy_from_slice(&before.words[..HEADER_WORDS]);
@@ -138,7 +139,7 @@ fn lies(image: &Image, entries: &[Entry]) -> Vec<Lie> {
     lies
 }
 
-/// Lies in a field of so many bytes.
+/// Returns wrong values of a field of `bytes` bytes.
 fn in_field(image: &Image, at: usize, bytes: usize) -> Vec<Lie> {
     let word = at / WORD_BYTES;
     let held = image.words[word];

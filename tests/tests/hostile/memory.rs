@@ -1,5 +1,5 @@
-//! Tables that would make their reader pay: for pages that nobody has written, for names without
-//! end, for directories that are never the same.
+//! Tables that would cost their reader memory: by pages that were never written, by names without
+//! end, by directories that change with each look.
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -13,19 +13,20 @@ use vmstrobe_tests::hostile::reader::{Reader, Spent};
 
 use crate::{Place, report, start};
 
-/// The most that tables of holes may grow by being read; without care it would be 144 MiB.
+/// The most that tables of holes may grow by being read; without a limit it would be 144 MiB.
 const GROWTH_BYTES_MAX: u64 = 128 << 10;
-/// The bound of a look at as many statistics as there may be, of a table whose names are long.
+/// The bound of a look at the most statistics of a table with long names.
 const HEAVY: Spent = Spent { cpu: Duration::from_secs(8), wall: Duration::from_secs(16) };
 /// The bound of a look at tables that were refused before.
 const AGAIN: Spent = Spent { cpu: Duration::from_millis(20), wall: Duration::from_secs(1) };
 
-/// The bytes of memory that a process's tables take.
+/// Returns the bytes of memory that a process's tables take.
 fn allocated(hostile: &Hostile) -> u64 {
-    let fds = std::fs::read_dir(format!("/proc/{}/fd", hostile.pid())).expect("it lives");
-    let paths = fds.map(|entry| entry.expect("it lives").path());
+    let fds = std::fs::read_dir(format!("/proc/{}/fd", hostile.pid()))
+        .expect("the process has not been reaped");
+    let paths = fds.map(|entry| entry.expect("the process has not been reaped").path());
     let is_table = |path: &std::path::PathBuf| {
-        let link = std::fs::read_link(path).expect("it lives");
+        let link = std::fs::read_link(path).expect("the process has not been reaped");
         link.to_string_lossy().starts_with("/memfd:vmstrobe-table:")
     };
     let blocks = paths.filter(is_table).map(|path| path.metadata().expect("it lives").blocks());
@@ -87,10 +88,10 @@ fn a_look_fills_no_holes() {
     assert_eq!(allocated(&hostile), before);
 }
 
-/// Of tables that are too much together, some are read; the others are refused, and for nothing as
-/// long as they do not change.
+/// Of tables that are too much together, some are read. The others are refused at no cost as long
+/// as they do not change.
 #[test]
-fn what_is_too_much_is_refused_once() {
+fn a_table_that_is_too_much_is_refused_once() {
     let hostile = start("three", &Place::Sealed, "heavy");
     let mut reader = Reader::new();
     reader.look_bound = HEAVY;
@@ -120,7 +121,7 @@ fn names_that_are_not_utf8_are_refused() {
         let error = reader.attach(hostile.pid()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Malformed);
         assert!(error.to_string().contains("UTF-8"), "{error}");
-        // What changes is looked at again, but for the header.
+        // A table that changes is read again, except for its header.
         if word != provider {
             hostile.tell("restore 2");
             assert_eq!(reader.attach(hostile.pid()).unwrap(), 1);

@@ -1,5 +1,5 @@
-//! Tables that become shorter or longer while they are read, or are replaced by others: those that
-//! are not sealed against it, which are read by system calls.
+//! Tables that become shorter or longer while they are read, or are replaced by others. They are
+//! not sealed against it, so they are read by system calls.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use vmstrobe_tests::hostile::reader::{Reader, Row};
 
 use crate::{Place, again_and_again, epoch_in, report, shm, start};
 
-/// Never a value that was not there: the words are always the same, or gone, or zero.
+/// The words are always the same, or gone, or zero: no value appears that was not written.
 #[test]
 fn a_table_that_shrinks_and_grows_does_no_harm() {
     let shm = shm();
@@ -24,7 +24,7 @@ fn a_table_that_shrinks_and_grows_does_no_harm() {
             _ => reader.attach(pid).map(drop),
         };
         let is_known = again_and_again_until_it_is_so(|| attach(&mut known, hostile.pid()).is_ok());
-        assert!(is_known, "it is never whole");
+        assert!(is_known, "the words are never consistent");
         let mut opened = false;
         again_and_again(|| {
             if !opened {
@@ -59,7 +59,7 @@ fn was_there(row: &Row) {
     let image = sample(1);
     let ends = ["/a", "/b", "/c"];
     let object = ends.into_iter().position(|end| row.path.ends_with(end));
-    let object = object.expect("the writer calls it so");
+    let object = object.expect("the writer gave such a path");
     let want = image.entry(object).values(&image.words).expect("the image is right");
     let words = row.values.iter().flat_map(|(_, words)| words);
     for (word, want) in words.zip(want.iter().flatten()) {
@@ -70,9 +70,9 @@ fn was_there(row: &Row) {
     }
 }
 
-/// Step by step: what is beyond the end is gone, and what comes back is not the object that went.
+/// Step by step: an object beyond the end is gone, and one that comes back is not the same.
 #[test]
-fn what_lies_beyond_the_end_is_gone() {
+fn an_object_beyond_the_end_is_gone() {
     let image = sample(1);
     let ends = |object: usize| (image.entry(object).data().end * WORD_BYTES) as u64;
     let mut hostile = start("commands", &Place::Unsealed, "sample");
@@ -94,23 +94,22 @@ fn what_lies_beyond_the_end_is_gone() {
     check(&mut hostile, ends(0), [Good, Gone, Gone]);
     check(&mut hostile, ends(0) - 1, [Gone, Gone, Gone]);
     check(&mut hostile, 0, [Gone, Gone, Gone]);
-    // Zeros.
+    // The words are zeros.
     check(&mut hostile, 4096, [Gone, Gone, Gone]);
     hostile.tell("resize 100");
     assert!(reader.look().is_empty());
-    // Whole again, as it was: the same objects.
+    // The table has its old length and content: the objects are the same.
     hostile.tell("resize 4096");
     hostile.tell("restore 2");
     assert_eq!(reader.look(), objects);
     must_be_read(&reader.tick(), &image.words);
-    // A look that begins before it shrinks, and ends after.
+    // This look begins before the table shrinks, and ends after it.
     hostile.set(GENERATION, 4);
     hostile.tell("resize 600");
     assert!(reader.look().is_empty());
 }
 
-/// An open table stays the one that it was until its writer gives it up; opened again, it is the
-/// one that took its place.
+/// An open table stays the same until its writer closes it; opened again, the path has the new one.
 #[test]
 fn a_table_that_is_replaced_is_another() {
     let shm = shm();
@@ -124,7 +123,7 @@ fn a_table_that_is_replaced_is_another() {
                 Place::Path(path) => reader.open_file(path).err(),
                 _ => reader.attach(hostile.pid()).err(),
             };
-            // It was replaced in between.
+            // The table was replaced in between.
             let kind = refused.map_or(ErrorKind::NotFound, |error| error.kind());
             assert_eq!(kind, ErrorKind::NotFound);
             let objects = reader.look();
@@ -140,7 +139,7 @@ fn a_table_that_is_replaced_is_another() {
         let tables = epochs.len();
         report(&format!("replaced, {place:?}, {tables} tables, {most} objects at most"), &reader);
         assert!(tables > 10 && most >= OBJECTS, "{tables} tables, {most} objects");
-        // Those that were given up are not held any more.
+        // The closed tables are not held any more.
         hostile.stop();
         assert!(reader.look().len() <= 2 * OBJECTS);
     }

@@ -1,4 +1,4 @@
-//! Many VMs of one user beside one of another.
+//! Many VMs of one user beside a VM of another.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Descriptors in great numbers: of one VM, which is served from fewer, and of many processes,
-//! which are all looked into.
+//! Very many descriptors: of one VM, which is served all the same, and of many processes, which are
+//! all examined.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -85,11 +85,11 @@ fn processes_with_many_descriptors_are_looked_at_within_bounds() {
         let crowd = attacker(&["many", &processes, "descriptors", &descriptors]);
         if let Some(list) = list_shows_web(&mut found) {
             found.must(list.code == Some(0), || format!("list fails: {list:?}"));
-            // Within that time nobody looks at all of them.
+            // No look examines all of them within this time.
             let named = list.stderr.contains("pid") || list.stderr.contains("process");
             found.must(named, || format!("list does not say what it left out: {list:?}"));
         }
-        // In the middle of its first look, ...
+        // SIGTERM comes in the middle of its first look, and after it.
         for pause in [Duration::from_millis(300), Duration::from_millis(1500)] {
             let mut serve = ServeDir::all();
             sleep(pause);

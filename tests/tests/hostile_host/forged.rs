@@ -1,5 +1,5 @@
-//! Files that pass for something else: for a table by their name, for statistics by their number.
-//! A process that closes a copy of one waits for the file's server.
+//! Files that are not what they seem: a table by their name, statistics by their number. A process
+//! that closes a copy of such a file waits for the file's server.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,8 +19,8 @@ const TRIES: usize = 30;
 const TRY_TIME: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_file_with_a_tables_name_holds_nobody_up() {
-    with_fuse("hostile_host::forged::a_file_with_a_tables_name_holds_nobody_up", || {
+fn a_file_with_the_name_of_a_table_delays_no_look() {
+    with_fuse("hostile_host::forged::a_file_with_the_name_of_a_table_delays_no_look", || {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
@@ -33,7 +33,7 @@ fn a_file_with_a_tables_name_holds_nobody_up() {
         let forged = format!("/{TABLE}");
         assert!(links.into_iter().any(|link| link.to_string_lossy() == forged), "{forged}");
 
-        // Whatever it answers.
+        // The answer does not matter.
         found.note("query -p", run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]));
         list_shows_web(&mut found);
         goes_on_and_ends(&mut found, &mut serve);
@@ -43,32 +43,29 @@ fn a_file_with_a_tables_name_holds_nobody_up() {
 }
 
 #[test]
-fn a_file_that_is_handed_over_as_a_table_holds_nobody_up() {
-    with_fuse(
-        "hostile_host::forged::a_file_that_is_handed_over_as_a_table_holds_nobody_up",
-        || {
-            let mut found = Findings::default();
-            let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
-            let directory = tempfile::tempdir().expect("a temporary directory");
-            let socket = directory.path().join("lender").into_os_string().into_string();
-            let socket = socket.expect("the path is text");
-            let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);
-            for attempt in ["first", "second"] {
-                let query = run::vmstrobe(READ_LIMIT, &["query", "--from-socket", &socket]);
-                let Some(query) = found.note(&format!("the {attempt} query"), query) else { break };
-                let is_refused =
-                    query.code == Some(1) && query.stderr.contains("something else as 'table 1.1'");
-                found.must(is_refused, || format!("the {attempt} query: {query:?}"));
-            }
-            drop(fuse);
-            found.none();
-        },
-    );
+fn a_file_sent_as_a_table_delays_no_look() {
+    with_fuse("hostile_host::forged::a_file_sent_as_a_table_delays_no_look", || {
+        let mut found = Findings::default();
+        let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let socket = directory.path().join("lender").into_os_string().into_string();
+        let socket = socket.expect("the path is text");
+        let _lender = attacker(&["lend", &fuse.file("anything"), &socket]);
+        for attempt in ["first", "second"] {
+            let query = run::vmstrobe(READ_LIMIT, &["query", "--from-socket", &socket]);
+            let Some(query) = found.note(&format!("the {attempt} query"), query) else { break };
+            let is_refused =
+                query.code == Some(1) && query.stderr.contains("something else as 'table 1.1'");
+            found.must(is_refused, || format!("the {attempt} query: {query:?}"));
+        }
+        drop(fuse);
+        found.none();
+    });
 }
 
 #[test]
-fn a_number_that_changes_its_meaning_holds_nobody_up() {
-    with_fuse("hostile_host::forged::a_number_that_changes_its_meaning_holds_nobody_up", || {
+fn a_descriptor_number_that_is_reused_delays_no_look() {
+    with_fuse("hostile_host::forged::a_descriptor_number_that_is_reused_delays_no_look", || {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
@@ -77,7 +74,7 @@ fn a_number_that_changes_its_meaning_holds_nobody_up() {
         let pid = flipper.pid().to_string();
         let begin = Instant::now();
         for attempt in 1..=TRIES {
-            // Whatever it answers.
+            // The answer does not matter.
             let query = run::vmstrobe(READ_LIMIT, &["query", "-p", &pid]);
             if found.note(&format!("attempt {attempt} of query -p"), query).is_none() {
                 break;

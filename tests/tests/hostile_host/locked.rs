@@ -1,4 +1,4 @@
-//! The lock of a directory, in the hands of another user: whoever may read it may lock it.
+//! A directory that another user has locked, which any user can who may read it.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn a_locked_directory_keeps_no_server_from_serving() {
     with_namespaces(name, || {
         let mut found = Findings::default();
         let web = vm("web", 4);
-        let directory = tempfile::tempdir().expect("a temporary directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let all_may_read = Permissions::from_mode(0o755);
         fs::set_permissions(directory.path(), all_may_read).expect("chmod of our directory");
         let text = directory.path().to_str().expect("the path is text");

@@ -1,5 +1,5 @@
-//! Processes that cannot be looked into: one inside `execve`, and one with a file whose attributes
-//! nobody gets.
+//! Processes that cannot be examined: one inside `execve`, and one with a file whose server does
+//! not answer for its attributes.
 
 use vmstrobe_tests::host::findings::Findings;
 use vmstrobe_tests::hostile_host::fuse::{FuseMount, TABLE};
@@ -29,7 +29,7 @@ fn a_process_inside_execve_stops_no_scan() {
             });
         }
         goes_on_and_ends(&mut found, &mut serve);
-        // The file's server first: then nothing waits for it any more.
+        // The file's server ends first: then nothing waits for it any more.
         drop(fuse);
         found.none();
     });

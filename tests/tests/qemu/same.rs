@@ -1,4 +1,4 @@
-//! Values, names and units that equal QEMU's own.
+//! Values, names and units are equal to QEMU's own.
 
 use serde_json::{Value as Json, json};
 use vmstrobe_core::{Desc, Names, Provider, StatType};
@@ -22,7 +22,7 @@ fn read_once(qemu: &Qemu, filter: &str) -> Vec<Stats> {
 fn values_are_those_of_query_stats() {
     let Some(_fds) = lending_qemu() else { return };
     let mut qemu = paused("values", 3);
-    // Before its first instruction, and with a past.
+    // The values are compared before the guest's first instruction, and after it has run.
     assert_eq!(read_once(&qemu, "vcpu"), qemu_stats(&mut qemu, None));
     run_and_stop(&mut qemu);
     let (ours, theirs) = (read_once(&qemu, "vcpu"), qemu_stats(&mut qemu, None));
@@ -32,7 +32,7 @@ fn values_are_those_of_query_stats() {
     show(&format!("{values} values of 3 vCPUs as QEMU's own, {moved} scalars of them not 0"));
     assert!(ours.len() == 3 && moved > 10);
     let moved_hist = |value: &Json| value.as_array().is_some_and(|b| b.iter().any(|n| *n != 0));
-    assert!(ours.iter().flatten().any(|(_, value)| moved_hist(value)), "no histogram moved");
+    assert!(ours.iter().flatten().any(|(_, value)| moved_hist(value)), "no histogram has changed");
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn check_names(qemu: &mut Qemu, list: &str, names: &[&str]) {
     assert_eq!(ours, theirs, "{list}");
     let known = names.iter().filter(|name| **name != "nonsense").count();
     assert!(ours.iter().all(|stats| stats.len() == known), "{list}");
-    // The list means the same wherever it is asked.
-    let wanted = Names::parse(list).expect("it is well-formed");
+    // A list of names means the same in QEMU and here.
+    let wanted = Names::parse(list).expect("the list is well formed");
     assert!(ours[0].keys().all(|name| wanted.wants(name)), "{list}");
 }
 
@@ -66,18 +66,18 @@ fn the_schema_is_that_of_query_stats_schemas() {
     let mut qemu = paused("schema", 1);
     let schemas = qemu.execute("query-stats-schemas", json!({"provider": "kvm"}));
     let of_vcpus = |schema: &&Json| schema["target"] == "vcpu";
-    let schemas = schemas.as_array().expect("it is a list");
-    let theirs = schemas.iter().find(of_vcpus).expect("there are vCPUs")["stats"].clone();
+    let schemas = schemas.as_array().expect("the value is a list");
+    let theirs = schemas.iter().find(of_vcpus).expect("the VM has vCPUs")["stats"].clone();
     let kvm = borrowed(&qemu);
-    let ours = kvm.schemas().expect("it is attached");
+    let ours = kvm.schemas().expect("the provider lists its schemas");
     assert_eq!(ours.len(), 1, "QEMU keeps the VM's own stats fd closed");
-    // QEMU's list is in reverse.
+    // QEMU's list is in reverse order.
     let ours: Json = ours[0].descs().iter().rev().map(qapi).collect();
     assert_eq!(ours, theirs);
     assert!(ours.as_array().is_some_and(|stats| stats.len() > 20));
 }
 
-/// A descriptor as QAPI's `StatsSchemaValue`.
+/// Returns a descriptor as QAPI's `StatsSchemaValue`.
 fn qapi(desc: &Desc) -> Json {
     let mut entry = json!({
         "name": *desc.name,
@@ -96,7 +96,7 @@ fn qapi(desc: &Desc) -> Json {
     entry
 }
 
-/// A running guest's counters: what we read lies between what QEMU says before and after.
+/// The counters of a running guest: our readings lie between QEMU's answers before and after.
 #[test]
 fn a_reading_lies_between_qemus_own() {
     let Some(_fds) = lending_qemu() else { return };
@@ -105,7 +105,7 @@ fn a_reading_lies_between_qemus_own() {
     let desc_of = |name: &str| {
         let layout = sampler.layout();
         let schema = layout.groups()[0].plan.schema();
-        schema.descs()[schema.find(name).expect("it has that")].clone()
+        schema.descs()[schema.find(name).expect("the list has the entry")].clone()
     };
     let counters: Vec<String> = {
         let names = qemu_stats(&mut qemu, None)[0].keys().cloned().collect::<Vec<_>>();
@@ -123,13 +123,13 @@ fn a_reading_lies_between_qemus_own() {
         let after = qemu_stats(&mut qemu, None);
         for ((before, ours), after) in before.iter().zip(&ours).zip(&after) {
             for name in &counters {
-                let [low, our, high] =
-                    [before, ours, after].map(|stats| stats[name].as_u64().expect("a number"));
+                let [low, our, high] = [before, ours, after]
+                    .map(|stats| stats[name].as_u64().expect("the value is an integer"));
                 assert!((low..=high).contains(&our), "{name}: {our} is not in {low}..={high}");
                 moved += u32::from(low < high);
             }
         }
     }
     show(&format!("{} counters read 40 times: {moved} moved meanwhile", counters.len()));
-    assert!(moved > 0, "nothing moved: the guest does not run");
+    assert!(moved > 0, "no counter has changed: the guest does not run");
 }

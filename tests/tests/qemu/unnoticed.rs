@@ -1,4 +1,5 @@
-//! QEMU notices nothing: sampling wakes none of its vCPU threads and moves none of its statistics.
+//! QEMU does not notice that it is sampled: none of its vCPU threads wakes, and none of its
+//! statistics changes.
 
 use std::fs;
 
@@ -11,7 +12,7 @@ use crate::{LIMIT, lending_qemu, qemu_stats, run_and_stop, sampling};
 
 const TICKS: u64 = 1000;
 
-/// A stopped vCPU's thread sleeps until QEMU wakes it: any switch would be of our making.
+/// The thread of a stopped vCPU sleeps until QEMU wakes it, so any switch would be caused by us.
 #[test]
 fn a_thousand_ticks_wake_no_vcpu_thread() {
     let Some(_fds) = lending_qemu() else { return };
@@ -21,10 +22,13 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
     let Rig { sampler, .. } = sampling(&qemu, "vcpu");
     let (stats, switches) = (qemu_stats(&mut qemu, None), switches(&qemu, &threads));
 
-    let timing = Timing { ticks_max: Some(TICKS), ..Timing::hz(1000.0).expect("it is a rate") };
-    let running = sampler.start(timing).expect("a thread can be had");
+    let timing = Timing {
+        ticks_max: Some(TICKS),
+        ..Timing::hz(1000.0).expect("the rate is within the bounds")
+    };
+    let running = sampler.start(timing).expect("a thread can be started");
     wait_for("1 s passes", LIMIT, || running.is_finished());
-    let sampler = running.stop().expect("it ran");
+    let sampler = running.stop().expect("the sampler's thread does not panic");
     let counts = sampler.health().counts();
     assert!(counts.ticks > TICKS / 10 && counts.unread_rows == 0, "{counts:?}");
 
@@ -34,7 +38,7 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
         "{} ticks: vCPU threads switched as often as before: {switches:?}",
         counts.ticks
     ));
-    // The check sees a thread that is woken.
+    // Check that a thread that is woken would be seen.
     qemu.execute("cont", Json::Null);
     let woken = || self::switches(&qemu, &threads) != switches;
     wait_for("the threads run", LIMIT, woken);
@@ -42,11 +46,11 @@ fn a_thousand_ticks_wake_no_vcpu_thread() {
 
 fn vcpu_threads(qemu: &mut Qemu) -> Vec<u64> {
     let cpus = qemu.execute("query-cpus-fast", Json::Null);
-    let cpus = cpus.as_array().expect("it is a list").iter();
-    cpus.map(|cpu| cpu["thread-id"].as_u64().expect("it is a number")).collect()
+    let cpus = cpus.as_array().expect("the value is a list").iter();
+    cpus.map(|cpu| cpu["thread-id"].as_u64().expect("the value is an integer")).collect()
 }
 
-/// Voluntary and other context switches of each thread so far.
+/// Returns the voluntary and other context switches of each thread so far.
 fn switches(qemu: &Qemu, threads: &[u64]) -> Vec<[u64; 2]> {
     let of_thread = |thread: &u64| {
         let path = format!("/proc/{}/task/{thread}/status", qemu.pid());

@@ -1,4 +1,4 @@
-//! The library: what one program with it prints of QEMU and of us.
+//! The library: a program that uses it prints the same of QEMU and of our server.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::{both, python_program, require_library};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs library.py, and gives the values that it prints.
+/// Runs library.py, and returns the values that it prints.
 #[track_caller]
 fn library(socket: &Path, what: &[&str]) -> Vec<Json> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/qmp_clients/library.py");
@@ -32,7 +32,7 @@ fn the_library_gets_what_it_gets_from_qemu() {
     assert_eq!(theirs.len(), 11, "{theirs:?}");
     assert_eq!(theirs[10], json!({"at_once": true}));
     assert_eq!(library(serve.socket(), &[]), theirs);
-    // And again: the connection has ended well.
+    // A second run works, because the first has closed its connection.
     assert_eq!(library(serve.socket(), &[]), theirs);
     show(&format!("qemu.qmp: {} replies as QEMU's", theirs.len()));
 }
@@ -49,8 +49,12 @@ fn the_library_gets_the_samples_it_subscribed() {
     assert_eq!((&subscribed["rate"], &subscribed["batch"]), (&json!(1000), &json!(50)));
     let group = &subscribed["groups"][0];
     assert_eq!((&group["provider"], &group["target"]), (&json!("kvm"), &json!("vcpu")));
-    let names: Vec<&Json> =
-        group["stats"].as_array().expect("a list").iter().map(|stat| &stat["name"]).collect();
+    let names: Vec<&Json> = group["stats"]
+        .as_array()
+        .expect("the value is a list")
+        .iter()
+        .map(|stat| &stat["name"])
+        .collect();
     assert_eq!(names.len(), 2, "{subscribed}");
     let mut last_tick = None;
     assert_eq!(events.len(), 4);
@@ -60,11 +64,11 @@ fn the_library_gets_the_samples_it_subscribed() {
         let data = &event["data"];
         assert_eq!(data["subscription"], subscribed["subscription"]);
         assert_eq!(data["generation"], subscribed["generation"]);
-        let samples = data["samples"].as_array().expect("a list");
+        let samples = data["samples"].as_array().expect("the value is a list");
         assert_eq!(samples.len(), 50, "{event}");
-        let mut lost = data["lost"].as_u64().expect("a number");
+        let mut lost = data["lost"].as_u64().expect("the value is an integer");
         for sample in samples {
-            let tick = sample["tick"].as_u64().expect("a number");
+            let tick = sample["tick"].as_u64().expect("the value is an integer");
             let missed = last_tick.map_or(0, |last| tick - last - 1);
             assert!(
                 missed <= lost,
@@ -73,7 +77,7 @@ fn the_library_gets_the_samples_it_subscribed() {
             lost -= missed;
             last_tick = Some(tick);
             assert!(sample["begin-ns"].as_u64() < sample["end-ns"].as_u64(), "{sample}");
-            let values = sample["values"].as_array().expect("a list");
+            let values = sample["values"].as_array().expect("the value is a list");
             assert_eq!(values.len(), 2, "a list of values for each vCPU: {sample}");
             assert!(values.iter().all(|values| values.as_array().map(Vec::len) == Some(2)));
         }

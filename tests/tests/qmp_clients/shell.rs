@@ -1,4 +1,4 @@
-//! The shell: commands on its standard input, and what it prints.
+//! The shell: commands on its standard input, and its output.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -26,22 +26,22 @@ const HMP_COMMANDS: &str = "info stats vcpu exits\ninfo stats vm\ninfo stats vcp
 /// Runs `qmp-shell` with these lines as its standard input, and returns its standard output.
 #[track_caller]
 fn typed(socket: &Path, flags: &[&str], lines: &str) -> String {
-    // It keeps its history in the home directory.
-    let home = TempDir::new().expect("a temporary directory");
+    // The shell keeps its history in the home directory.
+    let home = TempDir::new().expect("a temporary directory can be made");
     let path = |name| home.path().join(name);
-    fs::write(path("lines"), lines).expect("there is room for it");
-    let create = |name| File::create(path(name)).expect("there is room for it");
+    fs::write(path("lines"), lines).expect("the directory is writable");
+    let create = |name| File::create(path(name)).expect("the directory is writable");
     let child = Command::new(python_program("qmp-shell"))
         .args(flags)
         .arg(socket)
         .env("HOME", home.path())
-        .stdin(File::open(path("lines")).expect("it was written"))
+        .stdin(File::open(path("lines")).expect("the file has been written"))
         .stdout(create("stdout"))
         .stderr(create("stderr"))
         .spawn()
-        .expect("it starts");
+        .expect("the program can be executed");
     let status = Reaped(child).wait_within(LIMIT);
-    let read = |name| fs::read_to_string(path(name)).expect("it prints text");
+    let read = |name| fs::read_to_string(path(name)).expect("the output is text");
     let (stdout, stderr) = (read("stdout"), read("stderr"));
     let ended_well = status.is_some_and(|status| status.success()) && stderr.is_empty();
     assert!(ended_well, "{status:?}: {stdout}{stderr}");
@@ -64,7 +64,7 @@ fn the_shell_prints_what_it_prints_of_qemu() {
     assert_eq!(typed(serve.socket(), &pretty, COMMANDS), theirs);
 }
 
-/// It asks for `help` and `info` first, to complete words; what it makes of them is not shown.
+/// It asks for `help` and `info` first, to complete words, and does not show the answers.
 #[test]
 fn the_human_shell_prints_what_it_prints_of_qemu() {
     if !require_library() {

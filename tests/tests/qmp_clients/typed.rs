@@ -1,4 +1,4 @@
-//! Rust's `qapi`: commands and replies as types that were made from QEMU's own schema.
+//! Rust's `qapi`: commands and replies are types that were generated from QEMU's own schema.
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,7 +20,7 @@ type Client = Qmp<Stream<BufReader<UnixStream>, UnixStream>>;
 fn connect(socket: &Path) -> Client {
     let stream = UnixStream::connect(socket).expect("somebody listens");
     stream.set_read_timeout(Some(LIMIT)).expect("a socket has time limits");
-    let reader = BufReader::new(stream.try_clone().expect("a second handle"));
+    let reader = BufReader::new(stream.try_clone().expect("there is a free descriptor"));
     let mut client = Qmp::new(Stream::new(reader, stream));
     client.handshake().expect("the greeting is one, and negotiation works");
     client
@@ -37,8 +37,8 @@ fn typed_replies_are_those_of_qemu() {
     let Some((observed, serve)) = both("typed") else { return };
     let (mut theirs, mut ours) = (connect(observed.socket(0)), connect(serve.socket()));
     let filter = vcpus(None, &["exits", "guest_mode", "halt_wait_hist"]);
-    let got = ours.execute(&filter).expect("it is answered");
-    let want = theirs.execute(&filter).expect("it is answered");
+    let got = ours.execute(&filter).expect("QEMU answers the command");
+    let want = theirs.execute(&filter).expect("QEMU answers the command");
     assert_eq!(format!("{got:?}"), format!("{want:?}"));
     assert_eq!(got.len(), 2);
     let value = |i: usize, name: &str| {
@@ -55,9 +55,12 @@ fn typed_replies_are_those_of_qemu() {
     assert!(exits.iter().any(|exits| matches!(exits, StatsValue::scalar(1..))), "{exits:?}");
 
     let path = got[1].qom_path.clone().expect("a vCPU has a path");
-    let one = ours.execute(&vcpus(Some(vec![path.clone()]), &["exits"])).expect("it is answered");
+    let one = ours
+        .execute(&vcpus(Some(vec![path.clone()]), &["exits"]))
+        .expect("QEMU answers the command");
     assert!(one.len() == 1 && one[0].qom_path == Some(path), "{one:?}");
-    let none = ours.execute(&vcpus(Some(Vec::new()), &["exits"])).expect("it is answered");
+    let none =
+        ours.execute(&vcpus(Some(Vec::new()), &["exits"])).expect("QEMU answers the command");
     assert!(none.is_empty(), "{none:?}");
 }
 
@@ -67,11 +70,12 @@ fn typed_schemas_are_those_of_qemu() {
     let (mut theirs, mut ours) = (connect(observed.socket(0)), connect(serve.socket()));
     for provider in [None, Some(StatsProvider::kvm), Some(StatsProvider::cryptodev)] {
         let command = query_stats_schemas { provider };
-        let got = ours.execute(&command).expect("it is answered");
-        let want = theirs.execute(&command).expect("it is answered");
+        let got = ours.execute(&command).expect("QEMU answers the command");
+        let want = theirs.execute(&command).expect("QEMU answers the command");
         assert_eq!(format!("{got:?}"), format!("{want:?}"));
     }
-    let schemas = ours.execute(&query_stats_schemas { provider: None }).expect("it is answered");
+    let schemas =
+        ours.execute(&query_stats_schemas { provider: None }).expect("QEMU answers the command");
     let vcpu = schemas.iter().find(|schema| schema.target == StatsTarget::vcpu).unwrap();
     let wait = vcpu.stats.iter().find(|stat| stat.name == "halt_wait_ns").unwrap();
     assert_eq!((wait.type_, wait.unit), (StatsType::cumulative, Some(StatsUnit::seconds)));
@@ -79,14 +83,14 @@ fn typed_schemas_are_those_of_qemu() {
 }
 
 #[test]
-fn a_command_that_we_have_not_is_an_error_with_its_class() {
+fn an_unknown_command_is_an_error_with_its_class() {
     let Some((_observed, serve)) = both("typed3") else { return };
     let mut ours = connect(serve.socket());
     let refused = ours.execute(&qapi::qmp::query_block {}).expect_err("we have no such command");
     let ExecuteError::Qapi(error) = refused else { panic!("{refused:?}") };
     assert_eq!(error.class, ErrorClass::CommandNotFound);
     assert_eq!(error.desc, "The command query-block has not been found");
-    // It asks for the version to see whether events have come.
-    ours.nop().expect("it is answered");
+    // The client asks for the version to see whether events have come.
+    ours.nop().expect("the server answers");
     assert_eq!(ours.events().len(), 0);
 }

@@ -13,11 +13,11 @@ use vmstrobe_tests::wire::{Wire, probe};
 use super::harm::{ALL, NEGOTIATE};
 use crate::{Footprint, Target, status};
 
-/// Nobody who does not read is served for longer.
+/// The longest time for which a client that does not read is served.
 const DROP_LIMIT: Duration = Duration::from_secs(15);
 /// The most requests of one who does not read.
 const REQUESTS_MAX: usize = 1_000_000;
-/// As many queries as a connection keeps ready, and as many entries as each can have.
+/// The most queries that a connection keeps ready, each with the most entries.
 const QUERIES: usize = 16;
 const ENTRIES: usize = 64;
 /// The most descriptors that a source has.
@@ -26,7 +26,7 @@ const SOURCE_DESCRIPTORS: usize = 2;
 const STREAMS_BYTES_MIN: u64 = 40 << 20;
 /// The most memory that a server with streams may ever have had.
 const STREAMS_BYTES_MAX: u64 = 256 << 20;
-/// More than the server lets in.
+/// A number of clients beyond the server's limit.
 const CROWD: usize = 200;
 
 /// Sends that, then a good request; gives what came before the reply to the latter.
@@ -44,7 +44,7 @@ fn is_refused_and_the_next_answered(name: &str, bytes: &[u8]) {
     let Some(target) = Target::start(name) else { return };
     let mut client = target.connect();
     let errors = refused(&mut client, bytes);
-    assert!(!errors.is_empty(), "not a word about it");
+    assert!(!errors.is_empty(), "there is no message about it");
     for error in &errors {
         assert_eq!(error["error"]["class"], "GenericError", "{error}");
     }
@@ -68,9 +68,9 @@ fn nested_lists_are_refused() {
 
 /// A client that reads no replies is stopped by its own full socket, and then dropped.
 #[test]
-fn who_does_not_read_is_dropped_and_counted() {
+fn a_client_that_does_not_read_is_dropped_and_counted() {
     let Some(mut target) = Target::start("million") else { return };
-    let mut stream = UnixStream::connect(target.serve.socket()).expect("it listens");
+    let mut stream = UnixStream::connect(target.serve.socket()).expect("the server listens");
     stream.set_write_timeout(Some(DROP_LIMIT)).expect("a socket has time limits");
     stream.write_all(NEGOTIATE).expect("the server reads");
     let (begin, mut sent) = (Instant::now(), 0);
@@ -87,8 +87,8 @@ fn who_does_not_read_is_dropped_and_counted() {
     assert!(thrown_out, "{error} after {sent} requests and {:?}", begin.elapsed());
     target.is_well();
     let pid = Pid::from_raw(target.serve.pid().cast_signed()).expect("a pid is not 0");
-    kill_process(pid, Signal::TERM).expect("it is ours");
-    assert!(target.serve.wait_within(DROP_LIMIT).is_some(), "it does not end");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    assert!(target.serve.wait_within(DROP_LIMIT).is_some(), "the process ends in time");
     let said = target.serve.said();
     assert!(said.contains("dropped 1, who did not read"), "{said}");
 }
@@ -96,11 +96,11 @@ fn who_does_not_read_is_dropped_and_counted() {
 /// Clients beyond the limit get an error and are disconnected. New ones are served again once
 /// others have gone.
 #[test]
-fn of_a_crowd_some_are_sent_away() {
+fn clients_beyond_the_limit_are_disconnected() {
     let Some(target) = Target::start("sent-away") else { return };
     let mut first = target.connect();
     let connect = || {
-        let stream = UnixStream::connect(target.serve.socket()).expect("it listens");
+        let stream = UnixStream::connect(target.serve.socket()).expect("the server listens");
         stream.set_read_timeout(Some(DROP_LIMIT)).expect("a socket has time limits");
         stream
     };
@@ -113,15 +113,15 @@ fn of_a_crowd_some_are_sent_away() {
             served.push(stream);
         } else {
             assert_eq!(bytes[..count].iter().filter(|byte| **byte == b'\n').count(), 1);
-            let error: Json = serde_json::from_slice(&bytes[..count]).expect("it is told why");
+            let error: Json = serde_json::from_slice(&bytes[..count]).expect("the reply is JSON");
             assert!(error["error"]["desc"].is_string(), "{error}");
-            assert_eq!(stream.read(&mut bytes).expect("it is over"), 0);
+            assert_eq!(stream.read(&mut bytes).expect("the connection has ended"), 0);
             refused += 1;
         }
     }
     assert!(served.len() >= 8 && refused > 0, "{} served, {refused} refused", served.len());
     assert!(status(&target.serve, "Threads") < CROWD as u64);
-    assert!(first.ask(ALL).expect("it is answered").starts_with(b"{\"return\": [{"));
+    assert!(first.ask(ALL).expect("the server answers").starts_with(b"{\"return\": [{"));
     drop((first, served));
     target.is_well();
 }
@@ -129,7 +129,7 @@ fn of_a_crowd_some_are_sent_away() {
 /// The memory of streams goes back to the system when their clients have left: the C library alone
 /// would keep it, and take more for the next.
 #[test]
-fn what_streams_took_is_given_back() {
+fn the_memory_of_streams_is_given_back() {
     const SUBSCRIBE: &[u8] = br#"{"execute": "stats-subscribe",
         "arguments": {"target": "vcpu", "rate": 1000, "batch": 1000}}"#;
     let Some(target) = Target::start("given-back") else { return };
@@ -138,7 +138,7 @@ fn what_streams_took_is_given_back() {
     let mut clients: Vec<Wire> = (0..2).map(|_| target.connect()).collect();
     for client in &mut clients {
         client.send(&SUBSCRIBE.repeat(8)).expect("the server reads");
-        client.stream().set_nonblocking(true).expect("it is a socket");
+        client.stream().set_nonblocking(true).expect("the descriptor is a socket");
     }
     let mut bytes = vec![0; 1 << 20];
     wait_for("the streams have filled their memory", DROP_LIMIT, || {
@@ -154,17 +154,17 @@ fn what_streams_took_is_given_back() {
     target.is_well_within(STREAMS_BYTES_MAX);
 }
 
-/// Everything is answered that was asked before the end, however the bytes came.
+/// Every request before the end is answered, however the bytes were cut.
 #[test]
 fn a_client_that_shuts_down_writing_gets_all_its_replies() {
     let Some(target) = Target::start("says-no-more") else { return };
-    let mut client = Wire::connect(target.serve.socket()).expect("it listens");
+    let mut client = Wire::connect(target.serve.socket()).expect("the server accepts the client");
     let conversation = [NEGOTIATE, &ALL.repeat(50)].concat();
     for byte in conversation.chunks(7) {
         client.send(byte).expect("the server reads");
     }
-    client.stream().shutdown(Shutdown::Write).expect("it is connected");
-    let rest = client.rest(u64::MAX).expect("it ends");
+    client.stream().shutdown(Shutdown::Write).expect("the connection is open");
+    let rest = client.rest(u64::MAX).expect("the server closes the connection");
     assert_eq!(rest.iter().filter(|byte| **byte == b'\n').count(), 51);
     target.is_well();
 }
@@ -182,7 +182,7 @@ fn many_entries(nonce: usize) -> String {
     format!(r#"{{"execute": "query-stats", "arguments": {{{arguments}}}}}"#)
 }
 
-/// However many entries a request has, it is read by the sources of one.
+/// A request is read by the sources of one entry, however many it has.
 #[test]
 fn entries_of_providers_take_no_descriptors_of_their_own() {
     let Some(target) = Target::start("entries") else { return };
@@ -190,9 +190,9 @@ fn entries_of_providers_take_no_descriptors_of_their_own() {
     for (at, client) in clients.iter_mut().enumerate() {
         for query in 0..QUERIES {
             let request = many_entries(QUERIES * at + query);
-            let reply = client.ask(request.as_bytes()).expect("it is answered");
+            let reply = client.ask(request.as_bytes()).expect("the server answers");
             let reply: Json = serde_json::from_slice(&reply).expect("replies are JSON");
-            let results = reply["return"].as_array().expect("it is no error").len();
+            let results = reply["return"].as_array().expect("the value is a list").len();
             assert_eq!(results % ENTRIES, 0, "each entry has a result for each vCPU");
         }
     }

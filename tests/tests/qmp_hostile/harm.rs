@@ -1,5 +1,5 @@
-//! Clients that do harm to a server. Each function goes on until it is told to stop, and returns
-//! how many bytes it could send. Most connect again when they are disconnected.
+//! Clients that do harm to a server. Each function runs until it is stopped, and returns the number
+//! of bytes that it sent. Most connect again when they are disconnected.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -15,7 +15,7 @@ use fastrand::Rng;
 const PATIENCE: Duration = Duration::from_millis(20);
 
 pub(super) const NEGOTIATE: &[u8] = b"{\"execute\": \"qmp_capabilities\"}\n";
-/// 9 KB of reply for 60 bytes.
+/// A request of 60 bytes with a reply of 9 KB.
 pub(super) const ALL: &[u8] =
     b"{\"execute\": \"query-stats\", \"arguments\": {\"target\": \"vcpu\"}}\n";
 
@@ -57,9 +57,9 @@ fn write(stream: &mut UnixStream, bytes: &[u8], stop: &AtomicBool, taken: &mut u
     true
 }
 
-/// Has everything read that comes, by a thread, for as long as the connection lasts.
+/// Starts a thread that reads everything, for as long as the connection lasts.
 fn read_all(stream: &UnixStream) {
-    let mut reader = stream.try_clone().expect("a second handle");
+    let mut reader = stream.try_clone().expect("there is a free descriptor");
     reader.set_read_timeout(None).expect("a socket has time limits");
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 16];
@@ -67,8 +67,7 @@ fn read_all(stream: &UnixStream) {
     });
 }
 
-/// Again and again: connects, sends what the generator gives until it has no more, and reads all
-/// that comes.
+/// Connects, sends the items of the generator and reads all replies, again and again.
 fn pour<I: Iterator<Item = Vec<u8>>>(
     socket: &Path,
     stop: &AtomicBool,
@@ -96,24 +95,24 @@ pub(super) fn garbage(socket: &Path, stop: &AtomicBool) -> usize {
     pour(socket, stop, || std::iter::repeat_n(chunk.clone(), 64))
 }
 
-/// One string of 100 MB.
+/// Sends one string of 100 MB.
 pub(super) fn endless_string(socket: &Path, stop: &AtomicBool) -> usize {
     let start = b"{\"execute\": \"".to_vec();
     pour(socket, stop, || std::iter::once(start.clone()).chain(endless(b'x')))
 }
 
-/// 100 MB of one byte, in chunks.
+/// Returns 100 MB of one byte, in chunks.
 fn endless(byte: u8) -> impl Iterator<Item = Vec<u8>> {
     std::iter::repeat_n(vec![byte; 1 << 20], 100)
 }
 
-/// 10,000 lists in each other, closed again, over and over.
+/// Sends 10,000 nested lists and closes them, over and over.
 pub(super) fn nested(socket: &Path, stop: &AtomicBool) -> usize {
     let text = [vec![b'['; 10_000], vec![b']'; 10_000], vec![b'\n']].concat();
     pour(socket, stop, || std::iter::repeat_n(text.clone(), 100))
 }
 
-/// Requests that never end, from several connections.
+/// Sends requests that never end, from several connections.
 pub(super) fn halves(socket: &Path, stop: &AtomicBool) -> usize {
     let (mut held, mut taken) = (Vec::new(), 0);
     for count in (1..ALL.len() - 1).step_by(4) {
@@ -161,7 +160,7 @@ pub(super) fn leaves_anywhere(socket: &Path, stop: &AtomicBool) -> usize {
     taken
 }
 
-/// 200 who connect and stay; a byte of each who may.
+/// Connects 200 clients that stay, each of which sends one byte if it can.
 pub(super) fn crowd(socket: &Path, stop: &AtomicBool) -> usize {
     let mut taken = 0;
     let mut held: Vec<UnixStream> = (0..200).filter_map(|_| connect(socket)).collect();

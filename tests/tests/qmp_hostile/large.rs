@@ -1,5 +1,5 @@
-//! 64 clients that send requests of 1 MB, all the time and all at once, in every shape: memory is
-//! bounded for all of them together, and another client is answered nearly as soon as without them.
+//! 64 clients send requests of 1 MB all the time, in every shape: the memory for all of them is
+//! bounded, and another client is answered nearly as soon as without them.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,23 +14,23 @@ use super::harm::NEGOTIATE;
 use super::latency::{RATIO_MAX, keep_awake, median};
 use crate::{Target, status};
 
-/// As many as a server lets in, but for the one that is measured.
+/// The most clients of a server, less the one that is measured.
 const CLIENTS: usize = 63;
 /// A little less than the longest request.
 const BYTES: usize = 1_000_000;
 /// The most memory that the server may ever have had.
 const MEMORY_MAX_BYTES: u64 = 256 << 20;
-/// How long the clients have been at it when measuring begins.
+/// The time for which the clients have run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(300);
 
-/// So many bytes of an item, again and again, with commas between.
+/// Returns an item repeated with commas between, of at most `bytes` bytes.
 fn items(item: &str, bytes: usize) -> String {
     let mut items = format!("{item},").repeat(bytes / (item.len() + 1));
     items.pop();
     items
 }
 
-/// So many bytes of items that all differ.
+/// Returns `count` items that all differ.
 fn numbered(count: usize, item: impl Fn(usize) -> String) -> String {
     (0..count).map(item).collect::<Vec<_>>().join(",")
 }
@@ -39,7 +39,7 @@ fn command(name: &str, arguments: &str) -> String {
     format!(r#"{{"execute":"{name}","arguments":{{{arguments}}}}}"#)
 }
 
-/// Requests of [`BYTES`], each with its name.
+/// Returns requests of [`BYTES`], each with its name.
 fn shapes() -> Vec<(&'static str, String)> {
     let path = |at| format!("\"/vm/a/vcpu[{at}]\"");
     let paths = format!(r#""target":"vcpu","vcpus":[{}]"#, numbered(8000, path));
@@ -119,7 +119,7 @@ fn ask(socket: &Path, request: &[u8], stop: &AtomicBool, answered: &AtomicUsize)
 }
 
 #[test]
-fn of_64_clients_with_requests_of_1_mb_in_every_shape() {
+fn many_clients_with_large_requests_do_not_delay_another() {
     let Some(target) = Target::start("large") else { return };
     let (mut client, _awake) = (target.connect(), keep_awake());
     median(&mut client);

@@ -1,4 +1,4 @@
-//! How long a filtered query takes: without anybody else, with, and without again.
+//! The time that a filtered query takes: alone, beside a harmful client, and alone again.
 
 use std::num::NonZero;
 use std::process::Command;
@@ -13,13 +13,13 @@ use vmstrobe_tests::wire::Wire;
 use super::harm::Harm;
 use crate::{Target, status};
 
-/// How many times as long another client may be made to wait.
+/// The most that a harmful client may multiply the time of another.
 pub(super) const RATIO_MAX: f64 = 2.0;
-/// How long each part of a round is measured.
+/// The time for which each part of a round is measured.
 const PART: Duration = Duration::from_millis(120);
 /// The time for which the harmful client has run when measuring begins.
 const SETTLING: Duration = Duration::from_millis(60);
-/// Rounds, of which more than half have to be good: in any one of them the machine may be busy.
+/// The rounds, of which more than half have to be good, because the machine may be busy in any one.
 const ROUNDS: usize = 9;
 
 const QUERY: &[u8] =
@@ -33,7 +33,7 @@ pub(super) fn median(client: &mut Wire) -> Duration {
     while Instant::now() < end {
         let begin = Instant::now();
         client.send(QUERY).expect("the server takes it");
-        let reply = client.line().expect("it is answered");
+        let reply = client.line().expect("the server answers");
         times.push(begin.elapsed());
         assert!(reply.starts_with(b"{\"return\": [{"), "{}", reply.escape_ascii());
     }
@@ -53,7 +53,7 @@ pub(super) fn keep_awake() -> Vec<Reaped> {
     (0..cpus).map(|_| spin()).collect()
 }
 
-/// While somebody does that, another client is answered within [`RATIO_MAX`] of the time.
+/// Checks that another client is answered within [`RATIO_MAX`] of the time beside the harmful one.
 #[track_caller]
 pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
     let Some(target) = Target::start(what) else { return };
@@ -68,7 +68,7 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
             thread::sleep(SETTLING);
             let during = median(&mut client);
             stop.store(true, Relaxed);
-            taken += harm.join().expect("it gives up nothing but its connection");
+            taken += harm.join().expect("the thread does not panic");
             during
         });
         let alone = (before + median(&mut client)) / 2;
@@ -80,7 +80,7 @@ pub(super) fn others_hardly_notice(what: &str, harm: Harm) {
     show(&format!(
         "{what}: {ratios:.2?} times as long; {taken} bytes sent; {peak_kib} KiB at its peak"
     ));
-    assert!(taken > 0, "nothing was done");
+    assert!(taken > 0, "there were no operations");
     assert!(good > ROUNDS / 2, "{what}: {ratios:.2?} times as long");
     drop(client);
     target.is_well();

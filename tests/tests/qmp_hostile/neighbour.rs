@@ -1,44 +1,44 @@
-//! Another client goes on as if nobody were there.
+//! Another client is not affected.
 
 use super::harm;
 use super::latency::others_hardly_notice;
 
 #[test]
-fn of_garbage() {
+fn garbage_does_not_delay_another_client() {
     others_hardly_notice("garbage", harm::garbage);
 }
 
 #[test]
-fn of_a_string_of_100_mb() {
+fn a_string_of_100_mb_does_not_delay_another_client() {
     others_hardly_notice("endless-string", harm::endless_string);
 }
 
 #[test]
-fn of_10_000_nested_lists() {
+fn nested_lists_do_not_delay_another_client() {
     others_hardly_notice("nested", harm::nested);
 }
 
 #[test]
-fn of_half_requests() {
+fn half_requests_do_not_delay_another_client() {
     others_hardly_notice("halves", harm::halves);
 }
 
 #[test]
-fn of_a_million_unread_replies() {
+fn unread_replies_do_not_delay_another_client() {
     others_hardly_notice("unread", harm::unread);
 }
 
 #[test]
-fn of_those_who_leave() {
+fn clients_that_leave_do_not_delay_another_client() {
     others_hardly_notice("leaves", harm::leaves_anywhere);
 }
 
 #[test]
-fn of_a_crowd() {
+fn many_clients_do_not_delay_another_client() {
     others_hardly_notice("crowd", harm::crowd);
 }
 
 #[test]
-fn of_a_slow_reader() {
+fn a_slow_reader_does_not_delay_another_client() {
     others_hardly_notice("slow-reader", harm::slow_reader);
 }

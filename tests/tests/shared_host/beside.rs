@@ -1,5 +1,5 @@
-//! All at once: a VM, `vmstrobe demo`, a VMM that embeds the BPF reader, a server, a measurement,
-//! and queries that come and go.
+//! All at the same time: a VM, `vmstrobe demo`, a VMM that embeds the BPF reader, a server, a
+//! measurement, and queries that come and go.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const COUNTS: usize = 8;
 const SETTLED_LIMIT: Duration = Duration::from_secs(2);
 /// The pause between two counts.
 const COUNT_PERIOD: Duration = Duration::from_millis(150);
-/// The time in which a look ends, for certain.
+/// The time in which a look ends.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// The number of queries that come and go meanwhile.
 const QUERIES: usize = 20;
@@ -121,19 +121,19 @@ fn check(pid: u32, steady: Duration) {
 }
 
 #[test]
-fn all_at_once_each_vm_is_there_once() {
-    with_namespaces("shared_host::beside::all_at_once_each_vm_is_there_once", || {
+fn beside_all_others_each_vm_is_counted_once() {
+    with_namespaces("shared_host::beside::beside_all_others_each_vm_is_counted_once", || {
         let web = vmm("stats", "web", 4);
         check(web.pid(), STEADY);
     });
 }
 
 #[test]
-fn all_at_once_a_qemu_is_there_once() {
+fn beside_all_others_a_qemu_is_counted_once() {
     if !require_lending_qemu() {
         return;
     }
-    with_namespaces("shared_host::beside::all_at_once_a_qemu_is_there_once", || {
+    with_namespaces("shared_host::beside::beside_all_others_a_qemu_is_counted_once", || {
         let qemu = Qemu::start(&Config { name: "web", vcpus: 4, ..Config::default() });
         check(qemu.pid(), STEADY_QEMU);
     });

@@ -1,4 +1,4 @@
-//! Copies of a VM's descriptors, in its maker's process and in forks of it: one VM all the same.
+//! Copies of a VM's descriptors, in the process that made it and in forks of it, are still one VM.
 
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ fn check(found: &mut Findings, case: &Case) -> Vec<Pid> {
         let mut found_here = Findings::default();
         queries(&mut found_here, args, "web", 4);
         match exits(args) {
-            // At rest, values stand still.
+            // The vCPUs do not run, so the values do not change.
             Ok(after) if found_here.is_empty() && after != before => {
                 found.note(case.what, Err::<(), _>(format!("{args:?}: {before:?}, now {after:?}")));
             }

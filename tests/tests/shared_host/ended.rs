@@ -1,4 +1,4 @@
-//! VMs that have ended, and who still has something of theirs.
+//! VMs that have ended, and the processes that still hold descriptors of theirs.
 
 use std::time::Duration;
 

@@ -23,7 +23,7 @@ struct Case<'a> {
     vms: &'a [usize],
 }
 
-/// Adds up all exits of these VMs so far. The VMs rest.
+/// Adds up all exits of these VMs so far, while they do not run.
 fn sum(vms: &[Helper], of: &[usize]) -> u64 {
     let total = |&index: &usize| {
         let pid = vms[index].pid().to_string();
@@ -35,7 +35,7 @@ fn sum(vms: &[Helper], of: &[usize]) -> u64 {
 
 /// Checks that `stat` counts the exits that the VMs make while it measures.
 fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
     let path = directory.path().to_str().expect("the path is text");
     let before = sum(vms, case.vms);
     let fixed = ["stat", "--names", "exits", "--json"];
@@ -44,7 +44,7 @@ fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
     wait_for("stat begins its command", START_LIMIT, || directory.path().join("begin").exists());
     for _ in 0..RUNS {
         vms.iter_mut().for_each(|vm| drop(vm.tell(RUN)));
-        // Some samples lie between.
+        // The run is long enough for several samples.
         std::thread::sleep(Duration::from_millis(20));
     }
     fs::write(directory.path().join("end"), "").expect("a file in our directory");
@@ -61,8 +61,8 @@ fn check(found: &mut Findings, vms: &mut [Helper], case: &Case<'_>) {
 }
 
 #[test]
-fn what_stat_adds_up_is_what_its_vms_have_counted() {
-    let name = "shared_host::totals::what_stat_adds_up_is_what_its_vms_have_counted";
+fn totals_of_stat_equal_the_counters_of_its_vms() {
+    let name = "shared_host::totals::totals_of_stat_equal_the_counters_of_its_vms";
     with_namespaces(name, || {
         let mut found = Findings::default();
         let mut vms = [vmm("stats", "a", 2), vmm("stats", "b", 3)];

@@ -11,7 +11,7 @@ use super::tree::File;
 
 const MAX_FUNCTION_LINES: usize = 70;
 
-/// How far above an `unsafe` its conditions may stand.
+/// The most lines that may lie between an `unsafe` and its conditions above it.
 const SAFETY_REACH: usize = 10;
 
 /// The only files with `unsafe` in them.
@@ -32,7 +32,7 @@ const UNSAFE_FILES: &[&str] = &[
 /// The folders of what is not shipped.
 const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
 
-/// One dependency, one place: (crate, where alone the product may name it, files or a folder).
+/// The places of dependencies: (crate, the only files or folder of the product that may name it).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("aes", &["cli/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
@@ -59,7 +59,6 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["vmstrobe/src/select.rs"]),
-    ("thread_priority", &["sampler/src/ticker.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
 ];
 
@@ -100,7 +99,7 @@ pub(crate) fn allow_reasons(file: &File) -> Vec<String> {
     })
 }
 
-/// `unsafe` stands only in the files that are named for it.
+/// Checks that `unsafe` stands only in the files that are listed for it.
 pub(crate) fn unsafe_places(file: &File) -> Vec<String> {
     if UNSAFE_FILES.contains(&file.path.as_str()) {
         return Vec::new();
@@ -120,15 +119,42 @@ pub(crate) fn unsafe_files_are_needed(tree: &[File]) -> Vec<String> {
     listed.map(|path| format!("{path}:1: not there, or without unsafe")).collect()
 }
 
-/// The README names the files with `unsafe` that are shipped, each in a line of a list.
+/// The files with `unsafe` that users run.
+pub(crate) fn shipped_unsafe_files() -> impl Iterator<Item = &'static str> {
+    let is_shipped = |path: &&str| !UNSHIPPED.iter().any(|folder| path.starts_with(folder));
+    UNSAFE_FILES.iter().copied().filter(is_shipped)
+}
+
+/// The README names exactly these files, each in a line of a list.
 pub(crate) fn unsafe_files_are_in_the_readme(file: &File) -> Vec<String> {
     if file.path != "README.md" {
         return Vec::new();
     }
-    let is_shipped = |path: &&&str| !UNSHIPPED.iter().any(|folder| path.starts_with(folder));
-    let is_named = |path: &str| file.text.contains(&format!("\n* [{path}]({path}): "));
-    let unnamed = UNSAFE_FILES.iter().filter(is_shipped).filter(|path| !is_named(path));
-    unnamed.map(|path| format!("README.md:1: {path} has `unsafe` and is not in the list")).collect()
+    let entry = |line: &str| {
+        let (path, link) = line.strip_prefix("* [")?.split_once("](")?;
+        (path.ends_with(".rs") && link.starts_with(path)).then(|| path.to_owned())
+    };
+    unequal(file, file.text.lines().filter_map(entry).collect())
+}
+
+/// Checks that ARCHITECTURE names exactly these files, in the line on unsafe code.
+pub(crate) fn unsafe_files_are_in_architecture(file: &File) -> Vec<String> {
+    if file.path != "ARCHITECTURE.md" {
+        return Vec::new();
+    }
+    let line = file.text.lines().find(|line| line.contains("have unsafe code: ")).unwrap_or("");
+    let words = line.split('`').filter(|word| word.ends_with(".rs"));
+    // The tests that enforce it stand in the same line, behind what it says.
+    unequal(file, words.map(str::to_owned).filter(|path| !path.starts_with("tests")).collect())
+}
+
+/// The files with `unsafe` that a document does not name, and those that it names wrongly.
+fn unequal(document: &File, named: Vec<String>) -> Vec<String> {
+    let unnamed = shipped_unsafe_files().filter(|path| !named.iter().any(|name| name == path));
+    let unnamed = unnamed.map(|path| format!("{path} has unsafe code and is not named"));
+    let wrong = named.iter().filter(|name| !shipped_unsafe_files().any(|path| path == *name));
+    let wrong = wrong.map(|name| format!("{name} is named and has no unsafe code"));
+    unnamed.chain(wrong).map(|text| document.at(1, text)).collect()
 }
 
 /// Each `unsafe` has its conditions right above it.
@@ -148,7 +174,7 @@ pub(crate) fn dependency_places(file: &File) -> Vec<String> {
     if file.path.contains("/src/") { misplaced(file, DEPENDENCY_PLACES) } else { Vec::new() }
 }
 
-/// Foreign text leaves through the few doors that make it printable, and one function says how.
+/// Checks that foreign text is printed only where it is made printable, and by one function.
 pub(crate) fn printing_places(file: &File) -> Vec<String> {
     let is_test = file.path.split('/').any(|part| part == "tests" || part == "tests.rs");
     let is_meant = is_product(&file.path) && !is_test;
@@ -246,7 +272,7 @@ fn names(file: &File) -> Vec<(String, usize)> {
     identifiers(tokens)
 }
 
-/// All identifiers and keywords with their lines, those within brackets too.
+/// Returns all identifiers and keywords with their lines, also those within brackets.
 fn identifiers(tokens: TokenStream) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for token in tokens {

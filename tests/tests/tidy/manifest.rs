@@ -14,6 +14,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
     ("vmstrobe", &["vmstrobe-core", "vmstrobe-providers", "vmstrobe-sampler", "vmstrobe-export"]),
+    // The tests of every crate may use it, so it can depend on none.
+    ("tests/require", &[]),
     ("server", &["vmstrobe-core", "vmstrobe-listen", "vmstrobe-sampler", "vmstrobe-export"]),
     ("cli", &["vmstrobe", "vmstrobe-guest", "vmstrobe-listen", "vmstrobe-server"]),
 ];

@@ -65,7 +65,18 @@ const SHOWN: &[(&str, &str)] = &[
 const PERSONS: &[&str] = &["he", "him", "his", "himself", "she", "her", "hers", "herself"];
 
 /// Words with which a comment begins that has no verb of its own.
-const HEADLESS: &[&str] = &["What", "Who", "Whose", "Where", "Which", "Those", "That", "The same"];
+const HEADLESS: &[&str] =
+    &["What", "Who", "Whose", "Where", "Which", "How", "Those", "That", "The same"];
+
+/// Folders whose doc comments still have such beginnings. This list only shrinks.
+pub(crate) const OLD_PROSE: &[&str] = &[
+    "cli/",
+    "providers/",
+    "server/",
+    "tests/src/frame/",
+    "tests/src/requests/",
+    "tests/tests/qmp_random",
+];
 
 // The rules below search for words that must not stand in the tree, so not in here either: they
 // are written in two pieces.
@@ -144,19 +155,19 @@ pub(crate) fn columns(file: &File) -> Vec<String> {
     found
 }
 
-/// Whether a file is one of a crate that users run.
+/// Returns true for a file of a crate that users run.
 pub(crate) fn is_product(path: &str) -> bool {
     path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name))
 }
 
-/// No panic by `unwrap` in what users run.
+/// Checks that the product has no panic by `unwrap`.
 pub(crate) fn unwraps(file: &File) -> Vec<String> {
     let product = is_product(&file.path);
     let hit = |line: &str| line.contains(".unwrap()") && !line.trim_start().starts_with("//");
     find(file, file.is_rust() && product, file.lines_above_tests(), hit)
 }
 
-/// Nothing unfinished, no debugging aid.
+/// Checks that no code is unfinished, and that no debugging aid is left.
 pub(crate) fn leftovers(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), |line| has_any(line, LEFTOVERS))
 }
@@ -173,16 +184,48 @@ pub(crate) fn persons(file: &File) -> Vec<String> {
     find(file, is_ours && !file.path.starts_with("tests/tests/tidy"), file.lines(), hit)
 }
 
-/// A doc comment has a verb: "Returns ...", or is a noun phrase that defines.
+/// A doc comment has a verb: "Returns ...", or is a noun phrase that defines. A question may begin
+/// as it likes.
 pub(crate) fn headless(file: &File) -> Vec<String> {
-    let hit = |line: &str| {
-        let line = line.trim_start();
-        let text = line.strip_prefix("///").or_else(|| line.strip_prefix("//!"));
-        let text = text.unwrap_or_default().trim_start();
+    let is_old = OLD_PROSE.iter().any(|folder| file.path.starts_with(folder));
+    if is_old { Vec::new() } else { headless_lines(file) }
+}
+
+/// Each folder of [`OLD_PROSE`] has such a doc comment, if it is there.
+pub(crate) fn old_prose_is_old(tree: &[File]) -> Vec<String> {
+    let is_stale = |folder: &&&str| {
+        let mut files = tree.iter().filter(|file| file.path.starts_with(**folder)).peekable();
+        files.peek().is_some() && files.all(|file| headless_lines(file).is_empty())
+    };
+    let stale = OLD_PROSE.iter().filter(is_stale);
+    stale.map(|folder| format!("{folder}:1: has no such comment: take it off OLD_PROSE")).collect()
+}
+
+fn headless_lines(file: &File) -> Vec<String> {
+    let lines: Vec<&str> = file.text.lines().collect();
+    let begins = |text: &str| {
         let rest = HEADLESS.iter().filter_map(|word| text.strip_prefix(word));
         rest.into_iter().any(|rest| !rest.starts_with(char::is_alphanumeric))
     };
-    find(file, file.is_rust(), file.lines(), hit)
+    let hit = |(number, line): (usize, &str)| {
+        let is_headless = doc_text(line).is_some_and(begins);
+        is_headless && !is_question(&lines[number - 1..])
+    };
+    let found = file.lines().filter(|line| file.is_rust() && hit(*line));
+    found.map(|(number, line)| file.at(number, line.trim())).collect()
+}
+
+/// The text of a line of a doc comment.
+fn doc_text(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim)
+}
+
+/// Returns true if the sentence with which these lines of a doc comment begin is a question.
+fn is_question(lines: &[&str]) -> bool {
+    let words = lines.iter().map_while(|line| doc_text(line)).flat_map(str::split_whitespace);
+    let mut ends = words.filter(|word| word.ends_with(['.', '?', '!']));
+    ends.next().is_some_and(|word| word.ends_with('?'))
 }
 
 /// A test runs, or says at run time why not.
@@ -190,12 +233,13 @@ pub(crate) fn ignored_tests(file: &File) -> Vec<String> {
     find(file, file.is_rust(), file.lines(), |line| line.contains(IGNORED))
 }
 
-/// Nothing that is true on one machine only.
+/// Checks that no text is true on one machine only.
 pub(crate) fn machine_paths(file: &File) -> Vec<String> {
     find(file, true, file.lines(), |line| has_any(line, MACHINE_PATHS))
 }
 
-/// No host of a package registry: where packages come from is the machine's matter.
+/// Checks that no host of a package registry is named: packages come from where the machine is set
+/// up.
 pub(crate) fn registry_hosts(file: &File) -> Vec<String> {
     let locked = |line: &str| file.name() == "Cargo.lock" && line.starts_with("source = ");
     find(file, true, file.lines(), |line| has_any(line, REGISTRIES) && !locked(line))
@@ -210,7 +254,7 @@ pub(crate) fn shown_commands(tree: &[File]) -> Vec<String> {
     shown.map(|(path, text)| format!("{path}:1: does not show: {text}")).collect()
 }
 
-/// If the rule is for this file: the lines that it hits.
+/// Returns the lines that `hit` finds, if the rule applies to this file.
 fn find<'a>(
     file: &File,
     applies: bool,
@@ -221,7 +265,8 @@ fn find<'a>(
     lines.map(|(number, line)| file.at(number, line.trim())).collect()
 }
 
-/// Whether one of the words begins somewhere in the line, and is not the end of a longer one.
+/// Returns true if one of the words begins somewhere in the line, and is not the end of a longer
+/// one.
 fn has_any(line: &str, words: &[&str]) -> bool {
     let begins = |at: usize| {
         let before = line[..at].chars().next_back();

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
-/// Not looked into: what version control, the compiler and the fuzzer keep for themselves.
+/// The folders of version control, the compiler and the fuzzer, which the rules skip.
 const SKIPPED: &[&str] = &[".git", "target", "fuzz/target", "fuzz/corpus", "fuzz/artifacts"];
 
 /// A text file, by its path from the root of the repository.

@@ -21,7 +21,7 @@ use vmstrobe_tests::qemu::{Config, Qemu};
 
 use super::super::tables::directory;
 
-/// How long a name can be that has no limit.
+/// The length of a name in places where names have no limit.
 const LONG_BYTES: usize = 10_000;
 
 /// A host on which every name is hostile.
@@ -29,7 +29,7 @@ pub(super) struct World {
     pub(super) hostile: String,
     pub(super) pid: String,
     pub(super) vm: String,
-    /// A process that has nothing to be read.
+    /// A process that has no statistics.
     pub(super) idle: String,
     /// A directory with a hostile name.
     pub(super) home: PathBuf,
@@ -40,35 +40,36 @@ pub(super) struct World {
     _held: Held,
 }
 
-/// Everything that is there as long as the world.
+/// The things that exist as long as the world.
 type Held =
     (TempDir, TempDir, Vec<Qemu>, Vec<TableWriter>, Vec<TableObject>, OwnedFd, FdServer, Reaped);
 
 impl World {
-    /// Starts all of it. This process becomes a part.
+    /// Starts all parts. This process becomes one of them.
     pub(super) fn new(hostile: &str) -> World {
         let name = |kind: &str| format!("{kind}{hostile}");
-        let (root, shm) = (tempfile::tempdir().expect("a temporary directory"), directory());
+        let (root, shm) =
+            (tempfile::tempdir().expect("a temporary directory can be made"), directory());
         let home = root.path().join(name("DIR"));
-        fs::create_dir(&home).expect("it is ours");
+        fs::create_dir(&home).expect("the directory is writable");
         let at = |kind: &str| text(home.join(name(kind)));
-        // This process has the tables. It is alone in its namespace.
-        fs::write("/proc/self/comm", head(&name("COM"), 15)).expect("it is ours");
+        // This process, which is alone in its namespace, has the tables.
+        fs::write("/proc/self/comm", head(&name("COM"), 15)).expect("the directory is writable");
         let table_file = text(shm.path().join(name("FIL")));
         let provider = name("PRV");
         let tables = vec![
-            TableWriter::new(&provider).expect("there is memory"),
+            TableWriter::new(&provider).expect("there is memory for a table"),
             TableWriter::at(Path::new(&table_file), TableConfig::of(&provider)).expect("on tmpfs"),
-            TableWriter::new(&provider).expect("there is memory"),
+            TableWriter::new(&provider).expect("there is memory for a table"),
         ];
         let objects = tables.iter().flat_map(|table| objects(table, &name)).collect();
         let no_table = memfd_create(format!("vmstrobe-table:{}", name("MEM")), MemfdFlags::CLOEXEC);
-        let hand_over = FdServer::listen(Path::new(&at("SOC-h"))).expect("it is ours");
-        hand_over.offer(Arc::new(tables[2].clone())).expect("it can be lent");
+        let hand_over = FdServer::listen(Path::new(&at("SOC-h"))).expect("the path is free");
+        hand_over.offer(Arc::new(tables[2].clone())).expect("the server runs");
         let (qmp, refusing_qmp) = (at("SOC-q"), at("SOC-r"));
         refuse_all(&refusing_qmp, &name("ARG"));
         let program = home.join(name("COM"));
-        symlink("/bin/sleep", &program).expect("it is ours");
+        symlink("/bin/sleep", &program).expect("the directory is writable");
         let idle = Command::new(&program).arg("600").stdin(Stdio::null()).spawn();
         let idle = Reaped(idle.expect("sleep starts"));
         let qemu = |name: &str, extra: &[&str]| {
@@ -90,13 +91,13 @@ impl World {
         }
     }
 
-    /// A name of that kind.
+    /// Returns a name of that kind.
     pub(super) fn name(&self, kind: &str) -> String {
         format!("{kind}{}", self.hostile)
     }
 }
 
-/// Two objects of a target of their own, of which one statistic has no sum, and a vCPU.
+/// Makes two objects of a target of their own, of which one statistic has no sum, and a vCPU.
 fn objects(table: &TableWriter, name: &impl Fn(&str) -> String) -> [TableObject; 3] {
     let schema = |target: &str| {
         let mut schema = TableSchema::new(Target::from_name(target));
@@ -108,20 +109,21 @@ fn objects(table: &TableWriter, name: &impl Fn(&str) -> String) -> [TableObject;
     let path = |at| format!("/{}/{}[{at}]", name("OBJ"), name("OBJ"));
     let long = head(&long(&path(1)), 240).to_owned();
     [
-        table.add(&path(0), &schema(&name("TGT"))).expect("there is room"),
-        table.add(&long, &schema(&name("TGT"))).expect("there is room"),
-        table.add_indexed(&path(2), 2, &schema("vcpu")).expect("there is room"),
+        table.add(&path(0), &schema(&name("TGT"))).expect("the table has a free slot"),
+        table.add(&long, &schema(&name("TGT"))).expect("the table has a free slot"),
+        table.add_indexed(&path(2), 2, &schema("vcpu")).expect("the table has a free slot"),
     ]
 }
 
-/// Greets as a QEMU does, and refuses every command in words of its own.
+/// Greets as QEMU does, and refuses every command with a hostile message.
 fn refuse_all(socket: &str, words: &str) {
-    let listener = UnixListener::bind(socket).expect("it is ours");
+    let listener = UnixListener::bind(socket).expect("the path is free");
     let words = long(words);
     thread::spawn(move || {
         for client in listener.incoming() {
             let mut client = client.expect("clients come");
-            let lines = BufReader::new(client.try_clone().expect("a second handle")).lines();
+            let lines =
+                BufReader::new(client.try_clone().expect("there is a free descriptor")).lines();
             let greeting = json!({"QMP": {"version": {"package": words}, "capabilities": []}});
             let mut said = writeln!(client, "{greeting}");
             for line in lines.map_while(Result::ok) {
@@ -133,12 +135,12 @@ fn refuse_all(socket: &str, words: &str) {
     });
 }
 
-/// The name again and again.
+/// Returns the name repeated.
 pub(super) fn long(name: &str) -> String {
     name.repeat(LONG_BYTES / name.len() + 1)
 }
 
-/// As much of a text as fits so many bytes.
+/// Returns the part of a text that fits into `bytes` bytes.
 pub(super) fn head(text: &str, bytes: usize) -> &str {
     let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
     &text[..ends.take_while(|&end| end <= bytes).last().unwrap_or(0)]

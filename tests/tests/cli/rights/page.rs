@@ -12,7 +12,7 @@ pub(super) struct Page {
     broker: Vec<Row>,
 }
 
-/// The cells of a row.
+/// Returns the cells of a row.
 type Row = Vec<String>;
 
 impl Page {
@@ -43,7 +43,7 @@ impl Page {
                 names => capabilities(names),
             })
             .collect();
-        // As the page says of it: during the proof it has what the proof has.
+        // The page says that during the proof it has the rights of the proof.
         if name == "kvm-nx-lpage-re" {
             sets.push(self.of_broker(line));
         }
@@ -68,14 +68,15 @@ impl Page {
         }
         for (_, row) in [(demo, row("--demo")), (off, row("--bpf off"))].iter().filter(|one| one.0)
         {
-            let less = row.strip_prefix("as above, without ").expect("it takes some away");
+            let less =
+                row.strip_prefix("as above, without ").expect("such a row says what is missing");
             set -= capabilities(less);
         }
         set
     }
 }
 
-/// The rows of the table that begins with this.
+/// Returns the rows of the table that begins with this line.
 fn table(text: &str, begin: &str) -> Vec<Row> {
     let lines = text.lines().skip_while(|line| !line.starts_with(begin)).skip(2);
     let rows = lines.take_while(|line| line.starts_with('|'));
@@ -87,12 +88,13 @@ fn table(text: &str, begin: &str) -> Vec<Row> {
     rows
 }
 
-/// The words between backquotes.
+/// Returns the words between backquotes.
 fn quoted(cell: &str) -> Vec<String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// Is this row about that command line? It is if the command is named, or an option that it has.
+/// Returns true if the row is about that command line: it names the command, or an option of the
+/// line.
 fn is_of(cell: &str, line: &[String]) -> bool {
     cell == "all"
         || quoted(cell).iter().any(|of| match &**of {
@@ -113,7 +115,7 @@ fn capabilities(names: &str) -> CapabilitySet {
     names.replace(" and ", ", ").split(", ").map(of).collect()
 }
 
-/// A thread's name as the page has it: with N in the place of a number.
+/// Returns a thread's name as the page has it: with N in the place of a number.
 pub(super) fn general(name: &str) -> String {
     let number = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_digit());
     let cpu = name.strip_prefix("CPU ").and_then(|rest| rest.strip_suffix("/KVM"));
@@ -124,7 +126,7 @@ pub(super) fn general(name: &str) -> String {
     }
 }
 
-/// The commands in the text of `vmstrobe --help`.
+/// Returns the commands in the text of `vmstrobe --help`.
 pub(super) fn commands(help: &str) -> BTreeSet<&str> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let names = lines.take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  "));

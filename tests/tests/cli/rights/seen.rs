@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use rustix::thread::CapabilitySet;
 
-/// The pause between two looks: a command may live for 20 ms.
+/// The pause between two looks; a command may run for 20 ms.
 const LOOK: Duration = Duration::from_micros(300);
-/// The name of the process and of threads that have none of their own yet.
+/// The name of the process, and of threads that have no name of their own yet.
 const UNNAMED: &str = "vmstrobe";
 
 /// A thread, as it was seen last.
@@ -28,14 +28,14 @@ pub(super) struct Task {
     pub(super) has_filter: bool,
 }
 
-/// All threads that were seen, by their process and number.
+/// All threads that were seen, by process and thread id.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     main: u32,
     tasks: BTreeMap<(u32, u32), Task>,
 }
 
-/// A thread that looks until it is told to end.
+/// A thread that looks until it is stopped.
 pub(super) struct Watcher {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Seen>,
@@ -61,7 +61,7 @@ impl Watcher {
 
     pub(super) fn end(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it does not panic")
+        self.thread.join().expect("the thread does not panic")
     }
 }
 
@@ -69,14 +69,14 @@ impl Seen {
     fn look(&mut self, pid: u32) {
         for tid in numbers(Path::new(&format!("/proc/{pid}/task"))) {
             let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status"));
-            // It may have ended; and one that is ending has nothing any more.
+            // The thread may have ended, and one that is ending has no rights any more.
             let task = status.ok().and_then(|status| Task::of(&status));
             self.tasks.extend(task.map(|task| ((pid, tid), task)));
         }
     }
 
-    /// Returns those that are what they will be. A new thread bears its parent's name, and has its
-    /// parent's rights, until it runs; a new process is a copy until it does.
+    /// Returns the threads that have their final name and rights. A new thread has its parent's
+    /// until it runs; a new process is a copy until then.
     pub(super) fn tasks(&self) -> impl Iterator<Item = &Task> {
         self.tasks.iter().filter_map(|((pid, tid), task)| {
             let is_main = (*pid, *tid) == (self.main, self.main);
@@ -94,7 +94,7 @@ impl Task {
             let bits = u64::from_str_radix(of(key)?, 16).ok()?;
             Some(CapabilitySet::from_bits_retain(bits))
         };
-        // A zombie, or a thread that ends.
+        // It is a zombie, or a thread that ends.
         if of("State:")?.starts_with(['Z', 'X']) {
             return None;
         }
@@ -111,9 +111,10 @@ impl Task {
     }
 }
 
-/// Is there a filter of system calls already, which all that this process starts have too?
+/// Returns true if this process has a filter of system calls, which every process that it starts
+/// has too.
 pub(super) fn has_filter() -> bool {
-    let status = fs::read_to_string("/proc/self/status").expect("there is /proc");
+    let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
     Task::of(&status).is_some_and(|task| task.has_filter)
 }
 
@@ -122,7 +123,7 @@ fn numbers(directory: &Path) -> Vec<u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The processes that threads of this one have started.
+/// Returns the processes that threads of this one have started.
 fn children(pid: u32) -> Vec<u32> {
     let of = |tid: u32| fs::read_to_string(format!("/proc/{pid}/task/{tid}/children"));
     let texts =

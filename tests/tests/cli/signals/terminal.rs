@@ -19,7 +19,7 @@ use crate::LIMIT;
 
 /// A run as the leader of a session whose terminal this is.
 fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
-    let side = || Stdio::from(terminal.try_clone().expect("it is open"));
+    let side = || Stdio::from(terminal.try_clone().expect("there is a free descriptor"));
     let child = Command::new("setsid")
         .args([&["--ctty"][..], DEFAULT].concat())
         .arg(binary())
@@ -34,7 +34,7 @@ fn on(terminal: OwnedFd, args: &[&str]) -> Reaped {
 
 /// Starts `stat` of this command in a terminal of its own, whose keyboard is its standard input.
 ///
-/// It takes the place of script(1)'s shell: a shell that stayed would get Ctrl-C as well, and dash
+/// The command takes the place of script(1)'s shell: a shell would receive Ctrl-C as well, and dash
 /// would end by it whatever its child did.
 fn in_a_terminal(source: &Source, command: &str) -> Reaped {
     let stat = format!("exec {} stat --table {} -z --", binary().display(), source.path);
@@ -47,31 +47,32 @@ fn in_a_terminal(source: &Source, command: &str) -> Reaped {
     Reaped(child.expect("there is env(1)"))
 }
 
-/// Ctrl-C in a terminal goes to all of its processes: who has left it does not get it from us.
+/// Ctrl-C in a terminal goes to all of its processes: vmstrobe does not pass it on to one that has
+/// left the terminal.
 #[test]
-fn what_the_terminal_sends_is_not_sent_twice() {
+fn a_signal_of_the_terminal_is_not_passed_on_again() {
     let source = Source::new();
     for (command, status) in [("exec sleep 60", SIGNALLED + 2), ("exec setsid sleep 1", 0)] {
         let file = source.file("pid");
         let command = format!("sh -c 'echo $$ > {file}.new; mv {file}.new {file}; {command}'");
         let mut child = in_a_terminal(&source, &command);
-        // A shell forgets a signal that comes while it becomes the program.
+        // A shell loses a signal that comes while it becomes the program.
         let name = format!("/proc/{}/comm", ready(&file));
         let is_program = || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n");
         wait_for("the shell has become the program", LIMIT, is_program);
-        let mut keyboard = child.stdin.take().expect("it is a pipe");
-        keyboard.write_all(b"\x03").expect("it reads");
-        let ended = child.wait_within(LIMIT).expect("it ends");
+        let mut keyboard = child.stdin.take().expect("the child's stream is a pipe");
+        keyboard.write_all(b"\x03").expect("the peer reads");
+        let ended = child.wait_within(LIMIT).expect("the process ends in time");
         let mut said = String::new();
-        let mut screen = child.stdout.take().expect("it is a pipe");
-        screen.read_to_string(&mut said).expect("it prints text");
+        let mut screen = child.stdout.take().expect("the child's stream is a pipe");
+        screen.read_to_string(&mut said).expect("the output is text");
         assert_eq!(ended.code(), Some(status), "{command}: {said}");
         assert!(said.contains("1 queue over "), "{command}: {said}");
-        fs::remove_file(file).expect("it is there");
+        fs::remove_file(file).expect("the file exists");
     }
 }
 
-/// The command may live on after Ctrl-C, as a shell or a debugger does.
+/// The command may continue after Ctrl-C, as a shell or a debugger does.
 #[test]
 fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let source = Source::new();
@@ -80,18 +81,18 @@ fn two_ctrl_c_of_a_terminal_do_not_kill_the_command() {
     let command = format!("sh -c \"{then}; sleep 2; sleep 2; sleep 2; exit 7\"");
     let mut child = in_a_terminal(&source, &command);
     ready(&file);
-    let mut keyboard = child.stdin.take().expect("it is a pipe");
+    let mut keyboard = child.stdin.take().expect("the child's stream is a pipe");
     for _ in 0..3 {
         thread::sleep(Duration::from_millis(250));
-        keyboard.write_all(b"\x03").expect("it reads");
+        keyboard.write_all(b"\x03").expect("the peer reads");
     }
-    let ended = child.wait_within(LIMIT).expect("it ends");
+    let ended = child.wait_within(LIMIT).expect("the process ends in time");
     assert_eq!(ended.code(), Some(7), "the command ends by itself");
 }
 
-/// The kernel tells nobody but the leader of the session that the terminal is lost.
+/// The kernel sends SIGHUP for a lost terminal to the leader of the session alone.
 #[test]
-fn a_lost_terminal_ends_the_command_and_what_was_measured_is_in_the_file() {
+fn a_lost_terminal_ends_the_command_and_the_report_is_in_the_file() {
     let source = Source::new();
     let [file, hung_up, report] = ["pid", "hung-up", "report"].map(|name| source.file(name));
     let then = format!("trap 'echo > {hung_up}; exit 7' HUP");
@@ -102,26 +103,30 @@ fn a_lost_terminal_ends_the_command_and_what_was_measured_is_in_the_file() {
     let pid = ready(&file);
     thread::sleep(Duration::from_millis(100));
     drop(ours);
-    let ended = child.wait_within(SOON).expect("it ends soon");
+    let ended = child.wait_within(SOON).expect("the process ends in time");
     assert_eq!(ended.code(), Some(7));
     assert!(Path::new(&hung_up).exists() && !runs(&pid));
-    let report = fs::read_to_string(report).expect("it is there");
+    let report = fs::read_to_string(report).expect("the file is readable text");
     assert!(report.contains("1 queue over ") && report.contains("requests"), "{report}");
 }
 
-/// A terminal that is stopped (Ctrl-S) keeps the demo from seeing the first signal.
+/// A stopped terminal (Ctrl-S) keeps the demo from handling the first signal.
 #[test]
 fn a_second_signal_ends_a_demo_whose_terminal_is_stopped() {
     let (ours, terminal) = terminal();
     let mut child = on(terminal, &["demo", "--vcpus", "1"]);
     let mut screen = File::from(ours);
-    screen.read_exact(&mut [0]).expect("it draws");
-    screen.write_all(b"\x13").expect("it has a keyboard");
+    screen.read_exact(&mut [0]).expect("the terminal prints");
+    screen.write_all(b"\x13").expect("the terminal takes input");
     thread::sleep(Duration::from_millis(600));
     let pid = Pid::from_child(&child);
-    kill_process(pid, Signal::TERM).expect("it runs");
-    assert_eq!(child.wait_within(Duration::from_millis(500)), None, "it waits for the terminal");
-    kill_process(pid, Signal::TERM).expect("it runs");
-    let ended = child.wait_within(SOON).expect("it ends soon");
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    assert_eq!(
+        child.wait_within(Duration::from_millis(500)),
+        None,
+        "vmstrobe waits for the terminal"
+    );
+    kill_process(pid, Signal::TERM).expect("the process has not been reaped");
+    let ended = child.wait_within(SOON).expect("the process ends in time");
     assert_eq!(ended.code(), Some(SIGNALLED + Signal::TERM.as_raw()));
 }
