@@ -13,7 +13,7 @@ use crate::args::DemoArgs;
 use crate::error::Result;
 use crate::notices::say_notices;
 use crate::out::{Out, say};
-use crate::privileges::Needs;
+use crate::privileges::{self, Needs};
 use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
 use crate::stat;
@@ -48,7 +48,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = stat::timing(&args.pace)?;
     let broker = Needs::of_demo(args.how.bpf).leave_to_broker()?;
     let bpf = bpf_for_sampling(args.how.bpf, broker)?;
-    let options = Options { bpf, ..Options::default() };
+    let options = Options { bpf, threads: privileges::threads(), ..Options::default() };
     let (attachment, vcpus) = match attachment(args.vcpus, &options) {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {

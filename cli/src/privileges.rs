@@ -20,7 +20,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits,
     set_no_new_privs,
 };
-use vmstrobe::Broker;
+use vmstrobe::{Broker, ThreadStart};
 
 use crate::args::{Source, When};
 use crate::error::Result;
@@ -84,6 +84,16 @@ impl Needs {
         keep_only(CapabilitySet::empty());
         Ok(broker)
     }
+}
+
+/// Returns the start of the library's threads: each keeps nothing, whatever the thread that starts
+/// it has.
+pub(crate) fn threads() -> ThreadStart {
+    ThreadStart::new(|| {
+        never_gain();
+        keep_only(CapabilitySet::empty());
+        Ok(())
+    })
 }
 
 /// Keeps, on this thread, what it takes to remove sockets and nothing else.
@@ -181,6 +191,12 @@ mod tests {
         let most = Needs::of(&source(false), When::Auto).and_to_listen().0;
         let too_much = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SYS_MODULE;
         assert!(!most.intersects(too_much), "{most:?}");
+    }
+
+    #[test]
+    fn threads_of_the_library_have_nothing() {
+        let thread = threads().spawn("vmstrobe-test", permitted).expect("there are threads");
+        assert_eq!(thread.join().ok(), Some(CapabilitySet::empty()));
     }
 
     #[test]

@@ -35,8 +35,8 @@ pub enum ErrorKind {
 
 /// An error of the model or of a provider: a kind for programs, and a text for people.
 ///
-/// Clones share the cause. `{error}` writes the text alone. `{error:#}` writes it with its causes, on one line, separated
-/// by `: `.
+/// Clones share the cause. `{error}` writes the text alone. `{error:#}` writes it with its causes,
+/// on one line, separated by `: `.
 ///
 /// ```
 /// use vmstrobe_core::{Error, ErrorKind};

@@ -2,9 +2,9 @@
 //! plans, snapshots, rates and quantiles, and the traits [`Provider`] and [`Source`], through which
 //! statistics are provided and read.
 //!
-//! The crate does no I/O, starts no thread by itself and contains no unsafe code. Its vocabulary is that of
-//! the kernel's binary statistics and of QEMU's `query-stats`. The feature `json` adds the module
-//! `json`: the JSON that QEMU writes.
+//! The crate does no I/O, starts no thread by itself and contains no unsafe code. Its vocabulary is
+//! that of the kernel's binary statistics and of QEMU's `query-stats`. The feature `json` adds the
+//! module `json`: the JSON that QEMU writes.
 //!
 //! A filter selects statistics of a schema, and a read plan says which bytes to fetch for them:
 //!

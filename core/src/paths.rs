@@ -24,8 +24,8 @@ pub fn vm_path(name: &str) -> String {
     format!("/vm/{}", name.replace('/', "_"))
 }
 
-/// How the paths of a provider's objects are made unique in a [`Registry`](crate::Registry), and
-/// which of its objects are left out.
+/// The rule by which the paths of a provider's objects are made unique in a
+/// [`Registry`](crate::Registry), and the objects that are left out.
 ///
 /// ```
 /// use vmstrobe_core::{PathPolicy, vm_path};

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot};
+use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot, ThreadStart};
 use vmstrobe_providers::{Bpf, Qmp, QmpShare, Reaper};
 use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler, Timing};
 
@@ -38,6 +38,7 @@ pub struct Attachment {
     pub(crate) bpf: Bpf,
     pub(crate) health: Option<(Health, HealthWriter)>,
     pub(crate) notices: Notices,
+    pub(crate) threads: ThreadStart,
     absence: Absence,
     /// The opener, by which a QEMU can be added, if this is one process and nothing else.
     opener: Option<Opener>,
@@ -71,7 +72,7 @@ impl Attachment {
     /// # Errors
     /// If one that was named cannot be read, or it is not clear which one is meant.
     pub fn open(sources: &Sources, options: &Options) -> Result<Self> {
-        let attachment = Self { bpf: options.bpf.clone(), ..Self::of(Registry::default()) };
+        let attachment = Self::of(Registry::default()).with_options(options);
         let members = open::open(sources, options, &attachment.registry, &attachment.notices)?;
         Ok(Self { members, ..attachment })
     }
@@ -84,6 +85,7 @@ impl Attachment {
             bpf: Bpf::off(),
             health: None,
             notices: Notices::default(),
+            threads: ThreadStart::default(),
             absence: Absence::default(),
             opener: None,
             qemus: Vec::new(),
@@ -96,7 +98,7 @@ impl Attachment {
     /// # Errors
     /// If nothing of it can be read.
     pub(crate) fn of_process(pid: u32, reaper: Reaper, options: &Options) -> Result<Self> {
-        let attachment = Self { bpf: options.bpf.clone(), ..Self::of(Registry::default()) };
+        let attachment = Self::of(Registry::default()).with_options(options);
         let (registry, notices) = (attachment.registry.clone(), attachment.notices.clone());
         let mut opener = Opener::new(registry, reaper, options, false, notices)?;
         let members = vec![opener.process(pid)?];
@@ -113,7 +115,7 @@ impl Attachment {
         let registry = Registry::default();
         let policy = qemu::policy(&qmp);
         registry.add_with(Arc::new(qmp), policy);
-        Ok(Self { members, bpf: options.bpf.clone(), ..Self::of(registry) })
+        Ok(Self { members, ..Self::of(registry).with_options(options) })
     }
 
     /// Keeps something for as long as the providers are read, and drops it after them: a virtual
@@ -123,11 +125,12 @@ impl Attachment {
         Self { guard: Some(Guard(Box::new(guard))), ..self }
     }
 
-    /// Says how this attachment's BPF reader is doing, in [`Session::read_status`]: for an
-    /// attachment to a registry whose providers were given that reader.
+    /// Takes from the options how threads are started, and the BPF reader whose state
+    /// [`Session::read_status`] gives: for an attachment to a registry whose providers were given
+    /// that reader.
     #[must_use]
-    pub fn with_bpf(self, bpf: Bpf) -> Self {
-        Self { bpf, ..self }
+    pub fn with_options(self, options: &Options) -> Self {
+        Self { bpf: options.bpf.clone(), threads: options.threads.clone(), ..self }
     }
 
     /// Adds the sampler's own statistics: provider `vmstrobe`, target `sampler`.

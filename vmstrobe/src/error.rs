@@ -90,7 +90,10 @@ pub enum Error {
         titles: Vec<String>,
     },
     /// There is no provider of that name.
-    #[error("there is no provider '{name}' here, only {}", joined(known.iter().map(String::as_str)))]
+    #[error(
+        "there is no provider '{name}' here, only {}",
+        joined(known.iter().map(String::as_str))
+    )]
     UnknownProvider {
         /// The name.
         name: String,

@@ -12,8 +12,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_providers::has_exited;
 
-/// How long nothing at all is there before it is taken for the end: a QEMU that is connected to
-/// again, or an object that is made anew, is there by then.
+/// The time without any object that is taken for the end: a QEMU that is connected to again, or an
+/// object that is made anew, is there by then.
 const GONE_FOR_GOOD: Duration = Duration::from_millis(2500);
 
 /// A member of an attachment: a process, or what is behind a socket or in a file.

@@ -8,20 +8,19 @@
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use vmstrobe_core::Snapshot;
+use vmstrobe_sampler::now_ns;
 
 use crate::error::Result;
 use crate::session::Session;
 use crate::tally::Tally;
 
-/// How long to wait for a sample behind the end before one is taken on purpose, if the next one is
-/// due by then, in ns.
+/// The wait for a sample behind the end before one is taken on purpose, if the next one is due by
+/// then, in ns.
 const PATIENCE_NS: u64 = 50_000_000;
-/// How long [`measure`] waits for a sample at a time.
+/// The time for which [`measure`] waits for a sample before it looks for the end.
 const SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// Measures intervals of a session.
@@ -155,8 +154,8 @@ pub struct Measured {
 pub fn measure<T>(session: Session, work: impl FnOnce() -> T) -> Result<(T, Measured)> {
     let end_ns = Arc::new(AtomicU64::new(u64::MAX));
     let collected = Arc::clone(&end_ns);
-    let collector = thread::Builder::new().name("vmstrobe-measure".into());
-    let collector = collector.spawn(move || collect(session, &collected)).expect("TEMP");
+    let threads = session.threads().clone();
+    let collector = threads.spawn("vmstrobe-measure", move || collect(session, &collected))?;
     // Dropped also if the work panics, so that the collector ends.
     let ending = Ending(end_ns);
     let value = work();
@@ -173,13 +172,6 @@ impl Drop for Ending {
         // Relaxed: nothing but the time is read by it.
         self.0.store(now_ns(), Ordering::Relaxed);
     }
-}
-
-/// Returns the time, in ns of `CLOCK_MONOTONIC`.
-fn now_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    // The monotonic clock starts at 0 with the machine, so it is never negative.
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 /// Takes samples until one begins behind the end.

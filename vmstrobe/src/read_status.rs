@@ -1,4 +1,4 @@
-//! How objects are read, as data: by the BPF reader or one by one, and why.
+//! The methods by which objects are read, as data: by the BPF reader or one by one, and why.
 //!
 //! Invariant: what is said was counted by the sampler in its ticks, not concluded from what was
 //! asked for. Nothing is said where there is no choice: of a table, or of what a QEMU is asked.
@@ -20,23 +20,24 @@ const SCHED: &str = "sched";
 /// The provider that gives the same statistics as its QEMU tells them.
 const QMP: &str = "qmp";
 
-/// How the objects of KVM, or the threads of its vCPUs, were read in the newest sample.
+/// The method by which the objects of KVM, or the threads of its vCPUs, were read in the newest
+/// sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReadStatus {
     /// The number of objects.
     pub objects: usize,
-    /// How many of them were read by the BPF reader, all in one call.
+    /// The number of those that the BPF reader read, all in one call.
     pub bpf_objects: usize,
     /// The ticks so far in which a source fell back from the BPF reader to reading one by one.
     pub fallback_ticks: u64,
     /// The state of the BPF reader.
     pub bpf: BpfStatus,
-    /// How those are read that the BPF reader does not read.
+    /// The method for those that the BPF reader does not read.
     pub one_by_one: OneByOne,
 }
 
-/// How objects are read that the BPF reader does not read.
+/// The method for objects that the BPF reader does not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OneByOne {
     /// One `pread` of its stats fd for each object of KVM and tick.

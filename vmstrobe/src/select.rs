@@ -17,9 +17,9 @@ use crate::notice::Notice;
 
 /// The provider of the scheduler's statistics, which is there only if it was asked for.
 const SCHED: &str = "sched";
-/// How many similar names are suggested.
+/// The most similar names that are suggested.
 const SIMILAR_MAX: usize = 3;
-/// How similar a name must be to be suggested: 1 is equal.
+/// The least similarity of a name that is suggested: 1 is equal.
 const SIMILAR_MIN: f64 = 0.5;
 
 /// The statistics that a user asks for. A part that is left out selects everything.

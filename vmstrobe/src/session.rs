@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_core::{Filter, Snapshot};
+use vmstrobe_core::{Filter, Snapshot, ThreadStart};
 use vmstrobe_sampler::{
     Control, Fanout, Health, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
@@ -17,9 +17,9 @@ use crate::member::{Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::read_status::{ReadMonitor, ReadStatus};
 
-/// How often the roster looks for objects that came or went.
+/// The time between two looks of the roster for objects that came or went.
 const ROSTER_PERIOD: Duration = Duration::from_secs(1);
-/// How long [`Session::samples`] waits for a sample before it looks for the end.
+/// The time for which [`Session::samples`] waits for a sample before it looks for the end.
 const SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// A subscriber's queue lasts so long without being drained, in s, ...
@@ -55,6 +55,7 @@ pub struct Session {
     /// True if it had members, so that it ends with them.
     has_members: bool,
     period_ns: u64,
+    threads: ThreadStart,
     guard: Option<Guard>,
 }
 
@@ -73,13 +74,14 @@ impl Session {
         filters: Vec<Filter>,
         timing: Timing,
     ) -> Result<Self> {
-        let Attachment { registry, members, bpf, health, notices, guard, .. } = attachment;
+        let Attachment { registry, members, bpf, health, notices, guard, threads, .. } = attachment;
         let (health, writer) = health.unwrap_or_else(Health::new);
         let read_monitor = ReadMonitor::new(&registry, bpf, health)?;
-        let mut roster = Roster::new(registry, filters);
+        let mut roster = Roster::with_threads(registry, filters, threads.clone());
         let sources = roster.open()?;
         let depth = queue_depth(timing, sources.layout().words());
-        let (mut sampler, control) = Sampler::new(sources, writer, Fanout::Auto)?;
+        let (mut sampler, control) =
+            Sampler::with_threads(sources, writer, Fanout::Auto, threads.clone())?;
         let samples = control.subscribe(depth)?;
         // The first sample, taken before whatever the caller starts next.
         sampler.tick();
@@ -102,6 +104,7 @@ impl Session {
             has_members: !members.is_empty(),
             members,
             period_ns: timing.period_ns,
+            threads,
             guard,
         })
     }
@@ -183,6 +186,11 @@ impl Session {
     pub fn read_status(&mut self) -> Option<ReadStatus> {
         let newest = self.control.latest().load_full();
         self.read_monitor.read_status(newest.layout())
+    }
+
+    /// Returns the start of threads for this session.
+    pub(crate) fn threads(&self) -> &ThreadStart {
+        &self.threads
     }
 
     /// Returns the handle by which other threads get at the newest sample, subscribe, or end it.

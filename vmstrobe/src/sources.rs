@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use vmstrobe_core::ThreadStart;
 use vmstrobe_providers::{AttachOptions, Bpf, BpfMode, FdBudget, Host};
 
 /// The sources of statistics. If none is named, the only virtual machine on this host is meant, or
@@ -48,7 +49,7 @@ impl Sources {
     }
 }
 
-/// How sources are opened and read.
+/// The options for opening and reading sources.
 ///
 /// ```
 /// use vmstrobe::{Bpf, Options};
@@ -64,13 +65,21 @@ pub struct Options {
     /// Attaches also on a kernel before 6.5 (6.4.8, 6.1.43, 5.15.124), which reads freed memory if
     /// a virtual machine ends while it is read, unless it has the fix under another version number.
     pub on_any_kernel: bool,
+    /// The function that each thread of a [`Session`](crate::Session) runs first: to drop
+    /// capabilities, or to choose CPUs.
+    pub threads: ThreadStart,
 }
 
 impl Default for Options {
     /// Returns the options of most programs: the BPF reader where it is permitted and faster, and
     /// no statistics of the scheduler.
     fn default() -> Self {
-        Self { bpf: Bpf::new(BpfMode::Auto), sched: false, on_any_kernel: false }
+        Self {
+            bpf: Bpf::new(BpfMode::Auto),
+            sched: false,
+            on_any_kernel: false,
+            threads: ThreadStart::default(),
+        }
     }
 }
 

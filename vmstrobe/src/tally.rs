@@ -24,7 +24,7 @@ mod sums;
 
 /// The most objects that are gone and still stand by themselves.
 const MAX_GONE: usize = 1024;
-/// How much memory they may take, roughly, and so may the sums of those that are forgotten, in
+/// The memory that they may take, roughly, and so may the sums of those that are forgotten, in
 /// bytes.
 const MAX_GONE_BYTES: usize = 16 << 20;
 
@@ -64,7 +64,7 @@ struct Forgotten {
     objects: usize,
     joined: usize,
     sums: Sums,
-    /// How much more memory the sums may take, in bytes.
+    /// The memory that the sums may still take, in bytes.
     room: usize,
     /// Statistics of an object for which there was no room.
     lost_stats: usize,

@@ -159,7 +159,7 @@ pub struct FoundVms {
     pub hidden: Option<Hidden>,
     /// The processes that were not looked at for other reasons.
     pub left_out: Vec<LeftOut>,
-    /// How long of the look was spent waiting for some of these.
+    /// The part of the look that was spent waiting for some of these.
     pub waited: Duration,
 }
 

@@ -9,6 +9,7 @@ use clap::{Args, ValueEnum};
 use vmstrobe::{Bpf, Names, Options, Selection, Sources, Target, VcpuRef};
 
 use super::quantity;
+use crate::privileges;
 
 /// The provider that is read only if the user asks for it: QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
@@ -67,7 +68,8 @@ impl Source {
 
     /// Returns the options with which the library opens them.
     pub(crate) fn options(&self, bpf: Bpf, sched: bool) -> Options {
-        Options { bpf, sched, on_any_kernel: self.on_any_kernel }
+        let (on_any_kernel, threads) = (self.on_any_kernel, privileges::threads());
+        Options { bpf, sched, on_any_kernel, threads }
     }
 }
 

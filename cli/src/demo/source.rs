@@ -47,7 +47,7 @@ pub(crate) fn attachment(vcpus: u32, options: &Options) -> Result<Attachment> {
     }
     let crypto = CryptoLoad::start()?;
     registry.add(crypto.provider());
-    Ok(Attachment::of(registry).with_bpf(options.bpf.clone()).keeping((guest, crypto)))
+    Ok(Attachment::of(registry).with_options(options).keeping((guest, crypto)))
 }
 
 /// Starts the crypto device alone, for a host where there can be no guest.

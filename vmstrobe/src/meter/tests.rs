@@ -1,5 +1,7 @@
 //! Intervals of made-up samples, and work measured over a real session.
 
+use std::thread;
+
 use vmstrobe_core::{Layout, Registry, Target};
 use vmstrobe_sampler::Timing;
 

@@ -10,9 +10,9 @@ use vmstrobe_core::{Desc, Rate, Schema, total};
 /// A summary of the samples of a level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
-    /// How many there are.
+    /// The number of samples.
     pub samples: u64,
-    /// How many of them in which it was not 0.
+    /// The number of samples in which it was not 0.
     pub trues: u64,
     /// The lowest.
     pub min: u64,
@@ -35,13 +35,13 @@ pub struct StatTally {
     pub amount: Amount,
     /// The rate; `None` of a level, and if a counter was reset meanwhile.
     pub rate: Option<Rate>,
-    /// How many objects are in it.
+    /// The number of objects in it.
     pub objects: usize,
-    /// How long they were there, added up.
+    /// The time for which they were there, added up, in s.
     pub object_seconds: f64,
 }
 
-/// How much was counted, in stored units.
+/// The amount that was counted, in stored units.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Amount {
     /// The growth of a counter; what was counted since, if it was reset.
