@@ -124,11 +124,13 @@ fn pool(count: usize, threads: &ThreadStart) -> Result<ThreadPool> {
         // The pool ends its threads and keeps no handle of them.
         threads.spawn(&name, || thread.run()).map(drop).map_err(io::Error::other)
     };
-    ThreadPoolBuilder::new()
-        .num_threads(count)
-        .spawn_handler(spawn)
-        .build()
-        .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the reading threads", error))
+    let pool = ThreadPoolBuilder::new().num_threads(count).spawn_handler(spawn).build();
+    let pool = pool
+        .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the reading threads", error))?;
+    // Waits until each has worked: a thread that gets its CPU late would free in a tick what its
+    // start took.
+    pool.broadcast(|_| ());
+    Ok(pool)
 }
 
 /// The number of rows from which `n·row > n·row/cpus + handoff`.

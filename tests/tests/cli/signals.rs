@@ -266,7 +266,9 @@ fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
         let number = |key: &str| report[key].as_u64().expect("the value is an integer");
         let due = report["seconds"].as_f64().expect("the value is a number") * 1000.0;
         let counted = number("ticks") + number("missed_ticks") + number("lost_samples");
-        assert!((counted as f64 - due).abs() < 5.0, "{due} were due: {report}");
+        // A thread that waits for its CPU between a deadline and the sample moves the sample, not
+        // the count. Ticks of another interval would be hundreds.
+        assert!((counted as f64 - due).abs() < 60.0, "{due} were due: {report}");
         most = most.max(number("missed_ticks"));
     }
     assert!(most >= stopped.as_millis() as u64 - 200, "{most} in {stopped:?}");
