@@ -45,6 +45,8 @@ fn a_query_that_is_asked_again_allocates_nothing() {
     let (_farm, kvm) = farm(VCPUS);
     let registry = Registry::default();
     registry.add(kvm as Arc<dyn Provider>);
+    // At the first look, the registry gives each object its path.
+    assert_eq!(registry.objects().expect("the provider lists its objects").len(), VCPUS + 1);
     let (some, many) = (conversation(&registry, 100), conversation(&registry, 10_000));
     assert!(some.allocated > 0, "the query has to be prepared once");
     let more = (many.allocated - some.allocated, many.freed - some.freed);
