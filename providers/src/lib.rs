@@ -47,8 +47,8 @@ pub use handover::{
 };
 pub use host::Host;
 pub use kvm::{
-    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame, OwnKvm,
-    Sched, VCPU_BUSY_LIMIT, VmInfo, scan,
+    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, OwnKvm, Sched, VCPU_BUSY_LIMIT,
+    VmInfo, scan,
 };
 pub use process::has_exited;
 pub use qmp::{CpuName, CpuNames, Qmp, QmpShare};

@@ -38,7 +38,7 @@ pub(super) enum Kind {
     Vm { path: Box<str> },
     /// A vCPU's stats fd, its index and its object's path.
     Vcpu { index: u32, path: Box<str> },
-    /// A table's memfd or frozen BPF array. The paths of its objects stand in the table.
+    /// A table's memfd. The paths of its objects stand in the table.
     Table,
 }
 

@@ -9,7 +9,7 @@
 //! full                               the second and last, if as many are connected as may be
 //! kvm-vm KEY PATH             + fd   a VM's stats fd, and its object's path
 //! kvm-vcpu KEY INDEX PATH     + fd   a vCPU's stats fd, its index and its object's path
-//! table KEY                   + fd   a table's memfd, or its frozen BPF array
+//! table KEY                   + fd   a table's memfd
 //! gone KEY                           that one is lent no more
 //! all                                so much for now
 //! ```
@@ -60,8 +60,8 @@ pub const MAX_EXPORTED_FDS: usize = 8192;
 /// lent as soon as another table is lent no more.
 pub const MAX_TABLES: usize = 16;
 
-/// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm),
-/// [`TableWriter`](crate::TableWriter) and [`Bpf`](crate::Bpf).
+/// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm) and
+/// [`TableWriter`](crate::TableWriter).
 pub trait ExportFds: Send + Sync + fmt::Debug {
     /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
     /// must not wait.

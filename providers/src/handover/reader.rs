@@ -1,7 +1,7 @@
 //! Takes what a lender sends, and turns it into objects of the providers.
 //!
 //! Everything that arrives here has passed a helper ([`Relay`]), which has closed all files but
-//! those of KVM, of BPF and in memory.
+//! those of KVM and in memory.
 //!
 //! Invariant: no descriptor is touched before it was found to be what it should be. The first
 //! packet that no lender sends ends the connection, and with it everything that came by it: its
@@ -191,7 +191,7 @@ impl Reader {
         }
         let is_it = match (&kind, fds.last()) {
             (_, None) => false,
-            (Kind::Table, Some(fd)) => Memory::is_possible(fd)?,
+            (Kind::Table, Some(fd)) => Memory::is_possible(fd),
             (_, Some(fd)) => is_stats_fd(fd, &kind)?,
         };
         let Some(fd) = fds.pop_if(|_| is_it) else {

@@ -1,8 +1,5 @@
 //! The kernel's names for KVM's descriptors, as they stand in `/proc/<pid>/fd`.
 
-/// The kernel's name for the file of a BPF map.
-pub(crate) const BPF_MAP_LINK: &str = "anon_inode:bpf-map";
-
 /// The object of KVM's that an fd of a VMM leads to, by its link in `/proc/<pid>/fd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum KvmLink {

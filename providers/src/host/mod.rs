@@ -30,7 +30,7 @@ use sys::Job;
 use wire::{Named, Record, Request};
 
 pub(crate) use child::READERS_POSITION;
-pub(crate) use link::{BPF_MAP_LINK, KvmLink};
+pub(crate) use link::KvmLink;
 pub(crate) use relay::Relay;
 pub(crate) use seen::{Care, Seen, SeenKvm, SeenTable};
 

@@ -1,7 +1,7 @@
 //! A connection to a lender, behind a helper of its own that looks at each descriptor first.
 //!
-//! Invariant: no descriptor that a lender sent is in this process unless it is KVM's statistics,
-//! memory, or a BPF map. So nothing that it sends can keep this process from ending.
+//! Invariant: no descriptor that a lender sent is in this process unless it is KVM's statistics
+//! or memory. So nothing that it sends can keep this process from ending.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

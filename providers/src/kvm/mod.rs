@@ -18,7 +18,7 @@ mod attach;
 mod sched;
 
 pub use attach::{AttachOptions, AttachedKvm};
-pub use bpf::{Bpf, BpfMode, BpfStatus, FrameTime, KernelFrame};
+pub use bpf::{Bpf, BpfMode, BpfStatus};
 pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
 pub use scan::{Access, VmInfo, scan};
 pub(crate) use scan::{Made, divide, made, vms_of};

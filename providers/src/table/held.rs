@@ -28,7 +28,7 @@ use crate::gone_epoch::GoneEpoch;
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) number: u64,
-    /// The device and inode of its file; `None` for a BPF map, and for a table that was added by
+    /// The device and inode of its file; `None` for a table that was added by
     /// its writer in this process.
     pub(super) file: Option<(u64, u64)>,
     memory: Arc<Memory>,
@@ -292,7 +292,7 @@ impl Table {
 }
 
 /// Returns the device and inode of a file in memory, which tell it from every other. `None` for any
-/// other file: its server may not answer, and all BPF maps have one inode.
+/// other file: its server may not answer.
 pub(super) fn file_of(fd: impl AsFd) -> Option<(u64, u64)> {
     let fd = fd.as_fd();
     let stat = is_in_memory(fd).then(|| fstat(fd).ok()).flatten();

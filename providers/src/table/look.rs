@@ -22,7 +22,7 @@ use super::format::{
     GENERATION, HEADER_WORDS, HEARTBEAT, LOCK_WORDS, MAX_SEGMENT_BYTES, SLOT_WORDS, SLOTS_USED,
     Segment, Slot, malformed,
 };
-use super::map::{Map, is_bpf_map, is_in_memory, read_words};
+use super::map::{Map, is_in_memory, read_words};
 pub(crate) use super::schemas::Schemas;
 use crate::host::READERS_POSITION;
 
@@ -36,8 +36,8 @@ const PAUSE_WORK: usize = 256 << 10;
 /// The memory in which a table's words are.
 #[derive(Debug)]
 pub(crate) enum Memory {
-    /// A sealed memfd or a frozen BPF array, mapped. The descriptor of another process's memfd is
-    /// kept too: holes are read through it.
+    /// A sealed memfd, mapped. The descriptor of another process's memfd is kept too: holes are
+    /// read through it.
     Mapped(Arc<Map>),
     /// A file on tmpfs that others may shorten: read by system calls.
     File(OwnedFd),
@@ -60,24 +60,20 @@ pub(crate) struct Found {
 impl Memory {
     /// Whether this could be a table at all, by the kind of its file. The kernel itself answers;
     /// what else is asked of a file, even its length, its server may leave unanswered.
-    ///
-    /// # Errors
-    /// `Io` if /proc cannot be read.
-    pub(crate) fn is_possible(fd: impl AsFd) -> Result<bool> {
-        let fd = fd.as_fd();
-        Ok(is_in_memory(fd) || is_bpf_map(fd).map_err(unmappable)?)
+    pub(crate) fn is_possible(fd: impl AsFd) -> bool {
+        is_in_memory(fd)
     }
 
-    /// Takes a descriptor that someone gave: maps it if it may and is sealed, or a BPF array and
-    /// frozen; else keeps it for reading.
+    /// Takes a descriptor that someone gave: maps it if it may and is sealed, else keeps it for
+    /// reading.
     ///
     /// # Errors
-    /// `Unsupported` if it is neither a file in memory, of which alone a read waits for nobody, nor
-    /// such an array; `TooLarge` if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
+    /// `Unsupported` if it is no file in memory, of which alone a read waits for nobody; `TooLarge`
+    /// if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
     pub(crate) fn of(fd: OwnedFd, may_map: bool) -> Result<Self> {
         if !is_in_memory(&fd) {
-            // No path leads to one, so that none is to be read by system calls.
-            return Self::array(fd);
+            let text = "not a table: neither a memfd nor a file on tmpfs";
+            return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let bytes = fstat(&fd).map_err(|errno| unmappable(errno.into()))?.st_size as u64;
         if bytes > MAX_SEGMENT_BYTES {
@@ -99,25 +95,6 @@ impl Memory {
             Self::Mapped(_) => (0, 0),
             Self::File(_) => (0, 1),
         }
-    }
-
-    /// Maps what BPF programs write.
-    ///
-    /// # Errors
-    /// As [`Memory::of`].
-    pub(crate) fn array(fd: OwnedFd) -> Result<Self> {
-        if let Some(map) = Map::frozen_array(&fd, MAX_SEGMENT_BYTES).map_err(unmappable)? {
-            return Ok(Self::Mapped(map));
-        }
-        let text = if is_bpf_map(&fd).map_err(unmappable)? {
-            format!(
-                "not a table: a BPF map, but no array of one element that can be mapped, has at \
-                 most {MAX_SEGMENT_BYTES} bytes and is frozen: other processes might write it"
-            )
-        } else {
-            "not a table: neither a memfd nor a file on tmpfs, nor a frozen BPF array".to_owned()
-        };
-        Err(Error::new(ErrorKind::Unsupported, text))
     }
 
     /// Whether words can be loaded from a mapping: false if they are read by system calls, as a

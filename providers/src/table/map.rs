@@ -1,10 +1,9 @@
-//! Memory shared with other processes and with programs in the kernel, and all the unsafe code of
-//! it: a sealed memfd or a frozen BPF array, mapped, as words that others may change at any time.
+//! Memory shared with other processes, and all the unsafe code of it: a sealed memfd, mapped, as
+//! words that others may change at any time.
 //!
 //! Invariant: nobody can make an access through here fault, or make this process pay for memory. A
 //! mapping is of a file in memory (tmpfs) whose length is sealed in both directions, or of a file
-//! of our own, or of an array in the kernel, whose length never changes; so every word of the
-//! mapping stays there for as long as the mapping. A page of another process's file is touched only
+//! of our own; so every word of the mapping stays there for as long as the mapping. A page of another process's file is touched only
 //! once it is known to be there, because touching a hole allocates a page, on our account, or kills
 //! this process if there is no memory; until then it is read by `pread`, which fills no hole
 //! ([`Map::read`]). And there is no `&u64` or `&[u8]` into the mapping: words are atomics, which
@@ -17,7 +16,6 @@
 #![allow(unsafe_code, reason = "no safe crate gives a shared mapping as atomics")]
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -34,9 +32,7 @@ use rustix::io::{Errno, pread};
 use vmstrobe_core::WORD_BYTES;
 use vmstrobe_core::seq::AtomicU64;
 
-use crate::host::BPF_MAP_LINK;
 use crate::memfd::memfd;
-use crate::procfs;
 
 /// The type that `fstatfs` reports for a memfd and for a file on tmpfs. (Huge pages are of another
 /// file system: touching one may kill this process when the pool is empty.)
@@ -45,12 +41,6 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// The seals that make a mapping safe to touch. With `FUTURE_WRITE` (Linux 5.1) nobody but the
 /// creator, through the mapping that it has, can change a byte, and nobody at all punch a hole.
 const SEALS: SealFlags = SealFlags::GROW.union(SealFlags::SHRINK).union(SealFlags::FUTURE_WRITE);
-
-/// `BPF_MAP_TYPE_ARRAY`.
-const BPF_ARRAY: u64 = 2;
-
-/// `BPF_F_MMAPABLE`.
-const BPF_MMAPABLE: u64 = 1 << 10;
 
 /// Words of a page, where pages are smallest.
 const PAGE_WORDS: usize = 4096 / WORD_BYTES;
@@ -62,7 +52,7 @@ pub(crate) struct Map {
     /// One bit a page: set once the page is known to be there.
     present: Box<[AtomicUsize]>,
     /// The file of another process, by which pages that may be holes are read; `None` of memory of
-    /// our own, and of BPF arrays.
+    /// our own.
     file: Option<OwnedFd>,
 }
 
@@ -120,29 +110,6 @@ impl Map {
         // At most `bytes_max`, which is far below what an address space holds.
         let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
         Ok(Ok(Self::new(raw, Some(fd))))
-    }
-
-    /// Maps for reading what a BPF program writes (Linux 5.5): an array of one element, frozen, so
-    /// that no process can write it. `None` if it is anything else, or longer than `bytes_max`.
-    ///
-    /// # Errors
-    /// If /proc cannot be read, or the system has no room for the mapping.
-    pub(crate) fn frozen_array(fd: impl AsFd, bytes_max: u64) -> io::Result<Option<Arc<Self>>> {
-        let fd = fd.as_fd();
-        // Before its fdinfo: only of a map's is the kernel's BPF the author.
-        if !is_bpf_map(fd)? {
-            return Ok(None);
-        }
-        let fdinfo = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd()))?;
-        let bytes = frozen_array_bytes(&fdinfo).filter(|bytes| (1..=bytes_max).contains(bytes));
-        let Some(bytes) = bytes else { return Ok(None) };
-        // An array is as long for ever as it was created, and a mapping of more is refused. Its
-        // pages were allocated with it, and all are put in place when it is mapped
-        // (`array_map_mmap` in the kernel's `bpf/arraymap.c`). And thawing there is none.
-        let raw = MmapOptions::new().len(bytes as usize).map_raw_read_only(fd.as_raw_fd())?;
-        let map = Self::new(raw, None);
-        map.present.iter().for_each(|bits| bits.store(usize::MAX, Ordering::Relaxed));
-        Ok(Some(map))
     }
 
     fn new(raw: MmapRaw, file: Option<OwnedFd>) -> Arc<Self> {
@@ -233,10 +200,9 @@ impl Map {
         // - A mapping begins at a page, and the kernel fills every byte of it, holes with zero.
         // - `words` was computed from the length that was mapped, rounded down.
         // - `raw` is unmapped only when `self` is dropped; the file keeps its length: it is sealed,
-        //   or our own, or a BPF array, which has no other way to be.
+        //   or our own.
         // - This process makes no other references into it (`MmapRaw` offers none). Other processes
-        //   and BPF programs change it by machine stores, which for an aligned word is what an
-        //   atomic allows for.
+        //   change it by machine stores, which for an aligned word is what an atomic allows for.
         unsafe { std::slice::from_raw_parts(self.raw.as_ptr().cast::<AtomicU64>(), self.words) }
     }
 }
@@ -283,37 +249,12 @@ pub(crate) fn read_words(fd: impl AsFd, words: &mut [u64], first: usize) -> Resu
     }
 }
 
-/// Returns the size in bytes of the value of a BPF map, by its fdinfo, if the map is an array of
-/// one element that can be mapped and is frozen.
-fn frozen_array_bytes(fdinfo: &str) -> Option<u64> {
-    let field = |name: &str| {
-        let mut values = fdinfo.lines().filter_map(|line| line.strip_prefix(name));
-        let value = values.next()?.strip_prefix(":\t")?;
-        match value.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16).ok(),
-            None => value.parse().ok(),
-        }
-    };
-    let is_array = field("map_type")? == BPF_ARRAY && field("max_entries")? == 1;
-    let is_fixed = field("map_flags")? & BPF_MMAPABLE != 0 && field("frozen")? == 1;
-    if is_array && is_fixed { field("value_size") } else { None }
-}
-
 /// True for a file on tmpfs, of which a read waits for nobody.
 pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
     let fd = fd.as_fd();
     // The kernel itself answers this, and only of a file in memory. Whatever else is asked of a
     // file, its server may leave unanswered.
     fcntl_get_seals(fd).is_ok() && fstatfs(fd).is_ok_and(|fs| fs.f_type as u64 == TMPFS_MAGIC)
-}
-
-/// True for a BPF map: by the kernel's word for it, which nobody can forge. The kernel alone
-/// answers what is asked of one.
-///
-/// # Errors
-/// If /proc cannot be read.
-pub(crate) fn is_bpf_map(fd: impl AsFd) -> io::Result<bool> {
-    Ok(procfs::link_of(fd)? == BPF_MAP_LINK)
 }
 
 impl Clone for Words {
@@ -449,35 +390,6 @@ mod tests {
             unsafe { ours.raw.unchecked_advise_range(memmap2::UncheckedAdvice::Remove, 0, 8192) };
         assert_eq!(removed.unwrap_err().raw_os_error(), Some(Errno::PERM.raw_os_error()));
         assert_eq!((allocated(&fd), ours.words()[600].load(Relaxed)), (8192, 7));
-    }
-
-    #[test]
-    fn only_a_frozen_array_of_one_element_is_mapped() {
-        let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t17\nmap_type:\t2\n\
-            key_size:\t4\nvalue_size:\t1120\nmax_entries:\t1\nmap_flags:\t0x400\nmap_extra:\t0x0\n\
-            memlock:\t4424\nmap_id:\t7\nfrozen:\t1\n";
-        assert_eq!(frozen_array_bytes(fdinfo), Some(1120));
-        let others = [
-            ("map_type:\t2", "map_type:\t6"),
-            ("max_entries:\t1", "max_entries:\t2"),
-            ("map_flags:\t0x400", "map_flags:\t0x0"),
-            ("frozen:\t1", "frozen:\t0"),
-            ("frozen:\t1", "frozen: 1"),
-            ("value_size:\t1120", "value_size:\t-1"),
-            ("value_size:\t1120\n", ""),
-        ];
-        for (it, other) in others {
-            assert!(fdinfo.contains(it));
-            assert_eq!(frozen_array_bytes(&fdinfo.replace(it, other)), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_bpf_map_is_not_mapped_as_one() {
-        let (_ours, fd) = Map::create("test", 4096).unwrap();
-        assert!(Map::frozen_array(&fd, 1 << 20).unwrap().is_none());
-        assert!(Map::frozen_array(tempfile(), 1 << 20).unwrap().is_none());
-        assert!(Map::frozen_array(std::io::pipe().unwrap().0, 1 << 20).unwrap().is_none());
     }
 
     fn tempfile() -> std::fs::File {

@@ -180,9 +180,8 @@ impl Tables {
     }
 
     /// Reads a table by a descriptor that came in some other way: mapped if it is sealed against
-    /// growing, shrinking and writing, or a frozen BPF array, as a frame is
-    /// ([`Bpf::frames`](crate::Bpf::frames)); else by system calls. Whoever calls this vouches
-    /// for its writer's life; a promise of heartbeats is watched.
+    /// growing, shrinking and writing, else by system calls. The caller vouches for its writer's
+    /// life; a promise of heartbeats is watched.
     ///
     /// # Errors
     /// As [`Tables::open_file`].

@@ -53,7 +53,12 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",
-        &["guest/src/machine.rs", "providers/src/table/map.rs", "tests/src/hostile/memory.rs"],
+        &[
+            "guest/src/machine.rs",
+            "providers/src/kvm/bpf/sys/writer.rs",
+            "providers/src/table/map.rs",
+            "tests/src/hostile/memory.rs",
+        ],
     ),
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),

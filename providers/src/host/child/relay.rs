@@ -5,7 +5,7 @@
 //! use is closed here, and something harmless goes on in its place.
 //!
 //! Invariant: as of the whole helper: no allocation, no lock. What is passed on is KVM's
-//! statistics, memory, a BPF map, or a stand-in.
+//! statistics, memory, or a stand-in.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,6 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::talk::own_link;
 use super::{LINK_BYTES, confine, parse};
-use crate::host::link::BPF_MAP_LINK;
 use crate::host::sys;
 use crate::scm::{self, MAX_FDS};
 
@@ -88,7 +87,7 @@ impl Relay<'_> {
         let mut buffer = [0; LINK_BYTES];
         let link = own_link(self.proc.as_fd(), fd, &mut buffer).unwrap_or_default();
         let is_stats = parse(link).is_some_and(|link| link.is_stats());
-        is_stats || link == BPF_MAP_LINK.as_bytes() || fcntl_get_seals(fd).is_ok()
+        is_stats || fcntl_get_seals(fd).is_ok()
     }
 
     fn send(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {

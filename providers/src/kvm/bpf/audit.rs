@@ -5,7 +5,9 @@
 //! done before what the program read is used.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use vmstrobe_core::seq::AtomicU64;
 use vmstrobe_core::{ReadPlan, RowState, StatType, WORD_BYTES};
 
 use super::bulk::BulkReader;
@@ -102,13 +104,14 @@ impl Audit {
         }
         // Without an incarnation it has no data, and says so itself.
         let seen = bulk.row(*row);
-        if !is_data(seen) {
+        if !has_data(seen) {
             return Ok(());
         }
         let data = &seen[LOCK_WORDS..];
+        debug_assert!(self.words.iter().all(|word| word.data < data.len()));
         for word in &self.words {
             let (before, after) = (self.before[word.span], self.after[word.span]);
-            let value = data[word.data];
+            let value = data[word.data].load(Ordering::Relaxed);
             // The other way round if somebody has set it to 0 meanwhile, as debugfs allows.
             if before <= after && !(before..=after).contains(&value) {
                 let values = [before, value, after];
@@ -125,8 +128,9 @@ impl Audit {
     }
 }
 
-fn is_data(row: &[u64]) -> bool {
-    row[1] != 0
+/// Whether a row has an incarnation, and so data.
+fn has_data(row: &[AtomicU64]) -> bool {
+    row[1].load(Ordering::Relaxed) != 0
 }
 
 #[cfg(test)]

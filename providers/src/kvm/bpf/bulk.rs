@@ -5,10 +5,12 @@
 //! program is gone before the descriptors that keep its objects alive: the owner drops them after
 //! the bulk reader.
 
-use rustix::io::Errno;
-use vmstrobe_core::{Error, ErrorKind, Object, ReadPlan, Result, WORD_BYTES};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 
-use crate::table::format::malformed;
+use rustix::io::Errno;
+use vmstrobe_core::seq::AtomicU64;
+use vmstrobe_core::{Error, ErrorKind, ReadPlan, Result, WORD_BYTES};
 
 use super::frame::{BEGIN, END, Frame, MARKED, READ, SEQ, Shape};
 use super::offsets::Offsets;
@@ -70,12 +72,10 @@ impl Step {
     }
 }
 
-/// The parameters of a bulk reader: its objects and their files, and the statistics to read.
+/// The parameters of a bulk reader: the files of its objects, and the statistics to read.
 pub(super) struct Wanted<'a> {
     pub(super) subject: Subject,
     pub(super) plan: &'a ReadPlan,
-    /// The objects that readers find in the frame's directory; their files come first.
-    pub(super) objects: &'a [Object],
     pub(super) files: &'a [Option<KvmFile<'a>>],
     /// By which files are known to be KVM's.
     pub(super) kinds: &'a Kinds,
@@ -135,10 +135,6 @@ impl BulkReader {
         self.shape
     }
 
-    pub(super) fn frame(&self) -> &Frame {
-        &self.frame
-    }
-
     /// Reads everything now: one system call.
     ///
     /// # Errors
@@ -146,22 +142,35 @@ impl BulkReader {
     #[inline]
     pub(super) fn run(&mut self) -> std::result::Result<Head, Unread> {
         self.writer.run().map_err(Unread::Refused)?;
+        // Relaxed: the program ran on this thread, and has ended.
         let words = self.writer.words();
-        if !words[SEQ].is_multiple_of(2) || words[READ] != self.rows as u64 {
+        let word = |at: usize| words[at].load(Ordering::Relaxed);
+        if !word(SEQ).is_multiple_of(2) || word(READ) != self.rows as u64 {
             return Err(Unread::Incomplete);
         }
-        let (begin_ns, end_ns, marked) = (words[BEGIN], words[END], words[MARKED]);
+        let (begin_ns, end_ns, marked) = (word(BEGIN), word(END), word(MARKED));
         Ok(Head { begin_ns, end_ns, marked })
     }
 
-    /// One of them.
-    pub(super) fn row(&self, at: usize) -> &[u64] {
+    /// Returns all words of the frame.
+    #[cfg(test)]
+    pub(super) fn words(&self) -> &[AtomicU64] {
+        self.writer.words()
+    }
+
+    /// Returns the row with that number as the last run left it, with its two lock words.
+    pub(super) fn row(&self, at: usize) -> &[AtomicU64] {
         &self.writer.words()[self.frame.row(at)]
+    }
+
+    /// Returns a copy of the row with that number, for callers that are not on a tick.
+    pub(super) fn copy_of(&self, at: usize) -> Vec<u64> {
+        self.row(at).iter().map(|word| word.load(Ordering::Relaxed)).collect()
     }
 
     /// The rows of the last run, each with its two lock words.
     #[inline]
-    pub(super) fn rows(&self) -> impl Iterator<Item = &[u64]> {
+    pub(super) fn rows(&self) -> impl Iterator<Item = &[AtomicU64]> {
         self.writer.words()[self.frame.row(0).start..].chunks_exact(self.frame.row(0).len())
     }
 }
@@ -176,12 +185,16 @@ struct Loaded {
 
 impl Loaded {
     fn by(offsets: &Offsets, step: Step, wanted: &Wanted<'_>) -> Result<Self> {
-        let Wanted { subject, plan, objects, files, .. } = *wanted;
+        let Wanted { subject, plan, files, .. } = *wanted;
         let (content, shape) = content(offsets, step, subject, plan)?;
-        let frame = Frame::new(plan, shape, objects, files.len() - objects.len())?;
+        let data_words = match shape {
+            Shape::Row => plan.row_words(),
+            Shape::Span => plan.span_bytes().len() / WORD_BYTES,
+        };
+        let frame = Frame::new(files.len(), data_words)?;
         let slots = Slots::new(files.len())?;
         let tick = Tick {
-            frame: std::os::fd::AsFd::as_fd(frame.array()),
+            frame: frame.array().as_fd(),
             slots: &slots,
             rows_byte: frame.rows_byte(),
             row_bytes: frame.row_bytes(),
@@ -203,7 +216,6 @@ impl Loaded {
         let Self { program, frame, slots, shape } = self;
         slots.fill(offsets, wanted.subject, wanted.kinds, wanted.files)?;
         let writer = Writer::new(program, frame.array()).map_err(refused)?;
-        let writer = writer.ok_or_else(|| malformed("the kernel does not show our array"))?;
         Ok(BulkReader { writer, frame, shape, rows: wanted.files.len(), step })
     }
 }

@@ -18,6 +18,7 @@ use super::slots::{KvmFile, Subject};
 /// Reads everything of the same objects.
 pub(super) struct Guide {
     bulk: BulkReader,
+    rows: usize,
 }
 
 impl Guide {
@@ -30,7 +31,8 @@ impl Guide {
     ) -> Result<Self> {
         let schema = kernel.schema(subject);
         let plan = ReadPlan::new(schema, &Mask::all(schema));
-        Ok(Self { bulk: kernel.bulk(subject, &plan, &[], files)? })
+        let rows = files.len();
+        Ok(Self { rows, bulk: kernel.bulk(subject, &plan, files)? })
     }
 
     /// Runs the source's program between two readings.
@@ -43,11 +45,11 @@ impl Guide {
         plan: &Arc<ReadPlan>,
     ) -> std::result::Result<(), Fault> {
         self.bulk.run().map_err(Fault::Unread)?;
-        let before: Vec<Vec<u64>> = self.bulk.rows().map(<[u64]>::to_vec).collect();
+        let before: Vec<Vec<u64>> = (0..self.rows).map(|row| self.bulk.copy_of(row)).collect();
         bulk.run().map_err(Fault::Unread)?;
         self.bulk.run().map_err(Fault::Unread)?;
         for (row, before) in before.iter().enumerate() {
-            let rows = [before, bulk.row(row), self.bulk.row(row)];
+            let rows = [before, &bulk.copy_of(row), &self.bulk.copy_of(row)];
             // One whose VMM has just ended has no data, and says so.
             if rows.iter().all(|row| row[0] == 0) {
                 between(plan, row, rows.map(|row| &row[LOCK_WORDS..]), bulk.shape())?;

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use vmstrobe_core::{ErrorKind, Object, ReadPlan, Result, Schema};
+use vmstrobe_core::{ErrorKind, ReadPlan, Result, Schema};
 
 use super::bulk::{BulkReader, Step, Wanted};
 use super::offsets::Offsets;
@@ -48,7 +48,7 @@ impl Kernel {
         self.proven.schema(subject)
     }
 
-    /// A bulk reader of these files, of which the first are those of `objects`.
+    /// Makes a bulk reader of these files.
     ///
     /// # Errors
     /// As [`BulkReader::new`].
@@ -56,10 +56,9 @@ impl Kernel {
         &self,
         subject: Subject,
         plan: &ReadPlan,
-        objects: &[Object],
         files: &[Option<KvmFile<'_>>],
     ) -> Result<BulkReader> {
-        let wanted = Wanted { subject, plan, objects, files, kinds: &self.kinds };
+        let wanted = Wanted { subject, plan, files, kinds: &self.kinds };
         BulkReader::new(&self.offsets, &self.proven.steps, &wanted)
     }
 }

@@ -21,12 +21,9 @@ mod policy;
 mod guide;
 mod open;
 mod threads;
-mod lend;
-mod shared;
 
 #[cfg(test)]
 mod tests;
 
 pub(super) use policy::with_causes;
 pub use policy::{Bpf, BpfMode, BpfStatus};
-pub use shared::{FrameTime, KernelFrame};

@@ -83,7 +83,6 @@ impl Bpf {
                 if !is_sure && !sources.iter_mut().all(is_quicker) {
                     return Ok(pread_sources(plan, rows, gone_epoch, opened_at));
                 }
-                sources.iter().for_each(|source| self.lent().add(source.bulk.frame().array()));
                 let boxed = |source| Box::new(source) as Box<dyn Source>;
                 Ok(sources.into_iter().map(boxed).collect())
             }
@@ -108,7 +107,7 @@ impl Bpf {
         let with_stats = rows.iter().enumerate().filter_map(|(at, row)| Some((at, row.as_ref()?)));
         let with_stats = with_stats.filter(|(_, row)| !row.is_object_fd());
         let audited: Vec<_> = with_stats.map(|(at, row)| (at, Arc::clone(row))).collect();
-        let bulk = kernel.bulk(subject, plan, objects, &files)?;
+        let bulk = kernel.bulk(subject, plan, &files)?;
         // A guide takes the place of pread if no row has a stats fd.
         let guide = audited.is_empty().then(|| Guide::new(&kernel, subject, &files)).transpose()?;
         let mut source = KernelSource {

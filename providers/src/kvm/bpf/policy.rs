@@ -10,7 +10,6 @@ use vmstrobe_core::{Error, ErrorKind, Result, Schema};
 
 use super::health::BpfHealth;
 use super::kernel::Kernel;
-use super::lend::Frames;
 use super::offsets::BTF_DIR;
 use super::slots::Subject;
 use crate::broker::Broker;
@@ -61,27 +60,6 @@ impl fmt::Display for BpfStatus {
 /// [`Broker`]; reading it needs no privilege. docs/bpf.md says what is loaded, what that
 /// can see, and why it cannot write.
 ///
-/// The values lie in frames, which other processes may read without any privilege and without a
-/// system call, also while they are updated: as tables, if the `Bpf` is offered to a
-/// [`FdServer`](crate::FdServer), or whole ([`KernelFrame`]).
-///
-/// ```no_run
-/// # use std::{path::Path, sync::Arc};
-/// # use vmstrobe_core::Provider;
-/// # use vmstrobe_providers::{Bpf, BpfMode, AttachedKvm, FdServer, FdClient, Reaper};
-/// let bpf = Bpf::new(BpfMode::Auto);
-/// let server = FdServer::listen(Path::new("/run/vmstrobe/frames"))?;
-/// server.offer(Arc::new(bpf.clone()))?;
-/// let kvm = AttachedKvm::with_bpf(Reaper::new()?, bpf)?; // and a sampler of it
-///
-/// // In another process: what that sampler selects, as new as its last tick.
-/// let frames = FdClient::connect(Path::new("/run/vmstrobe/frames"), Reaper::new()?)?;
-/// let objects = frames.providers()[1].objects()?;
-/// # Ok::<(), vmstrobe_core::Error>(())
-/// ```
-///
-/// [`KernelFrame`]: crate::KernelFrame
-///
 /// ```
 /// use vmstrobe_providers::{Bpf, BpfMode, BpfStatus};
 /// let bpf = Bpf::new(BpfMode::Auto);
@@ -106,7 +84,6 @@ struct Inner {
     /// Once it was tried, unless what kept it from being tried may pass.
     kernel: Mutex<Option<Tried>>,
     health: Arc<BpfHealth>,
-    lent: Frames,
 }
 
 impl Bpf {
@@ -119,7 +96,7 @@ impl Bpf {
     /// capability for them.
     pub fn with_broker(mode: BpfMode, broker: Broker) -> Self {
         let (kernel, health) = (Mutex::default(), Arc::default());
-        Self { inner: Arc::new(Inner { mode, broker, kernel, health, lent: Frames::default() }) }
+        Self { inner: Arc::new(Inner { mode, broker, kernel, health }) }
     }
 
     /// Never used.
@@ -184,11 +161,6 @@ impl Bpf {
     /// Returns the state that all its sources share: whether it is given up, and why.
     pub(super) fn health(&self) -> &Arc<BpfHealth> {
         &self.inner.health
-    }
-
-    /// The frames of its sources, for other processes.
-    pub(super) fn lent(&self) -> &Frames {
-        &self.inner.lent
     }
 
     /// The kernel, tried out.

@@ -125,7 +125,7 @@ impl Tick<'_> {
         self.check_alive(&mut asm, exits);
         self.copy(&mut asm, exits);
         asm.store_imm(R9, 0, 0);
-        // The incarnation, by which other readers of the frame know the object.
+        // The incarnation, which only a row with data has.
         asm.add_imm(R8, 1);
         asm.store(R9, WORD_BYTES as i16, R8);
         asm.jump(next);

@@ -6,7 +6,9 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use vmstrobe_core::seq::AtomicU64;
 use vmstrobe_core::{ReadPlan, RowState, Rows, Source};
 
 use super::audit::Audit;
@@ -84,10 +86,10 @@ impl KernelSource {
             (Shape::Row, 3) => self.copy_words::<3>(rows),
             (Shape::Row, 4) => self.copy_words::<4>(rows),
             (Shape::Row, _) => {
-                self.copy_with(rows, |row, words| words.copy_from_slice(&row[LOCK_WORDS..]));
+                self.copy_with(rows, |row, words| load(&row[LOCK_WORDS..], words));
             }
             (Shape::Span, _) => {
-                self.copy_with(rows, |row, words| self.plan.keep(&row[LOCK_WORDS..], words));
+                self.copy_with(rows, |row, words| self.plan.load(&row[LOCK_WORDS..], words));
             }
         }
     }
@@ -97,13 +99,13 @@ impl KernelSource {
         self.copy_with(rows, |row, words| {
             let data = row[LOCK_WORDS..].first_chunk::<WORDS>();
             if let (Some(data), Some(words)) = (data, words.first_chunk_mut::<WORDS>()) {
-                *words = *data;
+                *words = std::array::from_fn(|at| data[at].load(Ordering::Relaxed));
             }
         });
     }
 
     #[inline]
-    fn copy_with(&self, rows: Rows<'_>, copy: impl Fn(&[u64], &mut [u64])) {
+    fn copy_with(&self, rows: Rows<'_>, copy: impl Fn(&[AtomicU64], &mut [u64])) {
         let mut seen = self.bulk.rows();
         rows.fill(|_, words| {
             let Some(row) = seen.next() else { return RowState::Missing };
@@ -122,10 +124,10 @@ impl KernelSource {
                 return RowState::Gone;
             }
             match self.bulk.shape() {
-                Shape::Row => words.copy_from_slice(&row[LOCK_WORDS..]),
-                Shape::Span => plan.keep(&row[LOCK_WORDS..], words),
+                Shape::Row => load(&row[LOCK_WORDS..], words),
+                Shape::Span => plan.load(&row[LOCK_WORDS..], words),
             }
-            state_of(row[0])
+            state_of(row[0].load(Ordering::Relaxed))
         });
     }
 }
@@ -158,6 +160,14 @@ impl Source for KernelSource {
 
     fn read_ns(&self) -> Option<Range<u64>> {
         self.read_ns.clone()
+    }
+}
+
+/// Copies words that the kernel wrote. Relaxed: the program ran on this thread, and has ended.
+#[inline]
+fn load(data: &[AtomicU64], words: &mut [u64]) {
+    for (word, data) in words.iter_mut().zip(data) {
+        *word = data.load(Ordering::Relaxed);
     }
 }
 

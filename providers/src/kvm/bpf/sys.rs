@@ -131,6 +131,7 @@ impl ArrayMap {
     /// # Errors
     /// `EINVAL` if this is not as many words as the value has, `EPERM` if it is frozen or
     /// read-only.
+    #[cfg(test)]
     pub(crate) fn write_value(&self, value: &[u64]) -> io::Result<()> {
         if size_of_val(value) != self.value_bytes as usize {
             return Err(Errno::INVAL.into());
@@ -281,7 +282,7 @@ impl RunAttr {
         // - Of the attribute itself it writes `retval`, which is borrowed for that.
         // - The program writes to no memory of this process: it calls only helpers that do not
         //   (`Program::load`), and its maps' values are in this process, if at all, as atomics
-        //   (`table::map`).
+        //   (`writer`).
         unsafe { bpf(PROG_TEST_RUN, self) }?;
         Ok(self.retval)
     }

@@ -82,7 +82,7 @@ impl Bpf {
         self.check_threads()?;
         let kernel = self.kernel()?;
         let open = |(objects, rows): (&[Object], &[Option<Vcpu>])| {
-            let bulk = self.compared_bulk(&kernel, objects, plan, rows)?;
+            let bulk = self.compared_bulk(&kernel, plan, rows)?;
             Ok(Box::new(KernelSource {
                 // There is no stats fd to compare with.
                 audit: Audit::new(plan, bulk.shape(), Box::default()),
@@ -105,15 +105,13 @@ impl Bpf {
     fn compared_bulk(
         &self,
         kernel: &Arc<Kernel>,
-        objects: &[Object],
         plan: &Arc<ReadPlan>,
         rows: &[Option<Vcpu>],
     ) -> Result<BulkReader> {
-        let (kernel, plan) = (Arc::clone(kernel), Arc::clone(plan));
-        let (objects, rows) = (objects.to_vec(), rows.to_vec());
+        let (kernel, plan, rows) = (Arc::clone(kernel), Arc::clone(plan), rows.to_vec());
         self.broker().run(move || {
             let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(|v| file(&v.fd))).collect();
-            let mut bulk = kernel.bulk(Subject::Thread, &plan, &objects, &files)?;
+            let mut bulk = kernel.bulk(Subject::Thread, &plan, &files)?;
             compare(&kernel, &mut bulk, &plan, &rows, &files)?;
             Ok(bulk)
         })
@@ -123,7 +121,7 @@ impl Bpf {
 /// Tries threads on a guest of our own.
 fn tried(kernel: &Kernel) -> std::result::Result<(), (ErrorKind, String)> {
     let bulk =
-        |plan: &ReadPlan, vcpu: KvmFile<'_>| kernel.bulk(Subject::Thread, plan, &[], &[Some(vcpu)]);
+        |plan: &ReadPlan, vcpu: KvmFile<'_>| kernel.bulk(Subject::Thread, plan, &[Some(vcpu)]);
     // As in `Kernel::prove`.
     let tried = apart(|| prove(bulk)).and_then(|tried| tried);
     tried.map_err(|error| (error.kind(), with_causes(&error)))
@@ -145,7 +143,7 @@ fn prove(bulk: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<BulkReader>) -> Result<
     let before = times.read().map_err(|errno| unseen(errno.into()))?;
     run(&mut bulk)?;
     let after = times.read().map_err(|errno| unseen(errno.into()))?;
-    let Some(seen) = words(bulk.row(0)) else {
+    let Some(seen) = words(&bulk.copy_of(0)) else {
         return Err(unproven("it finds no thread of a vCPU that has just run"));
     };
     if seen[THREAD_ID] != u64::from(this) {
@@ -170,7 +168,7 @@ fn compare(
     files: &[Option<KvmFile<'_>>],
 ) -> Result<()> {
     // Whatever the plan keeps, this tells the threads, before and after.
-    let mut guide = kernel.bulk(Subject::Thread, &everything(), &[], files)?;
+    let mut guide = kernel.bulk(Subject::Thread, &everything(), files)?;
     let there = rows.iter().enumerate().filter_map(|(row, vcpu)| Some((row, vcpu.as_ref()?)));
     let there: Vec<(usize, &Vcpu)> = there.collect();
     for chunk in there.chunks(COMPARED_AT_ONCE) {
@@ -203,7 +201,7 @@ fn compare_once<'a>(
     let (mut held, mut undecided) = (Vec::new(), Vec::new());
     run(guide)?;
     for &(row, vcpu) in vcpus {
-        let Some(seen) = words(guide.row(row)) else { continue };
+        let Some(seen) = words(&guide.copy_of(row)) else { continue };
         // Of 32 bits in the kernel.
         let times = Schedstat::open(vcpu.pid(), seen[THREAD_ID] as u32);
         let read = times.and_then(|times| Ok((times.read()?, times)));
@@ -223,13 +221,13 @@ fn compare_once<'a>(
     run(guide)?;
     for (row, vcpu, before, times) in held {
         let is_its = |seen: &[u64; WORDS]| seen[THREAD_ID] == before[THREAD_ID];
-        let stays = words(guide.row(row)).filter(is_its);
+        let stays = words(&guide.copy_of(row)).filter(is_its);
         let (Some(seen), Ok(after)) = (stays, times.read()) else {
             undecided.push(Undecided { row, vcpu, stranger: None });
             continue;
         };
         check(&vcpu.path, &everything(), &seen, before, after)?;
-        if let Some(kept) = data(bulk.row(row)) {
+        if let Some(kept) = data(&bulk.copy_of(row)) {
             check(&vcpu.path, plan, kept, before, after)?;
         }
     }

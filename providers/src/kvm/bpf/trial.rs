@@ -110,7 +110,7 @@ impl<'a> Trial<'a> {
         let file = |fd, is_object_fd| Some(KvmFile { fd, is_object_fd });
         let files = [file(stats_file, false), file(object_fd, true)];
         let kinds = self.kinds;
-        let wanted = Wanted { subject, plan: &plan, objects: &[], files: &files, kinds };
+        let wanted = Wanted { subject, plan: &plan, files: &files, kinds };
         let mut bulk = BulkReader::new(self.offsets, steps, &wanted)?;
         let head = bulk.run().map_err(|unread| unproven(format!("{unread:?}")))?;
         if head.marked != 0 {
@@ -126,7 +126,8 @@ impl<'a> Trial<'a> {
         if subject == Subject::Vcpu && nonzero < NONZERO_WORDS_MIN {
             return Err(unproven(format!("our vCPU has run, and counted only {nonzero} things")));
         }
-        for row in bulk.rows() {
+        for row in 0..files.len() {
+            let row = bulk.copy_of(row);
             let (_, data) = row.split_at(LOCK_WORDS);
             let mut seen = vec![0; plan.row_words()];
             match bulk.shape() {

@@ -10,9 +10,7 @@ use crate::kvm::Bpf;
 use crate::kvm::bpf::frame::{LOCK_WORDS, mark};
 use crate::kvm::bpf::kernel::Kernel;
 use crate::kvm::bpf::offsets::Cast;
-use crate::kvm::bpf::tests::{
-    Guests, all, file, kernel_and_offsets, kinds, objects, pread, repeated,
-};
+use crate::kvm::bpf::tests::{Guests, all, file, kernel_and_offsets, kinds, pread, repeated};
 
 /// The steps of the three that this kernel's types allow; the last is always among them.
 fn steps(offsets: &Offsets) -> Vec<Step> {
@@ -45,9 +43,8 @@ impl Rig {
         fds: &Fds,
     ) -> Result<BulkReader> {
         let files: Vec<_> = fds.iter().map(|row| row.as_ref().map(file)).collect();
-        let objects = objects(plan.schema(), fds.len());
         let kinds = &self.kinds;
-        let wanted = Wanted { subject, plan, objects: &objects, files: &files, kinds };
+        let wanted = Wanted { subject, plan, files: &files, kinds };
         BulkReader::new(&self.offsets, steps, &wanted)
     }
 
@@ -68,14 +65,20 @@ impl Rig {
         assert!(head.begin_ns > 0 && head.begin_ns <= head.end_ns);
         let (states, words) = pread(plan, same);
         assert!(states.iter().all(|state| *state == RowState::Good));
-        let rows: Vec<&[u64]> = bulk.rows().collect();
+        let rows = rows(&bulk);
         assert_eq!(rows.len(), fds.len());
-        for (at, (row, want)) in rows.into_iter().zip(words.chunks(plan.row_words())).enumerate() {
+        for (at, (row, want)) in rows.iter().zip(words.chunks(plan.row_words())).enumerate() {
             assert_eq!((row[0], row[1]), (0, at as u64 + 1), "row {at}");
-            assert_eq!(row, bulk.row(at));
+            assert_eq!(*row, bulk.copy_of(at));
             assert_eq!(kept(&bulk, plan, row), want, "row {at}, {}", step.name());
         }
     }
+}
+
+/// Returns all rows of the last run.
+fn rows(bulk: &BulkReader) -> Vec<Vec<u64>> {
+    let copy = |row: &[AtomicU64]| row.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+    bulk.rows().map(copy).collect()
 }
 
 /// The words of a row that the plan keeps.
@@ -188,7 +191,7 @@ fn rows_of_nothing_are_marked_and_the_others_are_read() {
             assert_eq!(bulk.run().unwrap().marked, 4);
         }
         let mut want = want.chunks(plan.row_words());
-        for (at, row) in bulk.rows().enumerate() {
+        for (at, row) in super::tests::rows(&bulk).iter().enumerate() {
             match rows[at] {
                 Some(_) => {
                     assert_eq!((row[0], row[1]), (0, at as u64 + 1));
@@ -228,7 +231,7 @@ fn zeros_without_the_guard_are_no_data() {
     let step = Step { looping: Loop::Bounded, access: Access::Cast(cast) };
     let read = |plan: &Arc<ReadPlan>, bulk: &mut BulkReader| {
         let marked = bulk.run().unwrap().marked;
-        let rows = bulk.rows().map(|row| (row[0], row[1], kept(bulk, plan, row)));
+        let rows = rows(bulk).into_iter().map(|row| (row[0], row[1], kept(bulk, plan, &row)));
         (marked, rows.collect::<Vec<_>>())
     };
     let plan = zero(&fds, schema);
@@ -265,7 +268,7 @@ fn addresses_that_are_none_can_be_read() {
             let is_cast = step.access != Access::Probe && bulk.shape() == Shape::Row;
             // A cast gives zeros, and the guard is where it should be: only a comparison tells.
             assert_eq!(marked, if is_cast { 0 } else { 3 }, "{}", step.name());
-            let row = bulk.row(0);
+            let row = bulk.copy_of(0);
             assert_eq!((row[0] == mark::FAILED, row[1] == 0), (!is_cast, !is_cast));
             assert!(row[LOCK_WORDS..].iter().all(|word| *word == 0));
         }
@@ -280,7 +283,7 @@ fn a_run_counts_and_takes_its_time() {
     let mut bulk = rig.bulk(&steps(&rig.offsets), Subject::Vcpu, &plan, &fds).unwrap();
     let exits = plan.column("exits").unwrap().words.start;
     let now = |bulk: &BulkReader| {
-        let rows = bulk.rows().map(|row| kept(bulk, &plan, row)[exits]);
+        let rows = rows(bulk).into_iter().map(|row| kept(bulk, &plan, &row)[exits]);
         rows.collect::<Vec<_>>()
     };
     let mut last = bulk.run().unwrap();
@@ -290,7 +293,7 @@ fn a_run_counts_and_takes_its_time() {
         assert_eq!(now(&bulk), before, "without a run nothing changes");
         let head = bulk.run().unwrap();
         assert!(head.begin_ns >= last.end_ns);
-        assert_eq!(bulk.writer.words()[SEQ], 2 * (times + 1));
+        assert_eq!(bulk.writer.words()[SEQ].load(Ordering::Relaxed), 2 * (times + 1));
         let after = now(&bulk);
         assert!(after[0] == before[0] && after[1] >= before[1] + 100, "{before:?}, {after:?}");
         last = head;

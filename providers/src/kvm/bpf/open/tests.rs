@@ -218,33 +218,6 @@ fn what_was_refused_is_read_by_pread_or_an_error() {
     }
 }
 
-/// A path is longer than what a frame can tell.
-#[test]
-fn what_no_frame_can_tell_is_read_by_pread_or_an_error() {
-    if kernel().is_none() {
-        return;
-    }
-    for mode in [BpfMode::Auto, BpfMode::Require] {
-        let guests = Guests::new(1, Bpf::new(mode));
-        let rows = repeated(&guests.stats(Subject::Vcpu), 20);
-        let plan = all(rows[0].as_ref().unwrap().schema());
-        let mut objects = objects(plan.schema(), 20);
-        objects[7].path = "x".repeat(300).into();
-        let gone_epoch = guests.opener.gone_epoch();
-        let fds = rows.clone().into_boxed_slice();
-        let sources = guests.opener.bpf().sources(&objects, &plan, fds, gone_epoch, 0);
-        match sources {
-            Ok(sources) => {
-                assert_eq!(mode, BpfMode::Auto);
-                assert_eq!(read(sources, &plan), pread(&plan, &rows));
-            }
-            Err(error) => {
-                assert_eq!((mode, error.kind()), (BpfMode::Require, ErrorKind::TooLarge));
-            }
-        }
-    }
-}
-
 /// As on Linux 6.1, where the verifier goes through the rows one by one.
 #[test]
 fn more_rows_than_a_program_can_have_are_several_sources() {

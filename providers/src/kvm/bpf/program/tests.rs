@@ -15,15 +15,15 @@ const ROWS: usize = 5;
 const ROW_BYTES: usize = 56;
 
 const BEGIN: &str = "
-    r9 = &frame[256]
+    r9 = &frame[0]
     r1 = u64[r9+0]
     r1 &= -2
     r1 += 1
     xchg u64[r9+0], r1
-    r9 = &frame[280]
+    r9 = &frame[24]
     u64[r9+0] = 0
     call ktime_get_ns
-    r9 = &frame[264]
+    r9 = &frame[8]
     u64[r9+0] = r0";
 
 const LOOP_MAY_GOTO: &str = "
@@ -246,19 +246,19 @@ const THREADLESS: &str = "
 const END: &str = "
     marked:
     u64[r9+8] = 0
-    r9 = &frame[280]
+    r9 = &frame[24]
     r1 = u64[r9+0]
     r1 += 1
     u64[r9+0] = r1
     r8 += 1
     goto next
     done:
-    r9 = &frame[288]
+    r9 = &frame[32]
     u64[r9+0] = r8
     call ktime_get_ns
-    r9 = &frame[272]
+    r9 = &frame[16]
     u64[r9+0] = r0
-    r9 = &frame[256]
+    r9 = &frame[0]
     r1 = u64[r9+0]
     r1 += 1
     xchg u64[r9+0], r1

@@ -55,7 +55,7 @@ fn falsely_audited(
 ) -> KernelSource {
     let (kernel, objects) = (bpf.kernel().unwrap(), objects(plan.schema(), rows.len()));
     let files: Vec<_> = rows.iter().map(|row| row.as_ref().map(file)).collect();
-    let bulk = kernel.bulk(Subject::Vcpu, plan, &objects, &files).unwrap();
+    let bulk = kernel.bulk(Subject::Vcpu, plan, &files).unwrap();
     let audited = rows.iter().enumerate().map(|(at, row)| (at, row.clone().unwrap()));
     KernelSource {
         audit: Audit::new(compared, bulk.shape(), audited.collect()),

@@ -11,6 +11,7 @@ pub(super) const NAME_BYTES: usize = 16;
 
 // Commands, and numbers in their attributes.
 pub(super) const MAP_CREATE: c_long = 0;
+#[cfg(test)]
 pub(super) const MAP_UPDATE_ELEM: c_long = 2;
 pub(super) const PROG_LOAD: c_long = 5;
 pub(super) const PROG_TEST_RUN: c_long = 10;
@@ -36,6 +37,7 @@ pub(super) struct CreateAttr {
     pub(super) map_name: [u8; NAME_BYTES],
 }
 
+#[cfg(test)]
 #[repr(C)]
 pub(super) struct ElementAttr {
     pub(super) map_fd: u32,

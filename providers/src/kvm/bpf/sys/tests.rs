@@ -11,14 +11,12 @@ use rustix::time::{ClockId, clock_gettime};
 use vmstrobe_core::{Error, ErrorKind};
 
 use super::error::LOG_LINES_KEPT;
+use super::writer::ArrayWords;
 use super::*;
 use crate::kvm::bpf::asm::{Asm, Cond, KTIME_GET_NS, Label, Reg};
-use crate::table::map::Map;
 use crate::tests::require;
 
 use Reg::{R0, R1, R2, R3, R6, R7, R10};
-
-const MAP_BYTES_MAX: u64 = 1 << 20;
 
 /// An array of so many words; `None` where we may not have one, or no program.
 fn array(words: u32, r#use: ArrayUse) -> Option<ArrayMap> {
@@ -73,7 +71,7 @@ fn is_errno<T: fmt::Debug>(result: io::Result<T>, errno: Errno) {
     assert_eq!(Errno::from_io_error(&result.unwrap_err()), Some(errno));
 }
 
-fn words_of(map: &Map) -> Vec<u64> {
+fn words_of(map: &ArrayWords) -> Vec<u64> {
     map.words().iter().map(|word| word.load(Relaxed)).collect()
 }
 
@@ -87,8 +85,6 @@ fn a_frozen_array_is_read_and_never_written() {
     array.write_value(&[1, 2, 3]).unwrap();
     is_errno(array.write_value(&[1, 2]), Errno::INVAL);
     is_errno(array.write_value(&[1, 2, 3, 4]), Errno::INVAL);
-    // It is not mapped before it is frozen, as user space could still write it.
-    assert!(Map::frozen_array(&array, MAP_BYTES_MAX).unwrap().is_none());
     let map_writable = || MmapOptions::new().len(24).map_raw(array.fd.as_raw_fd());
     let writable = map_writable().unwrap();
     is_errno(array.freeze(), Errno::BUSY);
@@ -98,13 +94,10 @@ fn a_frozen_array_is_read_and_never_written() {
     is_errno(array.write_value(&[4, 5, 6]), Errno::PERM);
     is_errno(map_writable(), Errno::PERM);
     is_errno(array.freeze(), Errno::PERM);
-    let map = Map::frozen_array(&array, 24).unwrap().unwrap();
+    let map = ArrayWords::map(&array).unwrap();
     assert_eq!(words_of(&map), [1, 2, 3]);
-    assert!(Map::frozen_array(&array, 23).unwrap().is_none());
-    // It holds what it maps, and nothing of it is a hole.
+    // The mapping holds what it maps.
     drop(array);
-    map.populate(&(0..3)).unwrap();
-    assert!(map.populate(&(0..4)).is_err());
     assert_eq!(words_of(&map), [1, 2, 3]);
 }
 
@@ -113,7 +106,7 @@ fn a_read_only_array_is_written_by_programs_only() {
     let Some(array) = array(1, ArrayUse::ReadOnly) else { return };
     is_errno(array.write_value(&[1]), Errno::PERM);
     is_errno(array.freeze(), Errno::PERM);
-    assert!(Map::frozen_array(&array, MAP_BYTES_MAX).unwrap().is_none());
+    assert!(ArrayWords::map(&array).is_err());
     assert!(MmapOptions::new().len(8).map_raw(array.fd.as_raw_fd()).is_err());
     let count = |asm: &mut Asm| {
         asm.load_map_value(R1, array.as_fd(), 0);
@@ -143,7 +136,7 @@ fn what_a_program_writes_is_seen_through_the_mapping() {
     // More than a page, so that the last word is on another.
     let Some(array) = array(1000, ArrayUse::Mapped) else { return };
     array.freeze().unwrap();
-    let map = Map::frozen_array(&array, MAP_BYTES_MAX).unwrap().unwrap();
+    let map = ArrayWords::map(&array).unwrap();
     for kind in [ProgramKind::Syscall, ProgramKind::RawTracepoint] {
         let mut runner = Runner::new(load(kind, |asm| {
             asm.load_map_value(R6, array.as_fd(), 0);

@@ -37,7 +37,7 @@ fn proof(offsets: &Offsets) -> Result<()> {
     prove(|plan, vcpu| {
         let files = [Some(vcpu)];
         let (subject, kinds) = (Subject::Thread, &kinds);
-        let wanted = Wanted { subject, plan, objects: &[], files: &files, kinds };
+        let wanted = Wanted { subject, plan, files: &files, kinds };
         BulkReader::new(offsets, &Step::all(offsets), &wanted)
     })
 }
