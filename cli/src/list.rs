@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vmstrobe_core::{Object, Provider, Target};
-use vmstrobe_providers::{FoundTable, Host, Tables};
+use vmstrobe_providers::{FoundTable, Host, Tables, scan_all_by};
 use vmstrobe_server::json;
 
 use crate::args::{ListArgs, Source, When};
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
     let bpf = bpf_for_reading(When::Auto, broker)?;
     let setup = Setup::new(&Source { all: true, ..Source::default() }, bpf, false);
-    let found = setup.attach.host.scan()?;
+    let found = scan_all_by(&setup.attach.host)?;
     let vms = vms::tried(&found.vms, &setup.attach, args.verbose)?;
     let tables = tables(&found.tables, &setup.attach.host)?;
     if let Some(hidden) = hidden_text(&found) {

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use vmstrobe_core::ErrorKind;
 use vmstrobe_providers::{
-    AttachOptions, AttachedKvm, FoundTable, Host, Reaper, Scan, Tables, VmInfo,
+    AttachOptions, AttachedKvm, FoundTable, Host, Reaper, Scan, Tables, VmInfo, scan_all_by,
+    scan_by,
 };
 
 use super::attached::{Attached, name_or_number, process_name};
@@ -96,7 +97,7 @@ impl Processes {
                     say(format_args!("pid {pid}: only the VM is read, not the tables: {error}"));
                 }
                 self.vmms.push(pid);
-                let vms = self.host.vms(pid).unwrap_or_default();
+                let vms = scan_by(&self.host, pid).unwrap_or_default();
                 attached.name = name_of(&vms, pid);
                 attached.title = format!("VM {} (pid {pid})", attached.name);
                 attached.is_vm = true;
@@ -152,7 +153,7 @@ pub(super) struct Found(Scan);
 
 impl Found {
     pub(super) fn look(host: &Host) -> Result<Self> {
-        Ok(Self(host.scan()?))
+        Ok(Self(scan_all_by(host)?))
     }
 
     /// The processes with virtual machines, each once.

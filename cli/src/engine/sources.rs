@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vmstrobe_core::{Provider, Registry, Target};
-use vmstrobe_providers::{AttachedKvm, BpfStatus, FdClient, Host, Qmp, QmpShare, Reaper};
+use vmstrobe_providers::{AttachedKvm, BpfStatus, FdClient, Host, Qmp, QmpShare, Reaper, scan_by};
 
 use super::attach::Processes;
 use super::attached::{Attached, process_name};
@@ -210,9 +210,9 @@ pub(super) fn vmm_behind(
     if let Some(pid) = peer.filter(|pid| vmms.contains(pid)) {
         return Ok(pid);
     }
-    let has_no_vm = peer.is_none_or(|pid| host.vms(pid).is_err());
+    let has_no_vm = peer.is_none_or(|pid| scan_by(host, pid).is_err());
     if let ([pid], true) = (vmms, has_no_vm) {
-        let named = host.vms(*pid).ok().and_then(|vms| vms.into_iter().next()?.name);
+        let named = scan_by(host, *pid).ok().and_then(|vms| vms.into_iter().next()?.name);
         match named {
             Some(name) if name != qmp.vm_name() => return Err(another(socket, qmp, *pid, &name)),
             Some(_) if !several => return Ok(*pid),

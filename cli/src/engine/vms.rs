@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_providers::{Access, Bpf, LeftOut, Qmp, QmpShare, Reaper, Scan};
+use vmstrobe_providers::{Access, Bpf, LeftOut, Qmp, QmpShare, Reaper, Scan, scan_all_by};
 
 use super::attach::{self, name};
 use super::hidden_text;
@@ -116,7 +116,7 @@ impl Vms {
     /// # Errors
     /// If /proc cannot be read.
     pub(crate) fn look(&self) -> Result<Found> {
-        let scan = self.setup.attach.host.scan()?;
+        let scan = scan_all_by(&self.setup.attach.host)?;
         let (hidden, vms) = (hidden_text(&scan), by_process(&scan, self.setup.bpf()));
         Ok(Found { hidden, vms, left_out: scan.left_out, waited: scan.waited })
     }
