@@ -16,7 +16,6 @@ mod sys;
 
 mod fd;
 mod kvm;
-mod qmp;
 mod table;
 mod cryptodev;
 mod handover;
@@ -31,7 +30,6 @@ pub use kvm::{
     Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, OwnKvm, Sched, VCPU_BUSY_LIMIT,
     VmInfo, scan, scan_by,
 };
-pub use qmp::{Qmp, QmpShare};
 pub use survey::{LOOK_LIMIT, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use sys::kvm_get_stats_fd;
 pub use table::{
@@ -45,3 +43,4 @@ pub use table::{
 pub use vmstrobe_host::{
     Broker, CpuName, CpuNames, FdBudget, Host, Reaper, has_exited, trim_memory,
 };
+pub use vmstrobe_qmp::{Qmp, QmpShare};

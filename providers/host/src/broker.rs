@@ -26,12 +26,11 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 /// with.
 ///
 /// ```
-/// use vmstrobe_providers::{Bpf, BpfMode, Broker, Host};
+/// use vmstrobe_host::{Broker, Host};
 ///
 /// let broker = Broker::start()?;
 /// // From here on, this thread needs no capabilities: see capset(2).
-/// let host = Host::with_broker(broker.clone());
-/// let bpf = Bpf::with_broker(BpfMode::Auto, broker);
+/// let host = Host::with_broker(broker);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Clone, Default)]

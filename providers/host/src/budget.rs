@@ -28,8 +28,8 @@ const UNLIMITED_FDS: usize = 1 << 20;
 /// A number of descriptors, counted; clones count together.
 ///
 /// ```
-/// let budget = vmstrobe_providers::FdBudget::of_this_process();
-/// assert!(vmstrobe_providers::FdBudget::shared().share() < budget.share());
+/// let budget = vmstrobe_host::FdBudget::of_this_process();
+/// assert!(vmstrobe_host::FdBudget::shared().share() < budget.share());
 /// ```
 #[derive(Clone, Debug)]
 pub struct FdBudget {

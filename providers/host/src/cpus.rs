@@ -24,7 +24,7 @@ pub struct CpuName {
 /// to date, about once a second, and they stay as they are when it is gone.
 ///
 /// ```
-/// use vmstrobe_providers::{CpuName, CpuNames};
+/// use vmstrobe_host::{CpuName, CpuNames};
 /// let boot = CpuName { index: 0, path: "/machine/unattached/device[0]".into() };
 /// let names = CpuNames::default();
 /// names.replace([(4711, boot.clone())]);

@@ -21,6 +21,7 @@ mod cpus;
 mod gone_epoch;
 mod host;
 mod memfd;
+mod polled;
 mod process;
 pub mod procfs;
 mod reaper;
@@ -38,6 +39,7 @@ pub use host::{
     SeenKvm, SeenTable, trim_memory,
 };
 pub use memfd::memfd;
+pub use polled::{Polled, PolledSource, PolledWords, STALE_AFTER, clock_ns};
 pub use process::{DeathWatch, FdOwner, Process, has_exited};
 pub use reaper::Reaper;
 pub use status::Status;

@@ -16,7 +16,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 /// A handle to a thread that closes fds. Clones share the thread.
 ///
 /// ```
-/// let reaper = vmstrobe_providers::Reaper::new()?;
+/// let reaper = vmstrobe_host::Reaper::new()?;
 /// reaper.close(std::fs::File::open("/dev/null")?.into());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -5,7 +5,7 @@
 //! There are two methods of reading them. The BPF reader follows each vCPU to its thread
 //! (`bpf/threads.rs`). Without it, the thread is found by its traces in /proc (`threads`), a thread
 //! of this process reads its times there (`schedstat`, `poller`), and a tick copies them
-//! (`source`).
+//! ([`PolledSource`]).
 //!
 //! Invariant: objects are the vCPUs of a provider of KVM's, under its paths, indexes and keys, and
 //! end with them: no row outlives its vCPU.
@@ -17,7 +17,7 @@ use vmstrobe_core::{
     Desc, Error, ErrorKind, Object, Provider, ReadPlan, Result, Scale, Schema, Source, StatType,
     Target, Unit, WORD_BYTES,
 };
-use vmstrobe_host::procfs;
+use vmstrobe_host::{PolledSource, procfs};
 
 use super::bpf::BpfMode;
 use super::{AttachedKvm, OwnKvm};
@@ -26,12 +26,12 @@ mod vcpu;
 mod schedstat;
 mod threads;
 mod poller;
-mod source;
+mod watched;
 
 use poller::Poller;
 pub(crate) use schedstat::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS};
-use source::{SchedSource, Watched};
 pub(crate) use vcpu::{Vcpu, VcpuOwner};
+use watched::Watched;
 
 /// The provider's name.
 const NAME: &str = "sched";
@@ -174,7 +174,7 @@ impl Sched {
 
     /// A source that reads what the poller finds in /proc of these.
     fn polled(&self, plan: &Arc<ReadPlan>, rows: &[Option<Arc<Watched>>]) -> Box<dyn Source> {
-        Box::new(SchedSource::new(plan, rows, &self.poller))
+        Box::new(PolledSource::new(plan, rows.iter().cloned(), &self.poller))
     }
 
     fn object(&self, vcpu: Vcpu) -> Object {

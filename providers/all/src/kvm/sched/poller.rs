@@ -14,12 +14,12 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_host::{Broker, procfs};
+use vmstrobe_host::{Broker, Polled, clock_ns, procfs};
 
 use super::Vcpu;
 use super::schedstat::Schedstat;
-use super::source::{Watched, clock_ns};
 use super::threads::{self, Clues};
+use super::watched::Watched;
 
 /// From the start of one round of readings to the start of the next.
 pub(super) const SCHED_PERIOD: Duration = Duration::from_millis(100);
@@ -228,14 +228,14 @@ impl State {
         let Some(watched) = reader.watched().filter(|watched| watched.is_wanted()) else { return };
         let read_ns = clock_ns();
         match reader.times.as_ref().map(Schedstat::read) {
-            Some(Ok(words)) => watched.write(read_ns, &words),
+            Some(Ok(words)) => watched.words().write(read_ns, &words),
             // The thread has ended: there may be another one.
             Some(Err(_)) => {
                 self.told.remove(&watched.key());
                 reader.times = None;
-                watched.forget();
+                watched.words().forget();
             }
-            None => watched.forget(),
+            None => watched.words().forget(),
         }
     }
 }

@@ -236,7 +236,7 @@ fn a_thread_of_another_process_is_refused() {
     let poller = Arc::new(Poller::start(&Broker::default()).unwrap());
     let plan = plan_of(&["run_delay"]);
     let polled = |rows: &[Option<Vcpu>]| -> Box<dyn Source> {
-        Box::new(SchedSource::new(&plan, &poller.watch(rows, false), &poller))
+        Box::new(PolledSource::new(&plan, poller.watch(rows, false), &poller))
     };
     let opened = bpf.thread_sources(&objects, &plan, &[Some(vcpu)], polled, &gone_epoch, 0);
     let error = opened.err().unwrap();

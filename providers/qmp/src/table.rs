@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Result, Schema, Target};
-use vmstrobe_host::CpuName;
+use vmstrobe_host::{CpuName, Polled};
 
-use super::QmpShare;
+use super::ask::QmpShare;
+use super::block::Block;
 use super::group::{Budget, Group, Placed, too_large};
 use super::message::{self, Cpu, StatsResult, StatsSchema};
-use super::source::Block;
 
 /// The most objects of one QEMU: as many as one sampler takes.
 pub(super) const MAX_OBJECTS: usize = 65_536;
@@ -214,7 +214,7 @@ impl Table {
                 self.next_key += 1;
                 Held::new(Object { path: path.clone(), index, schema, key })
             });
-            object.block.write(asked_ns, &group.words(placed));
+            object.block.words().write(asked_ns, &group.words(placed));
             held.push(object);
         }
         if is_vcpu {

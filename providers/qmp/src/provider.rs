@@ -1,11 +1,6 @@
-//! The statistics that a running QEMU gives over its own QMP socket ([`Qmp`]): all it has, or what
-//! only it has.
+//! The provider: a QEMU's statistics, as its poller knows them.
 //!
-//! A thread asks QEMU at its own rate and keeps the values in words of this process; a tick reads
-//! those. From the bytes of an answer to the tick: `framer`, `message`, `group`, `table`, `source`.
-//!
-//! Invariant: nobody but that thread ever waits for QEMU, except who connects or refreshes, for a
-//! bounded time. Nothing that a QEMU sends can make us panic, loop or take more than named limits.
+//! Invariant: no call waits for QEMU, but for one that connects or refreshes, for a bounded time.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,42 +9,21 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
-use vmstrobe_host::{CpuNames, Host};
+use vmstrobe_host::{CpuNames, Host, PolledSource};
 
-mod message;
-mod framer;
-mod peer;
-mod session;
-mod group;
-mod source;
-mod table;
-mod talk;
-mod calls;
-mod poller;
-
-#[cfg(test)]
-mod tests;
-
-use peer::Peer;
-use poller::{Poller, Shared};
-use session::{REPLY_LIMIT, Wake};
-use source::QmpSource;
+use super::ask::{QmpShare, REPLY_LIMIT, Wake};
+use super::peer::Peer;
+use super::poller::{Poller, Shared};
+use super::talk;
 
 /// The most objects of one source: so that several threads can share what one QEMU has.
 const ROWS_PER_SOURCE: usize = 64;
 
-/// The longest that one call for newer values takes: as long as QEMU is waited for.
-const REFRESH_LIMIT: Duration = REPLY_LIMIT;
+/// The provider's name.
+pub const PROVIDER: &str = "qmp";
 
-/// The part of a QEMU's statistics to take over QMP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QmpShare {
-    /// Everything.
-    All,
-    /// Everything but what KVM counts of the vCPUs, which a quicker way gives
-    /// ([`AttachedKvm`](crate::AttachedKvm)). QEMU is not asked for it either.
-    BesideKvm,
-}
+/// The longest that one call for newer values takes: as long as QEMU is waited for.
+pub(crate) const REFRESH_LIMIT: Duration = REPLY_LIMIT;
 
 /// A running QEMU (7.1 or later), asked by `query-stats` over its own QMP socket.
 ///
@@ -67,7 +41,7 @@ pub enum QmpShare {
 ///
 /// ```no_run
 /// use vmstrobe_core::Provider;
-/// use vmstrobe_providers::{Qmp, QmpShare};
+/// use vmstrobe_qmp::{Qmp, QmpShare};
 ///
 /// let qemu = Qmp::connect("/run/web.qmp".as_ref(), QmpShare::All)?;
 /// for object in qemu.objects()? {
@@ -127,9 +101,8 @@ impl Qmp {
         &self.vm_name
     }
 
-    /// Returns QEMU's names for its vCPUs, kept up to date, for [`AttachedKvm::use_names`].
-    ///
-    /// [`AttachedKvm::use_names`]: crate::AttachedKvm::use_names
+    /// Returns QEMU's names for its vCPUs, kept up to date, for
+    /// `AttachedKvm::use_names`.
     pub fn cpu_names(&self) -> CpuNames {
         self.shared.cpu_names.clone()
     }
@@ -150,7 +123,7 @@ impl Qmp {
 
 impl Provider for Qmp {
     fn name(&self) -> &str {
-        "qmp"
+        PROVIDER
     }
 
     /// As QEMU says, whether it has such an object or not; with histograms of as many buckets as
@@ -180,7 +153,7 @@ impl Provider for Qmp {
         };
         let source = |objects: &[Object]| {
             let blocks: Vec<_> = objects.iter().map(block).collect::<Result<_>>()?;
-            Ok(Box::new(QmpSource::new(plan, blocks, &self.worker)) as Box<dyn Source>)
+            Ok(Box::new(PolledSource::new(plan, blocks, &self.worker)) as Box<dyn Source>)
         };
         objects.chunks(ROWS_PER_SOURCE).map(source).collect()
     }
@@ -220,3 +193,6 @@ impl Drop for Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use vmstrobe_core::{RowState, Target};
-use vmstrobe_host::CpuName;
+use vmstrobe_host::{CpuName, Reaper, STALE_AFTER};
+use vmstrobe_providers::AttachedKvm;
 use vmstrobe_testing::{has_lending_qemu, open_all, soon, states, tick};
 
-use super::source::STALE_AFTER;
 use super::*;
-use crate::{AttachedKvm, Reaper};
 
 const PROGRAM: &str = "qemu-system-x86_64";
 const START_LIMIT: Duration = Duration::from_secs(30);

@@ -17,8 +17,8 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 use vmstrobe_core::{Error, ErrorKind, Result, Target};
 
+use super::ask::{Asked, Fault};
 use super::message::Refusal;
-use super::session::{Asked, Fault};
 
 /// The calls of one QEMU's provider.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Barrier;
 
 use super::*;
-use crate::qmp::REFRESH_LIMIT;
+use crate::provider::REFRESH_LIMIT;
 
 fn device_target() -> Target {
     Target::from_name("device")

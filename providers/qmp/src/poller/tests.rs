@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use vmstrobe_core::{Error, ErrorKind, Provider, RowState, Source};
+use vmstrobe_host::STALE_AFTER;
 use vmstrobe_testing::{open_all, soon, states, tick};
 
 use super::*;
 use crate::Qmp;
-use crate::qmp::framer::MAX_REPLY_BYTES;
-use crate::qmp::session::{GREETING_LIMIT, REPLY_LIMIT};
-use crate::qmp::source::STALE_AFTER;
+use crate::ask::{GREETING_LIMIT, REPLY_LIMIT};
+use crate::framer::MAX_REPLY_BYTES;
 
 const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n";
 const EVENT: &str = "{\"timestamp\": {\"seconds\": 1}, \"event\": \"STOP\"}\r\n";

@@ -2,7 +2,7 @@
 //! answers turn round.
 
 use super::*;
-use crate::OwnKvm;
+use vmstrobe_providers::OwnKvm;
 
 #[test]
 fn crypto_devices_stand_in_the_reverse_of_qemus_order() {

@@ -17,25 +17,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::{Errno, write};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
     send, socket_with,
 };
-use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_host::{Broker, Host, procfs, refusal, refusal::path::Use};
+use vmstrobe_core::{Error, ErrorKind};
+use vmstrobe_host::{Broker, Host, clock_ns, procfs, refusal, refusal::path::Use};
 
+use super::ask::{Ask, Asked, Fault, GREETING_LIMIT, REPLY_LIMIT, Wake, failed};
 use super::framer::Framer;
-use super::message::{self, Answer, Anything, Deserialize, Refusal};
+use super::message::{self, Answer, Anything, Deserialize};
 use super::peer::{self, Peer};
-use super::source::clock_ns;
-use super::talk::Ask;
 
-/// The longest that one answer is waited for.
-pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
-/// The longest that a greeting is waited for. QEMU greets its only client within ms.
-pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
 /// The most answers to another client that are passed over. A client has at most so many under way.
 const OTHERS_ANSWERS_MAX: usize = 16;
 /// Ids of commands begin again here. QEMU reads a command byte by byte, 3 us each (10.0.2), so they
@@ -45,69 +40,6 @@ const IDS: u64 = 100;
 const QUEUE_POLL: Duration = Duration::from_millis(10);
 /// The most bytes of one read.
 const READ_BYTES: usize = 1 << 16;
-
-/// Why there is no answer.
-#[derive(Debug)]
-pub(super) enum Fault {
-    /// We are to end.
-    Stopped,
-    /// None came in time. The connection is as good as before.
-    Late,
-    /// QEMU will not do that.
-    Refused(Refusal),
-    /// The connection is of no more use.
-    Lost(Error),
-}
-
-/// The result of asking.
-pub(super) type Asked<T> = std::result::Result<T, Fault>;
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Lost(error)
-    }
-}
-
-/// Ends every wait of a thread, from another one, for good.
-#[derive(Debug)]
-pub(super) struct Wake(OwnedFd);
-
-impl Wake {
-    /// # Errors
-    /// `Io` if the system has no fd for it.
-    pub(super) fn new() -> Result<Arc<Self>> {
-        let fd = eventfd(0, EventfdFlags::CLOEXEC)
-            .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
-        Ok(Arc::new(Self(fd)))
-    }
-
-    pub(super) fn signal(&self) {
-        // Fails only when the counter is full, and then it is readable as it is.
-        let _ = write(&self.0, &1_u64.to_ne_bytes());
-    }
-
-    /// Waits until that time, or until one of these fds is as asked (or closed), which gives true.
-    pub(super) fn wait(
-        &self,
-        others: &[(BorrowedFd<'_>, PollFlags)],
-        until: Instant,
-    ) -> Asked<bool> {
-        let left = until.saturating_duration_since(Instant::now());
-        let left = Timespec::try_from(left)
-            .map_err(|error| Error::caused(ErrorKind::Io, "no wait is that long", error))?;
-        let mut fds = vec![PollFd::new(&self.0, PollFlags::IN)];
-        fds.extend(others.iter().map(|&(fd, flags)| PollFd::from_borrowed_fd(fd, flags)));
-        match poll(&mut fds, Some(&left)) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(failed("wait for", errno).into()),
-        }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        if ready.next() == Some(true) {
-            return Err(Fault::Stopped);
-        }
-        Ok(ready.any(|is_ready| is_ready))
-    }
-}
 
 /// A connection that has been greeted.
 #[derive(Debug)]
@@ -314,10 +246,6 @@ fn closed() -> Error {
     Error::new(ErrorKind::Io, "QEMU has closed the QMP connection")
 }
 
-fn failed(what: &str, errno: Errno) -> Error {
-    Error::caused(ErrorKind::Io, format!("cannot {what} the QMP socket"), errno)
-}
-
 /// Makes the error for a path that cannot be connected to, with what to do about it.
 fn cannot_connect(broker: &Broker, path: &Path, error: io::Error) -> Error {
     let shown = path.display();
@@ -362,19 +290,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wait_ends_by_itself_and_for_good_when_it_is_woken() {
-        let wake = Wake::new().unwrap();
-        let before = Instant::now();
-        assert!(matches!(wake.wait(&[], before + QUEUE_POLL), Ok(false)));
-        assert!(before.elapsed() >= QUEUE_POLL);
-        wake.signal();
-        for _ in 0..2 {
-            assert!(matches!(wake.wait(&[], before + GREETING_LIMIT), Err(Fault::Stopped)));
-        }
-        assert!(before.elapsed() < GREETING_LIMIT);
-    }
-
     fn session(socket: UnixStream) -> Session {
         socket.set_nonblocking(true).unwrap();
         Session {
@@ -406,13 +321,13 @@ mod tests {
         let (session, bell) = (session(ours), Wake::new().unwrap());
         theirs.write_all(b"{\"event\": \"STOP\"}").unwrap();
         let before = Instant::now();
-        assert!(matches!(session.rest(bell.0.as_fd(), before + QUEUE_POLL), Ok(false)));
+        assert!(matches!(session.rest(bell.as_fd(), before + QUEUE_POLL), Ok(false)));
         assert!(before.elapsed() >= QUEUE_POLL);
         bell.signal();
-        assert!(matches!(session.rest(bell.0.as_fd(), before + GREETING_LIMIT), Ok(true)));
+        assert!(matches!(session.rest(bell.as_fd(), before + GREETING_LIMIT), Ok(true)));
         let bell = Wake::new().unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
-        assert!(matches!(session.rest(bell.0.as_fd(), before + GREETING_LIMIT), Ok(true)));
+        assert!(matches!(session.rest(bell.as_fd(), before + GREETING_LIMIT), Ok(true)));
         assert!(before.elapsed() < GREETING_LIMIT);
     }
 }

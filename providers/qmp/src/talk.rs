@@ -4,32 +4,18 @@
 //! from which [`replay`] reads without I/O, clock or thread.
 
 use vmstrobe_core::{Error, ErrorKind, Object, Result};
-use vmstrobe_host::CpuNames;
+use vmstrobe_host::{CpuNames, Polled};
 
-use super::QmpShare;
+use super::ask::{Ask, Asked, Fault, QmpShare, REPLY_LIMIT};
 use super::framer::Framer;
 use super::message::{
     self, Answer, Anything, Cpu, Deserialize, Refusal, StatsResult, StatsSchema, VmName, quoted,
 };
 use super::peer::{self, Peer};
-use super::session::{Asked, Fault, REPLY_LIMIT};
 use super::table::{Query, Table};
 
 /// The most characters of a VM's name.
 const NAME_CHARS_MAX: usize = 128;
-
-/// Someone who answers commands.
-pub(super) trait Ask {
-    /// One command and its answer.
-    fn ask<'a, T: Deserialize<'a>>(
-        &'a mut self,
-        command: &str,
-        arguments: Option<&str>,
-    ) -> Asked<T>;
-
-    /// Now, in ns of `CLOCK_MONOTONIC`.
-    fn clock_ns(&self) -> u64;
-}
 
 /// Asks for QEMU's name for its VM; gives `otherwise` if it has none.
 pub(super) fn vm_name(qemu: &mut impl Ask, otherwise: &str) -> Asked<String> {
@@ -120,7 +106,7 @@ impl Ask for Recording {
     }
 }
 
-/// See [`Qmp::replay`](super::Qmp::replay).
+/// See [`Qmp::replay`](crate::Qmp::replay).
 pub(super) fn replay(answers: &[u8], share: QmpShare) -> Result<Vec<(Object, Vec<u64>)>> {
     let mut recording = Recording { framer: Framer::default(), last_id: 0 };
     recording.framer.push(answers);
@@ -131,7 +117,7 @@ pub(super) fn replay(answers: &[u8], share: QmpShare) -> Result<Vec<(Object, Vec
         Err(fault) => return Err(in_words(fault, "this recording", || None)),
     }
     let held = table.iter().flat_map(Table::held);
-    Ok(held.map(|held| (held.object.clone(), held.block.words())).collect())
+    Ok(held.map(|held| (held.object.clone(), held.block.words().copy())).collect())
 }
 
 fn replay_all(recording: &mut Recording, share: QmpShare, table: &mut Option<Table>) -> Asked<()> {

@@ -1,7 +1,7 @@
 //! A real QEMU, asked now.
 
 use super::*;
-use crate::qmp::REFRESH_LIMIT;
+use crate::provider::REFRESH_LIMIT;
 
 /// More than anything takes here that does not wait, on a machine with other things to do.
 const AT_ONCE: Duration = Duration::from_millis(500);

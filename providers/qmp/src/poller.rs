@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Object, Result, Schema, Target};
 use vmstrobe_host::{CpuNames, Host};
 
-use super::QmpShare;
+use super::ask::{Asked, Fault, QmpShare, Wake};
+use super::block::Block;
 use super::calls::Calls;
 use super::peer::Peer;
-use super::session::{Asked, Fault, Session, Wake};
-use super::source::Block;
+use super::session::Session;
 use super::table::{Query, Table};
 use super::talk;
 

@@ -7,10 +7,10 @@ use vmstrobe_core::wire::{MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES};
 use vmstrobe_core::{Base, Desc, ErrorKind, Scale, Schema, StatType, Target, Unit};
 
 use super::*;
-use crate::qmp::framer::MAX_REPLY_BYTES;
-use crate::qmp::group::MAX_HELD_BYTES;
-use crate::qmp::message::MAX_BUCKETS;
-use crate::qmp::table::{MAX_OBJECTS, MAX_PATH_BYTES, MAX_SCHEMAS};
+use crate::framer::MAX_REPLY_BYTES;
+use crate::group::MAX_HELD_BYTES;
+use crate::message::MAX_BUCKETS;
+use crate::table::{MAX_OBJECTS, MAX_PATH_BYTES, MAX_SCHEMAS};
 
 const GREETING: &str = "{\"QMP\": {\"version\": {}, \"capabilities\": [\"oob\"]}}\r\n";
 const CPUS: &str = "[{\"cpu-index\": 1, \"qom-path\": \"/cpu[b]\", \"thread-id\": 12}, \

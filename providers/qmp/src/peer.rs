@@ -12,7 +12,7 @@ use std::path::Path;
 
 use vmstrobe_host::{Care, Host, KvmLink, Status};
 
-use super::session::GREETING_LIMIT;
+use super::ask::GREETING_LIMIT;
 
 /// The process that made a socket listen, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
