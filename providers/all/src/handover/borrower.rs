@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
 use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
+use vmstrobe_table::Tables;
 
 use super::kvm::ExportedKvm;
 use super::reader::Reader;
 use super::socket::connected;
 use crate::kvm::AttachOptions;
-use crate::table::Tables;
 
 /// The longest that a lender may take until all that it has now has arrived.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);

@@ -28,18 +28,11 @@
 //! marked as gone. What it can do is lie about its own statistics, make a borrower use the memory
 //! and time that the limits of tables allow, and keep the helper process from ending.
 
-use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-
-use vmstrobe_core::{Object, Result, Target};
-
-use crate::fd::KvmFd;
-
 mod message;
 mod packet;
 mod socket;
 
+mod export;
 mod lender;
 mod serve;
 
@@ -48,68 +41,16 @@ mod reader;
 mod borrower;
 
 pub use borrower::{CONNECT_LIMIT, FdClient};
+pub use export::{ExportFds, ExportedFd};
 pub use lender::FdServer;
 pub use message::{MAX_PACKET_BYTES, MAX_PATH_BYTES};
 pub use serve::{MAX_BORROWERS, SEND_LIMIT};
-
-use message::{Kind, sent_path};
 
 /// The most descriptors that are lent on one connection at a time.
 pub const MAX_EXPORTED_FDS: usize = 8192;
 /// The most tables among them: each may hold some 40 MiB of paths and descriptors. What is over is
 /// lent as soon as another table is lent no more.
 pub const MAX_TABLES: usize = 16;
-
-/// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm) and
-/// [`TableWriter`](crate::TableWriter).
-pub trait ExportFds: Send + Sync + fmt::Debug {
-    /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
-    /// must not wait.
-    ///
-    /// # Errors
-    /// If they cannot be had, or this is not to be lent at all.
-    fn loans(&self) -> Result<Vec<ExportedFd>>;
-}
-
-/// A descriptor to be lent, and what it is.
-#[derive(Debug)]
-pub struct ExportedFd {
-    /// Unlike any other that its [`ExportFds`] ever has.
-    key: u64,
-    kind: Kind,
-    held: Held,
-}
-
-#[derive(Debug)]
-enum Held {
-    /// Closed by its reaper, as every stats fd.
-    Stats(Arc<KvmFd>),
-    Table(OwnedFd),
-}
-
-impl ExportedFd {
-    /// The stats fd of a VM or a vCPU, under its path and index.
-    pub(crate) fn stats(object: &Object, stats: &Arc<KvmFd>) -> Self {
-        let path = sent_path(&object.path);
-        let kind = match object.index {
-            Some(index) if *object.schema.target() == Target::Vcpu => Kind::Vcpu { index, path },
-            _ => Kind::Vm { path },
-        };
-        Self { key: object.key, kind, held: Held::Stats(Arc::clone(stats)) }
-    }
-
-    /// A table, under a number of its owner's.
-    pub(crate) fn table(key: u64, table: OwnedFd) -> Self {
-        Self { key, kind: Kind::Table, held: Held::Table(table) }
-    }
-
-    fn fd(&self) -> BorrowedFd<'_> {
-        match &self.held {
-            Held::Stats(stats) => stats.fd().as_fd(),
-            Held::Table(table) => table.as_fd(),
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

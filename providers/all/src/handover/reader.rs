@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_host::{FdOwner, GoneEpoch, Reaper, Relay};
+use vmstrobe_table::{Tables, can_be_table};
 
 use super::borrower::{CONNECT_LIMIT, Connection};
 use super::kvm::{ExportedKvm, is_stats_fd};
@@ -25,8 +26,6 @@ use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
 use super::{MAX_EXPORTED_FDS, MAX_TABLES};
 use crate::fd::KvmFd;
-use crate::table::Tables;
-use crate::table::look::Memory;
 
 /// So many packets are taken in one go, once connected...
 const PACKETS_AT_ONCE: u32 = 64;
@@ -189,7 +188,7 @@ impl Reader {
         }
         let is_it = match (&kind, fds.last()) {
             (_, None) => false,
-            (Kind::Table, Some(fd)) => Memory::is_possible(fd),
+            (Kind::Table, Some(fd)) => can_be_table(fd),
             (_, Some(fd)) => is_stats_fd(fd, &kind)?,
         };
         let Some(fd) = fds.pop_if(|_| is_it) else {

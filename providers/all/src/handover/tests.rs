@@ -4,6 +4,7 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use vmstrobe_core::{Error, ErrorKind, Provider, RowState, Source};
+use vmstrobe_core::{Error, ErrorKind, Object, Provider, Result, RowState, Source, Target};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
 use vmstrobe_host::FdOwner;
 use vmstrobe_testing::{has_kvm, open_all, soon, states};

@@ -20,7 +20,6 @@ use super::bpf::Bpf;
 use super::sched::{Vcpu, VcpuOwner};
 use super::{Opened, schemas_of, vcpu_path, vm_path};
 use crate::fd::{KvmFd, Opener};
-use crate::handover::{ExportFds, ExportedFd};
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
 /// The longest that [`OwnKvm::add_vcpu`] waits for a vCPU that runs.
@@ -140,6 +139,13 @@ impl OwnKvm {
         removed.inspect(|opened| opened.fd.retire()).is_some()
     }
 
+    /// Returns the objects with their stats fds. For an `FdServer`, which exports them.
+    pub(crate) fn stats_fds(&self) -> Vec<(Object, Arc<KvmFd>)> {
+        let state = self.state();
+        let each = state.opened.iter();
+        each.map(|opened| (opened.object.clone(), Arc::clone(&opened.fd))).collect()
+    }
+
     fn add(
         &self,
         index: u32,
@@ -220,18 +226,6 @@ impl VcpuOwner for OwnKvm {
 
     fn opener(&self) -> &Opener {
         &self.opener
-    }
-}
-
-/// Lends the stats fds, by which nothing of the VM can be changed.
-impl ExportFds for OwnKvm {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
-        let state = self.state();
-        Ok(state
-            .opened
-            .iter()
-            .map(|opened| ExportedFd::stats(&opened.object, &opened.fd))
-            .collect())
     }
 }
 

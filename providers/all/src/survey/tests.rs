@@ -5,6 +5,7 @@ use std::process::Command;
 
 use rustix::io::{FdFlags, fcntl_setfd};
 use vmstrobe_guest::{Irqchip, Vm as Guest};
+use vmstrobe_table::{TableWriter, Tables};
 use vmstrobe_testing::has_kvm;
 
 use super::*;
@@ -56,4 +57,21 @@ fn what_there_is_no_time_for_is_named() {
     let [left_out] = &survey.finish().left_out[..] else { panic!("one is left out") };
     assert_eq!((left_out.pid, left_out.why), (std::process::id(), WhyLeftOut::NoTime));
     assert!(left_out.why.to_string().starts_with("there was no time left"));
+}
+
+#[test]
+fn a_table_of_this_process_is_found_once() {
+    let table = TableWriter::new("find-me").unwrap();
+    let again = table.descriptor().unwrap();
+    let mine = |found: &FoundTable| found.pid == std::process::id();
+    let mine = || scan_all().unwrap().tables.into_iter().filter(mine).collect::<Vec<_>>();
+    let is_it = |found: &&FoundTable| found.provider == "find-me";
+    assert_eq!(mine().iter().filter(is_it).count(), 1);
+    // A table that a process only reads, mapped or not, is no table of that process.
+    let tables = Tables::new().unwrap();
+    tables.add_fd(again).unwrap();
+    drop(table);
+    assert_eq!(mine().iter().filter(is_it).count(), 0);
+    drop(tables);
+    assert_eq!(mine().iter().filter(is_it).count(), 0);
 }

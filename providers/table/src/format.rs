@@ -32,8 +32,6 @@ use std::ops::Range;
 use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Error, ErrorKind, Result, Target, WORD_BYTES};
 
-use super::schemas::utf8;
-
 /// Every table begins with these bytes.
 pub(crate) const MAGIC: [u8; 8] = *b"vmstrobe";
 /// The one version so far.
@@ -249,6 +247,12 @@ fn name_words(name: &str) -> [u64; NAME_WORDS] {
         *word = u64::from_ne_bytes(*bytes);
     }
     words
+}
+
+/// Text of a table. Unlike a kernel's, it is all the writer's own, so that what is not UTF-8 is a
+/// mistake; and shown all the same, it would be three times as long.
+pub(super) fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
+    str::from_utf8(bytes).map_err(|_| malformed(format_args!("{what} is not UTF-8")))
 }
 
 pub(crate) fn malformed(what: impl std::fmt::Display) -> Error {

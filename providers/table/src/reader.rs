@@ -24,9 +24,6 @@ use super::writer::TableWriter;
 
 /// The most objects of one source; see the same of stats fds.
 const ROWS_PER_SOURCE: usize = 64;
-/// The most tables of one process that are read: those of the lowest fds. One that never stands
-/// still keeps a look waiting for [`LOOK_TRIES`](super::LOOK_TRIES) ms.
-pub const MAX_PROCESS_TABLES: usize = 64;
 
 /// The statistics in tables: any program's own, published in memory that is read without a system
 /// call.
@@ -41,7 +38,7 @@ pub const MAX_PROCESS_TABLES: usize = 64;
 ///
 /// ```
 /// use vmstrobe_core::{Provider, Target};
-/// use vmstrobe_providers::{TableSchema, TableWriter, Tables};
+/// use vmstrobe_table::{TableSchema, TableWriter, Tables};
 ///
 /// let table = TableWriter::new("xyz")?;
 /// let queue = table.add("/xyz/queue[0]", &TableSchema::new(Target::from_name("queue")))?;
@@ -184,23 +181,27 @@ impl Tables {
         self.hold(&mut self.state(), fd, Giver::Own).map(drop)
     }
 
-    /// Reads a table by its descriptor; `lender` is who gave it. Gives its number.
+    /// Reads a table by its descriptor, which came from that owner. Returns its number. For an
+    /// `FdClient`, which alone knows the owner of what it receives.
     ///
     /// # Errors
     /// As [`Tables::open_file`].
-    pub(crate) fn add(&self, fd: OwnedFd, lender: FdOwner) -> Result<u64> {
+    #[doc(hidden)]
+    pub fn add(&self, fd: OwnedFd, lender: FdOwner) -> Result<u64> {
         self.hold(&mut self.state(), fd, Giver::FdOwner(lender))
     }
 
-    /// Gives a table back: its rows are gone.
-    pub(crate) fn remove(&self, number: u64) {
+    /// Gives the table of that number back: its rows are gone. For an `FdClient`.
+    #[doc(hidden)]
+    pub fn remove(&self, number: u64) {
         let mut state = self.state();
         let removed = state.tables.extract_if(.., |table| table.number == number);
         removed.for_each(|table| table.give_up(&self.gone_epoch));
     }
 
-    /// Moves when a table goes.
-    pub(crate) fn gone_epoch(&self) -> &GoneEpoch {
+    /// Returns the number that moves when a table goes. For an `FdClient`.
+    #[doc(hidden)]
+    pub fn gone_epoch(&self) -> &GoneEpoch {
         &self.gone_epoch
     }
 
@@ -247,7 +248,7 @@ impl State {
 
 impl Provider for Tables {
     fn name(&self) -> &str {
-        "table"
+        crate::PROVIDER
     }
 
     /// Returns the schemas of the objects at the last look, under the names of their providers.

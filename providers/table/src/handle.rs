@@ -12,7 +12,7 @@ use vmstrobe_core::seq::{self, AtomicU64};
 use vmstrobe_core::{Desc, StatType};
 
 use super::map::Words;
-use super::object::Region;
+use super::region::Region;
 
 /// The words of one statistic.
 #[derive(Clone)]

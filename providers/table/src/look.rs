@@ -43,6 +43,14 @@ pub(crate) enum Memory {
     File(OwnedFd),
 }
 
+/// Whether a descriptor could be that of a table, by the kind of its file. The kernel itself
+/// answers; any other question about a file, even its length, its server may leave unanswered. For
+/// an `FdClient`, which asks before it takes what it was sent.
+#[doc(hidden)]
+pub fn can_be_table(fd: impl AsFd) -> bool {
+    is_in_memory(fd)
+}
+
 /// An object as it was found.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
@@ -58,12 +66,6 @@ pub(crate) struct Found {
 }
 
 impl Memory {
-    /// Whether this could be a table at all, by the kind of its file. The kernel itself answers;
-    /// what else is asked of a file, even its length, its server may leave unanswered.
-    pub(crate) fn is_possible(fd: impl AsFd) -> bool {
-        is_in_memory(fd)
-    }
-
     /// Takes a descriptor that someone gave: maps it if it may and is sealed, else keeps it for
     /// reading.
     ///

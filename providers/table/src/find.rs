@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use vmstrobe_host::{Host, Seen};
 
 /// The name of a table's memfd, up to its provider's name.
-pub(crate) const NAME_PREFIX: &str = "vmstrobe-table:";
+pub(super) const NAME_PREFIX: &str = "vmstrobe-table:";
 
 /// A process's table, as its name tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct FoundTable {
 }
 
 /// The tables of these processes, each once: in the first process that does not merely read it.
-pub(crate) fn tables_of(host: &Host, seen: &[(u32, Seen)]) -> Vec<FoundTable> {
+pub fn tables_of(host: &Host, seen: &[(u32, Seen)]) -> Vec<FoundTable> {
     let (mut found, mut files) = (Vec::new(), HashSet::new());
     let (readers, writers): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, seen)| seen.is_reader);
     for (pid, seen) in writers.into_iter().chain(readers) {
@@ -44,7 +44,6 @@ fn provider(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{TableWriter, Tables};
     use vmstrobe_host::SeenTable;
 
     #[test]
@@ -71,23 +70,5 @@ mod tests {
             tables_of(&Host::default(), &all).iter().map(|table| table.pid).collect();
         // The reader's own; both of the second, each once; none of the third.
         assert_eq!(found, [1, 2, 2]);
-    }
-
-    #[test]
-    fn a_table_of_this_process_is_found_once() {
-        let table = TableWriter::new("find-me").unwrap();
-        let again = table.descriptor().unwrap();
-        let mine = |found: &FoundTable| found.pid == std::process::id();
-        let mine =
-            || crate::scan_all().unwrap().tables.into_iter().filter(mine).collect::<Vec<_>>();
-        let is_it = |found: &&FoundTable| found.provider == "find-me";
-        assert_eq!(mine().iter().filter(is_it).count(), 1);
-        // A table that a process only reads, mapped or not, is no table of that process.
-        let tables = Tables::new().unwrap();
-        tables.add_fd(again).unwrap();
-        drop(table);
-        assert_eq!(mine().iter().filter(is_it).count(), 0);
-        drop(tables);
-        assert_eq!(mine().iter().filter(is_it).count(), 0);
     }
 }

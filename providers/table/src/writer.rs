@@ -19,8 +19,8 @@ use super::format::{HEADER_WORDS, LINES_WORDS, MAX_SEGMENT_BYTES, MAX_SLOTS, SLO
 use super::held::has_writer;
 use super::map::{Map, is_in_memory};
 use super::object::TableObject;
+use super::region::Region;
 use super::store::{Shared, name_fits};
-use crate::handover::{ExportFds, ExportedFd};
 
 /// The configuration of a table; [`TableConfig::of`] has the defaults, to change by struct update.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl<'a> TableConfig<'a> {
 ///
 /// ```
 /// use vmstrobe_core::Target;
-/// use vmstrobe_providers::{TableSchema, TableWriter};
+/// use vmstrobe_table::{TableSchema, TableWriter};
 ///
 /// let mut stats = TableSchema::new(Target::from_name("queue"));
 /// let requests = stats.counter("requests");
@@ -134,7 +134,7 @@ impl TableWriter {
     /// `TooLarge` if the table is full or the path over `wire::MAX_NAME_BYTES` (256 with its NUL),
     /// `Malformed` if path or a name have a NUL or the path is empty.
     pub fn add(&self, path: &str, stats: &TableSchema) -> Result<TableObject> {
-        self.shared.add(path, None, stats)
+        self.add_object(path, None, stats)
     }
 
     /// As [`TableWriter::add`], for what users also call by a number: a vCPU.
@@ -142,7 +142,19 @@ impl TableWriter {
     /// # Errors
     /// As [`TableWriter::add`].
     pub fn add_indexed(&self, path: &str, index: u32, stats: &TableSchema) -> Result<TableObject> {
-        self.shared.add(path, Some(index), stats)
+        self.add_object(path, Some(index), stats)
+    }
+
+    fn add_object(
+        &self,
+        path: &str,
+        index: Option<u32>,
+        stats: &TableSchema,
+    ) -> Result<TableObject> {
+        let (schema, shape) = (stats.schema(self.shared.provider()), stats.shape());
+        let (place, slot) = self.shared.add(path, index, &schema, shape)?;
+        let region = Region::new(&self.shared, place, schema, shape.is_grouped);
+        Ok(TableObject::new(region, slot))
     }
 
     /// Says that this writer lives and does its work: to be called by whatever must not stall, more
@@ -168,13 +180,6 @@ impl TableWriter {
     /// The memory, for readers in this process.
     pub(crate) fn map(&self) -> &Arc<Map> {
         &self.shared.map
-    }
-}
-
-/// Lends the table, which nobody can change by its descriptor. A table in a file is not lent.
-impl ExportFds for TableWriter {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
-        Ok(vec![ExportedFd::table(0, self.descriptor()?)])
     }
 }
 

@@ -14,7 +14,7 @@ use vmstrobe_core::wire::{self, Header};
 use vmstrobe_core::{Desc, Error, ErrorKind, Result, Schema};
 
 use super::budget::{Claim, Cost, Share};
-use super::format::{Segment, Slot, malformed};
+use super::format::{Segment, Slot, malformed, utf8};
 
 /// The most different descriptors of one table.
 pub const MAX_TABLE_DESCS: usize = 65_536;
@@ -192,10 +192,4 @@ fn path(id: &[u8]) -> Result<String> {
     let end = id.iter().position(|&byte| byte == 0).filter(|&end| end > 0);
     let end = end.ok_or_else(|| malformed("an object has no path"))?;
     Ok(utf8(&id[..end], "the path of an object")?.to_owned())
-}
-
-/// Text of a table. Unlike a kernel's, it is all the writer's own, so that what is not UTF-8 is a
-/// mistake; and shown all the same, it would be three times as long.
-pub(super) fn utf8<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
-    str::from_utf8(bytes).map_err(|_| malformed(format_args!("{what} is not UTF-8")))
 }

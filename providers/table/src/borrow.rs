@@ -7,8 +7,9 @@ use rustix::io::Errno;
 use vmstrobe_core::{Error, Result};
 use vmstrobe_host::{Care, FdOwner, Process, SeenTable, procfs, refusal::Step};
 
+use super::budget::MAX_PROCESS_TABLES;
 use super::held::{Giver, Table, file_of};
-use super::reader::{MAX_PROCESS_TABLES, State, Tables};
+use super::reader::{State, Tables};
 
 impl Tables {
     /// Borrows the tables of a process that are not here yet: how many, and why not the others.

@@ -9,19 +9,27 @@
 //! Invariant: nothing that a writer does, by mistake or on purpose, makes a reader fault, wait,
 //! allocate without bound, or take for good what it did not read; and no reader can change a table.
 
-pub(crate) mod format;
-pub(crate) mod map;
+#![deny(unsafe_code)]
+
+/// The name of the provider that carries the tables of any program.
+pub const PROVIDER: &str = "table";
+/// The name of the provider of QEMU's crypto devices, as QEMU names it.
+pub const CRYPTODEV: &str = "cryptodev";
+
+mod format;
+mod map;
 
 mod define;
 mod handle;
 mod object;
+mod region;
 mod store;
 mod writer;
 
 mod budget;
 mod schemas;
 mod refused;
-pub(crate) mod look;
+mod look;
 mod source;
 mod quick;
 mod held;
@@ -29,22 +37,25 @@ mod find;
 mod reader;
 mod borrow;
 
+mod cryptodev;
+
 pub use budget::{
     LOOK_BYTES_PER_S, MAX_LENDER_HELD_BYTES, MAX_LENDER_MAPPED_BYTES, MAX_LENDER_READ_BYTES,
-    MAX_LOOK_BYTES, MAX_TABLES_FDS, MAX_TABLES_HELD_BYTES, MAX_TABLES_MAPPED_BYTES,
-    MAX_TABLES_READ_BYTES,
+    MAX_LOOK_BYTES, MAX_PROCESS_TABLES, MAX_TABLES_FDS, MAX_TABLES_HELD_BYTES,
+    MAX_TABLES_MAPPED_BYTES, MAX_TABLES_READ_BYTES,
 };
+pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use define::{Stat, StatKey, TableSchema};
 pub use find::FoundTable;
-pub(crate) use find::tables_of;
+pub use find::tables_of;
 pub use format::{MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_NAME_BYTES};
 pub use handle::{
     Counter, Flag, Gauge, Group, Handle, LinearHistogram, Log2Histogram, OwnedCounter, Peak,
     ShardedCounter,
 };
-pub use look::LOOK_TRIES;
+pub use look::{LOOK_TRIES, can_be_table};
 pub use object::TableObject;
-pub use reader::{MAX_PROCESS_TABLES, Tables};
+pub use reader::Tables;
 pub use refused::{MAX_REFUSED, REFUSED_FOR};
 pub use schemas::MAX_TABLE_DESCS;
 pub use writer::{TableConfig, TableWriter};

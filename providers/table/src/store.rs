@@ -12,15 +12,48 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::wire::{self, Header};
-use vmstrobe_core::{Error, ErrorKind, Result, WORD_BYTES, seq};
+use vmstrobe_core::{Error, ErrorKind, Result, Schema, WORD_BYTES, seq};
 
-use super::define::TableSchema;
 use super::format::{
     GENERATION, HEARTBEAT, LINES_WORDS, LOCK_WORDS, MAX_TABLE_NAME_BYTES, SLOT_WORDS, SLOTS_USED,
     Segment, Slot,
 };
 use super::map::Map;
-use super::object::{Place, Region, TableObject};
+
+/// The place of an object in its table: a block, and behind it the shards, which begin with the
+/// lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) first: usize,
+    /// Words from the first to the lock.
+    pub(crate) lock: usize,
+    pub(crate) shards: usize,
+    pub(crate) shard_words: usize,
+}
+
+impl Place {
+    pub(crate) fn lock(&self) -> usize {
+        self.first + self.lock
+    }
+
+    pub(crate) fn end(&self) -> usize {
+        self.lock() + self.shards * self.shard_words
+    }
+
+    pub(crate) fn is_laid_out(&self, lock: usize, shards: usize, shard_words: usize) -> bool {
+        (self.lock, self.shards, self.shard_words) == (lock, shards, shard_words)
+    }
+}
+
+/// The shape of an object's memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) shards: usize,
+    /// The words of one shard, with the lock words of the first.
+    pub(crate) shard_words: usize,
+    /// Its statistics may be changed together.
+    pub(crate) is_grouped: bool,
+}
 
 /// The table that a writer and its objects share.
 pub(crate) struct Shared {
@@ -60,21 +93,31 @@ impl Shared {
         Arc::new(Self { map, descriptor, path, segment, state })
     }
 
+    /// Returns the name of the table's provider.
+    pub(crate) fn provider(&self) -> &str {
+        &self.segment.provider
+    }
+
+    /// Lists an object, all its words 0. Returns its place and its slot.
+    ///
+    /// # Errors
+    /// As [`TableWriter::add`](crate::TableWriter::add).
     pub(crate) fn add(
-        self: &Arc<Self>,
+        &self,
         path: &str,
         index: Option<u32>,
-        stats: &TableSchema,
-    ) -> Result<TableObject> {
-        if path.is_empty() || stats.target().name().contains('\0') {
+        schema: &Schema,
+        shape: Shape,
+    ) -> Result<(Place, usize)> {
+        let target = schema.target();
+        if path.is_empty() || target.name().contains('\0') {
             let text = "an object needs a path, and a target's name no NUL";
             return Err(Error::new(ErrorKind::Malformed, text));
         }
-        name_fits(stats.target().name())?;
-        let schema = stats.schema(&self.segment.provider);
-        let mut block = wire::write(path, &schema)?;
+        name_fits(target.name())?;
+        let mut block = wire::write(path, schema)?;
         let lock = block.len().div_ceil(WORD_BYTES).next_multiple_of(LINES_WORDS);
-        let (shards, shard_words) = stats.shards(LOCK_WORDS);
+        let Shape { shards, shard_words, is_grouped } = shape;
         let mut state = self.state();
         let place = state.place(lock, shards, shard_words, self.segment.words);
         let slot = state.free_slot(self.segment.slots);
@@ -93,8 +136,8 @@ impl Shared {
             index,
             shards,
             shard_words,
-            is_grouped: stats.is_grouped(),
-            target: stats.target().clone(),
+            is_grouped,
+            target: target.clone(),
         };
         self.clear(&place, entry.incarnation);
         state.slots[slot] = true;
@@ -110,8 +153,7 @@ impl Shared {
             words[SLOTS_USED].store(used, Relaxed);
         });
         drop(state);
-        let region = Region::new(self, place, schema, stats.is_grouped());
-        Ok(TableObject::new(region, slot))
+        Ok((place, slot))
     }
 
     /// Counts a heartbeat.

@@ -12,10 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 
-use crate::table::{ShardedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
-
-/// The provider's and the target's name.
-const NAME: &str = "cryptodev";
+use crate::{CRYPTODEV, ShardedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
 
 /// The services that a crypto device offers: the ones of QEMU's `QCryptodevBackendServiceType` that
 /// have statistics.
@@ -81,7 +78,7 @@ impl CryptoServices {
 ///
 /// ```
 /// use vmstrobe_core::Provider;
-/// use vmstrobe_providers::{CryptoOp, CryptoServices, Cryptodev};
+/// use vmstrobe_table::{CryptoOp, CryptoServices, Cryptodev};
 ///
 /// let cryptodev = Cryptodev::new()?;
 /// let device = cryptodev.device("crypto0", CryptoServices::Symmetric)?;
@@ -123,7 +120,7 @@ impl Cryptodev {
     /// # Errors
     /// `Io` if the system has no memory or no thread for it.
     pub fn new() -> Result<Self> {
-        let (table, reader) = (TableWriter::new(NAME)?, Tables::new()?);
+        let (table, reader) = (TableWriter::new(CRYPTODEV)?, Tables::new()?);
         reader.add_own(&table)?;
         Ok(Self { table, reader, ids: Arc::default() })
     }
@@ -201,12 +198,12 @@ fn schema(services: CryptoServices) -> (TableSchema, [Option<Keys>; 6]) {
 
 impl Provider for Cryptodev {
     fn name(&self) -> &str {
-        NAME
+        CRYPTODEV
     }
 
     /// All twelve statistics, whatever the devices have: as QEMU, also without any device.
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
-        Ok(vec![schema(CryptoServices::Both).0.schema(NAME)])
+        Ok(vec![schema(CryptoServices::Both).0.schema(CRYPTODEV)])
     }
 
     fn objects(&self) -> Result<Vec<Object>> {

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Desc, Scale, Schema, StatType, Target, Unit, WORD_BYTES};
 
-use super::format::{LINES_WORDS, MAX_SHARDS};
+use super::format::{LINES_WORDS, LOCK_WORDS, MAX_SHARDS};
 use super::handle::{
     Counter, Flag, Gauge, LinearHistogram, Log2Histogram, OwnedCounter, Peak, ShardedCounter,
 };
+use super::store::Shape;
 
 /// The name, unit and scale of a statistic. A name alone makes a plain number, without a unit.
 ///
 /// ```
 /// use vmstrobe_core::Unit;
-/// use vmstrobe_providers::Stat;
+/// use vmstrobe_table::Stat;
 /// assert_eq!(Stat::from("requests").unit, Unit::None);
 /// assert_eq!(Stat::ns("latency").scale.text(Unit::Seconds), "ns");
 /// assert_eq!(Stat { unit: Unit::Cycles, ..Stat::from("work") }.name, "work");
@@ -71,7 +72,7 @@ impl<H> Copy for StatKey<H> {}
 ///
 /// ```
 /// use vmstrobe_core::Target;
-/// use vmstrobe_providers::{Stat, TableSchema, TableWriter};
+/// use vmstrobe_table::{Stat, TableSchema, TableWriter};
 ///
 /// let mut stats = TableSchema::new(Target::from_name("queue"));
 /// let requests = stats.counter("requests");
@@ -102,10 +103,6 @@ impl TableSchema {
     /// Readers then look at the object's sequence lock too, which costs them a few ns.
     pub fn group(&mut self) {
         self.is_grouped = true;
-    }
-
-    pub(crate) fn is_grouped(&self) -> bool {
-        self.is_grouped
     }
 
     /// A count that only grows, bumped by any thread.
@@ -184,13 +181,10 @@ impl TableSchema {
         Schema::new(provider, self.target.clone(), self.descs.clone())
     }
 
-    pub(crate) fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// Words of the data, all shards of it, lock and all; and of one shard.
-    pub(crate) fn shards(&self, lock_words: usize) -> (usize, usize) {
-        // Each on lines of its own, the lock in front of the first one's.
-        (self.shards, (lock_words + self.words).next_multiple_of(LINES_WORDS))
+    /// Returns the shape of an object's memory.
+    pub(crate) fn shape(&self) -> Shape {
+        // Each shard on lines of its own, the lock in front of the first one's.
+        let shard_words = (LOCK_WORDS + self.words).next_multiple_of(LINES_WORDS);
+        Shape { shards: self.shards, shard_words, is_grouped: self.is_grouped }
     }
 }

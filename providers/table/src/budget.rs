@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use super::reader::MAX_PROCESS_TABLES;
+/// The most tables of one process that are read: those of the lowest fds. One that never stands
+/// still keeps a look waiting for [`LOOK_TRIES`](super::LOOK_TRIES) ms.
+pub const MAX_PROCESS_TABLES: usize = 64;
 
 /// The most bytes of names, paths, schemas and objects that are held of the tables of one process
 /// or connection, as the table's own lengths give them. A look may need as much again until it is
