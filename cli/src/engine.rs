@@ -82,7 +82,7 @@ impl Engine {
             ProviderSet::Own if !source.is_named() => Providers::none(),
             _ => Providers::named(source, &setup)?,
         };
-        Ok(Self::with_health(providers, setup.attach.bpf))
+        Ok(Self::with_health(providers, setup.bpf))
     }
 
     /// An engine with a guest and a crypto device of our own, running.
@@ -92,7 +92,7 @@ impl Engine {
     pub(crate) fn demo(vcpus: u32, bpf: Bpf) -> Result<Self> {
         let setup = Setup::new(&Source::default(), bpf, false);
         let providers = Providers::demo(vcpus, &setup)?;
-        Ok(Self::with_health(providers, setup.attach.bpf))
+        Ok(Self::with_health(providers, setup.bpf))
     }
 
     /// An engine with the crypto device alone, for a host where there can be no guest.

@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let bpf = bpf_for_reading(When::Auto, broker)?;
     let setup = Setup::new(&Source { all: true, ..Source::default() }, bpf, false);
     let found = scan_all_by(&setup.attach.host)?;
-    let vms = vms::tried(&found.vms, &setup.attach, args.verbose)?;
+    let vms = vms::tried(&found.vms, &setup.attach, setup.bpf(), args.verbose)?;
     let tables = tables(&found.tables, &setup.attach.host)?;
     if let Some(hidden) = hidden_text(&found) {
         say(hidden);

@@ -60,7 +60,7 @@ pub fn own_kvm(name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
 ///
 /// As [`own_kvm`] does.
 pub fn own_kvm_by(bpf: Bpf, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
-    let kvm = OwnKvm::with_bpf(name, vm.fd(), bpf).expect("a VM of ours has statistics");
+    let kvm = OwnKvm::with_bulk(name, vm.fd(), bpf).expect("a VM of ours has statistics");
     for vcpu in vcpus {
         // On this thread: a vCPU that never runs cannot keep it waiting.
         kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("a vCPU of ours has statistics");

@@ -40,7 +40,7 @@ fn required() -> Bpf {
 /// One provider of the vCPUs of all these guests, numbered one after the other: the kernel does not
 /// mind whose they are. Its VM is the first guest's.
 fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
-    let kvm = OwnKvm::with_bpf("crowd", guests[0].vm().fd(), bpf);
+    let kvm = OwnKvm::with_bulk("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
     for (index, vcpu) in (0..).zip(guests.iter().flat_map(DemoGuest::vcpus)) {
         kvm.add_vcpu_here(index, None, vcpu.fd()).expect("none runs");
@@ -142,7 +142,7 @@ fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
 /// A provider of this process's VMs that reads nothing by pread.
 fn borrowed(pid: u32) -> Arc<AttachedKvm> {
     let reaper = Reaper::new().expect("a thread can be had");
-    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("it starts");
+    let kvm = AttachedKvm::with_bulk(reaper, required()).expect("it starts");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }

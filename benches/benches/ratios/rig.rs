@@ -71,7 +71,7 @@ pub(crate) fn rig_with(
     let registry = Registry::default();
     let mut fds = Vec::new();
     for (number, vm) in farm.vms().iter().enumerate() {
-        let kvm = OwnKvm::with_bpf(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
+        let kvm = OwnKvm::with_bulk(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
         for vcpu in vm.vcpus() {
             // On this thread: a vCPU that never runs cannot keep it waiting.
             kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd())?;

@@ -29,6 +29,7 @@ const NAMING_LOOK: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) attach: AttachOptions,
+    pub(crate) bpf: Bpf,
     /// With what the scheduler says of the threads of vCPUs.
     pub(crate) sched: bool,
 }
@@ -40,17 +41,17 @@ impl Setup {
         let budget = if source.all { FdBudget::shared() } else { FdBudget::of_this_process() };
         let on_any_kernel = source.on_any_kernel;
         let host = Host::with_broker(bpf.broker().clone());
-        let attach = AttachOptions { bpf, host, budget, on_any_kernel };
-        Self { attach, sched }
+        let attach = AttachOptions { bulk: bpf.clone().into(), host, budget, on_any_kernel };
+        Self { attach, bpf, sched }
     }
 
     pub(crate) fn bpf(&self) -> &Bpf {
-        &self.attach.bpf
+        &self.bpf
     }
 
     /// Returns the broker, which has the rights that opening takes.
     pub(crate) fn broker(&self) -> Broker {
-        self.attach.bpf.broker().clone()
+        self.bpf.broker().clone()
     }
 }
 
@@ -91,7 +92,7 @@ impl Providers {
         // By the broker, because /dev/kvm may be another user's.
         let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
         let mut guest = setup.broker().run(make)?;
-        let provider = OwnKvm::with_bpf(DEMO_NAME, guest.vm().fd(), setup.bpf().clone())?;
+        let provider = OwnKvm::with_bulk(DEMO_NAME, guest.vm().fd(), setup.bpf().clone())?;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
             provider.add_vcpu(vcpu.id(), vcpu.fd())?;

@@ -45,7 +45,7 @@ struct MethodEntry {
 pub(super) type BpfOnHost = std::result::Result<String, String>;
 
 /// Returns what is known of the BPF reader so far; if it `must_tell`, tries it first.
-pub(super) fn bpf(bpf: &Bpf, must_tell: bool) -> BpfOnHost {
+pub(super) fn on_host(bpf: &Bpf, must_tell: bool) -> BpfOnHost {
     if must_tell {
         bpf.check().map_err(|error| with_causes(&error))?;
     }
@@ -65,6 +65,7 @@ const TRIED_AT_ONCE: usize = 64;
 pub(super) fn tried(
     vms: &[VmInfo],
     options: &AttachOptions,
+    bpf: &Bpf,
     verbose: bool,
 ) -> Result<Vec<VmEntry>> {
     let kvm = AttachedKvm::with_options(Reaper::new()?, options.clone())?;
@@ -74,7 +75,7 @@ pub(super) fn tried(
         let pids: Vec<u32> = some.iter().map(|vms| vms[0].pid).collect();
         // Of several virtual machines in one process, all are attached.
         let outcomes = kvm.attach_all(&pids);
-        let bpf = bpf(&options.bpf, verbose);
+        let bpf = on_host(bpf, verbose);
         for (vms, outcome) in some.iter().zip(outcomes) {
             let refused = outcome.err();
             let entry = |vm| VmEntry::new(vm, refused.as_ref(), &bpf, verbose);

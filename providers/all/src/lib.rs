@@ -12,10 +12,6 @@
 
 #![deny(unsafe_code)]
 
-mod sys;
-
-mod fd;
-mod kvm;
 mod handover;
 mod survey;
 
@@ -23,14 +19,14 @@ pub use handover::{
     CONNECT_LIMIT, ExportFds, ExportedFd, FdClient, FdServer, MAX_BORROWERS, MAX_EXPORTED_FDS,
     MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
 };
-pub use kvm::{
-    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, OwnKvm, Sched, VCPU_BUSY_LIMIT,
-    VmInfo, scan, scan_by,
-};
 pub use survey::{LOOK_LIMIT, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
-pub use sys::kvm_get_stats_fd;
+pub use vmstrobe_bpf::{Bpf, BpfMode, BpfStatus};
 pub use vmstrobe_host::{
     Broker, CpuName, CpuNames, FdBudget, Host, Reaper, has_exited, trim_memory,
+};
+pub use vmstrobe_kvm::{
+    Access, AttachOptions, AttachedKvm, BulkOpener, OwnKvm, Sched, VCPU_BUSY_LIMIT, VmInfo,
+    kvm_get_stats_fd, scan, scan_by,
 };
 pub use vmstrobe_qmp::{Qmp, QmpShare};
 pub use vmstrobe_table::{

@@ -12,9 +12,8 @@ use vmstrobe_host::{
     Care, Host, KvmLink, Seen, SeenKvm,
     refusal::{self, Step},
 };
+use vmstrobe_kvm::{Made, VmInfo, divide, made, vms_of};
 use vmstrobe_table::{FoundTable, tables_of};
-
-use crate::kvm::{Made, VmInfo, divide, made, vms_of};
 
 /// The longest that one look at all processes takes.
 pub const LOOK_LIMIT: Duration = Duration::from_secs(2);

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
 use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
+use vmstrobe_kvm::AttachOptions;
 use vmstrobe_table::Tables;
 
 use super::kvm::ExportedKvm;
 use super::reader::Reader;
 use super::socket::connected;
-use crate::kvm::AttachOptions;
 
 /// The longest that a lender may take until all that it has now has arrived.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -79,7 +79,7 @@ impl FdClient {
     /// # Errors
     /// As [`FdClient::connect`].
     pub fn connect_with(path: &Path, reaper: Reaper, options: AttachOptions) -> Result<Self> {
-        let AttachOptions { bpf, host, on_any_kernel, .. } = options;
+        let AttachOptions { bulk, host, on_any_kernel, .. } = options;
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         let deadline = Instant::now() + CONNECT_LIMIT;
         let lender = connected(path, host.broker(), deadline)?;
@@ -88,7 +88,7 @@ impl FdClient {
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
         let lender = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
-        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bpf, lender.clone(), unsafe_release));
+        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, lender.clone(), unsafe_release));
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &lender, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {

@@ -7,11 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Result, Target};
+use vmstrobe_kvm::{KvmFd, OwnKvm};
 use vmstrobe_table::TableWriter;
 
 use super::message::{Kind, sent_path};
-use crate::fd::KvmFd;
-use crate::kvm::OwnKvm;
 
 /// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm) and
 /// [`TableWriter`](crate::TableWriter).

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
 use vmstrobe_host::{FdOwner, GoneEpoch, KvmLink, Reaper, procfs, release::refusal};
+use vmstrobe_kvm::{BulkOpener, KvmFd, Opened, Opener, schemas_of};
 
 use super::message::{Key, Kind, malformed};
-use crate::fd::{KvmFd, Opener};
-use crate::kvm::{Bpf, Opened, schemas_of};
 
 /// The statistics of VMs of a lender. Named as its VMM has named them.
 #[derive(Debug)]
@@ -35,11 +34,11 @@ struct State {
 impl ExportedKvm {
     pub(super) fn new(
         reaper: Reaper,
-        bpf: Bpf,
+        bulk: Option<Arc<dyn BulkOpener>>,
         lender: FdOwner,
         unsafe_release: Option<String>,
     ) -> Self {
-        let opener = Opener::new(reaper, bpf);
+        let opener = Opener::new(reaper, bulk);
         Self { opener, lender, unsafe_release, state: Mutex::default() }
     }
 
@@ -104,7 +103,7 @@ impl State {
 
 impl Provider for ExportedKvm {
     fn name(&self) -> &str {
-        "kvm"
+        vmstrobe_kvm::PROVIDER
     }
 
     /// Returns the schemas of the objects that are lent now.
@@ -131,7 +130,7 @@ impl Provider for ExportedKvm {
     }
 
     fn warnings(&self) -> Vec<Error> {
-        self.opener.bpf().warnings()
+        self.opener.warnings()
     }
 }
 

@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_host::{FdOwner, GoneEpoch, Reaper, Relay};
+use vmstrobe_kvm::KvmFd;
 use vmstrobe_table::{Tables, can_be_table};
 
 use super::borrower::{CONNECT_LIMIT, Connection};
@@ -25,7 +26,6 @@ use super::kvm::{ExportedKvm, is_stats_fd};
 use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
 use super::{MAX_EXPORTED_FDS, MAX_TABLES};
-use crate::fd::KvmFd;
 
 /// So many packets are taken in one go, once connected...
 const PACKETS_AT_ONCE: u32 = 64;

@@ -25,7 +25,6 @@ use super::packet::receive;
 use super::reader::tests::{lender, say};
 use super::serve::tests::{next, raw};
 use super::*;
-use crate::kvm::Bpf;
 use crate::{AttachedKvm, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
 
 /// A directory of a test's own, removed with all that is in it.
@@ -425,7 +424,7 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
     let lender = FdOwner { alive, watch, seat: None };
     let release = Some("5.15.90".to_owned());
-    let kvm = ExportedKvm::new(Reaper::new().unwrap(), Bpf::off(), lender, release);
+    let kvm = ExportedKvm::new(Reaper::new().unwrap(), None, lender, release);
     let key = Key { offer: 1, loan: 1 };
     let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

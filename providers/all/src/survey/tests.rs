@@ -75,3 +75,9 @@ fn a_table_of_this_process_is_found_once() {
     drop(tables);
     assert_eq!(mine().iter().filter(is_it).count(), 0);
 }
+
+#[test]
+fn this_host_can_be_scanned() {
+    let found = scan_all().unwrap();
+    assert!(found.vms.is_sorted_by_key(|vm| vm.pid));
+}

@@ -1,0 +1,43 @@
+//! KVM's statistics: of a VM of this process ([`OwnKvm`]) and of VMs of others ([`AttachedKvm`]);
+//! and the scheduler's, of the threads that run their vCPUs ([`Sched`]).
+//!
+//! [`OwnKvm`] is for a VMM that holds the VM's descriptors itself, [`AttachedKvm`] for a program
+//! beside it that knows its process id. Both read a stats fd of each object by `pread`; with a
+//! [`BulkOpener`], many objects in one call.
+//!
+//! Invariant: all that blocks, allocates or parses happens when something is opened. On the tick
+//! there is at most one `pread` for an object, and no close: the last close of a stats fd may tear
+//! down a whole VM, so a `Reaper` does it. An object's key is given out once, so that no source can
+//! read another vCPU than the one that it was opened for.
+
+#![deny(unsafe_code)]
+
+mod sys;
+
+mod bulk;
+mod fd;
+mod opened;
+mod proc;
+mod scan;
+mod own;
+mod attach;
+mod sched;
+
+#[cfg(test)]
+pub mod tests;
+
+pub use attach::{AttachOptions, AttachedKvm};
+pub use bulk::{BulkOpener, KvmRows, NoThreads, ThreadRows};
+pub use fd::{KvmFd, Opener};
+pub use opened::{Opened, schemas_of};
+pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
+pub use scan::{Access, Made, VmInfo, divide, made, scan, scan_by, vms_of};
+pub use sched::{
+    GROWING, Sched, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,
+};
+pub use sys::kvm_get_stats_fd;
+
+/// The name of the providers of KVM's statistics.
+pub const PROVIDER: &str = "kvm";
+/// The name of the provider of the scheduler's statistics.
+pub const SCHED: &str = "sched";
