@@ -1,26 +1,24 @@
-//! The providers of statistics: KVM's binary statistics, of one's own VM or borrowed from a running
-//! VMM ([`OwnKvm`], [`AttachedKvm`]); the scheduler's, of the threads that run vCPUs ([`Sched`]); a
-//! QEMU's, over its QMP socket ([`Qmp`]); and any program's own, in tables in memory ([`Tables`]).
+//! All providers of statistics, under one name, and the look for VMs and tables at all processes
+//! ([`scan_all`]).
 //!
-//! [`OwnKvm`] is for a VMM that holds the VM's fds itself, [`AttachedKvm`] for a program beside it
-//! that knows its process id; [`scan_all`] finds such ids. All are `vmstrobe_core::Provider`s: a
-//! sampler depends on none of them.
+//! Each provider is a crate beside this one: KVM's statistics of a VM of this process ([`OwnKvm`])
+//! or of another's ([`AttachedKvm`]), which the BPF reader ([`Bpf`]) can read in one call; the
+//! scheduler's, of the threads that run vCPUs ([`Sched`]); a QEMU's, over its QMP socket ([`Qmp`]);
+//! any program's own, in tables in memory ([`Tables`]); and what another process exports
+//! ([`FdClient`]). All are `vmstrobe_core::Provider`s: a sampler depends on none of them.
 //!
-//! Invariant: all that blocks, allocates or parses happens when something is opened. On the tick
-//! there is at most one `pread` for an object of KVM's, and no close: the last close of a stats fd
-//! may tear down a whole VM, so a [`Reaper`] does it.
+//! Invariant: only the look at all processes is here; it stands where it sees both VMs and tables.
 
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
-mod handover;
 mod survey;
 
-pub use handover::{
-    CONNECT_LIMIT, ExportFds, ExportedFd, FdClient, FdServer, MAX_BORROWERS, MAX_EXPORTED_FDS,
-    MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
-};
 pub use survey::{LOOK_LIMIT, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use vmstrobe_bpf::{Bpf, BpfMode, BpfStatus};
+pub use vmstrobe_fd_server::{
+    CONNECT_LIMIT, ExportFds, ExportedFd, FdClient, FdServer, MAX_CLIENTS, MAX_EXPORTED_FDS,
+    MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
+};
 pub use vmstrobe_host::{
     Broker, CpuName, CpuNames, FdBudget, Host, Reaper, has_exited, trim_memory,
 };

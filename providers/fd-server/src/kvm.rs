@@ -1,7 +1,7 @@
-//! The provider of the stats fds that a lender has handed over.
+//! The provider of the stats fds that a server exports.
 //!
-//! Invariant: what is in here is a stats fd of KVM's, whatever the lender calls it. Two objects
-//! never have one path. Once the lender is gone there are no objects, and every open row is marked.
+//! Invariant: what is in here is a stats fd of KVM's, whatever the server calls it. Two objects
+//! never have one path. Once the server is gone there are no objects, and every open row is marked.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,11 +12,11 @@ use vmstrobe_kvm::{BulkOpener, KvmFd, Opened, Opener, schemas_of};
 
 use super::message::{Key, Kind, malformed};
 
-/// The statistics of VMs of a lender. Named as its VMM has named them.
+/// The statistics of VMs of a server. Named as its VMM has named them.
 #[derive(Debug)]
 pub(super) struct ExportedKvm {
     opener: Opener,
-    lender: FdOwner,
+    server: FdOwner,
     /// The kernel's release, if statistics descriptors must not be held on it.
     unsafe_release: Option<String>,
     state: Mutex<State>,
@@ -27,7 +27,7 @@ struct State {
     /// Offer by offer: the VM, then its vCPUs by index.
     opened: Vec<(Key, Opened)>,
     next_key: u64,
-    /// Why the lender is gone, if it did not just end.
+    /// Why the server is gone, if it did not just end.
     refused: Option<String>,
 }
 
@@ -35,11 +35,11 @@ impl ExportedKvm {
     pub(super) fn new(
         reaper: Reaper,
         bulk: Option<Arc<dyn BulkOpener>>,
-        lender: FdOwner,
+        server: FdOwner,
         unsafe_release: Option<String>,
     ) -> Self {
         let opener = Opener::new(reaper, bulk);
-        Self { opener, lender, unsafe_release, state: Mutex::default() }
+        Self { opener, server, unsafe_release, state: Mutex::default() }
     }
 
     /// Opens a stats fd that [`is_stats_fd`] has let pass.
@@ -54,17 +54,17 @@ impl ExportedKvm {
             Kind::Table => return Err(malformed("a table in the place of a stats fd")),
         };
         if let Some(release) = &self.unsafe_release {
-            return Err(refusal("a VM that is handed over", release));
+            return Err(refusal("a VM that is exported", release));
         }
-        let stats = self.opener.open(fd, target, Some(self.lender.clone()))?;
+        let stats = self.opener.open(fd, target, Some(self.server.clone()))?;
         let mut state = self.state();
         let path = state.free_path(&path, key)?;
         let opened = Opened::new(&path, index, state.next_key, stats);
         state.next_key += 1;
         let stats = Arc::downgrade(&opened.fd);
         // The VM has no index, which is less than any.
-        let place = |(key, opened): &(Key, Opened)| (key.offer, opened.object.index, key.loan);
-        let at = state.opened.partition_point(|o| place(o) < (key.offer, index, key.loan));
+        let place = |(key, opened): &(Key, Opened)| (key.offer, opened.object.index, key.export);
+        let at = state.opened.partition_point(|o| place(o) < (key.offer, index, key.export));
         state.opened.insert(at, (key, opened));
         Ok(stats)
     }
@@ -74,7 +74,7 @@ impl ExportedKvm {
         self.state().opened.retain(|(known, _)| *known != key);
     }
 
-    /// Forgets all objects, because the lender is gone; `refused` is what it did wrong, if so.
+    /// Forgets all objects, because the server is gone; `refused` is what it did wrong, if so.
     pub(super) fn end(&self, refused: Option<String>) {
         let mut state = self.state();
         state.opened.clear();
@@ -106,12 +106,12 @@ impl Provider for ExportedKvm {
         vmstrobe_kvm::PROVIDER
     }
 
-    /// Returns the schemas of the objects that are lent now.
+    /// Returns the schemas of the objects that are exported now.
     fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
         Ok(schemas_of(self.state().opened.iter().map(|(_, opened)| opened)))
     }
 
-    /// None after the lender has ended, and an error after it was found not to keep to the
+    /// None after the server has ended, and an error after it was found not to keep to the
     /// protocol.
     fn objects(&self) -> Result<Vec<Object>> {
         let state = self.state();
@@ -134,7 +134,7 @@ impl Provider for ExportedKvm {
     }
 }
 
-/// Whether that is what the lender calls it: by the kernel's word for it, which nobody can forge. A
+/// Whether that is what the server calls it: by the kernel's word for it, which nobody can forge. A
 /// read of anything else could wait for ever.
 ///
 /// # Errors

@@ -15,20 +15,20 @@ use rustix::net::{
     SocketFlags, SocketType, accept, bind, listen, recv, sendmsg, socket_with,
 };
 use vmstrobe_core::{RowState, Target};
+use vmstrobe_kvm::kvm_get_stats_fd;
 use vmstrobe_testing::{soon, states, tick};
 
 use super::*;
-use crate::handover::FdClient;
-use crate::handover::tests::{Guest, Place, connect, opened, providers, table, told};
-use crate::kvm_get_stats_fd;
+use crate::FdClient;
+use crate::tests::{Guest, Place, connect, opened, providers, table, told};
 
 const LIMIT: Duration = Duration::from_secs(10);
-pub(in crate::handover) const HELLO: &[u8] = b"vmstrobe-handover 1";
+pub(crate) const HELLO: &[u8] = b"vmstrobe-handover 1";
 
 /// Packets, each with its descriptors.
 type Script<'a> = Vec<(&'a [u8], Vec<BorrowedFd<'a>>)>;
 
-pub(in crate::handover) fn listening(path: &Path) -> OwnedFd {
+pub(crate) fn listening(path: &Path) -> OwnedFd {
     let flags = SocketFlags::CLOEXEC;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
     bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
@@ -36,7 +36,7 @@ pub(in crate::handover) fn listening(path: &Path) -> OwnedFd {
     socket
 }
 
-pub(in crate::handover) fn say(
+pub(crate) fn say(
     socket: &OwnedFd,
     packet: &[u8],
     fds: &[BorrowedFd<'_>],
@@ -59,7 +59,7 @@ fn play(socket: &OwnedFd, script: &Script<'_>) {
     while recv(socket, &mut [0_u8; 1][..], RecvFlags::empty()).is_ok_and(|(_, bytes)| bytes > 0) {}
 }
 
-/// Connects to a lender with that script; returns the result, and the time that it took.
+/// Connects to a server with that script; returns the result, and the time that it took.
 fn outcome(script: &Script<'_>) -> (Result<FdClient>, Duration) {
     let place = Place::new();
     let socket = listening(&place.socket());
@@ -78,7 +78,7 @@ fn refused(script: &Script<'_>, kind: ErrorKind, text: &str) -> Duration {
     let error = outcome.expect_err(text);
     assert_eq!(error.kind(), kind, "{}", told(&error));
     assert!(told(&error).contains(text), "{}", told(&error));
-    assert!(error.to_string().starts_with("cannot borrow what /"), "{error}");
+    assert!(error.to_string().starts_with("cannot take what /"), "{error}");
     took
 }
 
@@ -90,8 +90,8 @@ fn is_closed(pipe: impl AsFd) -> bool {
     fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// A lender in a thread, which says hello and then does as it is told.
-pub(in crate::handover) fn lender<T: Send + 'static>(
+/// A server in a thread, which says hello and then does as it is told.
+pub(crate) fn server<T: Send + 'static>(
     path: &Path,
     act: impl FnOnce(&OwnedFd) -> T + Send + 'static,
 ) -> JoinHandle<T> {
@@ -104,7 +104,7 @@ pub(in crate::handover) fn lender<T: Send + 'static>(
 }
 
 #[test]
-fn what_is_no_hand_over_is_refused_at_once() {
+fn what_is_no_server_is_refused_at_once() {
     let long = [b'x'; MAX_PACKET_BYTES + 1];
     let malformed = ErrorKind::Malformed;
     for (script, kind, text) in [
@@ -113,14 +113,14 @@ fn what_is_no_hand_over_is_refused_at_once() {
         (vec![b"\xff"], malformed, "no line of text"),
         (vec![&long], malformed, "a packet of over 512 bytes"),
         (vec![&[b'x'; 100_000]], malformed, "a packet of over 512 bytes"),
-        (vec![b""], malformed, "says nothing"),
+        (vec![b""], malformed, "sends nothing"),
         (vec![b"all"], malformed, "'all' at the wrong time"),
         (vec![b"vmstrobe-handover 2"], ErrorKind::Unsupported, "version 2; 1 is known"),
         (vec![HELLO, HELLO], malformed, "'vmstrobe-handover 1' at the wrong time"),
         (vec![HELLO, b"full"], ErrorKind::Busy, "as many are connected"),
         (vec![HELLO, b"gone 1.1"], malformed, "1.1 is gone, which was not there"),
         (vec![HELLO, b"anything 1.1"], malformed, "unknown packet"),
-        (vec![HELLO, b""], ErrorKind::NotFound, "the lender has ended"),
+        (vec![HELLO, b""], ErrorKind::NotFound, "the server has ended"),
     ] {
         let script = script.into_iter().map(|packet| (packet, Vec::new())).collect();
         let took = refused(&script, kind, text);
@@ -131,7 +131,7 @@ fn what_is_no_hand_over_is_refused_at_once() {
 #[test]
 fn who_says_nothing_is_waited_for_no_longer_than_the_limit() {
     for (script, text) in
-        [(vec![], "nothing was said"), (vec![(HELLO, Vec::new())], "was not done within")]
+        [(vec![], "nothing was sent"), (vec![(HELLO, Vec::new())], "was not done within")]
     {
         let took = refused(&script, ErrorKind::Busy, text);
         assert!(took >= CONNECT_LIMIT && took < 2 * CONNECT_LIMIT, "{took:?}");
@@ -183,14 +183,14 @@ fn what_is_not_what_it_is_called_is_refused_and_closed() {
 }
 
 #[test]
-fn one_descriptor_comes_with_a_loan_and_none_with_anything_else() {
+fn one_descriptor_comes_with_an_export_and_none_with_anything_else() {
     let Some(guest) = Guest::new("x", 0) else { return };
     let vm = kvm_get_stats_fd(guest.vm.fd()).unwrap();
     let (pipe_end, pipe) = io::pipe().unwrap();
-    let vm_loan = b"kvm-vm 1.1 /x";
+    let vm_export = b"kvm-vm 1.1 /x";
     for (packet, fds, text) in [
-        (&vm_loan[..], 0, "'kvm-vm 1.1 /x' with 0 descriptors"),
-        (vm_loan, 2, "'kvm-vm 1.1 /x' with 2 descriptors"),
+        (&vm_export[..], 0, "'kvm-vm 1.1 /x' with 0 descriptors"),
+        (vm_export, 2, "'kvm-vm 1.1 /x' with 2 descriptors"),
         (b"table 1.1", 250, "and more descriptors"),
         (b"all", 1, "'all' with 1 descriptors"),
         (b"all", 250, "and more descriptors"),
@@ -237,12 +237,12 @@ fn there_is_an_end_to_what_is_taken() {
     let packets: Vec<_> = (0..=MAX_TABLES).map(|n| format!("table 1.{n}")).collect();
     let mut script = vec![(HELLO, vec![])];
     script.extend(packets.iter().map(|packet| (packet.as_bytes(), vec![table.as_fd()])));
-    refused(&script, ErrorKind::TooLarge, "tables are lent");
+    refused(&script, ErrorKind::TooLarge, "tables are exported");
 
     // Without end, and without ever being done.
     let place = Place::new();
     let socket = listening(&place.socket());
-    let lender = thread::spawn(move || {
+    let server = thread::spawn(move || {
         let socket = accept(&socket).unwrap();
         let mut outcome = say(&socket, HELLO, &[]);
         while outcome.is_ok() {
@@ -254,7 +254,7 @@ fn there_is_an_end_to_what_is_taken() {
     let error = connect(&place.socket()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(before.elapsed() < 2 * CONNECT_LIMIT, "{:?}", before.elapsed());
-    lender.join().unwrap();
+    server.join().unwrap();
 }
 
 #[test]
@@ -263,7 +263,7 @@ fn a_peer_that_breaks_the_rules_later_is_disconnected() {
     let vm = kvm_get_stats_fd(guest.vm.fd()).unwrap();
     let (broken, breaks) = std::sync::mpsc::channel::<()>();
     let place = Place::new();
-    let lender = lender(&place.socket(), move |socket| {
+    let server = server(&place.socket(), move |socket| {
         let packets: Script<'_> = vec![(b"kvm-vm 1.1 /x", vec![vm.as_fd()]), (b"all", vec![])];
         packets.iter().for_each(|(packet, fds)| say(socket, packet, fds).unwrap());
         breaks.recv().unwrap();
@@ -275,8 +275,8 @@ fn a_peer_that_breaks_the_rules_later_is_disconnected() {
     assert_eq!(states(&mut *rows, &object), [RowState::Good]);
     broken.send(()).unwrap();
     assert!(soon(LIMIT, || states(&mut *rows, &object) == [RowState::Gone]));
-    // The lender sees that the connection is closed, and ends.
-    lender.join().unwrap();
+    // The server sees that the connection is closed, and ends.
+    server.join().unwrap();
     assert!(soon(LIMIT, || kvm.objects().is_err()));
     let error = kvm.objects().unwrap_err();
     assert!(error.to_string().contains("the unknown packet 'anything'"), "{error}");
@@ -288,7 +288,7 @@ fn who_sends_without_end_gets_little_of_a_cpu() {
     let Some(guest) = Guest::new("x", 0) else { return };
     let vm = kvm_get_stats_fd(guest.vm.fd()).unwrap();
     let place = Place::new();
-    let lender = lender(&place.socket(), move |socket| {
+    let server = server(&place.socket(), move |socket| {
         say(socket, b"kvm-vm 1.1 /x", &[vm.as_fd()]).unwrap();
         let (began, mut sent) = (Instant::now(), 0_u64);
         while say(socket, b"all", &[]).is_ok() {
@@ -302,7 +302,7 @@ fn who_sends_without_end_gets_little_of_a_cpu() {
     thread::sleep(Duration::from_millis(500));
     assert_eq!(tick(&mut *rows, object.schema.data_bytes() / 8).0, [RowState::Good]);
     drop((rows, kvm, handed_over));
-    let (sent, took) = lender.join().unwrap();
+    let (sent, took) = server.join().unwrap();
     // 64 in 10 ms, and what lay in the socket's buffer.
     assert!(sent < took.as_millis() as u64 * 64 / 10 + 2000, "{sent} in {took:?}");
 }

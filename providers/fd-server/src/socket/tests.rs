@@ -1,4 +1,4 @@
-//! The socket's file as a lender and a borrower meet it. What the crate that listens keeps of it,
+//! The socket's file as a server and a client meet it. What the crate that listens keeps of it,
 //! its own tests show.
 
 use std::fs;
@@ -6,8 +6,8 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 
 use super::*;
-use crate::handover::FdServer;
-use crate::handover::tests::{Place, connect};
+use crate::FdServer;
+use crate::tests::{Place, connect};
 
 #[test]
 fn the_socket_is_private_to_its_user_and_is_removed() {

@@ -1,7 +1,7 @@
-//! The lender's side, as a program uses it: a socket that listens, and what is offered there.
+//! The server's side, as a program uses it: a socket that listens, and what is offered there.
 //!
-//! Invariant: no call here waits for a borrower; a thread of its own serves them. What was offered
-//! is lent until it is withdrawn or all ends.
+//! Invariant: no call here waits for a client; a thread of its own serves them. What was offered
+//! is exported until it is withdrawn or all ends.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -23,17 +23,17 @@ use super::{ExportFds, MAX_TABLES};
 /// VMM.
 ///
 /// The socket is for this user and root; who else may connect is the business of its file's owner
-/// and mode, to be changed behind [`FdServer::listen`]. What borrowers get can only be read. They
+/// and mode, to be changed behind [`FdServer::listen`]. What clients get can only be read. They
 /// may keep it for as long as they like: on kernels before 6.4.8 (and stable ones older than that),
-/// where a stats fd must not outlive its VM, hand over nothing.
+/// where a stats fd must not outlive its VM, export nothing.
 ///
-/// One thread does everything, `vmstrobe-lend`; it sleeps while nobody is connected. A VMM that
+/// One thread does everything, `vmstrobe-export`; it sleeps while nobody is connected. A VMM that
 /// confines itself with seccomp makes this first; the thread then needs `ppoll` or `poll`, `read`,
 /// `accept4`, `setsockopt`, `shutdown`, `sendmsg`, `fcntl`, `close` and `futex`.
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use vmstrobe_providers::{FdServer, FdClient, Reaper, TableWriter};
+/// use vmstrobe_fd_server::{FdServer, FdClient, Reaper, TableWriter};
 ///
 /// # let path = std::env::temp_dir().join(format!("vmstrobe-handover-{}", std::process::id()));
 /// let table = TableWriter::new("xyz")?;
@@ -75,8 +75,8 @@ pub(super) struct Offer {
 }
 
 impl FdServer {
-    /// Listens at that path, and has nothing to lend yet. A socket at which nobody listens any more
-    /// is replaced. The file is removed when this is dropped; then, everything that was lent is
+    /// Listens at that path, and has nothing to export yet. A socket at which nobody listens any more
+    /// is replaced. The file is removed when this is dropped; then, everything that was exported is
     /// marked as gone wherever it is.
     ///
     /// # Errors
@@ -90,21 +90,21 @@ impl FdServer {
         let shared = Arc::new(Shared { offers: Mutex::default(), stop, wake });
         let serving = Serving::new(Arc::clone(&shared), listening(path)?);
         let thread = thread::Builder::new()
-            .name("vmstrobe-lend".to_owned())
+            .name("vmstrobe-export".to_owned())
             .spawn(move || serving.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the lender", error))?;
+            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the server", error))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Lends all that this has and will have, to all that are connected or will be, within some 0.1
+    /// Exports all that this has and will have, to all that are connected or will be, within some 0.1
     /// s. It is held until it is withdrawn or this is dropped. Does nothing if it is offered
     /// already.
     ///
     /// # Errors
-    /// The error of its [`ExportFds::loans`]: `Unsupported` for a table in a file, which is opened
+    /// The error of its [`ExportFds::exports`]: `Unsupported` for a table in a file, which is opened
     /// by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
     pub fn offer(&self, what: Arc<dyn ExportFds>) -> Result<()> {
-        let is_table = what.loans()?.iter().any(|loan| loan.kind == Kind::Table);
+        let is_table = what.exports()?.iter().any(|export| export.kind == Kind::Table);
         let mut offers = self.shared.offers();
         if offers.all.iter().any(|offer| offer.is(&*what)) {
             return Ok(());
@@ -121,7 +121,7 @@ impl FdServer {
         Ok(())
     }
 
-    /// Lends it no more: its rows are gone wherever they are, within some 0.1 s. False if it was
+    /// Exports it no more: its rows are gone wherever they are, within some 0.1 s. False if it was
     /// not offered.
     pub fn withdraw(&self, what: &dyn ExportFds) -> bool {
         let mut offers = self.shared.offers();

@@ -14,7 +14,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_host::{Broker, refusal, refusal::path::Use};
 use vmstrobe_listen::{Access, Kind, Listening};
 
-/// The pause before a lender whose queue is full is tried again.
+/// The pause before a server whose queue is full is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Listens at that path, for this user and root.
@@ -25,7 +25,7 @@ pub(super) fn listening(path: &Path) -> Result<Listening> {
     Listening::at(path, Kind::SeqPacket, &Access::default())
 }
 
-/// Connects to the lender that listens at that path, by that broker.
+/// Connects to the server that listens at that path, by that broker.
 ///
 /// # Errors
 /// `NotFound` if nobody listens there, `Denied` if we may not connect, `Malformed` if it is another
@@ -53,7 +53,7 @@ pub(super) fn connected(path: &Path, broker: &Broker, deadline: Instant) -> Resu
                 return Err(Error::caused(ErrorKind::NotFound, text, Errno::CONNREFUSED));
             }
             Err(Errno::PROTOTYPE) => {
-                let text = format!("{shown} is a socket of another kind, and no hand-over");
+                let text = format!("{shown} is a socket of another kind, and no FdServer");
                 return Err(Error::caused(ErrorKind::Malformed, text, Errno::PROTOTYPE));
             }
             Err(Errno::ACCESS | Errno::PERM) => {

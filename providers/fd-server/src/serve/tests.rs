@@ -1,4 +1,4 @@
-//! Borrowers that keep to nothing: others are served as before, and the lender holds no more.
+//! Clients that keep to nothing: others are served as before, and the server holds no more.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -6,14 +6,14 @@ use std::sync::Mutex;
 use rustix::net::{SendFlags, send};
 use vmstrobe_core::{ErrorKind, Result};
 use vmstrobe_host::Broker;
+use vmstrobe_table::TableWriter;
 use vmstrobe_testing::soon;
 
 use super::*;
-use crate::TableWriter;
-use crate::handover::packet::receive;
-use crate::handover::socket::connected;
-use crate::handover::tests::{self, Guest, Place, connect, paths, providers, table, told};
-use crate::handover::{CONNECT_LIMIT, ExportFds, FdServer};
+use crate::packet::receive;
+use crate::socket::connected;
+use crate::tests::{self, Guest, Place, connect, paths, providers, table, told};
+use crate::{CONNECT_LIMIT, ExportFds, FdServer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -22,11 +22,11 @@ fn deadline() -> Instant {
 }
 
 /// A connection of somebody who knows no rules.
-pub(in crate::handover) fn raw(path: &Path) -> OwnedFd {
+pub(crate) fn raw(path: &Path) -> OwnedFd {
     connected(path, &Broker::default(), deadline()).unwrap()
 }
 
-pub(in crate::handover) fn next(socket: &OwnedFd) -> String {
+pub(crate) fn next(socket: &OwnedFd) -> String {
     let packet = receive(socket, Some(deadline())).unwrap().expect("a packet");
     String::from_utf8(packet.text).unwrap()
 }
@@ -45,7 +45,7 @@ fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
     let place = Place::new();
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
-    let dead: Vec<_> = (1..MAX_BORROWERS).map(|_| raw(&place.socket())).collect();
+    let dead: Vec<_> = (1..MAX_CLIENTS).map(|_| raw(&place.socket())).collect();
     thread::sleep(Duration::from_millis(100));
     let before = Instant::now();
     let handed_over = connect(&place.socket()).unwrap();
@@ -93,7 +93,7 @@ fn more_than_may_be_are_told_so() {
     let place = Place::new();
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
-    let mut all: Vec<_> = (0..MAX_BORROWERS).map(|_| connect(&place.socket()).unwrap()).collect();
+    let mut all: Vec<_> = (0..MAX_CLIENTS).map(|_| connect(&place.socket()).unwrap()).collect();
     for _ in 0..3 {
         let error = connect(&place.socket()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
@@ -134,7 +134,7 @@ fn what_borrowers_say_is_not_heard() {
     let texts: Vec<_> = (0..3).map(|_| next(&socket)).collect();
     assert_eq!(texts, ["vmstrobe-handover 1", "table 1.0", "all"]);
     assert_eq!(send(&socket, b"gone 1.0", SendFlags::NOSIGNAL), Err(Errno::PIPE));
-    // The borrower is served as before.
+    // The client is served as before.
     let (other, _object) = tests::table("abc", "/b");
     hand_over.offer(Arc::new(other)).unwrap();
     assert_eq!([next(&socket), next(&socket)], ["table 2.0", "all"]);
@@ -147,7 +147,7 @@ fn what_borrowers_say_is_not_heard() {
 struct Shelf(Mutex<Vec<(u64, TableWriter)>>);
 
 impl ExportFds for Shelf {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
+    fn exports(&self) -> Result<Vec<ExportedFd>> {
         let tables = self.0.lock().unwrap();
         tables.iter().map(|(key, table)| Ok(ExportedFd::table(*key, table.descriptor()?))).collect()
     }
@@ -167,9 +167,12 @@ fn tables_over_the_limit_wait_until_another_is_lent_no_more() {
     }
     (1..MAX_TABLES as u64).for_each(|key| put(1, key));
     let socket = raw(&place.socket());
-    let lent: Vec<_> = (0..=MAX_TABLES).map(|_| next(&socket)).collect();
-    assert_eq!((&*lent[0], &*lent[1], &*lent[16]), ("vmstrobe-handover 1", "table 2.1", "all"));
-    // Only one has room, and none that is lent already makes way for others.
+    let exported: Vec<_> = (0..=MAX_TABLES).map(|_| next(&socket)).collect();
+    assert_eq!(
+        (&*exported[0], &*exported[1], &*exported[16]),
+        ("vmstrobe-handover 1", "table 2.1", "all")
+    );
+    // Only one has room, and none that is exported already makes way for others.
     (1..=3).for_each(|key| put(0, key));
     assert_eq!([next(&socket), next(&socket)], ["table 1.1", "all"]);
     shelves[1].0.lock().unwrap().drain(3..5);

@@ -17,17 +17,17 @@ pub const MAX_PATH_BYTES: usize = 255;
 
 const HELLO: &str = "vmstrobe-handover";
 
-/// The key of a loan: it differs from all others of its lender, for as long as they are connected.
+/// The key of an export: it differs from all others of its server, for as long as they are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// The number of the offer that it belongs to; all loans of one VM belong to one.
+    /// The number of the offer that it belongs to; all exports of one VM belong to one.
     pub(super) offer: u64,
-    pub(super) loan: u64,
+    pub(super) export: u64,
 }
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.offer, self.loan)
+        write!(f, "{}.{}", self.offer, self.export)
     }
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Message {
     Full,
     /// A descriptor comes with this one, and with no other.
     ExportedFd(Key, Kind),
-    /// The loan of that key is withdrawn.
+    /// The export of that key is withdrawn.
     Gone(Key),
     /// Everything that there is for now has been sent.
     All,
@@ -129,13 +129,13 @@ fn parse_path(path: &str) -> Result<Box<str>> {
 }
 
 fn parse_key(key: &str) -> Option<Key> {
-    let (offer, loan) = key.split_once('.')?;
-    Some(Key { offer: offer.parse().ok()?, loan: loan.parse().ok()? })
+    let (offer, export) = key.split_once('.')?;
+    Some(Key { offer: offer.parse().ok()?, export: export.parse().ok()? })
 }
 
-/// The lender has sent something that no lender sends.
+/// The server has sent something that no server sends.
 pub(super) fn malformed(what: impl fmt::Display) -> Error {
-    let text = format!("the lender sent {what}: it does not keep to the protocol");
+    let text = format!("the server sent {what}: it does not keep to the protocol");
     Error::new(ErrorKind::Malformed, text)
 }
 
@@ -143,7 +143,7 @@ pub(super) fn malformed(what: impl fmt::Display) -> Error {
 mod tests {
     use super::*;
 
-    const KEY: Key = Key { offer: 3, loan: 17 };
+    const KEY: Key = Key { offer: 3, export: 17 };
 
     fn refusal(packet: &[u8]) -> String {
         let error = Message::parse(packet).unwrap_err();
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_longest_that_is_sent_is_taken() {
-        let key = Key { offer: u64::MAX, loan: u64::MAX };
+        let key = Key { offer: u64::MAX, export: u64::MAX };
         for path in ["", " ", "/a\0\n\x1b[2J", &"x".repeat(1 << 16), &"\u{85}ü".repeat(1 << 16)] {
             let kind = Kind::Vcpu { index: u32::MAX, path: sent_path(path) };
             let text = Message::ExportedFd(key, kind.clone()).to_string();
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_lender_sends_is_refused() {
+    fn what_no_server_sends_is_refused() {
         for text in [
             "",
             " ",

@@ -1,8 +1,8 @@
-//! The lender's thread: lets borrowers in, and tells each what there is and what is no more.
+//! The server's thread: lets clients in, and tells each what there is and what is no more.
 //!
-//! Invariant: nobody waits for a borrower. Packets are sent only where there is room; what a
-//! borrower has not been told yet follows from what it was told, so there is no queue to grow. One
-//! that takes nothing for [`SEND_LIMIT`] is cut off, and what borrowers send is never read.
+//! Invariant: nobody waits for a client. Packets are sent only where there is room; what a
+//! client has not been told yet follows from what it was told, so there is no queue to grow. One
+//! that takes nothing for [`SEND_LIMIT`] is cut off, and what clients send is never read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,19 +15,19 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown, sockopt};
 use vmstrobe_listen::Listening;
 
-use super::lender::{Offer, Shared};
 use super::message::{Key, Kind, Message, VERSION};
 use super::packet::send;
+use super::server::{Offer, Shared};
 use super::{ExportedFd, MAX_EXPORTED_FDS, MAX_TABLES};
 
-/// The most borrowers at a time.
-pub const MAX_BORROWERS: usize = 16;
-/// The longest that a borrower may take nothing although there is something for it.
+/// The most clients at a time.
+pub const MAX_CLIENTS: usize = 16;
+/// The longest that a client may take nothing although there is something for it.
 pub const SEND_LIMIT: Duration = Duration::from_secs(2);
-/// The pause before the offers are looked at again, while there are borrowers; and before something
+/// The pause before the offers are looked at again, while there are clients; and before something
 /// that the system has refused is tried again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// Room for packets that a borrower has not taken yet: some ten. Each holds a descriptor, of which
+/// Room for packets that a client has not taken yet: some ten. Each holds a descriptor, of which
 /// all processes of a user without privileges together can have only so many under way
 /// (`RLIMIT_NOFILE`).
 const UNTAKEN_BYTES: usize = 4096;
@@ -38,24 +38,24 @@ const ADMITTED_AT_ONCE: usize = 16;
 pub(super) struct Serving {
     shared: Arc<Shared>,
     listening: Listening,
-    borrowers: Vec<Borrower>,
-    lent: Lent,
+    clients: Vec<Client>,
+    exported: Exported,
     look_at: Instant,
     admit_at: Instant,
 }
 
-/// The loans that there are now; none while there is no borrower.
+/// The exports that there are now; none while there is no client.
 #[derive(Default)]
-struct Lent {
-    loans: BTreeMap<Key, ExportedFd>,
+struct Exported {
+    exports: BTreeMap<Key, ExportedFd>,
     /// Moves when they change.
     version: u64,
 }
 
-struct Borrower {
+struct Client {
     socket: OwnedFd,
     is_greeted: bool,
-    /// The loans that it was told of, and not told to be gone.
+    /// The exports that it was told of, and not told to be gone.
     told: BTreeSet<Key>,
     owes_all: bool,
     /// The version that it was told all of.
@@ -69,22 +69,22 @@ struct Borrower {
 impl Serving {
     pub(super) fn new(shared: Arc<Shared>, listening: Listening) -> Self {
         let now = Instant::now();
-        let (borrowers, lent) = (Vec::new(), Lent::default());
-        Self { shared, listening, borrowers, lent, look_at: now, admit_at: now }
+        let (clients, exported) = (Vec::new(), Exported::default());
+        Self { shared, listening, clients, exported, look_at: now, admit_at: now }
     }
 
-    /// Serves until it is stopped. Then all connections are closed, by which borrowers know.
+    /// Serves until it is stopped. Then all connections are closed, by which clients know.
     pub(super) fn run(mut self) {
         while !self.shared.is_stopped() {
             self.wait();
             self.admit();
             self.look();
-            let lent = &self.lent;
-            self.borrowers.retain_mut(|borrower| borrower.is_served(lent));
+            let exported = &self.exported;
+            self.clients.retain_mut(|client| client.is_served(exported));
         }
     }
 
-    /// Waits until something is to be done, and forgets the borrowers that have left.
+    /// Waits until something is to be done, and forgets the clients that have left.
     fn wait(&mut self) {
         let now = Instant::now();
         let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
@@ -92,13 +92,13 @@ impl Serving {
             PollFd::new(self.shared.changed(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.listening.socket(), admits),
         ];
-        fds.extend(self.borrowers.iter().map(|borrower| {
-            let room = if borrower.is_full { PollFlags::OUT } else { PollFlags::empty() };
-            PollFd::new(&borrower.socket, room)
+        fds.extend(self.clients.iter().map(|client| {
+            let room = if client.is_full { PollFlags::OUT } else { PollFlags::empty() };
+            PollFd::new(&client.socket, room)
         }));
-        let until = if self.borrowers.is_empty() { self.admit_at } else { self.look_at };
+        let until = if self.clients.is_empty() { self.admit_at } else { self.look_at };
         let pause = Timespec::try_from(until.saturating_duration_since(now));
-        let is_at_rest = self.borrowers.is_empty() && !admits.is_empty();
+        let is_at_rest = self.clients.is_empty() && !admits.is_empty();
         match poll(&mut fds, pause.as_ref().ok().filter(|_| !is_at_rest)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return thread::sleep(LOOK_PAUSE),
@@ -106,7 +106,7 @@ impl Serving {
         let mut events: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         let mut theirs = events.split_off(2).into_iter();
         let left = PollFlags::HUP | PollFlags::ERR;
-        self.borrowers.retain(|_| theirs.next().is_none_or(|events| !events.intersects(left)));
+        self.clients.retain(|_| theirs.next().is_none_or(|events| !events.intersects(left)));
         if !events[0].is_empty() {
             self.shared.settle();
             self.look_at = now;
@@ -120,9 +120,9 @@ impl Serving {
         }
         for _ in 0..ADMITTED_AT_ONCE {
             match self.listening.accept() {
-                Ok(socket) if self.borrowers.len() < MAX_BORROWERS => {
-                    self.borrowers.extend(Borrower::new(socket));
-                    // The last look may be from when there was no borrower, and nothing to lend.
+                Ok(socket) if self.clients.len() < MAX_CLIENTS => {
+                    self.clients.extend(Client::new(socket));
+                    // The last look may be from when there was no client, and nothing to export.
                     self.look_at = now;
                 }
                 Ok(socket) => refuse(&socket),
@@ -139,48 +139,48 @@ impl Serving {
 
     fn look(&mut self) {
         let now = Instant::now();
-        if self.borrowers.is_empty() {
+        if self.clients.is_empty() {
             // Nothing is kept open for nobody.
-            self.lent.loans.clear();
+            self.exported.exports.clear();
         } else if now >= self.look_at {
-            self.lent.look(&self.shared.all());
+            self.exported.look(&self.shared.all());
             self.look_at = now + LOOK_PAUSE;
         }
     }
 }
 
-impl Lent {
+impl Exported {
     fn look(&mut self, offers: &[Offer]) {
-        let before = std::mem::take(&mut self.loans);
+        let before = std::mem::take(&mut self.exports);
         let known: Vec<Key> = before.keys().copied().collect();
         let mut unanswered = Vec::new();
         for Offer { number, what, .. } in offers {
-            let keyed = |loan: ExportedFd| (Key { offer: *number, loan: loan.key }, loan);
-            match what.loans() {
-                Ok(loans) => self.loans.extend(loans.into_iter().map(keyed)),
+            let keyed = |export: ExportedFd| (Key { offer: *number, export: export.key }, export);
+            match what.exports() {
+                Ok(exports) => self.exports.extend(exports.into_iter().map(keyed)),
                 // For want of an fd, say. What was there still is.
                 Err(_) => unanswered.push(*number),
             }
         }
-        self.loans.extend(before.into_iter().filter(|(key, _)| unanswered.contains(&key.offer)));
+        self.exports.extend(before.into_iter().filter(|(key, _)| unanswered.contains(&key.offer)));
         self.leave_tables_out(&known);
-        while self.loans.len() > MAX_EXPORTED_FDS {
-            self.loans.pop_last();
+        while self.exports.len() > MAX_EXPORTED_FDS {
+            self.exports.pop_last();
         }
-        if !self.loans.keys().eq(&known) {
+        if !self.exports.keys().eq(&known) {
             self.version += 1;
         }
     }
 
-    /// Leaves the tables out that are over the limit. Those that may have been lent already stay: a
+    /// Leaves the tables out that are over the limit. Those that may have been exported already stay: a
     /// key that was given back must not come again.
     fn leave_tables_out(&mut self, known: &[Key]) {
         let is_known = |key: &Key| known.binary_search(key).is_ok();
-        let tables = self.loans.iter().filter(|(_, loan)| loan.kind == Kind::Table);
-        let lent = tables.filter(|(key, _)| is_known(key)).count();
-        let mut room = MAX_TABLES.saturating_sub(lent);
-        self.loans.retain(|key, loan| {
-            let is_new = loan.kind == Kind::Table && !is_known(key);
+        let tables = self.exports.iter().filter(|(_, export)| export.kind == Kind::Table);
+        let exported = tables.filter(|(key, _)| is_known(key)).count();
+        let mut room = MAX_TABLES.saturating_sub(exported);
+        self.exports.retain(|key, export| {
+            let is_new = export.kind == Kind::Table && !is_known(key);
             let stays = !is_new || room > 0;
             room -= usize::from(is_new && stays);
             stays
@@ -188,7 +188,7 @@ impl Lent {
     }
 }
 
-impl Borrower {
+impl Client {
     /// `None` if the system does not let it be served as it must be, or it has left.
     fn new(socket: OwnedFd) -> Option<Self> {
         sockopt::set_socket_send_buffer_size(&socket, UNTAKEN_BYTES).ok()?;
@@ -206,10 +206,10 @@ impl Borrower {
     }
 
     /// Tells it as much as there is room for. False if it is to be cut off.
-    fn is_served(&mut self, lent: &Lent) -> bool {
+    fn is_served(&mut self, exported: &Exported) -> bool {
         let now = Instant::now();
         let mut took_any = false;
-        match self.tell(lent, &mut took_any) {
+        match self.tell(exported, &mut took_any) {
             Ok(()) => {
                 (self.is_full, self.waits_since) = (false, None);
                 true
@@ -225,12 +225,12 @@ impl Borrower {
         }
     }
 
-    fn tell(&mut self, lent: &Lent, took_any: &mut bool) -> rustix::io::Result<()> {
-        if self.up_to == Some(lent.version) {
+    fn tell(&mut self, exported: &Exported, took_any: &mut bool) -> rustix::io::Result<()> {
+        if self.up_to == Some(exported.version) {
             return Ok(());
         }
-        let mut say = |message: &Message, loan: Option<&ExportedFd>| {
-            send(self.socket.as_fd(), &message.to_string(), loan.map(ExportedFd::fd))?;
+        let mut say = |message: &Message, export: Option<&ExportedFd>| {
+            send(self.socket.as_fd(), &message.to_string(), export.map(ExportedFd::fd))?;
             *took_any = true;
             rustix::io::Result::Ok(())
         };
@@ -238,15 +238,15 @@ impl Borrower {
             say(&Message::Hello { version: VERSION }, None)?;
             self.is_greeted = true;
         }
-        let gone = self.told.iter().filter(|key| !lent.loans.contains_key(key));
+        let gone = self.told.iter().filter(|key| !exported.exports.contains_key(key));
         for key in gone.copied().collect::<Vec<_>>() {
             say(&Message::Gone(key), None)?;
             self.told.remove(&key);
             self.owes_all = true;
         }
-        for (&key, loan) in &lent.loans {
+        for (&key, export) in &exported.exports {
             if !self.told.contains(&key) {
-                say(&Message::ExportedFd(key, loan.kind.clone()), Some(loan))?;
+                say(&Message::ExportedFd(key, export.kind.clone()), Some(export))?;
                 self.told.insert(key);
                 self.owes_all = true;
             }
@@ -255,7 +255,7 @@ impl Borrower {
             say(&Message::All, None)?;
             self.owes_all = false;
         }
-        self.up_to = Some(lent.version);
+        self.up_to = Some(exported.version);
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
-//! The owners of descriptors that can be handed over, and what each of them lends.
+//! The owners of descriptors that can be exported, and the descriptors of each.
 //!
-//! Invariant: nothing can be changed by a descriptor that is lent.
+//! Invariant: nothing can be changed by a descriptor that is exported.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,18 +12,17 @@ use vmstrobe_table::TableWriter;
 
 use super::message::{Kind, sent_path};
 
-/// An owner of descriptors that can be handed over: [`OwnKvm`](crate::OwnKvm) and
-/// [`TableWriter`](crate::TableWriter).
+/// An owner of descriptors that can be exported: [`OwnKvm`] and [`TableWriter`].
 pub trait ExportFds: Send + Sync + fmt::Debug {
-    /// Returns the descriptors to be lent now. Called again and again while somebody borrows, so it
-    /// must not wait.
+    /// Returns the descriptors to be exported now. It is called again and again while a client is
+    /// connected, so it must not wait.
     ///
     /// # Errors
-    /// If they cannot be had, or this is not to be lent at all.
-    fn loans(&self) -> Result<Vec<ExportedFd>>;
+    /// If they cannot be had, or this is not to be exported at all.
+    fn exports(&self) -> Result<Vec<ExportedFd>>;
 }
 
-/// A descriptor to be lent, and what it is.
+/// A descriptor to be exported, and what it is.
 #[derive(Debug)]
 pub struct ExportedFd {
     /// Unlike any other that its [`ExportFds`] ever has.
@@ -64,17 +63,17 @@ impl ExportedFd {
     }
 }
 
-/// Lends the stats fds, by which nothing of the VM can be changed.
+/// Exports the stats fds, by which nothing of the VM can be changed.
 impl ExportFds for OwnKvm {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
+    fn exports(&self) -> Result<Vec<ExportedFd>> {
         let stats = self.stats_fds();
         Ok(stats.iter().map(|(object, fd)| ExportedFd::stats(object, fd)).collect())
     }
 }
 
-/// Lends the table. A table in a file is not lent.
+/// Exports the table. A table in a file is not exported.
 impl ExportFds for TableWriter {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
+    fn exports(&self) -> Result<Vec<ExportedFd>> {
         Ok(vec![ExportedFd::table(0, self.descriptor()?)])
     }
 }

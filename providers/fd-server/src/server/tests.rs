@@ -4,12 +4,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Provider, RowState, Target};
+use vmstrobe_host::Reaper;
+use vmstrobe_table::{TableConfig, TableWriter};
 use vmstrobe_testing::{has_link, open_all, soon, states, tick};
 
 use super::*;
-use crate::handover::tests::{Guest, Place, connect, opened, paths, providers, table};
-use crate::handover::{ExportedFd, FdClient, MAX_PATH_BYTES};
-use crate::{Reaper, TableConfig, TableWriter};
+use crate::tests::{Guest, Place, connect, opened, paths, providers, table};
+use crate::{ExportedFd, FdClient, MAX_PATH_BYTES};
 
 /// Much longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -34,12 +35,12 @@ impl Asked {
 }
 
 impl ExportFds for Asked {
-    fn loans(&self) -> Result<Vec<ExportedFd>> {
+    fn exports(&self) -> Result<Vec<ExportedFd>> {
         self.count.fetch_add(1, Ordering::Relaxed);
         if self.fails.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Io, "no fd left"));
         }
-        self.table.loans()
+        self.table.exports()
     }
 }
 
@@ -120,7 +121,7 @@ fn what_comes_and_goes_later_is_noticed() {
 }
 
 #[test]
-fn with_the_lender_everything_is_gone() {
+fn with_the_server_everything_is_gone() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     let place = Place::new();
     let (table, _object) = table("xyz", "/a");

@@ -1,4 +1,4 @@
-//! Two processes: a lender that is killed, a borrower without any right, and those who come to the
+//! Two processes: a server that is killed, a client without any right, and those who come to the
 //! limits of what a process may have. And what the tests of all parts share.
 
 use std::env;
@@ -16,16 +16,17 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, Result, RowState, Source, Target};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
-use vmstrobe_host::FdOwner;
+use vmstrobe_host::{FdOwner, Reaper};
+use vmstrobe_kvm::{AttachedKvm, OwnKvm, kvm_get_stats_fd};
+use vmstrobe_table::{TableSchema, TableWriter, Tables};
 use vmstrobe_testing::{has_kvm, open_all, soon, states};
 
 use super::kvm::ExportedKvm;
 use super::message::{Key, Kind};
 use super::packet::receive;
-use super::reader::tests::{lender, say};
+use super::reader::tests::{say, server};
 use super::serve::tests::{next, raw};
 use super::*;
-use crate::{AttachedKvm, OwnKvm, Reaper, TableSchema, TableWriter, Tables, kvm_get_stats_fd};
 
 /// A directory of a test's own, removed with all that is in it.
 pub(super) struct Place(pub(super) PathBuf);
@@ -51,7 +52,7 @@ impl Drop for Place {
     }
 }
 
-/// A VM with vCPUs that never run, and its provider with those of them that shall be lent.
+/// A VM with vCPUs that never run, and its provider with those of them that shall be exported.
 pub(super) struct Guest {
     pub(super) kvm: Arc<OwnKvm>,
     pub(super) vcpus: Vec<Vcpu>,
@@ -120,8 +121,8 @@ pub(super) fn told(error: &Error) -> String {
 }
 
 const LIMIT: Duration = Duration::from_secs(20);
-const LENDER: &str = "handover::tests::a_lender";
-const BORROWER: &str = "handover::tests::a_borrower";
+const SERVER: &str = "tests::a_server";
+const CLIENT: &str = "tests::a_client";
 /// A user that owns nothing.
 const NOBODY: u32 = 65534;
 
@@ -174,10 +175,10 @@ fn skip(why: &str) -> bool {
     false
 }
 
-/// No test, but what [`Other`] runs: lends a VM with two vCPUs and a table, until its input ends.
+/// No test, but what [`Other`] runs: exports a VM with two vCPUs and a table, until its input ends.
 #[test]
-fn a_lender() {
-    let Some(path) = env::var_os(LENDER) else { return };
+fn a_server() {
+    let Some(path) = env::var_os(SERVER) else { return };
     let hand_over = FdServer::listen(Path::new(&path)).unwrap();
     let guest = Guest::with_all("child", 2).unwrap();
     let (table, _object) = table("xyz", "/xyz/queue[0]");
@@ -189,8 +190,8 @@ fn a_lender() {
 
 /// No test, but what [`Other`] runs: borrows, and says what it has.
 #[test]
-fn a_borrower() {
-    let Some(path) = env::var_os(BORROWER) else { return };
+fn a_client() {
+    let Some(path) = env::var_os(CLIENT) else { return };
     // Ends the line that the test harness may have begun.
     println!();
     let connected = connect(Path::new(&path));
@@ -199,10 +200,10 @@ fn a_borrower() {
         Err(error) => return println!("{:?}: {error}\nend", error.kind()),
     };
     let [kvm, tables] = providers(&handed_over);
-    let lender = std::os::unix::process::parent_id();
-    let attached = AttachedKvm::new(Reaper::new().unwrap()).unwrap().attach(lender);
+    let server = std::os::unix::process::parent_id();
+    let attached = AttachedKvm::new(Reaper::new().unwrap()).unwrap().attach(server);
     println!("attach: {:?}", attached.unwrap_err().kind());
-    println!("attach: {:?}", Tables::new().unwrap().attach(lender).unwrap_err().kind());
+    println!("attach: {:?}", Tables::new().unwrap().attach(server).unwrap_err().kind());
     for provider in [kvm, tables] {
         for object in provider.objects().unwrap() {
             let mut source = open_all(&*provider, std::slice::from_ref(&object)).remove(0);
@@ -230,7 +231,7 @@ fn is_alone(test: &str, uid: Option<u32>) -> bool {
 
 #[test]
 fn a_thousand_vcpus_arrive_in_time() {
-    if !has_kvm() || !is_alone("handover::tests::a_thousand_vcpus_arrive_in_time", None) {
+    if !has_kvm() || !is_alone("tests::a_thousand_vcpus_arrive_in_time", None) {
         return;
     }
     // Three fds a vCPU, and some.
@@ -244,15 +245,15 @@ fn a_thousand_vcpus_arrive_in_time() {
 }
 
 #[test]
-fn as_many_loans_as_may_be_and_not_one_more() {
-    let test = "handover::tests::as_many_loans_as_may_be_and_not_one_more";
+fn as_many_exports_as_may_be_and_not_one_more() {
+    let test = "tests::as_many_exports_as_may_be_and_not_one_more";
     if !has_kvm() || !is_alone(test, None) {
         return;
     }
     let guest = Guest::new("x", 0).unwrap();
     let vm = kvm_get_stats_fd(guest.vm.fd()).unwrap();
     let place = Place::new();
-    let lender = lender(&place.socket(), move |socket| {
+    let server = server(&place.socket(), move |socket| {
         let mut sent = 0;
         while say(socket, format!("kvm-vm 1.{sent} /{sent}").as_bytes(), &[vm.as_fd()]).is_ok() {
             sent += 1;
@@ -260,12 +261,12 @@ fn as_many_loans_as_may_be_and_not_one_more() {
         sent
     });
     let error = connect(&place.socket()).unwrap_err();
-    let sent = lender.join().unwrap();
+    let sent = server.join().unwrap();
     // Or as many as this process may have open, or as it has time for.
     let told = told(&error);
     match error.kind() {
         ErrorKind::TooLarge => {
-            assert!(sent > MAX_EXPORTED_FDS && told.contains("are lent"), "{told}")
+            assert!(sent > MAX_EXPORTED_FDS && told.contains("are exported"), "{told}")
         }
         ErrorKind::Io => assert!(told.contains("no room for another descriptor"), "{told}"),
         kind => assert_eq!(kind, ErrorKind::Busy, "{told}"),
@@ -273,8 +274,8 @@ fn as_many_loans_as_may_be_and_not_one_more() {
 }
 
 #[test]
-fn a_borrower_without_room_says_so() {
-    let test = "handover::tests::a_borrower_without_room_says_so";
+fn a_client_without_room_says_so() {
+    let test = "tests::a_client_without_room_says_so";
     if !has_kvm() || !is_alone(test, None) {
         return;
     }
@@ -289,13 +290,13 @@ fn a_borrower_without_room_says_so() {
     setrlimit(Resource::Nofile, limits).unwrap();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(told(&error).contains("no room for another descriptor: raise"), "{}", told(&error));
-    // It was not the lender's fault, and it goes on.
+    // It was not the server's fault, and it goes on.
     connect(&place.socket()).unwrap();
 }
 
 #[test]
-fn a_lender_without_room_lets_in_later() {
-    if !is_alone("handover::tests::a_lender_without_room_lets_in_later", None) {
+fn a_server_without_room_lets_in_later() {
+    if !is_alone("tests::a_server_without_room_lets_in_later", None) {
         return;
     }
     let place = Place::new();
@@ -321,8 +322,8 @@ fn cpu_time() -> Duration {
 
 /// A user without privileges can have only so many descriptors under way.
 #[test]
-fn a_lender_with_too_many_under_way_sends_the_rest_later() {
-    let test = "handover::tests::a_lender_with_too_many_under_way_sends_the_rest_later";
+fn a_server_with_too_many_under_way_sends_the_rest_later() {
+    let test = "tests::a_server_with_too_many_under_way_sends_the_rest_later";
     if !is_alone(test, rustix::process::geteuid().is_root().then_some(NOBODY)) {
         return;
     }
@@ -331,7 +332,7 @@ fn a_lender_with_too_many_under_way_sends_the_rest_later() {
     for _ in 0..MAX_TABLES {
         hand_over.offer(Arc::new(TableWriter::new("xyz").unwrap())).unwrap();
     }
-    let mut dead: Vec<_> = (1..MAX_BORROWERS).map(|_| raw(&place.socket())).collect();
+    let mut dead: Vec<_> = (1..MAX_CLIENTS).map(|_| raw(&place.socket())).collect();
     let is_told = |socket| matches!(next(socket), text if text == "vmstrobe-handover 1");
     assert!(dead.iter().all(is_told));
     std::thread::sleep(Duration::from_millis(100));
@@ -347,12 +348,12 @@ fn a_lender_with_too_many_under_way_sends_the_rest_later() {
 }
 
 #[test]
-fn a_lender_that_is_killed_is_gone_at_once() {
+fn a_server_that_is_killed_is_gone_at_once() {
     if !has_kvm() {
         return;
     }
     let place = Place::new();
-    let mut other = Other::start(LENDER, &place.socket(), None).unwrap();
+    let mut other = Other::start(SERVER, &place.socket(), None).unwrap();
     other.said("ready");
     let handed_over = connect(&place.socket()).unwrap();
     assert!(handed_over.peer_pid().is_none_or(|pid| pid == other.0.id()));
@@ -378,7 +379,7 @@ fn a_lender_that_is_killed_is_gone_at_once() {
 }
 
 #[test]
-fn a_borrower_needs_no_right_but_to_connect() {
+fn a_client_needs_no_right_but_to_connect() {
     let Some(guest) = Guest::with_all("web", 2) else { return };
     if !rustix::process::geteuid().is_root() {
         skip("root: only root can be somebody else");
@@ -390,8 +391,7 @@ fn a_borrower_needs_no_right_but_to_connect() {
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
     hand_over.offer(Arc::new(table)).unwrap();
-    let borrow =
-        || Other::start(BORROWER, &place.socket(), Some(NOBODY)).map(|mut o| o.said("end"));
+    let borrow = || Other::start(CLIENT, &place.socket(), Some(NOBODY)).map(|mut o| o.said("end"));
     let refused = match borrow() {
         Ok(said) => said,
         Err(error) => {
@@ -422,10 +422,10 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let Some(vm) = vmstrobe_testing::vm() else { return };
     let fd = kvm_get_stats_fd(vm.fd()).unwrap();
     let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
-    let lender = FdOwner { alive, watch, seat: None };
+    let server = FdOwner { alive, watch, seat: None };
     let release = Some("5.15.90".to_owned());
-    let kvm = ExportedKvm::new(Reaper::new().unwrap(), None, lender, release);
-    let key = Key { offer: 1, loan: 1 };
+    let kvm = ExportedKvm::new(Reaper::new().unwrap(), None, server, release);
+    let key = Key { offer: 1, export: 1 };
     let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("this kernel (5.15.90) reads freed memory"), "{error}");

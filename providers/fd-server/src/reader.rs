@@ -1,10 +1,10 @@
-//! Takes what a lender sends, and turns it into objects of the providers.
+//! Takes what a server sends, and turns it into objects of the providers.
 //!
 //! Everything that arrives here has passed a helper ([`Relay`]), which has closed all files but
 //! those of KVM and in memory.
 //!
 //! Invariant: no descriptor is touched before it was found to be what it should be. The first
-//! packet that no lender sends ends the connection, and with it everything that came by it: its
+//! packet that no server sends ends the connection, and with it everything that came by it: its
 //! objects are no more, and every open row is marked.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use vmstrobe_host::{FdOwner, GoneEpoch, Reaper, Relay};
 use vmstrobe_kvm::KvmFd;
 use vmstrobe_table::{Tables, can_be_table};
 
-use super::borrower::{CONNECT_LIMIT, Connection};
+use super::client::{CONNECT_LIMIT, Connection};
 use super::kvm::{ExportedKvm, is_stats_fd};
 use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
@@ -29,7 +29,7 @@ use super::{MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// So many packets are taken in one go, once connected...
 const PACKETS_AT_ONCE: u32 = 64;
-/// ...before a pause: a lender that sends without end costs a few per cent of a CPU.
+/// ...before a pause: a server that sends without end costs a few per cent of a CPU.
 const PACKETS_PAUSE: Duration = Duration::from_millis(10);
 
 /// Takes what arrives. It keeps nothing alive: what nobody else has is of no use any more.
@@ -42,11 +42,11 @@ pub(super) struct Reader {
     gone_epoch: [GoneEpoch; 2],
     reaper: Reaper,
     is_greeted: bool,
-    loans: BTreeMap<Key, Lent>,
+    exports: BTreeMap<Key, Exported>,
 }
 
-/// A descriptor that was lent under a key.
-enum Lent {
+/// A descriptor that was exported under a key.
+enum Exported {
     Stats(Weak<KvmFd>),
     /// By its number among the tables.
     Table(u64),
@@ -65,7 +65,7 @@ enum Step {
 impl Reader {
     pub(super) fn new(
         socket: Arc<Relay>,
-        lender: &FdOwner,
+        server: &FdOwner,
         connection: &Arc<Connection>,
         kvm: &Arc<ExportedKvm>,
         tables: &Arc<Tables>,
@@ -76,15 +76,15 @@ impl Reader {
             connection: Arc::downgrade(connection),
             kvm: Arc::downgrade(kvm),
             tables: Arc::downgrade(tables),
-            alive: Arc::clone(&lender.alive),
+            alive: Arc::clone(&server.alive),
             gone_epoch: [kvm.gone_epoch().clone(), tables.gone_epoch().clone()],
             reaper,
             is_greeted: false,
-            loans: BTreeMap::new(),
+            exports: BTreeMap::new(),
         }
     }
 
-    /// Takes packets until the lender says that this is all, for now.
+    /// Takes packets until the server says that this is all, for now.
     ///
     /// # Errors
     /// As [`FdClient::connect`](crate::FdClient::connect).
@@ -97,24 +97,24 @@ impl Reader {
                 Step::Change => {}
                 Step::All => return Ok(()),
                 Step::End if self.is_greeted => {
-                    return Err(Error::new(ErrorKind::NotFound, "the lender has ended"));
+                    return Err(Error::new(ErrorKind::NotFound, "the server has ended"));
                 }
                 Step::End => {
-                    let text = "whoever listens there says nothing: it is no hand-over";
+                    let text = "the process that listens there sends nothing: it is no FdServer";
                     return Err(Error::new(ErrorKind::Malformed, text));
                 }
             }
         }
         let text = if self.is_greeted {
-            format!("the lender was not done within {CONNECT_LIMIT:?}: is it overrun or stopped?")
+            format!("the server was not done within {CONNECT_LIMIT:?}: is it overrun or stopped?")
         } else {
-            format!("nothing was said within {CONNECT_LIMIT:?}: is it a hand-over?")
+            format!("nothing was sent within {CONNECT_LIMIT:?}: is it an FdServer?")
         };
         Err(Error::new(ErrorKind::Busy, text))
     }
 
-    /// Takes packets until the lender ends, or sends what no lender does, or nobody needs what it
-    /// lends.
+    /// Takes packets until the server ends, or sends what no server does, or nobody needs what it
+    /// exports.
     pub(super) fn run(mut self) {
         let refused = self.take_more().err();
         // Relaxed: `GoneEpoch` sees to it that no source misses it for good.
@@ -166,7 +166,7 @@ impl Reader {
                 let text = "as many are connected there as may be: one of them has to end";
                 return Err(Error::new(ErrorKind::Busy, text));
             }
-            (true, Message::ExportedFd(key, kind)) => self.borrow(key, kind, &mut packet.fds)?,
+            (true, Message::ExportedFd(key, kind)) => self.take(key, kind, &mut packet.fds)?,
             (true, Message::Gone(key)) => self.give_back(key)?,
             (true, Message::All) => return Ok(Step::All),
             (_, message) => return Err(malformed(format!("'{message}' at the wrong time"))),
@@ -174,16 +174,17 @@ impl Reader {
         Ok(Step::Change)
     }
 
-    fn borrow(&mut self, key: Key, kind: Kind, fds: &mut Vec<OwnedFd>) -> Result<()> {
-        if self.loans.contains_key(&key) {
+    fn take(&mut self, key: Key, kind: Kind, fds: &mut Vec<OwnedFd>) -> Result<()> {
+        if self.exports.contains_key(&key) {
             return Err(malformed(format!("the key {key} again")));
         }
-        let tables = self.loans.values().filter(|lent| matches!(lent, Lent::Table(_)));
-        if self.loans.len() >= MAX_EXPORTED_FDS
+        let tables =
+            self.exports.values().filter(|exported| matches!(exported, Exported::Table(_)));
+        if self.exports.len() >= MAX_EXPORTED_FDS
             || kind == Kind::Table && tables.count() >= MAX_TABLES
         {
             let text =
-                format!("over {MAX_EXPORTED_FDS} descriptors or {MAX_TABLES} tables are lent");
+                format!("over {MAX_EXPORTED_FDS} descriptors or {MAX_TABLES} tables are exported");
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let is_it = match (&kind, fds.last()) {
@@ -195,33 +196,33 @@ impl Reader {
             let what = Message::ExportedFd(key, kind);
             return Err(malformed(format!("something else as '{what}'")));
         };
-        let lent = self.hand_on(key, kind, fd)?;
-        self.loans.insert(key, lent);
+        let exported = self.hand_on(key, kind, fd)?;
+        self.exports.insert(key, exported);
         Ok(())
     }
 
     /// To the provider that it is for.
-    fn hand_on(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Lent> {
+    fn hand_on(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Exported> {
         match (kind, self.connection.upgrade(), self.tables.upgrade(), self.kvm.upgrade()) {
             (Kind::Table, Some(connection), Some(tables), _) => {
-                let lender =
+                let server =
                     FdOwner { alive: Arc::clone(&self.alive), watch: connection, seat: None };
-                tables.add(fd, lender).map(Lent::Table)
+                tables.add(fd, server).map(Exported::Table)
             }
             (kind @ (Kind::Vm { .. } | Kind::Vcpu { .. }), _, _, Some(kvm)) => {
-                kvm.add(key, kind, fd).map(Lent::Stats)
+                kvm.add(key, kind, fd).map(Exported::Stats)
             }
             _ => {
                 self.reaper.close(fd);
-                Ok(Lent::Nothing)
+                Ok(Exported::Nothing)
             }
         }
     }
 
     fn give_back(&mut self, key: Key) -> Result<()> {
-        match self.loans.remove(&key) {
+        match self.exports.remove(&key) {
             None => return Err(malformed(format!("that {key} is gone, which was not there"))),
-            Some(Lent::Stats(stats)) => {
+            Some(Exported::Stats(stats)) => {
                 if let Some(kvm) = self.kvm.upgrade() {
                     kvm.remove(key);
                 }
@@ -230,18 +231,18 @@ impl Reader {
                     stats.retire();
                 }
             }
-            Some(Lent::Table(number)) => {
+            Some(Exported::Table(number)) => {
                 if let Some(tables) = self.tables.upgrade() {
                     tables.remove(number);
                 }
             }
-            Some(Lent::Nothing) => {}
+            Some(Exported::Nothing) => {}
         }
         Ok(())
     }
 }
 
-/// One descriptor comes with a loan, none with anything else.
+/// One descriptor comes with an export, none with anything else.
 fn check_fds(message: &Message, fds: usize, are_cut: bool) -> Result<()> {
     match (message, fds, are_cut) {
         (Message::ExportedFd(..), 1, false) => Ok(()),
@@ -259,7 +260,7 @@ fn check_fds(message: &Message, fds: usize, are_cut: bool) -> Result<()> {
 }
 
 fn unreadable(errno: Errno) -> Error {
-    Error::caused(ErrorKind::Io, "cannot read what the lender sends", errno)
+    Error::caused(ErrorKind::Io, "cannot read what the server sends", errno)
 }
 
 #[cfg(test)]
