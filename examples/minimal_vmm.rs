@@ -16,7 +16,6 @@
 //! ```
 
 use std::error::Error;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +27,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memmap2::{MmapMut, MmapRaw};
 // vmstrobe: from here
 use vmstrobe_core::{Change, Interval, Registry, change};
-use vmstrobe_providers::OwnKvm;
+use vmstrobe_providers::{NewVcpu, OwnKvm};
 use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
 use vmstrobe_server::qmp::{Config, Server};
 // vmstrobe: to here
@@ -54,9 +53,9 @@ fn main() -> Result<()> {
     let mut machine = Machine::new()?;
 
     // vmstrobe: from here
-    let kvm = OwnKvm::new("minimal", fd(&machine.vm))?;
+    let kvm = OwnKvm::new("minimal", &machine.vm)?;
     for (index, vcpu) in (0..).zip(&machine.vcpus) {
-        kvm.add_vcpu(index, fd(vcpu))?;
+        kvm.add_vcpu(NewVcpu::new(index, vcpu))?;
     }
     let registry = Registry::default();
     registry.add(Arc::new(kvm));
@@ -159,13 +158,6 @@ fn run(vcpu: &mut VcpuFd, stop: &AtomicBool) -> Result<()> {
             },
         }
     }
-}
-
-/// The fd of a VM or vCPU, lent: kvm-ioctls knows raw ones only.
-fn fd(owner: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: the fd must stay open as long as it is lent. Only `VmFd`s and `VcpuFd`s come here;
-    // each owns its fd and closes it only when dropped, which the borrow excludes.
-    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
 fn arguments() -> Result<(Duration, PathBuf)> {

@@ -25,7 +25,7 @@ use vmstrobe_core::{
     Desc, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Target,
 };
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{AttachedKvm, Bpf, BpfMode, OwnKvm, Reaper};
+use vmstrobe_providers::{AttachedKvm, Bpf, BpfMode, NewVcpu, OwnKvm, Reaper};
 use vmstrobe_tests::command::Output;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::rig::wait_for;
@@ -43,7 +43,7 @@ fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
     let kvm = OwnKvm::with_bulk("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
     for (index, vcpu) in (0..).zip(guests.iter().flat_map(DemoGuest::vcpus)) {
-        kvm.add_vcpu_here(index, None, vcpu.fd()).expect("none runs");
+        kvm.add_vcpu(NewVcpu::here(index, vcpu.fd())).expect("none runs");
     }
     kvm
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::OwnKvm;
+use vmstrobe_providers::{NewVcpu, OwnKvm};
 use vmstrobe_sampler::{Control, Fanout, Health, Latest, MAX_SUBSCRIBERS, Roster, Sampler, Tick};
 use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Over, Rig, health, own_kvm, rig, show, wait_for};
@@ -139,7 +139,7 @@ fn change_until(
     let mut changes = 0;
     for vcpu in guest.vcpus().iter().cycle() {
         if !kvm.remove_vcpu(vcpu.id()) {
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+            kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd())).expect("it was removed");
         }
         let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
@@ -152,7 +152,7 @@ fn change_until(
     }
     for vcpu in guest.vcpus() {
         // For the next round; those that are there are refused.
-        let _ = kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd());
+        let _ = kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd()));
     }
     changes
 }

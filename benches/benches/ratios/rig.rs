@@ -11,7 +11,7 @@ use rustix::io::pread;
 use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Filter, Registry, RowState};
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::{Bpf, OwnKvm, kvm_get_stats_fd};
+use vmstrobe_providers::{Bpf, NewVcpu, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
 /// Three statistics, as a plotting tool would ask for.
@@ -74,7 +74,7 @@ pub(crate) fn rig_with(
         let kvm = OwnKvm::with_bulk(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
         for vcpu in vm.vcpus() {
             // On this thread: a vCPU that never runs cannot keep it waiting.
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd())?;
+            kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd()))?;
             fds.push(kvm_get_stats_fd(vcpu.fd())?);
         }
         registry.add(Arc::new(kvm));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vmstrobe_core::{Object, Provider, Registry};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{AttachOptions, Bpf, Broker, FdBudget, Host, OwnKvm, Sched};
+use vmstrobe_providers::{AttachOptions, Bpf, Broker, FdBudget, Host, NewVcpu, OwnKvm, Sched};
 
 use super::attached::Attached;
 use super::sources;
@@ -95,7 +95,7 @@ impl Providers {
         let provider = OwnKvm::with_bulk(DEMO_NAME, guest.vm().fd(), setup.bpf().clone())?;
         // Before they run: later, the kernel would make this wait.
         for vcpu in guest.vcpus() {
-            provider.add_vcpu(vcpu.id(), vcpu.fd())?;
+            provider.add_vcpu(NewVcpu::new(vcpu.id(), vcpu.fd()))?;
         }
         guest.start()?;
         let registry = Registry::default();

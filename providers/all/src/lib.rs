@@ -23,8 +23,8 @@ pub use vmstrobe_host::{
     Broker, CpuName, CpuNames, FdBudget, Host, Reaper, has_exited, trim_memory,
 };
 pub use vmstrobe_kvm::{
-    Access, AttachOptions, AttachedKvm, BulkOpener, OwnKvm, Sched, VCPU_BUSY_LIMIT, VmInfo,
-    kvm_get_stats_fd, scan, scan_by,
+    Access, AttachOptions, AttachedKvm, BulkOpener, KvmFdRef, NewVcpu, OwnKvm, Sched,
+    VCPU_BUSY_LIMIT, VmInfo, kvm_get_stats_fd, scan, scan_by,
 };
 pub use vmstrobe_qmp::{Qmp, QmpShare};
 pub use vmstrobe_table::{

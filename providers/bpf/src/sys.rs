@@ -29,8 +29,9 @@ mod attr;
 mod error;
 mod writer;
 
+// SAFETY: the declaration must be that of the C library (syscall(2)), which std links anyway. rustix
+// has no bpf(2), and no call that takes any number.
 unsafe extern "C" {
-    // rustix has no bpf(2), and no call that takes any number. std links the C library anyway.
     fn syscall(number: c_long, ...) -> c_long;
 }
 

@@ -52,7 +52,8 @@ pub struct FdClient {
     tables: Arc<Tables>,
 }
 
-/// A connection that ends when nothing holds it any more: what is exported does, and its readers do.
+/// A connection that ends when nothing holds it any more: what is exported does, and its readers
+/// do.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Arc<Relay>,

@@ -17,7 +17,8 @@ pub const MAX_PATH_BYTES: usize = 255;
 
 const HELLO: &str = "vmstrobe-handover";
 
-/// The key of an export: it differs from all others of its server, for as long as they are connected.
+/// The key of an export: it differs from all others of its server, for as long as they are
+/// connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     /// The number of the offer that it belongs to; all exports of one VM belong to one.

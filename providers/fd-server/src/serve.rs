@@ -172,8 +172,8 @@ impl Exported {
         }
     }
 
-    /// Leaves the tables out that are over the limit. Those that may have been exported already stay: a
-    /// key that was given back must not come again.
+    /// Leaves the tables out that are over the limit. Those that may have been exported already
+    /// stay: a key that was given back must not come again.
     fn leave_tables_out(&mut self, known: &[Key]) {
         let is_known = |key: &Key| known.binary_search(key).is_ok();
         let tables = self.exports.iter().filter(|(_, export)| export.kind == Kind::Table);

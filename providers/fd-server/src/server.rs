@@ -75,9 +75,9 @@ pub(super) struct Offer {
 }
 
 impl FdServer {
-    /// Listens at that path, and has nothing to export yet. A socket at which nobody listens any more
-    /// is replaced. The file is removed when this is dropped; then, everything that was exported is
-    /// marked as gone wherever it is.
+    /// Listens at that path, and has nothing to export yet. A socket at which nobody listens any
+    /// more is replaced. The file is removed when this is dropped; then, everything that was
+    /// exported is marked as gone wherever it is.
     ///
     /// # Errors
     /// `Busy` if somebody listens there, `Unsupported` if another kind of file is there, `TooLarge`
@@ -96,13 +96,13 @@ impl FdServer {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Exports all that this has and will have, to all that are connected or will be, within some 0.1
-    /// s. It is held until it is withdrawn or this is dropped. Does nothing if it is offered
+    /// Exports all that this has and will have, to all that are connected or will be, within some
+    /// 0.1 s. It is held until it is withdrawn or this is dropped. Does nothing if it is offered
     /// already.
     ///
     /// # Errors
-    /// The error of its [`ExportFds::exports`]: `Unsupported` for a table in a file, which is opened
-    /// by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
+    /// The error of its [`ExportFds::exports`]: `Unsupported` for a table in a file, which is
+    /// opened by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
     pub fn offer(&self, what: Arc<dyn ExportFds>) -> Result<()> {
         let is_table = what.exports()?.iter().any(|export| export.kind == Kind::Table);
         let mut offers = self.shared.offers();

@@ -17,7 +17,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, Result, RowState, Source, Target};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
 use vmstrobe_host::{FdOwner, Reaper};
-use vmstrobe_kvm::{AttachedKvm, OwnKvm, kvm_get_stats_fd};
+use vmstrobe_kvm::{AttachedKvm, NewVcpu, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_table::{TableSchema, TableWriter, Tables};
 use vmstrobe_testing::{has_kvm, open_all, soon, states};
 
@@ -78,7 +78,7 @@ impl Guest {
     }
 
     pub(super) fn add(&self, index: u32) {
-        self.kvm.add_vcpu_here(index, None, self.vcpus[index as usize].fd()).unwrap();
+        self.kvm.add_vcpu(NewVcpu::here(index, self.vcpus[index as usize].fd())).unwrap();
     }
 }
 

@@ -6,7 +6,8 @@
 //! closes descriptors. [`refusal`] finds out why the system refused something, and what to do.
 //!
 //! The providers of statistics stand on this crate, and it knows none of them. A program uses
-//! [`Host`], [`Broker`], [`Reaper`], [`FdBudget`] and [`CpuNames`] of it; the rest is for providers.
+//! [`Host`], [`Broker`], [`Reaper`], [`FdBudget`] and [`CpuNames`] of it. Everything else is public
+//! for the providers alone.
 //!
 //! Invariant: no call waits longer than a few seconds for another process. What comes from one is
 //! checked before it is used, and counted before it is held.

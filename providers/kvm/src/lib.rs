@@ -13,6 +13,8 @@
 #![deny(unsafe_code)]
 
 mod sys;
+#[cfg(feature = "kvm-ioctls")]
+mod ioctls;
 
 mod bulk;
 mod fd;
@@ -30,7 +32,7 @@ pub use attach::{AttachOptions, AttachedKvm};
 pub use bulk::{BulkOpener, KvmRows, NoThreads, ThreadRows};
 pub use fd::{KvmFd, Opener};
 pub use opened::{Opened, schemas_of};
-pub use own::{OwnKvm, VCPU_BUSY_LIMIT};
+pub use own::{KvmFdRef, NewVcpu, OwnKvm, VCPU_BUSY_LIMIT};
 pub use scan::{Access, Made, VmInfo, divide, made, scan, scan_by, vms_of};
 pub use sched::{
     GROWING, Sched, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,

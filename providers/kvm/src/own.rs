@@ -28,7 +28,7 @@ pub const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// The statistics of a VM of this process: the provider for a VMM.
 ///
 /// Add each vCPU before its first `KVM_RUN`, which takes some 0.1 ms, or on its own thread
-/// ([`OwnKvm::add_vcpu_here`]). The VM's object is `/vm/<name>`, a vCPU's `/vm/<name>/vcpu[<n>]`.
+/// ([`NewVcpu::here`]). The VM's object is `/vm/<name>`, a vCPU's `/vm/<name>/vcpu[<n>]`.
 ///
 /// It keeps stats fds open, not the VM's and vCPUs' own. As long as they are, the kernel keeps what
 /// is left of a VM that is closed, and rows go on showing its last values: drop the provider, and
@@ -39,14 +39,14 @@ pub const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 /// new thread needs. Sampling needs `pread64`, and closing `close` and `futex`.
 ///
 /// ```no_run
-/// # use std::os::fd::{AsFd, OwnedFd};
+/// # use std::os::fd::OwnedFd;
 /// # use vmstrobe_core::{Provider, Result};
-/// # use vmstrobe_kvm::OwnKvm;
+/// # use vmstrobe_kvm::{NewVcpu, OwnKvm};
 /// # fn vmm(vm: OwnedFd, vcpus: Vec<OwnedFd>) -> Result<()> {
 /// // `vm` came from KVM_CREATE_VM, `vcpus` from KVM_CREATE_VCPU; none has run yet.
-/// let kvm = OwnKvm::new("web", vm.as_fd())?;
+/// let kvm = OwnKvm::new("web", &vm)?;
 /// for (index, vcpu) in (0..).zip(&vcpus) {
-///     kvm.add_vcpu(index, vcpu.as_fd())?;
+///     kvm.add_vcpu(NewVcpu::new(index, vcpu))?;
 /// }
 /// let paths: Vec<_> = kvm.objects()?.into_iter().map(|object| object.path).collect();
 /// assert_eq!(paths[..2], ["/vm/web".into(), "/vm/web/vcpu[0]".into()]);
@@ -58,6 +58,60 @@ pub struct OwnKvm {
     vm_path: String,
     opener: Opener,
     state: Mutex<State>,
+}
+
+/// A borrowed descriptor of a VM or a vCPU of this process: a `BorrowedFd` or `OwnedFd`,
+/// and with the feature `kvm-ioctls` a `VmFd` or `VcpuFd` of that crate.
+#[derive(Clone, Copy, Debug)]
+pub struct KvmFdRef<'a>(pub(crate) BorrowedFd<'a>);
+
+impl<'a> From<BorrowedFd<'a>> for KvmFdRef<'a> {
+    fn from(fd: BorrowedFd<'a>) -> Self {
+        Self(fd)
+    }
+}
+
+impl<'a> From<&'a OwnedFd> for KvmFdRef<'a> {
+    fn from(fd: &'a OwnedFd) -> Self {
+        Self(fd.as_fd())
+    }
+}
+
+/// A vCPU to be added to an [`OwnKvm`].
+///
+/// ```no_run
+/// # use std::os::fd::OwnedFd;
+/// # use vmstrobe_kvm::{NewVcpu, OwnKvm};
+/// # fn vmm(kvm: &OwnKvm, vcpu: OwnedFd) -> vmstrobe_core::Result<()> {
+/// let qom = Some("/machine/unattached/device[0]");
+/// kvm.add_vcpu(NewVcpu { path: qom, ..NewVcpu::new(0, &vcpu) })?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct NewVcpu<'a> {
+    /// The index by which users call it.
+    pub index: u32,
+    /// Its descriptor, from `KVM_CREATE_VCPU`.
+    pub fd: BorrowedFd<'a>,
+    /// The path of its object: the QOM path, if the VMM has such; else `/vm/<name>/vcpu[<n>]`.
+    pub path: Option<&'a str>,
+    /// Whether the thread that adds it is the one that runs it. Then it cannot be in `KVM_RUN`,
+    /// however often it has run, and [`Sched`](crate::Sched) knows its thread. On any other thread,
+    /// adding it so may wait for ever.
+    pub is_own_thread: bool,
+}
+
+impl<'a> NewVcpu<'a> {
+    /// Describes a vCPU that has not run yet, under a path of its VM.
+    pub fn new(index: u32, vcpu: impl Into<KvmFdRef<'a>>) -> Self {
+        Self { index, fd: vcpu.into().0, path: None, is_own_thread: false }
+    }
+
+    /// Describes a vCPU that is run by this thread, under a path of its VM.
+    pub fn here(index: u32, vcpu: impl Into<KvmFdRef<'a>>) -> Self {
+        Self { is_own_thread: true, ..Self::new(index, vcpu) }
+    }
 }
 
 #[derive(Debug)]
@@ -72,8 +126,9 @@ impl OwnKvm {
     ///
     /// # Errors
     /// `Unsupported` if the kernel has no such statistics (Linux before 5.14) or the fd is no VM,
-    /// `Denied` if the VM belongs to another process, `Io` if a thread or an fd is not to be had.
-    pub fn new(name: &str, vm: BorrowedFd<'_>) -> Result<Self> {
+    /// `Denied` if the VM belongs to another process, `Io` if the system has no thread or no
+    /// descriptor for it.
+    pub fn new<'a>(name: &str, vm: impl Into<KvmFdRef<'a>>) -> Result<Self> {
         Self::with_bulk(name, vm, None)
     }
 
@@ -82,11 +137,12 @@ impl OwnKvm {
     ///
     /// # Errors
     /// As [`OwnKvm::new`].
-    pub fn with_bulk(
+    pub fn with_bulk<'a>(
         name: &str,
-        vm: BorrowedFd<'_>,
+        vm: impl Into<KvmFdRef<'a>>,
         bulk: impl Into<Option<Arc<dyn BulkOpener>>>,
     ) -> Result<Self> {
+        let vm = vm.into().0;
         if kvm_check_extension(vm, CAP_BINARY_STATS_FD).map_err(|e| refused("VM", e))? <= 0 {
             let text = "this kernel has no binary statistics of KVM: Linux 5.14 is needed";
             return Err(Error::new(ErrorKind::Unsupported, text));
@@ -99,39 +155,37 @@ impl OwnKvm {
         Ok(Self { vm_path, opener, state: Mutex::new(State { opened, next_key: 1 }) })
     }
 
-    /// Adds a vCPU that is not in `KVM_RUN` now: best before its first run.
+    /// Adds a vCPU: best before its first run, or on its own thread ([`NewVcpu::here`]).
     ///
     /// # Errors
-    /// `Busy` if the vCPU does not leave `KVM_RUN` within [`VCPU_BUSY_LIMIT`]; a thread then goes
-    /// on waiting for it, and holds the vCPU open until it does. `Unsupported` if there is one of
-    /// that index, or the fd is no vCPU; `Denied` if it belongs to another process; `Io` if a
-    /// thread or an fd is not to be had.
-    pub fn add_vcpu(&self, index: u32, vcpu: BorrowedFd<'_>) -> Result<()> {
-        self.add(index, None, None, || stats_fd_in_time(index, vcpu))
-    }
-
-    /// As [`OwnKvm::add_vcpu`], under a path of the VMM's own: the QOM path, if it has them.
-    ///
-    /// # Errors
-    /// As [`OwnKvm::add_vcpu`], and `Unsupported` if there is an object of that path.
-    pub fn add_vcpu_as(&self, index: u32, path: &str, vcpu: BorrowedFd<'_>) -> Result<()> {
-        self.add(index, Some(path), None, || stats_fd_in_time(index, vcpu))
-    }
-
-    /// Adds a vCPU on its own thread, where it cannot be in `KVM_RUN`, however often it has run;
-    /// under a path of the VMM's own if one is given. On any other thread this may wait for ever.
-    ///
-    /// # Errors
-    /// As [`OwnKvm::add_vcpu_as`], but never `Busy`.
-    pub fn add_vcpu_here(
-        &self,
-        index: u32,
-        path: Option<&str>,
-        vcpu: BorrowedFd<'_>,
-    ) -> Result<()> {
-        let thread_id = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
-        let stats_fd = || kvm_get_stats_fd(vcpu).map_err(|error| refused("vCPU", error));
-        self.add(index, path, Some(thread_id), stats_fd)
+    /// `Busy` if the vCPU does not leave `KVM_RUN` within [`VCPU_BUSY_LIMIT`], which it does not do
+    /// to one that is added on its own thread; a thread then goes on waiting for it, and holds the
+    /// vCPU open until it does. `Unsupported` if there is one of that index or an object of that
+    /// path, or the descriptor is no vCPU's; `Denied` if the vCPU belongs to another process; `Io`
+    /// if the system has no thread or no descriptor for it.
+    pub fn add_vcpu(&self, vcpu: NewVcpu<'_>) -> Result<()> {
+        let NewVcpu { index, fd, path, is_own_thread } = vcpu;
+        let path = path.map_or_else(|| vcpu_path(&self.vm_path, index), str::to_owned);
+        // Asked before, for a clear answer, and again after, because this waits without the lock.
+        self.state().check_free(index, &path)?;
+        let (stats_fd, thread_id) = if is_own_thread {
+            let thread_id = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
+            let stats_fd = kvm_get_stats_fd(fd).map_err(|error| refused("vCPU", error))?;
+            (stats_fd, Some(thread_id))
+        } else {
+            (stats_fd_in_time(index, fd)?, None)
+        };
+        let stats = self.opener.open(stats_fd, Target::Vcpu, None)?;
+        check_vcpu(&stats)?;
+        let mut state = self.state();
+        state.check_free(index, &path)?;
+        let key = state.next_key;
+        state.next_key += 1;
+        // The VM has no index, which is less than any.
+        let at = state.opened.partition_point(|opened| opened.object.index < Some(index));
+        let opened = Opened::new(&path, Some(index), key, stats);
+        state.opened.insert(at, Opened { thread_id, ..opened });
+        Ok(())
     }
 
     /// Removes a vCPU: its object is no more, and rows that are still read from it are marked so.
@@ -149,29 +203,6 @@ impl OwnKvm {
         let state = self.state();
         let each = state.opened.iter();
         each.map(|opened| (opened.object.clone(), Arc::clone(&opened.fd))).collect()
-    }
-
-    fn add(
-        &self,
-        index: u32,
-        path: Option<&str>,
-        thread_id: Option<u32>,
-        stats_fd: impl FnOnce() -> Result<OwnedFd>,
-    ) -> Result<()> {
-        let path = path.map_or_else(|| vcpu_path(&self.vm_path, index), str::to_owned);
-        // Asked before, for a clear answer, and again after, because this waits without the lock.
-        self.state().check_free(index, &path)?;
-        let stats = self.opener.open(stats_fd()?, Target::Vcpu, None)?;
-        check_vcpu(&stats)?;
-        let mut state = self.state();
-        state.check_free(index, &path)?;
-        let key = state.next_key;
-        state.next_key += 1;
-        // The VM has no index, which is less than any.
-        let at = state.opened.partition_point(|opened| opened.object.index < Some(index));
-        let opened = Opened::new(&path, Some(index), key, stats);
-        state.opened.insert(at, Opened { thread_id, ..opened });
-        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -256,7 +287,7 @@ fn stats_fd_in_time(index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
             ErrorKind::Busy,
             format!(
                 "vCPU {index} has been in KVM_RUN for {VCPU_BUSY_LIMIT:?}: add it before its \
-                 first KVM_RUN, or on its own thread with add_vcpu_here"
+                 first KVM_RUN, or on its own thread (NewVcpu::here)"
             ),
         )),
         Err(RecvTimeoutError::Disconnected) => {

@@ -63,7 +63,7 @@ const ROWS_PER_SOURCE: usize = 64;
 /// sees an answer and aged until the next. Nobody asks while the BPF reader reads: if that is
 /// given up, rows are without data until the first answer. Which thread runs a vCPU is told
 ///
-/// * by [`OwnKvm::add_vcpu_here`], which was called on it;
+/// * by [`NewVcpu::here`](crate::NewVcpu::here), which was called on it;
 /// * by the vCPU's stats fd, which names the thread that made it, in QEMU its own; not if that is
 ///   the VMM's main thread, or has made several, and in a pid namespace only if QEMU has named its
 ///   threads ([`AttachedKvm::use_names`]);

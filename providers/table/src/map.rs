@@ -3,11 +3,11 @@
 //!
 //! Invariant: nobody can make an access through here fault, or make this process pay for memory. A
 //! mapping is of a file in memory (tmpfs) whose length is sealed in both directions, or of a file
-//! of our own; so every word of the mapping stays there for as long as the mapping. A page of another process's file is touched only
-//! once it is known to be there, because touching a hole allocates a page, on our account, or kills
-//! this process if there is no memory; until then it is read by `pread`, which fills no hole
-//! ([`Map::read`]). And there is no `&u64` or `&[u8]` into the mapping: words are atomics, which
-//! another process may change without undefined behaviour here.
+//! of our own; so every word of the mapping stays there for as long as the mapping. A page of
+//! another process's file is touched only once it is known to be there, because touching a hole
+//! allocates a page, on our account, or kills this process if there is no memory; until then it is
+//! read by `pread`, which fills no hole ([`Map::read`]). And there is no `&u64` or `&[u8]` into the
+//! mapping: words are atomics, which another process may change without undefined behaviour here.
 //!
 //! A page is known to be there once a word of it was read that is not 0: a hole has none. It stays
 //! there, because `F_SEAL_FUTURE_WRITE` and `F_SEAL_WRITE` keep everybody, the creator with its own

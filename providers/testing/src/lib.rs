@@ -1,4 +1,5 @@
-//! Helpers that the tests of the providers share: checks of what the machine has, and one way to read.
+//! Helpers that the tests of the providers share: checks of what the machine has, and one way to
+//! read.
 //!
 //! Invariant: a test that cannot run says so on standard output, and fails instead where
 //! `VMSTROBE_REQUIRE` (a comma list) promises the thing.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use vmstrobe_core::{Cell, Provider};
 use vmstrobe_guest::{Irqchip, Vm};
+use vmstrobe_providers::NewVcpu;
 use vmstrobe_sampler::{Control, Fanout, Latest, Sampler, Subscriber, Tick, Timing};
 use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Over, Rig, farm, health, own_kvm, rig, show, vcpu_path, wait_for};
@@ -230,7 +231,7 @@ fn changes_cost_the_tick_nothing() {
         for change in 0..CHANGES {
             let vcpu = &vcpus[(change % 8) as usize];
             if !kvm.remove_vcpu(vcpu.id()) {
-                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("it was removed");
+                kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd())).expect("it was removed");
             }
             let (sources, errors) = roster.refresh();
             assert!(errors.is_empty(), "{errors:?}");

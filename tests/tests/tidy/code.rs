@@ -16,12 +16,13 @@ const SAFETY_REACH: usize = 10;
 
 /// The only files with `unsafe` in them.
 const UNSAFE_FILES: &[&str] = &[
-    "providers/src/sys.rs",
-    "providers/src/kvm/bpf/sys.rs",
-    "providers/src/kvm/bpf/sys/apart.rs",
-    "providers/src/kvm/bpf/sys/writer.rs",
-    "providers/src/host/sys.rs",
-    "providers/src/table/map.rs",
+    "providers/host/src/host/sys.rs",
+    "providers/kvm/src/sys.rs",
+    "providers/kvm/src/ioctls.rs",
+    "providers/bpf/src/sys.rs",
+    "providers/bpf/src/sys/apart.rs",
+    "providers/bpf/src/sys/writer.rs",
+    "providers/table/src/map.rs",
     "guest/src/machine.rs",
     "benches/benches/ratios/words.rs",
     "examples/minimal_vmm.rs",
@@ -40,23 +41,16 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["sampler/src/health.rs"]),
     ("humantime", &["cli/src/stat/report.rs"]),
     ("kvm_bindings", &["guest/src/"]),
-    ("kvm_ioctls", &["guest/src/"]),
-    (
-        "libc",
-        &[
-            "providers/src/kvm/bpf/sys.rs",
-            "providers/src/host/sys.rs",
-            "providers/src/sys.rs",
-            "cli/src/privileges/seccomp.rs",
-        ],
-    ),
+    ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
+    ("libc", &["cli/src/privileges/seccomp.rs"]),
+    ("linux_raw_sys", &["providers/host/src/host/sys.rs", "providers/bpf/src/sys.rs"]),
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",
         &[
             "guest/src/machine.rs",
-            "providers/src/kvm/bpf/sys/writer.rs",
-            "providers/src/table/map.rs",
+            "providers/bpf/src/sys/writer.rs",
+            "providers/table/src/map.rs",
             "tests/src/hostile/memory.rs",
         ],
     ),

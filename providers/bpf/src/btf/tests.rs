@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 
 use vmstrobe_core::Target;
-use vmstrobe_kvm::OwnKvm;
+use vmstrobe_kvm::{NewVcpu, OwnKvm};
 use vmstrobe_testing::vm;
 
 use super::*;
@@ -748,7 +748,7 @@ fn the_real_statistics_are_as_long_as_the_types_say() {
     let Some(vm) = vm() else { return };
     let vcpu = vm.vcpu(0).unwrap();
     let kvm = OwnKvm::new("types", vm.fd()).unwrap();
-    kvm.add_vcpu(0, vcpu.fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, vcpu.fd())).unwrap();
     for object in vmstrobe_core::Provider::objects(&kvm).unwrap() {
         let (of, target) = match object.schema.target() {
             Target::Vcpu => ("kvm_vcpu", "a vCPU"),

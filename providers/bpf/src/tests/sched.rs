@@ -14,8 +14,8 @@ use vmstrobe_core::{
 use vmstrobe_guest::{DemoGuest, Irqchip, KnownGuest, Vm};
 use vmstrobe_host::{GoneEpoch, Process, Reaper, procfs};
 use vmstrobe_kvm::{
-    AttachedKvm, BulkOpener, GROWING, NoThreads, OwnKvm, Sched, Schedstat, THREAD_ID, ThreadRows,
-    Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,
+    AttachedKvm, BulkOpener, GROWING, NewVcpu, NoThreads, OwnKvm, Sched, Schedstat, THREAD_ID,
+    ThreadRows, Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,
 };
 use vmstrobe_testing::{has_kvm, has_lending_qemu, open_all, require, soon, states, tick};
 
@@ -59,7 +59,7 @@ fn is_alone(test: &str) -> bool {
 fn demo(vcpus: u32, bpf: Bpf) -> (DemoGuest, Arc<OwnKvm>) {
     let guest = DemoGuest::new(vcpus).unwrap();
     let kvm = OwnKvm::with_bulk("demo", guest.vm().fd(), bpf).unwrap();
-    guest.vcpus().iter().for_each(|vcpu| kvm.add_vcpu(vcpu.id(), vcpu.fd()).unwrap());
+    guest.vcpus().iter().for_each(|vcpu| kvm.add_vcpu(NewVcpu::new(vcpu.id(), vcpu.fd())).unwrap());
     (guest, Arc::new(kvm))
 }
 
@@ -136,7 +136,7 @@ fn the_words_of_a_plan_are_read() {
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
     let kvm = OwnKvm::with_bulk("x", guest.vm().fd(), bpf).unwrap();
-    kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, guest.vcpu().fd())).unwrap();
     let sched = Arc::new(kvm).sched().unwrap();
     let objects = sched.objects().unwrap();
     let own = rustix::thread::gettid().as_raw_nonzero().get() as u64;
@@ -171,7 +171,7 @@ fn a_vcpu_without_a_thread_is_missing() {
     let Some(bpf) = bpf_of_threads() else { return };
     let guest = KnownGuest::new().unwrap();
     let kvm = OwnKvm::with_bulk("x", guest.vm().fd(), bpf).unwrap();
-    kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, guest.vcpu().fd())).unwrap();
     let kvm = Arc::new(kvm);
     let sched = kvm.sched().unwrap();
     let objects = sched.objects().unwrap();
@@ -211,7 +211,7 @@ fn a_thread_of_another_process_is_refused() {
     let guest = KnownGuest::new().unwrap();
     guest.run(1, 1).unwrap();
     let kvm = OwnKvm::with_bulk("x", guest.vm().fd(), bpf.clone()).unwrap();
-    kvm.add_vcpu(0, guest.vcpu().fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, guest.vcpu().fd())).unwrap();
     let kvm = Arc::new(kvm);
     let objects = kvm.sched().unwrap().objects().unwrap();
     let mut child = Command::new("sleep").arg("600").spawn().unwrap();

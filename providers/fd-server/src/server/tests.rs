@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Provider, RowState, Target};
 use vmstrobe_host::Reaper;
+use vmstrobe_kvm::NewVcpu;
 use vmstrobe_table::{TableConfig, TableWriter};
 use vmstrobe_testing::{has_link, open_all, soon, states, tick};
 
@@ -52,7 +53,10 @@ fn stats_fds_and_a_table_arrive_as_their_owner_calls_them() {
         guest.add(index);
     }
     let qom = "/machine/unattached/device[1]";
-    guest.kvm.add_vcpu_as(1, qom, guest.vcpus[1].fd()).unwrap();
+    guest
+        .kvm
+        .add_vcpu(NewVcpu { path: Some(qom), ..NewVcpu::new(1, guest.vcpus[1].fd()) })
+        .unwrap();
     let (table, _object) = table("xyz", "/xyz/queue[0]");
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();
@@ -192,7 +196,7 @@ fn nothing_is_kept_open_for_nobody() {
     let Some(guest) = Guest::new("web", 1) else { return };
     // An id that no other test has.
     let vcpu = guest.vm.vcpu(195).unwrap();
-    guest.kvm.add_vcpu_here(195, None, vcpu.fd()).unwrap();
+    guest.kvm.add_vcpu(NewVcpu::here(195, vcpu.fd())).unwrap();
     let place = Place::new();
     let hand_over = FdServer::listen(&place.socket()).unwrap();
     hand_over.offer(guest.kvm.clone()).unwrap();

@@ -24,6 +24,7 @@ use rustix::process::Pid;
 
 use super::child::{self, Scratch};
 
+// SAFETY: the declarations must be those of the C library: as in the manual pages.
 unsafe extern "C" {
     fn fork() -> c_int;
     fn _exit(status: c_int) -> !;

@@ -16,6 +16,7 @@ use vmstrobe_host::{Care, GoneEpoch, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, 
 use vmstrobe_testing::{has_kvm, has_lending_qemu, open_all, require, soon, states};
 
 use super::*;
+use crate::NewVcpu;
 use crate::OwnKvm;
 use crate::scan::Access;
 use crate::tests::{Never, kvm_links};
@@ -126,7 +127,7 @@ fn a_vmm_that_does_as_it_is_told() {
             "vcpu" => vcpus.push(vms.last().unwrap().vcpu(id).unwrap()),
             "add" => {
                 let vcpu = vcpus.iter().rfind(|vcpu| vcpu.id() == id).unwrap();
-                kvms.last().unwrap().add_vcpu(id, vcpu.fd()).unwrap();
+                kvms.last().unwrap().add_vcpu(NewVcpu::new(id, vcpu.fd())).unwrap();
             }
             // As a QEMU that is asked for them all the time: open for a tenth of it.
             "flicker" => {

@@ -30,9 +30,13 @@ fn objects_are_the_vm_and_its_vcpus_by_index() {
     let kvm = OwnKvm::new("a/b", vm.fd()).unwrap();
     assert_eq!(kvm.schemas().unwrap().len(), 1);
     for index in [2, 0, 3] {
-        kvm.add_vcpu(index, vcpus[index as usize].fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpus[index as usize].fd())).unwrap();
     }
-    kvm.add_vcpu_as(1, "/machine/unattached/device[1]", vcpus[1].fd()).unwrap();
+    kvm.add_vcpu(NewVcpu {
+        path: Some("/machine/unattached/device[1]"),
+        ..NewVcpu::new(1, vcpus[1].fd())
+    })
+    .unwrap();
     assert_eq!(
         paths(&kvm),
         [
@@ -59,11 +63,11 @@ fn nothing_is_there_twice() {
     let Some(vm) = vm() else { return };
     let (first, second) = (vm.vcpu(0).unwrap(), vm.vcpu(1).unwrap());
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
-    kvm.add_vcpu_here(0, None, first.fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::here(0, first.fd())).unwrap();
     for result in [
-        kvm.add_vcpu(0, second.fd()),
-        kvm.add_vcpu_as(1, "/vm/x/vcpu[0]", second.fd()),
-        kvm.add_vcpu_here(1, Some("/vm/x/vcpu[0]"), second.fd()),
+        kvm.add_vcpu(NewVcpu::new(0, second.fd())),
+        kvm.add_vcpu(NewVcpu { path: Some("/vm/x/vcpu[0]"), ..NewVcpu::new(1, second.fd()) }),
+        kvm.add_vcpu(NewVcpu { path: Some("/vm/x/vcpu[0]"), ..NewVcpu::here(1, second.fd()) }),
     ] {
         let error = result.unwrap_err();
         assert_eq!(error.to_string(), "there is /vm/x/vcpu[0] already: remove it first");
@@ -77,7 +81,7 @@ fn a_removed_vcpu_is_gone_and_its_key_with_it() {
     let vcpus = [vm.vcpu(0).unwrap(), vm.vcpu(1).unwrap()];
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
     for (index, vcpu) in (0..).zip(&vcpus) {
-        kvm.add_vcpu(index, vcpu.fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
     let old = objects_of(&kvm, &Target::Vcpu);
     let mut opened = open_all(&kvm, &old).remove(0);
@@ -88,7 +92,7 @@ fn a_removed_vcpu_is_gone_and_its_key_with_it() {
     assert_eq!(paths(&kvm), ["/vm/x", "/vm/x/vcpu[0]"]);
     assert_eq!(states(&mut *opened, &old[0]), [RowState::Good, RowState::Gone]);
 
-    kvm.add_vcpu(1, vcpus[1].fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(1, vcpus[1].fd())).unwrap();
     let new = objects_of(&kvm, &Target::Vcpu);
     assert_eq!(new[1].path, old[1].path);
     assert_ne!(new[1].key, old[1].key);
@@ -105,14 +109,14 @@ fn vcpus_come_and_go_while_others_are_read() {
     let Some(vm) = vm() else { return };
     let vcpus = [vm.vcpu(0).unwrap(), vm.vcpu(1).unwrap()];
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
-    kvm.add_vcpu(0, vcpus[0].fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, vcpus[0].fd())).unwrap();
     let first = objects_of(&kvm, &Target::Vcpu);
     let mut opened = open_all(&kvm, &first).remove(0);
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..50 {
-                kvm.add_vcpu(1, vcpus[1].fd()).unwrap();
+                kvm.add_vcpu(NewVcpu::new(1, vcpus[1].fd())).unwrap();
                 assert!(kvm.remove_vcpu(1));
             }
             done.store(true, Ordering::Release);
@@ -128,7 +132,7 @@ fn sources_outlive_the_provider_and_the_vm() {
     let Some(vm) = vm() else { return };
     let vcpu = vm.vcpu(0).unwrap();
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
-    kvm.add_vcpu(0, vcpu.fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(0, vcpu.fd())).unwrap();
     let objects = objects_of(&kvm, &Target::Vcpu);
     let mut opened = open_all(&kvm, &objects).remove(0);
     drop((kvm, vcpu, vm));
@@ -143,7 +147,7 @@ fn a_running_guest_moves_its_counters() {
     let mut guest = DemoGuest::new(2).unwrap();
     let kvm = OwnKvm::new("demo", guest.vm().fd()).unwrap();
     for (index, vcpu) in (0..).zip(guest.vcpus()) {
-        kvm.add_vcpu(index, vcpu.fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
     guest.start().unwrap();
     let objects = objects_of(&kvm, &Target::Vcpu);
@@ -196,7 +200,7 @@ fn a_vcpu_that_stays_in_kvm_run_is_busy() {
     thread::sleep(Duration::from_millis(50));
 
     let before = Instant::now();
-    let error = kvm.add_vcpu(ID, vcpu_fd.as_fd()).unwrap_err();
+    let error = kvm.add_vcpu(NewVcpu::new(ID, vcpu_fd.as_fd())).unwrap_err();
     let waited = before.elapsed();
     assert_eq!(error.kind(), ErrorKind::Busy);
     assert!(waited >= VCPU_BUSY_LIMIT && waited < 2 * VCPU_BUSY_LIMIT, "{waited:?}");
@@ -209,7 +213,7 @@ fn a_vcpu_that_stays_in_kvm_run_is_busy() {
     assert_eq!(vm.signal_msi(init).unwrap(), 1);
     let (vcpu, outcome) = runner.join().unwrap();
     assert_eq!(outcome, Err(Errno::AGAIN.raw_os_error()));
-    kvm.add_vcpu(ID, vcpu_fd.as_fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::new(ID, vcpu_fd.as_fd())).unwrap();
     assert!(kvm.remove_vcpu(ID));
     assert!(soon(Duration::from_secs(5), || !has_link(&link)), "closed, ours and the late one");
     drop(vcpu);
@@ -226,9 +230,9 @@ fn a_fd_of_another_kind_is_refused() {
         assert_eq!(error.to_string(), "the fd is no KVM VM's");
     }
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
-    let error = kvm.add_vcpu(0, other.as_fd()).unwrap_err();
+    let error = kvm.add_vcpu(NewVcpu::new(0, other.as_fd())).unwrap_err();
     assert_eq!(error.to_string(), "the fd is no KVM vCPU's");
-    let error = kvm.add_vcpu(0, vm.fd()).unwrap_err();
+    let error = kvm.add_vcpu(NewVcpu::new(0, vm.fd())).unwrap_err();
     assert_eq!(error.to_string(), "the fd is a VM's and not a vCPU's");
     assert_eq!(paths(&kvm), ["/vm/x"]);
 }
@@ -243,7 +247,7 @@ fn adding_is_quick_before_the_first_run() {
     let kvm = OwnKvm::new("farm", vm.fd()).unwrap();
     let before = Instant::now();
     for (index, vcpu) in (0..).zip(farm.vms()[0].vcpus()) {
-        kvm.add_vcpu(index, vcpu.fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
     // Some 0.1 ms each; the bound leaves room for a loaded machine.
     assert!(before.elapsed() < Duration::from_millis(64 * 20), "{:?}", before.elapsed());

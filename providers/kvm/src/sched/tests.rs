@@ -7,6 +7,7 @@ use vmstrobe_guest::KnownGuest;
 use vmstrobe_testing::{has_kvm, open_all, states};
 
 use super::*;
+use crate::NewVcpu;
 use crate::tests::Never;
 
 fn said(sched: &Sched) -> Vec<String> {
@@ -43,7 +44,7 @@ fn what_is_refused_is_said_for_as_long_as_it_is_so() {
     guest.run(1, 1).unwrap();
     let never: Arc<dyn BulkOpener> = Arc::new(Never(None));
     let kvm = OwnKvm::with_bulk("x", guest.vm().fd(), never).unwrap();
-    kvm.add_vcpu_here(0, None, guest.vcpu().fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::here(0, guest.vcpu().fd())).unwrap();
     let sched = Arc::new(kvm).sched().unwrap();
     let refusal = || Error::new(ErrorKind::Unsupported, "so it is");
     let error = sched.do_without(NoThreads::Required(refusal())).unwrap_err();

@@ -1,6 +1,7 @@
 //! Tests of reading /proc: by which thread, how often, and with which files held open.
 
 use super::*;
+use vmstrobe_kvm::NewVcpu;
 
 /// Whether /proc says how long threads wait.
 fn has_schedstat() -> bool {
@@ -142,7 +143,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
     assert_eq!(sched.objects().unwrap(), []);
     assert_eq!(sched.schemas().unwrap(), [sched_schema()]);
     for (index, vcpu) in (0..).zip(&vcpus) {
-        kvm.add_vcpu(index, vcpu.fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
     assert_eq!(sched.objects().unwrap(), [], "one thread made both");
     let want = "which threads run 2 of the vCPUs cannot be told, so that they have no statistics \
@@ -157,7 +158,7 @@ fn vcpus_whose_threads_cannot_be_told_are_left_out() {
         let vcpu = &vcpus[1];
         let kvm = &kvm;
         scope.spawn(move || {
-            kvm.add_vcpu_here(1, None, vcpu.fd()).unwrap();
+            kvm.add_vcpu(NewVcpu::here(1, vcpu.fd())).unwrap();
             added.0.send(rustix::thread::gettid().as_raw_nonzero().get() as u64).unwrap();
             let _ = end.1.recv();
         });
@@ -185,7 +186,7 @@ fn the_bpf_reader_is_for_what_cannot_be_told() {
     let bpf = Bpf::new(BpfMode::Needed);
     let kvm = Arc::new(OwnKvm::with_bulk("x", vm.fd(), bpf.clone()).unwrap());
     let sched = kvm.sched().unwrap();
-    kvm.add_vcpu_here(0, None, vcpus[0].fd()).unwrap();
+    kvm.add_vcpu(NewVcpu::here(0, vcpus[0].fd())).unwrap();
     let objects = sched.objects().unwrap();
     let mut source = open_all(&sched, &objects).remove(0);
     assert_eq!((read(&mut *source).0, source.read_ns()), (vec![RowState::Good], None));
@@ -193,7 +194,7 @@ fn the_bpf_reader_is_for_what_cannot_be_told() {
 
     assert!(kvm.remove_vcpu(0));
     for (index, vcpu) in (0..).zip(&vcpus) {
-        kvm.add_vcpu(index, vcpu.fd()).unwrap();
+        kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
     let objects = sched.objects().unwrap();
     assert_eq!(objects.len(), 2);
