@@ -116,9 +116,10 @@ impl From<&BpfStatus> for BpfState {
         match status {
             BpfStatus::Off => Self::Off,
             BpfStatus::Untried => Self::Untried,
-            BpfStatus::Refused(_) => Self::Refused,
             BpfStatus::Open(_) => Self::Open,
             BpfStatus::GivenUp(_) => Self::GivenUp,
+            // Whatever else it is, it is not used.
+            _ => Self::Refused,
         }
     }
 }

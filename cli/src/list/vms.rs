@@ -124,9 +124,6 @@ fn methods(vm: &VmInfo, refused: Option<&Error>, bpf: &BpfOnHost) -> [MethodEntr
         .map(|error| with_causes(error));
     let pread = match (&no_way, vm.access) {
         (Some(why), _) => Err(why.clone()),
-        (None, Access::NoStatsFds) => Err("its VMM keeps no stats fds open: QEMU does from 8.1 \
-                                           on, and any VMM that embeds vmstrobe"
-            .to_owned()),
         (None, Access::StatsFds { vcpus: 0, .. }) => {
             Ok("stats fd of the VM, and none of its vCPUs".to_owned())
         }
@@ -137,6 +134,11 @@ fn methods(vm: &VmInfo, refused: Option<&Error>, bpf: &BpfOnHost) -> [MethodEntr
                 false => ", none of the VM (QEMU opens it only while it is asked)",
             };
             Ok(format!("stats fds of {of}{vcpus}{whole}"))
+        }
+        (None, _) => {
+            Err("its VMM keeps no stats fds open: QEMU does from 8.1 on, and any VMM that \
+                          embeds vmstrobe"
+                .to_owned())
         }
     };
     let bpf = match (no_way, bpf) {

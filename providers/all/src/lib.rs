@@ -15,24 +15,19 @@ mod survey;
 
 pub use survey::{LOOK_LIMIT, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use vmstrobe_bpf::{Bpf, BpfMode, BpfStatus};
-pub use vmstrobe_fd_server::{
-    CONNECT_LIMIT, ExportFds, ExportedFd, FdClient, FdServer, MAX_CLIENTS, MAX_EXPORTED_FDS,
-    MAX_PACKET_BYTES, MAX_PATH_BYTES, MAX_TABLES, SEND_LIMIT,
-};
+pub use vmstrobe_fd_server::{ExportFds, ExportedFd, FdClient, FdServer};
 pub use vmstrobe_host::{
     Broker, CpuName, CpuNames, FdBudget, Host, Reaper, has_exited, trim_memory,
 };
 pub use vmstrobe_kvm::{
-    Access, AttachOptions, AttachedKvm, BulkOpener, KvmFdRef, NewVcpu, OwnKvm, Sched,
-    VCPU_BUSY_LIMIT, VmInfo, kvm_get_stats_fd, scan, scan_by,
+    Access, AttachOptions, AttachedKvm, BulkOpener, KvmFdRef, NewVcpu, OwnKvm, Sched, VmInfo,
+    kvm_get_stats_fd, scan, scan_by,
 };
 pub use vmstrobe_qmp::{Qmp, QmpShare};
 pub use vmstrobe_table::{
     Counter, CryptoDevice, CryptoOp, CryptoServices, Cryptodev, Flag, FoundTable, Gauge, Group,
-    Handle, LOOK_BYTES_PER_S, LOOK_TRIES, LinearHistogram, Log2Histogram, MAX_LENDER_HELD_BYTES,
-    MAX_LENDER_MAPPED_BYTES, MAX_LENDER_READ_BYTES, MAX_LOOK_BYTES, MAX_PROCESS_TABLES,
-    MAX_REFUSED, MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_DESCS, MAX_TABLE_NAME_BYTES,
-    MAX_TABLES_FDS, MAX_TABLES_HELD_BYTES, MAX_TABLES_MAPPED_BYTES, MAX_TABLES_READ_BYTES,
-    OwnedCounter, Peak, REFUSED_FOR, ShardedCounter, Stat, StatKey, TableConfig, TableObject,
-    TableSchema, TableWriter, Tables,
+    Handle, LinearHistogram, Log2Histogram, MAX_OWNER_HELD_BYTES, MAX_OWNER_READ_BYTES,
+    MAX_PROCESS_TABLES, MAX_SEGMENT_BYTES, MAX_SLOTS, MAX_TABLE_DESCS, MAX_TABLE_NAME_BYTES,
+    MAX_TABLES_HELD_BYTES, OwnedCounter, Peak, ShardedCounter, Stat, StatKey, TableConfig,
+    TableObject, TableSchema, TableWriter, Tables,
 };

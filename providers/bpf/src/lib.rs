@@ -1,7 +1,8 @@
-//! The BPF reader ([`Bpf`]): one call of a BPF program reads all vCPUs, where `pread` takes one each.
+//! The BPF reader ([`Bpf`]): one call of a BPF program reads all vCPUs, where `pread` takes one
+//! each.
 //!
-//! A provider of `vmstrobe_kvm` is given a `Bpf` as its `BulkOpener`. The `Bpf` tries the program on
-//! a guest of its own first, opens sources that run it, and compares them with `pread` once a
+//! A provider of `vmstrobe_kvm` is given a `Bpf` as its `BulkOpener`. The `Bpf` tries the program
+//! on a guest of its own first, opens sources that run it, and compares them with `pread` once a
 //! second.
 //!
 //! Invariant: it is a shortcut and nothing else. Where the host or the kernel does not allow it, or

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Result, RowState, Rows, Schema, Source, Target};
-use vmstrobe_kvm::{BulkOpener, KvmFd, KvmRows, NoThreads, ThreadRows, Vcpu};
+use vmstrobe_kvm::{
+    BulkOpener, KvmFd, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources, Vcpu,
+};
 
 use super::audit::Audit;
 use super::bulk::MAX_ROWS;
@@ -62,11 +64,7 @@ impl BulkOpener for Bpf {
         self.try_threads().map_err(|error| self.no_threads(error))
     }
 
-    fn open_threads(
-        &self,
-        rows: &ThreadRows,
-        fallback: &dyn Fn(&[Option<Vcpu>]) -> Box<dyn Source>,
-    ) -> std::result::Result<Vec<Box<dyn Source>>, NoThreads> {
+    fn open_threads(&self, rows: &ThreadRows, fallback: MakeFallback<'_>) -> ThreadSources {
         self.thread_sources(rows, fallback).map_err(|error| self.no_threads(error))
     }
 

@@ -15,6 +15,7 @@ use super::offsets::BTF_DIR;
 
 /// When the BPF reader is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BpfMode {
     /// Used where it is permitted, passes its test and is faster; and for what only it can read.
     #[default]
@@ -29,6 +30,7 @@ pub enum BpfMode {
 
 /// How it stands with the BPF reader; in words by `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BpfStatus {
     /// Not wanted.
     Off,

@@ -29,8 +29,8 @@ mod attr;
 mod error;
 mod writer;
 
-// SAFETY: the declaration must be that of the C library (syscall(2)), which std links anyway. rustix
-// has no bpf(2), and no call that takes any number.
+// SAFETY: the declaration must be that of the C library, which std links anyway: syscall(2). rustix
+// has no bpf(2), and no call of any number.
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
 }

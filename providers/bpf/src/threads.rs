@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Mask, Object, ReadPlan, Result, Source};
 use vmstrobe_host::refusal::with_causes;
 use vmstrobe_kvm::{
-    GROWING, Schedstat, THREAD_ID, ThreadRows, Vcpu, WORD_NAMES, WORDS, sched_schema,
+    GROWING, MakeFallback, Schedstat, THREAD_ID, ThreadRows, Vcpu, WORD_NAMES, WORDS, sched_schema,
 };
 
 use super::audit::Audit;
@@ -70,7 +70,7 @@ impl Bpf {
     pub(crate) fn thread_sources(
         &self,
         rows: &ThreadRows,
-        fallback: &dyn Fn(&[Option<Vcpu>]) -> Box<dyn Source>,
+        fallback: MakeFallback<'_>,
     ) -> Result<Vec<Box<dyn Source>>> {
         self.try_threads()?;
         let (kernel, plan) = (self.kernel()?, &rows.plan);

@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::socket::connected;
 
 /// The longest that a server may take until all that it has now has arrived.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
 /// A client of an [`FdServer`](crate::FdServer): the statistics that another process exports, now
 /// and later.
@@ -66,9 +66,8 @@ impl FdClient {
     /// # Errors
     /// `NotFound` if nobody exports there (any more), `Denied` if we may not connect,
     /// `Malformed` if it is something else that listens there, `Unsupported` if it speaks another
-    /// version, `Busy` if it is not done within [`CONNECT_LIMIT`] or serves as many as it may,
-    /// `TooLarge` if it exports more than [`MAX_EXPORTED_FDS`](crate::MAX_EXPORTED_FDS) or
-    /// [`MAX_TABLES`](crate::MAX_TABLES), `Io` if we have no room for it.
+    /// version, `Busy` if it is not done within 2 s or serves as many as it may,
+    /// `TooLarge` if it exports more than 8192 descriptors or 16 tables, `Io` if we have no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
         Self::connect_with(path, reaper, AttachOptions::default())
     }

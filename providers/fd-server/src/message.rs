@@ -11,9 +11,9 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 /// The one version so far.
 pub(super) const VERSION: u64 = 1;
 /// The most bytes of a packet.
-pub const MAX_PACKET_BYTES: usize = 512;
+pub(crate) const MAX_PACKET_BYTES: usize = 512;
 /// The most bytes of an object's path.
-pub const MAX_PATH_BYTES: usize = 255;
+pub(crate) const MAX_PATH_BYTES: usize = 255;
 
 const HELLO: &str = "vmstrobe-handover";
 

@@ -21,9 +21,9 @@ use super::server::{Offer, Shared};
 use super::{ExportedFd, MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// The most clients at a time.
-pub const MAX_CLIENTS: usize = 16;
+pub(crate) const MAX_CLIENTS: usize = 16;
 /// The longest that a client may take nothing although there is something for it.
-pub const SEND_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const SEND_LIMIT: Duration = Duration::from_secs(2);
 /// The pause before the offers are looked at again, while there are clients; and before something
 /// that the system has refused is tried again.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);

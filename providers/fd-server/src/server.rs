@@ -102,7 +102,7 @@ impl FdServer {
     ///
     /// # Errors
     /// The error of its [`ExportFds::exports`]: `Unsupported` for a table in a file, which is
-    /// opened by its path. `TooLarge` if it is a table and [`MAX_TABLES`] are offered.
+    /// opened by its path. `TooLarge` if it is a table and 16 are offered.
     pub fn offer(&self, what: Arc<dyn ExportFds>) -> Result<()> {
         let is_table = what.exports()?.iter().any(|export| export.kind == Kind::Table);
         let mut offers = self.shared.offers();

@@ -26,6 +26,7 @@ use super::message::{Key, Kind};
 use super::packet::receive;
 use super::reader::tests::{say, server};
 use super::serve::tests::{next, raw};
+use super::serve::{MAX_CLIENTS, SEND_LIMIT};
 use super::*;
 
 /// A directory of a test's own, removed with all that is in it.

@@ -44,11 +44,7 @@ pub trait BulkOpener: Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`BulkOpener::check_threads`].
-    fn open_threads(
-        &self,
-        rows: &ThreadRows,
-        fallback: &dyn Fn(&[Option<Vcpu>]) -> Box<dyn Source>,
-    ) -> std::result::Result<Vec<Box<dyn Source>>, NoThreads>;
+    fn open_threads(&self, rows: &ThreadRows, fallback: MakeFallback<'_>) -> ThreadSources;
 
     /// Says in words whether it is used, and by which means or why not.
     fn status(&self) -> String;
@@ -68,6 +64,12 @@ pub enum NoThreads {
     /// It must read them, and cannot.
     Required(Error),
 }
+
+/// Makes a source that reads the threads of these vCPUs otherwise.
+pub type MakeFallback<'a> = &'a dyn Fn(&[Option<Vcpu>]) -> Box<dyn Source>;
+
+/// The sources of threads, or why threads are not read in one call.
+pub type ThreadSources = std::result::Result<Vec<Box<dyn Source>>, NoThreads>;
 
 /// Objects to be opened, all of the plan's schema.
 #[derive(Clone, Debug)]

@@ -29,10 +29,10 @@ mod sched;
 pub mod tests;
 
 pub use attach::{AttachOptions, AttachedKvm};
-pub use bulk::{BulkOpener, KvmRows, NoThreads, ThreadRows};
+pub use bulk::{BulkOpener, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources};
 pub use fd::{KvmFd, Opener};
 pub use opened::{Opened, schemas_of};
-pub use own::{KvmFdRef, NewVcpu, OwnKvm, VCPU_BUSY_LIMIT};
+pub use own::{KvmFdRef, NewVcpu, OwnKvm};
 pub use scan::{Access, Made, VmInfo, divide, made, scan, scan_by, vms_of};
 pub use sched::{
     GROWING, Sched, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,

@@ -23,7 +23,7 @@ use crate::fd::{KvmFd, Opener};
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
 /// The longest that [`OwnKvm::add_vcpu`] waits for a vCPU that runs.
-pub const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
+const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 
 /// The statistics of a VM of this process: the provider for a VMM.
 ///
@@ -158,7 +158,7 @@ impl OwnKvm {
     /// Adds a vCPU: best before its first run, or on its own thread ([`NewVcpu::here`]).
     ///
     /// # Errors
-    /// `Busy` if the vCPU does not leave `KVM_RUN` within [`VCPU_BUSY_LIMIT`], which it does not do
+    /// `Busy` if the vCPU does not leave `KVM_RUN` within a second, which it does not do
     /// to one that is added on its own thread; a thread then goes on waiting for it, and holds the
     /// vCPU open until it does. `Unsupported` if there is one of that index or an object of that
     /// path, or the descriptor is no vCPU's; `Denied` if the vCPU belongs to another process; `Io`

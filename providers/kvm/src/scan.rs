@@ -43,6 +43,7 @@ pub struct VmInfo {
 /// The means to read a VM's statistics from outside without the BPF reader; in words by
 /// `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Access {
     /// Its VMM keeps stats fds open, which can be borrowed.
     StatsFds {

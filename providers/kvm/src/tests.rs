@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vmstrobe_core::{Error, ErrorKind, Result, Schema, Source, Target};
 use vmstrobe_host::{Care, Host, KvmLink, Process};
 
-use crate::{BulkOpener, KvmRows, NoThreads, ThreadRows, Vcpu};
+use crate::{BulkOpener, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources};
 
 /// KVM's descriptors of a process, ascending.
 pub fn kvm_links(pid: u32) -> Vec<(RawFd, KvmLink)> {
@@ -41,11 +41,7 @@ impl BulkOpener for Never {
         Err(NoThreads::Unwanted)
     }
 
-    fn open_threads(
-        &self,
-        _: &ThreadRows,
-        _: &dyn Fn(&[Option<Vcpu>]) -> Box<dyn Source>,
-    ) -> std::result::Result<Vec<Box<dyn Source>>, NoThreads> {
+    fn open_threads(&self, _: &ThreadRows, _: MakeFallback<'_>) -> ThreadSources {
         Err(NoThreads::Unwanted)
     }
 

@@ -19,6 +19,7 @@ pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(1);
 pub(super) const GREETING_LIMIT: Duration = Duration::from_secs(2);
 /// The part of a QEMU's statistics to take over QMP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QmpShare {
     /// Everything.
     All,

@@ -116,6 +116,8 @@ impl Qmp {
     /// # Errors
     /// `Malformed`, `TooLarge`, `Unsupported` and `Io` as [`Qmp::connect`]. An answer that is not
     /// whole is no error: what comes before it counts.
+    // Public for the fuzz target alone.
+    #[doc(hidden)]
     pub fn replay(answers: &[u8], share: QmpShare) -> Result<Vec<(Object, Vec<u64>)>> {
         talk::replay(answers, share)
     }

@@ -18,26 +18,26 @@ pub const MAX_PROCESS_TABLES: usize = 64;
 /// The most bytes of names, paths, schemas and objects that are held of the tables of one process
 /// or connection, as the table's own lengths give them. A look may need as much again until it is
 /// done.
-pub const MAX_LENDER_HELD_BYTES: u64 = 32 << 20;
+pub const MAX_OWNER_HELD_BYTES: u64 = 32 << 20;
 /// The most bytes of names, paths, schemas and objects that are held of all tables of a
 /// [`Tables`](super::Tables).
 pub const MAX_TABLES_HELD_BYTES: u64 = 128 << 20;
 /// The most bytes of tables of one process or connection that are mapped.
-pub const MAX_LENDER_MAPPED_BYTES: u64 = 2 << 30;
+pub(crate) const MAX_OWNER_MAPPED_BYTES: u64 = 2 << 30;
 /// The most bytes of all tables of a [`Tables`](super::Tables) that are mapped.
-pub const MAX_TABLES_MAPPED_BYTES: u64 = 16 << 30;
+pub(crate) const MAX_TABLES_MAPPED_BYTES: u64 = 16 << 30;
 /// The most bytes that open rows read of the tables of one process or connection at each tick:
 /// from the first to the last statistic that is wanted, once for each shard.
-pub const MAX_LENDER_READ_BYTES: u64 = 128 << 20;
+pub const MAX_OWNER_READ_BYTES: u64 = 128 << 20;
 /// The most bytes that open rows read of all tables of a [`Tables`](super::Tables) at each tick.
-pub const MAX_TABLES_READ_BYTES: u64 = 512 << 20;
+pub(crate) const MAX_TABLES_READ_BYTES: u64 = 512 << 20;
 /// The most tables of a [`Tables`](super::Tables) of which a descriptor is kept.
-pub const MAX_TABLES_FDS: u64 = 1024;
+pub(crate) const MAX_TABLES_FDS: u64 = 1024;
 /// The most bytes of the directories of one process or connection that are read at once; after
 /// that, a directory that has changed is looked at only as [`LOOK_BYTES_PER_S`] allows.
-pub const MAX_LOOK_BYTES: u64 = 256 << 20;
+pub(crate) const MAX_LOOK_BYTES: u64 = 256 << 20;
 /// The bytes a second that are read of directories that keep changing.
-pub const LOOK_BYTES_PER_S: u64 = 16 << 20;
+pub(crate) const LOOK_BYTES_PER_S: u64 = 16 << 20;
 
 /// A resource of its reader that a table takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,11 +98,11 @@ impl Cost {
     fn limits(self) -> (&'static str, u64, u64) {
         match self {
             Self::Held => {
-                ("bytes of names, paths and objects", MAX_LENDER_HELD_BYTES, MAX_TABLES_HELD_BYTES)
+                ("bytes of names, paths and objects", MAX_OWNER_HELD_BYTES, MAX_TABLES_HELD_BYTES)
             }
-            Self::Mapped => ("bytes to map", MAX_LENDER_MAPPED_BYTES, MAX_TABLES_MAPPED_BYTES),
+            Self::Mapped => ("bytes to map", MAX_OWNER_MAPPED_BYTES, MAX_TABLES_MAPPED_BYTES),
             Self::Read => {
-                ("bytes to read at each tick", MAX_LENDER_READ_BYTES, MAX_TABLES_READ_BYTES)
+                ("bytes to read at each tick", MAX_OWNER_READ_BYTES, MAX_TABLES_READ_BYTES)
             }
             Self::Fds => ("descriptors to keep", MAX_PROCESS_TABLES as u64, MAX_TABLES_FDS),
         }

@@ -44,7 +44,7 @@ pub const MAX_SEGMENT_BYTES: u64 = 256 << 20;
 /// The most objects of one table: a quarter of what a sampler takes of all providers together.
 pub const MAX_SLOTS: u64 = 16_384;
 /// The most shards of one object.
-pub const MAX_SHARDS: u64 = 256;
+pub(crate) const MAX_SHARDS: u64 = 256;
 /// The most bytes of a provider's or target's name.
 pub const MAX_TABLE_NAME_BYTES: usize = 31;
 

@@ -39,26 +39,26 @@ mod borrow;
 
 mod cryptodev;
 
-pub use budget::{
-    LOOK_BYTES_PER_S, MAX_LENDER_HELD_BYTES, MAX_LENDER_MAPPED_BYTES, MAX_LENDER_READ_BYTES,
-    MAX_LOOK_BYTES, MAX_PROCESS_TABLES, MAX_TABLES_FDS, MAX_TABLES_HELD_BYTES,
-    MAX_TABLES_MAPPED_BYTES, MAX_TABLES_READ_BYTES,
-};
 pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use define::{Stat, StatKey, TableSchema};
-pub use find::FoundTable;
-pub use find::tables_of;
-pub use format::{MAX_SEGMENT_BYTES, MAX_SHARDS, MAX_SLOTS, MAX_TABLE_NAME_BYTES};
+pub use find::{FoundTable, tables_of};
+pub use format::{MAX_SEGMENT_BYTES, MAX_SLOTS, MAX_TABLE_NAME_BYTES};
 pub use handle::{
     Counter, Flag, Gauge, Group, Handle, LinearHistogram, Log2Histogram, OwnedCounter, Peak,
     ShardedCounter,
 };
-pub use look::{LOOK_TRIES, can_be_table};
+pub use look::can_be_table;
 pub use object::TableObject;
 pub use reader::Tables;
-pub use refused::{MAX_REFUSED, REFUSED_FOR};
-pub use schemas::MAX_TABLE_DESCS;
 pub use writer::{TableConfig, TableWriter};
+
+// Limits of readers: tests of hostile writers and the fuzz targets go up to them.
+#[doc(hidden)]
+pub use budget::{
+    MAX_OWNER_HELD_BYTES, MAX_OWNER_READ_BYTES, MAX_PROCESS_TABLES, MAX_TABLES_HELD_BYTES,
+};
+#[doc(hidden)]
+pub use schemas::MAX_TABLE_DESCS;
 
 #[cfg(test)]
 mod tests;

@@ -27,7 +27,7 @@ use super::map::{Map, is_in_memory, read_words};
 pub(crate) use super::schemas::Schemas;
 
 /// The most times that a directory is read that keeps changing.
-pub const LOOK_TRIES: u32 = 8;
+pub(crate) const LOOK_TRIES: u32 = 8;
 /// The pause between these readings: longer than any change takes.
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// The bytes that could be read in that time, about.

@@ -15,9 +15,9 @@ use super::format::GENERATION;
 use super::map::read_words;
 
 /// The time for which a refused table that has not changed is not read again.
-pub const REFUSED_FOR: Duration = Duration::from_secs(60);
+pub(crate) const REFUSED_FOR: Duration = Duration::from_secs(60);
 /// The most refused tables that are remembered.
-pub const MAX_REFUSED: usize = 4096;
+pub(crate) const MAX_REFUSED: usize = 4096;
 
 /// Why a table was refused, and what it was then.
 #[derive(Clone, Debug)]

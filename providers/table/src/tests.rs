@@ -6,6 +6,7 @@ use std::time::Duration;
 use vmstrobe_core::{ErrorKind, Object, Provider, RowState, Source, Target, Value};
 use vmstrobe_testing::{open_all, states, tick};
 
+use super::budget::MAX_LOOK_BYTES;
 use super::*;
 
 /// A kind of object with a statistic of every type.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use vmstrobe_core::wire::MAX_PARSED_BYTES;
 use vmstrobe_core::{ErrorKind, Mask, Provider, ReadPlan, RowState, Rows, Target};
 use vmstrobe_providers::{
-    MAX_LENDER_HELD_BYTES, MAX_TABLES_HELD_BYTES, TableConfig, TableSchema, TableWriter, Tables,
+    MAX_OWNER_HELD_BYTES, MAX_TABLES_HELD_BYTES, TableConfig, TableSchema, TableWriter, Tables,
 };
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::hostile::child::Hostile;
@@ -27,7 +27,7 @@ const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
 /// The most that a reader holds for a look at a table, whatever is in it: twice what it may hold of
 /// a lender's, and what parsing one object takes.
-const HELD_BYTES_MAX: u64 = 2 * MAX_LENDER_HELD_BYTES + MAX_PARSED_BYTES as u64;
+const HELD_BYTES_MAX: u64 = 2 * MAX_OWNER_HELD_BYTES + MAX_PARSED_BYTES as u64;
 
 #[test]
 fn ticks_over_tables_allocate_nothing() {

@@ -10,10 +10,11 @@ use vmstrobe_table::TableWriter;
 use vmstrobe_testing::soon;
 
 use super::*;
+use crate::client::CONNECT_LIMIT;
 use crate::packet::receive;
 use crate::socket::connected;
 use crate::tests::{self, Guest, Place, connect, paths, providers, table, told};
-use crate::{CONNECT_LIMIT, ExportFds, FdServer};
+use crate::{ExportFds, FdServer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -10,8 +10,9 @@ use vmstrobe_table::{TableConfig, TableWriter};
 use vmstrobe_testing::{has_link, open_all, soon, states, tick};
 
 use super::*;
+use crate::message::MAX_PATH_BYTES;
 use crate::tests::{Guest, Place, connect, opened, paths, providers, table};
-use crate::{ExportedFd, FdClient, MAX_PATH_BYTES};
+use crate::{ExportedFd, FdClient};
 
 /// Much longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(10);
