@@ -6,9 +6,9 @@
 //!
 //! * `core/src/seq.rs`: the number is not read again; an odd number is not waited for; it is not
 //!   stored;
-//! * `providers/src/table/source.rs`, `quick.rs`: mapped, or by system calls, the incarnation is
+//! * `providers/table/src/source.rs`, `quick.rs`: mapped, or by system calls, the incarnation is
 //!   not compared; by system calls, the lock is not read again, or an odd number not waited for;
-//! * `providers/src/table/store.rs`: memory that changes hands is cleared without its lock.
+//! * `providers/table/src/store.rs`: memory that changes hands is cleared without its lock.
 //!
 //! The fences W1 and R2, R1, and the release of W2, are not: x86 keeps stores in order and loads in
 //! order, and the compiler did too. The loom models miss each of them.

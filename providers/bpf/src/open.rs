@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Result, RowState, Rows, Schema, Source, Target};
 use vmstrobe_kvm::{
-    BulkOpener, KvmFd, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources, Vcpu,
+    BulkOpener, KvmFd, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources,
 };
 
 use super::audit::Audit;
