@@ -36,7 +36,8 @@ pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// ```no_run
 /// # use std::path::Path;
 /// use vmstrobe_core::Registry;
-/// use vmstrobe_fd_server::{FdClient, Reaper};
+/// use vmstrobe_fd_server::FdClient;
+/// use vmstrobe_host::Reaper;
 ///
 /// let registry = Registry::default();
 /// let vmm = FdClient::connect(Path::new("/run/vmm/stats"), Reaper::new()?)?;
@@ -67,7 +68,8 @@ impl FdClient {
     /// `NotFound` if nobody exports there (any more), `Denied` if we may not connect,
     /// `Malformed` if it is something else that listens there, `Unsupported` if it speaks another
     /// version, `Busy` if it is not done within 2 s or serves as many as it may,
-    /// `TooLarge` if it exports more than 8192 descriptors or 16 tables, `Io` if we have no room for it.
+    /// `TooLarge` if it exports more than 8192 descriptors or 16 tables, `Io` if we have
+    /// no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
         Self::connect_with(path, reaper, AttachOptions::default())
     }

@@ -33,7 +33,9 @@ use super::{ExportFds, MAX_TABLES};
 ///
 /// ```
 /// # use std::sync::Arc;
-/// use vmstrobe_fd_server::{FdServer, FdClient, Reaper, TableWriter};
+/// use vmstrobe_fd_server::{FdClient, FdServer};
+/// use vmstrobe_host::Reaper;
+/// use vmstrobe_table::TableWriter;
 ///
 /// # let path = std::env::temp_dir().join(format!("vmstrobe-handover-{}", std::process::id()));
 /// let table = TableWriter::new("xyz")?;

@@ -20,7 +20,7 @@ pub struct CpuName {
     pub path: Box<str>,
 }
 
-/// The names of one QEMU's vCPUs by thread id. Clones are one: [`Qmp`](crate::Qmp) keeps its own up
+/// The names of one QEMU's vCPUs by thread id. Clones are one: a `Qmp` keeps its own up
 /// to date, about once a second, and they stay as they are when it is gone.
 ///
 /// ```

@@ -58,12 +58,11 @@ use wanted::Wanted;
 ///
 /// ```no_run
 /// use vmstrobe_core::Provider;
-/// use vmstrobe_kvm::{AttachedKvm, Reaper, scan_all};
+/// use vmstrobe_host::Reaper;
+/// use vmstrobe_kvm::AttachedKvm;
 ///
 /// let kvm = AttachedKvm::new(Reaper::new()?)?;
-/// for vm in scan_all()?.vms {
-///     kvm.attach(vm.pid)?;
-/// }
+/// kvm.attach(4711)?;
 /// for object in kvm.objects()? {
 ///     println!("{}", object.path);
 /// }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
 /// The most tables of one process that are read: those of the lowest fds. One that never stands
-/// still keeps a look waiting for [`LOOK_TRIES`](super::LOOK_TRIES) ms.
+/// still keeps a look waiting for 8 ms.
 pub const MAX_PROCESS_TABLES: usize = 64;
 
 /// The most bytes of names, paths, schemas and objects that are held of the tables of one process

@@ -2,7 +2,7 @@
 //!
 //! An errno says next to nothing: EPERM of `pidfd_getfd` is another user's process, a capability
 //! that is missing, a process that is not dumpable, Yama, a seccomp filter or a security module. So
-//! the facts are gathered when something was refused, and [`process::reason`] tells from them.
+//! the facts are gathered when something was refused, and `process::reason` tells from them.
 //!
 //! Invariant: each reason is one line, without its subject, which the caller names: what is the
 //! matter, then what to do. What cannot be told for certain is not claimed. Gathering waits for no

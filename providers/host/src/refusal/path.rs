@@ -3,7 +3,7 @@
 //! Linux decides by the rights of the thread that asks: its user, its groups and its capabilities.
 //! So the facts are gathered on that thread.
 //!
-//! Invariant: [`said`] is a pure function of the [`Facts`].
+//! Invariant: `said` is a pure function of the `Facts`.
 
 use std::fs::{self, Metadata};
 use std::io;

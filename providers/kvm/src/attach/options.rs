@@ -10,7 +10,8 @@ use crate::bulk::BulkOpener;
 /// The options with which [`AttachedKvm`](crate::AttachedKvm) attaches.
 ///
 /// ```
-/// use vmstrobe_kvm::{AttachOptions, AttachedKvm, FdBudget, Host, Reaper};
+/// use vmstrobe_host::{FdBudget, Host, Reaper};
+/// use vmstrobe_kvm::{AttachOptions, AttachedKvm};
 /// // Several providers that look at the same host, and none of which may take all descriptors.
 /// let (host, budget) = (Host::default(), FdBudget::shared());
 /// let options = || {
