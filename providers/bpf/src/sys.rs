@@ -264,6 +264,7 @@ impl Runner {
     /// `EINVAL` if it looks into its context.
     #[inline]
     pub(crate) fn run(&mut self) -> Result<u32, Errno> {
+        debug_assert_eq!(self.attr.ctx_size_in, 0);
         // SAFETY: as `RunAttr::run` wants it.
         // - There is no context. The program's descriptor is open: it is ours.
         unsafe { self.attr.run() }
@@ -319,6 +320,7 @@ unsafe fn bpf<A>(command: c_long, attr: &mut A) -> Result<c_int, Errno> {
 /// # Safety
 /// As of [`bpf`]; and the command must be `MAP_CREATE` or `PROG_LOAD`.
 unsafe fn bpf_fd<A>(command: c_long, attr: &mut A) -> Result<OwnedFd, Errno> {
+    debug_assert!([MAP_CREATE, PROG_LOAD].contains(&command));
     // SAFETY: the number must be an open fd that nobody else owns; for the rest the caller answers.
     // - Both commands answer with a new fd, installed for this call alone, with close-on-exec.
     // - It is not negative: `bpf` has made an error of such an answer.

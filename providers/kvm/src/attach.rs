@@ -23,9 +23,9 @@ use crate::fd::Opener;
 mod options;
 mod names;
 mod wanted;
-mod lent;
+mod attached;
 
-use lent::{Attached, Borrower};
+use attached::{Attached, Borrower};
 pub use options::AttachOptions;
 use options::unreadable;
 use wanted::Wanted;

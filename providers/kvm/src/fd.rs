@@ -55,7 +55,7 @@ pub struct KvmFd {
     head: Head,
     retired: AtomicBool,
     gone_epoch: GoneEpoch,
-    lender: Option<FdOwner>,
+    owner: Option<FdOwner>,
     schema: Arc<Schema>,
     reaper: Reaper,
 }
@@ -105,11 +105,11 @@ impl Opener {
         &self.gone_epoch
     }
 
-    /// Reads and checks the head of a stats fd; `lender` is whose it is, if it is borrowed.
+    /// Reads and checks the head of a stats fd; `owner` is whose it is, if it is borrowed.
     ///
     /// # Errors
     /// `Malformed` or `TooLarge` if this is no block of statistics, `Io` if it cannot be read.
-    pub fn open(&self, fd: OwnedFd, target: Target, lender: Option<FdOwner>) -> Result<KvmFd> {
+    pub fn open(&self, fd: OwnedFd, target: Target, owner: Option<FdOwner>) -> Result<KvmFd> {
         let block = match read_block(&fd, target) {
             Ok(block) => block,
             Err(error) => {
@@ -118,7 +118,7 @@ impl Opener {
             }
         };
         let data_offset = u64::from(block.header.data_offset);
-        Ok(self.hold(fd, Head::Stats { data_offset, id: block.id }, block.schema, lender))
+        Ok(self.hold(fd, Head::Stats { data_offset, id: block.id }, block.schema, owner))
     }
 
     /// Holds a VM's or vCPU's own fd, which nothing is read from; `schema` is what the BPF
@@ -127,18 +127,18 @@ impl Opener {
         &self,
         fd: OwnedFd,
         schema: Arc<Schema>,
-        lender: Option<FdOwner>,
+        owner: Option<FdOwner>,
     ) -> KvmFd {
-        self.hold(fd, Head::ObjectFd, schema, lender)
+        self.hold(fd, Head::ObjectFd, schema, owner)
     }
 
-    fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, lender: Option<FdOwner>) -> KvmFd {
+    fn hold(&self, fd: OwnedFd, head: Head, schema: Arc<Schema>, owner: Option<FdOwner>) -> KvmFd {
         KvmFd {
             fd: Some(Arc::new(fd)),
             head,
             retired: AtomicBool::new(false),
             gone_epoch: self.gone_epoch.clone(),
-            lender,
+            owner,
             schema: self.intern(schema),
             reaper: self.reaper.clone(),
         }
@@ -259,7 +259,7 @@ impl KvmFd {
 
     /// Whether its object is gone, as far as that was noticed. For the tick.
     pub fn is_gone(&self) -> bool {
-        let has_ended = self.lender.as_ref().is_some_and(FdOwner::has_ended);
+        let has_ended = self.owner.as_ref().is_some_and(FdOwner::has_ended);
         self.retired.load(Ordering::Relaxed) || has_ended
     }
 

@@ -36,6 +36,7 @@ const ANON_INODE_FS_MAGIC: u64 = 0x0904_1934;
 /// or the kernel is older, `EMFILE` or `ENOMEM` if there is no room.
 pub fn kvm_get_stats_fd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let stats = request::<GET_STATS_FD>(fd, 0)?;
+    debug_assert!(stats >= 0);
     // SAFETY: the number must be an open fd that nobody else owns.
     // - `request` has made sure that KVM answered: another driver would have refused.
     // - A VM and a vCPU answer with a new file's fd, installed for this call alone
@@ -105,6 +106,7 @@ pub(crate) struct HeldFds {
 impl HeldFds {
     pub(crate) fn new(owners: Box<[Arc<OwnedFd>]>) -> Self {
         let held = |owner: &Arc<OwnedFd>| {
+            debug_assert!(owner.as_raw_fd() >= 0);
             // SAFETY: the number must be a fd that stays open for as long as the borrow lasts.
             // - It is an owner's, which closes it only when it is dropped, and never changes it: an
             //   `OwnedFd` cannot be changed behind a shared reference.

@@ -56,8 +56,8 @@ impl Tables {
             }
             let watch = Arc::clone(&self.watch);
             let alive = Arc::clone(process.alive());
-            let lender = FdOwner { alive, watch, seat: None };
-            match self.hold(state, fd, Giver::FdOwner(lender)) {
+            let owner = FdOwner { alive, watch, seat: None };
+            match self.hold(state, fd, Giver::FdOwner(owner)) {
                 Ok(_) => count += 1,
                 Err(error) => refused.push(error),
             }

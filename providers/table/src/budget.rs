@@ -1,7 +1,7 @@
 //! Limits what tables may take of the process that reads them: memory, address space, descriptors,
-//! and work. There is one budget for all tables of a provider, and a share of it for each lender.
+//! and work. There is one budget for all tables of a provider, and a share of it for each owner.
 //!
-//! Invariant: what is taken never exceeds a limit, neither a lender's nor that of all together;
+//! Invariant: what is taken never exceeds a limit, neither an owner's nor that of all together;
 //! whatever was claimed is given back when its [`Claim`] is dropped. Nothing here trusts a count
 //! that a table gave: a claim that would overflow is refused.
 
@@ -56,7 +56,7 @@ pub(crate) enum Cost {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budget(Arc<Taken>);
 
-/// The share that the tables of one lender have of the budget. Clones are one.
+/// The share that the tables of one owner have of the budget. Clones are one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Share(Arc<Lent>);
 
@@ -94,7 +94,7 @@ struct Work {
 }
 
 impl Cost {
-    /// Returns the resource in words, and its limits: for a lender and for all.
+    /// Returns the resource in words, and its limits: for an owner and for all.
     fn limits(self) -> (&'static str, u64, u64) {
         match self {
             Self::Held => {
@@ -123,17 +123,17 @@ impl Taken {
 }
 
 impl Budget {
-    /// A share of it for one more lender.
+    /// A share of it for one more owner.
     pub(crate) fn share(&self) -> Share {
         Share(Arc::new(Lent { all: self.clone(), ..Lent::default() }))
     }
 }
 
 impl Shares {
-    /// The share of the lender with that flag; without one, a share of its own.
-    pub(crate) fn of(&mut self, lender: Option<&Arc<AtomicBool>>) -> Share {
-        let Some(alive) = lender else { return self.all.share() };
-        // A flag that nobody else holds is of a lender that has ended, or has nothing here.
+    /// The share of the owner with that flag; without one, a share of its own.
+    pub(crate) fn of(&mut self, owner: Option<&Arc<AtomicBool>>) -> Share {
+        let Some(alive) = owner else { return self.all.share() };
+        // A flag that nobody else holds is of an owner that has ended, or has nothing here.
         self.lenders.retain(|(alive, _)| Arc::strong_count(alive) > 1);
         let known = self.lenders.iter().find(|(other, _)| Arc::ptr_eq(other, alive));
         if let Some((_, share)) = known {

@@ -61,7 +61,7 @@ impl Giver {
     /// The flag of a process or peer that says whether it is there.
     pub(super) fn alive(&self) -> Option<&Arc<AtomicBool>> {
         match self {
-            Self::FdOwner(lender) => Some(&lender.alive),
+            Self::FdOwner(owner) => Some(&owner.alive),
             Self::Own | Self::Path => None,
         }
     }
@@ -116,7 +116,7 @@ impl Table {
         Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by, share)? })
     }
 
-    /// A table in that memory, of a lender with that share.
+    /// A table in that memory, of an owner with that share.
     ///
     /// # Errors
     /// As [`Segment::parse`]; `TooLarge` if the share does not suffice.
@@ -126,9 +126,8 @@ impl Table {
         let memory = Arc::new(memory);
         let segment = memory.segment()?;
         let is_locked = matches!(by, Giver::Path);
-        let lender = if let Giver::FdOwner(lender) = by { Some(lender) } else { None };
-        let writer =
-            Writer { silent: AtomicBool::new(false), gone: AtomicBool::new(false), lender };
+        let owner = if let Giver::FdOwner(owner) = by { Some(owner) } else { None };
+        let writer = Writer { silent: AtomicBool::new(false), gone: AtomicBool::new(false), owner };
         Ok(Self {
             number,
             file: None,
@@ -147,7 +146,7 @@ impl Table {
         })
     }
 
-    /// Looks again at the directory if it has changed, and takes the objects' paths. Of a lender
+    /// Looks again at the directory if it has changed, and takes the objects' paths. Of an owner
     /// whose directories change too much, the objects stay those of the last look for a while.
     ///
     /// # Errors
@@ -237,7 +236,7 @@ impl Table {
     /// The row that a plan keeps of an object; `None` if it is not there any more.
     ///
     /// # Errors
-    /// `TooLarge` if its lender's share does not suffice for a tick that reads it; `Io` if there is
+    /// `TooLarge` if its owner's share does not suffice for a tick that reads it; `Io` if there is
     /// no memory to read it from.
     pub(super) fn row(&self, found: &Found, plan: &ReadPlan) -> Result<Option<Row>> {
         if self.is_gone() {
@@ -270,7 +269,7 @@ impl Table {
 
     /// Whether it came from the process, or the peer, of that flag.
     pub(super) fn is_lent_by(&self, alive: &Arc<AtomicBool>) -> bool {
-        self.writer.lender.as_ref().is_some_and(|lender| Arc::ptr_eq(&lender.alive, alive))
+        self.writer.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(&owner.alive, alive))
     }
 
     /// From now on its rows are gone.

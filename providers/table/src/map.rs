@@ -194,6 +194,8 @@ impl Map {
 
     /// All of them. One that is only read must not be stored to: the mapping may be read-only.
     pub(crate) fn words(&self) -> &[AtomicU64] {
+        let first = self.raw.as_ptr().cast::<AtomicU64>();
+        debug_assert!(first.is_aligned() && self.words * WORD_BYTES <= self.raw.len());
         // SAFETY: the slice must be aligned, initialised memory of that length, which stays mapped
         // and is changed by nothing but atomics for as long as the borrow lasts.
         // - A mapping begins at a page, and the kernel fills every byte of it, holes with zero.
@@ -202,7 +204,7 @@ impl Map {
         //   or our own.
         // - This process makes no other references into it (`MmapRaw` offers none). Other processes
         //   change it by machine stores, which for an aligned word is what an atomic allows for.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().cast::<AtomicU64>(), self.words) }
+        unsafe { std::slice::from_raw_parts(first, self.words) }
     }
 }
 
@@ -216,10 +218,17 @@ impl Words {
 
     #[inline]
     pub(crate) fn get(&self) -> &[AtomicU64] {
+        debug_assert!(self.is_inside(), "made by `Words::new`");
         // SAFETY: the pointer must be that of a slice which lives as long as the borrow.
         // - It was made from one of `Map::words`, which lives as long as the map.
         // - `self` holds the map, and the borrow is of `self`.
         unsafe { self.words.as_ref() }
+    }
+
+    /// Whether the words are those of the mapping that is held.
+    fn is_inside(&self) -> bool {
+        let (all, first) = (self.owner.words().as_ptr_range(), self.words.as_ptr().cast_const());
+        all.start <= first.cast() && first.cast() <= all.end
     }
 }
 

@@ -187,8 +187,8 @@ impl Tables {
     /// # Errors
     /// As [`Tables::open_file`].
     #[doc(hidden)]
-    pub fn add(&self, fd: OwnedFd, lender: FdOwner) -> Result<u64> {
-        self.hold(&mut self.state(), fd, Giver::FdOwner(lender))
+    pub fn add(&self, fd: OwnedFd, owner: FdOwner) -> Result<u64> {
+        self.hold(&mut self.state(), fd, Giver::FdOwner(owner))
     }
 
     /// Gives the table of that number back: its rows are gone. For an `FdClient`.

@@ -2,7 +2,7 @@
 //! and the count of what a look would make this process hold.
 //!
 //! Invariant: what a table makes this process hold is counted before it is made, from the lengths
-//! of its names and the number of its objects, and claimed of its lender's share. What is over a
+//! of its names and the number of its objects, and claimed of its owner's share. What is over a
 //! limit is refused, and leaves nothing behind.
 
 use std::collections::HashMap;
@@ -63,7 +63,7 @@ struct Known {
 }
 
 impl Schemas {
-    /// Makes an empty set of schemas, for a table of the lender with that share.
+    /// Makes an empty set of schemas, for a table of the owner with that share.
     pub(crate) fn new(share: &Share) -> Self {
         Self {
             known: HashMap::new(),
@@ -114,7 +114,7 @@ impl Schemas {
     ///
     /// # Errors
     /// `Malformed` if a name or the path is not UTF-8, and as [`wire::parse`]; `TooLarge` if there
-    /// are more than [`MAX_TABLE_DESCS`] descriptors, or the lender's share does not suffice.
+    /// are more than [`MAX_TABLE_DESCS`] descriptors, or the owner's share does not suffice.
     pub(super) fn parse(
         &mut self,
         header: &Header,

@@ -40,7 +40,7 @@ pub(crate) struct Writer {
     /// The table was given back, or nobody writes it any more.
     pub(crate) gone: AtomicBool,
     /// The process or peer that the table came from, if it came from one.
-    pub(crate) lender: Option<FdOwner>,
+    pub(crate) owner: Option<FdOwner>,
 }
 
 /// The row of one object: where its words are.
@@ -77,7 +77,7 @@ pub(crate) struct TableSource {
 impl Writer {
     /// Returns the state of the table's rows if they are not to be read: gone or stale.
     pub(crate) fn mark(&self) -> Option<RowState> {
-        let has_ended = self.lender.as_ref().is_some_and(FdOwner::has_ended);
+        let has_ended = self.owner.as_ref().is_some_and(FdOwner::has_ended);
         // Relaxed: `GoneEpoch` sees to it that no source misses a flag for good.
         if has_ended || self.gone.load(Ordering::Relaxed) {
             return Some(RowState::Gone);

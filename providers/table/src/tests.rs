@@ -242,7 +242,7 @@ fn pages_that_are_written_later_are_loaded_from_then_on() {
     assert_eq!(states(&mut *sources[0], &objects[0]), [RowState::Gone]);
 }
 
-/// If a lender's directories change too much, their objects are kept, and they are looked at later.
+/// If an owner's directories change too much, their objects are kept, and they are looked at later.
 #[test]
 fn a_directory_that_changes_too_much_is_looked_at_later() {
     let (table, budget) = (TableWriter::new("xyz").unwrap(), budget::Budget::default());
@@ -263,7 +263,7 @@ fn a_directory_that_changes_too_much_is_looked_at_later() {
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
     let mut fresh = held::Table::new(2, memory, held::Giver::Own, &share).unwrap();
     assert_eq!(look(&mut fresh).unwrap_err().kind(), ErrorKind::Busy);
-    // Another lender's are looked at all the same.
+    // Another owner's are looked at all the same.
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
     let mut other = held::Table::new(3, memory, held::Giver::Own, &budget.share()).unwrap();
     assert_eq!(look(&mut other).unwrap(), 2);

@@ -1,6 +1,6 @@
-//! A connection to a lender, behind a helper of its own that looks at each descriptor first.
+//! A connection to a server, behind a helper of its own that looks at each descriptor first.
 //!
-//! Invariant: no descriptor that a lender sent is in this process unless it is KVM's statistics
+//! Invariant: no descriptor that a server sent is in this process unless it is KVM's statistics
 //! or memory. So nothing that it sends can keep this process from ending.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,14 +22,14 @@ impl Relay {
     ///
     /// # Errors
     /// `Io` if the system has no process or descriptors for it.
-    pub fn start(lender: OwnedFd) -> Result<Self> {
-        let helper = Helper::start(|socket| Job::Relay { lender, socket })?;
+    pub fn start(server: OwnedFd) -> Result<Self> {
+        let helper = Helper::start(|socket| Job::Relay { server, socket })?;
         Ok(Self { helper: Some(helper) })
     }
 }
 
 impl AsFd for Relay {
-    /// Returns the socket on which the packets of the lender arrive.
+    /// Returns the socket on which the packets of the server arrive.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.helper.as_ref().expect("only drop takes the helper").socket()
     }

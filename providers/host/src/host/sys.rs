@@ -66,8 +66,8 @@ pub(super) struct Place {
 pub(super) enum Job {
     /// Looks at other processes and borrows from them.
     Serve { socket: OwnedFd, scratch: Scratch },
-    /// Passes on what a lender hands over.
-    Relay { lender: OwnedFd, socket: OwnedFd },
+    /// Passes on what a server hands over.
+    Relay { server: OwnedFd, socket: OwnedFd },
 }
 
 /// Starts a helper: a copy of this process that does that job and nothing else.
@@ -89,7 +89,7 @@ pub(super) fn start(mut job: Job) -> io::Result<Pid> {
             // Borrowed, so that nothing is freed, either.
             match &mut job {
                 Job::Serve { socket, scratch } => child::serve(socket.as_fd(), scratch),
-                Job::Relay { lender, socket } => child::relay(lender.as_fd(), socket.as_fd()),
+                Job::Relay { server, socket } => child::relay(server.as_fd(), socket.as_fd()),
             }
             // SAFETY: ends the process; nothing is asked of the caller.
             unsafe { _exit(0) }

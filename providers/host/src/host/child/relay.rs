@@ -1,7 +1,7 @@
 //! The helper of a connection on which descriptors are handed over: takes each packet, looks what
 //! its descriptors are, and passes it on.
 //!
-//! A lender can send any file. To close one may be to wait for its server, for ever; so what is no
+//! A server can send any file. To close one may be to wait for its server, for ever; so what is no
 //! use is closed here, and something harmless goes on in its place.
 //!
 //! Invariant: as of the whole helper: no allocation, no lock. What is passed on is KVM's
@@ -21,25 +21,25 @@ use super::{LINK_BYTES, confine, parse};
 use crate::host::sys;
 use crate::scm::{self, MAX_FDS};
 
-/// More than any packet of a lender has: one that is longer stays longer than may be.
+/// More than any packet of a server has: one that is longer stays longer than may be.
 const PACKET_BYTES: usize = 4096;
 /// The pause before it is tried again to send descriptors while too many are under way.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Passes on what a lender sends until either end is closed.
-pub(in crate::host) fn relay(lender: BorrowedFd<'_>, socket: BorrowedFd<'_>) {
-    sys::close_all_but([lender, socket]);
+/// Passes on what a server sends until either end is closed.
+pub(in crate::host) fn relay(server: BorrowedFd<'_>, socket: BorrowedFd<'_>) {
+    sys::close_all_but([server, socket]);
     confine();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = open(c"/proc", flags, Mode::empty());
     let stand_in = eventfd(0, EventfdFlags::CLOEXEC);
     let (Ok(proc), Ok(stand_in)) = (proc, stand_in) else { return };
-    let relay = Relay { lender, socket, proc, stand_in };
+    let relay = Relay { server, socket, proc, stand_in };
     while relay.pass_one().is_ok() {}
 }
 
 struct Relay<'a> {
-    lender: BorrowedFd<'a>,
+    server: BorrowedFd<'a>,
     socket: BorrowedFd<'a>,
     proc: OwnedFd,
     stand_in: OwnedFd,
@@ -49,7 +49,7 @@ impl Relay<'_> {
     fn pass_one(&self) -> Result<(), Errno> {
         self.wait()?;
         let mut bytes = [0; PACKET_BYTES];
-        let got = scm::receive(self.lender, &mut bytes, RecvFlags::empty())?;
+        let got = scm::receive(self.server, &mut bytes, RecvFlags::empty())?;
         let count = got.fds.iter().flatten().count();
         if got.bytes == 0 && count == 0 {
             return Err(Errno::PIPE);
@@ -65,11 +65,11 @@ impl Relay<'_> {
         // Closed only now: it may be for ever.
     }
 
-    /// Waits for the lender, unless nobody is left to pass anything on to.
+    /// Waits for the server, unless nobody is left to pass anything on to.
     fn wait(&self) -> Result<(), Errno> {
         loop {
             let mut fds = [
-                PollFd::from_borrowed_fd(self.lender, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.server, PollFlags::IN),
                 // Nobody sends anything here: this is its end.
                 PollFd::from_borrowed_fd(self.socket, PollFlags::IN),
             ];

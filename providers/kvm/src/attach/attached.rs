@@ -47,28 +47,28 @@ pub(super) struct Attached {
     pub(super) vcpu_names: VcpuNames,
     /// The borrowed objects, each with its fd number in the process and its link; VM by VM, each
     /// VM's vCPUs by id.
-    lent: Vec<(Place, Opened)>,
+    held: Vec<(Place, Opened)>,
     /// Why the last look could not borrow all that there is.
     pub(super) refused: Option<Error>,
 }
 
 impl Attached {
-    /// Nothing is borrowed yet.
+    /// Makes a process of which nothing is held yet.
     pub(super) fn new(process: Process, name: String, host: &Host) -> Self {
         let vcpu_names = VcpuNames::new(process.pid(), host.broker().clone());
-        Self { process: Arc::new(process), name, vcpu_names, lent: Vec::new(), refused: None }
+        Self { process: Arc::new(process), name, vcpu_names, held: Vec::new(), refused: None }
     }
 
     /// Returns the objects that are borrowed now.
     pub(super) fn opened(&self) -> impl Iterator<Item = &Opened> {
-        self.lent.iter().map(|(_, opened)| opened)
+        self.held.iter().map(|(_, opened)| opened)
     }
 
     /// Returns a warning if its VMM has names for its vCPUs, and none bears them. (One that was
     /// plugged in just now may have to wait for its own.)
     pub(super) fn unnamed(&self) -> Option<Error> {
         let pid = self.process.pid();
-        let vcpus = self.lent.iter().filter(|((_, link), _)| vcpu_id(*link).is_some());
+        let vcpus = self.held.iter().filter(|((_, link), _)| vcpu_id(*link).is_some());
         let mut ids = vcpus.filter_map(|(_, opened)| opened.fd.id()).peekable();
         ids.peek()?;
         let is_named = ids.any(|id| self.vcpu_names.of_stats(id).is_some());
@@ -83,7 +83,7 @@ impl Attached {
 
     /// Returns whether the fd is held already.
     pub(super) fn has(&self, place: Place) -> bool {
-        self.lent.iter().any(|(lent, _)| *lent == place)
+        self.held.iter().any(|(held, _)| *held == place)
     }
 
     /// Returns the fds of the process that could be held now, also if they are open for a moment
@@ -93,7 +93,7 @@ impl Attached {
     /// As [`scan`](crate::scan).
     pub(super) fn find(&self, by: &Borrower<'_>) -> Result<Vec<Wanted>> {
         let pid = self.process.pid();
-        let held: HashSet<Place> = self.lent.iter().map(|(place, _)| *place).collect();
+        let held: HashSet<Place> = self.held.iter().map(|(place, _)| *place).collect();
         let vms = scan::vm_fds(by.host, pid, |place| held.contains(&place));
         // Only now is it certain that this was the process, and not a later one of its number.
         if !self.process.lives() {
@@ -128,7 +128,7 @@ impl Attached {
         Self::settle(&[self], &mut wanted, by);
         let [wanted] = wanted;
         let vcpus = self
-            .lent
+            .held
             .iter()
             .filter_map(|((_, link), opened)| Some((vcpu_id(*link)?, opened.fd.id()?)));
         self.vcpu_names.follow(vcpus);
@@ -145,21 +145,21 @@ impl Attached {
         wanted: Vec<Wanted>,
         next_key: &mut u64,
     ) -> Result<()> {
-        let mut known: HashMap<Place, Opened> = self.lent.drain(..).collect();
+        let mut known: HashMap<Place, Opened> = self.held.drain(..).collect();
         let mut new = Vec::new();
         for wanted in &wanted {
             let mut kept = known.remove(&wanted.place);
             kept.take_if(|opened| !self.has_same_name(opened, wanted));
             match kept {
-                Some(opened) => self.lent.push((wanted.place, opened)),
+                Some(opened) => self.held.push((wanted.place, opened)),
                 None => new.push(wanted),
             }
         }
         let borrowed = self.borrow(by, new);
         known.values().for_each(|opened| opened.fd.retire());
-        let outcome = borrowed.map(|borrowed| self.lent.extend(borrowed));
+        let outcome = borrowed.map(|borrowed| self.held.extend(borrowed));
         let order: HashMap<Place, usize> = wanted.iter().map(|w| w.place).zip(0..).collect();
-        self.lent.sort_by_key(|(place, _)| order.get(place).copied());
+        self.held.sort_by_key(|(place, _)| order.get(place).copied());
         self.give_keys(next_key);
         outcome
     }
@@ -173,7 +173,7 @@ impl Attached {
             return Ok(Vec::new());
         }
         let pid = self.process.pid();
-        let mut seats = by.budget.take(pid, self.lent.len(), wanted.len())?;
+        let mut seats = by.budget.take(pid, self.held.len(), wanted.len())?;
         // Before it is ours, so that there is nothing to be given back if it cannot be had.
         let schemas = wanted.iter().map(|wanted| match wanted.place.1 {
             KvmLink::Vm => by.opener.object_schema(&Target::Vm).map(Some),
@@ -206,11 +206,11 @@ impl Attached {
     ) -> Result<Opened> {
         let alive = Arc::clone(self.process.alive());
         let (watch, seat) = (Arc::clone(by.watch) as _, seat.map(Arc::new));
-        let lender = Some(FdOwner { alive, watch, seat });
+        let owner = Some(FdOwner { alive, watch, seat });
         let target = if vcpu_id(wanted.place.1).is_some() { Target::Vcpu } else { Target::Vm };
         let fd = match schema {
-            Some(schema) => by.opener.open_object_fd(fd, schema, lender),
-            None => by.opener.open(fd, target, lender)?,
+            Some(schema) => by.opener.open_object_fd(fd, schema, owner),
+            None => by.opener.open(fd, target, owner)?,
         };
         let (path, index) = self.called(&fd, wanted);
         Ok(Opened::new(&path, index, NO_KEY, fd))
@@ -221,7 +221,7 @@ impl Attached {
     /// four million. The vCPUs that are held by their own fds, which name no thread, come last, by
     /// id.
     fn give_keys(&mut self, next_key: &mut u64) {
-        let new = self.lent.iter_mut().map(|(_, opened)| opened);
+        let new = self.held.iter_mut().map(|(_, opened)| opened);
         let mut new: Vec<&mut Opened> = new.filter(|new| new.object.key == NO_KEY).collect();
         new.sort_by_key(|opened| {
             (opened.fd.kind() == FdKind::Vcpu, opened.fd.id().and_then(thread_of))
