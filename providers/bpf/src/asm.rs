@@ -54,7 +54,7 @@ pub(crate) struct Label(usize);
 #[derive(Debug, Default)]
 pub(crate) struct Asm {
     words: Vec<u64>,
-    /// By label: which instruction it stands before.
+    /// The instruction that each label stands before.
     places: Vec<Option<usize>>,
     jumps: Vec<Jump>,
     placed_twice: bool,

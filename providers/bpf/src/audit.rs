@@ -15,7 +15,7 @@ use super::bulk::BulkReader;
 use super::frame::{LOCK_WORDS, Shape};
 use super::health::Outside;
 
-/// How long what the program reads is believed.
+/// The time for which what the program reads is believed, in ns.
 const PERIOD_NS: u64 = 1_000_000_000;
 
 /// The rows and words of a bulk reader that are compared with pread, and when the next turn is due.
@@ -43,7 +43,7 @@ struct Word {
 }
 
 impl Audit {
-    /// Of these rows, which have stats fds.
+    /// Makes the audit of these rows, which have stats fds.
     pub(super) fn new(
         plan: &Arc<ReadPlan>,
         shape: Shape,
@@ -76,24 +76,24 @@ impl Audit {
         }
     }
 
-    /// How many rows can be compared.
+    /// Returns the number of rows that can be compared.
     pub(super) fn rows(&self) -> usize {
         self.rows.len()
     }
 
-    /// Is one to be done with the next run? `now_ns` is when the last one was.
+    /// Whether one is to be done with the next run; `now_ns` is the time of the last run.
     #[inline]
     pub(super) fn is_due(&self, now_ns: u64) -> bool {
         now_ns >= self.due_ns
     }
 
-    /// Before a run. False if the row cannot be read by pread now.
+    /// Reads the row by pread before a run. False if it cannot be read now.
     pub(super) fn begin(&mut self) -> bool {
         let Some((_, fd)) = self.rows.get(self.next) else { return false };
         !fd.is_gone() && fd.read_span(&self.plan, &mut self.before) == RowState::Good
     }
 
-    /// After it.
+    /// Reads the row by pread after the run, and compares.
     ///
     /// # Errors
     /// The first value that does not lie between.

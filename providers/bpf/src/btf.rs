@@ -22,7 +22,7 @@ pub(crate) const MAX_TYPES: usize = 0xf_ffff;
 /// The most typedefs, qualifiers and tags before a type, and the most dimensions of an array: as
 /// the kernel's `MAX_RESOLVE_DEPTH`.
 const MAX_CHAIN: usize = 32;
-/// How deep structs and unions without a name may lie in one another. The kernel has 6 in 6.18.
+/// The greatest depth of structs and unions without a name. The kernel has 6 in 6.18.
 const MAX_NESTING: usize = 16;
 /// The most members that are looked at for one, those of structs without a name among them. The
 /// most there are in 6.18 is 272.
@@ -48,7 +48,7 @@ impl TypeId {
 /// A member of a struct: its offset, its type, and whether it is a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    /// From the start of the struct that was asked about.
+    /// The offset in bytes from the start of the struct that was asked about.
     pub(crate) offset_bytes: u32,
     /// The member's own type, behind typedefs, qualifiers and tags.
     pub(crate) type_id: TypeId,

@@ -77,7 +77,7 @@ pub(super) struct Wanted<'a> {
     pub(super) subject: Subject,
     pub(super) plan: &'a ReadPlan,
     pub(super) files: &'a [Option<KvmFile<'a>>],
-    /// By which files are known to be KVM's.
+    /// The marks by which files are known to be KVM's.
     pub(super) kinds: &'a Kinds,
 }
 

@@ -50,9 +50,9 @@ const OUTSIDE: u64 = 3;
 pub(super) struct Outside {
     /// One beyond the objects is our own guest.
     pub(super) row: usize,
-    /// Of the plan.
+    /// The index of the statistic among the columns of the plan.
     pub(super) column: usize,
-    /// Before, by the BPF reader, after.
+    /// The values before, by the BPF reader, and after.
     pub(super) values: [u64; 3],
 }
 
@@ -69,7 +69,7 @@ impl BpfHealth {
         self.given_up.load(Ordering::Relaxed)
     }
 
-    /// On the tick: everybody reads by pread from now on.
+    /// Gives the reader up: all sources read by pread from now on. For the tick.
     #[cold]
     pub(super) fn give_up(&self, source: &SourceFault, fault: Fault) {
         source.note(fault);

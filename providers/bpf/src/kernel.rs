@@ -39,7 +39,7 @@ impl Kernel {
         Ok(Self { offsets, kinds, proven, threads: OnceLock::new() })
     }
 
-    /// By which instructions it reads.
+    /// Returns the instructions by which it reads.
     pub(super) fn step(&self) -> Step {
         self.proven.steps[0]
     }

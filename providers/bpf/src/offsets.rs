@@ -37,7 +37,7 @@ pub(super) struct Offsets {
     pub(super) cast: Option<Cast>,
 }
 
-/// From a task to one of its open files.
+/// The offsets from a task to one of its open files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Files {
     pub(super) task_files: u32,
@@ -54,14 +54,14 @@ pub(super) struct Holder {
     /// The offset of the block of statistics, or of a pointer to it.
     pub(super) stat: u32,
     pub(super) stat_is_pointer: bool,
-    /// How long the block is.
+    /// The length of the block in bytes.
     pub(super) stat_bytes: u32,
     /// The beginning of its name (`kvm-<tid>...`), which it keeps for as long as it lives. Right
     /// behind the block, so that who has just looked there has it at hand.
     pub(super) stats_id: u32,
 }
 
-/// From a vCPU to the thread that last ran it.
+/// The offsets from a vCPU to the thread that last ran it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Task {
     pub(super) vcpu_pid: u32,

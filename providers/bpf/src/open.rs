@@ -22,9 +22,9 @@ use super::source::{Fallback, KernelSource};
 /// Fewer rows than these are read by pread unless somebody insists: a call of a program costs as
 /// much as two of them.
 const ROWS_MIN: usize = 3;
-/// From here on the program is quicker on any machine, and nothing is measured.
+/// The number of rows from which on the program is quicker on any machine, so nothing is measured.
 const ROWS_SURE: usize = 16;
-/// How often both ways are measured; the middle ones count.
+/// The number of measurements of both methods, of which the middle ones count.
 const MEASUREMENTS: usize = 15;
 
 impl BulkOpener for Bpf {

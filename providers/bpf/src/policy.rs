@@ -13,28 +13,28 @@ use super::health::BpfHealth;
 use super::kernel::Kernel;
 use super::offsets::BTF_DIR;
 
-/// When the BPF reader is used.
+/// The conditions under which the BPF reader is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BpfMode {
     /// Used where it is permitted, passes its test and is faster; and for what only it can read.
     #[default]
     Auto,
-    /// Only for what nothing else can read: for reading once.
+    /// It is used only for what nothing else can read: for reading once.
     Needed,
-    /// Never.
+    /// It is never used.
     Off,
-    /// Always: where it cannot be, there is an error.
+    /// It is always used; where it cannot be, there is an error.
     Require,
 }
 
-/// How it stands with the BPF reader; in words by `Display`.
+/// The status of the BPF reader; in words by `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BpfStatus {
-    /// Not wanted.
+    /// It is switched off.
     Off,
-    /// Nobody has needed it yet.
+    /// It has not been needed, and not been tried.
     Untried,
     /// It cannot be used, and why.
     Refused(String),
@@ -88,7 +88,8 @@ struct Inner {
 }
 
 impl Bpf {
-    /// Does nothing until it is needed. Each thread that opens loads its programs itself.
+    /// Makes a reader, which does nothing until it is needed. Each thread that opens loads its
+    /// programs.
     pub fn new(mode: BpfMode) -> Self {
         Self::with_broker(mode, Broker::default())
     }
@@ -100,12 +101,12 @@ impl Bpf {
         Self { inner: Arc::new(Inner { mode, broker, kernel, health }) }
     }
 
-    /// Never used.
+    /// Makes a reader that is never used.
     pub fn off() -> Self {
         Self::new(BpfMode::Off)
     }
 
-    /// When it is used.
+    /// Returns the conditions under which it is used.
     pub fn mode(&self) -> BpfMode {
         self.inner.mode
     }
@@ -119,7 +120,7 @@ impl Bpf {
         self.kernel().map(drop)
     }
 
-    /// How it stands.
+    /// Returns its status.
     pub fn status(&self) -> BpfStatus {
         if self.inner.mode == BpfMode::Off {
             return BpfStatus::Off;

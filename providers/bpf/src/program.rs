@@ -25,21 +25,21 @@ const TASK: i16 = -16;
 /// Words that one cast makes readable.
 const CAST_WORDS: usize = 3;
 
-/// How the loop over the rows is shown to end.
+/// The proof that the loop over the rows ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loop {
-    /// By `may_goto` (Linux 6.9): the verifier goes through the body once or twice.
+    /// The instruction `may_goto` (Linux 6.9): the verifier goes through the body once or twice.
     MayGoto,
-    /// By a bound, up to which the verifier counts.
+    /// A bound, up to which the verifier counts.
     Bounded,
 }
 
-/// How kernel memory is read.
+/// The means to read kernel memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// By plain loads (Linux 6.2): a word in about a ns.
+    /// Plain loads (Linux 6.2): a word in about a ns.
     Cast(Cast),
-    /// By a helper's copy: some 20 ns each, and then hardly more for a whole block.
+    /// A helper's copy: some 20 ns each, and hardly more for a whole block.
     Probe,
 }
 
@@ -50,7 +50,7 @@ pub(super) enum Content {
     Words(Vec<usize>),
     /// So many bytes behind the slot's base, from there on.
     Block { from: usize, bytes: usize },
-    /// Of the thread that last ran the vCPU, which is the slot's base.
+    /// These words of the thread that last ran the vCPU, which is the slot's base.
     Thread(Task, Vec<ThreadWord>),
 }
 
@@ -64,7 +64,7 @@ pub(super) enum ThreadWord {
 }
 
 impl ThreadWord {
-    /// In the order of `sched`'s data.
+    /// All of them, in the order of the data of `sched`.
     pub(super) const ALL: [Self; 4] =
         [Self::RunDelay, Self::RunTime, Self::Timeslices, Self::ThreadId];
 }

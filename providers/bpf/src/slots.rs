@@ -47,7 +47,7 @@ const SCRATCH: i16 = -8;
 const CTX_FD: i16 = 0;
 const CTX_KIND: i16 = 8;
 const CTX_ROW: i16 = 16;
-/// In the place of a row: note how files of that kind are told.
+/// The value in the place of a row that has the program note how files of that kind are told.
 const LEARN: u64 = u64::MAX;
 
 // The answers of the program, beside 0.
@@ -75,7 +75,7 @@ pub(super) struct Kinds {
 }
 
 impl Kinds {
-    /// Nothing is known yet.
+    /// Makes the array, in which nothing is known yet.
     ///
     /// # Errors
     /// `Denied` if we may not, `Io` if there is no memory.
@@ -84,7 +84,7 @@ impl Kinds {
         Ok(Self { map: map.map_err(refused)? })
     }
 
-    /// For the statistics and the object fd of a VM, and of a vCPU.
+    /// The bytes for a stats fd and an object fd, of a VM and of a vCPU.
     const BYTES: u32 = 4 * WORD_BYTES as u32;
 
     /// Returns the offset in bytes of the two words of that subject.

@@ -45,7 +45,7 @@ const LICENSE: &CStr = c"Dual MIT/GPL";
 /// Room for what the verifier says of a program that it refuses.
 const LOG_BYTES: usize = 1 << 16;
 
-/// How often a program is loaded at most: a signal interrupts the verifier.
+/// The most tries to load a program: a signal interrupts the verifier.
 const LOAD_TRIES: u32 = 5;
 
 /// An array map of one element, which is whole words: memory that a program writes.
@@ -61,14 +61,14 @@ pub(crate) struct ArrayMap {
 pub(crate) enum ArrayUse {
     /// Map it and, until it is frozen, write it.
     Mapped,
-    /// Nothing more.
+    /// Nothing besides.
     ReadOnly,
 }
 
-/// How a program is run (both when we say so; neither is attached to anything).
+/// The kind of a program. Either is run when we say so, and attached to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProgramKind {
-    /// Can be preempted in the middle. R1 is the context, which it can write (Linux 5.14).
+    /// A program that can be preempted. R1 is the context, which it can write (Linux 5.14).
     Syscall,
     /// Under RCU, and preempted by nobody. R1 is the context, of at most 12 words (Linux 5.10).
     RawTracepoint,
@@ -272,7 +272,7 @@ impl Runner {
 }
 
 impl RunAttr {
-    /// Of a run without a context.
+    /// Makes the attribute of a run without a context.
     fn new(program: &Program) -> Self {
         Self { prog_fd: number_of(&program.fd), ..Self::default() }
     }

@@ -31,9 +31,9 @@ use super::slots::{KvmFile, Subject};
 use super::source::{Fallback, KernelSource};
 use super::sys::apart;
 
-/// How many threads' files are open at a time while they are compared.
+/// The number of threads whose files are open at a time while they are compared.
 const COMPARED_AT_ONCE: usize = 64;
-/// How often a vCPU is looked at that goes from one thread to another meanwhile.
+/// The number of looks at a vCPU that goes from one thread to another meanwhile.
 const COMPARE_TRIES: usize = 3;
 
 /// A vCPU that could not be compared this time.

@@ -149,7 +149,7 @@ fn unproven(what: String) -> Error {
 
 #[cfg(test)]
 impl Proven {
-    /// As if these were what works here.
+    /// Pretends that these are the steps that work here.
     pub(super) fn with_steps(self, steps: Vec<Step>) -> Self {
         Self { steps, ..self }
     }

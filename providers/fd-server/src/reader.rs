@@ -48,9 +48,9 @@ pub(super) struct Reader {
 /// A descriptor that was exported under a key.
 enum Exported {
     Stats(Weak<KvmFd>),
-    /// By its number among the tables.
+    /// A table, by its number among the tables.
     Table(u64),
-    /// Of no use: its provider is gone.
+    /// A descriptor of no use: its provider is gone.
     Nothing,
 }
 
@@ -201,7 +201,7 @@ impl Reader {
         Ok(())
     }
 
-    /// To the provider that it is for.
+    /// Gives a descriptor to the provider that it is for.
     fn hand_on(&self, key: Key, kind: Kind, fd: OwnedFd) -> Result<Exported> {
         match (kind, self.connection.upgrade(), self.tables.upgrade(), self.kvm.upgrade()) {
             (Kind::Table, Some(connection), Some(tables), _) => {

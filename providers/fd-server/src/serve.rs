@@ -60,7 +60,7 @@ struct Client {
     owes_all: bool,
     /// The version that it was told all of.
     up_to: Option<u64>,
-    /// Has no room for the next packet.
+    /// Whether the socket has no room for the next packet.
     is_full: bool,
     /// The time since which it has taken nothing, if there is something for it.
     waits_since: Option<Instant>,

@@ -168,7 +168,8 @@ impl Shared {
         &self.wake
     }
 
-    /// To be called before looking what has changed, so that no change is missed.
+    /// Forgets the last wake-up. To be called before looking what has changed, so that none is
+    /// missed.
     pub(super) fn settle(&self) {
         let _ = read(&self.wake, &mut [0; 8]);
     }

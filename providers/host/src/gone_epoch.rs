@@ -22,7 +22,7 @@ impl Default for GoneEpoch {
 }
 
 impl GoneEpoch {
-    /// To be called after an object's flag was set.
+    /// Moves the number. To be called after an object's flag was set.
     pub fn note(&self) {
         // Release pairs with the Acquire in `count`: who opens a source after this has moved sees
         // the flag at once.

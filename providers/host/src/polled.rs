@@ -38,7 +38,7 @@ pub struct PolledWords {
     /// The time at which the last one was asked for, in ns of `CLOCK_MONOTONIC`: the values are not
     /// older. 0 while there is none.
     asked_ns: AtomicU64,
-    /// In the layout of the object's schema.
+    /// The words, in the layout of the object's schema.
     words: Box<[AtomicU64]>,
 }
 

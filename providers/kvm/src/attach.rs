@@ -86,8 +86,8 @@ struct State {
 }
 
 impl AttachedKvm {
-    /// Attached to nothing yet, and without the BPF reader: what keeps no stats fds open
-    /// cannot be read. The reaper will close what was borrowed.
+    /// Makes a provider that is attached to nothing yet, without the BPF reader: a VM whose VMM
+    /// keeps no stats fds open cannot be read. The reaper will close what was borrowed.
     ///
     /// # Errors
     /// `Io` if the system has no thread or fd for the watcher.

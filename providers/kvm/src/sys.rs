@@ -98,7 +98,7 @@ unsafe impl<const OPCODE: Opcode> Ioctl for Request<OPCODE> {
 /// costs 5 ns a vCPU (measured over 64), as much as all else that we do around a read.
 #[derive(Debug)]
 pub(crate) struct HeldFds {
-    /// Never given out for longer than the owners are held.
+    /// The descriptors, which are given out for no longer than the owners are held.
     fds: Box<[BorrowedFd<'static>]>,
     _owners: Box<[Arc<OwnedFd>]>,
 }

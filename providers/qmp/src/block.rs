@@ -18,7 +18,7 @@ impl Block {
         Arc::new(Self { words: PolledWords::new(words), is_gone: AtomicBool::new(false) })
     }
 
-    /// For the poller: the object is no more, or nobody can say.
+    /// Marks the object as gone: QEMU has it no more, or nobody can say. For the poller.
     pub(super) fn retire(&self) {
         // Relaxed: a flag that is seen one tick late costs one tick.
         self.is_gone.store(true, Ordering::Relaxed);

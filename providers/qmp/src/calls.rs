@@ -61,8 +61,8 @@ impl Calls {
         Ok(Self { bell, state: Mutex::default(), answered: Condvar::new() })
     }
 
-    /// For a caller: waits until values of that target are there that were asked for after this
-    /// call; does nothing while nobody can be asked.
+    /// Waits until values of that target are there that were asked for after this call; does
+    /// nothing while nobody can be asked.
     ///
     /// # Errors
     /// `Late` after that time, `Refused` if QEMU will not say.
@@ -89,23 +89,24 @@ impl Calls {
         }
     }
 
-    /// For the poller: readable when there are new calls. For [`Calls::is_rung`] to take.
+    /// Returns the descriptor that is readable when there are new calls. For the poller.
     pub(super) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
-    /// For the poller: has the bell been rung since the last time?
+    /// Takes the bell's ring: whether it was rung since the last time. For the poller.
     pub(super) fn is_rung(&self) -> bool {
         // An eventfd's count, which reading sets back.
         read(&self.bell, &mut [0; 8]).is_ok()
     }
 
-    /// For the poller: is there anything wanted?
+    /// Whether anything is wanted. For the poller.
     pub(super) fn is_any_waiting(&self) -> bool {
         self.state().calls.iter().any(|call| call.answer.is_none())
     }
 
-    /// For the poller: the targets that are waited for, each once, the longest waiting first.
+    /// Returns the targets that are waited for, each once, the longest waiting first. For the
+    /// poller.
     pub(super) fn wanted(&self) -> Vec<Target> {
         let mut wanted = Vec::new();
         for call in self.state().calls.iter().filter(|call| call.answer.is_none()) {
@@ -116,17 +117,18 @@ impl Calls {
         wanted
     }
 
-    /// For the poller: the number of the last call. What it asks from now on answers up to this.
+    /// Returns the number of the last call, up to which a query from now on answers. For the
+    /// poller.
     pub(super) fn last(&self) -> u64 {
         self.state().made
     }
 
-    /// For the poller: is there a call up to that number to be answered?
+    /// Whether a call up to that number is to be answered. For the poller.
     pub(super) fn is_waited_for(&self, target: &Target, last: u64) -> bool {
         self.state().calls.iter().any(|call| call.waits_for(target, last))
     }
 
-    /// For the poller: answers the calls up to that number.
+    /// Answers the calls up to that number. For the poller.
     pub(super) fn answer(&self, target: &Target, last: u64, answer: &Answer) {
         let mut state = self.state();
         for call in state.calls.iter_mut().filter(|call| call.waits_for(target, last)) {
@@ -136,7 +138,7 @@ impl Calls {
         self.answered.notify_all();
     }
 
-    /// For the poller: is there somebody to be asked? If not, nothing is left to be waited for.
+    /// Sets whether anybody can be asked; if not, all waits end. For the poller.
     pub(super) fn set_open(&self, is_open: bool) {
         let mut state = self.state();
         state.is_open = is_open;

@@ -45,7 +45,7 @@ pub(super) type Placed<'a> = Vec<(usize, &'a StatValue)>;
 /// A provider's target.
 #[derive(Debug)]
 pub(super) struct Group {
-    /// With all that an object can have.
+    /// The schema with all that an object can have.
     schema: Arc<Schema>,
     /// The places of the statistics of a name in it: several, if QEMU has two of one name.
     places: HashMap<Box<str>, Vec<usize>>,

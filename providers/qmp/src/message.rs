@@ -137,7 +137,7 @@ pub(super) struct Stat<'a> {
 pub(super) enum StatValue {
     /// A number, or a boolean as 0 or 1.
     Number(u64),
-    /// At most [`MAX_BUCKETS`] numbers, in QEMU's order.
+    /// A list of at most [`MAX_BUCKETS`] numbers, in QEMU's order.
     List(Vec<u64>),
     /// A value that no word can hold.
     Unreadable,
@@ -167,7 +167,7 @@ pub(super) fn stats_arguments(target: &str, providers: Option<&[&str]>) -> Strin
     json!({ "target": target, "providers": providers }).to_string()
 }
 
-/// Is it an event, which may come between a command and its answer?
+/// Whether it is an event, which may come between a command and its answer.
 pub(super) fn is_event(text: &[u8]) -> bool {
     // QEMU's answers begin so: a long one is not read twice.
     !text.starts_with(b"{\"return\"") && serde_json::from_slice::<Event>(text).is_ok()

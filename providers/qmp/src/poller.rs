@@ -28,7 +28,7 @@ use super::session::Session;
 use super::table::{Query, Table};
 use super::talk;
 
-/// From the start of one round to the start of the next.
+/// The time from the start of one round to the start of the next.
 pub(super) const QMP_PERIOD: Duration = Duration::from_millis(100);
 /// The period in which schemas and vCPUs are asked for, and a lost connection is tried again.
 const RENEW_PERIOD: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
 }
 
-/// As of the end of a round, or of a query that was called for.
+/// The knowledge of a QEMU at the end of a round, or of a query that was called for.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) schemas: Vec<Arc<Schema>>,
@@ -55,7 +55,7 @@ pub(super) struct Known {
 }
 
 impl Shared {
-    /// Of a QEMU of which nothing is known yet.
+    /// Makes the state for a QEMU of which nothing is known yet.
     ///
     /// # Errors
     /// `Io` as [`Calls::new`].

@@ -31,7 +31,7 @@ pub(super) struct Table {
     share: QmpShare,
     /// The path of the VM's own object, which has no QOM path.
     vm_path: Box<str>,
-    /// In the order in which users see their objects.
+    /// The groups, in the order in which users see their objects.
     groups: Vec<(Group, Vec<Held>)>,
     /// QEMU's numbers of its vCPUs, by path.
     cpus: HashMap<String, u32>,
@@ -57,12 +57,12 @@ impl Drop for Held {
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) target: Target,
-    /// Of `query-stats`.
+    /// The arguments of `query-stats`.
     pub(super) arguments: String,
 }
 
 impl Table {
-    /// Of a VM of that name, of which nothing is known yet.
+    /// Makes the table of a VM of that name, of which nothing is known yet.
     pub(super) fn new(share: QmpShare, vm_name: &str) -> Self {
         Self {
             share,

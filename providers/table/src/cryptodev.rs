@@ -98,7 +98,7 @@ pub struct Cryptodev {
 /// its own, and the device is there until the last is gone.
 #[derive(Clone, Debug)]
 pub struct CryptoDevice {
-    /// By operation, the counts of operations and of bytes; `None` if the device does not offer it.
+    /// The counts of operations and of bytes, by operation; `None` if the device does not offer it.
     counters: [Option<(ShardedCounter, ShardedCounter)>; 6],
     _listed: Arc<Listed>,
 }

@@ -197,7 +197,7 @@ impl Table {
         self.refused.as_ref()
     }
 
-    /// Has these objects from now on; those that it had already stay the same.
+    /// Replaces the objects by these; the ones that it had already stay the same.
     fn take(&mut self, found: Vec<Found>, shared: &mut Shared) {
         let before = std::mem::take(&mut self.objects);
         let before = before.iter().map(|(old, object)| ((old.incarnation, &*object.path), object));
@@ -272,7 +272,7 @@ impl Table {
         self.writer.owner.as_ref().is_some_and(|owner| Arc::ptr_eq(&owner.alive, alive))
     }
 
-    /// From now on its rows are gone.
+    /// Marks its rows as gone.
     pub(super) fn give_up(&self, gone_epoch: &GoneEpoch) {
         self.writer.gone.store(true, Ordering::Relaxed);
         gone_epoch.note();
@@ -297,7 +297,7 @@ pub(super) fn file_of(fd: impl AsFd) -> Option<(u64, u64)> {
     stat.map(|stat| (stat.st_dev, stat.st_ino))
 }
 
-/// Does any process hold a lock for writing on this file?
+/// Whether any process holds a lock for writing on this file.
 pub(super) fn has_writer(fd: impl AsFd) -> bool {
     let whole = Flock {
         start: 0,

@@ -346,7 +346,7 @@ mod tests {
         assert!(sealed(std::io::pipe().unwrap().0, 1 << 20).is_none());
     }
 
-    /// In bytes, of a file in memory.
+    /// Returns the bytes that a file in memory takes.
     fn allocated(fd: impl AsFd) -> i64 {
         fstat(fd).unwrap().st_blocks * 512
     }

@@ -35,7 +35,7 @@ enum Way {
 }
 
 struct QuickRow {
-    /// From the lock to the end of the plan's span, or as far as a near plan may look.
+    /// The words from the lock to the end of the plan's span, or as far as a near plan may look.
     words: Words,
     incarnation: u64,
 }

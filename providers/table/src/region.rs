@@ -19,8 +19,8 @@ pub(crate) struct Region {
     place: Place,
     schema: Arc<Schema>,
     next_shard: AtomicUsize,
-    /// By statistic: its only handle has been given out. Behind them, the group's, or there is
-    /// none.
+    /// Whether the only handle of each statistic was given out; behind them, the group's, or there
+    /// is none.
     given_out: Box<[AtomicBool]>,
 }
 

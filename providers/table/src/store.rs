@@ -185,7 +185,7 @@ impl Shared {
         });
     }
 
-    /// Only with the state locked: one change at a time.
+    /// Changes the directory. To be called with the state locked: one change at a time.
     fn change_directory(&self, change: impl FnOnce(&[seq::AtomicU64])) {
         let words = self.map.words();
         seq::write(&words[GENERATION], || change(words));

@@ -49,7 +49,7 @@ pub(super) struct Part<'a> {
     types: &'a [u8],
     /// Each ends with a NUL.
     pub(super) strings: &'a [u8],
-    /// How long a record of each kind is; empty if the file does not say.
+    /// The length of a record of each kind; empty if the file does not say.
     layout: &'a [u8],
 }
 
@@ -61,7 +61,7 @@ pub(super) struct Record<'a> {
     pub(super) kind: u8,
     /// `kind_flag`: of a struct, that offsets carry the width of bitfields.
     pub(super) has_flag: bool,
-    /// By its kind, the bytes of a value or another type's id.
+    /// The bytes of a value or another type's id, by the kind.
     pub(super) size_or_type: u32,
     /// The bytes behind its `struct btf_type`: members, parameters, values.
     pub(super) rest: &'a [u8],
@@ -198,7 +198,7 @@ impl Head {
         (self.info >> 24 & 0x7f) as u8
     }
 
-    /// How much comes behind; `None` if that is not known.
+    /// Returns the number of bytes behind it; `None` if that is not known.
     #[inline]
     fn rest_bytes(&self, layout: &[u8]) -> Option<usize> {
         // 24 bits from Linux 7.2 on; 16 before, where the other eight are 0.

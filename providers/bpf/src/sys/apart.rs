@@ -7,7 +7,7 @@ use std::thread::{self, Builder};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-/// Does `work` on a thread that has a copy of this process's descriptors. The descriptors that it
+/// Runs `work` on a thread that has a copy of this process's descriptors. The descriptors that it
 /// opens are in no other thread and not in `/proc/<pid>/fd`, and are closed when the thread ends.
 ///
 /// The result of `work` must hold no descriptor, and `work` must not close one that it borrows.

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind};
 use vmstrobe_host::refusal;
 
-/// How much is kept of what the verifier said.
+/// The number of lines that are kept of what the verifier said.
 pub(super) const LOG_LINES_KEPT: usize = 6;
 
 /// Why nothing works that takes a privilege.

@@ -14,7 +14,7 @@ pub struct Seen {
     pub tables: Vec<SeenTable>,
     /// The process reads others' statistics, and holds descriptors for that.
     pub is_reader: bool,
-    /// Not all were looked at.
+    /// Whether there are too many for all to be looked at.
     pub is_crowded: bool,
 }
 
@@ -46,7 +46,7 @@ pub struct SeenTable {
 /// The extent of a look at a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Care {
-    /// Read which thread made what has statistics.
+    /// Whether to read which thread made each object that has statistics.
     pub makers: bool,
     /// The number of descriptors to look at, if none of these is of interest.
     pub fds: u32,

@@ -24,9 +24,9 @@ pub(super) const SORT: u32 = 4;
 pub(super) struct Request {
     pub(super) kind: u32,
     pub(super) pid: u32,
-    /// Of [`LOOK`]: [`WITH_MAKERS`] or 0. Of [`READ`]: which file.
+    /// The option of a request: of [`LOOK`] [`WITH_MAKERS`] or 0, of [`READ`] the file.
     pub(super) flags: u32,
-    /// Of [`LOOK`]: how many descriptors to look at, if none of these is of interest.
+    /// The number of descriptors that [`LOOK`] looks at, if none of these is of interest.
     pub(super) limit: u32,
 }
 
@@ -38,13 +38,13 @@ pub(super) const MADE: u32 = 5;
 pub(super) const CMDLINE: u32 = 0;
 /// Its state, among it when it started.
 pub(super) const STAT: u32 = 1;
-/// Read which thread made what the statistics are of.
+/// The option to read which thread made the object of a stats fd.
 pub(super) const WITH_MAKERS: u32 = 1;
 
 /// A descriptor that is named in a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Named {
-    /// Of [`SORT`].
+    /// The answer to [`SORT`].
     pub(super) pid: u32,
     pub(super) fd: i32,
     /// The kind that must be behind it, of [`BORROW`].
@@ -64,7 +64,7 @@ pub(super) struct Record {
     pub(super) file: u32,
     /// The thread that made it, by its number in the first pid namespace; 0 if not known.
     pub(super) maker: u32,
-    /// Of [`END`]: the error number, or 0. Of [`BORROWED`]: of this descriptor.
+    /// The error number, or 0: of [`END`] of the request, of [`BORROWED`] of this descriptor.
     pub(super) errno: i32,
     /// The inode of a table's memory.
     pub(super) inode: u64,
@@ -122,10 +122,10 @@ pub(super) const SORTED: u32 = 7;
 pub(super) const BYTES: u32 = 8;
 /// The helper is at work.
 pub(super) const BUSY: u32 = 9;
-/// Nothing follows.
+/// The last record of a reply.
 pub(super) const END: u32 = 10;
 
-/// Not all descriptors were looked at: there are too many.
+/// The mark of a process that has too many descriptors for all to be looked at.
 pub(super) const CROWDED: u32 = 1;
 /// So it is.
 pub(super) const YES: u32 = 1;

@@ -18,9 +18,9 @@ use crate::broker::Broker;
 /// A use of a path that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// To read the file.
+    /// Reading the file.
     Read,
-    /// To connect to the socket, which takes the right to write to it.
+    /// Connecting to the socket, which takes the right to write to it.
     Connect,
 }
 

@@ -19,11 +19,11 @@ use crate::status::Status;
 /// The thing that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// To take hold of it (`pidfd_open`), which is open to everyone.
+    /// Taking hold of it (`pidfd_open`), which is open to everyone.
     Hold,
-    /// To list its descriptors, and where they lead.
+    /// Listing its descriptors and their links.
     Look,
-    /// To take a duplicate of one (`pidfd_getfd`).
+    /// Taking a duplicate of one (`pidfd_getfd`).
     Borrow,
 }
 

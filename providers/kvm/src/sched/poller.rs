@@ -21,7 +21,7 @@ use super::schedstat::Schedstat;
 use super::threads::{self, Clues};
 use super::watched::Watched;
 
-/// From the start of one round of readings to the start of the next.
+/// The time from the start of one round of readings to the start of the next.
 pub(super) const SCHED_PERIOD: Duration = Duration::from_millis(100);
 /// The shortest time between two rounds that look for unknown threads.
 const TELL_PERIOD: Duration = Duration::from_secs(1);
