@@ -5,31 +5,13 @@
 //! sets it), the test fails instead.
 
 use std::fs::OpenOptions;
-use std::io::Write;
 
 use vmstrobe_providers::{Bpf, BpfMode};
 
 use crate::host::namespace;
 use crate::qemu;
 
-/// Names the things that must be there, separated by commas; without them tests fail, not skip.
-pub const REQUIRE_ENV: &str = "VMSTROBE_REQUIRE";
-
-/// True if the thing is there; else prints `skipped: <test>: <what>: <why>` and returns false.
-///
-/// # Panics
-///
-/// If it is not there although [`REQUIRE_ENV`] names it.
-pub fn require(what: &str, available: Result<(), String>) -> bool {
-    let promised = std::env::var(REQUIRE_ENV).unwrap_or_default();
-    let Some(why) = missing(what, available, &promised) else { return true };
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a thread without a name");
-    // libtest captures what print! writes, and shows it only when a test fails. This it lets pass.
-    let line = format!("skipped: {test}: {what}: {why}\n");
-    std::io::stdout().write_all(line.as_bytes()).expect("standard output takes a line");
-    false
-}
+pub use vmstrobe_testing::{REQUIRE_ENV, kvm, require};
 
 /// [`require`] for `kvm`.
 pub fn require_kvm() -> bool {
@@ -67,12 +49,6 @@ pub fn require_fuse() -> bool {
     require("fuse", opened.map(drop).map_err(|error| format!("/dev/fuse: {error}")))
 }
 
-/// Whether /dev/kvm opens for reading and writing; else why not.
-pub fn kvm() -> Result<(), String> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
-}
-
 /// Whether a `qemu-system-x86_64` is on the path and can use KVM; else why not.
 pub fn qemu() -> Result<(), String> {
     qemu::version()?;
@@ -92,36 +68,4 @@ fn lending_qemu() -> Result<(), String> {
         return kvm();
     }
     Err(format!("QEMU {major}.{minor} keeps no stats fds open"))
-}
-
-/// Why the thing is missing, if it is; panics if it was promised.
-fn missing(what: &str, available: Result<(), String>, promised: &str) -> Option<String> {
-    let why = available.err()?;
-    let named = promised.split(',').any(|name| name.trim() == what);
-    assert!(!named, "{REQUIRE_ENV}={promised} promises {what}, but: {why}");
-    Some(why)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_there_is_not_missing() {
-        assert_eq!(missing("kvm", Ok(()), "kvm"), None);
-    }
-
-    #[test]
-    fn what_is_not_promised_may_be_missing() {
-        for promised in ["", "qemu", "kvm2,nokvm"] {
-            let why = missing("kvm", Err("gone".to_owned()), promised);
-            assert_eq!(why.as_deref(), Some("gone"), "promised: {promised}");
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "VMSTROBE_REQUIRE=qemu, kvm promises kvm, but: gone")]
-    fn what_is_promised_must_be_there() {
-        missing("kvm", Err("gone".to_owned()), "qemu, kvm");
-    }
 }

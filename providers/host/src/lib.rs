@@ -36,11 +36,14 @@ pub use budget::{FdBudget, FdSeat};
 pub use cpus::{CpuName, CpuNames, own_number, thread_of};
 pub use gone_epoch::GoneEpoch;
 pub use host::{
-    Borrowing, Care, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, READERS_POSITION, Relay, Seen,
-    SeenKvm, SeenTable, trim_memory,
+    Borrowing, Care, Host, KvmLink, READERS_POSITION, Relay, Seen, SeenKvm, SeenTable, trim_memory,
 };
 pub use memfd::memfd;
 pub use polled::{Polled, PolledSource, PolledWords, STALE_AFTER, clock_ns};
 pub use process::{DeathWatch, FdOwner, Process, has_exited};
 pub use reaper::Reaper;
 pub use status::Status;
+
+// Limits of a look at one process, to which tests of other crates go up.
+#[doc(hidden)]
+pub use host::{MAX_RECORDS, MAX_SAME_LINK};

@@ -3,7 +3,8 @@
 //!
 //! [`OwnKvm`] is for a VMM that holds the VM's descriptors itself, [`AttachedKvm`] for a program
 //! beside it that knows its process id. Both read a stats fd of each object by `pread`; with a
-//! [`BulkOpener`], many objects in one call.
+//! [`BulkOpener`], many objects in one call. With the feature `kvm-ioctls`, `OwnKvm` takes the
+//! `VmFd` and `VcpuFd` of that crate.
 //!
 //! Invariant: all that blocks, allocates or parses happens when something is opened. On the tick
 //! there is at most one `pread` for an object, and no close: the last close of a stats fd may tear
@@ -30,14 +31,24 @@ pub mod tests;
 
 pub use attach::{AttachOptions, AttachedKvm};
 pub use bulk::{BulkOpener, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources};
-pub use fd::{KvmFd, Opener};
-pub use opened::{Opened, schemas_of};
+pub use fd::KvmFd;
 pub use own::{KvmFdRef, NewVcpu, OwnKvm};
-pub use scan::{Access, Made, VmInfo, divide, made, scan, scan_by, vms_of};
-pub use sched::{
-    GROWING, Sched, Schedstat, THREAD_ID, Vcpu, WORD_NAMES, WORDS, check_schedstat, sched_schema,
-};
+pub use scan::{Access, VmInfo, scan, scan_by};
+pub use sched::{Sched, Vcpu};
 pub use sys::kvm_get_stats_fd;
+
+// For the providers that stand on this crate, which hold such descriptors themselves (fd-server,
+// the guest of the BPF reader).
+#[doc(hidden)]
+pub use fd::Opener;
+#[doc(hidden)]
+pub use opened::{Opened, schemas_of};
+// For the look at all processes, which divides what was seen of them.
+#[doc(hidden)]
+pub use scan::{Made, divide, made, vms_of};
+// For the BPF reader, which compares the threads that it reads with /proc.
+#[doc(hidden)]
+pub use sched::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS, check_schedstat, sched_schema};
 
 /// The name of the providers of KVM's statistics.
 pub const PROVIDER: &str = "kvm";

@@ -41,7 +41,7 @@ mod cryptodev;
 
 pub use cryptodev::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 pub use define::{Stat, StatKey, TableSchema};
-pub use find::{FoundTable, tables_of};
+pub use find::FoundTable;
 pub use format::{MAX_SEGMENT_BYTES, MAX_SLOTS, MAX_TABLE_NAME_BYTES};
 pub use handle::{
     Counter, Flag, Gauge, Group, Handle, LinearHistogram, Log2Histogram, OwnedCounter, Peak,
@@ -52,6 +52,9 @@ pub use object::TableObject;
 pub use reader::Tables;
 pub use writer::{TableConfig, TableWriter};
 
+// For the look at all processes.
+#[doc(hidden)]
+pub use find::tables_of;
 // Limits of readers: tests of hostile writers and the fuzz targets go up to them.
 #[doc(hidden)]
 pub use budget::{

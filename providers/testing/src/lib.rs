@@ -15,23 +15,27 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
 use vmstrobe_guest::{Irqchip, Vm};
 
-/// Whether the thing is there; else prints that the test is skipped, and why.
+/// Names the things that must be there, separated by commas; without them tests fail, not skip.
+pub const REQUIRE_ENV: &str = "VMSTROBE_REQUIRE";
+
+/// True if the thing is there; else prints `skipped: <test>: <what>: <why>` and returns false.
 ///
 /// # Panics
-/// If it is not there although `VMSTROBE_REQUIRE` names it.
+///
+/// If it is not there although [`REQUIRE_ENV`] names it.
 pub fn require(what: &str, available: Result<(), String>) -> bool {
-    let Err(why) = available else { return true };
-    let promised = std::env::var("VMSTROBE_REQUIRE").unwrap_or_default();
-    let named = promised.split(',').any(|name| name.trim() == what);
-    assert!(!named, "VMSTROBE_REQUIRE promises {what}, but: {why}");
+    let promised = std::env::var(REQUIRE_ENV).unwrap_or_default();
+    let Some(why) = missing(what, available, &promised) else { return true };
     let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a thread without a name");
     // libtest captures what print! writes, and shows it only when a test fails. This it lets pass.
-    let line = format!("skipped: {}: {what}: {why}\n", thread.name().unwrap_or("?"));
-    std::io::stdout().write_all(line.as_bytes()).unwrap();
+    let line = format!("skipped: {test}: {what}: {why}\n");
+    std::io::stdout().write_all(line.as_bytes()).expect("standard output takes a line");
     false
 }
 
-fn kvm() -> Result<(), String> {
+/// Whether /dev/kvm opens for reading and writing; else why not.
+pub fn kvm() -> Result<(), String> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     opened.map(drop).map_err(|error| format!("/dev/kvm: {error}"))
 }
@@ -94,4 +98,36 @@ pub fn tick(source: &mut dyn Source, row_words: usize) -> (Vec<RowState>, Vec<u6
 /// As [`tick`], of a source opened by [`open_all`].
 pub fn states(source: &mut dyn Source, like: &Object) -> Vec<RowState> {
     tick(source, like.schema.data_bytes() / 8).0
+}
+
+/// Why the thing is missing, if it is; panics if it was promised.
+fn missing(what: &str, available: Result<(), String>, promised: &str) -> Option<String> {
+    let why = available.err()?;
+    let named = promised.split(',').any(|name| name.trim() == what);
+    assert!(!named, "{REQUIRE_ENV}={promised} promises {what}, but: {why}");
+    Some(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        assert_eq!(missing("kvm", Ok(()), "kvm"), None);
+    }
+
+    #[test]
+    fn what_is_not_promised_may_be_missing() {
+        for promised in ["", "qemu", "kvm2,nokvm"] {
+            let why = missing("kvm", Err("gone".to_owned()), promised);
+            assert_eq!(why.as_deref(), Some("gone"), "promised: {promised}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "VMSTROBE_REQUIRE=qemu, kvm promises kvm, but: gone")]
+    fn what_is_promised_must_be_there() {
+        missing("kvm", Err("gone".to_owned()), "qemu, kvm");
+    }
 }
