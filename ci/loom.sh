@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export RUSTFLAGS="--cfg loom"
 export LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}"
 
-# Weakenings, one a line; no `|` within a field. The file's first folder names the crate.
+# Weakenings, one a line; no `|` within a field. The folder that has the file's src/ names the crate.
 weakenings() {
   cat <<'TABLE'
 # file|sed expression|model|what
@@ -23,8 +23,8 @@ core/src/seq.rs|s/if before & 1 == 1/if false/|loom_seq_is_whole|the odd number:
 core/src/seq.rs|s/if is_still(seq, before)/if true/|loom_seq_is_whole|the number behind the words: not looked at
 core/src/seq.rs|/R2, pairs with W1/d|loom_seq_memory|memory that changes hands, the reader's fence: removed
 core/src/seq.rs|/W1, pairs with R2/d|loom_seq_memory|memory that changes hands, the writer's fence: removed
-providers/src/gone_epoch.rs|s/fetch_add(1, Ordering::Release)/fetch_add(1, Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for release
-providers/src/gone_epoch.rs|s/load(Ordering::Acquire)/load(Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for acquire
+providers/host/src/gone_epoch.rs|s/fetch_add(1, Ordering::Release)/fetch_add(1, Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for release
+providers/host/src/gone_epoch.rs|s/load(Ordering::Acquire)/load(Ordering::Relaxed)/|loom_gone_epoch|the epoch of what is gone: relaxed for acquire
 sampler/src/pool.rs|s/if Arc::get_mut(&mut self.buffers.at.).is_some()/if true/|loom_pool|the pool: a buffer taken without asking who holds it
 TABLE
 }
@@ -39,18 +39,19 @@ models() { # NAME CRATE [CARGO-ARGUMENTS]
 
 # Weakens one place of the copy, and holds that the model fails: not that it does not compile, not that it hangs.
 weaken() { # FILE EXPRESSION MODEL WHAT
-  local file=$1 expression=$2 model=$3 what=$4 status=0
+  local file=$1 expression=$2 model=$3 what=$4 status=0 crate=${1%%/src/*}
+  crate=${crate##*/}
   sed -i -e "$expression" "$tree/$file" || return 1
   if cmp -s "$file" "$tree/$file"; then
     echo "not weakened $what: the expression changes nothing in $file"
     return 1
   fi
-  if ! (cd "$tree" && models "$model" "${file%%/*}" --no-run) >"$log" 2>&1; then
+  if ! (cd "$tree" && models "$model" "$crate" --no-run) >"$log" 2>&1; then
     tail -n 30 "$log"
     echo "weakened $what: does not compile"
     return 1
   fi
-  (cd "$tree" && models "$model" "${file%%/*}") >"$log" 2>&1 || status=$?
+  (cd "$tree" && models "$model" "$crate") >"$log" 2>&1 || status=$?
   case $status in
     0) echo "weakened $what: model $model passes all the same, or is not there"; return 1 ;;
     124) echo "weakened $what: model $model does not end"; return 1 ;;
@@ -63,7 +64,7 @@ case "${1:-}" in
     export CARGO_TARGET_DIR="$PWD/target/loom"
     mkdir -p "$CARGO_TARGET_DIR"
     log=$CARGO_TARGET_DIR/log
-    for crate in core providers sampler; do models loom_ "$crate"; done 2>&1 | tee "$log"
+    for crate in core host sampler; do models loom_ "$crate"; done 2>&1 | tee "$log"
     count=$(awk '/^test result: ok/ { count += $4 } END { print count + 0 }' "$log")
     echo "loom: $count models pass"
     # None at all: then they are not found, which proves nothing.

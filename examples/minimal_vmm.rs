@@ -15,7 +15,6 @@
 //! ```
 
 use std::error::Error;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +25,8 @@ use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use memmap2::{MmapMut, MmapRaw};
 // vmstrobe: from here
-use vmstrobe_core::{Change, Interval, Registry, change};
-use vmstrobe_providers::OwnKvm;
-use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Timing};
-use vmstrobe_server::qmp::{Config, Server};
+use vmstrobe::server::qmp::{Config, Server};
+use vmstrobe::{Attachment, NewVcpu, OwnKvm, Registry};
 // vmstrobe: to here
 
 const VCPUS: u64 = 2;
@@ -53,36 +50,26 @@ fn main() -> Result<()> {
     let mut machine = Machine::new()?;
 
     // vmstrobe: from here
-    let kvm = OwnKvm::new("minimal", fd(&machine.vm))?;
+    let kvm = OwnKvm::new("minimal", &machine.vm)?;
     for (index, vcpu) in (0..).zip(&machine.vcpus) {
-        kvm.add_vcpu(index, fd(vcpu))?;
+        kvm.add_vcpu(NewVcpu::new(index, vcpu))?;
     }
     let registry = Registry::default();
     registry.add(Arc::new(kvm));
-    let server = Server::listen(&socket, registry.clone(), Config::default())?;
-    let sources = Roster::new(registry, vec!["vm".parse()?, "vcpu".parse()?]).open()?;
-    let (mut sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Auto)?;
-    sampler.tick();
-    let before = control.latest().load_full();
-    let sampling = sampler.start(Timing::hz(1000.0)?)?;
+    let _server = Server::listen(&socket, registry.clone(), Config::default())?;
+    let session = Attachment::of(registry).sample("vcpu", 1000.0)?;
     // vmstrobe: to here
 
     println!("{VCPUS} vCPUs run for {run_time:?}; ask them: qmp-shell -p {}", socket.display());
-    machine.run(run_time)?;
 
     // vmstrobe: from here
-    drop(server); // and with it its socket
-    sampling.stop()?.tick();
-    let after = control.latest().load_full();
-    let time = Interval::between(before.window(), after.window()).ok_or("no time has passed")?;
-    for (old, new) in before.objects().zip(after.objects()) {
-        for (was, is) in old.stats().zip(new.stats()) {
-            let Change::Delta { delta: n @ 1.., .. } = change(was, is, time) else { continue };
-            println!("{} {}: +{n}", new.object().path, is.desc().name);
-        }
+    let (ran, measured) = vmstrobe::measure(session, || machine.run(run_time))?;
+    for stat in measured.tally.stats(true).iter().filter(|stat| !stat.is_at_rest()) {
+        let path = stat.path.as_deref().unwrap_or_default();
+        println!("{path} {}: +{}", stat.desc().name, stat.amount.total());
     }
     // vmstrobe: to here
-    Ok(())
+    ran
 }
 
 /// A VM with vCPUs that do not run yet.
@@ -161,13 +148,6 @@ fn run(vcpu: &mut VcpuFd, stop: &AtomicBool) -> Result<()> {
             },
         }
     }
-}
-
-/// Returns the fd of a VM or vCPU, of which kvm-ioctls has only the raw number.
-fn fd(owner: &impl AsRawFd) -> BorrowedFd<'_> {
-    // SAFETY: the fd must stay open as long as it is borrowed. Only `VmFd`s and `VcpuFd`s come
-    // here; each owns its fd and closes it only when dropped, which the borrow excludes.
-    unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) }
 }
 
 fn arguments() -> Result<(Duration, PathBuf)> {

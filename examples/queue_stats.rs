@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 // vmstrobe: from here
+use vmstrobe::table::{Stat, TableSchema, TableWriter};
 use vmstrobe_core::Target;
-use vmstrobe_providers::{Stat, TableSchema, TableWriter};
 // vmstrobe: to here
 
 const THREADS: usize = 2;

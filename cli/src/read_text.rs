@@ -66,9 +66,10 @@ impl From<&ReadStatus> for Read {
             bpf: match &read.bpf {
                 BpfStatus::Off => "off",
                 BpfStatus::Untried => "untried",
-                BpfStatus::Refused(_) => "refused",
                 BpfStatus::Open(_) => "open",
                 BpfStatus::GivenUp(_) => "given-up",
+                // In any other state it is not used.
+                _ => "refused",
             },
             reason: read.reason(),
         }

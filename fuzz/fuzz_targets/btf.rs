@@ -8,7 +8,7 @@
 #![no_main]
 
 // Nobody outside the crate has a use for it, so it has no door.
-#[path = "../../providers/src/kvm/bpf"]
+#[path = "../../providers/bpf/src"]
 mod bpf {
     pub(crate) mod btf;
 }

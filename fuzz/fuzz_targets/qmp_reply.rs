@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use libfuzzer_sys::fuzz_target;
 use vmstrobe_core::wire::{MAX_DATA_BYTES, MAX_DESCS, MAX_NAME_BYTES};
 use vmstrobe_core::{Object, Target, WORD_BYTES};
-use vmstrobe_providers::{Qmp, QmpShare};
+use vmstrobe::qmp::{Qmp, QmpShare};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&share, answers)) = data.split_first() else { return };

@@ -25,7 +25,7 @@ use vmstrobe_core::wire::{MAX_DATA_BYTES, MAX_DESCS};
 use vmstrobe_core::{
     ErrorKind, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Value,
 };
-use vmstrobe_providers::{MAX_SLOTS, MAX_TABLE_DESCS, Tables};
+use vmstrobe::table::{MAX_SLOTS, MAX_TABLE_DESCS, Tables};
 
 use layout::{
     BYTE_ORDER, Entry, GENERATION, HEADER_WORDS, HEARTBEAT, HEARTBEAT_PERIOD, MAGIC, SEGMENT_BYTES,

@@ -21,7 +21,6 @@ pub mod observed;
 pub mod wire;
 
 pub mod hostile;
-pub mod frame;
 
 pub mod host;
 pub mod hostile_host;

@@ -5,7 +5,7 @@
 
 use std::fs::OpenOptions;
 
-use vmstrobe_providers::{Bpf, BpfMode};
+use vmstrobe::bpf::{Bpf, BpfMode};
 pub use vmstrobe_require::{kvm, require, require_kvm};
 
 use crate::host::namespace;

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmstrobe::bpf::Bpf;
+use vmstrobe::kvm::{NewVcpu, OwnKvm};
 use vmstrobe_core::{Filter, ObjectView, Provider, Registry, Snapshot};
 use vmstrobe_guest::{Farm, Vcpu, Vm};
-use vmstrobe_providers::{Bpf, OwnKvm};
 use vmstrobe_sampler::{Control, Fanout, Health, PROVIDER, Roster, Sampler};
 
 use crate::process::POLL;
@@ -60,10 +61,10 @@ pub fn own_kvm(name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
 ///
 /// As [`own_kvm`] does.
 pub fn own_kvm_by(bpf: Bpf, name: &str, vm: &Vm, vcpus: &[Vcpu]) -> Arc<OwnKvm> {
-    let kvm = OwnKvm::with_bpf(name, vm.fd(), bpf).expect("a VM of ours has statistics");
+    let kvm = OwnKvm::with_bulk(name, vm.fd(), bpf).expect("a VM of ours has statistics");
     for vcpu in vcpus {
         // On this thread: a vCPU that never runs cannot keep it waiting.
-        kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("a vCPU of ours has statistics");
+        kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd())).expect("a vCPU of ours has statistics");
     }
     Arc::new(kvm)
 }

@@ -21,11 +21,13 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use vmstrobe::bpf::{Bpf, BpfMode};
+use vmstrobe::host::Reaper;
+use vmstrobe::kvm::{AttachedKvm, NewVcpu, OwnKvm};
 use vmstrobe_core::{
     Desc, Mask, Object, Provider, ReadPlan, RowState, Rows, Schema, Source, Target,
 };
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{AttachedKvm, Bpf, BpfMode, OwnKvm, Reaper};
 use vmstrobe_tests::command::Output;
 use vmstrobe_tests::qemu::{Config, Qemu};
 use vmstrobe_tests::rig::wait_for;
@@ -40,10 +42,10 @@ fn required() -> Bpf {
 /// Makes one provider of the vCPUs of all these guests, numbered one after the other, which the
 /// kernel permits. Its VM is that of the first guest.
 fn crowd(guests: &[DemoGuest], bpf: Bpf) -> OwnKvm {
-    let kvm = OwnKvm::with_bpf("crowd", guests[0].vm().fd(), bpf);
+    let kvm = OwnKvm::with_bulk("crowd", guests[0].vm().fd(), bpf);
     let kvm = kvm.expect("a VM of ours has statistics");
     for (index, vcpu) in (0..).zip(guests.iter().flat_map(DemoGuest::vcpus)) {
-        kvm.add_vcpu_here(index, None, vcpu.fd()).expect("none runs");
+        kvm.add_vcpu(NewVcpu::here(index, vcpu.fd())).expect("none runs");
     }
     kvm
 }
@@ -143,7 +145,7 @@ fn older_qemu(name: &str, vcpus: u32, paused: bool) -> Qemu {
 /// A provider of this process's VMs that reads nothing by pread.
 fn borrowed(pid: u32) -> Arc<AttachedKvm> {
     let reaper = Reaper::new().expect("a thread can be started");
-    let kvm = AttachedKvm::with_bpf(reaper, required()).expect("a thread can be started");
+    let kvm = AttachedKvm::with_bulk(reaper, required()).expect("a thread can be started");
     kvm.attach(pid).expect("a child of ours can be looked into");
     Arc::new(kvm)
 }

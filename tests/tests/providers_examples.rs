@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use vmstrobe::scan_all;
+use vmstrobe::table::Tables;
 use vmstrobe_core::{Provider, Snapshot, StatType, Unit};
-use vmstrobe_providers::{Tables, scan_all};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::command::{example, run_within};
 use vmstrobe_tests::process::Reaped;

@@ -13,8 +13,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use vmstrobe::host::Reaper;
+use vmstrobe::kvm::AttachedKvm;
 use vmstrobe_core::{ObjectView, RowState, Snapshot, Value};
-use vmstrobe_providers::{AttachedKvm, Reaper};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::qemu::Qemu;
 use vmstrobe_tests::require::require_lending_qemu;

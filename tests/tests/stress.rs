@@ -12,9 +12,9 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use vmstrobe::kvm::{NewVcpu, OwnKvm};
 use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::OwnKvm;
 use vmstrobe_sampler::{Control, Fanout, Health, Latest, MAX_SUBSCRIBERS, Roster, Sampler, Tick};
 use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Over, Rig, health, own_kvm, rig, show, wait_for};
@@ -139,7 +139,7 @@ fn change_until(
     let mut changes = 0;
     for vcpu in guest.vcpus().iter().cycle() {
         if !kvm.remove_vcpu(vcpu.id()) {
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
+            kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd())).expect("the vCPU was removed before");
         }
         let (sources, errors) = roster.refresh();
         assert!(errors.is_empty(), "{errors:?}");
@@ -153,7 +153,7 @@ fn change_until(
     }
     for vcpu in guest.vcpus() {
         // Add the vCPUs again for the next round; the present ones are refused.
-        let _ = kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd());
+        let _ = kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd()));
     }
     changes
 }

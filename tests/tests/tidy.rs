@@ -196,19 +196,19 @@ fn unsafe_stands_in_named_files_only() {
         ],
         &[
             ("core/src/a.rs", "//! unsafe\n#![forbid(unsafe_code)] const A: &str = \"unsafe\";"),
-            ("providers/src/sys.rs", "unsafe fn f() {}"),
+            ("providers/kvm/src/sys.rs", "unsafe fn f() {}"),
         ],
     );
     check(
         code::unsafe_files_are_needed,
-        &[("providers/Cargo.toml", ""), ("providers/src/sys.rs", "// unsafe")],
+        &[("providers/kvm/Cargo.toml", ""), ("providers/kvm/src/sys.rs", "// unsafe")],
         &[("guest/src/machine.rs", "unsafe fn f() {}"), ("core/src/lib.rs", "")],
     );
 }
 
 #[test]
 fn the_documents_have_the_files_with_unsafe() {
-    let some = "\n* [providers/src/sys.rs](providers/src/sys.rs): some\n";
+    let some = "\n* [providers/kvm/src/sys.rs](providers/kvm/src/sys.rs): some\n";
     let all = code::shipped_unsafe_files().map(|path| format!("* [{path}]({path}): a\n"));
     let all = all.collect::<String>();
     let more = format!("{all}* [core/src/a.rs](core/src/a.rs): a file without unsafe code\n");
@@ -222,7 +222,7 @@ fn the_documents_have_the_files_with_unsafe() {
     let more = all.replace("`. |", "`, `core/src/a.rs`. |");
     check(
         each(code::unsafe_files_are_in_architecture),
-        &[("ARCHITECTURE.md", &more), ("ARCHITECTURE.md", &list(&["providers/src/sys.rs"]))],
+        &[("ARCHITECTURE.md", &more), ("ARCHITECTURE.md", &list(&["providers/kvm/src/sys.rs"]))],
         &[("ARCHITECTURE.md", &all), ("a.md", &more)],
     );
 }
@@ -262,13 +262,15 @@ fn crates_depend_only_on_permitted_crates() {
             ("core/Cargo.toml", "[dependencies]\nvmstrobe-sampler.workspace = true"),
             ("guest/Cargo.toml", "[dependencies]\na = { package = \"vmstrobe-core\" }"),
             ("sampler/Cargo.toml", "[target.'cfg(loom)'.dependencies]\nvmstrobe-guest = \"1\""),
-            ("providers/Cargo.toml", "[build-dependencies]\nkvm-ioctls = \"1\""),
+            ("providers/host/Cargo.toml", "[build-dependencies]\nkvm-ioctls = \"1\""),
+            ("providers/kvm/Cargo.toml", "[dependencies]\nvmstrobe-bpf.workspace = true"),
+            ("providers/qmp/Cargo.toml", "[dependencies]\nvmstrobe-table.workspace = true"),
             ("core/Cargo.toml", "[dependencies"),
             ("tests/require/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
         ],
         &[
-            ("providers/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
-            ("providers/Cargo.toml", "[dev-dependencies]\nkvm-ioctls = \"1\""),
+            ("providers/bpf/Cargo.toml", "[dependencies]\nvmstrobe-kvm.workspace = true"),
+            ("providers/host/Cargo.toml", "[dev-dependencies]\nkvm-ioctls = \"1\""),
             ("guest/Cargo.toml", "[dependencies]\nkvm-ioctls = \"1\""),
             ("cli/Cargo.toml", "[dependencies]\nvmstrobe-guest = \"1\""),
         ],
@@ -283,12 +285,12 @@ fn a_dependency_has_one_place() {
         &[
             ("sampler/src/pool.rs", "use arc_swap::ArcSwap;"),
             ("cli/src/a.rs", "rayon::join(f, g);"),
-            ("providers/src/sys.rs", "use kvm_ioctls::Kvm;"),
+            ("providers/kvm/src/sys.rs", "use kvm_ioctls::Kvm;"),
         ],
         &[
             ("sampler/src/publish.rs", "use arc_swap::ArcSwap;"),
-            ("providers/src/sys.rs", tested),
-            ("providers/src/kvm/own/tests.rs", "use kvm_ioctls::Kvm;"),
+            ("providers/kvm/src/sys.rs", tested),
+            ("providers/kvm/src/own/tests.rs", "use kvm_ioctls::Kvm;"),
             ("sampler/src/pool.rs", "//! Unlike arc_swap.\nconst A: &str = \"rayon\";"),
         ],
     );
@@ -300,7 +302,7 @@ fn foreign_text_is_printed_in_one_way() {
     check(
         each(code::printing_places),
         &[
-            ("providers/src/a.rs", "fn f(name: &str) { eprintln!(\"{name}\") }"),
+            ("providers/kvm/src/a.rs", "fn f(name: &str) { eprintln!(\"{name}\") }"),
             ("cli/src/a.rs", "fn f(out: &mut Out) { out.as_is(name) }"),
             ("cli/src/a.rs", "fn f() { io::stdout().write_all(b) }"),
             ("server/src/a/b.rs", "fn f(c: char) -> bool { c.is_control() }"),
@@ -310,8 +312,8 @@ fn foreign_text_is_printed_in_one_way() {
             ("cli/src/out.rs", "fn f() { io::stderr().write_all(b) }"),
             ("core/src/text.rs", "fn f(c: char) -> bool { c.is_control() }"),
             ("core/src/a.rs", "//! println!\n/// println!()\nconst A: &str = \"println!\";"),
-            ("providers/src/a.rs", tested),
-            ("providers/src/a/tests.rs", "fn f() { println!() }"),
+            ("providers/kvm/src/a.rs", tested),
+            ("providers/kvm/src/a/tests.rs", "fn f() { println!() }"),
             ("tests/src/bin/a.rs", "fn f() { println!() }"),
         ],
     );

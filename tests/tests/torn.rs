@@ -6,9 +6,9 @@
 //!
 //! * `core/src/seq.rs`: the number is not read again; an odd number is not waited for; it is not
 //!   stored;
-//! * `providers/src/table/source.rs`, `quick.rs`: mapped, or by system calls, the incarnation is
+//! * `providers/table/src/source.rs`, `quick.rs`: mapped, or by system calls, the incarnation is
 //!   not compared; by system calls, the lock is not read again, or an odd number not waited for;
-//! * `providers/src/table/store.rs`: memory that changes hands is cleared without its lock.
+//! * `providers/table/src/store.rs`: memory that changes hands is cleared without its lock.
 //!
 //! The tests do not fail without the fences W1, R1 and R2 or the release of W2: x86 keeps stores in
 //! order and loads in order, and the compiler did too. The loom models fail without each of them.
@@ -19,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use vmstrobe::table::Tables;
 use vmstrobe_core::{ErrorKind, Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
-use vmstrobe_providers::Tables;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::honest::COUNTERS;

@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::parts::Bpf;
+use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot, ThreadStart};
-use vmstrobe_providers::{Bpf, Qmp, QmpShare, Reaper};
+use vmstrobe_host::Reaper;
 use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler, Timing};
 
 use crate::error::{Error, Result};
@@ -270,7 +272,7 @@ impl Attachment {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::{TableSchema, TableWriter};
+    use vmstrobe_table::{TableSchema, TableWriter};
 
     use super::*;
 

@@ -6,8 +6,11 @@
 
 use std::path::PathBuf;
 
+use crate::parts::BpfStatus;
+use crate::parts::FoundTable;
+use crate::survey::LeftOut;
 use vmstrobe_core::{Object, Target, VcpuRef};
-use vmstrobe_providers::{BpfStatus, FoundTable, LeftOut, VmInfo};
+use vmstrobe_kvm::VmInfo;
 
 use crate::found::{Hidden, vm_name};
 use crate::notice::Notice;

@@ -5,8 +5,10 @@
 
 use std::fmt;
 
+use crate::survey::{LeftOut, Scan, scan_all_by};
 use vmstrobe_core::text::thousands;
-use vmstrobe_providers::{Host, LeftOut, Scan, VmInfo};
+use vmstrobe_host::Host;
+use vmstrobe_kvm::VmInfo;
 
 use crate::error::{Error, Result};
 
@@ -46,7 +48,7 @@ pub(crate) struct Found(Scan);
 
 impl Found {
     pub(crate) fn look(host: &Host) -> Result<Self> {
-        Ok(Self(host.scan()?))
+        Ok(Self(scan_all_by(host)?))
     }
 
     /// Returns the processes with virtual machines, each once.
@@ -112,7 +114,8 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use vmstrobe_providers::{Access, FoundTable};
+    use vmstrobe_kvm::Access;
+    use vmstrobe_table::FoundTable;
 
     use super::*;
 

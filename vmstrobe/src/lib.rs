@@ -31,6 +31,8 @@
 
 #![forbid(unsafe_code)]
 
+mod parts;
+mod survey;
 mod sources;
 mod error;
 mod notice;
@@ -64,11 +66,22 @@ pub use tally::{Amount, Level, StatTally, Tally};
 pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
 pub use vm_tracker::{Changes, VmTracker};
 
+pub use parts::{Bpf, BpfMode, BpfStatus, FoundTable};
+pub use survey::{LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use vmstrobe_core::{Error as CoreError, *};
-pub use vmstrobe_providers as host;
-pub use vmstrobe_providers as table;
-pub use vmstrobe_providers::{
-    Access, AttachOptions, AttachedKvm, Bpf, BpfMode, BpfStatus, Broker, FoundTable, Host, LeftOut,
-    OwnKvm, Scan, Sched, Tables, VmInfo, WhyLeftOut,
-};
+pub use vmstrobe_host::{Broker, Host, Reaper};
+pub use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, NewVcpu, OwnKvm, Sched, VmInfo};
 pub use vmstrobe_sampler::*;
+
+#[cfg(feature = "bpf")]
+pub use vmstrobe_bpf as bpf;
+#[cfg(feature = "fd-server")]
+pub use vmstrobe_fd_server as fd_server;
+pub use vmstrobe_host as host;
+pub use vmstrobe_kvm as kvm;
+#[cfg(feature = "qmp")]
+pub use vmstrobe_qmp as qmp;
+#[cfg(feature = "server")]
+pub use vmstrobe_server as server;
+#[cfg(feature = "table")]
+pub use vmstrobe_table as table;

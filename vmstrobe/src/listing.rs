@@ -9,11 +9,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::parts::{Bpf, BpfStatus};
+use crate::parts::{FoundTable, Tables};
+use crate::survey::{LeftOut, scan_all_by};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider};
-use vmstrobe_providers::{
-    Access, AttachOptions, AttachedKvm, Bpf, BpfStatus, FoundTable, Host, LeftOut, Reaper, Tables,
-    VmInfo,
-};
+use vmstrobe_host::{Host, Reaper};
+use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, VmInfo};
 
 use crate::error::Result;
 use crate::found::Hidden;
@@ -77,9 +78,9 @@ pub struct ListedTables {
 /// If /proc cannot be read, or the system has no threads for it.
 pub fn list(options: &Options, tests_bpf: bool) -> Result<Listing> {
     let attach = options.attach(true);
-    let scan = attach.host.scan()?;
+    let scan = scan_all_by(&attach.host)?;
     Ok(Listing {
-        vms: vms(&scan.vms, &attach, tests_bpf)?,
+        vms: vms(&scan.vms, &attach, &options.bpf, tests_bpf)?,
         tables: tables(&scan.tables, &attach.host)?,
         hidden: Hidden::of(&scan),
         left_out: scan.left_out,
@@ -87,7 +88,12 @@ pub fn list(options: &Options, tests_bpf: bool) -> Result<Listing> {
 }
 
 /// Returns each of these virtual machines with the outcome of attaching to it.
-fn vms(vms: &[VmInfo], options: &AttachOptions, tests_bpf: bool) -> Result<Vec<ListedVm>> {
+fn vms(
+    vms: &[VmInfo],
+    options: &AttachOptions,
+    bpf: &Bpf,
+    tests_bpf: bool,
+) -> Result<Vec<ListedVm>> {
     let kvm = AttachedKvm::with_options(Reaper::new()?, options.clone())?;
     let processes: Vec<&[VmInfo]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
     let mut listed = Vec::new();
@@ -95,7 +101,7 @@ fn vms(vms: &[VmInfo], options: &AttachOptions, tests_bpf: bool) -> Result<Vec<L
         let pids: Vec<u32> = some.iter().map(|vms| vms[0].pid).collect();
         // Of several virtual machines in one process, all are attached.
         let outcomes = kvm.attach_all(&pids);
-        let bpf = bpf_on_host(&options.bpf, tests_bpf);
+        let bpf = bpf_on_host(bpf, tests_bpf);
         for (vms, outcome) in some.iter().zip(outcomes) {
             let refused = outcome.err();
             listed.extend(vms.iter().map(|vm| ListedVm::new(vm, refused.as_ref(), &bpf)));
@@ -208,7 +214,7 @@ impl ListedTables {
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::Target;
-    use vmstrobe_providers::{TableSchema, TableWriter};
+    use vmstrobe_table::{TableSchema, TableWriter};
 
     use super::*;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use vmstrobe_core::{RowState, Snapshot};
-use vmstrobe_providers::has_exited;
+use vmstrobe_host::has_exited;
 
 /// The time without any object that is taken for the end: a QEMU that is connected to again, or an
 /// object that is made anew, is there by then.

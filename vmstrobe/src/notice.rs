@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vmstrobe_providers::LeftOut;
+use crate::survey::LeftOut;
 
 use crate::error::Error;
 use crate::select::UnknownName;

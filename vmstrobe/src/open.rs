@@ -5,10 +5,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::parts::FdClient;
+use crate::parts::{Bpf, BpfStatus};
+use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{PathPolicy, Provider, Registry, Target};
-use vmstrobe_providers::{
-    AttachOptions, AttachedKvm, BpfStatus, FdClient, Host, Qmp, QmpShare, Reaper,
-};
+use vmstrobe_host::{Host, Reaper};
+use vmstrobe_kvm::{AttachOptions, AttachedKvm};
 
 use crate::error::Result;
 use crate::member::Member;
@@ -23,6 +25,7 @@ pub(crate) struct Opener {
     registry: Registry,
     reaper: Reaper,
     options: AttachOptions,
+    bpf: Bpf,
     sched: bool,
     notices: Notices,
     processes: Processes,
@@ -70,9 +73,9 @@ impl Opener {
         all: bool,
         notices: Notices,
     ) -> Result<Self> {
-        let (sched, options) = (options.sched, options.attach(all));
+        let (sched, bpf, options) = (options.sched, options.bpf.clone(), options.attach(all));
         let processes = Processes::new(&reaper, &options, notices.clone())?;
-        Ok(Self { registry, reaper, options, sched, notices, processes })
+        Ok(Self { registry, reaper, options, bpf, sched, notices, processes })
     }
 
     /// Opens one process and nothing else: its virtual machine, its tables.
@@ -114,7 +117,7 @@ impl Opener {
     /// Returns the policy for a QEMU that is asked for what cannot be read from KVM. Where the BPF
     /// reader can read the VM as a whole, QEMU's statistics of it are left out.
     fn beside_kvm(&self, qmp: &Qmp) -> PathPolicy {
-        let is_read = matches!(self.options.bpf.status(), BpfStatus::Open(_));
+        let is_read = matches!(self.bpf.status(), BpfStatus::Open(_));
         let hidden = is_read.then_some(("kvm", Target::Vm));
         PathPolicy { hidden, ..qemu::policy(qmp) }
     }

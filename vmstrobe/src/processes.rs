@@ -6,8 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::parts::Tables;
 use vmstrobe_core::ErrorKind;
-use vmstrobe_providers::{AttachOptions, AttachedKvm, Host, Reaper, Tables};
+use vmstrobe_host::{Host, Reaper};
+use vmstrobe_kvm::{AttachOptions, AttachedKvm, scan_by};
 
 use crate::error::{Error, Result};
 use crate::found::{Found, name_of_first, process_name};
@@ -87,7 +89,7 @@ impl Processes {
                     self.notices.add(Notice::OnlyVm { pid, error });
                 }
                 self.vmms.push(pid);
-                let vms = self.host.vms(pid).unwrap_or_default();
+                let vms = scan_by(&self.host, pid).unwrap_or_default();
                 member.name = name_of_first(&vms, pid);
                 member.title = format!("VM {} (pid {pid})", member.name);
                 member.is_vm = true;
@@ -139,7 +141,7 @@ impl Processes {
 #[cfg(test)]
 mod tests {
     use vmstrobe_core::Target;
-    use vmstrobe_providers::{TableSchema, TableWriter};
+    use vmstrobe_table::{TableSchema, TableWriter};
 
     use super::*;
 

@@ -6,8 +6,10 @@
 
 use std::path::Path;
 
+use crate::parts::Qmp;
 use vmstrobe_core::{PathPolicy, vm_path};
-use vmstrobe_providers::{Host, Qmp};
+use vmstrobe_host::Host;
+use vmstrobe_kvm::scan_by;
 
 use crate::error::{Error, Result, SocketPeer};
 use crate::found::process_name;
@@ -51,9 +53,9 @@ impl Vmms<'_> {
         if let Some(pid) = peer.filter(|pid| self.pids.contains(pid)) {
             return Ok(pid);
         }
-        let has_no_vm = peer.is_none_or(|pid| self.host.vms(pid).is_err());
+        let has_no_vm = peer.is_none_or(|pid| scan_by(self.host, pid).is_err());
         if let ([pid], true) = (self.pids, has_no_vm) {
-            let named = self.host.vms(*pid).ok().and_then(|vms| vms.into_iter().next()?.name);
+            let named = scan_by(self.host, *pid).ok().and_then(|vms| vms.into_iter().next()?.name);
             match named {
                 Some(vm) if vm != qmp.vm_name() => {
                     let socket_vm = qmp.vm_name().to_owned();

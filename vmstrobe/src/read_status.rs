@@ -6,9 +6,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use crate::parts::{Bpf, BpfStatus};
 use vmstrobe_core::text::counted;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
-use vmstrobe_providers::{Bpf, BpfStatus};
 use vmstrobe_sampler::{Catalog, Health, OnDemandReader, TARGET};
 
 use crate::error::Result;

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::parts::BpfStatus;
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef, VcpuSet};
-use vmstrobe_providers::BpfStatus;
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::attachment::Attachment;

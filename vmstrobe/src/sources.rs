@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
+use crate::parts::{Bpf, BpfMode};
 use vmstrobe_core::ThreadStart;
-use vmstrobe_providers::{AttachOptions, Bpf, BpfMode, FdBudget, Host};
+use vmstrobe_host::{FdBudget, Host};
+use vmstrobe_kvm::AttachOptions;
 
 /// The sources of statistics. If none is named, the only virtual machine on this host is meant, or
 /// else the only program with tables.
@@ -89,7 +91,7 @@ impl Options {
     pub(crate) fn attach(&self, all: bool) -> AttachOptions {
         let budget = if all { FdBudget::shared() } else { FdBudget::of_this_process() };
         AttachOptions {
-            bpf: self.bpf.clone(),
+            bulk: self.bpf.clone().into(),
             host: self.host(),
             budget,
             on_any_kernel: self.on_any_kernel,

@@ -8,7 +8,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_providers::{Access, Bpf, Host, LeftOut, Qmp, QmpShare, Reaper, Scan};
+use crate::parts::Bpf;
+use crate::parts::{Qmp, QmpShare};
+use crate::survey::{LeftOut, Scan, scan_all_by};
+use vmstrobe_host::{Host, Reaper};
+use vmstrobe_kvm::Access;
 
 use crate::attachment::Attachment;
 use crate::error::Result;
@@ -126,7 +130,7 @@ impl VmOpener {
     /// # Errors
     /// If /proc cannot be read.
     pub fn look(&self) -> Result<FoundVms> {
-        let scan = self.host.scan()?;
+        let scan = scan_all_by(&self.host)?;
         let (hidden, vms) = (Hidden::of(&scan), by_process(&scan, &self.options.bpf));
         Ok(FoundVms { hidden, vms, left_out: scan.left_out, waited: scan.waited })
     }
@@ -195,7 +199,7 @@ fn by_process(scan: &Scan, bpf: &Bpf) -> Vec<FoundVm> {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_providers::VmInfo;
+    use vmstrobe_kvm::VmInfo;
 
     use super::*;
 
@@ -225,7 +229,7 @@ mod tests {
 
     #[test]
     fn each_process_is_opened_by_itself() {
-        let table = vmstrobe_providers::TableWriter::new("vms").expect("there is memory");
+        let table = vmstrobe_table::TableWriter::new("vms").expect("there is memory");
         let pid = std::process::id();
         let sources = Sources { pids: vec![pid, pid], ..Sources::default() };
         let options = Options { bpf: Bpf::off(), ..Options::default() };

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use vmstrobe_providers::{Bpf, BpfMode};
+use vmstrobe::bpf::{Bpf, BpfMode};
 use vmstrobe_sampler::{Fanout, Tick, Timing};
 
 use crate::pairs::{Effort, ns_each};

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
+use vmstrobe::host::Reaper;
+use vmstrobe::kvm::AttachedKvm;
 use vmstrobe_core::{Filter, Registry, RowState};
-use vmstrobe_providers::{AttachedKvm, Reaper};
 use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler, Tick};
 use vmstrobe_tests::qemu::{Config, Qemu, version};
 

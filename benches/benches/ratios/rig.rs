@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::io::pread;
+use vmstrobe::bpf::Bpf;
+use vmstrobe::kvm::{NewVcpu, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_core::wire::Header;
 use vmstrobe_core::{Filter, Registry, RowState};
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::{Bpf, OwnKvm, kvm_get_stats_fd};
 use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
 /// The filter of three statistics, as a plotting tool would use it.
@@ -71,10 +72,10 @@ pub(crate) fn rig_with(
     let registry = Registry::default();
     let mut fds = Vec::new();
     for (number, vm) in farm.vms().iter().enumerate() {
-        let kvm = OwnKvm::with_bpf(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
+        let kvm = OwnKvm::with_bulk(&format!("farm{number}"), vm.vm().fd(), bpf.clone())?;
         for vcpu in vm.vcpus() {
             // On this thread: a vCPU that never runs cannot keep it waiting.
-            kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd())?;
+            kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd()))?;
             fds.push(kvm_get_stats_fd(vcpu.fd())?);
         }
         registry.add(Arc::new(kvm));

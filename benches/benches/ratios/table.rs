@@ -6,8 +6,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use vmstrobe::table::{OwnedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
 use vmstrobe_core::{Registry, RowState, Target};
-use vmstrobe_providers::{OwnedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
 use vmstrobe_sampler::{Control, Fanout, HealthWriter, Roster, Sampler, Tick};
 
 use crate::pairs::{Effort, Medians, ns_each};

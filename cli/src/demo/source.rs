@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vmstrobe::{Attachment, Options, OwnKvm, PathPolicy, Provider, Registry, Sched};
+use vmstrobe::{Attachment, NewVcpu, Options, OwnKvm, PathPolicy, Provider, Registry, Sched};
 use vmstrobe_guest::DemoGuest;
 
 use super::crypto::CryptoLoad;
@@ -30,10 +30,10 @@ pub(crate) fn attachment(vcpus: u32, options: &Options) -> Result<Attachment> {
     // By the broker, because /dev/kvm may be another user's.
     let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
     let mut guest = options.bpf.broker().run(make)?;
-    let provider = OwnKvm::with_bpf(NAME, guest.vm().fd(), options.bpf.clone())?;
+    let provider = OwnKvm::with_bulk(NAME, guest.vm().fd(), options.bpf.clone())?;
     // Before they run: later, the kernel would make this wait.
     for vcpu in guest.vcpus() {
-        provider.add_vcpu(vcpu.id(), vcpu.fd())?;
+        provider.add_vcpu(NewVcpu::new(vcpu.id(), vcpu.fd()))?;
     }
     guest.start()?;
     let registry = Registry::default();

@@ -16,8 +16,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use rustix::io::{FdFlags, dup, fcntl_setfd};
+use vmstrobe::bpf::{Bpf, BpfMode};
+use vmstrobe::kvm::OwnKvm;
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::{Bpf, BpfMode, OwnKvm};
 use vmstrobe_sampler::{Fanout, Running, Timing};
 
 use super::descriptors::{self, VCPU, VCPU_STATS, VM};

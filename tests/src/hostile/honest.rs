@@ -7,8 +7,8 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use vmstrobe::table::{Counter, Group, TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_core::Target;
-use vmstrobe_providers::{Counter, Group, TableConfig, TableObject, TableSchema, TableWriter};
 
 use super::evil::Place;
 use super::modes::ready_until_closed;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
+use vmstrobe::table::Tables;
 use vmstrobe_core::{
     Mask, Object, Provider, ReadPlan, Result, RowState, Rows, Schema, Source, Value,
 };
-use vmstrobe_providers::Tables;
 
 /// The time that a call takes or may take: of the CPU, and of real time, which is longer if other
 /// processes run.

@@ -34,8 +34,8 @@ use rustix::net::{
     SocketFlags, SocketType, accept, bind, listen, sendmsg, socket_with,
 };
 use rustix::process::{Signal, set_parent_process_death_signal};
+use vmstrobe::kvm::OwnKvm;
 use vmstrobe_guest::Farm;
-use vmstrobe_providers::OwnKvm;
 
 use super::nobody::become_nobody;
 use super::server;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vmstrobe_providers::{Bpf, BpfMode, BpfStatus};
+use vmstrobe::bpf::{Bpf, BpfMode, BpfStatus};
 use vmstrobe_sampler::{Fanout, Sampler, Timing};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{Over, Rig, farm, own_kvm_by, rig, show, vcpu_path};

@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use vmstrobe::table::{
+    MAX_OWNER_HELD_BYTES, MAX_TABLES_HELD_BYTES, TableConfig, TableSchema, TableWriter, Tables,
+};
 use vmstrobe_core::wire::MAX_PARSED_BYTES;
 use vmstrobe_core::{ErrorKind, Mask, Provider, ReadPlan, RowState, Rows, Target};
-use vmstrobe_providers::{
-    MAX_LENDER_HELD_BYTES, MAX_TABLES_HELD_BYTES, TableConfig, TableSchema, TableWriter, Tables,
-};
 use vmstrobe_sampler::Fanout;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
@@ -27,7 +27,7 @@ const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
 /// The most that a reader holds for a look at a table, whatever it contains: twice the limit for a
 /// foreign table, and the memory for parsing one object.
-const HELD_BYTES_MAX: u64 = 2 * MAX_LENDER_HELD_BYTES + MAX_PARSED_BYTES as u64;
+const HELD_BYTES_MAX: u64 = 2 * MAX_OWNER_HELD_BYTES + MAX_PARSED_BYTES as u64;
 
 #[test]
 fn ticks_over_tables_allocate_nothing() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use vmstrobe::kvm::NewVcpu;
 use vmstrobe_core::{Cell, Provider};
 use vmstrobe_guest::{Irqchip, Vm};
 use vmstrobe_sampler::{Control, Fanout, Latest, Sampler, Subscriber, Tick, Timing};
@@ -237,7 +238,8 @@ fn a_tick_that_takes_a_change_allocates_nothing() {
         for change in 0..CHANGES {
             let vcpu = &vcpus[(change % 8) as usize];
             if !kvm.remove_vcpu(vcpu.id()) {
-                kvm.add_vcpu_here(vcpu.id(), None, vcpu.fd()).expect("the vCPU was removed before");
+                kvm.add_vcpu(NewVcpu::here(vcpu.id(), vcpu.fd()))
+                    .expect("the vCPU was removed before");
             }
             let (sources, errors) = roster.refresh();
             assert!(errors.is_empty(), "{errors:?}");

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use vmstrobe::bpf::BpfStatus;
 use vmstrobe_core::{ObjectView, Provider, RowState, Snapshot, StatType};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::BpfStatus;
 use vmstrobe_sampler::{Fanout, Tick, Timing};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{Rig, health, own_kvm_by, rig, show, wait_for};

@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use vmstrobe::bpf::Bpf;
+use vmstrobe::kvm::OwnKvm;
 use vmstrobe_core::{Object, Provider, StatType, Target};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::{Bpf, OwnKvm};
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::show;
 

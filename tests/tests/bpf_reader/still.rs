@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use vmstrobe::bpf::Bpf;
 use vmstrobe_core::{ReadPlan, Target};
 use vmstrobe_guest::DemoGuest;
-use vmstrobe_providers::Bpf;
 use vmstrobe_tests::require::{require_bpf, require_kvm};
 use vmstrobe_tests::rig::{farm, own_kvm_by, show, wait_for};
 

@@ -8,8 +8,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
+use vmstrobe::kvm::kvm_get_stats_fd;
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
-use vmstrobe_providers::kvm_get_stats_fd;
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::rig::wait_for;
 

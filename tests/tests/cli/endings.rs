@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use vmstrobe_providers::{CryptoOp, CryptoServices, Cryptodev, FdServer, TableConfig, TableWriter};
+use vmstrobe::fd_server::FdServer;
+use vmstrobe::table::{CryptoOp, CryptoServices, Cryptodev, TableConfig, TableWriter};
 use vmstrobe_tests::command::{RUN_LIMIT, spawn};
 
 use super::same::list;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
-use vmstrobe_providers::{TableConfig, TableObject, TableWriter};
+use vmstrobe::table::{TableConfig, TableObject, TableWriter};
 use vmstrobe_tests::command::binary;
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::require::require_kvm;

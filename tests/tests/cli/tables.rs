@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use vmstrobe::fd_server::FdServer;
+use vmstrobe::table::{TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_core::Target;
-use vmstrobe_providers::{FdServer, TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_tests::command::{example, spawn};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::require::require_kvm;

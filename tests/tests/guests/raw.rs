@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::pread;
+use vmstrobe::kvm::kvm_get_stats_fd;
 use vmstrobe_core::{RowState, Snapshot};
 use vmstrobe_guest::{DemoGuest, Vcpu};
-use vmstrobe_providers::kvm_get_stats_fd;
 use vmstrobe_sampler::{Fanout, Tick};
 use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Rig, own_kvm, rig, show, vcpu_path};

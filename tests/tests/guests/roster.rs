@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use vmstrobe::kvm::{NewVcpu, OwnKvm};
 use vmstrobe_core::{ObjectView, RowState, Snapshot};
 use vmstrobe_guest::{Irqchip, Vcpu, Vm};
-use vmstrobe_providers::OwnKvm;
 use vmstrobe_sampler::{Control, Fanout, Subscriber, Tick, Timing};
 use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::{Over, Rig, own_kvm, rig, show, vcpu_path, wait_for};
@@ -69,7 +69,7 @@ fn a_removed_vcpu_is_gone_until_the_roster_catches_up() {
 }
 
 fn add(kvm: &OwnKvm, vcpu: &Vcpu) {
-    kvm.add_vcpu(vcpu.id(), vcpu.fd()).expect("no vCPU has that index");
+    kvm.add_vcpu(NewVcpu::new(vcpu.id(), vcpu.fd())).expect("no vCPU has that index");
 }
 
 fn states(snapshot: &Snapshot) -> Vec<RowState> {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use vmstrobe::table::MAX_PROCESS_TABLES;
 use vmstrobe_core::{ErrorKind, RowState};
-use vmstrobe_providers::MAX_PROCESS_TABLES;
 use vmstrobe_tests::hostile::images::{OBJECTS, SCHEMAS, SLOTS_MAX, named};
 use vmstrobe_tests::hostile::judge::must_be_read;
 use vmstrobe_tests::hostile::layout::GENERATION;

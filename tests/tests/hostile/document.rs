@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use vmstrobe::table::{Stat, TableConfig, TableSchema, TableWriter};
 use vmstrobe_core::{RowState, Target};
-use vmstrobe_providers::{Stat, TableConfig, TableSchema, TableWriter};
 use vmstrobe_tests::hostile::images::{OBJECTS, sample};
 use vmstrobe_tests::hostile::judge::must_be_read;
 use vmstrobe_tests::hostile::layout::{WORD_BYTES, entries};

@@ -4,8 +4,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
+use vmstrobe::table::{MAX_OWNER_HELD_BYTES, MAX_OWNER_READ_BYTES};
 use vmstrobe_core::{ErrorKind, RowState};
-use vmstrobe_providers::{MAX_LENDER_HELD_BYTES, MAX_LENDER_READ_BYTES};
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::images::{HOLE_OBJECTS, HOLE_SHARDS, HOLE_WORDS, OBJECTS, named};
 use vmstrobe_tests::hostile::layout::{BLOCK_HEADER_BYTES, DESC_BYTES, GENERATION, WORD_BYTES};
@@ -39,7 +39,7 @@ fn allocated(hostile: &Hostile) -> u64 {
 #[test]
 fn holes_are_read_and_not_filled() {
     let row_bytes = (HOLE_SHARDS * HOLE_WORDS * WORD_BYTES) as u64;
-    let opened = (MAX_LENDER_READ_BYTES / row_bytes) as usize;
+    let opened = (MAX_OWNER_READ_BYTES / row_bytes) as usize;
     assert!(opened < HOLE_OBJECTS);
     let mut hostile = start("commands", &Place::Sealed, "holes");
     let before = allocated(&hostile);
@@ -55,7 +55,7 @@ fn holes_are_read_and_not_filled() {
     let warnings = reader.warnings();
     assert_eq!(warnings.iter().map(|w| w.kind()).collect::<Vec<_>>(), [ErrorKind::TooLarge]);
     let text = warnings[0].to_string();
-    assert!(text.contains(&MAX_LENDER_READ_BYTES.to_string()), "{text}");
+    assert!(text.contains(&MAX_OWNER_READ_BYTES.to_string()), "{text}");
     let rows = reader.tick();
     for (at, row) in rows.iter().enumerate() {
         let want = if at < opened { RowState::Good } else { RowState::Gone };
@@ -99,7 +99,7 @@ fn a_table_that_is_too_much_is_refused_once() {
     let warnings = reader.warnings();
     assert_eq!(warnings.iter().map(|w| w.kind()).collect::<Vec<_>>(), [ErrorKind::TooLarge]);
     let text = warnings[0].to_string();
-    assert!(text.contains(&MAX_LENDER_HELD_BYTES.to_string()), "{text}");
+    assert!(text.contains(&MAX_OWNER_HELD_BYTES.to_string()), "{text}");
     reader.look_bound = AGAIN;
     let objects = reader.look();
     assert!(!objects.is_empty());

@@ -9,8 +9,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("guest", &[]),
     ("listen", &["vmstrobe-core"]),
+    ("providers/host", &["vmstrobe-core"]),
+    ("providers/kvm", &["vmstrobe-core", "vmstrobe-host"]),
     // Its guest is what the BPF reader is tried on before it is believed.
-    ("providers", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-listen"]),
+    ("providers/bpf", &["vmstrobe-core", "vmstrobe-guest", "vmstrobe-host", "vmstrobe-kvm"]),
+    ("providers/table", &["vmstrobe-core", "vmstrobe-host"]),
+    ("providers/qmp", &["vmstrobe-core", "vmstrobe-host"]),
+    // It moves descriptors of both kinds.
+    (
+        "providers/fd-server",
+        &["vmstrobe-core", "vmstrobe-host", "vmstrobe-kvm", "vmstrobe-listen", "vmstrobe-table"],
+    ),
+    ("providers/testing", &["vmstrobe-core", "vmstrobe-guest"]),
     ("sampler", &["vmstrobe-core"]),
     ("export", &["vmstrobe-core"]),
     ("vmstrobe", &["vmstrobe-core", "vmstrobe-providers", "vmstrobe-sampler", "vmstrobe-export"]),
@@ -21,8 +31,17 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that a crate must never depend on: (crate, the packages).
-const BARRED: &[(&str, &[&str])] =
-    &[("core", &["kvm-ioctls"]), ("providers", &["kvm-ioctls"]), ("sampler", &["kvm-ioctls"])];
+const BARRED: &[(&str, &[&str])] = &[
+    ("core", &["kvm-ioctls", "libc"]),
+    ("sampler", &["kvm-ioctls", "libc"]),
+    // What a VMM takes with it that embeds us: rustix, and nothing else that is not ours.
+    ("providers/host", &["clap", "kvm-ioctls", "libc", "memmap2", "serde_json"]),
+    ("providers/kvm", &["clap", "libc", "memmap2", "serde_json"]),
+    ("providers/bpf", &["libc"]),
+    ("providers/table", &["libc"]),
+    ("providers/qmp", &["libc"]),
+    ("providers/fd-server", &["libc"]),
+];
 
 /// A crate depends on those of ours that it may know, and on no package that is barred to it.
 /// Its development dependencies are not looked at.

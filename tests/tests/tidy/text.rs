@@ -23,25 +23,30 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/demo/source.rs", "the guest and the device of the demo"),
     ("cli/src/notices.rs", "a line for each notice of the library"),
     ("cli/src/serve/title.rs", "the titles of what is served"),
-    ("providers/src/host/facts.rs", "what may be asked of /proc about another process"),
-    ("providers/src/host/link.rs", "the kernel's names for KVM's files"),
-    ("providers/src/host/refused.rs", "one error, for all that the helper does"),
-    ("providers/src/kvm/sched/vcpu.rs", "one type, and who has such"),
-    ("providers/src/refusal/proc.rs", "one mount, and whom it hides"),
-    ("providers/src/table/borrow.rs", "one way to come by tables"),
-    ("providers/src/host/relay.rs", "one connection and its helper"),
-    ("providers/src/host/seen.rs", "the types of what is seen; how, the helper knows"),
-    ("providers/src/kvm/bpf/kernel.rs", "what bulk readers are made with; the trial makes it"),
-    ("providers/src/kvm/bpf/sys/apart.rs", "one kind of thread, and its conditions"),
-    ("providers/src/kvm/attach/options.rs", "one set of options"),
-    ("providers/src/kvm/proc.rs", "one name in a command line"),
-    ("providers/src/memfd.rs", "one call, which older kernels know without a flag"),
-    ("providers/src/release.rs", "one fault of some kernels"),
-    ("providers/src/kvm/bpf/sys/writer.rs", "one program and the array that it alone writes"),
-    ("providers/src/table/find.rs", "one name to look for in /proc"),
-    ("providers/src/handover/packet.rs", "one packet, as both ends send and receive it"),
-    ("providers/src/gone_epoch.rs", "one counter and its ordering argument"),
-    ("providers/src/reaper.rs", "one thread that closes"),
+    ("providers/host/src/host/facts.rs", "what may be asked of /proc about another process"),
+    ("providers/host/src/host/link.rs", "the kernel's names for KVM's files"),
+    ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
+    ("providers/kvm/src/sched/vcpu.rs", "one type, and who has such"),
+    ("providers/host/src/refusal/proc.rs", "one mount, and whom it hides"),
+    ("providers/table/src/borrow.rs", "one way to come by tables"),
+    ("providers/host/src/host/relay.rs", "one connection and its helper"),
+    ("providers/host/src/host/seen.rs", "the types of what is seen; how, the helper knows"),
+    ("providers/bpf/src/kernel.rs", "what bulk readers are made with; the trial makes it"),
+    ("providers/bpf/src/sys/apart.rs", "one kind of thread, and its conditions"),
+    ("providers/kvm/src/attach/options.rs", "one set of options"),
+    ("providers/kvm/src/proc.rs", "one name in a command line"),
+    ("providers/host/src/memfd.rs", "one call, which older kernels know without a flag"),
+    ("providers/host/src/release.rs", "one fault of some kernels"),
+    ("providers/bpf/src/sys/attr.rs", "the kernel's structures of bpf(2)"),
+    ("providers/fd-server/src/export.rs", "one trait, and who implements it"),
+    ("providers/kvm/src/opened.rs", "one object with its descriptor, and its path"),
+    ("providers/kvm/src/ioctls.rs", "two types of one crate, by a feature"),
+    ("providers/kvm/src/sched/watched.rs", "one vCPU that is asked for"),
+    ("providers/qmp/src/block.rs", "one object that is asked for"),
+    ("providers/table/src/find.rs", "one name to look for in /proc"),
+    ("providers/fd-server/src/packet.rs", "one packet, as both ends send and receive it"),
+    ("providers/host/src/gone_epoch.rs", "one counter and its ordering argument"),
+    ("providers/host/src/reaper.rs", "one thread that closes"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
     ("sampler/src/pool.rs", "one rule of reuse, to be read beside its loom model"),
     ("server/src/qmp/refusal.rs", "one kind of reply"),
@@ -50,7 +55,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("sampler/src/publish.rs", "the one file that knows arc-swap, so that another can replace it"),
 ];
 
-/// The crates whose users must not see a panic.
+/// The folders of the crates whose users must not see a panic.
 const PRODUCT: &[&str] =
     &["core", "providers", "sampler", "listen", "export", "server", "guest", "cli"];
 
@@ -151,7 +156,9 @@ pub(crate) fn columns(file: &File) -> Vec<String> {
 
 /// Returns true for a file of a crate that users run.
 pub(crate) fn is_product(path: &str) -> bool {
-    path.split_once("/src/").is_some_and(|(name, _)| PRODUCT.contains(&name))
+    let package = path.split_once("/src/").map_or("", |(package, _)| package);
+    let folder = package.split('/').next().unwrap_or_default();
+    PRODUCT.contains(&folder) && package != "providers/testing"
 }
 
 /// Checks that the product has no panic by `unwrap`.

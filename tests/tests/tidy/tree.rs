@@ -42,7 +42,10 @@ impl File {
         // In two pieces: in one it would end this file here.
         const TESTS: &str = concat!("#[cfg(", "test)]");
         let is_tests = self.name() == "tests.rs"
-            || self.path.split_once("/src/").is_some_and(|(_, file)| file.contains("/tests/"));
+            || self
+                .path
+                .split_once("/src/")
+                .is_some_and(|(_, file)| format!("/{file}").contains("/tests/"));
         let above = move |line: &str| !is_tests && !line.contains(TESTS);
         self.lines().take_while(move |(_, line)| above(line))
     }

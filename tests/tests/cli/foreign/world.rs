@@ -14,8 +14,9 @@ use std::thread;
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
+use vmstrobe::fd_server::FdServer;
+use vmstrobe::table::{TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_core::Target;
-use vmstrobe_providers::{FdServer, TableConfig, TableObject, TableSchema, TableWriter};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
 

@@ -1,0 +1,85 @@
+//! Both ends of the socket: one that listens at a path, and one that is connected to it.
+//!
+//! Invariant: who may connect is decided here, and it is this user and root. All waits are bounded.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_host::{Broker, refusal, refusal::path::Use};
+use vmstrobe_listen::{Access, Kind, Listening};
+
+/// The pause before a server whose queue is full is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// Listens at that path, for this user and root.
+///
+/// # Errors
+/// As [`Listening::at`].
+pub(super) fn listening(path: &Path) -> Result<Listening> {
+    Listening::at(path, Kind::SeqPacket, &Access::default())
+}
+
+/// Connects to the server that listens at that path, by that broker.
+///
+/// # Errors
+/// `NotFound` if nobody listens there, `Denied` if we may not connect, `Malformed` if it is another
+/// kind of socket, `Busy` if it lets nobody in until the deadline, `Io` if the system has no
+/// socket.
+pub(super) fn connected(path: &Path, broker: &Broker, deadline: Instant) -> Result<OwnedFd> {
+    let shown = path.display();
+    let address = SocketAddrUnix::new(path)
+        .map_err(|errno| failed(errno, format!("{shown} is no path of a socket")))?;
+    loop {
+        let socket =
+            unconnected().map_err(|errno| failed(errno, "cannot make a socket".to_owned()))?;
+        let address = address.clone();
+        match broker.run_apart(move || connect(&socket, &address).map(|()| socket))? {
+            Ok(socket) => return Ok(socket),
+            Err(Errno::INTR) => {}
+            // Its queue is full.
+            Err(Errno::AGAIN) if Instant::now() < deadline => thread::sleep(RETRY_PAUSE),
+            Err(Errno::AGAIN) => {
+                let text = format!("{shown} lets nobody in: its process is overrun or stopped");
+                return Err(Error::new(ErrorKind::Busy, text));
+            }
+            Err(Errno::CONNREFUSED) => {
+                let text = format!("nobody hands anything over at {shown} (any more)");
+                return Err(Error::caused(ErrorKind::NotFound, text, Errno::CONNREFUSED));
+            }
+            Err(Errno::PROTOTYPE) => {
+                let text = format!("{shown} is a socket of another kind, and no FdServer");
+                return Err(Error::caused(ErrorKind::Malformed, text, Errno::PROTOTYPE));
+            }
+            Err(Errno::ACCESS | Errno::PERM) => {
+                let why = refusal::path::reason(broker, path, Use::Connect);
+                let text = format!("cannot connect to {shown}: {why}");
+                return Err(Error::new(ErrorKind::Denied, text));
+            }
+            Err(errno) => return Err(failed(errno, format!("cannot connect to {shown}"))),
+        }
+    }
+}
+
+fn unconnected() -> rustix::io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+fn failed(errno: Errno, text: String) -> Error {
+    let kind = match io::Error::from(errno).kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+        _ if errno == Errno::NAMETOOLONG => ErrorKind::TooLarge,
+        _ => ErrorKind::Io,
+    };
+    Error::caused(kind, text, errno)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! The optional providers, or stand-ins for those that are not compiled in.
+//!
+//! Invariant: a stand-in provides nothing. What only the provider could do is refused, with the
+//! feature that it takes.
+
+#[cfg(feature = "bpf")]
+pub use vmstrobe_bpf::{Bpf, BpfMode, BpfStatus};
+#[cfg(feature = "fd-server")]
+pub(crate) use vmstrobe_fd_server::FdClient;
+#[cfg(feature = "qmp")]
+pub(crate) use vmstrobe_qmp::{Qmp, QmpShare};
+#[cfg(feature = "table")]
+pub use vmstrobe_table::FoundTable;
+#[cfg(feature = "table")]
+pub(crate) use vmstrobe_table::{Tables, tables_of};
+
+#[cfg(not(feature = "bpf"))]
+pub use without_bpf::{Bpf, BpfMode, BpfStatus};
+#[cfg(not(feature = "fd-server"))]
+pub(crate) use without_fd_server::FdClient;
+#[cfg(not(feature = "qmp"))]
+pub(crate) use without_qmp::{Qmp, QmpShare};
+#[cfg(not(feature = "table"))]
+pub use without_table::FoundTable;
+#[cfg(not(feature = "table"))]
+pub(crate) use without_table::{Tables, tables_of};
+
+#[cfg(not(feature = "bpf"))]
+mod without_bpf;
+#[cfg(not(feature = "fd-server"))]
+mod without_fd_server;
+#[cfg(not(feature = "qmp"))]
+mod without_qmp;
+#[cfg(not(feature = "table"))]
+mod without_table;
+
+/// Returns the error for what takes a feature that this program is built without.
+#[cfg(not(all(feature = "bpf", feature = "fd-server", feature = "qmp", feature = "table")))]
+fn without(what: &str, feature: &str) -> vmstrobe_core::Error {
+    let text = format!("{what}: this program is built without vmstrobe's feature '{feature}'");
+    vmstrobe_core::Error::new(vmstrobe_core::ErrorKind::Unsupported, text)
+}
