@@ -198,8 +198,8 @@ impl AttachedKvm {
         true
     }
 
-    /// From the next [`Provider::objects`] on, the vCPUs of an attached process bear the paths and
-    /// indexes that `names` has for the threads that made them, also those that come later. One
+    /// Gives the vCPUs of an attached process, from the next [`Provider::objects`] on, the paths
+    /// and indexes that `names` has for the threads that made them, also those that come later. One
     /// that is not in `names` keeps its own, and so does one that is read by its own fd, which does
     /// not tell its thread; one whose name changes is another object. In a pid namespace threads
     /// are told by the order in which they were made, and vCPUs keep their own names unless there

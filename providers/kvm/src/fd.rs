@@ -144,8 +144,8 @@ impl Opener {
         }
     }
 
-    /// Sources for these objects, in their order. `find` gives an object's fd by its key; the row
-    /// of one that it does not find is marked as gone.
+    /// Opens sources of these objects, in their order. `find` gives an object's fd by its key; the
+    /// row of one that it does not find is marked as gone.
     ///
     /// # Errors
     /// `Malformed` if an object's statistics are not those that the plan was made for, or as
@@ -231,7 +231,7 @@ impl KvmFd {
         }
     }
 
-    /// True if it is a VM's or vCPU's own, which only the BPF reader can read.
+    /// Returns true if it is a VM's or vCPU's own, which only the BPF reader can read.
     pub fn is_object_fd(&self) -> bool {
         matches!(self.head, Head::ObjectFd)
     }
@@ -271,7 +271,8 @@ impl KvmFd {
         }
     }
 
-    /// One `pread` of the plan's span, which must have that many words. `Missing` of an object fd.
+    /// Reads the plan's span, which must have that many words, by one `pread`. `Missing` of an
+    /// object fd.
     #[inline]
     pub fn read_span(&self, plan: &ReadPlan, span: &mut [u64]) -> RowState {
         match self.span_offset(plan) {
@@ -280,7 +281,7 @@ impl KvmFd {
         }
     }
 
-    /// Clones must not outlive this, nor keep it from being closed by the reaper.
+    /// Returns the descriptor. A clone must not outlive this, or the reaper would not close it.
     pub fn fd(&self) -> &Arc<OwnedFd> {
         self.fd.as_ref().expect("only drop takes it")
     }

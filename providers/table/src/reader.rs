@@ -71,7 +71,7 @@ pub(super) struct State {
 }
 
 impl Tables {
-    /// Holds no table yet. Starts the thread that notices the end of processes.
+    /// Makes a provider without tables. Starts the thread that notices the end of processes.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.

@@ -65,7 +65,7 @@ impl Vcpu {
         self
     }
 
-    /// The process of its VMM.
+    /// Returns the number of its VMM's process.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
     }
