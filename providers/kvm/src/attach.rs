@@ -18,7 +18,7 @@ use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of};
 use super::scan;
 use super::sched::{Vcpu, VcpuOwner};
-use crate::fd::Opener;
+use crate::opener::Opener;
 
 mod options;
 mod names;

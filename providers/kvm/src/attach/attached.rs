@@ -19,8 +19,9 @@ use vmstrobe_host::{
 
 use super::names::VcpuNames;
 use super::wanted::{Wanted, Which, drop_transient, wanted};
-use crate::fd::{FdKind, KvmFd, Opener};
+use crate::fd::{FdKind, KvmFd};
 use crate::opened::Opened;
+use crate::opener::Opener;
 use crate::scan::{self, Place};
 
 /// The key of an object that has not been given one yet.
