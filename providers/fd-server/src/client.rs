@@ -53,8 +53,8 @@ pub struct FdClient {
     tables: Arc<Tables>,
 }
 
-/// A connection that ends when nothing holds it any more: what is exported does, and its readers
-/// do.
+/// A connection that ends when nothing holds it any more: its descriptors and their readers hold
+/// it.
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: Arc<Relay>,
@@ -68,8 +68,8 @@ impl FdClient {
     /// `NotFound` if nobody exports there (any more), `Denied` if we may not connect,
     /// `Malformed` if it is something else that listens there, `Unsupported` if it speaks another
     /// version, `Busy` if it is not done within 2 s or serves as many as it may,
-    /// `TooLarge` if it exports more than 8192 descriptors or 16 tables, `Io` if we have
-    /// no room for it.
+    /// `TooLarge` if it exports more than 8192 descriptors or 16 tables, `Io` if
+    /// there is no room for it.
     pub fn connect(path: &Path, reaper: Reaper) -> Result<Self> {
         Self::connect_with(path, reaper, AttachOptions::default())
     }
@@ -98,7 +98,7 @@ impl FdClient {
             Error::caused(error.kind(), text, error)
         })?;
         thread::Builder::new()
-            .name("vmstrobe-borrow".to_owned())
+            .name("vmstrobe-import".to_owned())
             .spawn(move || reader.run())
             .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the client", error))?;
         Ok(Self { connection, peer_pid, kvm, tables })

@@ -39,12 +39,12 @@ use super::{ExportFds, MAX_TABLES};
 ///
 /// # let path = std::env::temp_dir().join(format!("vmstrobe-handover-{}", std::process::id()));
 /// let table = TableWriter::new("xyz")?;
-/// let hand_over = FdServer::listen(&path)?;
-/// hand_over.offer(Arc::new(table.clone()))?; // and an Arc<OwnKvm> as well
+/// let server = FdServer::listen(&path)?;
+/// server.offer(Arc::new(table.clone()))?; // and an Arc<OwnKvm> as well
 ///
 /// // In another process:
-/// let handed_over = FdClient::connect(&path, Reaper::new()?)?;
-/// assert_eq!(handed_over.providers().len(), 2);
+/// let client = FdClient::connect(&path, Reaper::new()?)?;
+/// assert_eq!(client.providers().len(), 2);
 /// # Ok::<(), vmstrobe_core::Error>(())
 /// ```
 #[derive(Debug)]

@@ -74,7 +74,7 @@ impl FdBudget {
         self.share
     }
 
-    /// Places for that many more of a process that has so many already.
+    /// Takes places for that many more descriptors of a process that has so many already.
     ///
     /// # Errors
     /// `TooLarge` if that is more than its share, or than there is.

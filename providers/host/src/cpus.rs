@@ -37,7 +37,7 @@ pub struct CpuNames {
 }
 
 impl CpuNames {
-    /// The vCPU that this thread runs, by its id as QEMU sees it.
+    /// Returns the name of the vCPU that this thread runs, by its id as QEMU sees it.
     pub fn get(&self, thread_id: u32) -> Option<CpuName> {
         self.with(|names| names.get(&thread_id).cloned())
     }
@@ -64,7 +64,7 @@ impl CpuNames {
     }
 }
 
-/// The thread of `kvm-<tid>/vcpu-<n>`, which made what has that id string.
+/// Returns the thread that made the vCPU of an id string `kvm-<tid>/vcpu-<n>`.
 pub fn thread_of(id: &str) -> Option<u32> {
     let (thread, _) = id.strip_prefix("kvm-")?.split_once("/vcpu-")?;
     thread.parse().ok()

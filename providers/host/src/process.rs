@@ -63,7 +63,7 @@ impl Process {
         self.pid
     }
 
-    /// True until someone has noticed its end, or has given it up. For the tick.
+    /// Returns the flag that is true until its end was noticed, or it was given up. For the tick.
     pub fn alive(&self) -> &Arc<AtomicBool> {
         &self.alive
     }

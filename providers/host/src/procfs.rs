@@ -19,7 +19,7 @@ use crate::status::Status;
 /// kernel's `proc_ns.h`).
 const INIT_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// The processes there are, ascending.
+/// Returns the numbers of all processes, ascending.
 ///
 /// # Errors
 /// `Unsupported` if /proc is not mounted, `Io` if it cannot be read.
@@ -50,7 +50,7 @@ pub(crate) fn start_time_in(stat: &str) -> Option<u64> {
     from_field_3.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-/// The user that a process belongs to: its real user id. `None` if it has ended.
+/// Returns the user of a process: its real user id. `None` if it has ended.
 pub fn uid(pid: u32) -> Option<u32> {
     Some(Status::of(pid)?.users.real)
 }
@@ -65,14 +65,14 @@ pub fn is_thread(thread: u32) -> bool {
     fs::exists(format!("/proc/{thread}")).unwrap_or(false)
 }
 
-/// The name that a process has given itself (its `comm`), as it was written: see
+/// Returns the name that a process has given itself (its `comm`), as it was written: see
 /// [`vmstrobe_core::text`]. Empty if it has ended.
 pub fn comm(pid: u32) -> String {
     let comm = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(&comm)).into_owned()
 }
 
-/// There is no process of that id.
+/// Makes the error for a number that no process has.
 pub fn no_process(pid: u32) -> Error {
     Error::new(ErrorKind::NotFound, format!("there is no process {pid}"))
 }
@@ -84,8 +84,8 @@ pub fn sees_every_process() -> bool {
     namespace.is_ok_and(|namespace| namespace.st_ino() == INIT_PID_NAMESPACE)
 }
 
-/// The process that made the other end's socket listen. `None` where it has no number that we could
-/// see: it is outside of our pid namespace.
+/// Returns the process that made the other end's socket listen. `None` if it has no number that we
+/// could see: it is outside of our pid namespace.
 pub fn peer_pid(socket: impl AsFd) -> Option<u32> {
     let pid = peer_process(socket.as_fd()).ok()?;
     u32::try_from(pid).ok().filter(|pid| *pid != 0)

@@ -53,7 +53,7 @@ impl Reaper {
         drop(self.fds.send(fd));
     }
 
-    /// A reaper that closes nothing: what is handed to it can be seen, and the test closes it.
+    /// Makes a reaper that closes nothing: a test sees what is handed to it, and closes it.
     #[doc(hidden)]
     pub fn held() -> (Self, mpsc::Receiver<OwnedFd>) {
         let (fds, handed_over) = mpsc::channel();

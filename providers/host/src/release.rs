@@ -10,7 +10,7 @@ use vmstrobe_core::{Error, ErrorKind};
 /// The releases in which it was fixed, with those before which it was not.
 const FIXED: [[u32; 3]; 4] = [[6, 5, 0], [6, 4, 8], [6, 1, 43], [5, 15, 124]];
 
-/// The release of this kernel, if its statistics descriptors may outlive their VM.
+/// Returns the release of this kernel, if its statistics descriptors may outlive their VM.
 pub fn unsafe_release() -> Option<String> {
     let name = uname();
     let release = name.release().to_string_lossy();

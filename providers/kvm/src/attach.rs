@@ -18,14 +18,14 @@ use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of};
 use super::scan;
 use super::sched::{Vcpu, VcpuOwner};
-use crate::fd::Opener;
+use crate::opener::Opener;
 
 mod options;
 mod names;
 mod wanted;
 mod attached;
 
-use attached::{Attached, Borrower};
+use attached::{Attached, Parts};
 pub use options::AttachOptions;
 use options::unreadable;
 use wanted::Wanted;
@@ -116,10 +116,10 @@ impl AttachedKvm {
         Ok(Self { opener, host, budget, unsafe_release, watch, state: Mutex::default() })
     }
 
-    fn borrower(&self) -> Borrower<'_> {
+    fn parts(&self) -> Parts<'_> {
         let Self { opener, host, budget, watch, .. } = self;
         let stats_too = self.unsafe_release.is_none();
-        Borrower { opener, host, budget, stats_too, watch }
+        Parts { opener, host, budget, stats_too, watch }
     }
 
     /// Borrows what there is to read all VMs of a process by. Does nothing if it is attached
@@ -140,7 +140,7 @@ impl AttachedKvm {
     pub fn attach_all(&self, pids: &[u32]) -> Vec<Result<()>> {
         let mut state = self.state();
         state.drop_dead(&self.watch);
-        let by = self.borrower();
+        let by = self.parts();
         let mut names: Vec<String> = state.attached.iter().map(|one| one.name.clone()).collect();
         let mut outcomes: Vec<Result<()>> = Vec::new();
         // The processes that are new, each with its place among `pids`, and the fds wanted of each.
@@ -169,7 +169,7 @@ impl AttachedKvm {
     fn find(&self, pid: u32, names: &[String]) -> Result<(Attached, Vec<Wanted>)> {
         let process = Process::open(pid, self.opener.gone_epoch())?;
         let attached = Attached::new(process, free_name(&self.host, pid, names), &self.host);
-        let wanted = attached.find(&self.borrower())?;
+        let wanted = attached.find(&self.parts())?;
         Ok((attached, wanted))
     }
 
@@ -198,8 +198,8 @@ impl AttachedKvm {
         true
     }
 
-    /// From the next [`Provider::objects`] on, the vCPUs of an attached process bear the paths and
-    /// indexes that `names` has for the threads that made them, also those that come later. One
+    /// Gives the vCPUs of an attached process, from the next [`Provider::objects`] on, the paths
+    /// and indexes that `names` has for the threads that made them, also those that come later. One
     /// that is not in `names` keeps its own, and so does one that is read by its own fd, which does
     /// not tell its thread; one whose name changes is another object. In a pid namespace threads
     /// are told by the order in which they were made, and vCPUs keep their own names unless there
@@ -216,7 +216,7 @@ impl AttachedKvm {
         let State { attached, next_key } = &mut *state;
         for attached in attached {
             // Objects that could not be borrowed are left out, and tried again next time.
-            attached.refused = attached.refresh(&self.borrower(), next_key).err();
+            attached.refused = attached.refresh(&self.parts(), next_key).err();
         }
         state.drop_dead(&self.watch);
         state

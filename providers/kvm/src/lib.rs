@@ -20,6 +20,7 @@ mod ioctls;
 mod bulk;
 mod fd;
 mod opened;
+mod opener;
 mod proc;
 mod scan;
 mod own;
@@ -40,9 +41,9 @@ pub use sys::kvm_get_stats_fd;
 // For the providers that stand on this crate, which hold such descriptors themselves (fd-server,
 // the guest of the BPF reader).
 #[doc(hidden)]
-pub use fd::Opener;
-#[doc(hidden)]
 pub use opened::{Opened, schemas_of};
+#[doc(hidden)]
+pub use opener::Opener;
 // For the look at all processes, which divides what was seen of them.
 #[doc(hidden)]
 pub use scan::{Made, divide, made, vms_of};

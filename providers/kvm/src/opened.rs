@@ -28,7 +28,7 @@ impl Opened {
     }
 }
 
-/// The schemas of these objects, each once, the VMs' before the vCPUs'.
+/// Returns the schemas of these objects, each once, the VMs' before the vCPUs'.
 pub fn schemas_of<'a>(opened: impl Iterator<Item = &'a Opened>) -> Vec<Arc<Schema>> {
     let mut schemas: Vec<Arc<Schema>> = Vec::new();
     for schema in opened.map(|opened| &opened.object.schema) {

@@ -19,7 +19,8 @@ use vmstrobe_host::{Broker, Reaper};
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of, vcpu_path, vm_path};
 use super::sched::{Vcpu, VcpuOwner};
-use crate::fd::{KvmFd, Opener};
+use crate::fd::KvmFd;
+use crate::opener::Opener;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
 
 /// The longest that [`OwnKvm::add_vcpu`] waits for a vCPU that runs.

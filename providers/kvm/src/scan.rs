@@ -122,7 +122,7 @@ pub(super) fn vm_name(host: &Host, pid: u32) -> Option<String> {
     proc::vm_name(&host.cmdline(pid))
 }
 
-/// The VMs of a process that made these descriptors.
+/// Returns the VMs of a process that made these descriptors.
 pub fn vms_of(host: &Host, pid: u32, made: &[Place]) -> Vec<VmInfo> {
     vms(host, pid, &group(made))
 }

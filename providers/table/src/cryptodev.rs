@@ -115,7 +115,7 @@ struct Listed {
 type Keys = (StatKey<ShardedCounter>, StatKey<ShardedCounter>);
 
 impl Cryptodev {
-    /// No devices yet.
+    /// Makes a table without devices.
     ///
     /// # Errors
     /// `Io` if the system has no memory or no thread for it.
@@ -149,7 +149,7 @@ impl Cryptodev {
         Ok(CryptoDevice { counters, _listed: Arc::new(Listed { id, ids, _object: object }) })
     }
 
-    /// The table, to hand it over.
+    /// Returns the table, for an `FdServer` for instance.
     pub fn table(&self) -> &TableWriter {
         &self.table
     }

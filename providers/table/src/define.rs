@@ -35,12 +35,12 @@ pub struct Stat<'a> {
 }
 
 impl<'a> Stat<'a> {
-    /// A number of bytes.
+    /// Describes a number of bytes.
     pub fn bytes(name: &'a str) -> Self {
         Self { unit: Unit::Bytes, ..Self::from(name) }
     }
 
-    /// A time in nanoseconds.
+    /// Describes a time in nanoseconds.
     pub fn ns(name: &'a str) -> Self {
         Self { unit: Unit::Seconds, scale: Scale::NANO, ..Self::from(name) }
     }
@@ -94,46 +94,46 @@ pub struct TableSchema {
 }
 
 impl TableSchema {
-    /// No statistics yet, of objects of that kind.
+    /// Makes a schema of objects of that kind, without statistics yet.
     pub fn new(target: Target) -> Self {
         Self { target, descs: Vec::new(), words: 0, shards: 1, is_grouped: false }
     }
 
-    /// Some of the statistics will be changed together: objects give a [`Group`](crate::Group).
+    /// Declares that statistics are changed together: objects then give a [`Group`](crate::Group).
     /// Readers then look at the object's sequence lock too, which costs them a few ns.
     pub fn group(&mut self) {
         self.is_grouped = true;
     }
 
-    /// A count that only grows, bumped by any thread.
+    /// Defines a count that only grows, to which any thread adds.
     pub fn counter<'a>(&mut self, stat: impl Into<Stat<'a>>) -> StatKey<Counter> {
         self.define(stat.into(), StatType::Cumulative, 1, 0)
     }
 
-    /// A count that only grows, bumped by one thread at a time, which is five times as quick.
+    /// Defines a count that only grows, to which one thread at a time adds: five times as quick.
     pub fn owned_counter<'a>(&mut self, stat: impl Into<Stat<'a>>) -> StatKey<OwnedCounter> {
         self.define(stat.into(), StatType::Cumulative, 1, 0)
     }
 
-    /// A count that only grows, bumped by many threads: each clone of its handle has a cache line
-    /// of its own, as far as the shards go.
+    /// Defines a count that only grows, to which many threads add: each clone of its handle has a
+    /// cache line of its own, as far as the shards go.
     pub fn sharded_counter<'a>(&mut self, stat: impl Into<Stat<'a>>) -> StatKey<ShardedCounter> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         self.shards = self.shards.max(cpus.min(MAX_SHARDS as usize));
         self.define(stat.into(), StatType::Cumulative, 1, 0)
     }
 
-    /// A value of this instant, which goes up and down.
+    /// Defines a value of this instant, which goes up and down.
     pub fn gauge<'a>(&mut self, stat: impl Into<Stat<'a>>) -> StatKey<Gauge> {
         self.define(stat.into(), StatType::Instant, 1, 0)
     }
 
-    /// The largest value so far.
+    /// Defines the largest value so far.
     pub fn peak<'a>(&mut self, stat: impl Into<Stat<'a>>) -> StatKey<Peak> {
         self.define(stat.into(), StatType::Peak, 1, 0)
     }
 
-    /// A truth of this instant.
+    /// Defines a truth of this instant.
     pub fn flag(&mut self, name: &str) -> StatKey<Flag> {
         let stat = Stat { unit: Unit::Boolean, ..Stat::from(name) };
         self.define(stat, StatType::Instant, 1, 0)

@@ -21,7 +21,8 @@ pub struct FoundTable {
     pub provider: String,
 }
 
-/// The tables of these processes, each once: in the first process that does not merely read it.
+/// Returns the tables of these processes, each once: in the first process that does not merely read
+/// it.
 pub fn tables_of(host: &Host, seen: &[(u32, Seen)]) -> Vec<FoundTable> {
     let (mut found, mut files) = (Vec::new(), HashSet::new());
     let (readers, writers): (Vec<_>, Vec<_>) = seen.iter().partition(|(_, seen)| seen.is_reader);

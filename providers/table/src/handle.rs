@@ -171,19 +171,19 @@ pub struct Gauge {
 }
 
 impl Gauge {
-    /// It is that now.
+    /// Sets the value.
     #[inline]
     pub fn set(&self, value: u64) {
         self.held.word().store(value, Relaxed);
     }
 
-    /// It is so much more now.
+    /// Adds to the value.
     #[inline]
     pub fn add(&self, count: u64) {
         self.held.word().fetch_add(count, Relaxed);
     }
 
-    /// It is so much less now.
+    /// Subtracts from the value.
     #[inline]
     pub fn sub(&self, count: u64) {
         self.held.word().fetch_sub(count, Relaxed);
@@ -197,7 +197,7 @@ pub struct Peak {
 }
 
 impl Peak {
-    /// It was that now.
+    /// Notes a value, which counts if it is the largest so far.
     #[inline]
     pub fn note(&self, value: u64) {
         // Seldom a new peak: the load alone leaves the line where it is.
@@ -214,7 +214,7 @@ pub struct Flag {
 }
 
 impl Flag {
-    /// It is so, or not, now.
+    /// Sets whether it is so.
     #[inline]
     pub fn set(&self, value: bool) {
         self.held.word().store(value.into(), Relaxed);

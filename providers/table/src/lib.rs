@@ -35,7 +35,7 @@ mod quick;
 mod held;
 mod find;
 mod reader;
-mod borrow;
+mod attach;
 
 mod cryptodev;
 

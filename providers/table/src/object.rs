@@ -45,7 +45,7 @@ impl TableObject {
         self.region.data_word()
     }
 
-    /// The handle of a statistic. It can be cloned into threads.
+    /// Returns the handle of a statistic. It can be cloned into threads.
     ///
     /// # Panics
     /// If the key is of another schema whose statistic at that place is of another kind: a bug of
@@ -57,7 +57,7 @@ impl TableObject {
         sealed::Handle::new(Held::new(words, &self.region), desc)
     }
 
-    /// The only handle of a counter that one thread owns; `None` if it has been given out.
+    /// Returns the only handle of a counter that one thread owns; `None` if it has been given out.
     ///
     /// # Panics
     /// As [`TableObject::get`].
@@ -69,7 +69,7 @@ impl TableObject {
         is_free.then(|| OwnedCounter::new(Held::new(words, &self.region)))
     }
 
-    /// The right to change statistics together; `None` if it has been given out, or
+    /// Returns the right to change statistics together; `None` if it has been given out, or
     /// [`TableSchema::group`](crate::TableSchema::group) was not called.
     pub fn group(&self) -> Option<Group> {
         let is_free = !self.region.is_given_out(self.region.schema().descs().len());

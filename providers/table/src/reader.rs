@@ -71,7 +71,7 @@ pub(super) struct State {
 }
 
 impl Tables {
-    /// Holds no table yet. Starts the thread that notices the end of processes.
+    /// Makes a provider without tables. Starts the thread that notices the end of processes.
     ///
     /// # Errors
     /// `Io` if the system has no thread for it.
@@ -103,7 +103,7 @@ impl Tables {
             state.processes.retain(|process| process.pid() != pid);
         }
         let process = Arc::new(Process::open(pid, &self.gone_epoch)?);
-        let (count, refused) = self.borrow(&mut state, &process)?;
+        let (count, refused) = self.take(&mut state, &process)?;
         // One that can be read is what was asked for; those that cannot yet are tried again.
         if let Some(error) = refused.into_iter().next().filter(|_| count == 0) {
             return Err(error);
@@ -267,7 +267,7 @@ impl Provider for Tables {
         state.processes.retain(|process| process.lives());
         for process in state.processes.clone() {
             // Tables that could not be borrowed are left out, and tried again next time.
-            let _ = self.borrow(&mut state, &process);
+            let _ = self.take(&mut state, &process);
         }
         let State { tables, shared, places, refusals, .. } = &mut *state;
         tables.iter_mut().for_each(|table| table.check(&self.gone_epoch));

@@ -39,7 +39,7 @@ pub struct TableConfig<'a> {
 }
 
 impl<'a> TableConfig<'a> {
-    /// 16 MiB, 1024 objects, no promise.
+    /// Returns the defaults: 16 MiB, 1024 objects, no promise.
     pub fn of(provider: &'a str) -> Self {
         Self { provider, capacity_bytes: 16 << 20, max_objects: 1024, heartbeat: None }
     }
@@ -69,8 +69,8 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// A table of that provider, as [`TableConfig::of`] says, in a memfd that others can find by
-    /// its name and only read.
+    /// Makes a table of that provider, as [`TableConfig::of`] says, in a memfd that others can find
+    /// by its name and only read.
     ///
     /// # Errors
     /// `TooLarge` if the name is too long or the configuration over a limit, `Malformed` if the
@@ -91,8 +91,8 @@ impl TableWriter {
         Ok(Self { shared: Shared::new(map, fd, None, segment) })
     }
 
-    /// A table in a file on tmpfs, which others read by system calls. The file is removed with the
-    /// table.
+    /// Makes a table in a file on tmpfs, which others read by system calls. The file is removed
+    /// with the table.
     ///
     /// A process that may write to that file can kill this one by making the file shorter; so only
     /// this user and root may. This process must not open and close the file otherwise: that would

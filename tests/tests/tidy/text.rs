@@ -28,7 +28,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
     ("providers/kvm/src/sched/vcpu.rs", "one type, and who has such"),
     ("providers/host/src/refusal/proc.rs", "one mount, and whom it hides"),
-    ("providers/table/src/borrow.rs", "one way to come by tables"),
+    ("providers/table/src/attach.rs", "one way to come by tables"),
     ("providers/host/src/host/relay.rs", "one connection and its helper"),
     ("providers/host/src/host/seen.rs", "the types of what is seen; how, the helper knows"),
     ("providers/bpf/src/kernel.rs", "what bulk readers are made with; the trial makes it"),

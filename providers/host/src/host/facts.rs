@@ -11,7 +11,7 @@ use super::wire::{self, Request};
 use crate::procfs;
 
 impl Host {
-    /// The processes there are, ascending.
+    /// Returns the numbers of all processes, ascending.
     ///
     /// # Errors
     /// `Io` if /proc cannot be read.
@@ -19,19 +19,19 @@ impl Host {
         self.broker().run(procfs::pids)
     }
 
-    /// The user that a process belongs to: its real user id. `None` if it has ended.
+    /// Returns the user of a process: its real user id. `None` if it has ended.
     pub fn uid(&self, pid: u32) -> Option<u32> {
         self.broker().run(move || procfs::uid(pid))
     }
 
-    /// The name that a process has given itself (its `comm`), as it was written: see
+    /// Returns the name that a process has given itself (its `comm`), as it was written: see
     /// [`vmstrobe_core::text`]. Empty if it has ended.
     pub fn comm(&self, pid: u32) -> String {
         self.broker().run(move || procfs::comm(pid))
     }
 
-    /// The arguments of a process, each with a NUL behind it; nothing if it has ended or gives
-    /// none.
+    /// Returns the arguments of a process, each with a NUL behind it; nothing if it has ended or
+    /// gives none.
     pub fn cmdline(&self, pid: u32) -> Vec<u8> {
         // Part of it is good enough for a name.
         self.read(pid, wire::CMDLINE)

@@ -104,7 +104,7 @@ impl Host {
         &self.inner.broker
     }
 
-    /// The descriptors of a process that are of interest.
+    /// Returns the descriptors of a process that are of interest.
     ///
     /// # Errors
     /// `NotFound` if there is no such process, `Denied` if we may not look into it, `Busy` if it
@@ -114,7 +114,7 @@ impl Host {
         looked.map_err(|errno| self.refused(pid, Step::Look, errno))
     }
 
-    /// [`Host::look`], with the system's own refusal, whose reason is found out by
+    /// As [`Host::look`], with the system's own refusal, whose reason is found out by
     /// [`Host::refused`]: for many processes that takes a while.
     ///
     /// # Errors
@@ -152,8 +152,8 @@ impl Host {
         self.ask(pid, request, &named, None, |_| {}).is_ok_and(|end| end.id == wire::YES)
     }
 
-    /// Duplicates of these descriptors of a process, each if it still is KVM's of that link, or
-    /// memory of a table's name where there is none; in their order. `NOENT` of one that is not.
+    /// Duplicates these descriptors of a process, each if it still is KVM's of that link, or memory
+    /// of a table's name where there is none; in their order. `NOENT` of one that is not.
     ///
     /// # Errors
     /// As [`Host::look`].
@@ -190,8 +190,8 @@ impl Host {
         Ok(borrowed)
     }
 
-    /// The class of each of these descriptors: those of one class are one open file. `None` where
-    /// the kernel does not tell, or there are too many.
+    /// Returns the class of each of these descriptors: equal classes are one open file. `None`
+    /// where the kernel does not tell, or there are too many.
     pub fn classes(&self, places: &[(u32, RawFd)]) -> Option<Vec<usize>> {
         let mut classes: Vec<usize> = (0..places.len()).collect();
         if places.len() > wire::MAX_NAMED {
@@ -216,7 +216,7 @@ impl Host {
         pids.partition_point(|&pid| pid < first)
     }
 
-    /// The next look at all processes begins with this one, or where they begin.
+    /// Sets the process with which the next look at all of them begins; `None` is the first.
     pub fn begin_with(&self, pid: Option<u32>) {
         self.state().first_pid = pid;
     }

@@ -17,7 +17,7 @@ impl Host {
         self.broker().run(move || Status::of(helper))
     }
 
-    /// The error for a process of which the helper could not do that.
+    /// Makes the error for a process of which the helper could not do that.
     pub fn refused(&self, pid: u32, step: Step, errno: Errno) -> Error {
         let ours = self.rights();
         match errno {

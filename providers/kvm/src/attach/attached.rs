@@ -19,16 +19,18 @@ use vmstrobe_host::{
 
 use super::names::VcpuNames;
 use super::wanted::{Wanted, Which, drop_transient, wanted};
-use crate::fd::{FdKind, KvmFd, Opener};
+use crate::fd::{FdKind, KvmFd};
 use crate::opened::Opened;
+use crate::opener::Opener;
 use crate::scan::{self, Place};
 
 /// The key of an object that has not been given one yet.
 const NO_KEY: u64 = u64::MAX;
 
-/// The parts of [`AttachedKvm`](crate::AttachedKvm) that are needed to borrow.
+/// The parts of [`AttachedKvm`](crate::AttachedKvm) by which descriptors are taken from other
+/// processes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Borrower<'a> {
+pub(super) struct Parts<'a> {
     pub(super) opener: &'a Opener,
     pub(super) host: &'a Host,
     pub(super) budget: &'a FdBudget,
@@ -91,7 +93,7 @@ impl Attached {
     ///
     /// # Errors
     /// As [`scan`](crate::scan).
-    pub(super) fn find(&self, by: &Borrower<'_>) -> Result<Vec<Wanted>> {
+    pub(super) fn find(&self, by: &Parts<'_>) -> Result<Vec<Wanted>> {
         let pid = self.process.pid();
         let held: HashSet<Place> = self.held.iter().map(|(place, _)| *place).collect();
         let vms = scan::vm_fds(by.host, pid, |place| held.contains(&place));
@@ -109,7 +111,7 @@ impl Attached {
     }
 
     /// Leaves out the fds that these processes have open for a moment only.
-    pub(super) fn settle(all: &[&Self], wanted: &mut [Vec<Wanted>], by: &Borrower<'_>) {
+    pub(super) fn settle(all: &[&Self], wanted: &mut [Vec<Wanted>], by: &Parts<'_>) {
         let is_known = |at: usize, place| all[at].has(place);
         drop_transient(wanted, is_known, thread::sleep, |at| {
             let care = Care { makers: false, ..Care::FULL };
@@ -123,7 +125,7 @@ impl Attached {
     ///
     /// # Errors
     /// If it cannot be seen, nothing changes. If some cannot be borrowed, why.
-    pub(super) fn refresh(&mut self, by: &Borrower<'_>, next_key: &mut u64) -> Result<()> {
+    pub(super) fn refresh(&mut self, by: &Parts<'_>, next_key: &mut u64) -> Result<()> {
         let mut wanted = [self.find(by)?];
         Self::settle(&[self], &mut wanted, by);
         let [wanted] = wanted;
@@ -141,7 +143,7 @@ impl Attached {
     /// If those that are new cannot be borrowed; then none of them is.
     pub(super) fn hold(
         &mut self,
-        by: &Borrower<'_>,
+        by: &Parts<'_>,
         wanted: Vec<Wanted>,
         next_key: &mut u64,
     ) -> Result<()> {
@@ -168,7 +170,7 @@ impl Attached {
     ///
     /// # Errors
     /// If they are too many, or one of them may not be had.
-    fn borrow(&self, by: &Borrower<'_>, wanted: Vec<&Wanted>) -> Result<Vec<(Place, Opened)>> {
+    fn borrow(&self, by: &Parts<'_>, wanted: Vec<&Wanted>) -> Result<Vec<(Place, Opened)>> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -198,7 +200,7 @@ impl Attached {
 
     fn open(
         &self,
-        by: &Borrower<'_>,
+        by: &Parts<'_>,
         wanted: &Wanted,
         schema: Option<Arc<Schema>>,
         fd: OwnedFd,

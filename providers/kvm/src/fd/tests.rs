@@ -6,11 +6,12 @@ use std::time::Duration;
 use std::{fs, io};
 
 use rustix::fs::{SeekFrom, seek};
-use vmstrobe_core::{Desc, Mask};
+use vmstrobe_core::{Desc, Mask, Object, Source};
 use vmstrobe_guest::{Farm, KnownGuest, Vcpu, Vm};
 use vmstrobe_testing::{has_kvm, has_link, soon, tick, vm};
 
 use super::*;
+use crate::opener::Opener;
 use crate::sys::kvm_get_stats_fd;
 
 fn opener() -> Opener {
@@ -89,7 +90,7 @@ fn rule_17_bulk_pread_returns_all_data() {
             assert!(stats.id().unwrap().starts_with("kvm-"));
         }
     }
-    assert_eq!(opener.schemas.lock().unwrap().len(), 2, "one a target for 20 fds");
+    assert_eq!(opener.schema_count(), 2, "one a target for 20 fds");
 }
 
 #[test]

@@ -1,29 +1,13 @@
 //! The vCPUs whose threads are read, as a provider of KVM's has them.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Target};
-use vmstrobe_host::{Broker, Process, thread_of};
+use vmstrobe_host::{Process, thread_of};
 
-use crate::fd::{KvmFd, Opener};
+use crate::fd::KvmFd;
 use crate::opened::Opened;
-
-/// A provider that has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
-    /// Looks for vCPUs that have come or gone.
-    fn look(&self);
-
-    /// Returns the vCPUs that there were at the last look, in the order of its objects.
-    fn vcpus(&self) -> Vec<Vcpu>;
-
-    /// Returns the opener of its vCPUs' fds.
-    fn opener(&self) -> &Opener;
-
-    /// Returns the broker that reads /proc, which may hide other users' processes from others.
-    fn broker(&self) -> Broker;
-}
 
 /// A vCPU of a provider of KVM's.
 #[derive(Clone, Debug)]
@@ -65,7 +49,7 @@ impl Vcpu {
         self
     }
 
-    /// The process of its VMM.
+    /// Returns the number of its VMM's process.
     pub fn pid(&self) -> u32 {
         self.process.as_ref().map_or_else(std::process::id, |process| process.pid())
     }

@@ -1,4 +1,4 @@
-//! Borrows the tables of a process: those it has now, and later those it makes.
+//! Takes the tables of a process: the ones it has now, and later the ones it makes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use super::held::{Giver, Table, file_of};
 use super::reader::{State, Tables};
 
 impl Tables {
-    /// Borrows the tables of a process that are not here yet: how many, and why not the others.
+    /// Takes the tables of a process that are not here yet. Returns their number, and why others
+    /// could not be taken.
     ///
     /// # Errors
     /// If its fds cannot be seen.
-    pub(super) fn borrow(
+    pub(super) fn take(
         &self,
         state: &mut State,
         process: &Arc<Process>,
