@@ -1,7 +1,7 @@
 //! A minimal VMM that serves its own statistics, for the author of a VMM to copy.
 //!
 //! The VMM is one VM with two vCPUs; the guest writes to a port in a loop and halts now and then.
-//! The code for vmstrobe is between the marker comments, 26 lines in all:
+//! The code for vmstrobe is between the marker comments, 15 lines in all:
 //!
 //! * Before a vCPU runs, its statistics are opened; later, the kernel would make that wait.
 //! * While the vCPUs run, a QMP server answers `query-stats` and `info stats` on a Unix socket, as

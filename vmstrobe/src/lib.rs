@@ -31,6 +31,11 @@
 
 #![forbid(unsafe_code)]
 
+// The README's programs are compiled and run.
+#[cfg(all(doctest, feature = "table"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 mod parts;
 mod survey;
 mod sources;
