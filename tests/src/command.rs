@@ -105,6 +105,16 @@ pub fn example(name: &str) -> PathBuf {
     build(&["--package", "vmstrobe-examples", "--example", name]).join("examples").join(name)
 }
 
+/// Builds a program of the tests (`tests/programs`) and returns its path.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn program(name: &str) -> String {
+    let examples = build(&["--package", "vmstrobe-tests", "--example", name]).join("examples");
+    examples.join(name).into_os_string().into_string().expect("the path is text")
+}
+
 fn start(program: &Path, args: &[&str], stdout: Stdio, stderr: Stdio) -> Reaped {
     let child = Command::new(program)
         .args(args)

@@ -16,19 +16,24 @@ mod hostile {
     mod memory;
 }
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use vmstrobe_tests::command::program;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::reader::Reader;
 use vmstrobe_tests::rig::show;
+
+/// The program that writes hostile tables.
+static HOSTILE: LazyLock<String> = LazyLock::new(|| program("hostile"));
 
 /// The time for which each mode runs.
 const RUN: Duration = Duration::from_secs(1);
 
 /// Starts a writer in that mode.
 fn start(mode: &str, place: &Place, image: &str) -> Hostile {
-    Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, image)
+    Hostile::start(&HOSTILE, mode, place, image)
 }
 
 /// Makes a folder on tmpfs, which is removed when this value is dropped.

@@ -12,11 +12,13 @@ mod hostile_host {
     mod stuck;
 }
 
+use std::sync::LazyLock;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use vmstrobe_sampler::LOOK_PAUSE_MAX;
 use vmstrobe_tests::command::Output;
+use vmstrobe_tests::command::program;
 use vmstrobe_tests::host::findings::Findings;
 use vmstrobe_tests::host::helper::Helper;
 use vmstrobe_tests::host::namespace::run_in_namespaces;
@@ -24,8 +26,8 @@ use vmstrobe_tests::host::run;
 use vmstrobe_tests::host::serve_dir::ServeDir;
 use vmstrobe_tests::require::{require_fuse, require_kvm, require_namespaces};
 
-const VMM: &str = env!("CARGO_BIN_EXE_vmm");
-const ATTACKER: &str = env!("CARGO_BIN_EXE_attacker");
+static VMM: LazyLock<String> = LazyLock::new(|| program("vmm"));
+static ATTACKER: LazyLock<String> = LazyLock::new(|| program("attacker"));
 
 /// The longest time that a test may take in its namespaces.
 const TEST_LIMIT: Duration = Duration::from_secs(80);
@@ -63,12 +65,12 @@ fn with_fuse(test: &str, body: impl FnOnce()) {
 
 /// Starts a VM of root.
 fn vm(name: &str, vcpus: u32) -> Helper {
-    Helper::start(VMM, &["stats", &vcpus.to_string(), "-name", name])
+    Helper::start(&VMM, &["stats", &vcpus.to_string(), "-name", name])
 }
 
 /// Starts a program of the other user.
 fn attacker(words: &[&str]) -> Helper {
-    Helper::start(ATTACKER, words)
+    Helper::start(&ATTACKER, words)
 }
 
 /// Starts a server and waits until it serves the VM `web`, which has 4 vCPUs.

@@ -11,16 +11,18 @@ mod shared_host {
     mod totals;
 }
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::Value as Json;
+use vmstrobe_tests::command::program;
 use vmstrobe_tests::host::findings::Findings;
 use vmstrobe_tests::host::helper::Helper;
 use vmstrobe_tests::host::namespace::run_in_namespaces;
 use vmstrobe_tests::host::run;
 use vmstrobe_tests::require::{require_kvm, require_namespaces};
 
-const VMM: &str = env!("CARGO_BIN_EXE_vmm");
+static VMM: LazyLock<String> = LazyLock::new(|| program("vmm"));
 
 /// The longest time that a test may take in its namespaces.
 const TEST_LIMIT: Duration = Duration::from_secs(110);
@@ -38,7 +40,7 @@ fn with_namespaces(test: &str, body: impl FnOnce()) {
 
 /// Starts a VMM of that kind: see `vmstrobe_tests::host::machine`.
 fn vmm(kind: &str, name: &str, vcpus: u32) -> Helper {
-    Helper::start(VMM, &[kind, &vcpus.to_string(), "-name", name])
+    Helper::start(&VMM, &[kind, &vcpus.to_string(), "-name", name])
 }
 
 /// Checks that `list` shows these VMs, by pid and number of vCPUs, and no others.

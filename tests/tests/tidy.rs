@@ -314,7 +314,7 @@ fn foreign_text_is_printed_in_one_way() {
             ("core/src/a.rs", "//! println!\n/// println!()\nconst A: &str = \"println!\";"),
             ("providers/kvm/src/a.rs", tested),
             ("providers/kvm/src/a/tests.rs", "fn f() { println!() }"),
-            ("tests/src/bin/a.rs", "fn f() { println!() }"),
+            ("tests/programs/a.rs", "fn f() { println!() }"),
         ],
     );
 }

@@ -15,16 +15,21 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe::table::Tables;
 use vmstrobe_core::{ErrorKind, Mask, Object, Provider, ReadPlan, RowState, Rows, Source};
+use vmstrobe_tests::command::program;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::honest::COUNTERS;
 use vmstrobe_tests::rig::show;
+
+/// The program that writes hostile tables.
+static HOSTILE: LazyLock<String> = LazyLock::new(|| program("hostile"));
 
 /// The time for which a writer is read.
 const RUN: Duration = Duration::from_millis(1500);
@@ -79,7 +84,7 @@ impl Opened {
 const LOOKS_MAX: u32 = 100;
 
 fn start(mode: &str, place: &Place) -> Hostile {
-    Hostile::start(env!("CARGO_BIN_EXE_hostile"), mode, place, "none")
+    Hostile::start(&HOSTILE, mode, place, "none")
 }
 
 /// Opens the writer's tables.

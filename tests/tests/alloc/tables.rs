@@ -3,6 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::Ordering::Relaxed;
 
 use vmstrobe::table::{
@@ -11,6 +12,7 @@ use vmstrobe::table::{
 use vmstrobe_core::wire::MAX_PARSED_BYTES;
 use vmstrobe_core::{ErrorKind, Mask, Provider, ReadPlan, RowState, Rows, Target};
 use vmstrobe_sampler::Fanout;
+use vmstrobe_tests::command::program;
 use vmstrobe_tests::hostile::child::Hostile;
 use vmstrobe_tests::hostile::evil::Place;
 use vmstrobe_tests::hostile::honest::TABLES;
@@ -22,6 +24,9 @@ use vmstrobe_tests::rig::show;
 use super::count::held_bytes_max;
 use super::ticks::{Followed, by_hand, check};
 
+/// The program that writes hostile tables.
+static HOSTILE: LazyLock<String> = LazyLock::new(|| program("hostile"));
+
 /// The number of tables of this process.
 const OWN: usize = 32;
 const MIB: u64 = 1 << 20;
@@ -32,7 +37,7 @@ const HELD_BYTES_MAX: u64 = 2 * MAX_OWNER_HELD_BYTES + MAX_PARSED_BYTES as u64;
 #[test]
 fn ticks_over_tables_allocate_nothing() {
     let shm = tempfile::tempdir_in("/dev/shm").unwrap();
-    let start = |place: &Place| Hostile::start(env!("CARGO_BIN_EXE_hostile"), "tables", place, "-");
+    let start = |place: &Place| Hostile::start(&HOSTILE, "tables", place, "-");
     let (mapped, _files) = (start(&Place::Sealed), start(&Place::Path(shm.path().to_owned())));
     for fanout in [Fanout::Inline, Fanout::Threads(2)] {
         let tables = Tables::new().unwrap();
@@ -116,7 +121,7 @@ fn a_tick_over_holes_allocates_nothing() {
 /// The tables of one process hold no more than its share; those of all, no more than the budget.
 #[test]
 fn many_tables_hold_no_more_than_the_limit() {
-    let start = || Hostile::start(env!("CARGO_BIN_EXE_hostile"), "three", &Place::Sealed, "heavy");
+    let start = || Hostile::start(&HOSTILE, "three", &Place::Sealed, "heavy");
     let hostile = start();
     let tables = Tables::new().unwrap();
     let (count, held) = held_bytes_max(|| tables.attach(hostile.pid()).unwrap());

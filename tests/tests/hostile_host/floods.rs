@@ -31,7 +31,7 @@ const DESCRIPTORS: usize = 19_900;
 
 /// Starts a VM of the other user, which will copy its descriptors.
 fn flooder() -> Helper {
-    Helper::start(VMM, &["stats", "1", "-name", "flood", "--nobody"])
+    Helper::start(&VMM, &["stats", "1", "-name", "flood", "--nobody"])
 }
 
 /// Checks that all VMs are served, and that the server has descriptors left for more.

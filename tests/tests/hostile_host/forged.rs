@@ -24,7 +24,7 @@ fn a_file_with_the_name_of_a_table_delays_no_look() {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
-        let mut fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let mut fuse = FuseMount::mount(&ATTACKER, Unanswered::FlushOfOthers);
         let holder = attacker(&["hold", &fuse.file(TABLE), "-name", "evil"]);
         fuse.detach();
         let pid = holder.pid().to_string();
@@ -46,7 +46,7 @@ fn a_file_with_the_name_of_a_table_delays_no_look() {
 fn a_file_sent_as_a_table_delays_no_look() {
     with_fuse("hostile_host::forged::a_file_sent_as_a_table_delays_no_look", || {
         let mut found = Findings::default();
-        let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let fuse = FuseMount::mount(&ATTACKER, Unanswered::FlushOfOthers);
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let socket = directory.path().join("lender").into_os_string().into_string();
         let socket = socket.expect("the path is text");
@@ -69,7 +69,7 @@ fn a_descriptor_number_that_is_reused_delays_no_look() {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
-        let fuse = FuseMount::mount(ATTACKER, Unanswered::FlushOfOthers);
+        let fuse = FuseMount::mount(&ATTACKER, Unanswered::FlushOfOthers);
         let flipper = attacker(&["flip", &fuse.file("anything"), "-name", "evil"]);
         let pid = flipper.pid().to_string();
         let begin = Instant::now();

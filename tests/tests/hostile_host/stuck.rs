@@ -16,7 +16,7 @@ fn a_process_inside_execve_stops_no_scan() {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
-        let mut fuse = FuseMount::mount(ATTACKER, Unanswered::Flush);
+        let mut fuse = FuseMount::mount(&ATTACKER, Unanswered::Flush);
         let stuck = attacker(&["exec", &fuse.file("anything")]);
         let unanswered = fuse.unanswered_within(START_LIMIT).expect("execve closes the FUSE file");
         assert_eq!(unanswered, format!("Flush of {}", stuck.pid()));
@@ -41,7 +41,7 @@ fn a_file_whose_attributes_nobody_gets_stops_no_scan() {
         let mut found = Findings::default();
         let _web = vm("web", 4);
         let mut serve = serving_web();
-        let mut fuse = FuseMount::mount(ATTACKER, Unanswered::AttributesOfOthers);
+        let mut fuse = FuseMount::mount(&ATTACKER, Unanswered::AttributesOfOthers);
         let _holder = attacker(&["hold", &fuse.file(TABLE), "-name", "evil"]);
         fuse.detach();
 
