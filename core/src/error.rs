@@ -46,11 +46,11 @@ pub enum ErrorKind {
 /// assert_eq!(error.to_string(), "cannot read the table");
 /// assert_eq!(format!("{error:#}"), "cannot read the table: device is gone");
 /// ```
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug)]
 pub struct Error {
     kind: ErrorKind,
     context: String,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
+    cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// Result of a control-plane call.
@@ -59,21 +59,29 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Makes an error without a cause.
     pub fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self { kind, context: line(context.into()), source: None }
+        Self { kind, context: line(context.into()), cause: None }
     }
 
     /// Makes an error with the error that caused it.
     pub fn caused(
         kind: ErrorKind,
         context: impl Into<String>,
-        source: impl Into<Box<dyn StdError + Send + Sync>>,
+        cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        Self { kind, context: line(context.into()), source: Some(Arc::from(source.into())) }
+        Self { kind, context: line(context.into()), cause: Some(Arc::from(cause.into())) }
     }
 
     /// Returns the kind of this error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+}
+
+/// By hand: thiserror would return the `Arc` as the source, and no caller could tell the cause by its
+/// type.
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -100,6 +108,15 @@ fn line(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_by_its_type_also_of_a_clone() {
+        let cause = std::io::Error::from_raw_os_error(24);
+        let error = Error::caused(ErrorKind::Io, "not opened", cause).clone();
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        assert_eq!(cause.and_then(std::io::Error::raw_os_error), Some(24));
+        assert!(Error::new(ErrorKind::Io, "not opened").source().is_none());
+    }
 
     #[test]
     fn a_name_breaks_no_line_of_a_log() {
