@@ -77,8 +77,8 @@ impl Error {
     }
 }
 
-/// By hand: thiserror would return the `Arc` as the source, and no caller could tell the cause by its
-/// type.
+/// By hand: thiserror would return the `Arc` as the source, and no caller could tell the cause by
+/// its type.
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.cause.as_deref().map(|cause| cause as _)
