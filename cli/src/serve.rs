@@ -16,7 +16,7 @@ use crate::args::{OnExit, ServeArgs};
 use crate::attach;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
-use crate::privileges::{Needs, seccomp};
+use crate::privileges::{Needs, seccomp, threads};
 use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
 use crate::stop::{self, SocketFiles};
@@ -89,7 +89,7 @@ fn config(args: &ServeArgs) -> Result<Config> {
     let order = if args.qemu_order { Order::Qemu } else { Order::Schema };
     let complain: fn(&vmstrobe::CoreError) = |error| say(with_causes(error));
     let access = Access { mode: args.mode(), group };
-    Ok(Config { access, order, complain: Some(complain), ..Config::default() })
+    Ok(Config { access, order, complain: Some(complain), threads: threads(), ..Config::default() })
 }
 
 /// Does the socket of a virtual machine outlive it? Of those that come and go, none does.

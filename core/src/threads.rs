@@ -59,6 +59,20 @@ impl ThreadStart {
         name: &str,
         body: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Thread<T>> {
+        self.spawn_by(Builder::new(), name, body)
+    }
+
+    /// Starts a thread as [`ThreadStart::spawn`] does, by a builder that has other settings, such
+    /// as the size of the stack.
+    ///
+    /// # Errors
+    /// As [`ThreadStart::spawn`].
+    pub fn spawn_by<T: Send + 'static>(
+        &self,
+        builder: Builder,
+        name: &str,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Thread<T>> {
         let (outcome, outcomes) = sync_channel(1);
         let on_start = self.on_start.clone();
         let run = move || {
@@ -68,7 +82,7 @@ impl ThreadStart {
             let _ = outcome.send(set_up);
             is_set_up.then(body)
         };
-        let handle = Builder::new().name(name.to_owned()).spawn(run).map_err(|error| {
+        let handle = builder.name(name.to_owned()).spawn(run).map_err(|error| {
             Error::caused(ErrorKind::Io, format!("cannot start the thread {name}"), error)
         })?;
         let panicked = || {

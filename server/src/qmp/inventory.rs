@@ -6,10 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
+use vmstrobe_core::{Error, Order, Registry, Result, Thread, ThreadStart};
 use vmstrobe_sampler::{Catalog, ErrorDedup, look_pause};
 
 /// The shortest time between two looks for new and ended objects.
@@ -21,7 +20,7 @@ pub(super) struct Inventory {
     registry: Registry,
     current: Arc<Current>,
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 #[derive(Debug)]
@@ -39,6 +38,7 @@ impl Inventory {
     pub(super) fn new(
         registry: &Registry,
         order: Order,
+        threads: &ThreadStart,
         mut complain: impl FnMut(&Error) + Send + 'static,
     ) -> Result<Self> {
         let mut inventory = Self::fixed(registry, order);
@@ -54,10 +54,7 @@ impl Inventory {
                 dedup.fresh(&errors).into_iter().for_each(&mut complain);
             }
         };
-        let thread = thread::Builder::new().name("vmstrobe-lookup".into()).spawn(looker);
-        let thread = thread.map_err(|error| {
-            Error::caused(ErrorKind::Io, "cannot start the thread that looks for objects", error)
-        })?;
+        let thread = threads.spawn("vmstrobe-lookup", looker)?;
         (inventory.stop, inventory.thread) = (Some(stop), Some(thread));
         Ok(inventory)
     }

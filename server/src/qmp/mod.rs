@@ -29,14 +29,16 @@ mod hmp;
 mod introspect;
 mod stream;
 mod counts;
+mod config;
 mod shared;
 mod session;
 mod client;
 mod server;
 
 pub use budget::Budget;
+pub use config::Config;
 pub use counts::Counts;
+pub use server::Server;
 #[doc(hidden)] // For tests and fuzzing: a conversation without a socket.
 pub use server::answers;
-pub use server::{Config, Server};
 pub use vmstrobe_listen::Access;

@@ -4,34 +4,17 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
-use vmstrobe_core::{Error, ErrorKind, Order, Registry, Result};
-use vmstrobe_listen::{Access, Kind, Listening};
+use vmstrobe_core::{Order, Registry, Result, Thread};
+use vmstrobe_listen::{Kind, Listening};
 
 use self::accepting::{Accepting, Gate};
-use super::budget::Budget;
+use super::config::Config;
 use super::counts::Counts;
 use super::session::Session;
 use super::shared::Shared;
 
 mod accepting;
-
-/// The configuration of a [`Server`].
-///
-/// Fields may be added: write `..Config::default()` behind the ones that you set.
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// The users that may connect. Each of them sees all statistics.
-    pub access: Access,
-    /// The order of lists in replies; [`Order::Qemu`] also turns on the other habits of QEMU.
-    pub order: Order,
-    /// A function that gets each error of looking for objects. An error that repeats in the next
-    /// look is not passed again.
-    pub complain: Option<fn(&Error)>,
-    /// The limits for all clients together. Servers made of clones of one `Config` share it.
-    pub budget: Budget,
-}
 
 /// A QMP server on a Unix socket, for many clients at once.
 ///
@@ -54,7 +37,7 @@ pub struct Config {
 pub struct Server {
     shared: Arc<Shared>,
     gate: Arc<Gate>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 impl Server {
@@ -77,13 +60,10 @@ impl Server {
     /// `Io` if the system has no thread or descriptor left.
     pub fn at(listening: Listening, registry: Registry, config: Config) -> Result<Self> {
         let gate = Arc::new(Gate::new()?);
-        let shared = Shared::new(&registry, config.order, config.complain, config.budget)?;
-        let shared = Arc::new(shared);
+        let threads = config.threads.clone();
+        let shared = Arc::new(Shared::new(&registry, config)?);
         let accepting = Accepting::new(listening, Arc::clone(&shared), Arc::clone(&gate));
-        let thread = thread::Builder::new()
-            .name("vmstrobe-accept".to_owned())
-            .spawn(move || accepting.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the server", error))?;
+        let thread = threads.spawn("vmstrobe-accept", move || accepting.run())?;
         Ok(Self { shared, gate, thread: Some(thread) })
     }
 

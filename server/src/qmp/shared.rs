@@ -3,9 +3,10 @@
 //! Invariant: every part is used through a shared reference, from any thread, and synchronizes
 //! itself.
 
-use vmstrobe_core::{Error, Order, Registry, Result};
+use vmstrobe_core::{Error, Order, Registry, Result, ThreadStart};
 
 use super::budget::{Budget, Pool};
+use super::config::Config;
 use super::counts::Counters;
 use super::inventory::Inventory;
 
@@ -24,24 +25,21 @@ pub(super) struct Shared {
     pub(super) subscriptions: Pool,
     /// The limits that this server shares with others.
     pub(super) budget: Budget,
+    /// The start of threads for the connections.
+    pub(super) threads: ThreadStart,
 }
 
 impl Shared {
-    /// Makes the state over the providers that are in the registry now or later. `complain` gets
-    /// the errors of looking for objects.
+    /// Makes the state over the providers that are in the registry now or later.
     ///
     /// # Errors
     /// `Io` if no thread can be started.
-    pub(super) fn new(
-        registry: &Registry,
-        order: Order,
-        complain: Option<fn(&Error)>,
-        budget: Budget,
-    ) -> Result<Self> {
+    pub(super) fn new(registry: &Registry, config: Config) -> Result<Self> {
+        let Config { order, complain, budget, threads, .. } = config;
         let complain = move |error: &Error| complain.into_iter().for_each(|tell| tell(error));
-        let inventory = Inventory::new(registry, order, complain)?;
+        let inventory = Inventory::new(registry, order, &threads, complain)?;
         let (counts, subscriptions) = (Counters::default(), Pool::new(MAX_SERVER_SUBSCRIPTIONS));
-        Ok(Self { inventory, order, counts, subscriptions, budget })
+        Ok(Self { inventory, order, counts, subscriptions, budget, threads })
     }
 
     /// Makes the state over the objects that exist now. It starts no thread and allows no
@@ -49,6 +47,7 @@ impl Shared {
     pub(super) fn fixed(registry: &Registry, order: Order) -> Self {
         let (counts, subscriptions) = (Counters::default(), Pool::new(0));
         let (inventory, budget) = (Inventory::fixed(registry, order), Budget::new());
-        Self { inventory, order, counts, subscriptions, budget }
+        let threads = ThreadStart::default();
+        Self { inventory, order, counts, subscriptions, budget, threads }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("providers/host/src/reaper.rs", "one thread that closes"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
     ("sampler/src/pool.rs", "one rule of reuse, to be read beside its loom model"),
+    ("server/src/qmp/config.rs", "one struct that programs fill in"),
     ("server/src/qmp/refusal.rs", "one kind of reply"),
     ("server/src/qmp/shared.rs", "one struct, below everything that uses it"),
     ("server/src/qmp/version.rs", "what we say we are"),

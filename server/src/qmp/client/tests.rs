@@ -14,6 +14,7 @@ use vmstrobe_core::{
 };
 
 use super::*;
+use crate::qmp::Config;
 use crate::qmp::budget::Budget;
 use crate::qmp::counts::Counts;
 use crate::qmp::server::answers;
@@ -32,7 +33,13 @@ struct Running {
 }
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared::new(&Registry::default(), Order::Schema, None, Budget::new()).unwrap())
+    Arc::new(
+        Shared::new(
+            &Registry::default(),
+            Config { order: Order::Schema, budget: Budget::new(), ..Config::default() },
+        )
+        .unwrap(),
+    )
 }
 
 fn running(socket: OwnedFd, shared: Arc<Shared>) -> Running {
@@ -333,7 +340,13 @@ fn subscriber(rate_hz: u32, batch: u32) -> (Running, UnixStream) {
     let registry = Registry::default();
     let descs = vec![Desc::counter("readings", 0)];
     registry.add(Arc::new(Readings(Schema::new("readings", Target::Vcpu, descs))));
-    let shared = Arc::new(Shared::new(&registry, Order::Schema, None, Budget::new()).unwrap());
+    let shared = Arc::new(
+        Shared::new(
+            &registry,
+            Config { order: Order::Schema, budget: Budget::new(), ..Config::default() },
+        )
+        .unwrap(),
+    );
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     let running = running(ours.into(), shared);
     let arguments = format!(r#"{{"target": "vcpu", "rate": {rate_hz}, "batch": {batch}}}"#);

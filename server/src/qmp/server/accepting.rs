@@ -8,13 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 use rustix::net::{Shutdown, shutdown};
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Error, ErrorKind, Result, Thread};
 use vmstrobe_listen::Listening;
 
 use crate::qmp::budget::Lease;
@@ -90,7 +90,7 @@ pub(super) struct Accepting {
 /// A client's thread, and the client's socket while the thread has it.
 pub(super) struct Served {
     socket: Weak<OwnedFd>,
-    thread: JoinHandle<()>,
+    thread: Thread<()>,
 }
 
 impl Accepting {
@@ -218,10 +218,9 @@ impl Accepting {
             _seat: seat,
         };
         self.shared.counts.clients.add(1);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-client".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || serving.run());
+        let builder = Builder::new().stack_size(STACK_BYTES);
+        let threads = &self.shared.threads;
+        let thread = threads.spawn_by(builder, "vmstrobe-client", move || serving.run());
         match thread {
             Ok(thread) => {
                 self.shared.counts.clients_served.add(1);

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -16,6 +17,8 @@ use tempfile::TempDir;
 use super::accepting::{MAX_CLIENTS, RETRY_PAUSE, SHORTAGE_LIMIT};
 use super::*;
 use crate::qmp::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
+use crate::qmp::{Access, Budget};
+use vmstrobe_core::ErrorKind;
 
 /// The longest wait for something that happens soon.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use vmstrobe_core::{
 };
 
 use super::*;
+use crate::qmp::Config;
 use crate::qmp::budget::{BUSY_HZ, Budget, LONG_REQUEST_BYTES};
 use crate::qmp::filter::{MAX_NAMES, MAX_NAMES_BYTES, MAX_REQUESTS, MAX_VCPUS};
 use crate::qmp::framer::lexer::MAX_NESTING;
@@ -117,7 +118,9 @@ fn session(registry: &Registry, order: Order) -> Session {
 
 /// Makes a conversation that has negotiated, with a given budget.
 fn session_within(registry: &Registry, order: Order, budget: &Budget) -> Session {
-    let shared = Shared::new(registry, order, None, budget.clone()).unwrap();
+    let shared =
+        Shared::new(registry, Config { order, budget: budget.clone(), ..Config::default() })
+            .unwrap();
     let mut session = Session::new(Arc::new(shared));
     assert_eq!(say(&mut session, r#"{"execute": "qmp_capabilities"}"#), [r#"{"return": {}}"#]);
     session
@@ -157,7 +160,13 @@ fn exits_of_both(value: u64) -> String {
 #[test]
 fn capabilities_come_first_and_once() {
     let (registry, _) = readings();
-    let shared = Arc::new(Shared::new(&registry, Order::Schema, None, Budget::new()).unwrap());
+    let shared = Arc::new(
+        Shared::new(
+            &registry,
+            Config { order: Order::Schema, budget: Budget::new(), ..Config::default() },
+        )
+        .unwrap(),
+    );
     let mut session = Session::new(Arc::clone(&shared));
     let expecting = concat!(
         r#""error": {"class": "CommandNotFound", "desc": "#,

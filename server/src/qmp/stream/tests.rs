@@ -12,6 +12,7 @@ use vmstrobe_core::{
 };
 
 use super::*;
+use crate::qmp::Config;
 use crate::qmp::budget::Budget;
 use crate::qmp::parse::parse;
 use crate::qmp::value::Value;
@@ -56,7 +57,11 @@ impl Numbers {
     }
 
     fn shared(self: &Arc<Self>) -> Shared {
-        Shared::new(&self.registry(), Order::Qemu, None, Budget::new()).unwrap()
+        Shared::new(
+            &self.registry(),
+            Config { order: Order::Qemu, budget: Budget::new(), ..Config::default() },
+        )
+        .unwrap()
     }
 }
 
