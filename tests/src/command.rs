@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::process::Reaped;
 
-/// The longest time for which [`vmstrobe`] lets the command run.
+/// The longest time for which [`vmstrobe()`] lets the command run.
 pub const RUN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The exit status and the output of a finished run.
@@ -37,11 +37,11 @@ pub fn vmstrobe(args: &[&str]) -> Output {
     vmstrobe_within(RUN_LIMIT, args)
 }
 
-/// Runs `vmstrobe` as [`vmstrobe`] does, with another limit.
+/// Runs `vmstrobe` as [`vmstrobe()`] does, with another limit.
 ///
 /// # Panics
 ///
-/// As [`vmstrobe`] does.
+/// As [`vmstrobe()`] does.
 pub fn vmstrobe_within(limit: Duration, args: &[&str]) -> Output {
     run_within(limit, binary(), args)
 }

@@ -6,6 +6,7 @@
 
 mod tidy {
     pub(crate) mod code;
+    mod packages;
     pub(crate) mod manifest;
     pub(crate) mod text;
     pub(crate) mod tree;

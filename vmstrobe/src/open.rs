@@ -10,7 +10,7 @@ use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{PathPolicy, Provider, Registry, Target};
 use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{AttachOptions, AttachedKvm};
+use vmstrobe_kvm::{AttachOptions, AttachedKvm, PROVIDER as KVM};
 
 use crate::error::Result;
 use crate::member::Member;
@@ -118,7 +118,7 @@ impl Opener {
     /// reader can read the VM as a whole, QEMU's statistics of it are left out.
     fn beside_kvm(&self, qmp: &Qmp) -> PathPolicy {
         let is_read = matches!(self.bpf.status(), BpfStatus::Open(_));
-        let hidden = is_read.then_some(("kvm", Target::Vm));
+        let hidden = is_read.then_some((KVM, Target::Vm));
         PathPolicy { hidden, ..qemu::policy(qmp) }
     }
 

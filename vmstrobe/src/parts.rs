@@ -8,7 +8,7 @@ pub use vmstrobe_bpf::{Bpf, BpfMode, BpfStatus};
 #[cfg(feature = "fd-server")]
 pub(crate) use vmstrobe_fd_server::FdClient;
 #[cfg(feature = "qmp")]
-pub(crate) use vmstrobe_qmp::{Qmp, QmpShare};
+pub(crate) use vmstrobe_qmp::{PROVIDER as QMP, Qmp, QmpShare};
 #[cfg(feature = "table")]
 pub use vmstrobe_table::FoundTable;
 #[cfg(feature = "table")]
@@ -19,7 +19,7 @@ pub use without_bpf::{Bpf, BpfMode, BpfStatus};
 #[cfg(not(feature = "fd-server"))]
 pub(crate) use without_fd_server::FdClient;
 #[cfg(not(feature = "qmp"))]
-pub(crate) use without_qmp::{Qmp, QmpShare};
+pub(crate) use without_qmp::{QMP, Qmp, QmpShare};
 #[cfg(not(feature = "table"))]
 pub use without_table::FoundTable;
 #[cfg(not(feature = "table"))]

@@ -6,19 +6,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::parts::{Bpf, BpfStatus};
+use crate::parts::{Bpf, BpfStatus, QMP};
 use vmstrobe_core::text::counted;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
+use vmstrobe_kvm::{PROVIDER as KVM, SCHED};
 use vmstrobe_sampler::{Catalog, Health, OnDemandReader, TARGET};
 
 use crate::error::Result;
-
-/// The provider of which each object takes a system call, or all of them one.
-const KVM: &str = "kvm";
-/// The provider of the threads of vCPUs, which is read by the BPF reader or from /proc.
-const SCHED: &str = "sched";
-/// The provider that gives the same statistics as its QEMU tells them.
-const QMP: &str = "qmp";
 
 /// The method by which the objects of KVM, or the threads of its vCPUs, were read in the newest
 /// sample.

@@ -9,14 +9,13 @@ use std::sync::Arc;
 
 use crate::parts::BpfStatus;
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef, VcpuSet};
+use vmstrobe_kvm::{PROVIDER as KVM, SCHED};
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::attachment::Attachment;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
 
-/// The provider of the scheduler's statistics, which is there only if it was asked for.
-const SCHED: &str = "sched";
 /// The most similar names that are suggested.
 const SIMILAR_MAX: usize = 3;
 /// The least similarity of a name that is suggested: 1 is equal.
@@ -237,8 +236,8 @@ fn nothing_of<'a>(
     warnings: Vec<vmstrobe_core::Error>,
 ) -> Error {
     let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
-    let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some("kvm")));
-    if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == "kvm") {
+    let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some(KVM)));
+    if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == KVM) {
         return Error::NoVmStatistics { bpf: bpf.clone() };
     }
     if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use vmstrobe_core::{Object, Provider, ReadPlan, Result, Schema, Source};
 use vmstrobe_host::{CpuNames, Host};
 
+/// The provider's name.
+pub(crate) const QMP: &str = "qmp";
+
 /// The part of a QEMU's statistics that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum QmpShare {
