@@ -50,7 +50,7 @@ pub use hmp::Order;
 pub use mask::Mask;
 pub use names::Names;
 pub use paths::{PathPolicy, vm_path};
-#[doc(hidden)] // For vmstrobe-providers; see `ReadPlan::load_near`.
+#[doc(hidden)] // For the providers; see `ReadPlan::load_near`.
 pub use plan::NEAR_WORDS;
 pub use plan::{Column, ReadPlan};
 pub use provider::{Provider, Registry, Rows, Source};

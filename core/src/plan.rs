@@ -14,7 +14,7 @@ use crate::schema::{Schema, WORD_BYTES};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The number of words that a byte can address; see [`ReadPlan::load_near`].
-#[doc(hidden)] // For vmstrobe-providers, as the methods that use it.
+#[doc(hidden)] // For the providers, as the methods that use it.
 pub const NEAR_WORDS: usize = 256;
 
 /// Words copied together, from the span to the row.
@@ -180,7 +180,7 @@ impl ReadPlan {
 
     /// Returns whether [`ReadPlan::load_near`] may be used: the kept words are single, and lie
     /// within [`NEAR_WORDS`] words.
-    #[doc(hidden)] // For vmstrobe-providers: a shortcut for frames of the BPF reader and tables.
+    #[doc(hidden)] // For the providers: a shortcut for frames of the BPF reader and tables.
     pub fn is_near(&self) -> bool {
         self.near.len() == self.row_words
     }
@@ -190,7 +190,7 @@ impl ReadPlan {
     ///
     /// # Panics
     /// If the plan is not near and the row has words, which is a bug of the source.
-    #[doc(hidden)] // For vmstrobe-providers, as `is_near`.
+    #[doc(hidden)] // For the providers, as `is_near`.
     #[inline]
     pub fn load_near(&self, words: &[AtomicU64; NEAR_WORDS], row: &mut [u64]) {
         assert_eq!(self.near.len(), row.len(), "a near plan, and its row");

@@ -14,7 +14,7 @@
 //! use vmstrobe_server::qmp::{Config, Server};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // A VMM adds its provider here, for example vmstrobe-providers' `OwnKvm`. Objects that come
+//!     // A VMM adds its provider here, for example `vmstrobe::OwnKvm`. Objects that come
 //!     // or go later are noticed.
 //!     let registry = Registry::default();
 //!
