@@ -24,10 +24,10 @@ use vmstrobe_tests::wire::Wire;
 use qmp_random::side::{Run, Side, compare};
 
 const REQUESTS: u64 = 10_000;
-/// How many requests QEMU is held against itself with.
+/// The number of requests with which QEMU is held against itself.
 const REQUESTS_OF_ITSELF: u64 = 600;
 const REQUESTS_OUT_OF_BAND: u64 = 1000;
-/// How many requests are in flight at once.
+/// The number of requests in flight at once.
 const WINDOW: u64 = 8;
 
 /// A number that may be set from outside.

@@ -167,7 +167,7 @@ fn doc_comments_have_a_verb_or_define() {
             ("a.rs", "/// Opens what is there, which stays.\n// Where it was.\n"),
             ("a.rs", "/// Whether it is open; Thatch, The sameness, However.\n"),
             ("a.rs", "/// How many are\n/// there? All.\n"),
-            ("tests/src/requests/a.rs", "/// How many there are.\n"),
+            ("cli/src/a.rs", "/// How many there are.\n"),
         ],
     );
 }

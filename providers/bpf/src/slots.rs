@@ -66,7 +66,7 @@ pub(super) enum Subject {
     Thread,
 }
 
-/// How files of KVM's are told from all others: what they showed of a guest of our own, which need
+/// The marks by which files of KVM are told from all others: what they showed of a guest of our own, which need
 /// not be there any more. (A module that is loaded anew has other addresses; then no file is
 /// taken.)
 #[derive(Debug)]

@@ -92,7 +92,7 @@ fn has_two_wrong_members(request: &Json) -> bool {
     count_others(arguments, known) > 1 || entries.iter().any(is_entry_wrong)
 }
 
-/// How many members of an object have another name than these.
+/// Returns the number of members of an object that have another name than these.
 fn count_others(object: &Json, known: &[&str]) -> usize {
     let Json::Dict(members) = object else { return 0 };
     members.iter().filter(|(name, _)| !known.contains(&name.as_str())).count()

@@ -23,7 +23,7 @@ pub enum Json {
     Dict(Vec<(String, Json)>),
 }
 
-/// How a text is spelled.
+/// The spelling of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     /// Without white space.
@@ -78,7 +78,7 @@ impl Json {
         if let Json::String(text) = self { Some(text) } else { None }
     }
 
-    /// How many values it holds, itself among them.
+    /// Returns the number of values that it holds, itself among them.
     pub(super) fn count(&self) -> usize {
         let below: usize = match self {
             Json::List(items) => items.iter().map(Json::count).sum(),

@@ -8,13 +8,13 @@ use fastrand::Rng;
 use super::Vocabulary;
 use super::json::Json;
 
-/// How deep values nest, but for the few that are made deep on purpose.
+/// The depth to which values nest, but for the few that are made deep on purpose.
 const DEPTH: u32 = 4;
 
-/// How deep those few are: three of them, one in the other, are less than QEMU's 1024.
+/// The depth of those few: three of them, one in the other, are less than QEMU's 1024.
 const VERY_DEEP: usize = 300;
 
-/// How long the longest strings are, in characters. QEMU takes some us for each byte.
+/// The length of the longest strings, in characters. QEMU takes some us for each byte.
 const LONG: usize = 3000;
 
 /// Words of the protocol itself.

@@ -13,7 +13,7 @@ use vmstrobe_tests::wire::{Wire, answer, probe};
 
 use super::report::Report;
 
-/// How often QEMU is asked again whether a value of its own has changed since.
+/// The number of times that QEMU is asked again whether a value of its own has changed since.
 const ASKED_AGAIN: u32 = 3;
 
 /// A connection to one of them.
@@ -103,9 +103,9 @@ pub(crate) struct Run {
     pub(crate) requests: Requests,
     /// Of those requests.
     pub(crate) seed: u64,
-    /// How many in all.
+    /// The number of requests in all.
     pub(crate) count: u64,
-    /// How many are in flight at once.
+    /// The number of requests in flight at once.
     pub(crate) window: u64,
 }
 

@@ -24,7 +24,7 @@ fn open(guests: &Guests, plan: &Arc<ReadPlan>, fds: &Fds) -> Result<Vec<Box<dyn 
     Ok(opened.unwrap_or_else(|| rows.pread_sources()))
 }
 
-/// How many rows each source has, and whether it reads them by the program.
+/// Returns the number of rows of each source, and whether it reads them by the program.
 fn ways(sources: Result<Vec<Box<dyn Source>>>) -> Vec<(usize, bool)> {
     let sources = sources.unwrap();
     sources.iter().map(|source| (source.rows(), source.read_ns().is_some())).collect()
