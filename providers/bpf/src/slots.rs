@@ -66,9 +66,9 @@ pub(super) enum Subject {
     Thread,
 }
 
-/// The marks by which files of KVM are told from all others: what they showed of a guest of our own, which need
-/// not be there any more. (A module that is loaded anew has other addresses; then no file is
-/// taken.)
+/// The marks by which files of KVM are told from all others: what they showed of a guest of our
+/// own, which need not be there any more. (A module that is loaded anew has other addresses; then
+/// no file is taken.)
 #[derive(Debug)]
 pub(super) struct Kinds {
     map: ArrayMap,
