@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use vmstrobe::Timing;
 
 use crate::error::Result;
 
 mod quantity;
 mod source;
 mod serve;
-mod habits;
+mod parse_error;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
@@ -171,6 +172,16 @@ pub(crate) struct Pace {
     pub(crate) count: Option<u64>,
 }
 
+impl Pace {
+    /// Returns the times of the ticks.
+    ///
+    /// # Errors
+    /// If the rate is out of bounds.
+    pub(crate) fn timing(&self) -> Result<Timing> {
+        Ok(Timing { ticks_max: self.count, ..Timing::hz(self.rate)? })
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Number of vCPUs of the guest: 1 to 64
@@ -311,7 +322,7 @@ pub(crate) struct StatArgs {
 pub(crate) fn parse() -> Result<Command> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let parsed = Cli::try_parse_from(&words);
-    Ok(parsed.map_err(|error| habits::hinted(error, &words))?.command)
+    Ok(parsed.map_err(|error| parse_error::with_hint(error, &words))?.command)
 }
 
 #[cfg(test)]

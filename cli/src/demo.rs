@@ -10,21 +10,19 @@ use vmstrobe::json;
 use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGET, Target};
 
 use crate::args::DemoArgs;
+use crate::attach;
 use crate::error::Result;
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::{self, Needs};
-use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
-use crate::stat;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
-pub(crate) use source::{NAME, VCPUS, attachment};
+use crate::text::begin_wall_ns;
 use summary::{Load, Summary};
 use view::View;
 
-mod crypto;
-mod source;
+pub(crate) mod crypto;
 mod history;
 mod vcpus;
 mod device;
@@ -45,16 +43,16 @@ const LOOK: Duration = Duration::from_millis(10);
 /// # Errors
 /// If sampling fails, or the result cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
-    let timing = stat::timing(&args.pace)?;
+    let timing = args.pace.timing()?;
     let broker = Needs::of_demo(args.how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_sampling(args.how.bpf, broker)?;
+    let bpf = attach::bpf_for_sampling(args.how.bpf, broker)?;
     let options = Options { bpf, threads: privileges::threads(), ..Options::default() };
-    let (attachment, vcpus) = match attachment(args.vcpus, &options) {
+    let (attachment, vcpus) = match attach::open_demo(args.vcpus, &options) {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
             say("so there is no guest: vmstrobe samples only its crypto device");
-            (source::without_guest()?, 0)
+            (attach::open_crypto_device()?, 0)
         }
     };
     let live = out.is_terminal() && has_cursor() && !args.json;
@@ -63,7 +61,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     // A terminal that is stopped (Ctrl-S) keeps this thread from seeing the first.
     stop::end_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
-    let begin_wall_ns = stat::begin_wall_ns(session.first().window());
+    let begin_wall_ns = begin_wall_ns(session.first().window());
     let view = View::new(session.first(), vcpus, args.pace.rate);
     let mut show = Show {
         session,

@@ -5,16 +5,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::IsTerminal;
-
-use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use vmstrobe::text::printable;
 
 use crate::limits;
-use crate::terminal::has_colours;
-
-mod library;
 
 /// Result of anything that a command does.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
@@ -102,65 +94,8 @@ impl From<vmstrobe::CoreError> for Error {
     }
 }
 
-impl From<vmstrobe::Error> for Error {
-    fn from(error: vmstrobe::Error) -> Self {
-        library::text_of(error)
-    }
-}
-
 impl From<vmstrobe_guest::Error> for Error {
     fn from(error: vmstrobe_guest::Error) -> Self {
         Self::failed(with_causes(&error))
     }
-}
-
-impl From<clap::Error> for Error {
-    /// Help and the version, if asked for, are errors of their own kind.
-    fn from(error: clap::Error) -> Self {
-        let plain = |text: StyledStr| text.to_string();
-        match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-                let colours = std::io::stdout().is_terminal() && has_colours();
-                let text = error.render();
-                Self::new(Kind::Help, if colours { text.ansi().to_string() } else { plain(text) })
-            }
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                let help = plain(error.render());
-                Self::usage("name a command").above([String::new()]).above(lines(help.trim_end()))
-            }
-            // Our own parsers' texts stand alone.
-            ErrorKind::ValueValidation => {
-                Self::usage(error.source().map_or_else(|| error.to_string(), with_causes))
-            }
-            _ => {
-                let text = plain(in_single_lines(error).render());
-                let mut lines = lines(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-                Self::usage(lines.next().unwrap_or_default()).above(lines)
-            }
-        }
-    }
-}
-
-fn lines(text: &str) -> impl Iterator<Item = String> {
-    text.lines().map(str::to_owned)
-}
-
-/// The error with the arguments that it repeats made printable, so that every line break is clap's.
-fn in_single_lines(mut error: clap::Error) -> clap::Error {
-    let one = |text: &String| printable(text).into_owned();
-    let styled = |text: &StyledStr| StyledStr::from(one(&text.to_string()));
-    let printable = |value: &ContextValue| match value {
-        ContextValue::String(text) => ContextValue::String(one(text)),
-        ContextValue::Strings(texts) => ContextValue::Strings(texts.iter().map(one).collect()),
-        ContextValue::StyledStrs(texts) => {
-            ContextValue::StyledStrs(texts.iter().map(styled).collect())
-        }
-        other => other.clone(),
-    };
-    let context: Vec<(ContextKind, ContextValue)> =
-        error.context().map(|(kind, value)| (kind, printable(value))).collect();
-    for (kind, value) in context {
-        error.insert(kind, value);
-    }
-    error
 }

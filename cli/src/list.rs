@@ -10,11 +10,11 @@ use vmstrobe::json;
 use vmstrobe::{ListedTables, name_or_number};
 
 use crate::args::{ListArgs, Source, When};
+use crate::attach;
 use crate::error::Result;
-use crate::notices::say_left_out;
+use crate::messages::say_left_out;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
 use vms::VmEntry;
 
@@ -56,8 +56,8 @@ impl<'a> From<&'a ListedTables> for TableEntry<'a> {
 /// If /proc cannot be read, or the list not be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
-    let bpf = bpf_for_reading(When::Auto, broker)?;
-    let listing = vmstrobe::list(&Source::default().options(bpf, false), args.verbose)?;
+    let bpf = attach::bpf_for_reading(When::Auto, broker)?;
+    let listing = vmstrobe::list(&attach::options(&Source::default(), bpf, false), args.verbose)?;
     listing.hidden.iter().for_each(say);
     say_left_out(&listing.left_out);
     if args.json {

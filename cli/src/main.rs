@@ -10,8 +10,8 @@ mod args;
 mod privileges;
 mod limits;
 mod attach;
-mod notices;
-mod read_text;
+mod messages;
+mod read_status;
 
 mod out;
 mod text;

@@ -10,19 +10,17 @@ use std::time::Duration;
 use vmstrobe::hmp::InfoStats;
 use vmstrobe::json::Results;
 use vmstrobe::{
-    Attachment, Desc, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value,
-    quantile, total,
+    Attachment, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value, total,
 };
 
 use crate::args::{How, InfoArgs, ProviderSet, QueryArgs, Source};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
-use crate::text::{bound, counted, thousands};
+use crate::text::{counted, quantile_text, thousands};
 
 /// How long a demo guest runs before it is read once: else there would be nothing to see.
 const DEMO_WARM_UP: Duration = Duration::from_millis(500);
@@ -78,7 +76,7 @@ fn read(
     selection: &Selection,
 ) -> Result<Arc<Snapshot>> {
     let broker = Needs::of(source, how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(how.bpf, broker)?;
+    let bpf = attach::bpf_for_reading(how.bpf, broker)?;
     let mut attachment: Attachment = attach::open(source, providers, bpf)?;
     let filter = attachment.select(selection)?;
     if source.demo {
@@ -192,11 +190,6 @@ fn plain(value: &Value<'_>) -> String {
     }
 }
 
-/// A quantile's bound; a dash if nothing was counted.
-pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
-    quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
-}
-
 /// The path without its last part: the virtual machine of a vCPU, `/objects` of a crypto device.
 fn parent(view: &ObjectView<'_>) -> String {
     let path = &view.object().path;
@@ -212,7 +205,7 @@ fn leaf(view: &ObjectView<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmstrobe::{Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
+    use vmstrobe::{Desc, Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
 
     /// Two vCPUs of one virtual machine; a row that is not good if there are no words for it.
     fn snapshot(rows: [Option<[u64; 6]>; 2]) -> Snapshot {

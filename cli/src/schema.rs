@@ -11,10 +11,9 @@ use vmstrobe::{Desc, Names, Schema, StatType};
 use crate::args::{SchemaArgs, Vcpus};
 use crate::attach;
 use crate::error::Result;
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::Out;
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
 
@@ -24,7 +23,7 @@ use crate::text::{amount, counted};
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(args.how.bpf, broker)?;
+    let bpf = attach::bpf_for_reading(args.how.bpf, broker)?;
     let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
     let names = args.wanted.names.as_ref();
     let mut schemas = attachment.select_schemas(&args.wanted.selection(&Vcpus::default()))?;

@@ -17,16 +17,15 @@ use crate::attach;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{Needs, seccomp};
-use crate::read_text::bpf_for_sampling;
 use crate::signals::Stop;
 use crate::stop::{self, SocketFiles};
 use vm_servers::VmServers;
 use vm_sockets::VmSockets;
 
 mod accounts;
-mod place;
-mod share;
-mod title;
+mod directory;
+mod quota;
+mod describe;
 mod log;
 mod vm_sockets;
 mod vm_servers;
@@ -49,8 +48,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     let files = SocketFiles::default();
     stop::end_in_time(files.clone())?;
     let broker = Needs::of(&args.source, args.how.bpf).and_to_listen().leave_to_broker()?;
-    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let options = args.source.options(bpf, args.sched);
+    let bpf = attach::bpf_for_sampling(args.how.bpf, broker.clone())?;
+    let options = attach::options(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let vm_servers = match (&args.qmp_path, &args.qmp_dir) {

@@ -14,18 +14,16 @@ use std::time::{Duration, Instant};
 
 use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
-use crate::args::{Pace, StatArgs};
+use crate::args::StatArgs;
 use crate::attach;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
-use crate::read_text::bpf_for_sampling;
 use crate::signals::{Signals, Stop};
 use crate::stop;
 use crate::text;
-pub(crate) use report::begin_wall_ns;
 use report::{Report, Style};
 
 mod report;
@@ -41,7 +39,7 @@ const TAKE: Duration = Duration::from_millis(50);
 /// # Errors
 /// If there is nothing to measure, the command cannot be run, or the result not be written.
 pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
-    let timing = timing(&args.pace)?;
+    let timing = args.pace.timing()?;
     check_interval(args, &timing)?;
     // Before anything is given up: where it is written to, and who starts the command.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
@@ -52,7 +50,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
         needs = needs.and_to_signal();
     }
     let broker = needs.leave_to_broker()?;
-    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
+    let bpf = attach::bpf_for_sampling(args.how.bpf, broker.clone())?;
     let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
     let filter = attachment.select(&args.wanted.selection(&args.vcpus))?;
     say_notices(attachment.notices());
@@ -77,14 +75,6 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
         Error::failed(format!("cannot wait for the command: {}", reason(&error)))
     })?;
     Ok(exit_status(status, lost_vm))
-}
-
-/// When to tick.
-///
-/// # Errors
-/// If the rate is out of bounds.
-pub(crate) fn timing(pace: &Pace) -> Result<Timing> {
-    Ok(Timing { ticks_max: pace.count, ..Timing::hz(pace.rate)? })
 }
 
 /// An interval must have room for a sample.

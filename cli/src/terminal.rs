@@ -6,7 +6,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal};
 
 use rustix::termios::tcgetwinsize;
 use vmstrobe::text::printable;
@@ -48,9 +48,12 @@ pub(crate) fn has_cursor() -> bool {
     is_capable(env::var_os("TERM"))
 }
 
-/// Are colours wanted on the user's terminal? <https://no-color.org> has the variable.
+/// Is standard output a terminal on which colours are wanted? <https://no-color.org> has the
+/// variable.
 pub(crate) fn has_colours() -> bool {
-    has_cursor() && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+    io::stdout().is_terminal()
+        && has_cursor()
+        && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
 }
 
 /// Does a terminal of that name take escape sequences? They are those of ECMA-48, which all have

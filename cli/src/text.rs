@@ -4,7 +4,7 @@
 //! otherwise. What they return is ASCII, or of characters that are one column wide.
 
 pub(crate) use vmstrobe::text::{counted, thousands};
-use vmstrobe::{Bucket, Desc, Scale, Unit};
+use vmstrobe::{Bucket, Desc, Scale, Unit, Window, quantile};
 
 /// Above this, a number in seconds or bytes has more digits than anyone reads.
 const READABLE_MAX: f64 = 1e18;
@@ -78,6 +78,11 @@ pub(crate) fn hertz(rate_hz: f64) -> String {
     format!("{} {unit}", (value * 1e3).round() / 1e3)
 }
 
+/// Returns the time of day at which a window begins, in ns since 1970.
+pub(crate) fn begin_wall_ns(window: Window) -> u64 {
+    window.begin_ns.saturating_add_signed(window.wall_offset_ns)
+}
+
 /// A number of a statistic in its unit without prefix; `None` if its base is not known, or its
 /// exponent makes of it what no float holds or no one reads.
 pub(crate) fn in_unit(desc: &Desc, number: u64) -> Option<f64> {
@@ -97,11 +102,16 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
 }
 
 /// Returns the bound of a quantile: the upper one of its bucket, or the lower one if it is open.
-pub(crate) fn bound(desc: &Desc, bucket: Bucket) -> String {
+fn bound(desc: &Desc, bucket: Bucket) -> String {
     match bucket.end {
         Some(end) => format!("≤ {}", amount(desc, end)),
         None => format!("≥ {}", amount(desc, bucket.low)),
     }
+}
+
+/// A quantile's bound; a dash if nothing was counted.
+pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
+    quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
 }
 
 /// A little chart: one character a value, the lowest for 0, the highest for `max`.

@@ -6,10 +6,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vmstrobe::{Bpf, Names, Options, Selection, Sources, Target, VcpuRef};
+use vmstrobe::{Names, Selection, Sources, Target, VcpuRef};
 
 use super::quantity;
-use crate::privileges;
 
 /// The provider that is read only if the user asks for it: QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
@@ -64,12 +63,6 @@ impl Source {
     pub(crate) fn sources(&self) -> Sources {
         let Self { pids, all, qmp, tables, sockets, demo: _, on_any_kernel: _ } = self.clone();
         Sources { pids, all, qmp, tables, sockets }
-    }
-
-    /// Returns the options with which the library opens them.
-    pub(crate) fn options(&self, bpf: Bpf, sched: bool) -> Options {
-        let (on_any_kernel, threads) = (self.on_any_kernel, privileges::threads());
-        Options { bpf, sched, on_any_kernel, threads }
     }
 }
 

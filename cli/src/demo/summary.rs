@@ -5,7 +5,7 @@
 use serde::Serialize;
 use vmstrobe::{ReadStatus, Sampler, TimeQuantiles};
 
-use crate::read_text::{self, Read};
+use crate::read_status::{self, Read};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -139,7 +139,8 @@ impl Summary {
 /// Describes how the vCPUs were read, and by how many threads. The crypto device's statistics are
 /// in this process's memory: reading them takes no system call.
 fn how_read(read: Option<&ReadStatus>, threads: usize) -> String {
-    let vcpus = read.map(|read| read_text::text(read, "a", "vCPU") + ", else ").unwrap_or_default();
+    let vcpus =
+        read.map(|read| read_status::text(read, "a", "vCPU") + ", else ").unwrap_or_default();
     let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
     let reason =
         read.and_then(ReadStatus::reason).map(|reason| format!("; {reason}")).unwrap_or_default();

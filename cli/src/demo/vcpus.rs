@@ -7,9 +7,8 @@ use vmstrobe::{Change, Snapshot, Target};
 use vmstrobe_guest::DemoGuest;
 
 use super::history::{Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
-use crate::query::quantile_text;
 use crate::table::{Align, Table};
-use crate::text::{bar, percent};
+use crate::text::{bar, percent, quantile_text};
 
 /// The statistics of a vCPU that are shown.
 pub(super) const NAMES: [&str; 4] = ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist"];

@@ -6,7 +6,7 @@
 use serde::Serialize;
 use vmstrobe::{Access, ListedVm, ReadMethod, VmInfo, vm_name};
 
-use crate::read_text::method_name;
+use crate::read_status::method_name;
 use crate::table::{Align, Table};
 use crate::text::counted;
 

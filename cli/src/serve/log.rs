@@ -91,7 +91,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::share::{MAX_SOCKETS, MAX_SOCKETS_OF_STRANGERS};
+    use crate::serve::quota::{MAX_SOCKETS, MAX_SOCKETS_OF_STRANGERS};
 
     #[test]
     fn what_is_left_out_is_counted() {

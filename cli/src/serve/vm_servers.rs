@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use vmstrobe::{Attachment, FoundVm, LeftOut, Options, VmOpener, VmTracker, Vmm, WhyLeftOut};
 
 use super::accounts::TrustedUsers;
-use super::place::Directory;
-use super::share::{Full, Share};
-use super::title::{name, pid};
+use super::describe::{name, pid};
+use super::directory::Directory;
+use super::quota::{Full, Share};
 use super::vm_sockets::{Owner, VmSockets};
 use crate::args::{OnExit, ServeArgs};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::notices::{say_left_out, say_notices};
+use crate::messages::{say_left_out, say_notices};
 use crate::out::say;
 use crate::signals::Stop;
 

@@ -11,8 +11,8 @@ use vmstrobe::{Attachment, Broker, Vmm};
 use vmstrobe_listen::{Kind, Listening};
 use vmstrobe_server::qmp::{Config, Counts, Server};
 
+use super::describe::{announcement, lacks_vm_statistics, shell_word, title};
 use super::log::Log;
-use super::title::{companions, lacks_vm_statistics, title, title_with_counts};
 use crate::error::Result;
 use crate::out::say;
 use crate::stop::SocketFiles;
@@ -106,7 +106,7 @@ impl VmSockets {
         owner: Option<Owner>,
     ) -> Result<()> {
         let server = self.listen(&path, &vm)?;
-        let text = announcement(&title_with_counts(&vm), &path, &companions(&vm));
+        let text = announcement(&vm, &path);
         if !self.has_advised && lacks_vm_statistics(&vm) {
             self.has_advised = true;
             say("without the statistics of the VM as a whole: they take the BPF reader \
@@ -283,24 +283,6 @@ impl Total {
     }
 }
 
-/// Returns the line that says what is served and where.
-fn announcement(title: &str, path: &Path, companions: &[&str]) -> String {
-    let mut text = format!("serving {title} at {}", path.display());
-    if !companions.is_empty() {
-        text += &format!(", with {}", companions.join(", "));
-    }
-    text
-}
-
-/// A word as it is typed to a shell: in quotes if it would not be one without them.
-fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use vmstrobe::table::TableWriter;
@@ -366,30 +348,6 @@ mod tests {
         vm_sockets.close_gone(&vm_sockets.vmms());
         let want = "answered 0 requests of 0 clients; 1 virtual machine came and went within 3 s";
         assert_eq!(vm_sockets.close(), want);
-    }
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        for (path, want) in [
-            ("/run/web-1.sock", "/run/web-1.sock"),
-            ("größe", "größe"),
-            ("dir/web 1.sock", "'dir/web 1.sock'"),
-            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
-            ("it's;", r"'it'\''s;'"),
-            ("", "''"),
-        ] {
-            assert_eq!(shell_word(path), want);
-        }
-    }
-
-    #[test]
-    fn what_is_served_and_where_is_one_line() {
-        let line = |companions: &[&str]| {
-            announcement("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), companions)
-        };
-        assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
-        let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";
-        assert!(line(&["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"]).ends_with(with));
     }
 
     #[test]

@@ -6,8 +6,9 @@
 use serde::Serialize;
 use vmstrobe::{Amount, Desc, StatTally};
 
-use super::report::{Report, Style, begin_wall_ns};
-use crate::read_text::Read;
+use super::report::{Report, Style};
+use crate::read_status::Read;
+use crate::text::begin_wall_ns;
 
 /// One interval.
 #[derive(Serialize)]

@@ -9,10 +9,11 @@ use humantime::format_rfc3339_millis;
 use vmstrobe::json;
 use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
 
-use crate::query::quantile_text;
-use crate::read_text;
+use crate::read_status;
 use crate::table::{Align, Table};
-use crate::text::{amount, counted, in_unit, per_second, percent, seconds, thousands};
+use crate::text::{
+    amount, begin_wall_ns, counted, in_unit, per_second, percent, quantile_text, seconds, thousands,
+};
 
 /// A relative error below this is not worth its digits.
 const ERROR_MIN: f64 = 0.001;
@@ -71,7 +72,7 @@ impl Report<'_> {
         lines.extend(
             self.read
                 .iter()
-                .map(|read| format!(" sampled by {}", read_text::sentence(read, "an", "object"))),
+                .map(|read| format!(" sampled by {}", read_status::sentence(read, "an", "object"))),
         );
         lines
     }
@@ -158,12 +159,7 @@ pub(super) fn time(window: Window, start_ns: u64) -> String {
 /// Returns the line that says how objects of KVM were read, behind intervals of which the last
 /// ended at that time.
 pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
-    format!("{time:>9}  sampled by {}", read_text::sentence(read, "an", "object"))
-}
-
-/// Returns the time of day at which a window begins, in ns since 1970.
-pub(crate) fn begin_wall_ns(window: Window) -> u64 {
-    window.begin_ns.saturating_add_signed(window.wall_offset_ns)
+    format!("{time:>9}  sampled by {}", read_status::sentence(read, "an", "object"))
 }
 
 /// Returns the time of day at which a window begins, for people: by RFC 3339, in UTC.

@@ -16,13 +16,8 @@ const GLUE_PLACES: &[&str] = &["tests", "examples", "benches", "fuzz"];
 pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
-    ("cli/src/args/habits.rs", "five things that others type, and ours"),
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
-    ("cli/src/attach.rs", "two ways from arguments to an attachment"),
-    ("cli/src/demo/source.rs", "the guest and the device of the demo"),
-    ("cli/src/notices.rs", "a line for each notice of the library"),
-    ("cli/src/serve/title.rs", "the titles of what is served"),
     ("providers/src/host/facts.rs", "what may be asked of /proc about another process"),
     ("providers/src/host/link.rs", "the kernel's names for KVM's files"),
     ("providers/src/host/refused.rs", "one error, for all that the helper does"),

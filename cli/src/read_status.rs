@@ -2,47 +2,13 @@
 //! command asks for.
 
 use serde::Serialize;
-use vmstrobe::{Bpf, BpfMode, BpfStatus, Broker, OneByOne, ReadMethod, ReadStatus};
+use vmstrobe::{BpfStatus, OneByOne, ReadMethod, ReadStatus};
 
-use crate::args::When;
-use crate::error::{Error, Result, with_causes};
 use crate::text::{counted, thousands};
 
 /// How each object of `sched` is read that is not read with the others.
 const BY_PROC: &str =
     "/proc, asked ten times a second (rates and shares are of the time between its answers)";
-
-/// Returns the BPF reader for a command that samples. It is tried at once if it is required,
-/// and else when there is something to read.
-///
-/// # Errors
-/// If it is required and cannot be used.
-pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
-    bpf(when, BpfMode::Auto, broker)
-}
-
-/// Returns the BPF reader for a command that reads once. Unless it is required, it is used
-/// only for what nothing else can read: otherwise loading a program is not worth it.
-///
-/// # Errors
-/// If it is required and cannot be used.
-pub(crate) fn bpf_for_reading(when: When, broker: Broker) -> Result<Bpf> {
-    bpf(when, BpfMode::Needed, broker)
-}
-
-fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
-    let mode = match when {
-        When::Auto => auto,
-        When::Off => BpfMode::Off,
-        When::Require => BpfMode::Require,
-    };
-    let bpf = Bpf::with_broker(mode, broker);
-    if when == When::Require {
-        let explain = |error| Error::failed(format!("--bpf require: {}", with_causes(&error)));
-        bpf.check().map_err(explain)?;
-    }
-    Ok(bpf)
-}
 
 /// How objects were read, for programs. docs/json.md has the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -239,20 +205,6 @@ mod tests {
         ] {
             let want = (text, reason.map(str::to_owned));
             assert_eq!(status_texts(bulk, fallback_ticks, status.clone()), want, "{status:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_is_what_providers_get() {
-        let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Auto));
-        assert_eq!(mode(When::Off), Some(BpfMode::Off));
-        let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Needed));
-        // Here it can be used, or there is a word why not.
-        match bpf_for_sampling(When::Require, Broker::default()) {
-            Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
-            Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),
         }
     }
 }

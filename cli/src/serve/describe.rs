@@ -2,15 +2,16 @@
 //! of a program, or of the demo's guest.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use vmstrobe::{Attachment, Object, Target};
 
-use crate::demo;
+use crate::attach::DEMO_NAME;
 use crate::text::counted;
 
 /// Returns the name of the virtual machine, or else of the first member.
 pub(super) fn name(vm: &Attachment) -> &str {
-    vm.main().map_or(demo::NAME, |member| &member.name)
+    vm.main().map_or(DEMO_NAME, |member| &member.name)
 }
 
 /// Returns its process, where that is known.
@@ -24,12 +25,12 @@ pub(super) fn title(vm: &Attachment) -> &str {
 }
 
 /// Returns the title with the number of its objects: `VM web (pid 4711, 4 vCPUs)`.
-pub(super) fn title_with_counts(vm: &Attachment) -> String {
+fn title_with_counts(vm: &Attachment) -> String {
     with_counts(title(vm), &vm.objects().unwrap_or_default())
 }
 
 /// Returns the titles of the members beside the virtual machine.
-pub(super) fn companions(vm: &Attachment) -> Vec<&str> {
+fn companions(vm: &Attachment) -> Vec<&str> {
     let main = vm.main().map(|member| &*member.title);
     let titles = vm.members().iter().map(|member| &*member.title);
     titles.filter(|title| Some(*title) != main).collect()
@@ -65,6 +66,28 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
         _ if counts.is_empty() => title.to_owned(),
         Some(open) => format!("{open}, {counts})"),
         None => format!("{title} ({counts})"),
+    }
+}
+
+/// Returns the line that says what is served and where.
+pub(super) fn announcement(vm: &Attachment, path: &Path) -> String {
+    announcement_of(&title_with_counts(vm), path, &companions(vm))
+}
+
+fn announcement_of(title: &str, path: &Path, companions: &[&str]) -> String {
+    let mut text = format!("serving {title} at {}", path.display());
+    if !companions.is_empty() {
+        text += &format!(", with {}", companions.join(", "));
+    }
+    text
+}
+
+/// A word as it is typed to a shell: in quotes if it would not be one without them.
+pub(super) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -113,5 +136,29 @@ mod tests {
         assert_eq!((name(&demo), title(&demo)), ("demo", "the demo guest"));
         assert_eq!((pid(&demo), companions(&demo)), (Some(std::process::id()), vec![]));
         assert!(!lacks_vm_statistics(&demo));
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, want) in [
+            ("/run/web-1.sock", "/run/web-1.sock"),
+            ("größe", "größe"),
+            ("dir/web 1.sock", "'dir/web 1.sock'"),
+            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
+            ("it's;", r"'it'\''s;'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), want);
+        }
+    }
+
+    #[test]
+    fn what_is_served_and_where_is_one_line() {
+        let line = |companions: &[&str]| {
+            announcement_of("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), companions)
+        };
+        assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
+        let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";
+        assert!(line(&["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"]).ends_with(with));
     }
 }
