@@ -20,7 +20,9 @@ mod parse_error;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
-pub(crate) use source::{How, ProviderSet, SCHED, Source, Vcpus, Wanted, When};
+pub(crate) use source::{
+    BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
+};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -153,7 +155,7 @@ pub(crate) enum Info {
 /// How often and how long.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "How often, how long")]
-pub(crate) struct Pace {
+pub(crate) struct PaceArgs {
     /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
     ///
     /// Ticks are less late on a CPU of their own or at a real-time priority: start vmstrobe by
@@ -172,7 +174,7 @@ pub(crate) struct Pace {
     pub(crate) count: Option<u64>,
 }
 
-impl Pace {
+impl PaceArgs {
     /// Returns the times of the ticks.
     ///
     /// # Errors
@@ -193,10 +195,10 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) pace: PaceArgs,
 }
 
 #[derive(Args, Debug)]
@@ -218,13 +220,13 @@ pub(crate) struct SchemaArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -238,16 +240,16 @@ pub(crate) struct QueryArgs {
     pub(crate) zeros: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -262,13 +264,13 @@ pub(crate) struct InfoArgs {
     pub(crate) provider: Option<String>,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -295,19 +297,19 @@ pub(crate) struct StatArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) pace: PaceArgs,
 
     /// Measure while this command runs
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["duration", "count"])]

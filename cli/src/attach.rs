@@ -13,7 +13,7 @@ use vmstrobe::{
 };
 use vmstrobe_guest::DemoGuest;
 
-use crate::args::{ProviderSet, Source, When};
+use crate::args::{BpfWhen, ProviderSet, SourceArgs};
 use crate::demo::crypto::CryptoLoad;
 use crate::error::{Error, Result, with_causes};
 use crate::messages::say_notices;
@@ -35,11 +35,11 @@ const NAMING_LOOK: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// If what the user named cannot be read, or it is not clear what is meant.
-pub(crate) fn open(source: &Source, providers: ProviderSet, bpf: Bpf) -> Result<Attachment> {
+pub(crate) fn open(source: &SourceArgs, providers: ProviderSet, bpf: Bpf) -> Result<Attachment> {
     let options = options(source, bpf, providers == ProviderSet::WithSched);
     let attachment = match providers {
         _ if source.demo => open_demo(DEMO_VCPUS, &options)?,
-        ProviderSet::Own if !source.is_named() => Attachment::of(vmstrobe::Registry::default()),
+        ProviderSet::OwnOnly if !source.is_named() => Attachment::of(vmstrobe::Registry::default()),
         _ => Attachment::open(&source.sources(), &options)?,
     };
     say_notices(attachment.notices());
@@ -51,7 +51,7 @@ pub(crate) fn open(source: &Source, providers: ProviderSet, bpf: Bpf) -> Result<
 ///
 /// # Errors
 /// As [`open`], or if it is several virtual machines.
-pub(crate) fn open_one(source: &Source, options: &Options) -> Result<Attachment> {
+pub(crate) fn open_one(source: &SourceArgs, options: &Options) -> Result<Attachment> {
     if source.demo {
         return open_demo(DEMO_VCPUS, options);
     }
@@ -62,8 +62,8 @@ pub(crate) fn open_one(source: &Source, options: &Options) -> Result<Attachment>
 }
 
 /// Returns the options with which the library opens these sources.
-pub(crate) fn options(source: &Source, bpf: Bpf, sched: bool) -> Options {
-    let (on_any_kernel, threads) = (source.on_any_kernel, privileges::threads());
+pub(crate) fn options(source: &SourceArgs, bpf: Bpf, sched: bool) -> Options {
+    let (on_any_kernel, threads) = (source.on_any_kernel, privileges::unprivileged_threads());
     Options { bpf, sched, on_any_kernel, threads }
 }
 
@@ -125,7 +125,7 @@ fn wait_for_thread_names(sched: &Sched, vcpus: usize) -> Result<()> {
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
+pub(crate) fn bpf_for_sampling(when: BpfWhen, broker: Broker) -> Result<Bpf> {
     bpf(when, BpfMode::Auto, broker)
 }
 
@@ -134,18 +134,18 @@ pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
 ///
 /// # Errors
 /// If it is required and cannot be used.
-pub(crate) fn bpf_for_reading(when: When, broker: Broker) -> Result<Bpf> {
+pub(crate) fn bpf_for_reading(when: BpfWhen, broker: Broker) -> Result<Bpf> {
     bpf(when, BpfMode::Needed, broker)
 }
 
-fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
+fn bpf(when: BpfWhen, auto: BpfMode, broker: Broker) -> Result<Bpf> {
     let mode = match when {
-        When::Auto => auto,
-        When::Off => BpfMode::Off,
-        When::Require => BpfMode::Require,
+        BpfWhen::Auto => auto,
+        BpfWhen::Off => BpfMode::Off,
+        BpfWhen::Require => BpfMode::Require,
     };
     let bpf = Bpf::with_broker(mode, broker);
-    if when == When::Require {
+    if when == BpfWhen::Require {
         let explain = |error| Error::failed(format!("--bpf require: {}", with_causes(&error)));
         bpf.check().map_err(explain)?;
     }
@@ -161,12 +161,12 @@ mod tests {
     #[test]
     fn what_is_asked_for_is_what_providers_get() {
         let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Auto));
-        assert_eq!(mode(When::Off), Some(BpfMode::Off));
+        assert_eq!(mode(BpfWhen::Auto), Some(BpfMode::Auto));
+        assert_eq!(mode(BpfWhen::Off), Some(BpfMode::Off));
         let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Needed));
+        assert_eq!(mode(BpfWhen::Auto), Some(BpfMode::Needed));
         // Here it can be used, or there is a word why not.
-        match bpf_for_sampling(When::Require, Broker::default()) {
+        match bpf_for_sampling(BpfWhen::Require, Broker::default()) {
             Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
             Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),
         }

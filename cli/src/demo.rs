@@ -15,11 +15,11 @@ use crate::error::Result;
 use crate::messages::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::{self, Needs};
-use crate::signals::Stop;
+use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
 use crate::text::begin_wall_ns;
-use summary::{Load, Summary};
+use summary::{RunParameters, Summary};
 use view::View;
 
 pub(crate) mod crypto;
@@ -32,11 +32,11 @@ mod summary;
 /// How long it runs if nobody watches and nobody said.
 const DURATION_UNWATCHED: Duration = Duration::from_secs(10);
 /// How often a terminal is drawn anew.
-const FRAME: Duration = Duration::from_millis(200);
+const FRAME_PERIOD: Duration = Duration::from_millis(200);
 /// How often lines are printed where there is no terminal.
-const LINES: Duration = Duration::from_secs(1);
+const LINES_PERIOD: Duration = Duration::from_secs(1);
 /// How often to look for samples.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_PERIOD: Duration = Duration::from_millis(10);
 
 /// Runs the demo.
 ///
@@ -44,9 +44,10 @@ const LOOK: Duration = Duration::from_millis(10);
 /// If sampling fails, or the result cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = args.pace.timing()?;
-    let broker = Needs::of_demo(args.how.bpf).leave_to_broker()?;
-    let bpf = attach::bpf_for_sampling(args.how.bpf, broker)?;
-    let options = Options { bpf, threads: privileges::threads(), ..Options::default() };
+    let broker = Needs::of_demo(args.method.bpf).move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker)?;
+    let options =
+        Options { bpf, threads: privileges::unprivileged_threads(), ..Options::default() };
     let (attachment, vcpus) = match attach::open_demo(args.vcpus, &options) {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
@@ -57,13 +58,13 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     };
     let live = out.is_terminal() && has_cursor() && !args.json;
     let unwatched = (!live && args.pace.count.is_none()).then_some(DURATION_UNWATCHED);
-    let stop = Stop::listen()?;
+    let stop = StopFlag::listen()?;
     // A terminal that is stopped (Ctrl-S) keeps this thread from seeing the first.
-    stop::end_at_second_signal()?;
+    stop::exit_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
     let begin_wall_ns = begin_wall_ns(session.first().window());
     let view = View::new(session.first(), vcpus, args.pace.rate);
-    let mut show = Show {
+    let mut demo = DemoRun {
         session,
         view,
         stop,
@@ -71,18 +72,18 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         duration: args.pace.duration.or(unwatched),
     };
     let shown = match (args.json, live) {
-        (true, _) => show.silently(),
-        (false, true) => show.on_screen(out),
-        (false, false) => show.as_lines(out),
+        (true, _) => demo.sample_only(),
+        (false, true) => demo.run_on_screen(out),
+        (false, false) => demo.run_in_lines(out),
     };
-    let seconds = show.began.elapsed().as_secs_f64();
-    let lost_samples = show.session.lost_samples();
-    show.session.stop()?;
+    let seconds = demo.began.elapsed().as_secs_f64();
+    let lost_samples = demo.session.lost_samples();
+    demo.session.stop()?;
     shown?;
-    let read = show.session.read_status();
-    let sampler = show.session.stop()?;
-    let load = Load { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
-    let summary = Summary::new(sampler, &load, read.as_ref(), lost_samples);
+    let read = demo.session.read_status();
+    let sampler = demo.session.stop()?;
+    let parameters = RunParameters { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
+    let summary = Summary::new(sampler, &parameters, read.as_ref(), lost_samples);
     if args.json {
         out.lines([json::text(&summary)])?;
     } else {
@@ -101,31 +102,31 @@ fn filters() -> Vec<Filter> {
 }
 
 /// A demo under way.
-struct Show {
+struct DemoRun {
     session: Session,
     view: View,
-    stop: Stop,
+    stop: StopFlag,
     began: Instant,
     duration: Option<Duration>,
 }
 
-impl Show {
+impl DemoRun {
     /// A table that is drawn again and again; its last state remains.
-    fn on_screen(&mut self, out: &mut Out) -> Result<()> {
+    fn run_on_screen(&mut self, out: &mut Out) -> Result<()> {
         let mut screen = Screen::enter(out)?;
-        while !screen.is_closed() && self.go_on(FRAME) {
+        while !screen.is_closed() && self.take_samples_for(FRAME_PERIOD) {
             let size = size();
             screen.draw(&self.view.screen(size), size)?;
         }
         drop(screen);
-        out.lines(self.view.remains(size()))
+        out.lines(self.view.final_lines(size()))
     }
 
     /// A block a second.
-    fn as_lines(&mut self, out: &mut Out) -> Result<()> {
+    fn run_in_lines(&mut self, out: &mut Out) -> Result<()> {
         out.lines(self.view.title())?;
         while !out.is_closed() {
-            let more = self.go_on(LINES);
+            let more = self.take_samples_for(LINES_PERIOD);
             out.lines(self.view.lines(self.began.elapsed()))?;
             out.flush()?;
             if !more {
@@ -136,24 +137,24 @@ impl Show {
     }
 
     /// Nothing but the sampling.
-    fn silently(&mut self) -> Result<()> {
-        while self.go_on(LINES) {}
+    fn sample_only(&mut self) -> Result<()> {
+        while self.take_samples_for(LINES_PERIOD) {}
         Ok(())
     }
 
     /// Takes samples for so long; false once it is over.
-    fn go_on(&mut self, time: Duration) -> bool {
+    fn take_samples_for(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
             let finished = self.session.is_finished();
-            let mut next = self.session.recv(LOOK);
+            let mut next = self.session.recv(POLL_PERIOD);
             while let Some(sample) = next {
                 self.view.add(&sample);
                 next = self.session.try_recv();
             }
             say_notices(self.session.notices());
-            let over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
-            if over || finished || self.stop.is_asked() {
+            let is_over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
+            if is_over || finished || self.stop.is_set() {
                 return false;
             }
             if Instant::now() >= until {

@@ -82,7 +82,7 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         text += &format!(": {error}");
-        text.extend(limits::met(error).map(|limit| format!(": {limit}")));
+        text.extend(limits::exceeded(error).map(|limit| format!(": {limit}")));
         cause = error.source();
     }
     text

@@ -29,7 +29,7 @@ impl OpenFiles {
     }
 
     /// Gives a command that was just started the limit that this process had.
-    pub(crate) fn give_back(self, command: &Child) {
+    pub(crate) fn restore_for(self, command: &Child) {
         let limit = Rlimit { current: self.before, ..getrlimit(Resource::Nofile) };
         // It may have ended already, or be another user's by now.
         let _ = prlimit(Some(Pid::from_child(command)), Resource::Nofile, limit);
@@ -37,7 +37,7 @@ impl OpenFiles {
 }
 
 /// Says which limit of open files was met and how to raise it, if that is what this error is.
-pub(crate) fn met(error: &(dyn StdError + 'static)) -> Option<String> {
+pub(crate) fn exceeded(error: &(dyn StdError + 'static)) -> Option<String> {
     let limit = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), thousands);
     let by_std = || error.downcast_ref().and_then(Errno::from_io_error);
@@ -76,7 +76,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .expect("there is a shell");
-        ours.give_back(&child);
+        ours.restore_for(&child);
         drop(child.stdin.take());
         let said = child.wait_with_output().expect("it ends").stdout;
         assert_eq!(String::from_utf8_lossy(&said).trim(), before.to_string());
@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn a_limit_that_was_met_is_named() {
         let said = |errno: Errno| {
-            let by_std = met(&std::io::Error::from(errno));
-            assert_eq!(met(&errno), by_std);
+            let by_std = exceeded(&std::io::Error::from(errno));
+            assert_eq!(exceeded(&errno), by_std);
             by_std
         };
         let own = said(Errno::MFILE).expect("it is a limit");
@@ -94,7 +94,7 @@ mod tests {
         let whole = said(Errno::NFILE).expect("it is a limit");
         assert!(whole.contains("fs.file-max") && !whole.contains("unknown"), "{whole}");
         assert_eq!(said(Errno::PERM), None);
-        assert_eq!(met(&std::io::Error::other("x")), None);
+        assert_eq!(exceeded(&std::io::Error::other("x")), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::Serialize;
 use vmstrobe::json;
 use vmstrobe::{ListedTables, name_or_number};
 
-use crate::args::{ListArgs, Source, When};
+use crate::args::{BpfWhen, ListArgs, SourceArgs};
 use crate::attach;
 use crate::error::Result;
 use crate::messages::say_left_out;
@@ -55,9 +55,10 @@ impl<'a> From<&'a ListedTables> for TableEntry<'a> {
 /// # Errors
 /// If /proc cannot be read, or the list not be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
-    let bpf = attach::bpf_for_reading(When::Auto, broker)?;
-    let listing = vmstrobe::list(&attach::options(&Source::default(), bpf, false), args.verbose)?;
+    let broker = Needs::of(&SourceArgs::default(), BpfWhen::Auto).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(BpfWhen::Auto, broker)?;
+    let listing =
+        vmstrobe::list(&attach::options(&SourceArgs::default(), bpf, false), args.verbose)?;
     listing.hidden.iter().for_each(say);
     say_left_out(&listing.left_out);
     if args.json {
@@ -72,14 +73,14 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
         let (vms, tables) = (&listing.vms, &listing.tables);
         let parts = [
             (!vms.is_empty()).then(|| vms::lines(vms, args.verbose, width)),
-            (!tables.is_empty()).then(|| table_table(tables).lines_cut(width)),
+            (!tables.is_empty()).then(|| tables_table(tables).lines_fitting(width)),
         ];
         out.lines(parts.into_iter().flatten().collect::<Vec<_>>().join(&String::new()))?;
     }
     Ok(0)
 }
 
-fn table_table(tables: &[ListedTables]) -> Table {
+fn tables_table(tables: &[ListedTables]) -> Table {
     let mut table = Table::new()
         .column("PID", Align::Right)
         .column("PROCESS", Align::Left)
@@ -118,7 +119,7 @@ mod tests {
 
     #[test]
     fn tables_show_their_objects_by_target_or_why_they_cannot_be_read() {
-        let lines = |tables| table_table(&[tables]).lines();
+        let lines = |tables| tables_table(&[tables]).lines();
         let want = [
             "PID  PROCESS  PROVIDER  OBJECTS          HOW",
             " 99  xyzd     xyz       1 disk, 2 queue  mapped",

@@ -5,7 +5,7 @@
 //! [`Broker`] that keeps what opening takes ([`Needs`]), and then has none. Threads that are
 //! started later have none either: those that sample, serve, parse or wait. The broker starts the
 //! helper process, which keeps less. Three threads are started before, and say themselves what they
-//! keep: of a server the one that removes its sockets at the end ([`keep_to_remove_sockets`]), and
+//! keep: of a server the one that removes its sockets at the end ([`keep_socket_removal_only`]), and
 //! of `stat -- CMD` the one that starts the command ([`Launcher`]).
 //!
 //! No thread of ours executes a program but the launcher. So none can gain rights by `execve`
@@ -22,7 +22,7 @@ use rustix::thread::{
 };
 use vmstrobe::{Broker, ThreadStart};
 
-use crate::args::{Source, When};
+use crate::args::{BpfWhen, SourceArgs};
 use crate::error::Result;
 
 pub(crate) use launcher::Launcher;
@@ -31,9 +31,9 @@ mod launcher;
 pub(crate) mod seccomp;
 
 /// To look into processes of others, and to borrow from them.
-const LOOK: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
+const INSPECT: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
 /// To load BPF programs. Before Linux 5.8 it would be `CAP_SYS_ADMIN`, which is too much.
-const LOAD: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+const LOAD_BPF: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
 /// To open what is another user's: a socket, to which nobody connects who may not write it; a
 /// table's file; or /dev/kvm, where it is not root's.
 const OPEN: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
@@ -50,23 +50,23 @@ pub(crate) struct Needs(CapabilitySet);
 
 impl Needs {
     /// The needs of a command that reads what the user named.
-    pub(crate) fn of(source: &Source, bpf: When) -> Self {
-        let looks = if source.demo { CapabilitySet::empty() } else { LOOK };
+    pub(crate) fn of(source: &SourceArgs, bpf: BpfWhen) -> Self {
+        let looks = if source.demo { CapabilitySet::empty() } else { INSPECT };
         Self(looks | Self::of_demo(bpf).0)
     }
 
     /// The needs of a command that reads a guest of our own.
-    pub(crate) fn of_demo(bpf: When) -> Self {
-        Self(OPEN | if bpf == When::Off { CapabilitySet::empty() } else { LOAD })
+    pub(crate) fn of_demo(bpf: BpfWhen) -> Self {
+        Self(OPEN | if bpf == BpfWhen::Off { CapabilitySet::empty() } else { LOAD_BPF })
     }
 
     /// Adds the needs of a command that answers at sockets.
-    pub(crate) fn and_to_listen(self) -> Self {
+    pub(crate) fn with_listening(self) -> Self {
         Self(self.0 | LISTEN)
     }
 
     /// Adds the needs of a command that passes signals on to one that it measures.
-    pub(crate) fn and_to_signal(self) -> Self {
+    pub(crate) fn with_signalling(self) -> Self {
         Self(self.0 | SIGNAL)
     }
 
@@ -76,35 +76,35 @@ impl Needs {
     ///
     /// # Errors
     /// If there can be no thread.
-    pub(crate) fn leave_to_broker(self) -> Result<Broker> {
-        never_gain();
-        keep_only(self.0);
+    pub(crate) fn move_to_broker(self) -> Result<Broker> {
+        forbid_new_capabilities();
+        reduce_capabilities_to(self.0);
         let has_some = capabilities(None).is_ok_and(|has| !has.permitted.is_empty());
         let broker = if has_some { Broker::start()? } else { Broker::default() };
-        keep_only(CapabilitySet::empty());
+        reduce_capabilities_to(CapabilitySet::empty());
         Ok(broker)
     }
 }
 
 /// Returns the start of the library's threads: each keeps nothing, whatever the thread that starts
 /// it has.
-pub(crate) fn threads() -> ThreadStart {
+pub(crate) fn unprivileged_threads() -> ThreadStart {
     ThreadStart::new(|| {
-        never_gain();
-        keep_only(CapabilitySet::empty());
+        forbid_new_capabilities();
+        reduce_capabilities_to(CapabilitySet::empty());
         Ok(())
     })
 }
 
 /// Keeps, on this thread, what it takes to remove sockets and nothing else.
-pub(crate) fn keep_to_remove_sockets() {
-    never_gain();
-    keep_only(REMOVE);
+pub(crate) fn keep_socket_removal_only() {
+    forbid_new_capabilities();
+    reduce_capabilities_to(REMOVE);
 }
 
 /// Sees to it that this thread, and those that it starts from now on, gain nothing by executing a
 /// program: no set-user-ID or file capabilities, and nothing for being root.
-fn never_gain() {
+fn forbid_new_capabilities() {
     // Both take CAP_SETPCAP. Who has it not has been started with few rights, and the last holds
     // for any user.
     for bit in 0..u64::BITS {
@@ -125,7 +125,7 @@ fn never_gain() {
 }
 
 /// Keeps these of the three sets that can only shrink.
-fn keep_only(kept: CapabilitySet) {
+fn reduce_capabilities_to(kept: CapabilitySet) {
     let Ok(had) = capabilities(None) else { return };
     let keeps = CapabilitySets {
         effective: had.effective & kept,
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     /// Does the work on a thread of its own, whose rights are nobody else's.
-    pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    pub(super) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| scope.spawn(work).join().expect("it does not panic"))
     }
 
@@ -157,8 +157,8 @@ mod tests {
         capabilities(None).expect("a thread may ask for its own").permitted
     }
 
-    pub(super) fn give_up() {
-        keep_only(CapabilitySet::empty());
+    pub(super) fn drop_all() {
+        reduce_capabilities_to(CapabilitySet::empty());
     }
 
     /// As the kernel shows that there are no capabilities.
@@ -175,38 +175,39 @@ mod tests {
 
     #[test]
     fn what_is_kept_follows_from_what_is_asked_for() {
-        let source = |demo| Source { demo, ..Source::default() };
+        let source = |demo| SourceArgs { demo, ..SourceArgs::default() };
         for (demo, bpf, want) in [
-            (false, When::Auto, LOOK | OPEN | LOAD),
-            (false, When::Off, LOOK | OPEN),
-            (true, When::Require, OPEN | LOAD),
-            (true, When::Off, OPEN),
+            (false, BpfWhen::Auto, INSPECT | OPEN | LOAD_BPF),
+            (false, BpfWhen::Off, INSPECT | OPEN),
+            (true, BpfWhen::Require, OPEN | LOAD_BPF),
+            (true, BpfWhen::Off, OPEN),
         ] {
             assert_eq!(Needs::of(&source(demo), bpf), Needs(want), "{demo} {bpf:?}");
         }
-        let served = Needs::of_demo(When::Off).and_to_listen();
+        let served = Needs::of_demo(BpfWhen::Off).with_listening();
         assert_eq!(served, Needs(LISTEN));
-        assert_eq!(Needs::of_demo(When::Off).and_to_signal(), Needs(OPEN | SIGNAL));
+        assert_eq!(Needs::of_demo(BpfWhen::Off).with_signalling(), Needs(OPEN | SIGNAL));
         // What can do anything is never among them.
-        let most = Needs::of(&source(false), When::Auto).and_to_listen().0;
+        let most = Needs::of(&source(false), BpfWhen::Auto).with_listening().0;
         let too_much = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SYS_MODULE;
         assert!(!most.intersects(too_much), "{most:?}");
     }
 
     #[test]
     fn threads_of_the_library_have_nothing() {
-        let thread = threads().spawn("vmstrobe-test", permitted).expect("there are threads");
+        let thread =
+            unprivileged_threads().spawn("vmstrobe-test", permitted).expect("there are threads");
         assert_eq!(thread.join().ok(), Some(CapabilitySet::empty()));
     }
 
     #[test]
     fn the_broker_keeps_what_is_needed_and_all_others_have_nothing() {
         let had = permitted();
-        aside(|| {
-            let broker = Needs(LOOK).leave_to_broker().expect("there are threads");
+        on_own_thread(|| {
+            let broker = Needs(INSPECT).move_to_broker().expect("there are threads");
             let none = CapabilitySet::empty();
-            assert_eq!((permitted(), aside(permitted)), (none, none));
-            assert_eq!(broker.run(permitted), had & LOOK);
+            assert_eq!((permitted(), on_own_thread(permitted)), (none, none));
+            assert_eq!(broker.run(permitted), had & INSPECT);
             for of in ["CapInh", "CapAmb"] {
                 assert_eq!(
                     (status(of), broker.run(move || status(of))),
@@ -232,7 +233,7 @@ mod tests {
                 assert_eq!(program.expect("it is text"), format!("CapEff:\t{}\n", none_shown()));
             }
             // Nothing comes back.
-            let again = Needs(LOOK).leave_to_broker().expect("there is no need of a thread");
+            let again = Needs(INSPECT).move_to_broker().expect("there is no need of a thread");
             assert_eq!(again.run(permitted), none);
         });
         assert_eq!(permitted(), had, "a thread's are its own");

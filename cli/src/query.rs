@@ -13,7 +13,7 @@ use vmstrobe::{
     Attachment, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value, total,
 };
 
-use crate::args::{How, InfoArgs, ProviderSet, QueryArgs, Source};
+use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, SourceArgs};
 use crate::attach;
 use crate::error::{Error, Result};
 use crate::messages::say_notices;
@@ -30,9 +30,9 @@ const DEMO_WARM_UP: Duration = Duration::from_millis(500);
 /// # Errors
 /// If there is nothing to read, or it cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let selection = args.wanted.selection(&args.vcpus);
-    let snapshot = read(&args.source, &args.how, args.wanted.whose(), &selection)?;
-    check_read(&snapshot)?;
+    let selection = args.select.selection(&args.vcpus);
+    let snapshot = read(&args.source, &args.method, args.select.providers(), &selection)?;
+    check_rows(&snapshot)?;
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
@@ -48,15 +48,15 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
 pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
     let target = Target::from_name(&args.target);
-    let whose = ProviderSet::of(Some(&args.target), args.provider.as_deref());
+    let providers = ProviderSet::of(Some(&args.target), args.provider.as_deref());
     let selection = Selection {
         target: Some(target),
         provider: args.provider.clone(),
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.refs(),
     };
-    let snapshot = read(&args.source, &args.how, whose, &selection)?;
-    check_read(&snapshot)?;
+    let snapshot = read(&args.source, &args.method, providers, &selection)?;
+    check_rows(&snapshot)?;
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
     let order = Order::Schema;
@@ -70,13 +70,13 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
 /// # Errors
 /// If there is no such thing, or it cannot be opened.
 fn read(
-    source: &Source,
-    how: &How,
+    source: &SourceArgs,
+    method: &MethodArgs,
     providers: ProviderSet,
     selection: &Selection,
 ) -> Result<Arc<Snapshot>> {
-    let broker = Needs::of(source, how.bpf).leave_to_broker()?;
-    let bpf = attach::bpf_for_reading(how.bpf, broker)?;
+    let broker = Needs::of(source, method.bpf).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(method.bpf, broker)?;
     let mut attachment: Attachment = attach::open(source, providers, bpf)?;
     let filter = attachment.select(selection)?;
     if source.demo {
@@ -87,12 +87,12 @@ fn read(
     Ok(snapshot)
 }
 
-fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
+fn readable(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
     snapshot.objects().filter(|view| view.state().has_values())
 }
 
 /// Names what could not be read.
-fn check_read(snapshot: &Snapshot) -> Result<()> {
+fn check_rows(snapshot: &Snapshot) -> Result<()> {
     for view in snapshot.objects() {
         let path = &view.object().path;
         match view.state() {
@@ -107,7 +107,7 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
             _ => say(format_args!("{path} was not read")),
         }
     }
-    if good(snapshot).next().is_none() {
+    if readable(snapshot).next().is_none() {
         return Err(Error::failed(
             "no object could be read; the process may have exited: see `vmstrobe list`",
         ));
@@ -118,14 +118,14 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
 /// A table for each virtual machine, or for whatever else has objects of one kind below it in their
 /// paths: a row for each statistic, a column for each vCPU or other object.
 fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
-    let views: Vec<ObjectView<'_>> = good(snapshot).collect();
+    let views: Vec<ObjectView<'_>> = readable(snapshot).collect();
     let same = |a: &ObjectView<'_>, b: &ObjectView<'_>| {
         parent(a) == parent(b) && a.object().schema == b.object().schema
     };
     let (mut lines, mut hidden) = (Vec::new(), 0);
     for views in views.chunk_by(same) {
         let (part, zero) = table(views, zeros);
-        lines.extend(part.lines_within(width, 2));
+        lines.extend(part.lines_split(width, 2));
         lines.push(String::new());
         hidden += zero;
     }
@@ -151,7 +151,7 @@ fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
         let row: Vec<Value<'_>> = columns.iter().map(|values| values[at]).collect();
         let moved = row.iter().any(|value| value.words().iter().any(|&word| word != 0));
         if moved || zeros {
-            row_of(&mut table, &row);
+            add_row(&mut table, &row);
         } else {
             hidden += 1;
         }
@@ -160,7 +160,7 @@ fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
 }
 
 /// One row, or for a histogram one for each of its quantiles.
-fn row_of(table: &mut Table, row: &[Value<'_>]) {
+fn add_row(table: &mut Table, row: &[Value<'_>]) {
     let Some(desc) = row.first().map(Value::desc) else { return };
     let mut add = |label: &str, unit: String, cell: &dyn Fn(&Value<'_>) -> String| {
         let cells = row.iter().map(cell);
@@ -174,11 +174,11 @@ fn row_of(table: &mut Table, row: &[Value<'_>]) {
         }
     } else {
         let unit = row.first().map(Value::unit_text).unwrap_or_default();
-        add("", if desc.is_boolean() { String::new() } else { unit }, &plain);
+        add("", if desc.is_boolean() { String::new() } else { unit }, &value_text);
     }
 }
 
-fn plain(value: &Value<'_>) -> String {
+fn value_text(value: &Value<'_>) -> String {
     match value.boolean() {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
@@ -258,9 +258,9 @@ mod tests {
     #[test]
     fn what_could_not_be_read_is_left_out() {
         let one = snapshot([None, Some([1; 6])]);
-        assert!(check_read(&one).is_ok());
+        assert!(check_rows(&one).is_ok());
         let lines = tables(&one, false, 80);
         assert!(lines[0].contains("vcpu[1]") && !lines[0].contains("vcpu[0]"), "{}", lines[0]);
-        assert!(check_read(&snapshot([None, None])).is_err());
+        assert!(check_rows(&snapshot([None, None])).is_err());
     }
 }

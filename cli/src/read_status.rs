@@ -12,7 +12,7 @@ const BY_PROC: &str =
 
 /// How objects were read, for programs. docs/json.md has the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Read {
+pub(crate) struct ReadData {
     method: &'static str,
     objects: usize,
     bpf_objects: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Read {
     reason: Option<String>,
 }
 
-impl From<&ReadStatus> for Read {
+impl From<&ReadStatus> for ReadData {
     fn from(read: &ReadStatus) -> Self {
         Self {
             method: method_name(read.method()),
@@ -52,7 +52,7 @@ pub(crate) fn method_name(method: ReadMethod) -> &'static str {
 
 /// Returns how objects were read, of which one is called `noun` with that article, and why so:
 /// `one pread an object and tick; BPF reader: switched off`.
-pub(crate) fn sentence(read: &ReadStatus, article: &str, noun: &str) -> String {
+pub(crate) fn text_with_reason(read: &ReadStatus, article: &str, noun: &str) -> String {
     let reason = read.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
     text(read, article, noun) + &reason
 }
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn programs_get_it_as_data() {
-        let json = |read: &ReadStatus| vmstrobe::json::text(&Read::from(read));
+        let json = |read: &ReadStatus| vmstrobe::json::text(&ReadData::from(read));
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;

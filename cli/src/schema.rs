@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vmstrobe::json::{self, StatsSchema};
 use vmstrobe::{Desc, Names, Schema, StatType};
 
-use crate::args::{SchemaArgs, Vcpus};
+use crate::args::{SchemaArgs, VcpuArgs};
 use crate::attach;
 use crate::error::Result;
 use crate::messages::say_notices;
@@ -22,13 +22,13 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is none, or it cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
-    let bpf = attach::bpf_for_reading(args.how.bpf, broker)?;
-    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
-    let names = args.wanted.names.as_ref();
-    let mut schemas = attachment.select_schemas(&args.wanted.selection(&Vcpus::default()))?;
+    let broker = Needs::of(&args.source, args.method.bpf).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(args.method.bpf, broker)?;
+    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let names = args.select.names.as_ref();
+    let mut schemas = attachment.select_schemas(&args.select.selection(&VcpuArgs::default()))?;
     say_notices(attachment.notices());
-    schemas.retain(|schema| wanted(schema, names).next().is_some());
+    schemas.retain(|schema| selected(schema, names).next().is_some());
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
     } else {
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
 
 /// Returns the JSON text that QEMU's `query-stats-schemas` returns.
 fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
-    let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, wanted(schema, names)));
+    let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, selected(schema, names)));
     json::text(&schemas.collect::<Vec<_>>())
 }
 
@@ -50,7 +50,7 @@ fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>, width: usize) -> V
 }
 
 /// The statistics of a schema that these names want, in its order.
-fn wanted<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
+fn selected<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
     schema.descs().iter().filter(move |desc| names.is_none_or(|names| names.wants(&desc.name)))
 }
 
@@ -60,7 +60,7 @@ fn lines(schema: &Schema, names: Option<&Names>, width: usize) -> Vec<String> {
         .column("TYPE", Align::Left)
         .column("UNIT", Align::Left)
         .column("BUCKETS", Align::Left);
-    for desc in wanted(schema, names) {
+    for desc in selected(schema, names) {
         table.row([
             format!("  {}", desc.name),
             desc.stat_type.to_string(),
@@ -68,9 +68,9 @@ fn lines(schema: &Schema, names: Option<&Names>, width: usize) -> Vec<String> {
             buckets(desc),
         ]);
     }
-    let count = counted(wanted(schema, names).count(), "statistic");
+    let count = counted(selected(schema, names).count(), "statistic");
     let title = format!("{} {}: {count}", schema.provider(), schema.target());
-    std::iter::once(title).chain(table.lines_cut(width)).collect()
+    std::iter::once(title).chain(table.lines_fitting(width)).collect()
 }
 
 /// Describes the words of a statistic that has more than one.

@@ -17,7 +17,7 @@ use crate::attach;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{Needs, seccomp};
-use crate::signals::Stop;
+use crate::signals::StopFlag;
 use crate::stop::{self, SocketFiles};
 use vm_servers::VmServers;
 use vm_sockets::VmSockets;
@@ -31,9 +31,9 @@ mod vm_sockets;
 mod vm_servers;
 
 /// How often to look who has come or gone, at most.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// How often to look whether it is over, or a virtual machine has ended.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_PERIOD: Duration = Duration::from_millis(50);
 /// In how many looks memory is given back after clients have left.
 const TRIMS: u32 = 10;
 
@@ -43,12 +43,12 @@ const TRIMS: u32 = 10;
 /// If what was named cannot be read, or there can be no socket.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     // What a second signal does, and what is done if we do not end in time: see `stop`.
-    let stop = Stop::listen()?;
-    seccomp::refuse();
+    let stop = StopFlag::listen()?;
+    seccomp::install_filter();
     let files = SocketFiles::default();
-    stop::end_in_time(files.clone())?;
-    let broker = Needs::of(&args.source, args.how.bpf).and_to_listen().leave_to_broker()?;
-    let bpf = attach::bpf_for_sampling(args.how.bpf, broker.clone())?;
+    stop::exit_in_time(files.clone())?;
+    let broker = Needs::of(&args.source, args.method.bpf).with_listening().move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
     let options = attach::options(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
@@ -67,13 +67,13 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         freed: FreedMemory::default(),
         next_look: Instant::now(),
     };
-    while !stop.is_asked() {
+    while !stop.is_set() {
         serving.vm_sockets.close_ended();
         if args.on_exit() == OnExit::End && serving.vm_sockets.is_empty() {
             break;
         }
         serving.look_if_due(&stop);
-        thread::sleep(LOOK);
+        thread::sleep(POLL_PERIOD);
     }
     say(serving.vm_sockets.close());
     Ok(0)
@@ -106,7 +106,7 @@ struct Serving {
 
 impl Serving {
     /// Looks, about once a second, at what no event tells.
-    fn look_if_due(&mut self, stop: &Stop) {
+    fn look_if_due(&mut self, stop: &StopFlag) {
         let begin = Instant::now();
         if begin < self.next_look {
             return;
@@ -120,7 +120,7 @@ impl Serving {
             took += look.took;
             is_unfinished = look.is_unfinished;
         }
-        let pause = if is_unfinished { LOOK } else { look_pause(LOOK_PERIOD, took) };
+        let pause = if is_unfinished { POLL_PERIOD } else { look_pause(SEARCH_PERIOD, took) };
         self.next_look = Instant::now() + pause;
     }
 }

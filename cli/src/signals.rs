@@ -23,11 +23,11 @@ use crate::out::reason;
 
 /// Whether the user has asked to end: by Ctrl-C, SIGTERM or SIGHUP.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop {
+pub(crate) struct StopFlag {
     asked: Arc<AtomicBool>,
 }
 
-impl Stop {
+impl StopFlag {
     /// Listens from now on.
     ///
     /// # Errors
@@ -35,11 +35,11 @@ impl Stop {
     pub(crate) fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         let register = |signal| flag::register(signal, Arc::clone(&asked)).map(drop);
-        ending(ignored()).try_for_each(register).map_err(cannot_listen)?;
+        termination_signals(ignored()).try_for_each(register).map_err(cannot_listen)?;
         Ok(Self { asked })
     }
 
-    pub(crate) fn is_asked(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         // Relaxed: nothing else is read on its strength.
         self.asked.load(Ordering::Relaxed)
     }
@@ -55,7 +55,7 @@ pub(crate) struct Signal {
     pub(crate) number: i32,
     /// True if the terminal sent it to all of its foreground processes. Of a terminal that is lost
     /// the kernel tells the leader of the session alone, so SIGHUP is none of these.
-    pub(crate) is_of_terminal: bool,
+    pub(crate) from_terminal: bool,
 }
 
 impl Signals {
@@ -63,8 +63,8 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn that_end() -> Result<Self> {
-        Self::listen(ending(ignored()))
+    pub(crate) fn of_termination() -> Result<Self> {
+        Self::listen(termination_signals(ignored()))
     }
 
     /// Listens to those that are for a command which we run, from now on. Before, they do what they
@@ -72,7 +72,7 @@ impl Signals {
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn for_a_command() -> Result<Self> {
+    pub(crate) fn forwarded() -> Result<Self> {
         let ignored = ignored();
         let all = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter();
         Self::listen(all.filter(|&signal| !contains(ignored, signal)))
@@ -99,14 +99,14 @@ impl Signals {
         }
         came.map(|Origin { signal, cause, .. }| Signal {
             number: signal,
-            is_of_terminal: cause == Cause::Kernel && signal != SIGHUP,
+            from_terminal: cause == Cause::Kernel && signal != SIGHUP,
         })
     }
 }
 
 /// The signals that end us. A shell lets what it starts in the background ignore SIGINT, which is
 /// no reason not to end where somebody sends it; only nohup means it so.
-fn ending(ignored: u64) -> impl Iterator<Item = i32> {
+fn termination_signals(ignored: u64) -> impl Iterator<Item = i32> {
     let all = [SIGINT, SIGTERM, SIGHUP].into_iter();
     all.filter(move |&signal| signal != SIGHUP || !contains(ignored, signal))
 }
@@ -132,13 +132,13 @@ mod tests {
 
     #[test]
     fn nobody_has_asked_to_stop() {
-        assert!(!Stop::listen().expect("signals can be listened to").is_asked());
+        assert!(!StopFlag::listen().expect("signals can be listened to").is_set());
     }
 
     #[test]
     fn only_sighup_stays_ignored_if_it_is_for_us() {
-        assert_eq!(ending(0).collect::<Vec<_>>(), [SIGINT, SIGTERM, SIGHUP]);
-        assert_eq!(ending(u64::MAX).collect::<Vec<_>>(), [SIGINT, SIGTERM]);
+        assert_eq!(termination_signals(0).collect::<Vec<_>>(), [SIGINT, SIGTERM, SIGHUP]);
+        assert_eq!(termination_signals(u64::MAX).collect::<Vec<_>>(), [SIGINT, SIGTERM]);
         // Rust itself has every program ignore SIGPIPE.
         assert!(contains(ignored(), signal_hook::consts::SIGPIPE));
         assert!(!contains(ignored(), signal_hook::consts::SIGTERM));

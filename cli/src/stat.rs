@@ -21,7 +21,7 @@ use crate::limits::OpenFiles;
 use crate::messages::say_notices;
 use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
-use crate::signals::{Signals, Stop};
+use crate::signals::{Signals, StopFlag};
 use crate::stop;
 use crate::text;
 use report::{Report, Style};
@@ -30,9 +30,9 @@ mod report;
 mod data;
 
 /// How often to look whether it is over, at least.
-const LOOK: Duration = Duration::from_millis(2);
+const POLL_PERIOD: Duration = Duration::from_millis(2);
 /// How long to take samples between two looks.
-const TAKE: Duration = Duration::from_millis(50);
+const TAKE_LIMIT: Duration = Duration::from_millis(50);
 
 /// Measures.
 ///
@@ -45,36 +45,36 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    let mut needs = Needs::of(&args.source, args.how.bpf);
+    let mut needs = Needs::of(&args.source, args.method.bpf);
     if launcher.is_some() {
-        needs = needs.and_to_signal();
+        needs = needs.with_signalling();
     }
-    let broker = needs.leave_to_broker()?;
-    let bpf = attach::bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
-    let filter = attachment.select(&args.wanted.selection(&args.vcpus))?;
+    let broker = needs.move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
+    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let filter = attachment.select(&args.select.selection(&args.vcpus))?;
     say_notices(attachment.notices());
     // A command that is not started yet needs no signal passed on: until then, they end us.
-    let stop = args.command.is_empty().then(Stop::listen).transpose()?;
+    let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
     if stop.is_some() {
-        stop::end_at_second_signal()?;
+        stop::exit_at_second_signal()?;
     }
     let session = attachment.start(vec![filter], timing)?;
-    let mut measuring = Measuring::new(args, session, out);
+    let mut measurement = Measurement::new(args, session, out);
     if args.interval.is_some() && !args.zeros && !args.json {
         say("what does not move in an interval is left out of it (-z shows it)");
     }
     let start = |launcher| start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
-    command.iter().for_each(|command| open_files.give_back(command));
-    let measured = measuring.measure(stop.as_ref(), command.as_mut());
-    let lost_vm = measuring.lost_vm;
+    command.iter().for_each(|command| open_files.restore_for(command));
+    let measured = measurement.measure(stop.as_ref(), command.as_mut());
+    let has_lost_vm = measurement.has_lost_vm;
     let status = command.as_mut().map(Child::wait).transpose();
     measured.and_then(|()| out.flush())?;
     let status = status.map_err(|error| {
         Error::failed(format!("cannot wait for the command: {}", reason(&error)))
     })?;
-    Ok(exit_status(status, lost_vm))
+    Ok(exit_status(status, has_lost_vm))
 }
 
 /// An interval must have room for a sample.
@@ -98,7 +98,7 @@ fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Chi
     let mut command = Command::new(program);
     command.args(arguments);
     // Those that come while it is started wait for it.
-    let signals = Signals::for_a_command()?;
+    let signals = Signals::forwarded()?;
     let started = launcher.launch(command).map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::NotFound => Kind::NoCommand,
@@ -107,7 +107,7 @@ fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Chi
         let program = program.to_string_lossy();
         Error::new(kind, format!("cannot run '{program}': {}", reason(&error)))
     });
-    started.and_then(|mut command| match stop::pass_on(signals, &command, broker) {
+    started.and_then(|mut command| match stop::forward_signals(signals, &command, broker) {
         Ok(()) => Ok(command),
         Err(error) => {
             // It is not to run on with nobody to end it.
@@ -118,16 +118,16 @@ fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Chi
 }
 
 /// The command's own, as a shell tells it, if there was one and it did not end well.
-fn exit_status(command: Option<ExitStatus>, lost_vm: bool) -> u8 {
+fn exit_status(command: Option<ExitStatus>, has_lost_vm: bool) -> u8 {
     let of_command = command.map_or(0, |status| {
         let signal = status.signal().map(|signal| 128 + signal);
         status.code().or(signal).unwrap_or(1) as u8
     });
-    if of_command == 0 { u8::from(lost_vm) } else { of_command }
+    if of_command == 0 { u8::from(has_lost_vm) } else { of_command }
 }
 
 /// A measurement under way.
-struct Measuring<'a> {
+struct Measurement<'a> {
     session: Session,
     out: &'a mut Out,
     style: Style,
@@ -135,10 +135,10 @@ struct Measuring<'a> {
     reported: u64,
     /// Samples lost, as far as they were reported.
     lost_samples: u64,
-    lost_vm: bool,
+    has_lost_vm: bool,
 }
 
-impl<'a> Measuring<'a> {
+impl<'a> Measurement<'a> {
     fn new(args: &StatArgs, session: Session, out: &'a mut Out) -> Self {
         let period_ns = session.period_ns();
         let meter = Meter::new(session.first(), period_ns, args.pace.duration, args.interval);
@@ -149,15 +149,15 @@ impl<'a> Measuring<'a> {
             timed: args.interval.is_some(),
             width: out.width(),
         };
-        Self { session, out, style, meter, reported: 0, lost_samples: 0, lost_vm: false }
+        Self { session, out, style, meter, reported: 0, lost_samples: 0, has_lost_vm: false }
     }
 
     /// Takes samples until it is over, and reports.
-    fn measure(&mut self, stop: Option<&Stop>, mut command: Option<&mut Child>) -> Result<()> {
+    fn measure(&mut self, stop: Option<&StopFlag>, mut command: Option<&mut Child>) -> Result<()> {
         loop {
             // Asked before its samples are taken: what comes later is seen next time.
             let finished = self.session.is_finished();
-            let mut next = self.session.recv(LOOK);
+            let mut next = self.session.recv(POLL_PERIOD);
             let (began, mut drained) = (Instant::now(), true);
             while let Some(sample) = next {
                 let (reported, is_last) = self.take(&sample)?;
@@ -166,17 +166,17 @@ impl<'a> Measuring<'a> {
                 }
                 // A report can take longer than an interval, and a sample longer than a tick: they
                 // must not keep us from looking.
-                drained = !reported && began.elapsed() < TAKE;
+                drained = !reported && began.elapsed() < TAKE_LIMIT;
                 next = if drained { self.session.try_recv() } else { None };
             }
             self.report_ended();
             let now_ns = now_ns();
-            if self.is_over(stop, command.as_deref_mut()) {
+            if self.must_end(stop, command.as_deref_mut()) {
                 self.meter.end_at(now_ns);
                 self.meter.join_intervals();
             }
             if self.meter.must_sample(now_ns) {
-                self.sample_once_more()?;
+                self.take_last_sample()?;
                 return self.finish();
             }
             if finished && drained {
@@ -187,13 +187,13 @@ impl<'a> Measuring<'a> {
         }
     }
 
-    fn is_over(&self, stop: Option<&Stop>, command: Option<&mut Child>) -> bool {
+    fn must_end(&self, stop: Option<&StopFlag>, command: Option<&mut Child>) -> bool {
         match command {
             // Signals are for the command, and it is waited for.
             Some(command) => !matches!(command.try_wait(), Ok(None)),
             None => {
-                let deserted = self.lost_vm && self.session.has_ended();
-                deserted || stop.is_some_and(Stop::is_asked) || self.out.is_closed()
+                let deserted = self.has_lost_vm && self.session.has_ended();
+                deserted || stop.is_some_and(StopFlag::is_set) || self.out.is_closed()
             }
         }
     }
@@ -210,7 +210,7 @@ impl<'a> Measuring<'a> {
     }
 
     /// The next sample would come too late: takes one now.
-    fn sample_once_more(&mut self) -> Result<()> {
+    fn take_last_sample(&mut self) -> Result<()> {
         self.session.stop()?.tick();
         while let Some(sample) = self.session.try_recv() {
             self.take(&sample)?;
@@ -254,7 +254,7 @@ impl<'a> Measuring<'a> {
         say_notices(self.session.notices());
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
-            self.lost_vm = true;
+            self.has_lost_vm = true;
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Reading what other users' processes show can take any time: a process can keep us waiting in
 //! the kernel. So can a terminal that was stopped (Ctrl-S). So a thread of its own waits for
 //! signals and does nothing else. The first asks the main thread to end (see
-//! [`Stop`](crate::signals::Stop)); if it has not ended after [`STOP_LIMIT`], this thread removes
+//! [`StopFlag`](crate::signals::StopFlag)); if it has not ended after [`STOP_LIMIT`], this thread removes
 //! the sockets and ends the process with status 0, as it was asked to. A second signal does so at
 //! once, with status 128 + the signal's number.
 //!
@@ -36,7 +36,7 @@ use vmstrobe_listen::SocketFile;
 
 use crate::error::{Error, Result};
 use crate::out::reason;
-use crate::privileges::keep_to_remove_sockets;
+use crate::privileges::keep_socket_removal_only;
 use crate::signals::{Signal, Signals};
 
 /// How long the main thread has to end by itself.
@@ -101,26 +101,27 @@ impl SocketFiles {
 ///
 /// # Errors
 /// If the system refuses.
-pub(crate) fn end_in_time(files: SocketFiles) -> Result<()> {
-    let mut signals = Signals::that_end()?;
+pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
+    let mut signals = Signals::of_termination()?;
     let watch = move || {
-        keep_to_remove_sockets();
+        keep_socket_removal_only();
         let wait = |limit| number(signals.wait(limit));
-        let second = second_signal(wait, STOP_LIMIT, Instant::now);
+        let second = wait_for_second_signal(wait, STOP_LIMIT, Instant::now);
         files.remove_all();
         exit(second.map_or(0, |signal| SIGNAL_STATUS + signal));
     };
-    start(watch)
+    spawn(watch)
 }
 
 /// Ends the process at the second signal from now on; what the first does is decided elsewhere.
 ///
 /// # Errors
 /// If the system refuses.
-pub(crate) fn end_at_second_signal() -> Result<()> {
-    let mut signals = Signals::that_end()?;
-    start(move || {
-        let second = any_second_signal(Duration::MAX, Instant::now, || number(signals.wait(None)));
+pub(crate) fn exit_at_second_signal() -> Result<()> {
+    let mut signals = Signals::of_termination()?;
+    spawn(move || {
+        let second =
+            wait_for_two_signals(Duration::MAX, Instant::now, || number(signals.wait(None)));
         exit(SIGNAL_STATUS + second);
     })
 }
@@ -130,12 +131,12 @@ pub(crate) fn end_at_second_signal() -> Result<()> {
 ///
 /// # Errors
 /// If the system refuses.
-pub(crate) fn pass_on(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
-    let mut command = SignalledCommand::new(command, broker)?;
-    start(move || {
-        let second = any_second_signal(COMMAND_SECOND_WITHIN, Instant::now, || {
-            let signal = signals.wait(None).filter(|signal| command.is_meant(*signal));
-            signal.iter().for_each(|signal| command.pass_on(*signal));
+pub(crate) fn forward_signals(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
+    let mut command = MeasuredCommand::new(command, broker)?;
+    spawn(move || {
+        let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, Instant::now, || {
+            let signal = signals.wait(None).filter(|signal| command.must_forward(*signal));
+            signal.iter().for_each(|signal| command.forward(*signal));
             number(signal)
         });
         command.send(Number::KILL);
@@ -145,14 +146,14 @@ pub(crate) fn pass_on(mut signals: Signals, command: &Child, broker: Broker) -> 
 }
 
 /// A measured command, which gets signals from us, and the last that it got.
-struct SignalledCommand {
+struct MeasuredCommand {
     /// Not its process id, which may be another's once it has been waited for.
     pidfd: Arc<OwnedFd>,
     broker: Broker,
     last: Option<(i32, Instant)>,
 }
 
-impl SignalledCommand {
+impl MeasuredCommand {
     fn new(command: &Child, broker: Broker) -> Result<Self> {
         let opened = pidfd_open(Pid::from_child(command), PidfdFlags::empty());
         let pidfd = opened.map_err(|errno| {
@@ -164,12 +165,12 @@ impl SignalledCommand {
 
     /// Returns true unless the command gets the signal from the terminal. Once it has ended, every
     /// signal is for us.
-    fn is_meant(&self, signal: Signal) -> bool {
-        !signal.is_of_terminal || has_exited(&self.pidfd)
+    fn must_forward(&self, signal: Signal) -> bool {
+        !signal.from_terminal || has_exited(&self.pidfd)
     }
 
     /// Passes a signal on, unless it is the last one again.
-    fn pass_on(&mut self, signal: Signal) {
+    fn forward(&mut self, signal: Signal) {
         let is_same =
             |(last, when): (i32, Instant)| last == signal.number && when.elapsed() < SECOND_AFTER;
         if self.last.is_some_and(is_same) {
@@ -203,7 +204,7 @@ fn number(signal: Option<Signal>) -> Option<i32> {
 /// Waits for two signals of which the second comes within that time of the first; one that comes
 /// later is a first one again. Returns the second. `now` gives the time, and `wait` waits for the
 /// next signal; it may return without one.
-fn any_second_signal(
+fn wait_for_two_signals(
     within: Duration,
     now: impl Fn() -> Instant,
     mut wait: impl FnMut() -> Option<i32>,
@@ -220,7 +221,7 @@ fn any_second_signal(
     }
 }
 
-fn start(watch: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(watch: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = thread::Builder::new().name("vmstrobe-stop".into()).spawn(watch);
     thread.map(drop).map_err(|error| {
         Error::failed(format!("cannot start a thread that ends it: {}", reason(&error)))
@@ -229,7 +230,7 @@ fn start(watch: impl FnOnce() + Send + 'static) -> Result<()> {
 
 /// Waits for a signal, and then for a second one within the limit. `wait` gives the next signal, if
 /// one comes in so much time, and `now` the time.
-fn second_signal(
+fn wait_for_second_signal(
     mut wait: impl FnMut(Option<Duration>) -> Option<i32>,
     limit: Duration,
     now: impl Fn() -> Instant,
@@ -289,7 +290,7 @@ mod tests {
                 clock.set(clock.get() + waited);
                 next.filter(|_| pause == Some(waited)).map(|(number, _)| number)
             };
-            let second = second_signal(wait, Duration::from_millis(600), || clock.get());
+            let second = wait_for_second_signal(wait, Duration::from_millis(600), || clock.get());
             assert_eq!(second, want, "{pauses_ms:?}");
         }
     }
@@ -309,7 +310,7 @@ mod tests {
                 clock.set(clock.get() + Duration::from_millis(*ms));
                 Some(number)
             };
-            let second = any_second_signal(COMMAND_SECOND_WITHIN, || clock.get(), wait);
+            let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, || clock.get(), wait);
             assert_eq!(second, want, "{pauses_ms:?}");
         }
     }
@@ -324,20 +325,20 @@ mod tests {
     fn what_the_terminal_sends_is_not_passed_on() {
         let (mut sleep, broker) = sleep();
         let mut sleep = sleep.spawn().expect("there is sleep(1)");
-        let mut command = SignalledCommand::new(&sleep, broker).expect("it is ours");
-        let signal = |number, is_of_terminal| Signal { number, is_of_terminal };
-        assert!(!command.is_meant(signal(2, true)) && command.is_meant(signal(2, false)));
-        command.pass_on(signal(15, false));
+        let mut command = MeasuredCommand::new(&sleep, broker).expect("it is ours");
+        let signal = |number, from_terminal| Signal { number, from_terminal };
+        assert!(!command.must_forward(signal(2, true)) && command.must_forward(signal(2, false)));
+        command.forward(signal(15, false));
         let status = sleep.wait().expect("it is ours");
         assert_eq!(status.signal(), Some(15));
         // The same again so soon is the same one; and nobody is hit by what comes too late.
         let last = command.last;
-        command.pass_on(signal(15, false));
+        command.forward(signal(15, false));
         assert!(last.is_some() && command.last == last);
-        command.pass_on(signal(2, false));
+        command.forward(signal(2, false));
         assert!(command.last.is_some_and(|(number, _)| number == 2));
         // Nobody else is left to whom the terminal could send it.
-        assert!(command.is_meant(signal(2, true)));
+        assert!(command.must_forward(signal(2, true)));
     }
 
     #[test]
@@ -347,12 +348,12 @@ mod tests {
         let busy = broker.clone();
         let busy = thread::spawn(move || busy.run(move || waits.recv()));
         let mut ours = sleep.spawn().expect("there is sleep(1)");
-        SignalledCommand::new(&ours, broker.clone()).expect("it is ours").send(Number::TERM);
+        MeasuredCommand::new(&ours, broker.clone()).expect("it is ours").send(Number::TERM);
         assert_eq!(ours.wait().expect("it is ours").signal(), Some(15));
         if geteuid().is_root() {
             // To signal another user's, this thread has no right.
             let mut anothers = sleep.uid(65534).spawn().expect("root may become anyone");
-            let command = SignalledCommand::new(&anothers, broker).expect("it is ours");
+            let command = MeasuredCommand::new(&anothers, broker).expect("it is ours");
             let send = move || {
                 set_capabilities(None, NONE).expect("capabilities can be given up");
                 let began = Instant::now();

@@ -93,17 +93,17 @@ impl Table {
 
     /// The line of headers, if there is any, and the rows.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines_cut(usize::MAX)
+        self.lines_fitting(usize::MAX)
     }
 
     /// As [`Table::lines`], within the width of a terminal.
-    pub(crate) fn lines_cut(&self, width: usize) -> Vec<String> {
-        self.lines_within(width, self.columns.len())
+    pub(crate) fn lines_fitting(&self, width: usize) -> Vec<String> {
+        self.lines_split(width, self.columns.len())
     }
 
-    /// As [`Table::lines_cut`], but if they are wider than `width`, the columns behind the first
+    /// As [`Table::lines_fitting`], but if they are wider than `width`, the columns behind the first
     /// `kept` are divided among several tables, each with the first ones again.
-    pub(crate) fn lines_within(&self, width: usize, kept: usize) -> Vec<String> {
+    pub(crate) fn lines_split(&self, width: usize, kept: usize) -> Vec<String> {
         let kept = kept.min(self.columns.len());
         let columns = self.cut(width, kept);
         let (labels, values) = columns.split_at(kept);
@@ -314,7 +314,7 @@ mod tests {
         let name = "a".repeat(64) + &"b".repeat(64);
         table.row([name.clone(), number.to_owned(), "why ".repeat(40)]);
         table.row(["web".to_owned(), "1".to_owned(), "so".to_owned()]);
-        let cut = table.lines_cut(80);
+        let cut = table.lines_fitting(80);
         assert!(cut[0].starts_with(&format!("NAME{}  /vm/nnnnnnn", " ".repeat(32))), "{cut:#?}");
         assert!(cut[0].ends_with("…nnnnnnnnnnnnnnnnnn  HOW"), "{cut:#?}");
         let (begin, end) = ("a".repeat(17), "b".repeat(18));
@@ -322,7 +322,7 @@ mod tests {
         assert!(cut[2].starts_with("    why why") && cut[3].starts_with("    why"), "{cut:#?}");
         assert!(cut.iter().all(|line| width(line) <= 80), "{cut:#?}");
         // In a file it is whole.
-        let whole = table.lines_cut(usize::MAX);
+        let whole = table.lines_fitting(usize::MAX);
         assert!(whole[1].starts_with(&format!("{name}  ")), "{whole:#?}");
         assert!(whole[2].starts_with(&format!("web{}  ", " ".repeat(61))), "{whole:#?}");
         assert_eq!(whole, table.lines());
@@ -346,7 +346,7 @@ mod tests {
             let how = "cannot be read: why ".repeat(6);
             let row = ["4711".to_owned()].into_iter().chain(names).chain([how]);
             table.row(row);
-            let lines = table.lines_cut(80);
+            let lines = table.lines_fitting(80);
             assert!(lines.iter().all(|line| width(line) <= 80), "{lines:#?}");
             let words: Vec<usize> = lines[1].split_whitespace().skip(1).map(width).collect();
             let shown = want.iter().zip(lens).map(|(&most, len)| most.min(len));
@@ -380,7 +380,7 @@ mod tests {
             "µ      ≤ 5 µs",
         ];
         assert_eq!(table().lines(), want);
-        assert_eq!(table().lines_within(33, 1), want);
+        assert_eq!(table().lines_split(33, 1), want);
     }
 
     #[test]
@@ -394,9 +394,9 @@ mod tests {
             "exits  12,345,678",
             "µ",
         ];
-        assert_eq!(table().lines_within(32, 1), want);
+        assert_eq!(table().lines_split(32, 1), want);
         // One column a table is the least.
-        assert_eq!(table().lines_within(0, 1).len(), 3 * 3 + 2);
+        assert_eq!(table().lines_split(0, 1).len(), 3 * 3 + 2);
     }
 
     #[test]

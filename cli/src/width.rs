@@ -43,7 +43,7 @@ pub(crate) fn fit(text: &str, columns: usize) -> String {
         return text.to_owned();
     }
     let Some(room) = columns.checked_sub(width(CUT)) else { return String::new() };
-    begin(text, room).to_owned() + CUT
+    prefix(text, room).to_owned() + CUT
 }
 
 /// A name cut in its middle to so many columns: names that are long differ at their ends.
@@ -52,8 +52,8 @@ pub(crate) fn shorten(text: &str, columns: usize) -> String {
         return text.to_owned();
     }
     let Some(room) = columns.checked_sub(width(CUT)) else { return String::new() };
-    let begin = begin(text, room / 2);
-    let end = end(text, room - width(begin));
+    let begin = prefix(text, room / 2);
+    let end = suffix(text, room - width(begin));
     format!("{begin}{CUT}{end}")
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn wrap(text: &str, columns: usize, indentation: &str) -> Vec<String>
     let mut indent = "";
     while !rest.is_empty() {
         let room = columns.saturating_sub(width(indent)).max(1);
-        let mut line = &rest[..room_for(rest.chars(), room)];
+        let mut line = &rest[..bytes_fitting(rest.chars(), room)];
         if line.is_empty() {
             // Even one character is too wide.
             line = &rest[..rest.chars().next().map_or(0, char::len_utf8)];
@@ -85,19 +85,19 @@ fn fits(text: &str, columns: usize) -> bool {
 }
 
 /// As much of the begin as so many columns have room for.
-fn begin(text: &str, columns: usize) -> &str {
-    &text[..room_for(text.chars(), columns)]
+fn prefix(text: &str, columns: usize) -> &str {
+    &text[..bytes_fitting(text.chars(), columns)]
 }
 
 /// As much of the end as so many columns have room for.
-fn end(text: &str, columns: usize) -> &str {
-    let end = &text[text.len() - room_for(text.chars().rev(), columns)..];
+fn suffix(text: &str, columns: usize) -> &str {
+    let end = &text[text.len() - bytes_fitting(text.chars().rev(), columns)..];
     // A mark without what it belongs to would change the character before.
     end.trim_start_matches(|c| width_of(c) == 0)
 }
 
 /// Returns how many bytes of these characters so many columns have room for.
-fn room_for(chars: impl Iterator<Item = char>, columns: usize) -> usize {
+fn bytes_fitting(chars: impl Iterator<Item = char>, columns: usize) -> usize {
     let (mut used, mut bytes) = (0, 0);
     for c in chars.take(columns.saturating_mul(MARKS_MAX)) {
         used += width_of(c);

@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, with_causes};
 use crate::terminal::has_colours;
 
 /// Arguments of `perf stat`, and ours.
-const OF_PERF: [(&str, &str); 4] = [
+const PERF_OPTIONS: [(&str, &str); 4] = [
     ("-a", "--all measures every virtual machine"),
     ("-e", "--names exits,halt_* selects statistics"),
     ("-I", "-i MS prints intervals"),
@@ -37,7 +37,7 @@ pub(super) fn with_hint(mut error: clap::Error, words: &[OsString]) -> clap::Err
 
 fn hint(unknown: &str, words: &[OsString]) -> Option<String> {
     if unknown.starts_with('-') {
-        let ours = OF_PERF.iter().find(|(theirs, _)| *theirs == unknown);
+        let ours = PERF_OPTIONS.iter().find(|(theirs, _)| *theirs == unknown);
         return ours.map(|(_, hint)| (*hint).to_owned());
     }
     let at = words.iter().position(|word| word == OsStr::new(unknown))?;

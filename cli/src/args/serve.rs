@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::source::{How, Source};
+use super::source::{MethodArgs, SourceArgs};
 
 /// The default mode of a socket's file: this user and root may connect.
 const MODE: u32 = 0o600;
@@ -61,10 +61,10 @@ pub(crate) struct ServeArgs {
     on_exit: Option<OnExit>,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 /// The action to take when the virtual machines have ended.

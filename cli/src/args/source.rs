@@ -19,7 +19,7 @@ const HEADING: &str =
 /// The sources of statistics.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = HEADING)]
-pub(crate) struct Source {
+pub(crate) struct SourceArgs {
     /// The virtual machine and the tables of this process; may be given more than once
     #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
     pub(crate) pids: Vec<u32>,
@@ -53,7 +53,7 @@ pub(crate) struct Source {
     pub(crate) demo: bool,
 }
 
-impl Source {
+impl SourceArgs {
     /// Returns true if the user named any source.
     pub(crate) fn is_named(&self) -> bool {
         self.demo || self.sources().is_any()
@@ -69,16 +69,16 @@ impl Source {
 /// The options for how statistics are read.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Method of reading")]
-pub(crate) struct How {
+pub(crate) struct MethodArgs {
     /// When to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM in one
     /// call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) bpf: When,
+    pub(crate) bpf: BpfWhen,
 }
 
 /// When to use the BPF reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
+pub(crate) enum BpfWhen {
     /// If it is permitted, passes its self-test, and is faster or the only method
     #[default]
     Auto,
@@ -92,9 +92,9 @@ pub(crate) enum When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderSet {
     /// vmstrobe's own alone, which needs no source.
-    Own,
+    OwnOnly,
     /// All providers of the sources but [`SCHED`].
-    Usual,
+    WithoutSched,
     /// All providers of the sources, and [`SCHED`].
     WithSched,
 }
@@ -103,9 +103,9 @@ impl ProviderSet {
     /// Returns the providers that statistics of this target and provider need. `None`: not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
-            (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::Own,
+            (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::OwnOnly,
             (_, Some(SCHED)) => Self::WithSched,
-            _ => Self::Usual,
+            _ => Self::WithoutSched,
         }
     }
 }
@@ -113,7 +113,7 @@ impl ProviderSet {
 /// The choice of statistics.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Wanted {
+pub(crate) struct SelectArgs {
     /// Object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for vmstrobe
     /// itself. Default: vcpu, or the only type present
     #[arg(long, value_name = "TARGET")]
@@ -129,14 +129,14 @@ pub(crate) struct Wanted {
     pub(crate) provider: Option<String>,
 }
 
-impl Wanted {
+impl SelectArgs {
     /// Returns the providers that this choice needs.
-    pub(crate) fn whose(&self) -> ProviderSet {
+    pub(crate) fn providers(&self) -> ProviderSet {
         ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
     }
 
     /// Returns the selection as the library has it, of these vCPUs.
-    pub(crate) fn selection(&self, vcpus: &Vcpus) -> Selection {
+    pub(crate) fn selection(&self, vcpus: &VcpuArgs) -> Selection {
         Selection {
             target: self.target.as_deref().map(Target::from_name),
             provider: self.provider.clone(),
@@ -149,13 +149,13 @@ impl Wanted {
 /// The choice of vCPUs.
 #[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Vcpus {
+pub(crate) struct VcpuArgs {
     /// This vCPU, by index or path; may be given more than once
     #[arg(long = "vcpu", value_name = "PATH|INDEX")]
     pub(crate) vcpus: Vec<String>,
 }
 
-impl Vcpus {
+impl VcpuArgs {
     /// Returns the vCPUs as the library has them.
     pub(crate) fn refs(&self) -> Vec<VcpuRef> {
         self.vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect()

@@ -36,8 +36,8 @@ fn stat_takes_it_all() {
          --per-vcpu -o x --json --vcpu 0 --vcpu /vm/a/vcpu[1] -- ls -l --json",
     );
     assert_eq!(args.source.pids, [1, 2]);
-    assert_eq!(args.wanted.target.as_deref(), Some("vm"));
-    assert!(args.wanted.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
+    assert_eq!(args.select.target.as_deref(), Some("vm"));
+    assert!(args.select.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
     assert_eq!(args.pace.rate, 10_000.0);
     assert_eq!(args.interval, Some(Duration::from_millis(100)));
     assert_eq!(args.vcpus.vcpus, ["0", "/vm/a/vcpu[1]"]);
@@ -46,19 +46,22 @@ fn stat_takes_it_all() {
 
 #[test]
 fn what_is_left_open_stays_open() {
-    assert_eq!(stat("stat").wanted.target, None);
-    assert!(stat("stat").wanted.whose() == ProviderSet::Usual && !stat("stat").source.is_named());
+    assert_eq!(stat("stat").select.target, None);
+    assert!(
+        stat("stat").select.providers() == ProviderSet::WithoutSched
+            && !stat("stat").source.is_named()
+    );
     assert_eq!(stat("stat").pace.rate, 1000.0);
-    assert_eq!(stat("stat --target xyz").wanted.target.as_deref(), Some("xyz"));
+    assert_eq!(stat("stat --target xyz").select.target.as_deref(), Some("xyz"));
     for (line, whose) in [
-        ("stat --target sampler", ProviderSet::Own),
-        ("stat --provider vmstrobe", ProviderSet::Own),
-        ("stat --target sampler --provider sched", ProviderSet::Own),
-        ("stat --provider kvm", ProviderSet::Usual),
+        ("stat --target sampler", ProviderSet::OwnOnly),
+        ("stat --provider vmstrobe", ProviderSet::OwnOnly),
+        ("stat --target sampler --provider sched", ProviderSet::OwnOnly),
+        ("stat --provider kvm", ProviderSet::WithoutSched),
         ("stat --provider sched", ProviderSet::WithSched),
         ("stat --target vcpu --provider sched", ProviderSet::WithSched),
     ] {
-        assert_eq!(stat(line).wanted.whose(), whose, "{line}");
+        assert_eq!(stat(line).select.providers(), whose, "{line}");
     }
 }
 
@@ -74,8 +77,8 @@ fn sources_stand_beside_each_other() {
 
 #[test]
 fn the_bpf_reader_is_left_to_us_unless_somebody_says() {
-    assert_eq!(stat("stat").how.bpf, When::Auto);
-    assert_eq!(stat("stat --bpf require -- ls --bpf off").how.bpf, When::Require);
+    assert_eq!(stat("stat").method.bpf, BpfWhen::Auto);
+    assert_eq!(stat("stat --bpf require -- ls --bpf off").method.bpf, BpfWhen::Require);
     for command in ["demo", "query", "info stats vcpu", "schema", "stat", "serve --qmp a"] {
         assert!(parse(&format!("{command} --bpf off")).is_ok(), "{command}");
         check_refused(&format!("{command} --bpf on"), "auto, off, require");

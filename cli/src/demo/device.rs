@@ -33,9 +33,9 @@ impl Device {
     pub(super) const LINES: usize = 1 + ROWS.len();
 
     /// Takes what happened between two points.
-    pub(super) fn note(&mut self, was: &Snapshot, is: &Snapshot) {
+    pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
         for (chart, (_, [ops, _])) in self.charts.iter_mut().zip(ROWS) {
-            let changes = changes(was, is, &Target::Cryptodev, ops);
+            let changes = changes(before, after, &Target::Cryptodev, ops);
             chart.push(changes.first().and_then(|(_, change)| change.as_ref()));
         }
     }

@@ -64,15 +64,15 @@ impl Samples {
 
 /// How one statistic of each object of a target changed between two samples.
 pub(super) fn changes<'a>(
-    was: &Snapshot,
-    is: &'a Snapshot,
+    before: &Snapshot,
+    after: &'a Snapshot,
     target: &Target,
     name: &str,
 ) -> Vec<Changed<'a>> {
-    let interval = Interval::between(was.window(), is.window());
-    let objects = is.objects().filter(|view| view.object().schema.target() == target);
+    let interval = Interval::between(before.window(), after.window());
+    let objects = after.objects().filter(|view| view.object().schema.target() == target);
     let changed = |view: &ObjectView<'_>| {
-        let earlier = was.object(&view.object().path)?.get(name)?;
+        let earlier = before.object(&view.object().path)?.get(name)?;
         Some(change(earlier, view.get(name)?, interval?))
     };
     objects.map(|view| (view, changed(&view))).collect()

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use vmstrobe::{ReadStatus, Sampler, TimeQuantiles};
 
-use crate::read_status::{self, Read};
+use crate::read_status::{self, ReadData};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -19,7 +19,7 @@ const NEXT: [(&str, &str); 4] = [
 
 /// The number of vCPUs that were sampled, at which rate and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(super) struct RunParameters {
     pub(super) vcpus: u32,
     pub(super) rate_hz: f64,
     pub(super) seconds: f64,
@@ -35,7 +35,7 @@ pub(super) struct Summary {
     seconds: f64,
     begin_wall_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    read: Option<Read>,
+    read: Option<ReadData>,
     threads: usize,
     /// How everything was read, for people.
     #[serde(skip)]
@@ -66,11 +66,11 @@ impl From<TimeQuantiles> for Quantiles {
 impl Summary {
     pub(super) fn new(
         sampler: &Sampler,
-        load: &Load,
+        parameters: &RunParameters,
         read: Option<&ReadStatus>,
         lost_samples: u64,
     ) -> Self {
-        let Load { vcpus, rate_hz, seconds, begin_wall_ns } = *load;
+        let RunParameters { vcpus, rate_hz, seconds, begin_wall_ns } = *parameters;
         let health = sampler.health();
         let counts = health.counts();
         Self {
@@ -79,7 +79,7 @@ impl Summary {
             rate_hz,
             seconds,
             begin_wall_ns,
-            read: read.map(Read::from),
+            read: read.map(ReadData::from),
             threads: sampler.threads(),
             how_read: how_read(read, sampler.threads()),
             ticks: counts.ticks,
@@ -160,7 +160,7 @@ mod tests {
             rate_hz: 1000.0,
             seconds: 10.0,
             begin_wall_ns: 1_000_000_000_000_000_000,
-            read: Some(Read::from(&ReadStatus::by_pread(4))),
+            read: Some(ReadData::from(&ReadStatus::by_pread(4))),
             threads: 1,
             how_read: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,

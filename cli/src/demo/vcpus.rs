@@ -43,8 +43,8 @@ impl Vcpus {
     }
 
     /// Takes what happened between two points.
-    pub(super) fn note(&mut self, was: &Snapshot, is: &Snapshot) {
-        let exits = changes(was, is, &Target::Vcpu, NAMES[0]);
+    pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
+        let exits = changes(before, after, &Target::Vcpu, NAMES[0]);
         for (chart, (_, change)) in self.charts.iter_mut().zip(exits) {
             chart.push(change.as_ref());
         }

@@ -42,8 +42,8 @@ impl View {
     /// Takes a sample.
     pub(super) fn add(&mut self, sample: &Arc<Snapshot>) {
         if let Some(before) = self.samples.add(sample) {
-            self.vcpus.note(&before, sample);
-            self.device.note(&before, sample);
+            self.vcpus.add_changes(&before, sample);
+            self.device.add_changes(&before, sample);
         }
     }
 
@@ -88,7 +88,7 @@ impl View {
     }
 
     /// Returns the lines that remain of the last screen: the title and the rows.
-    pub(super) fn remains(&self, size: Size) -> Vec<String> {
+    pub(super) fn final_lines(&self, size: Size) -> Vec<String> {
         let lines = [vec![self.about(), String::new()], self.rows(size)].concat();
         lines.iter().map(|line| fit(line, size.width)).collect()
     }
@@ -219,7 +219,7 @@ mod tests {
         assert!(!narrow.iter().any(|line| line.starts_with("vCPU 0: ")), "{narrow:#?}");
         let flat = view.rows(Size { width: 70, height: 3 });
         assert_eq!(flat[2], "      and 1 more");
-        let remains = view.remains(Size { width: 40, height: 24 });
+        let remains = view.final_lines(Size { width: 40, height: 24 });
         assert!(remains.iter().all(|line| line.chars().count() <= 40), "{remains:#?}");
     }
 

@@ -99,7 +99,7 @@ pub(super) fn lines(vms: &[ListedVm], verbose: bool, width: usize) -> Vec<String
             table.row(["", "", "", &method].map(str::to_owned));
         }
     }
-    table.lines_cut(width)
+    table.lines_fitting(width)
 }
 
 /// Returns how a virtual machine is read, or why it is not.

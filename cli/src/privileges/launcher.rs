@@ -60,7 +60,7 @@ mod tests {
     use rustix::thread::CapabilitySet;
 
     use super::*;
-    use crate::privileges::tests::{aside, give_up, permitted};
+    use crate::privileges::tests::{drop_all, on_own_thread, permitted};
 
     #[test]
     fn a_command_is_run_with_what_there_was() {
@@ -72,10 +72,10 @@ mod tests {
         let mode = |mode| std::fs::set_permissions(&closed, Permissions::from_mode(mode));
         mode(0).expect("it is ours");
         let run = |gives_up_first: bool| {
-            aside(|| {
-                gives_up_first.then(give_up);
+            on_own_thread(|| {
+                gives_up_first.then(drop_all);
                 let launcher = Launcher::new().expect("there are threads");
-                give_up();
+                drop_all();
                 launcher.launch(Command::new(&program)).and_then(|mut child| child.wait())
             })
         };

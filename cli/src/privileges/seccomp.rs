@@ -16,7 +16,7 @@ use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 const EXECUTE: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
 /// To read, write or steer another process. (`pidfd_getfd` and `kcmp` are what the helper is for,
 /// and it takes a capability that only the helper and the broker have.)
-const ENTER: [i64; 5] = [
+const ENTER_PROCESS: [i64; 5] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
@@ -24,7 +24,7 @@ const ENTER: [i64; 5] = [
     libc::SYS_setns,
 ];
 /// To change the host: its kernel, mounts, clock, keys and users.
-const CHANGE: [i64; 37] = [
+const CHANGE_HOST: [i64; 37] = [
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -64,7 +64,7 @@ const CHANGE: [i64; 37] = [
     libc::SYS_setresgid,
 ];
 /// To do any of this without a call of its own, or to make the kernel wait in the middle of one.
-const AROUND: [i64; 5] = [
+const BYPASS: [i64; 5] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -79,12 +79,12 @@ const X32: i64 = 0x4000_0000;
 /// The numbers that only x32 has: of `execve`, `ptrace`, `kexec_load`, `process_vm_readv`,
 /// `process_vm_writev` and `execveat` (`syscall_64.tbl` in the kernel).
 #[cfg(target_arch = "x86_64")]
-const OF_X32: [i64; 6] = [520, 521, 528, 539, 540, 545];
+const X32_ONLY: [i64; 6] = [520, 521, 528, 539, 540, 545];
 
 /// Refuses them to this thread and to those that it starts from now on, which then cannot gain
 /// rights by executing a program either (`no_new_privs`). Where the kernel or the machine has no
 /// such filters, nothing happens.
-pub(crate) fn refuse() {
+pub(crate) fn install_filter() {
     if let Ok(filter) = filter() {
         // Where it is refused, a policy or a filter of the system's own is in its place.
         let _ = apply_filter(&filter);
@@ -92,9 +92,10 @@ pub(crate) fn refuse() {
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let refused = EXECUTE.into_iter().chain(ENTER).chain(CHANGE).chain(AROUND);
+    let refused = EXECUTE.into_iter().chain(ENTER_PROCESS).chain(CHANGE_HOST).chain(BYPASS);
     #[cfg(target_arch = "x86_64")]
-    let refused = refused.flat_map(|call| [call, call | X32]).chain(OF_X32.map(|call| call | X32));
+    let refused =
+        refused.flat_map(|call| [call, call | X32]).chain(X32_ONLY.map(|call| call | X32));
     let rules: BTreeMap<i64, Vec<_>> = refused.map(|call| (call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let machine = std::env::consts::ARCH.try_into()?;
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(run().ok(), Some(true));
         // On a thread of its own: a filter is for good.
         let refused = thread::spawn(move || {
-            refuse();
+            install_filter();
             (run(), thread::spawn(run).join().expect("it does not panic"))
         });
         let (here, started) = refused.join().expect("it does not panic");
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn each_is_refused_once() {
-        let all = [&EXECUTE[..], &ENTER, &CHANGE, &AROUND].concat();
+        let all = [&EXECUTE[..], &ENTER_PROCESS, &CHANGE_HOST, &BYPASS].concat();
         let mut distinct = all.clone();
         distinct.sort_unstable();
         distinct.dedup();

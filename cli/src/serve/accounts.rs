@@ -134,8 +134,8 @@ mod tests {
         for uid in [0, own, owner, 107, FIRST_PERSON - 1] {
             assert!(by_default.has(uid), "{uid}");
         }
-        let strangers = [FIRST_PERSON, 65_534, 100_000];
-        for uid in strangers.into_iter().filter(|uid| *uid != own) {
+        let untrusted = [FIRST_PERSON, 65_534, 100_000];
+        for uid in untrusted.into_iter().filter(|uid| *uid != own) {
             assert!(!by_default.has(uid), "{uid}");
         }
         let named = TrustedUsers::new(&["5000".to_owned()], owner).expect("it is a number");

@@ -30,7 +30,7 @@ fn title_with_counts(vm: &Attachment) -> String {
 }
 
 /// Returns the titles of the members beside the virtual machine.
-fn companions(vm: &Attachment) -> Vec<&str> {
+fn other_titles(vm: &Attachment) -> Vec<&str> {
     let main = vm.main().map(|member| &*member.title);
     let titles = vm.members().iter().map(|member| &*member.title);
     titles.filter(|title| Some(*title) != main).collect()
@@ -71,13 +71,13 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
 
 /// Returns the line that says what is served and where.
 pub(super) fn announcement(vm: &Attachment, path: &Path) -> String {
-    announcement_of(&title_with_counts(vm), path, &companions(vm))
+    announcement_of(&title_with_counts(vm), path, &other_titles(vm))
 }
 
-fn announcement_of(title: &str, path: &Path, companions: &[&str]) -> String {
+fn announcement_of(title: &str, path: &Path, other_titles: &[&str]) -> String {
     let mut text = format!("serving {title} at {}", path.display());
-    if !companions.is_empty() {
-        text += &format!(", with {}", companions.join(", "));
+    if !other_titles.is_empty() {
+        text += &format!(", with {}", other_titles.join(", "));
     }
     text
 }
@@ -134,7 +134,7 @@ mod tests {
     fn without_members_it_is_the_demo() {
         let demo = Attachment::of(Registry::default());
         assert_eq!((name(&demo), title(&demo)), ("demo", "the demo guest"));
-        assert_eq!((pid(&demo), companions(&demo)), (Some(std::process::id()), vec![]));
+        assert_eq!((pid(&demo), other_titles(&demo)), (Some(std::process::id()), vec![]));
         assert!(!lacks_vm_statistics(&demo));
     }
 
@@ -154,8 +154,8 @@ mod tests {
 
     #[test]
     fn what_is_served_and_where_is_one_line() {
-        let line = |companions: &[&str]| {
-            announcement_of("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), companions)
+        let line = |other_titles: &[&str]| {
+            announcement_of("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), other_titles)
         };
         assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
         let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";

@@ -24,14 +24,14 @@ const SUBSTITUTE: char = '_';
 
 /// A directory for sockets, one a virtual machine.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct SocketDirectory {
     path: PathBuf,
     owner: u32,
     /// For a socket's name without its extension, in bytes.
     name_bytes_max: usize,
 }
 
-impl Directory {
+impl SocketDirectory {
     /// The directory at that path.
     ///
     /// # Errors
@@ -79,12 +79,12 @@ impl Directory {
         &self,
         name: &str,
         pid: Option<u32>,
-        stranger: Option<u32>,
+        untrusted: Option<u32>,
         is_taken: impl Fn(&Path) -> bool,
     ) -> PathBuf {
         let name = file_name(name);
         let pid = pid.map(|pid| format!("-{pid}"));
-        let (first, again) = match stranger {
+        let (first, again) = match untrusted {
             Some(uid) => {
                 let ending = format!("-uid{uid}{}", pid.unwrap_or_default());
                 ([Some(ending.clone()), None], ending)
@@ -95,7 +95,7 @@ impl Directory {
         // A name may end as if it had a process id behind it.
         let endings = endings.chain((2_u64..).map(|number| format!("{again}.{number}")));
         let mut paths = endings.map(|ending| {
-            let name = cut(&name, self.name_bytes_max.saturating_sub(ending.len()));
+            let name = truncate(&name, self.name_bytes_max.saturating_sub(ending.len()));
             self.path.join(format!("{name}{ending}{EXTENSION}"))
         });
         let free = paths.find(|path| !is_taken(path));
@@ -115,7 +115,7 @@ fn file_name(name: &str) -> String {
 }
 
 /// As much of it as has room.
-fn cut(name: &str, bytes_max: usize) -> &str {
+fn truncate(name: &str, bytes_max: usize) -> &str {
     let fits = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&e| e <= bytes_max);
     &name[..fits.last().unwrap_or(0)]
 }
@@ -124,16 +124,16 @@ fn cut(name: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn directory(name_bytes_max: usize) -> Directory {
-        Directory { path: PathBuf::from("/d"), owner: 0, name_bytes_max }
+    fn directory(name_bytes_max: usize) -> SocketDirectory {
+        SocketDirectory { path: PathBuf::from("/d"), owner: 0, name_bytes_max }
     }
 
     fn socket(name: &str, taken: &[&str]) -> String {
         socket_of(None, name, taken)
     }
 
-    fn socket_of(stranger: Option<u32>, name: &str, taken: &[&str]) -> String {
-        let path = directory(40).socket(name, Some(4711), stranger, |path| {
+    fn socket_of(untrusted: Option<u32>, name: &str, taken: &[&str]) -> String {
+        let path = directory(40).socket(name, Some(4711), untrusted, |path| {
             taken.iter().any(|taken| path == Path::new("/d").join(taken))
         });
         path.strip_prefix("/d").expect("it is in there").display().to_string()
@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn a_strangers_name_takes_nobodys_place() {
-        let stranger = |name: &str, taken: &[&str]| socket_of(Some(1000), name, taken);
+        let path_of_untrusted = |name: &str, taken: &[&str]| socket_of(Some(1000), name, taken);
         // Also where nobody has the plain name: its owner may be about to start again.
-        assert_eq!(stranger("web", &[]), "web-uid1000-4711.sock");
-        assert_eq!(stranger("web", &["web-uid1000-4711.sock"]), "web-uid1000-4711.2.sock");
-        let long = stranger(&"n".repeat(300), &[]);
+        assert_eq!(path_of_untrusted("web", &[]), "web-uid1000-4711.sock");
+        assert_eq!(path_of_untrusted("web", &["web-uid1000-4711.sock"]), "web-uid1000-4711.2.sock");
+        let long = path_of_untrusted(&"n".repeat(300), &[]);
         assert!(long.ends_with("n-uid1000-4711.sock") && long.len() == 45, "{long}");
     }
 
@@ -185,7 +185,7 @@ mod tests {
     fn every_path_fits_an_address() {
         let root = std::env::temp_dir();
         let long = "ü".repeat(512);
-        let directory = Directory::new(&root).expect("it is there");
+        let directory = SocketDirectory::new(&root).expect("it is there");
         let mut taken = Vec::new();
         for _ in 0..12 {
             let path =
@@ -200,8 +200,8 @@ mod tests {
 
     #[test]
     fn a_directory_is_there_and_short_enough() {
-        let root = tempdir("place");
-        let text = |path: &Path| Directory::new(path).expect_err("it is not fit").to_string();
+        let root = tempdir("path");
+        let text = |path: &Path| SocketDirectory::new(path).expect_err("it is not fit").to_string();
         assert!(text(&root.join("none")).ends_with("is not there: make it first"));
         fs::write(root.join("file"), "").expect("it is ours");
         assert!(text(&root.join("file")).ends_with("is no directory"));
@@ -211,7 +211,7 @@ mod tests {
         for (bytes, fits) in [(fill, true), (fill + 1, false)] {
             let long = root.join("x".repeat(bytes));
             fs::create_dir(&long).expect("it is ours");
-            match Directory::new(&long) {
+            match SocketDirectory::new(&long) {
                 Ok(directory) => assert!(fits && directory.name_bytes_max == NAME_BYTES_MIN),
                 Err(error) => assert!(!fits && error.to_string().ends_with("at most 77")),
             }

@@ -10,35 +10,35 @@ use crate::out::say;
 
 /// How many lines may be said at once about trusted users' virtual machines: more than there are
 /// sockets, ...
-const LINES: Allowance = Allowance { at_once: 600, each: Duration::from_secs(1) };
+const LINES: RateLimit = RateLimit { burst: 600, period: Duration::from_secs(1) };
 /// ... and about strangers': more than they may have sockets.
-const LINES_OF_STRANGERS: Allowance = Allowance { at_once: 200, each: Duration::from_secs(30) };
+const LINES_OF_UNTRUSTED: RateLimit = RateLimit { burst: 200, period: Duration::from_secs(30) };
 
 /// How many lines may be said.
 #[derive(Clone, Copy, Debug)]
-struct Allowance {
+struct RateLimit {
     /// In any short time.
-    at_once: u32,
+    burst: u32,
     /// Then another one each time so much time has passed.
-    each: Duration,
+    period: Duration,
 }
 
 /// Says lines, as many as may be.
 #[derive(Debug)]
 pub(super) struct Log {
-    trusted: Lines,
-    strangers: Lines,
+    trusted: LimitedLines,
+    untrusted: LimitedLines,
 }
 
 impl Log {
     /// Nothing has been said yet.
     pub(super) fn new() -> Self {
-        Self { trusted: Lines::new(LINES), strangers: Lines::new(LINES_OF_STRANGERS) }
+        Self { trusted: LimitedLines::new(LINES), untrusted: LimitedLines::new(LINES_OF_UNTRUSTED) }
     }
 
     /// Says this of a virtual machine, or counts it.
-    pub(super) fn say(&mut self, is_strangers: bool, text: &str) {
-        let lines = if is_strangers { &mut self.strangers } else { &mut self.trusted };
+    pub(super) fn say(&mut self, is_untrusted: bool, text: &str) {
+        let lines = if is_untrusted { &mut self.untrusted } else { &mut self.trusted };
         if let Some(line) = lines.next(Instant::now(), text) {
             say(line);
         }
@@ -47,17 +47,17 @@ impl Log {
 
 /// The lines about some users' virtual machines.
 #[derive(Debug)]
-struct Lines {
-    allowance: Allowance,
+struct LimitedLines {
+    limit: RateLimit,
     left: u32,
     /// When the last of those that are left was granted; nothing has been said before.
     granted: Option<Instant>,
     unsaid: u64,
 }
 
-impl Lines {
-    fn new(allowance: Allowance) -> Self {
-        Self { allowance, left: allowance.at_once, granted: None, unsaid: 0 }
+impl LimitedLines {
+    fn new(limit: RateLimit) -> Self {
+        Self { limit, left: limit.burst, granted: None, unsaid: 0 }
     }
 
     /// The line to say now, if one may be said.
@@ -77,26 +77,26 @@ impl Lines {
     }
 
     fn grant(&mut self, now: Instant) {
-        let Allowance { at_once, each } = self.allowance;
+        let RateLimit { burst, period } = self.limit;
         let since = *self.granted.get_or_insert(now);
-        let lines = now.saturating_duration_since(since).as_nanos() / each.as_nanos().max(1);
+        let lines = now.saturating_duration_since(since).as_nanos() / period.as_nanos().max(1);
         let lines = u32::try_from(lines).unwrap_or(u32::MAX);
         let left = self.left.saturating_add(lines);
         // What is not used does not add up beyond the allowance.
-        self.granted = if left >= at_once { Some(now) } else { Some(since + each * lines) };
-        self.left = left.min(at_once);
+        self.granted = if left >= burst { Some(now) } else { Some(since + period * lines) };
+        self.left = left.min(burst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::quota::{MAX_SOCKETS, MAX_SOCKETS_OF_STRANGERS};
+    use crate::serve::quota::{MAX_SOCKETS, MAX_SOCKETS_OF_UNTRUSTED};
 
     #[test]
     fn what_is_left_out_is_counted() {
         let second = Duration::from_secs(1);
-        let mut lines = Lines::new(Allowance { at_once: 2, each: 10 * second });
+        let mut lines = LimitedLines::new(RateLimit { burst: 2, period: 10 * second });
         let begin = Instant::now();
         let mut next = |seconds: u32| lines.next(begin + second * seconds, "a");
         assert_eq!([next(0), next(0)], [Some("a".to_owned()), Some("a".to_owned())]);
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn each_socket_can_be_told_of() {
-        assert!(LINES.at_once as usize > 2 * MAX_SOCKETS);
-        assert!(LINES_OF_STRANGERS.at_once as usize > MAX_SOCKETS_OF_STRANGERS);
+        assert!(LINES.burst as usize > 2 * MAX_SOCKETS);
+        assert!(LINES_OF_UNTRUSTED.burst as usize > MAX_SOCKETS_OF_UNTRUSTED);
         // A stranger who never rests fills less than a MB a day.
-        assert!(LINES_OF_STRANGERS.each >= Duration::from_secs(30));
+        assert!(LINES_OF_UNTRUSTED.period >= Duration::from_secs(30));
     }
 }

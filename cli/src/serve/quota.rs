@@ -14,33 +14,33 @@ use vmstrobe::Vmm;
 /// /dev/kvm can start virtual machines.
 pub(super) const MAX_SOCKETS: usize = 256;
 /// The most of one stranger: a user who is not trusted.
-pub(super) const MAX_SOCKETS_OF_A_STRANGER: usize = MAX_SOCKETS / 4;
+pub(super) const MAX_SOCKETS_OF_UNTRUSTED_USER: usize = MAX_SOCKETS / 4;
 /// The most of all strangers together: a person can have many user ids (subuid(5)).
-pub(super) const MAX_SOCKETS_OF_STRANGERS: usize = MAX_SOCKETS / 2;
+pub(super) const MAX_SOCKETS_OF_UNTRUSTED: usize = MAX_SOCKETS / 2;
 
 /// Why there is no socket for another virtual machine now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Full {
+pub(super) enum LimitReached {
     /// [`MAX_SOCKETS`].
     All,
     /// [`MAX_SOCKETS_OF_STRANGERS`].
-    Strangers,
+    Untrusted,
     /// [`MAX_SOCKETS_OF_A_STRANGER`], of this user.
     User(u32),
 }
 
-impl fmt::Display for Full {
+impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All => write!(f, "there are {MAX_SOCKETS} sockets already, and no more are made"),
-            Self::Strangers => write!(
+            Self::Untrusted => write!(
                 f,
-                "users who are not trusted have {MAX_SOCKETS_OF_STRANGERS} sockets already, the \
+                "users who are not trusted have {MAX_SOCKETS_OF_UNTRUSTED} sockets already, the \
                  most for all of them (see --vm-user)"
             ),
             Self::User(uid) => write!(
                 f,
-                "user {uid} has {MAX_SOCKETS_OF_A_STRANGER} sockets already, the most for a user \
+                "user {uid} has {MAX_SOCKETS_OF_UNTRUSTED_USER} sockets already, the most for a user \
                  who is not trusted (see --vm-user)"
             ),
         }
@@ -49,18 +49,18 @@ impl fmt::Display for Full {
 
 /// Divides the sockets among users.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct Quota {
     trusted: TrustedUsers,
 }
 
-impl Share {
+impl Quota {
     /// Trusted users share all sockets.
     pub(super) fn new(trusted: TrustedUsers) -> Self {
         Self { trusted }
     }
 
     /// The user, if it is a stranger.
-    pub(super) fn stranger(&self, uid: u32) -> Option<u32> {
+    pub(super) fn untrusted(&self, uid: u32) -> Option<u32> {
         (!self.trusted.has(uid)).then_some(uid)
     }
 
@@ -69,29 +69,29 @@ impl Share {
     ///
     /// # Errors
     /// Why not.
-    pub(super) fn room(&self, open: &[Option<u32>], uid: Option<u32>) -> Result<(), Full> {
+    pub(super) fn check(&self, open: &[Option<u32>], uid: Option<u32>) -> Result<(), LimitReached> {
         if open.len() >= MAX_SOCKETS {
-            return Err(Full::All);
+            return Err(LimitReached::All);
         }
-        let Some(uid) = uid.and_then(|uid| self.stranger(uid)) else { return Ok(()) };
-        let of_strangers = || open.iter().flatten().filter(|uid| !self.trusted.has(**uid));
-        if of_strangers().filter(|one| **one == uid).count() >= MAX_SOCKETS_OF_A_STRANGER {
-            return Err(Full::User(uid));
+        let Some(uid) = uid.and_then(|uid| self.untrusted(uid)) else { return Ok(()) };
+        let of_untrusted = || open.iter().flatten().filter(|uid| !self.trusted.has(**uid));
+        if of_untrusted().filter(|one| **one == uid).count() >= MAX_SOCKETS_OF_UNTRUSTED_USER {
+            return Err(LimitReached::User(uid));
         }
-        if of_strangers().count() >= MAX_SOCKETS_OF_STRANGERS {
-            return Err(Full::Strangers);
+        if of_untrusted().count() >= MAX_SOCKETS_OF_UNTRUSTED {
+            return Err(LimitReached::Untrusted);
         }
         Ok(())
     }
 
     /// The order in which those that came are opened: those of trusted users, then one of each
     /// stranger in turn; of each user in the order in which they came.
-    pub(super) fn in_turn(&self, came: Vec<Vmm>) -> Vec<Vmm> {
+    pub(super) fn opening_order(&self, came: Vec<Vmm>) -> Vec<Vmm> {
         let mut seen: HashMap<u32, usize> = HashMap::new();
         let mut turns: Vec<(usize, Vmm)> = came
             .into_iter()
             .map(|vmm| {
-                let Some(uid) = self.stranger(vmm.uid) else { return (0, vmm) };
+                let Some(uid) = self.untrusted(vmm.uid) else { return (0, vmm) };
                 let turn = seen.entry(uid).or_default();
                 *turn += 1;
                 (*turn, vmm)
@@ -111,36 +111,36 @@ mod tests {
     const ANN: u32 = 4_000_000_001;
     const BOB: u32 = 4_000_000_002;
 
-    fn share() -> Share {
-        Share::new(TrustedUsers::new(&[], 0).expect("nobody is named"))
+    fn quota() -> Quota {
+        Quota::new(TrustedUsers::new(&[], 0).expect("nobody is named"))
     }
 
     #[test]
     fn one_user_leaves_room_for_others() {
-        let share = share();
-        let mut open = vec![Some(ANN); MAX_SOCKETS_OF_A_STRANGER - 1];
-        assert_eq!(share.room(&open, Some(ANN)), Ok(()));
+        let quota = quota();
+        let mut open = vec![Some(ANN); MAX_SOCKETS_OF_UNTRUSTED_USER - 1];
+        assert_eq!(quota.check(&open, Some(ANN)), Ok(()));
         open.push(Some(ANN));
-        assert_eq!(share.room(&open, Some(ANN)), Err(Full::User(ANN)));
+        assert_eq!(quota.check(&open, Some(ANN)), Err(LimitReached::User(ANN)));
         for uid in [Some(BOB), Some(0), None] {
-            assert_eq!(share.room(&open, uid), Ok(()), "{uid:?}");
+            assert_eq!(quota.check(&open, uid), Ok(()), "{uid:?}");
         }
         // Many user ids are no way around.
-        open.extend((0..MAX_SOCKETS_OF_A_STRANGER as u32).map(|uid| Some(BOB + 1 + uid)));
-        assert_eq!(share.room(&open, Some(BOB)), Err(Full::Strangers));
-        assert_eq!(share.room(&open, Some(0)), Ok(()));
-        assert_eq!((open.len(), MAX_SOCKETS), (MAX_SOCKETS_OF_STRANGERS, 256));
+        open.extend((0..MAX_SOCKETS_OF_UNTRUSTED_USER as u32).map(|uid| Some(BOB + 1 + uid)));
+        assert_eq!(quota.check(&open, Some(BOB)), Err(LimitReached::Untrusted));
+        assert_eq!(quota.check(&open, Some(0)), Ok(()));
+        assert_eq!((open.len(), MAX_SOCKETS), (MAX_SOCKETS_OF_UNTRUSTED, 256));
     }
 
     #[test]
     fn trusted_users_may_have_them_all() {
-        let share = share();
+        let quota = quota();
         let mut open = vec![Some(0); MAX_SOCKETS - 1];
-        assert_eq!(share.room(&open, Some(0)), Ok(()));
-        assert_eq!(share.room(&open, Some(ANN)), Ok(()));
+        assert_eq!(quota.check(&open, Some(0)), Ok(()));
+        assert_eq!(quota.check(&open, Some(ANN)), Ok(()));
         open.push(None);
         for uid in [Some(0), Some(ANN), None] {
-            assert_eq!(share.room(&open, uid), Err(Full::All));
+            assert_eq!(quota.check(&open, uid), Err(LimitReached::All));
         }
     }
 
@@ -148,14 +148,15 @@ mod tests {
     fn trusted_users_come_first_and_strangers_in_turn() {
         let vmm = |(pid, uid)| Vmm { pid, start_time_ticks: 1, uid };
         let came = [(9, ANN), (8, ANN), (7, ANN), (3, BOB), (2, 0), (6, ANN), (1, 0), (4, BOB)];
-        let order = share().in_turn(came.map(vmm).to_vec());
+        let order = quota().opening_order(came.map(vmm).to_vec());
         let pids: Vec<u32> = order.iter().map(|vmm| vmm.pid).collect();
         assert_eq!(pids, [2, 1, 9, 3, 8, 4, 7, 6]);
     }
 
     #[test]
     fn why_there_is_none_says_whose_limit_it_is() {
-        let texts = [Full::All, Full::Strangers, Full::User(1000)].map(|full| full.to_string());
+        let texts = [LimitReached::All, LimitReached::Untrusted, LimitReached::User(1000)]
+            .map(|full| full.to_string());
         assert!(texts[0].starts_with("there are 256 sockets already"), "{texts:?}");
         assert!(texts[1].contains("have 128 sockets already"), "{texts:?}");
         assert!(texts[2].starts_with("user 1000 has 64 sockets already"), "{texts:?}");

@@ -13,15 +13,15 @@ use vmstrobe::{Attachment, FoundVm, LeftOut, Options, VmOpener, VmTracker, Vmm, 
 
 use super::accounts::TrustedUsers;
 use super::describe::{name, pid};
-use super::directory::Directory;
-use super::quota::{Full, Share};
+use super::directory::SocketDirectory;
+use super::quota::{LimitReached, Quota};
 use super::vm_sockets::{Owner, VmSockets};
 use crate::args::{OnExit, ServeArgs};
 use crate::attach;
 use crate::error::{Error, Result};
 use crate::messages::{say_left_out, say_notices};
 use crate::out::say;
-use crate::signals::Stop;
+use crate::signals::StopFlag;
 
 /// How long a look opens virtual machines, ...
 const OPENING_LIMIT: Duration = Duration::from_millis(500);
@@ -30,14 +30,14 @@ const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
 
 /// A socket for each virtual machine.
 pub(super) struct VmServers {
-    directory: Directory,
+    directory: SocketDirectory,
     vms: VmOpener,
-    share: Share,
+    quota: Quota,
     tracker: VmTracker,
     /// Virtual machines that come later are served too.
     follows_all: bool,
     /// The last look failed, and it was said.
-    is_blind: bool,
+    has_look_failed: bool,
     /// The processes that were left out of the last look.
     left_out: HashSet<u32>,
 }
@@ -63,18 +63,18 @@ impl VmServers {
         path: &Path,
         options: Options,
         vm_sockets: &mut VmSockets,
-        stop: &Stop,
+        stop: &StopFlag,
     ) -> Result<Self> {
-        let place = path.to_owned();
-        let directory = options.bpf.broker().run(move || Directory::new(&place))?;
+        let path = path.to_owned();
+        let directory = options.bpf.broker().run(move || SocketDirectory::new(&path))?;
         let trusted = TrustedUsers::new(&args.vm_users, directory.owner())?;
         let mut vm_servers = Self {
             directory,
             vms: VmOpener::new(&args.source.sources(), options.clone())?,
-            share: Share::new(trusted),
+            quota: Quota::new(trusted),
             tracker: VmTracker::default(),
             follows_all: args.follows_all(),
-            is_blind: false,
+            has_look_failed: false,
             left_out: HashSet::new(),
         };
         let mut named = match args.source.demo {
@@ -92,7 +92,7 @@ impl VmServers {
             found.hidden.iter().for_each(say);
             vm_servers.say_left_out(found.left_out);
             vm_servers.update(&found.vms, vm_sockets, stop, OPENING_LIMIT_AT_FIRST);
-            if !stop.is_asked() {
+            if !stop.is_set() {
                 vm_servers.check_found(args.on_exit(), vm_sockets)?;
             }
             // Its virtual machine may be yet to come.
@@ -111,14 +111,14 @@ impl VmServers {
                  for one with --on-exit wait",
             ));
         }
-        let place = self.directory.path().join("NAME.sock");
-        let place = place.display();
-        say(format_args!("no virtual machine yet: each will be at {place} by its name"));
+        let path = self.directory.path().join("NAME.sock");
+        let path = path.display();
+        say(format_args!("no virtual machine yet: each will be at {path} by its name"));
         Ok(())
     }
 
     /// Looks who has come or gone, and which QEMU has been started again.
-    pub(super) fn look(&mut self, vm_sockets: &mut VmSockets, stop: &Stop) -> Look {
+    pub(super) fn look(&mut self, vm_sockets: &mut VmSockets, stop: &StopFlag) -> Look {
         let begin = Instant::now();
         let mut look = Look::default();
         if self.follows_all {
@@ -126,14 +126,14 @@ impl VmServers {
             look.took = begin.elapsed();
             match found {
                 Ok(found) => {
-                    self.is_blind = false;
+                    self.has_look_failed = false;
                     // To wait costs nobody anything.
                     look.took = look.took.saturating_sub(found.waited);
                     self.say_left_out(found.left_out);
                     look.is_unfinished = self.update(&found.vms, vm_sockets, stop, OPENING_LIMIT);
                 }
-                Err(error) if !self.is_blind => {
-                    self.is_blind = true;
+                Err(error) if !self.has_look_failed => {
+                    self.has_look_failed = true;
                     let error = Error::from(error);
                     say(format_args!("cannot look for virtual machines: {error}"));
                 }
@@ -164,7 +164,7 @@ impl VmServers {
         &mut self,
         found: &[FoundVm],
         vm_sockets: &mut VmSockets,
-        stop: &Stop,
+        stop: &StopFlag,
         limit: Duration,
     ) -> bool {
         let vmms: Vec<Vmm> = found.iter().map(|vm| vm.vmm).collect();
@@ -174,15 +174,15 @@ impl VmServers {
         vm_sockets.close_gone(&changes.gone);
         let mut without_socket = WithoutSocket::default();
         let mut is_unfinished = false;
-        for vmm in self.share.in_turn(changes.came) {
-            if stop.is_asked() {
+        for vmm in self.quota.opening_order(changes.came) {
+            if stop.is_set() {
                 return false;
             }
             let Some(found) = found.get(&vmm) else { continue };
             // First: to ask costs nothing, and to open what then has no socket costs much.
-            if let Err(full) = self.share.room(&vm_sockets.users(), Some(vmm.uid)) {
+            if let Err(full) = self.quota.check(&vm_sockets.users(), Some(vmm.uid)) {
                 if self.tracker.wait(vmm) {
-                    without_socket.add(full, self.share.stranger(vmm.uid).is_some(), &found.title);
+                    without_socket.add(full, self.quota.untrusted(vmm.uid).is_some(), &found.title);
                 }
                 continue;
             }
@@ -190,13 +190,13 @@ impl VmServers {
                 is_unfinished = true;
                 continue;
             }
-            self.try_found(found, vm_sockets);
+            self.serve_or_refuse(found, vm_sockets);
         }
         without_socket.say(vm_sockets);
         is_unfinished
     }
 
-    fn try_found(&mut self, found: &FoundVm, vm_sockets: &mut VmSockets) {
+    fn serve_or_refuse(&mut self, found: &FoundVm, vm_sockets: &mut VmSockets) {
         let vmm = found.vmm;
         let error = match &found.refused {
             Some(why) => Error::failed(why),
@@ -207,7 +207,7 @@ impl VmServers {
         };
         if self.tracker.refuse(vmm) {
             let text = format!("left out: {}: {error}", found.title);
-            vm_sockets.say_refused(self.share.stranger(vmm.uid).is_some(), &text);
+            vm_sockets.say_refused(self.quota.untrusted(vmm.uid).is_some(), &text);
         }
         if found.refused.is_none() {
             self.tracker.put_off(vmm, Instant::now());
@@ -223,16 +223,16 @@ impl VmServers {
         if !is_same_users || vm.has_ended() || name(&vm).is_empty() {
             return Err(Error::failed("its process ended or changed while it was opened"));
         }
-        let stranger = self.share.stranger(vmm.uid);
+        let untrusted = self.quota.untrusted(vmm.uid);
         let path =
-            self.directory.socket(name(&vm), pid(&vm), stranger, |path| vm_sockets.has(path));
-        vm_sockets.open(path, vm, Some(Owner { vmm, is_stranger: stranger.is_some() }))
+            self.directory.socket(name(&vm), pid(&vm), untrusted, |path| vm_sockets.has(path));
+        vm_sockets.open(path, vm, Some(Owner { vmm, is_untrusted: untrusted.is_some() }))
     }
 
     /// One that was named on the command line has its name, whoever its user is.
     fn serve_named(&self, vm: Attachment, vm_sockets: &mut VmSockets) -> Result<()> {
-        self.share
-            .room(&vm_sockets.users(), None)
+        self.quota
+            .check(&vm_sockets.users(), None)
             .map_err(|full| Error::failed(full.to_string()))?;
         let path = self.directory.socket(name(&vm), pid(&vm), None, |path| vm_sockets.has(path));
         vm_sockets.open(path, vm, None)
@@ -242,24 +242,24 @@ impl VmServers {
 /// The virtual machines for which there is no socket left, to be said in one line for each reason.
 #[derive(Debug, Default)]
 struct WithoutSocket {
-    of: BTreeMap<(Full, bool), (String, usize)>,
+    of: BTreeMap<(LimitReached, bool), (String, usize)>,
 }
 
 impl WithoutSocket {
-    fn add(&mut self, full: Full, is_strangers: bool, title: &str) {
+    fn add(&mut self, full: LimitReached, is_untrusted: bool, title: &str) {
         let new = || (title.to_owned(), 0);
-        self.of.entry((full, is_strangers)).or_insert_with(new).1 += 1;
+        self.of.entry((full, is_untrusted)).or_insert_with(new).1 += 1;
     }
 
     fn say(self, vm_sockets: &mut VmSockets) {
-        for ((full, is_strangers), (title, count)) in self.of {
-            vm_sockets.say_refused(is_strangers, &waits(full, &title, count));
+        for ((full, is_untrusted), (title, count)) in self.of {
+            vm_sockets.say_refused(is_untrusted, &waiting_line(full, &title, count));
         }
     }
 }
 
 /// Returns the line about `count` virtual machines for which there is no socket; `title` is one's.
-fn waits(full: Full, title: &str, count: usize) -> String {
+fn waiting_line(full: LimitReached, title: &str, count: usize) -> String {
     let more = match count {
         0 | 1 => String::new(),
         _ => format!(" and {} more", count - 1),
@@ -275,13 +275,13 @@ mod tests {
     fn those_without_a_socket_are_counted() {
         let mut without_socket = WithoutSocket::default();
         for title in ["VM a (pid 1)", "VM b (pid 2)", "VM c (pid 3)"] {
-            without_socket.add(Full::User(1000), true, title);
+            without_socket.add(LimitReached::User(1000), true, title);
         }
-        without_socket.add(Full::All, false, "VM d (pid 4)");
+        without_socket.add(LimitReached::All, false, "VM d (pid 4)");
         let texts: Vec<String> = without_socket
             .of
             .iter()
-            .map(|((full, _), (title, count))| waits(*full, title, *count))
+            .map(|((full, _), (title, count))| waiting_line(*full, title, *count))
             .collect();
         assert_eq!(texts.len(), 2);
         let begin = "no socket for VM d (pid 4) until one becomes free: there are 256 sockets";

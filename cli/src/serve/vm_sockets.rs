@@ -2,7 +2,7 @@
 //!
 //! Invariant: no two are at one path. What a closed one has counted is kept for the end. What is
 //! said of virtual machines that come and go is bounded: see [`Log`]; of one that is there for less
-//! than [`SAID_AFTER`], nothing is.
+//! than [`ANNOUNCED_AFTER`], nothing is.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::text::{counted, thousands};
 
 /// How long one that came later is served before that is said: a process that has a virtual machine
 /// for a moment, every few seconds, must not fill the log.
-const SAID_AFTER: Duration = Duration::from_secs(3);
+const ANNOUNCED_AFTER: Duration = Duration::from_secs(3);
 
 /// The sockets, and what they have done.
 pub(super) struct VmSockets {
@@ -44,7 +44,7 @@ pub(super) struct VmSockets {
 pub(super) struct Owner {
     pub(super) vmm: Vmm,
     /// Its user is not trusted.
-    pub(super) is_stranger: bool,
+    pub(super) is_untrusted: bool,
 }
 
 /// One socket.
@@ -55,7 +55,7 @@ struct VmSocket {
     vm: Attachment,
     owner: Option<Owner>,
     opened: Instant,
-    /// The announcement, as long as it has not been said: that waits for [`SAID_AFTER`].
+    /// The announcement, as long as it has not been said: that waits for [`ANNOUNCED_AFTER`].
     unannounced: Option<String>,
     has_ended: bool,
 }
@@ -69,7 +69,7 @@ struct Total {
     requests: u64,
     unread: u64,
     /// Virtual machines of which nothing was said.
-    brief: u64,
+    unannounced: u64,
 }
 
 impl VmSockets {
@@ -146,14 +146,14 @@ impl VmSockets {
     fn announce_new(&mut self, for_long: Duration) {
         for socket in self.open.iter_mut().filter(|socket| socket.opened.elapsed() >= for_long) {
             if let Some(text) = socket.unannounced.take() {
-                self.log.say(socket.is_strangers(), &text);
+                self.log.say(socket.is_untrusted(), &text);
             }
         }
     }
 
     /// Says of virtual machines that cannot be served why not. It is bounded as all that is said.
-    pub(super) fn say_refused(&mut self, is_strangers: bool, text: &str) {
-        self.log.say(is_strangers, text);
+    pub(super) fn say_refused(&mut self, is_untrusted: bool, text: &str) {
+        self.log.say(is_untrusted, text);
     }
 
     /// Says how to try the first of them. Those that come from now on came later.
@@ -197,11 +197,11 @@ impl VmSockets {
 
     /// Says which virtual machines have ended, and closes their sockets unless they stay.
     pub(super) fn close_ended(&mut self) {
-        self.announce_new(SAID_AFTER);
+        self.announce_new(ANNOUNCED_AFTER);
         for socket in &mut self.open {
             if !socket.has_ended && socket.vm.has_ended() {
                 socket.has_ended = true;
-                socket.tell(&mut self.log, "has ended");
+                socket.log_event(&mut self.log, "has ended");
             }
         }
         if !self.keeps_ended {
@@ -214,16 +214,16 @@ impl VmSockets {
         let is_gone =
             |socket: &VmSocket| socket.owner.is_some_and(|owner| gone.contains(&owner.vmm));
         for socket in self.open.iter().filter(|socket| is_gone(socket)) {
-            socket.tell(&mut self.log, "is no more");
+            socket.log_event(&mut self.log, "is no more");
         }
         self.close_if(is_gone);
     }
 
-    fn close_if(&mut self, is_meant: impl Fn(&VmSocket) -> bool) {
+    fn close_if(&mut self, must_close: impl Fn(&VmSocket) -> bool) {
         let mut closed = Vec::new();
-        for socket in self.open.extract_if(.., |socket| is_meant(socket)) {
+        for socket in self.open.extract_if(.., |socket| must_close(socket)) {
             self.closed.add(socket.server.counts());
-            self.closed.brief += u64::from(socket.unannounced.is_some());
+            self.closed.unannounced += u64::from(socket.unannounced.is_some());
             closed.push(socket.path);
         }
         if !closed.is_empty() {
@@ -240,14 +240,14 @@ impl VmSockets {
 }
 
 impl VmSocket {
-    fn is_strangers(&self) -> bool {
-        self.owner.is_some_and(|owner| owner.is_stranger)
+    fn is_untrusted(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.is_untrusted)
     }
 
     /// Says what has become of its virtual machine, if it was said that there is one.
-    fn tell(&self, log: &mut Log, what: &str) {
+    fn log_event(&self, log: &mut Log, what: &str) {
         if self.unannounced.is_none() {
-            log.say(self.is_strangers(), &format!("{} {what}", title(&self.vm)));
+            log.say(self.is_untrusted(), &format!("{} {what}", title(&self.vm)));
         }
     }
 }
@@ -262,7 +262,7 @@ impl Total {
     }
 
     fn text(&self) -> String {
-        let Self { served, refused, dropped, requests, unread, brief } = *self;
+        let Self { served, refused, dropped, requests, unread, unannounced } = *self;
         let clients = counted(served as usize, "client");
         let requests = counted(requests as usize, "request");
         let mut text = format!("answered {requests} of {clients}");
@@ -272,9 +272,9 @@ impl Total {
         if dropped > 0 {
             text += &format!("; dropped {}, who did not read", thousands(dropped));
         }
-        if brief > 0 {
-            let vms = counted(brief as usize, "virtual machine");
-            text += &format!("; {vms} came and went within {} s", SAID_AFTER.as_secs());
+        if unannounced > 0 {
+            let vms = counted(unannounced as usize, "virtual machine");
+            text += &format!("; {vms} came and went within {} s", ANNOUNCED_AFTER.as_secs());
         }
         if unread > 0 {
             text += &format!("; {} could not be read", counted(unread as usize, "row"));
@@ -311,7 +311,7 @@ mod tests {
         let vmm = Vmm { pid: 1, start_time_ticks: 1, uid: 7 };
         vm_sockets.open(path("a"), program(), None).expect("nobody is there");
         assert!(vm_sockets.open(path("a"), program(), None).is_err());
-        let owner = Owner { vmm, is_stranger: true };
+        let owner = Owner { vmm, is_untrusted: true };
         vm_sockets.open(path("b"), program(), Some(owner)).expect("nobody is there");
         assert!(vm_sockets.has(&path("a")) && !vm_sockets.has(&path("c")));
         assert_eq!((vm_sockets.vmms(), vm_sockets.users()), (vec![vmm], vec![None, Some(7)]));
@@ -325,11 +325,12 @@ mod tests {
 
     #[test]
     fn of_one_that_is_there_for_a_moment_nothing_is_said() {
-        let _table = TableWriter::new("brief").expect("there is memory");
-        let path = std::env::temp_dir().join(format!("vmstrobe-brief-{}", std::process::id()));
+        let _table = TableWriter::new("unannounced").expect("there is memory");
+        let path =
+            std::env::temp_dir().join(format!("vmstrobe-unannounced-{}", std::process::id()));
         let owner = |pid| {
             let vmm = Vmm { pid, start_time_ticks: 1, uid: 7 };
-            Some(Owner { vmm, is_stranger: true })
+            Some(Owner { vmm, is_untrusted: true })
         };
         let mut vm_sockets = none();
         vm_sockets.open(path.clone(), program(), owner(1)).expect("nobody is there");
@@ -340,7 +341,7 @@ mod tests {
         vm_sockets.close_ended();
         assert!(vm_sockets.open[0].unannounced.is_some());
         vm_sockets.open[0].opened =
-            Instant::now().checked_sub(SAID_AFTER).expect("uptime is longer");
+            Instant::now().checked_sub(ANNOUNCED_AFTER).expect("uptime is longer");
         vm_sockets.close_ended();
         assert!(vm_sockets.open[0].unannounced.is_none());
         vm_sockets.close_gone(&vm_sockets.vmms());

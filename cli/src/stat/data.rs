@@ -7,7 +7,7 @@ use serde::Serialize;
 use vmstrobe::{Amount, Desc, StatTally};
 
 use super::report::{Report, Style};
-use crate::read_status::Read;
+use crate::read_status::ReadData;
 use crate::text::begin_wall_ns;
 
 /// One interval.
@@ -27,7 +27,7 @@ pub(super) struct IntervalData<'a> {
     forgotten_objects: usize,
     unsummed_stats: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    read: Option<Read>,
+    read: Option<ReadData>,
 }
 
 /// One statistic of one object, or of all together.
@@ -76,7 +76,7 @@ impl Report<'_> {
             left: tally.left().collect(),
             forgotten_objects: tally.forgotten_objects(),
             unsummed_stats: tally.lost_stats(),
-            read: self.read.as_ref().map(Read::from),
+            read: self.read.as_ref().map(ReadData::from),
         }
     }
 }

@@ -57,10 +57,10 @@ impl Report<'_> {
     fn whole(&self, style: Style) -> Vec<String> {
         let of_stats = self.tally.stats(style.per_object);
         let (table, hidden) = table(style, &of_stats, None, self.is_first);
-        let began = format!(" began {}", begin_text(self.tally.begin()));
+        let began = format!(" began {}", begin_rfc3339(self.tally.begin()));
         let mut lines = vec![String::new(), self.title(&of_stats), began, String::new()];
         if !table.is_empty() {
-            lines.extend(table.lines_cut(style.width));
+            lines.extend(table.lines_fitting(style.width));
             lines.push(String::new());
         }
         if hidden > 0 {
@@ -69,11 +69,9 @@ impl Report<'_> {
         }
         lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
         lines.extend(self.notes().map(|note| format!(" {note}")));
-        lines.extend(
-            self.read
-                .iter()
-                .map(|read| format!(" sampled by {}", read_status::sentence(read, "an", "object"))),
-        );
+        lines.extend(self.read.iter().map(|read| {
+            format!(" sampled by {}", read_status::text_with_reason(read, "an", "object"))
+        }));
         lines
     }
 
@@ -92,8 +90,8 @@ impl Report<'_> {
         let notes = notes.map(|note| format!("{time:>9}  {note}"));
         let read = self.read.iter().map(|read| read_line(read, &time));
         // Where the times count from.
-        let began = self.is_first.then(|| format!("began {}", begin_text(self.tally.begin())));
-        began.into_iter().chain(table.lines_cut(style.width)).chain(notes).chain(read).collect()
+        let began = self.is_first.then(|| format!("began {}", begin_rfc3339(self.tally.begin())));
+        began.into_iter().chain(table.lines_fitting(style.width)).chain(notes).chain(read).collect()
     }
 
     fn title(&self, lines: &[StatTally]) -> String {
@@ -159,11 +157,11 @@ pub(super) fn time(window: Window, start_ns: u64) -> String {
 /// Returns the line that says how objects of KVM were read, behind intervals of which the last
 /// ended at that time.
 pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
-    format!("{time:>9}  sampled by {}", read_status::sentence(read, "an", "object"))
+    format!("{time:>9}  sampled by {}", read_status::text_with_reason(read, "an", "object"))
 }
 
 /// Returns the time of day at which a window begins, for people: by RFC 3339, in UTC.
-fn begin_text(window: Window) -> String {
+fn begin_rfc3339(window: Window) -> String {
     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(begin_wall_ns(window));
     format_rfc3339_millis(time).to_string()
 }
