@@ -21,20 +21,20 @@ use crate::privileges;
 
 /// The name of the demo's guest.
 pub(crate) const DEMO_NAME: &str = "demo";
-/// vCPUs of a demo guest if the user did not say how many.
+/// The number of vCPUs of a demo guest, unless the user chooses another.
 const DEMO_VCPUS: u32 = 4;
 
-/// How long to wait for the threads of a demo's vCPUs to take their names, by which they are told.
-const NAMING: Duration = Duration::from_secs(1);
-/// How often to look for them.
-const NAMING_LOOK: Duration = Duration::from_millis(5);
+/// The longest wait for the threads of the demo's vCPUs to set their names, by which the provider
+/// `sched` finds them.
+const NAMING_LIMIT: Duration = Duration::from_secs(1);
+/// The time between two looks for these threads.
+const NAMING_POLL_PERIOD: Duration = Duration::from_millis(5);
 
-/// Opens what the user named; if they named nothing and a source is needed, the only virtual
-/// machine on this host, or else the only program with tables. The sampler's own statistics are
-/// always there.
+/// Opens the sources that the user named. Without any, opens the only virtual machine on this host,
+/// or else the only program with tables, if a source is needed. Adds the sampler's own statistics.
 ///
 /// # Errors
-/// If what the user named cannot be read, or it is not clear what is meant.
+/// If a source cannot be read, or none was named and there are several.
 pub(crate) fn open(source: &SourceArgs, providers: ProviderSet, bpf: Bpf) -> Result<Attachment> {
     let options = options(source, bpf, providers == ProviderSet::WithSched);
     let attachment = match providers {
@@ -46,11 +46,11 @@ pub(crate) fn open(source: &SourceArgs, providers: ProviderSet, bpf: Bpf) -> Res
     Ok(attachment.with_own_statistics())
 }
 
-/// Opens what the user named as one virtual machine, without the sampler's own statistics, for a
-/// server that passes them on.
+/// Opens the sources that the user named as one virtual machine, for a server. Leaves out the
+/// sampler's own statistics.
 ///
 /// # Errors
-/// As [`open`], or if it is several virtual machines.
+/// As [`open`], or if the sources are several virtual machines.
 pub(crate) fn open_one(source: &SourceArgs, options: &Options) -> Result<Attachment> {
     if source.demo {
         return open_demo(DEMO_VCPUS, options);
@@ -72,11 +72,11 @@ pub(crate) fn options(source: &SourceArgs, bpf: Bpf, sched: bool) -> Options {
 /// # Errors
 /// If there is no usable `/dev/kvm`.
 pub(crate) fn open_demo(vcpus: u32, options: &Options) -> Result<Attachment> {
-    // By the broker, because /dev/kvm may be another user's.
+    // The broker opens it, because /dev/kvm may belong to another user.
     let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
     let mut guest = options.bpf.broker().run(make)?;
     let provider = OwnKvm::with_bpf(DEMO_NAME, guest.vm().fd(), options.bpf.clone())?;
-    // Before they run: later, the kernel would make this wait.
+    // Before the vCPUs run: later, the kernel would make this call wait.
     for vcpu in guest.vcpus() {
         provider.add_vcpu(vcpu.id(), vcpu.fd())?;
     }
@@ -95,7 +95,7 @@ pub(crate) fn open_demo(vcpus: u32, options: &Options) -> Result<Attachment> {
     Ok(Attachment::of(registry).with_options(options).keeping((guest, crypto)))
 }
 
-/// Starts the crypto device alone, for a host where there can be no guest.
+/// Starts the crypto device alone, for a host that cannot run a guest.
 ///
 /// # Errors
 /// If the system has no memory or threads for it.
@@ -106,22 +106,22 @@ pub(crate) fn open_crypto_device() -> Result<Attachment> {
     Ok(Attachment::of(registry).keeping(crypto))
 }
 
-/// Waits until all vCPUs can be told, if they ever can.
+/// Waits, up to [`NAMING_LIMIT`], until the threads of all vCPUs have their names.
 ///
 /// # Errors
-/// If they must be read by the BPF reader, and it cannot be used.
+/// If the BPF reader is required and cannot be used.
 fn wait_for_thread_names(sched: &Sched, vcpus: usize) -> Result<()> {
-    for _ in 0..NAMING.as_millis() / NAMING_LOOK.as_millis() {
+    for _ in 0..NAMING_LIMIT.as_millis() / NAMING_POLL_PERIOD.as_millis() {
         if sched.objects()?.len() >= vcpus {
             break;
         }
-        thread::sleep(NAMING_LOOK);
+        thread::sleep(NAMING_POLL_PERIOD);
     }
     Ok(())
 }
 
-/// Returns the BPF reader for a command that samples. It is tried at once if it is required,
-/// and else when there is something to read.
+/// Returns the BPF reader for a command that samples. A reader that is required is tried at once,
+/// any other when there is something to read.
 ///
 /// # Errors
 /// If it is required and cannot be used.
@@ -129,8 +129,8 @@ pub(crate) fn bpf_for_sampling(when: BpfWhen, broker: Broker) -> Result<Bpf> {
     bpf(when, BpfMode::Auto, broker)
 }
 
-/// Returns the BPF reader for a command that reads once. Unless it is required, it is used
-/// only for what nothing else can read: otherwise loading a program is not worth it.
+/// Returns the BPF reader for a command that reads once. Unless it is required, it reads only
+/// objects that no other method can read: for others, loading a program is not worth it.
 ///
 /// # Errors
 /// If it is required and cannot be used.
@@ -159,13 +159,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_what_providers_get() {
+    fn the_option_decides_the_mode_of_the_bpf_reader() {
         let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
         assert_eq!(mode(BpfWhen::Auto), Some(BpfMode::Auto));
         assert_eq!(mode(BpfWhen::Off), Some(BpfMode::Off));
         let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
         assert_eq!(mode(BpfWhen::Auto), Some(BpfMode::Needed));
-        // Here it can be used, or there is a word why not.
+        // On this machine the reader can be used, or the error says why not.
         match bpf_for_sampling(BpfWhen::Require, Broker::default()) {
             Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
             Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),

@@ -1,8 +1,8 @@
-//! `vmstrobe demo`: a guest and a crypto device of our own, sampled live; without `/dev/kvm`, the
-//! crypto device alone.
+//! `vmstrobe demo`: samples a guest and a crypto device of its own, and shows them live; without
+//! `/dev/kvm`, the crypto device alone.
 //!
-//! Invariant: both are the same loop over the same samples, which differ only in what is in them.
-//! However it ends, the summary is of all ticks there were.
+//! Invariant: one loop serves both cases; only the objects in the samples differ. The summary at
+//! the end is of all ticks, however the demo ends.
 
 use std::time::{Duration, Instant};
 
@@ -29,19 +29,19 @@ mod device;
 mod view;
 mod summary;
 
-/// How long it runs if nobody watches and nobody said.
-const DURATION_UNWATCHED: Duration = Duration::from_secs(10);
-/// How often a terminal is drawn anew.
+/// The default duration if the output is not a terminal.
+const DEFAULT_DURATION: Duration = Duration::from_secs(10);
+/// The time between two frames on a terminal.
 const FRAME_PERIOD: Duration = Duration::from_millis(200);
-/// How often lines are printed where there is no terminal.
+/// The time between two blocks of lines without a terminal.
 const LINES_PERIOD: Duration = Duration::from_secs(1);
-/// How often to look for samples.
+/// The longest wait for a sample.
 const POLL_PERIOD: Duration = Duration::from_millis(10);
 
-/// Runs the demo.
+/// Runs the demo and prints its summary.
 ///
 /// # Errors
-/// If sampling fails, or the result cannot be written.
+/// If sampling fails, or the output cannot be written.
 pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let timing = args.pace.timing()?;
     let broker = Needs::of_demo(args.method.bpf).move_to_broker()?;
@@ -52,14 +52,14 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
             say(format_args!("{error}"));
-            say("so there is no guest: vmstrobe samples only its crypto device");
+            say("no guest is started: the demo samples only its crypto device");
             (attach::open_crypto_device()?, 0)
         }
     };
     let live = out.is_terminal() && has_cursor() && !args.json;
-    let unwatched = (!live && args.pace.count.is_none()).then_some(DURATION_UNWATCHED);
+    let default_duration = (!live && args.pace.count.is_none()).then_some(DEFAULT_DURATION);
     let stop = StopFlag::listen()?;
-    // A terminal that is stopped (Ctrl-S) keeps this thread from seeing the first.
+    // A stopped terminal (Ctrl-S) blocks this thread, which then cannot see the first signal.
     stop::exit_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
     let begin_wall_ns = begin_wall_ns(session.first().window());
@@ -69,7 +69,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         view,
         stop,
         began: Instant::now(),
-        duration: args.pace.duration.or(unwatched),
+        duration: args.pace.duration.or(default_duration),
     };
     let shown = match (args.json, live) {
         (true, _) => demo.sample_only(),
@@ -92,8 +92,8 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     Ok(0)
 }
 
-/// Returns the filters for all that is shown: some statistics of the vCPUs, and all of the crypto
-/// device and of the sampler itself.
+/// Returns the filters of the demo: some statistics of the vCPUs, and all of the crypto device and
+/// of the sampler itself.
 fn filters() -> Vec<Filter> {
     let request = Request { provider: None, names: Some(Names::exact(vcpus::NAMES)) };
     let vcpus = Filter { providers: Some(vec![request]), ..Filter::all(Target::Vcpu) };
@@ -101,7 +101,7 @@ fn filters() -> Vec<Filter> {
     [vcpus].into_iter().chain(others).collect()
 }
 
-/// A demo under way.
+/// A demo that runs.
 struct DemoRun {
     session: Session,
     view: View,
@@ -111,7 +111,7 @@ struct DemoRun {
 }
 
 impl DemoRun {
-    /// A table that is drawn again and again; its last state remains.
+    /// Shows a table that refreshes, and prints its last state at the end.
     fn run_on_screen(&mut self, out: &mut Out) -> Result<()> {
         let mut screen = Screen::enter(out)?;
         while !screen.is_closed() && self.take_samples_for(FRAME_PERIOD) {
@@ -122,7 +122,7 @@ impl DemoRun {
         out.lines(self.view.final_lines(size()))
     }
 
-    /// A block a second.
+    /// Prints a block of lines each second.
     fn run_in_lines(&mut self, out: &mut Out) -> Result<()> {
         out.lines(self.view.title())?;
         while !out.is_closed() {
@@ -136,13 +136,13 @@ impl DemoRun {
         Ok(())
     }
 
-    /// Nothing but the sampling.
+    /// Samples without output.
     fn sample_only(&mut self) -> Result<()> {
         while self.take_samples_for(LINES_PERIOD) {}
         Ok(())
     }
 
-    /// Takes samples for so long; false once it is over.
+    /// Takes samples for this time. Returns false once the demo must end.
     fn take_samples_for(&mut self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {

@@ -1,14 +1,14 @@
-//! The one error of the command: a kind that decides the exit status, and a text for people.
+//! The error of the command: a kind, which decides the exit status, and a text for people.
 //!
-//! Invariant: the text says what to do next, and includes its causes. Its lines are kept one by
-//! one: a line break in a name is no line of ours.
+//! Invariant: the text says what to do next, and includes its causes. Its lines are kept
+//! separately, so that a line break in a name cannot begin a line of the message.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use crate::limits;
 
-/// Result of anything that a command does.
+/// The result of a step of a command.
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// The kind of an error, which decides the exit status.
@@ -16,13 +16,13 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 pub(crate) enum Kind {
     /// No error: the user asked for help or the version.
     Help,
-    /// The command line cannot be understood, or makes no sense.
+    /// The command line is not well formed, or its options contradict each other.
     Usage,
-    /// It could not be done.
+    /// The command could not do its work.
     Failed,
-    /// The measured command is there but cannot be run.
+    /// The command to be measured exists but cannot be run.
     CannotRun,
-    /// The measured command is not there.
+    /// The command to be measured does not exist.
     NoCommand,
 }
 
@@ -40,18 +40,18 @@ impl fmt::Display for Error {
 }
 
 impl Error {
-    /// An error of one line.
+    /// Creates an error of one line.
     pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
         Self { kind, lines: vec![text.into()] }
     }
 
-    /// The error with further lines below: a list, or how the command is used.
-    pub(crate) fn above(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+    /// Adds lines below the text: a list, or the usage of the command.
+    pub(crate) fn with_lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         self.lines.extend(lines);
         self
     }
 
-    /// Its text, line by line.
+    /// Returns the lines of the text.
     pub(crate) fn lines(&self) -> &[String] {
         &self.lines
     }
@@ -64,7 +64,7 @@ impl Error {
         Self::new(Kind::Usage, text)
     }
 
-    /// The exit status. 126 and 127 are what shells say of a command that they cannot run or find.
+    /// Returns the exit status. Shells use 126 and 127 for a command that they cannot run or find.
     pub(crate) fn status(&self) -> u8 {
         match self.kind {
             Kind::Help => 0,
@@ -76,7 +76,8 @@ impl Error {
     }
 }
 
-/// An error with all its causes in one line, and the limit that was met if that is one of them.
+/// Returns the text of an error with all its causes in one line. If a limit of open files is the
+/// cause, the text names it.
 pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -9,12 +9,12 @@ use crate::error::{Error, with_causes};
 use crate::out::say;
 use crate::text::thousands;
 
-/// The most sources that an error lists.
+/// The largest number of sources that an error lists.
 const LISTED_MAX: usize = 20;
-/// The most processes that have a line each.
+/// The largest number of processes that have a line each.
 const LINES_MAX: usize = 20;
-/// The most that are named by their numbers in one line.
-const NUMBERS_MAX: usize = 500;
+/// The largest number of process ids in one line.
+const PIDS_MAX: usize = 500;
 
 impl From<LibraryError> for Error {
     fn from(error: LibraryError) -> Self {
@@ -22,7 +22,7 @@ impl From<LibraryError> for Error {
     }
 }
 
-/// Returns the error with the options that help, and says first what belongs to it.
+/// Returns the error with the options that help. Prints the notices that belong to it first.
 fn text_of(error: LibraryError) -> Error {
     let text = error.to_string();
     match error {
@@ -30,7 +30,7 @@ fn text_of(error: LibraryError) -> Error {
         LibraryError::VmRefused(error) => {
             let mut text = with_causes(&error);
             if error.kind() == vmstrobe::ErrorKind::Unsupported {
-                text += "; a QEMU can be asked instead: --from-qmp SOCKET";
+                text += "; if it is a QEMU, use --from-qmp SOCKET instead";
             }
             Error::failed(text)
         }
@@ -54,29 +54,30 @@ fn text_of(error: LibraryError) -> Error {
         LibraryError::UnclearSocket { peer, .. } => {
             let advice = match peer {
                 SocketPeer::NotRead { pid } => {
-                    format!("add -p {pid}, or ask QEMU alone, without -p and --all")
+                    format!("add -p {pid}, or use --from-qmp without -p and --all")
                 }
-                _ => {
-                    "give only its QEMU with -p, or ask QEMU alone, without -p and --all".to_owned()
-                }
+                _ => "select only its QEMU with -p, or use --from-qmp without -p and --all"
+                    .to_owned(),
             };
             Error::usage(format!("{text}: {advice}"))
         }
         LibraryError::OtherQemu { pid, .. } => Error::usage(format!(
-            "{text}; give the socket of pid {pid}, or ask QEMU alone, without -p and --all"
+            "{text}: give the socket of pid {pid}, or use --from-qmp without -p and --all"
         )),
         LibraryError::SeveralVms { titles } => Error::usage(format!(
-            "one socket answers for one virtual machine, and these are several: {}. Name one by \
-             -p, or give each a socket of its own: --qmp-dir DIR",
+            "one socket serves one virtual machine, but the sources are several: {}: select one \
+             with -p PID, or serve each on a socket of its own with --qmp-dir DIR",
             titles.join(", ")
         )),
         LibraryError::UnknownProvider { name, .. } if name == crate::args::SCHED => {
             Error::failed(format!(
-                "{text}: it is of virtual machines that run on this host, named by -p or --all"
+                "{text}: it exists only for virtual machines on this host that are named by -p or \
+                 --all"
             ))
         }
         LibraryError::NoVmStatistics { .. } => Error::failed(format!(
-            "{text}. Ask QEMU itself: --from-qmp SOCKET; or read the vCPUs: --target vcpu"
+            "{text}: read them from QEMU with --from-qmp SOCKET, or read the vCPUs with --target \
+             vcpu"
         )),
         LibraryError::NoObjects { warnings, .. } => {
             let warnings = warnings.iter().map(|warning| format!(": {}", with_causes(warning)));
@@ -87,14 +88,14 @@ fn text_of(error: LibraryError) -> Error {
         }
         LibraryError::UnclearTarget { .. } => Error::usage(format!("{text} with --target")),
         LibraryError::NoSuchStatistic { ref unknown } if unknown.is_empty() => {
-            Error::failed(format!("{text}: `vmstrobe schema` shows what there is"))
+            Error::failed(format!("{text}: `vmstrobe schema` lists all statistics"))
         }
         LibraryError::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
         _ => Error::failed(text),
     }
 }
 
-/// Returns the error with a line for each vCPU that there is.
+/// Returns the error with a line for each vCPU that exists.
 fn no_such_vcpu(vcpu: &VcpuRef, known: &[Object]) -> Error {
     let vcpu = match vcpu {
         VcpuRef::Path(path) => format!("'{path}'"),
@@ -104,8 +105,8 @@ fn no_such_vcpu(vcpu: &VcpuRef, known: &[Object]) -> Error {
         let index = object.index.map(|index| format!("{index:>4}  ")).unwrap_or_default();
         format!("  {index}{}", object.path)
     };
-    let text = format!("there is no vCPU {vcpu}, only");
-    Error::failed(text).above(known.iter().map(line))
+    let text = format!("there is no vCPU {vcpu}: choose one of these with --vcpu");
+    Error::failed(text).with_lines(known.iter().map(line))
 }
 
 fn several_found(error: &LibraryError) -> Error {
@@ -117,11 +118,12 @@ fn several_found(error: &LibraryError) -> Error {
     if more > 0 {
         lines.push(format!("            and {more} more: see `vmstrobe list`"));
     }
-    let text = format!("{what}: choose one with -p PID, or take them all with --all");
-    Error::failed(text).above(lines)
+    let text = format!("{what}: choose one with -p PID, or all with --all");
+    Error::failed(text).with_lines(lines)
 }
 
-/// Says notices, each in a line, with the limit that was met if that is the cause.
+/// Prints notices on standard error, each in a line. If a limit of open files is the cause, the
+/// line names it.
 pub(crate) fn say_notices(notices: impl IntoIterator<Item = Notice>) {
     for notice in notices {
         match notice {
@@ -143,12 +145,13 @@ pub(crate) fn say_notices(notices: impl IntoIterator<Item = Notice>) {
     }
 }
 
-/// Names the processes that were not looked at, on standard error.
+/// Prints on standard error which processes were not examined.
 pub(crate) fn say_left_out(left_out: &[LeftOut]) {
     lines(left_out).into_iter().for_each(say);
 }
 
-/// A line for each process that is in the way, and one for all that there was no time for.
+/// Returns a line for each process that cannot be examined, and one for all those for which there
+/// was no time.
 fn lines(left_out: &[LeftOut]) -> Vec<String> {
     let is_late = |one: &&LeftOut| one.why == WhyLeftOut::NoTime;
     let (late, others): (Vec<&LeftOut>, Vec<&LeftOut>) = left_out.iter().partition(is_late);
@@ -156,22 +159,22 @@ fn lines(left_out: &[LeftOut]) -> Vec<String> {
     let mut lines: Vec<String> = others.iter().take(LINES_MAX).map(line).collect();
     let more = others.get(LINES_MAX..).unwrap_or_default();
     if !more.is_empty() {
-        lines.push(format!("left out as well: {}", numbers(more)));
+        lines.push(format!("also left out: {}", pids_text(more)));
     }
     if !late.is_empty() {
         lines.push(format!(
-            "left out: {}: there was no time left to look at their descriptors; name one by -p",
-            numbers(&late)
+            "left out: {}: there was no time left to examine them; name one with -p PID",
+            pids_text(&late)
         ));
     }
     lines
 }
 
-/// So many processes, by their numbers.
-fn numbers(processes: &[&LeftOut]) -> String {
-    let numbers = processes.iter().take(NUMBERS_MAX).map(|one| one.pid.to_string());
+/// Returns the number of processes and their ids, up to [`PIDS_MAX`].
+fn pids_text(processes: &[&LeftOut]) -> String {
+    let numbers = processes.iter().take(PIDS_MAX).map(|one| one.pid.to_string());
     let numbers = numbers.collect::<Vec<_>>().join(" ");
-    let and_so_on = if processes.len() > NUMBERS_MAX { " ..." } else { "" };
+    let and_so_on = if processes.len() > PIDS_MAX { " ..." } else { "" };
     let (count, noun) = match processes.len() {
         1 => (String::new(), "pid"),
         count => (format!("{} processes, ", thousands(count as u64)), "pids"),
@@ -190,13 +193,13 @@ mod tests {
     }
 
     #[test]
-    fn each_error_has_the_options_that_help() {
+    fn each_error_names_the_options_that_help() {
         let core = |kind| vmstrobe::CoreError::caused(kind, "not opened", "it is torn");
         for (error, want) in [
             (LibraryError::VmRefused(core(ErrorKind::Denied)), "not opened: it is torn"),
             (
                 LibraryError::VmRefused(core(ErrorKind::Unsupported)),
-                "not opened: it is torn; a QEMU can be asked instead: --from-qmp SOCKET",
+                "not opened: it is torn; if it is a QEMU, use --from-qmp SOCKET instead",
             ),
             (
                 LibraryError::VcpusOfTarget { target: Target::Vm },
@@ -204,7 +207,7 @@ mod tests {
             ),
             (
                 LibraryError::NoSuchStatistic { unknown: Vec::new() },
-                "no statistic is selected: `vmstrobe schema` shows what there is",
+                "no statistic is selected: `vmstrobe schema` lists all statistics",
             ),
             (
                 LibraryError::UnclearTarget { targets: vec![Target::Cryptodev, Target::Vm] },
@@ -215,14 +218,17 @@ mod tests {
             assert_eq!(text_of(error).to_string(), want);
         }
         let text = text_of(LibraryError::NoVmStatistics { bpf: BpfStatus::Off }).to_string();
-        assert!(text.contains("switched off. Ask QEMU itself: --from-qmp SOCKET; or"), "{text}");
+        assert!(
+            text.contains("switched off: read them from QEMU with --from-qmp SOCKET, or"),
+            "{text}"
+        );
         let titles = vec!["VM a (pid 1)".to_owned(), "VM b (pid 2)".to_owned()];
         let text = text_of(LibraryError::SeveralVms { titles }).to_string();
         assert!(text.contains("VM a (pid 1), VM b (pid 2)") && text.ends_with("--qmp-dir DIR"));
     }
 
     #[test]
-    fn of_many_sources_some_are_listed() {
+    fn at_most_twenty_sources_are_listed() {
         let vm = |pid| VmInfo {
             pid,
             name: None,
@@ -235,14 +241,14 @@ mod tests {
             let vms = (0..count).map(vm).collect();
             text_of(LibraryError::SeveralFound { vms, tables: Vec::new() }).to_string()
         };
-        let head = "several virtual machines run on this host: choose one with -p PID, or take \
-                    them all with --all\n         0  0\n";
+        let head = "several virtual machines run on this host: choose one with -p PID, or all with \
+                    --all\n         0  0\n";
         assert!(text(2).starts_with(head) && text(2).ends_with("\n         1  1"), "{}", text(2));
         assert!(text(31).ends_with("\n            and 11 more: see `vmstrobe list`"));
     }
 
     #[test]
-    fn each_that_is_in_the_way_has_a_line_and_the_late_have_one() {
+    fn processes_without_time_share_one_line() {
         let all = [
             left_out(7..8, WhyLeftOut::Silent),
             left_out(8..9, WhyLeftOut::NoTime),
@@ -257,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn many_are_few_lines() {
+    fn many_processes_have_few_lines() {
         let lines = |why, count: u32| lines(&left_out(1..count + 1, why));
         assert!(lines(WhyLeftOut::Silent, 0).is_empty());
         assert_eq!(lines(WhyLeftOut::Silent, 20).len(), 20);
         let of_21 = lines(WhyLeftOut::Silent, 21);
-        assert_eq!(of_21.last().map(String::as_str), Some("left out as well: pid 21"));
+        assert_eq!(of_21.last().map(String::as_str), Some("also left out: pid 21"));
         let late = lines(WhyLeftOut::NoTime, 1200);
         assert!(late[0].starts_with("left out: 1,200 processes, pids 1 2"), "{late:?}");
         assert!(late[0].contains(" 499 500 ...: there was"), "{late:?}");

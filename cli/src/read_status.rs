@@ -1,16 +1,17 @@
-//! How objects were read, in words for people and as JSON for programs; and the BPF reader that a
-//! command asks for.
+//! The library's [`ReadStatus`], which says how objects were read, as text and as JSON.
+//!
+//! Invariant: the text and the JSON have the same facts; only the text has sentences.
 
 use serde::Serialize;
 use vmstrobe::{BpfStatus, OneByOne, ReadMethod, ReadStatus};
 
 use crate::text::{counted, thousands};
 
-/// How each object of `sched` is read that is not read with the others.
+/// The method for those objects of `sched` that the BPF reader does not read.
 const BY_PROC: &str =
-    "/proc, asked ten times a second (rates and shares are of the time between its answers)";
+    "/proc, read ten times a second (rates and shares are over the time between two reads)";
 
-/// How objects were read, for programs. docs/json.md has the fields.
+/// The method by which objects were read, for programs. docs/json.md has the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ReadData {
     method: &'static str,
@@ -50,14 +51,14 @@ pub(crate) fn method_name(method: ReadMethod) -> &'static str {
     }
 }
 
-/// Returns how objects were read, of which one is called `noun` with that article, and why so:
+/// Describes how objects were read, and the reason. `article` and `noun` name one of them:
 /// `one pread an object and tick; BPF reader: switched off`.
 pub(crate) fn text_with_reason(read: &ReadStatus, article: &str, noun: &str) -> String {
     let reason = read.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
     text(read, article, noun) + &reason
 }
 
-/// Returns how objects were read, without the reason.
+/// Describes how objects were read, without the reason.
 pub(crate) fn text(read: &ReadStatus, article: &str, noun: &str) -> String {
     let one_by_one = match read.one_by_one {
         OneByOne::Pread => format!("one pread {article} {noun}"),
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_it_as_data() {
+    fn the_json_has_the_facts_without_sentences() {
         let json = |read: &ReadStatus| vmstrobe::json::text(&ReadData::from(read));
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_method_for_threads_is_said_too() {
+    fn the_text_names_the_method_for_threads() {
         let open = || BpfStatus::Open("may_goto".to_owned());
         let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
         let why = "a pid namespace";
@@ -165,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn the_method_is_said_with_its_reason() {
+    fn the_text_names_the_method_and_the_reason() {
         let open = || BpfStatus::Open("may_goto, rdonly_cast".to_owned());
         let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
         let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());

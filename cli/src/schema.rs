@@ -1,7 +1,7 @@
-//! `vmstrobe schema`: which statistics there are.
+//! `vmstrobe schema`: the statistics that exist, with types and units.
 //!
-//! Invariant: statistics stand in the provider's own order, and those of a type, unit or base that
-//! we do not know stand among them.
+//! Invariant: statistics are in the provider's order. Those of an unknown type, unit or base are
+//! included.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
 
-/// Prints the schemas.
+/// Prints the schemas of the selected statistics.
 ///
 /// # Errors
-/// If there is none, or it cannot be written.
+/// If there is no schema, or the output cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of(&args.source, args.method.bpf).move_to_broker()?;
     let bpf = attach::bpf_for_reading(args.method.bpf, broker)?;
@@ -43,13 +43,13 @@ fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
     json::text(&schemas.collect::<Vec<_>>())
 }
 
-/// A table for each schema, with an empty line between, on a terminal of that width.
+/// Returns a table for each schema, separated by empty lines, for a terminal of this width.
 fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>, width: usize) -> Vec<String> {
     let tables: Vec<_> = schemas.iter().map(|schema| lines(schema, names, width)).collect();
     tables.join(&String::new())
 }
 
-/// The statistics of a schema that these names want, in its order.
+/// Returns the statistics of a schema that these names select, in its order.
 fn selected<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
     schema.descs().iter().filter(move |desc| names.is_none_or(|names| names.wants(&desc.name)))
 }

@@ -1,9 +1,9 @@
-//! `vmstrobe stat`: what happens over a time, in intervals, or while a command runs.
+//! `vmstrobe stat`: deltas and rates over a time, in intervals, or while a command runs.
 //!
-//! Invariant: every interval lies between two samples, the first taken before the command starts
-//! and the last after it has ended. Whatever ends the measuring, what was measured until then is
-//! printed; a command that was started is waited for. It runs, and the output is opened, with all
-//! rights that we were started with.
+//! Invariant: every interval lies between two samples. The first sample is taken before the command
+//! starts and the last after it has ended. The results so far are printed however the measurement
+//! ends. A command that was started is waited for. The command runs, and the output file is opened,
+//! with all capabilities that vmstrobe was started with.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -29,19 +29,19 @@ use report::{Report, Style};
 mod report;
 mod data;
 
-/// How often to look whether it is over, at least.
+/// The longest time between two checks whether the measurement must end.
 const POLL_PERIOD: Duration = Duration::from_millis(2);
-/// How long to take samples between two looks.
+/// The longest time for which samples are taken between two such checks.
 const TAKE_LIMIT: Duration = Duration::from_millis(50);
 
-/// Measures.
+/// Measures, prints the reports, and returns the exit status.
 ///
 /// # Errors
-/// If there is nothing to measure, the command cannot be run, or the result not be written.
+/// If there is nothing to measure, the command cannot be run, or a report cannot be written.
 pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
     let timing = args.pace.timing()?;
     check_interval(args, &timing)?;
-    // Before anything is given up: where it is written to, and who starts the command.
+    // Before capabilities are dropped, because opening the file and starting the command need them.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
     let filter = attachment.select(&args.select.selection(&args.vcpus))?;
     say_notices(attachment.notices());
-    // A command that is not started yet needs no signal passed on: until then, they end us.
+    // Until a command is started, signals have their default effect: they end vmstrobe.
     let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
     if stop.is_some() {
         stop::exit_at_second_signal()?;
@@ -62,7 +62,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let session = attachment.start(vec![filter], timing)?;
     let mut measurement = Measurement::new(args, session, out);
     if args.interval.is_some() && !args.zeros && !args.json {
-        say("what does not move in an interval is left out of it (-z shows it)");
+        say("statistics that do not change in an interval are left out of it (-z shows them)");
     }
     let start = |launcher| start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
@@ -77,7 +77,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     Ok(exit_status(status, has_lost_vm))
 }
 
-/// An interval must have room for a sample.
+/// Checks that an interval is not shorter than the time between two samples.
 fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     match args.interval {
         Some(interval) if interval.as_nanos() < timing.period_ns.into() => {
@@ -92,12 +92,12 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     }
 }
 
-/// Starts the command, to which the broker passes signals on.
+/// Starts the command, and the thread that forwards signals to it.
 fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Child> {
-    let (program, arguments) = command.split_first().expect("there is a launcher for a command");
+    let (program, arguments) = command.split_first().expect("a launcher has a command");
     let mut command = Command::new(program);
     command.args(arguments);
-    // Those that come while it is started wait for it.
+    // From here on signals are queued, and forwarded once the command runs.
     let signals = Signals::forwarded()?;
     let started = launcher.launch(command).map_err(|error| {
         let kind = match error.kind() {
@@ -110,14 +110,15 @@ fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Chi
     started.and_then(|mut command| match stop::forward_signals(signals, &command, broker) {
         Ok(()) => Ok(command),
         Err(error) => {
-            // It is not to run on with nobody to end it.
+            // A command that receives no signals must not be left running.
             let _ = command.kill().and_then(|()| command.wait());
             Err(error)
         }
     })
 }
 
-/// The command's own, as a shell tells it, if there was one and it did not end well.
+/// Returns the exit status: that of the command as a shell reports it, unless there is none or it
+/// is 0; then 1 if a VM has ended, else 0.
 fn exit_status(command: Option<ExitStatus>, has_lost_vm: bool) -> u8 {
     let of_command = command.map_or(0, |status| {
         let signal = status.signal().map(|signal| 128 + signal);
@@ -126,14 +127,14 @@ fn exit_status(command: Option<ExitStatus>, has_lost_vm: bool) -> u8 {
     if of_command == 0 { u8::from(has_lost_vm) } else { of_command }
 }
 
-/// A measurement under way.
+/// A measurement that runs.
 struct Measurement<'a> {
     session: Session,
     out: &'a mut Out,
     style: Style,
     meter: Meter,
     reported: u64,
-    /// Samples lost, as far as they were reported.
+    /// The number of lost samples that earlier reports had.
     lost_samples: u64,
     has_lost_vm: bool,
 }
@@ -152,10 +153,10 @@ impl<'a> Measurement<'a> {
         Self { session, out, style, meter, reported: 0, lost_samples: 0, has_lost_vm: false }
     }
 
-    /// Takes samples until it is over, and reports.
+    /// Takes samples and prints reports until the measurement ends.
     fn measure(&mut self, stop: Option<&StopFlag>, mut command: Option<&mut Child>) -> Result<()> {
         loop {
-            // Asked before its samples are taken: what comes later is seen next time.
+            // Read before the samples are taken, so that no sample is missed.
             let finished = self.session.is_finished();
             let mut next = self.session.recv(POLL_PERIOD);
             let (began, mut drained) = (Instant::now(), true);
@@ -164,8 +165,8 @@ impl<'a> Measurement<'a> {
                 if is_last {
                     return self.finish();
                 }
-                // A report can take longer than an interval, and a sample longer than a tick: they
-                // must not keep us from looking.
+                // A report can take longer than an interval, and a sample longer than a tick. The
+                // checks below must still be made.
                 drained = !reported && began.elapsed() < TAKE_LIMIT;
                 next = if drained { self.session.try_recv() } else { None };
             }
@@ -180,7 +181,7 @@ impl<'a> Measurement<'a> {
                 return self.finish();
             }
             if finished && drained {
-                // It may have failed.
+                // Returns the error if the sampler has failed.
                 self.session.stop()?;
                 return self.finish();
             }
@@ -189,17 +190,17 @@ impl<'a> Measurement<'a> {
 
     fn must_end(&self, stop: Option<&StopFlag>, command: Option<&mut Child>) -> bool {
         match command {
-            // Signals are for the command, and it is waited for.
+            // Signals are forwarded to the command, and the measurement ends with it.
             Some(command) => !matches!(command.try_wait(), Ok(None)),
             None => {
-                let deserted = self.has_lost_vm && self.session.has_ended();
-                deserted || stop.is_some_and(StopFlag::is_set) || self.out.is_closed()
+                let is_without_vm = self.has_lost_vm && self.session.has_ended();
+                is_without_vm || stop.is_some_and(StopFlag::is_set) || self.out.is_closed()
             }
         }
     }
 
-    /// Takes a sample. Returns whether it ended an interval, which was reported, and whether it is
-    /// the last.
+    /// Adds a sample. Returns whether it ended an interval, which was reported, and whether it is
+    /// the last one.
     fn take(&mut self, sample: &Arc<Snapshot>) -> Result<(bool, bool)> {
         let added = self.meter.add(sample);
         if let Some(tally) = &added.interval {
@@ -209,7 +210,7 @@ impl<'a> Measurement<'a> {
         Ok((added.interval.is_some(), added.is_last))
     }
 
-    /// The next sample would come too late: takes one now.
+    /// Takes a sample now, because the next regular one would come after the end.
     fn take_last_sample(&mut self) -> Result<()> {
         self.session.stop()?.tick();
         while let Some(sample) = self.session.try_recv() {
@@ -218,7 +219,7 @@ impl<'a> Measurement<'a> {
         Ok(())
     }
 
-    /// Reports what there is behind the last interval.
+    /// Prints the report for the time after the last full interval.
     fn finish(&mut self) -> Result<()> {
         self.report_ended();
         let begin = self.meter.tally().begin();
@@ -236,7 +237,7 @@ impl<'a> Measurement<'a> {
 
     fn report(&mut self, tally: &Tally, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
-        // For people once, at the end.
+        // People get the method once, at the end.
         let says_read = is_last || self.style.json;
         let read = if says_read { self.session.read_status() } else { None };
         let report = Report {

@@ -14,7 +14,7 @@ use vmstrobe::text::printable;
 use crate::error::{Error, Kind, with_causes};
 use crate::terminal::has_colours;
 
-/// Arguments of `perf stat`, and ours.
+/// The options of `perf stat`, each with the option of vmstrobe that does the same.
 const PERF_OPTIONS: [(&str, &str); 4] = [
     ("-a", "--all measures every virtual machine"),
     ("-e", "--names exits,halt_* selects statistics"),
@@ -22,7 +22,7 @@ const PERF_OPTIONS: [(&str, &str); 4] = [
     ("-x", "--json prints output for programs"),
 ];
 
-/// The error with a hint, if it is that `vmstrobe stat` does not know an argument.
+/// Adds a hint to the error, if it is about an argument that `vmstrobe stat` does not know.
 pub(super) fn with_hint(mut error: clap::Error, words: &[OsString]) -> clap::Error {
     let is_stat = words.get(1).is_some_and(|word| word == "stat");
     if is_stat
@@ -47,14 +47,14 @@ fn hint(unknown: &str, words: &[OsString]) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@%+,".contains(c);
         word.to_str().filter(|word| !word.is_empty() && word.chars().all(plain)).map(str::to_owned)
     };
-    // One that a shell would have to be told how to read is not written out.
+    // A line with words that a shell requires in quotes is not written out.
     let line: Option<Vec<String>> = line.iter().map(is_plain).collect();
     let line = line.map_or_else(|| "vmstrobe stat ... -- CMD".to_owned(), |line| line.join(" "));
     Some(format!("put the command to measure after `--`: {line}"))
 }
 
 impl From<clap::Error> for Error {
-    /// Help and the version, if asked for, are errors of their own kind.
+    /// Converts an error of the parser. Help and the version become errors of [`Kind::Help`].
     fn from(error: clap::Error) -> Self {
         let plain = |text: StyledStr| text.to_string();
         match error.kind() {
@@ -65,16 +65,18 @@ impl From<clap::Error> for Error {
             }
             ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let help = plain(error.render());
-                Self::usage("name a command").above([String::new()]).above(lines(help.trim_end()))
+                Self::usage("no command is given: choose one of these")
+                    .with_lines([String::new()])
+                    .with_lines(lines(help.trim_end()))
             }
-            // Our own parsers' texts stand alone.
+            // The texts of our own value parsers are complete.
             ErrorKind::ValueValidation => {
                 Self::usage(error.source().map_or_else(|| error.to_string(), with_causes))
             }
             _ => {
                 let text = plain(in_single_lines(error).render());
                 let mut lines = lines(text.strip_prefix("error: ").unwrap_or(&text).trim_end());
-                Self::usage(lines.next().unwrap_or_default()).above(lines)
+                Self::usage(lines.next().unwrap_or_default()).with_lines(lines)
             }
         }
     }
@@ -84,7 +86,7 @@ fn lines(text: &str) -> impl Iterator<Item = String> {
     text.lines().map(str::to_owned)
 }
 
-/// The error with the arguments that it repeats made printable, so that every line break is clap's.
+/// Makes the arguments that the error repeats printable, so that every line break is clap's.
 fn in_single_lines(mut error: clap::Error) -> clap::Error {
     let one = |text: &String| printable(text).into_owned();
     let styled = |text: &StyledStr| StyledStr::from(one(&text.to_string()));
@@ -109,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_goes_behind_two_dashes() {
+    fn the_hint_puts_the_command_after_two_dashes() {
         for (line, unknown, want) in [
             ("stat sleep 1", "sleep", "vmstrobe stat -- sleep 1"),
             ("stat -p 7 make -j4", "make", "vmstrobe stat -p 7 -- make -j4"),

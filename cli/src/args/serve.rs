@@ -1,7 +1,7 @@
 //! The arguments of `vmstrobe serve`.
 //!
-//! Invariant: there is one place where to answer, a socket or a directory of sockets. The defaults
-//! of options that were left out follow from the other options.
+//! Invariant: exactly one of `--qmp` and `--qmp-dir` is given. The defaults of options that were
+//! left out follow from the other options.
 
 use std::path::PathBuf;
 
@@ -77,7 +77,7 @@ pub(crate) enum OnExit {
 }
 
 impl ServeArgs {
-    /// Are virtual machines to come and go?
+    /// Returns true if virtual machines that start later are served too.
     pub(crate) fn follows_all(&self) -> bool {
         self.source.all && self.qmp_dir.is_some()
     }
@@ -96,7 +96,7 @@ impl ServeArgs {
     }
 }
 
-/// The mode of a file: `0660`, `660`.
+/// Parses the mode of a file: `0660`, `660`.
 fn mode(text: &str) -> Result<u32, String> {
     let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     match u32::from_str_radix(text, 8) {

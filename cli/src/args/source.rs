@@ -1,7 +1,7 @@
-//! The arguments that say where statistics come from, how they are read and which are wanted.
+//! The arguments that select the sources, the method of reading, and the statistics.
 //!
-//! Invariant: what the user named is told from what they left out. The library, which knows what
-//! there is on this host, decides what an option that was left out stands for.
+//! Invariant: an option that was left out is distinguished from any value of it. The library, which
+//! knows what this host has, decides what an option that was left out stands for.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use vmstrobe::{Names, Selection, Sources, Target, VcpuRef};
 
 use super::quantity;
 
-/// The provider that is read only if the user asks for it: QEMU has none of that name.
+/// The provider that is read only if the user names it, because QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
 const HEADING: &str =
@@ -59,14 +59,14 @@ impl SourceArgs {
         self.demo || self.sources().is_any()
     }
 
-    /// Returns the sources as the library has them; the demo's guest is no part of it.
+    /// Returns the sources for the library, which does not know the demo's guest.
     pub(crate) fn sources(&self) -> Sources {
         let Self { pids, all, qmp, tables, sockets, demo: _, on_any_kernel: _ } = self.clone();
         Sources { pids, all, qmp, tables, sockets }
     }
 }
 
-/// The options for how statistics are read.
+/// The method of reading.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Method of reading")]
 pub(crate) struct MethodArgs {
@@ -91,7 +91,7 @@ pub(crate) enum BpfWhen {
 /// The providers that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderSet {
-    /// vmstrobe's own alone, which needs no source.
+    /// The sampler's own provider alone, which needs no source.
     OwnOnly,
     /// All providers of the sources but [`SCHED`].
     WithoutSched,
@@ -100,7 +100,7 @@ pub(crate) enum ProviderSet {
 }
 
 impl ProviderSet {
-    /// Returns the providers that statistics of this target and provider need. `None`: not named.
+    /// Returns the providers that a target and a provider need; `None` for one that was not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
             (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::OwnOnly,
@@ -135,7 +135,7 @@ impl SelectArgs {
         ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
     }
 
-    /// Returns the selection as the library has it, of these vCPUs.
+    /// Returns the selection for the library, with these vCPUs.
     pub(crate) fn selection(&self, vcpus: &VcpuArgs) -> Selection {
         Selection {
             target: self.target.as_deref().map(Target::from_name),
@@ -156,7 +156,7 @@ pub(crate) struct VcpuArgs {
 }
 
 impl VcpuArgs {
-    /// Returns the vCPUs as the library has them.
+    /// Returns the vCPUs for the library.
     pub(crate) fn refs(&self) -> Vec<VcpuRef> {
         self.vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect()
     }

@@ -1,8 +1,8 @@
-//! How many sockets there are, how many of them each user may have, and whose turn is next.
+//! The limits of sockets, in total and for each user, and the order in which VMs get them.
 //!
 //! Invariant: pure decisions, made before a virtual machine is opened. A user who is not trusted
-//! cannot keep another user from being served: neither by many virtual machines nor, up to half of
-//! all sockets, by many user ids.
+//! cannot prevent that another user is served: not by many virtual machines, and not by many user
+//! ids, which together get at most half of all sockets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,15 +10,16 @@ use std::fmt;
 use super::accounts::TrustedUsers;
 use vmstrobe::Vmm;
 
-/// The most sockets at a time: each takes a few threads and descriptors, and anyone who may use
+/// The largest number of sockets: each takes a few threads and descriptors, and every user of
 /// /dev/kvm can start virtual machines.
 pub(super) const MAX_SOCKETS: usize = 256;
-/// The most of one stranger: a user who is not trusted.
+/// The largest number of sockets of one user who is not trusted.
 pub(super) const MAX_SOCKETS_OF_UNTRUSTED_USER: usize = MAX_SOCKETS / 4;
-/// The most of all strangers together: a person can have many user ids (subuid(5)).
+/// The largest number of sockets of all untrusted users together, because one person can have many
+/// user ids (subuid(5)).
 pub(super) const MAX_SOCKETS_OF_UNTRUSTED: usize = MAX_SOCKETS / 2;
 
-/// Why there is no socket for another virtual machine now.
+/// The limit that leaves no socket for another virtual machine now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LimitReached {
     /// [`MAX_SOCKETS`].
@@ -32,43 +33,43 @@ pub(super) enum LimitReached {
 impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => write!(f, "there are {MAX_SOCKETS} sockets already, and no more are made"),
+            Self::All => write!(f, "there are {MAX_SOCKETS} sockets already, which is the limit"),
             Self::Untrusted => write!(
                 f,
-                "users who are not trusted have {MAX_SOCKETS_OF_UNTRUSTED} sockets already, the \
-                 most for all of them (see --vm-user)"
+                "users who are not trusted have {MAX_SOCKETS_OF_UNTRUSTED} sockets already, \
+                 which is the limit for all of them together (see --vm-user)"
             ),
             Self::User(uid) => write!(
                 f,
-                "user {uid} has {MAX_SOCKETS_OF_UNTRUSTED_USER} sockets already, the most for a user \
-                 who is not trusted (see --vm-user)"
+                "user {uid} has {MAX_SOCKETS_OF_UNTRUSTED_USER} sockets already, which is the \
+                 limit for a user who is not trusted (see --vm-user)"
             ),
         }
     }
 }
 
-/// Divides the sockets among users.
+/// The division of the sockets among users.
 #[derive(Debug)]
 pub(super) struct Quota {
     trusted: TrustedUsers,
 }
 
 impl Quota {
-    /// Trusted users share all sockets.
+    /// Creates the division; these users may have all sockets.
     pub(super) fn new(trusted: TrustedUsers) -> Self {
         Self { trusted }
     }
 
-    /// The user, if it is a stranger.
+    /// Returns the user unless it is trusted.
     pub(super) fn untrusted(&self, uid: u32) -> Option<u32> {
         (!self.trusted.has(uid)).then_some(uid)
     }
 
-    /// Is there a socket left for a virtual machine of this user? `open` has the users of the
-    /// sockets that there are. Without a user it was named on the command line.
+    /// Checks that there is a socket for a virtual machine of this user, or for one that was named
+    /// on the command line (`None`). `open` has the users of the existing sockets.
     ///
     /// # Errors
-    /// Why not.
+    /// The limit that is reached.
     pub(super) fn check(&self, open: &[Option<u32>], uid: Option<u32>) -> Result<(), LimitReached> {
         if open.len() >= MAX_SOCKETS {
             return Err(LimitReached::All);
@@ -84,8 +85,8 @@ impl Quota {
         Ok(())
     }
 
-    /// The order in which those that came are opened: those of trusted users, then one of each
-    /// stranger in turn; of each user in the order in which they came.
+    /// Returns new VMs in the order in which they are opened: first those of trusted users, then
+    /// one of each untrusted user in turn. The VMs of one user stay in their order.
     pub(super) fn opening_order(&self, came: Vec<Vmm>) -> Vec<Vmm> {
         let mut seen: HashMap<u32, usize> = HashMap::new();
         let mut turns: Vec<(usize, Vmm)> = came
@@ -97,7 +98,7 @@ impl Quota {
                 (*turn, vmm)
             })
             .collect();
-        // Stable: what is equal stays in its order.
+        // The sort is stable, so VMs of one turn stay in their order.
         turns.sort_by_key(|(turn, _)| *turn);
         turns.into_iter().map(|(_, vmm)| vmm).collect()
     }
@@ -107,12 +108,12 @@ impl Quota {
 mod tests {
     use super::*;
 
-    /// Users who are trusted nowhere that tests run.
+    /// User ids that are trusted on no host that runs this test.
     const ANN: u32 = 4_000_000_001;
     const BOB: u32 = 4_000_000_002;
 
     fn quota() -> Quota {
-        Quota::new(TrustedUsers::new(&[], 0).expect("nobody is named"))
+        Quota::new(TrustedUsers::new(&[], 0).expect("no user is named"))
     }
 
     #[test]
@@ -125,7 +126,7 @@ mod tests {
         for uid in [Some(BOB), Some(0), None] {
             assert_eq!(quota.check(&open, uid), Ok(()), "{uid:?}");
         }
-        // Many user ids are no way around.
+        // Many user ids do not evade the limit.
         open.extend((0..MAX_SOCKETS_OF_UNTRUSTED_USER as u32).map(|uid| Some(BOB + 1 + uid)));
         assert_eq!(quota.check(&open, Some(BOB)), Err(LimitReached::Untrusted));
         assert_eq!(quota.check(&open, Some(0)), Ok(()));
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_users_come_first_and_strangers_in_turn() {
+    fn trusted_users_are_first_and_untrusted_ones_take_turns() {
         let vmm = |(pid, uid)| Vmm { pid, start_time_ticks: 1, uid };
         let came = [(9, ANN), (8, ANN), (7, ANN), (3, BOB), (2, 0), (6, ANN), (1, 0), (4, BOB)];
         let order = quota().opening_order(came.map(vmm).to_vec());
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn why_there_is_none_says_whose_limit_it_is() {
+    fn the_text_names_the_limit_that_is_reached() {
         let texts = [LimitReached::All, LimitReached::Untrusted, LimitReached::User(1000)]
             .map(|full| full.to_string());
         assert!(texts[0].starts_with("there are 256 sockets already"), "{texts:?}");

@@ -1,9 +1,9 @@
-//! `serve --qmp-dir`: a socket for each virtual machine, of those that were named or of all that
-//! come and go.
+//! `serve --qmp-dir`: a socket for each virtual machine that was named, or for all on this host,
+//! including those that start later.
 //!
-//! Invariant: a virtual machine is opened only if there is a socket left for it, and for its user.
-//! However many there are, a look opens them for at most [`OPENING_LIMIT`], so that others have
-//! their turn; the next look goes on.
+//! Invariant: a virtual machine is opened only if the limits leave a socket for it and its user. A
+//! search opens new virtual machines for at most [`OPENING_LIMIT`], so that the existing ones are
+//! not neglected; the next search continues.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
@@ -23,41 +23,41 @@ use crate::messages::{say_left_out, say_notices};
 use crate::out::say;
 use crate::signals::StopFlag;
 
-/// How long a look opens virtual machines, ...
+/// The longest time for which a search opens virtual machines.
 const OPENING_LIMIT: Duration = Duration::from_millis(500);
-/// ... and how long the first: what is there at the start is to be served before anything is said.
+/// The same for the first search: VMs that run already are served before the start is reported.
 const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
 
-/// A socket for each virtual machine.
+/// The search for virtual machines, and the decisions on their sockets.
 pub(super) struct VmServers {
     directory: SocketDirectory,
     vms: VmOpener,
     quota: Quota,
     tracker: VmTracker,
-    /// Virtual machines that come later are served too.
+    /// Virtual machines that start later are served too.
     follows_all: bool,
-    /// The last look failed, and it was said.
+    /// The last search failed, and its error was printed.
     has_look_failed: bool,
-    /// The processes that were left out of the last look.
+    /// The processes that the last search could not examine.
     left_out: HashSet<u32>,
 }
 
-/// A look that was taken.
+/// The result of a search.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Look {
-    /// How long it took to see what there is. What it takes to open what has come is not counted:
-    /// that is not done again at each look.
+    /// The time that the search took, without the time to open new VMs, which later searches do not
+    /// need again.
     pub(super) took: Duration,
-    /// Not all that came were tried.
+    /// Some new VMs were not tried for lack of time.
     pub(super) is_unfinished: bool,
 }
 
 impl VmServers {
-    /// Opens the sockets of those there are.
+    /// Opens the sockets of the virtual machines that run.
     ///
     /// # Errors
-    /// If one that was named cannot be served; of `--all`, if there is none and nobody waits for
-    /// one.
+    /// If a VM that was named cannot be served; with `--all`, if there is none and `--on-exit` is
+    /// `end`.
     pub(super) fn open(
         args: &ServeArgs,
         path: &Path,
@@ -95,7 +95,7 @@ impl VmServers {
             if !stop.is_set() {
                 vm_servers.check_found(args.on_exit(), vm_sockets)?;
             }
-            // Its virtual machine may be yet to come.
+            // The virtual machine of a QMP socket may start later, so this is no error.
             vm_servers.vms.share_out(vm_sockets.vms()).map_err(Error::from).unwrap_or_else(say);
         }
         Ok(vm_servers)
@@ -107,17 +107,17 @@ impl VmServers {
         }
         if on_exit == OnExit::End {
             return Err(Error::failed(
-                "no virtual machine on this host can be served: `vmstrobe list` says why; or wait \
-                 for one with --on-exit wait",
+                "no virtual machine on this host can be served: `vmstrobe list` says why; \
+                 --on-exit wait waits for one",
             ));
         }
         let path = self.directory.path().join("NAME.sock");
         let path = path.display();
-        say(format_args!("no virtual machine yet: each will be at {path} by its name"));
+        say(format_args!("no virtual machine runs yet: each will be served at {path}"));
         Ok(())
     }
 
-    /// Looks who has come or gone, and which QEMU has been started again.
+    /// Searches for virtual machines that have started or ended, and for QEMUs that were restarted.
     pub(super) fn look(&mut self, vm_sockets: &mut VmSockets, stop: &StopFlag) -> Look {
         let begin = Instant::now();
         let mut look = Look::default();
@@ -127,7 +127,7 @@ impl VmServers {
             match found {
                 Ok(found) => {
                     self.has_look_failed = false;
-                    // To wait costs nobody anything.
+                    // Waiting uses no CPU, so it does not lengthen the pause.
                     look.took = look.took.saturating_sub(found.waited);
                     self.say_left_out(found.left_out);
                     look.is_unfinished = self.update(&found.vms, vm_sockets, stop, OPENING_LIMIT);
@@ -135,7 +135,7 @@ impl VmServers {
                 Err(error) if !self.has_look_failed => {
                     self.has_look_failed = true;
                     let error = Error::from(error);
-                    say(format_args!("cannot look for virtual machines: {error}"));
+                    say(format_args!("cannot search for virtual machines: {error}"));
                 }
                 Err(_) => {}
             }
@@ -147,19 +147,19 @@ impl VmServers {
         look
     }
 
-    /// Names each process once that does not let itself be looked at. There can be many that there
-    /// was no time for: they have their turn in the next look.
+    /// Prints each process that cannot be examined, once. Processes for which there was no time are
+    /// not printed: the next search examines them.
     fn say_left_out(&mut self, left_out: Vec<LeftOut>) {
         let silent = left_out.into_iter().filter(|one| one.why != WhyLeftOut::NoTime);
         let (known, new): (Vec<_>, Vec<_>) =
             silent.partition(|one| self.left_out.contains(&one.pid));
         say_left_out(&new);
-        // What is not left out any more is forgotten, so that nothing grows.
+        // Other processes are forgotten, so that the set does not grow.
         self.left_out = known.iter().chain(&new).map(|one| one.pid).collect();
     }
 
-    /// Closes those that have gone and opens those that came, for so long. True if not all of them
-    /// were tried.
+    /// Closes the sockets of VMs that have ended, and opens new VMs up to the time limit. Returns
+    /// true if some of them were not tried.
     fn update(
         &mut self,
         found: &[FoundVm],
@@ -179,7 +179,7 @@ impl VmServers {
                 return false;
             }
             let Some(found) = found.get(&vmm) else { continue };
-            // First: to ask costs nothing, and to open what then has no socket costs much.
+            // Checked before opening, which is expensive.
             if let Err(full) = self.quota.check(&vm_sockets.users(), Some(vmm.uid)) {
                 if self.tracker.wait(vmm) {
                     without_socket.add(full, self.quota.untrusted(vmm.uid).is_some(), &found.title);
@@ -217,8 +217,8 @@ impl VmServers {
     fn serve_found(&self, found: &FoundVm, vm_sockets: &mut VmSockets) -> Result<()> {
         let vmm = found.vmm;
         let vm = self.vms.open(vmm.pid)?;
-        // Asked again: the process that was found may have ended, and another have its number. What
-        // was opened is held, so if it has not ended by now, this was its user.
+        // The process that was found may have ended, and another may have its id. The one that was
+        // opened is held, so if it still runs, this is its user.
         let is_same_users = self.vms.uid(vmm.pid) == Some(vmm.uid);
         if !is_same_users || vm.has_ended() || name(&vm).is_empty() {
             return Err(Error::failed("its process ended or changed while it was opened"));
@@ -229,7 +229,7 @@ impl VmServers {
         vm_sockets.open(path, vm, Some(Owner { vmm, is_untrusted: untrusted.is_some() }))
     }
 
-    /// One that was named on the command line has its name, whoever its user is.
+    /// Serves a VM that was named on the command line. It gets a plain name, whatever its user.
     fn serve_named(&self, vm: Attachment, vm_sockets: &mut VmSockets) -> Result<()> {
         self.quota
             .check(&vm_sockets.users(), None)
@@ -239,7 +239,7 @@ impl VmServers {
     }
 }
 
-/// The virtual machines for which there is no socket left, to be said in one line for each reason.
+/// The virtual machines for which there is no socket, with one line for each limit.
 #[derive(Debug, Default)]
 struct WithoutSocket {
     of: BTreeMap<(LimitReached, bool), (String, usize)>,
@@ -258,7 +258,7 @@ impl WithoutSocket {
     }
 }
 
-/// Returns the line about `count` virtual machines for which there is no socket; `title` is one's.
+/// Returns the line about `count` virtual machines without a socket, of which one has this title.
 fn waiting_line(full: LimitReached, title: &str, count: usize) -> String {
     let more = match count {
         0 | 1 => String::new(),
@@ -272,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_without_a_socket_are_counted() {
+    fn virtual_machines_without_a_socket_are_counted() {
         let mut without_socket = WithoutSocket::default();
         for title in ["VM a (pid 1)", "VM b (pid 2)", "VM c (pid 3)"] {
             without_socket.add(LimitReached::User(1000), true, title);

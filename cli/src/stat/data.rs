@@ -1,7 +1,7 @@
-//! One interval for programs: a line of JSON. docs/json.md has its fields.
+//! The report of one interval as JSON. docs/json.md has its fields.
 //!
-//! Invariant: nothing is left out but what has no value: numbers that add up to none, rates of what
-//! was reset. Text for people is nowhere but where the document says so.
+//! Invariant: a field is absent only if it has no value, such as the sum of levels or the rate of a
+//! statistic that was reset. Only the fields that docs/json.md marks have text for people.
 
 use serde::Serialize;
 use vmstrobe::{Amount, Desc, StatTally};
@@ -10,7 +10,7 @@ use super::report::{Report, Style};
 use crate::read_status::ReadData;
 use crate::text::begin_wall_ns;
 
-/// One interval.
+/// The report of one interval.
 #[derive(Serialize)]
 pub(super) struct IntervalData<'a> {
     begin_ns: u64,
@@ -30,7 +30,7 @@ pub(super) struct IntervalData<'a> {
     read: Option<ReadData>,
 }
 
-/// One statistic of one object, or of all together.
+/// One statistic of one object, or of all objects together.
 #[derive(Default, Serialize)]
 struct StatData {
     #[serde(rename = "qom-path", skip_serializing_if = "Option::is_none")]
@@ -59,7 +59,7 @@ struct StatData {
 }
 
 impl Report<'_> {
-    /// Returns it as data, of each object by itself or of all together.
+    /// Returns the report as data, for each object or for all objects together.
     pub(super) fn data(&self, style: Style) -> IntervalData<'_> {
         let tally = self.tally;
         IntervalData {

@@ -65,7 +65,7 @@ const HEADLESS: &[&str] =
 
 /// Folders whose doc comments still have such beginnings. This list only shrinks.
 pub(crate) const OLD_PROSE: &[&str] =
-    &["cli/", "providers/", "tests/src/frame/", "tests/src/requests/", "tests/tests/qmp_random"];
+    &["providers/", "tests/src/frame/", "tests/src/requests/", "tests/tests/qmp_random"];
 
 // The rules below search for words that must not stand in the tree, so not in here either: they
 // are written in two pieces.
