@@ -156,7 +156,7 @@ pub(crate) enum Info {
 
 /// The rate of sampling and its end.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "How often, how long")]
+#[command(next_help_heading = "Rate and duration")]
 pub(crate) struct PaceArgs {
     /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
     ///

@@ -51,16 +51,7 @@ fn text_of(error: LibraryError) -> Error {
             "{text}: give the pid of a VMM, or of a program that publishes statistics; `vmstrobe \
              list` shows them"
         )),
-        LibraryError::UnclearSocket { peer, .. } => {
-            let advice = match peer {
-                SocketPeer::NotRead { pid } => {
-                    format!("add -p {pid}, or use --from-qmp without -p and --all")
-                }
-                _ => "select only its QEMU with -p, or use --from-qmp without -p and --all"
-                    .to_owned(),
-            };
-            Error::usage(format!("{text}: {advice}"))
-        }
+        LibraryError::UnclearSocket { peer, .. } => unclear_socket(&text, &peer),
         LibraryError::OtherQemu { pid, .. } => Error::usage(format!(
             "{text}: give the socket of pid {pid}, or use --from-qmp without -p and --all"
         )),
@@ -90,9 +81,21 @@ fn text_of(error: LibraryError) -> Error {
         LibraryError::NoSuchStatistic { ref unknown } if unknown.is_empty() => {
             Error::failed(format!("{text}: `vmstrobe schema` lists all statistics"))
         }
+        LibraryError::NoSuchStatistic { .. } => {
+            Error::failed(format!("{text}; `vmstrobe schema` lists all statistics"))
+        }
         LibraryError::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
         _ => Error::failed(text),
     }
+}
+
+/// Returns the error about a QMP socket of which the VM is unknown, with the options that help.
+fn unclear_socket(text: &str, peer: &SocketPeer) -> Error {
+    let advice = match peer {
+        SocketPeer::NotRead { pid } => format!("add -p {pid}"),
+        _ => "select only its QEMU with -p".to_owned(),
+    };
+    Error::usage(format!("{text}: {advice}, or use --from-qmp without -p and --all"))
 }
 
 /// Returns the error with a line for each vCPU that exists.

@@ -115,7 +115,7 @@ mod tests {
             "  newer      type-9                  2 words",
         ];
         assert_eq!(lines(&schema, None, 80), want);
-        let names = Names::parse("-*_hist,-linear,-newer").expect("it is well formed");
+        let names = Names::parse("-*_hist,-linear,-newer").expect("the list is well formed");
         assert_eq!(lines(&schema, Some(&names), 80).len(), 3);
         let two = [Arc::clone(&schema), schema];
         assert_eq!(for_people(&two, Some(&names), 80).len(), 3 + 1 + 3);

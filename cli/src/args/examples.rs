@@ -140,7 +140,7 @@ EXAMPLES
       vmstrobe serve --qmp /run/web.sock
   Include data that only QEMU has: QOM paths, the VM as a whole, crypto devices:
       vmstrobe serve -p 4711 --from-qmp /run/web.qmp --qmp /run/web.sock
-  Serve a socket for each virtual machine as they come and go, for the users of group kvm:
+  Serve a socket for each virtual machine while it runs, for the users of group kvm:
       mkdir -p /run/vmstrobe
       vmstrobe serve --all --qmp-dir /run/vmstrobe --group kvm
   Serve two virtual machines, and continue after they have ended:

@@ -36,12 +36,13 @@ pub(crate) struct ServeArgs {
     #[arg(long = "vm-user", value_name = "USER", requires = "qmp_dir")]
     pub(crate) vm_users: Vec<String>,
 
-    /// Mode of the socket's file, which decides who may connect [default: 0600, or 0660 with
+    /// Set the mode of the socket's file, which decides who may connect [default: 0600, or 0660
+    /// with
     /// --group]
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
 
-    /// Group of the socket's file: a name in /etc/group or a number
+    /// Set the group of the socket's file: a name in /etc/group or a number
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
 
@@ -55,8 +56,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Answers")]
     pub(crate) sched: bool,
 
-    /// When the virtual machines have ended: end, or wait for a signal and answer queries with `[]`
-    /// [default: end; with --all and --qmp-dir: wait]
+    /// Choose what the server does when the virtual machines have ended: it ends, or waits for a
+    /// signal and answers queries with `[]` [default: end; with --all and --qmp-dir: wait]
     #[arg(long, value_name = "WHAT", help_heading = "Answers")]
     on_exit: Option<OnExit>,
 

@@ -20,25 +20,26 @@ const HEADING: &str =
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = HEADING)]
 pub(crate) struct SourceArgs {
-    /// The virtual machine and the tables of this process; may be given more than once
+    /// Read the virtual machine and the tables of this process; may be given more than once
     #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
     pub(crate) pids: Vec<u32>,
 
-    /// All virtual machines and tables on this host that can be read
+    /// Read all virtual machines and tables on this host, except those that cannot be read
     #[arg(long, conflicts_with = "pids")]
     pub(crate) all: bool,
 
-    /// The QEMU behind this QMP socket. Alone: all of its statistics. With -p or --all: its names
-    /// for the vCPUs, and data that only it has, such as crypto devices; may be given more than
-    /// once
+    /// Read from the QEMU behind this QMP socket. Alone, this option reads all of QEMU's
+    /// statistics. With -p or --all it adds QEMU's names of the vCPUs, and data that only QEMU has,
+    /// such as crypto devices; may be given more than once
     #[arg(long = "from-qmp", value_name = "SOCKET")]
     pub(crate) qmp: Vec<PathBuf>,
 
-    /// The table in this file, which is on tmpfs; may be given more than once
+    /// Read the table in this file, which is on tmpfs; may be given more than once
     #[arg(long = "table", value_name = "FILE")]
     pub(crate) tables: Vec<PathBuf>,
 
-    /// The descriptors that a program offers on this socket; may be given more than once
+    /// Read through the descriptors that a program offers on this socket; may be given more than
+    /// once
     #[arg(long = "from-socket", value_name = "SOCKET")]
     pub(crate) sockets: Vec<PathBuf>,
 
@@ -48,7 +49,7 @@ pub(crate) struct SourceArgs {
     #[arg(long)]
     pub(crate) on_any_kernel: bool,
 
-    /// A guest and a crypto device that are started for this command
+    /// Start a guest and a crypto device for this command, and read these
     #[arg(long, conflicts_with_all = ["pids", "all", "qmp", "tables", "sockets"])]
     pub(crate) demo: bool,
 }
@@ -70,8 +71,8 @@ impl SourceArgs {
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Method of reading")]
 pub(crate) struct MethodArgs {
-    /// When to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM in one
-    /// call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
+    /// Choose when to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM
+    /// in one call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) bpf: BpfWhen,
 }
@@ -112,14 +113,14 @@ impl ProviderSet {
 
 /// The choice of statistics.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
+#[command(next_help_heading = "Statistics (default: all)")]
 pub(crate) struct SelectArgs {
-    /// Object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for vmstrobe
-    /// itself. Default: vcpu, or the only type present
+    /// Select the object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for
+    /// vmstrobe itself. Default: vcpu, or the only type present
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
 
-    /// Names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
+    /// Select by names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
     #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
     pub(crate) names: Option<Names>,
 
@@ -148,9 +149,9 @@ impl SelectArgs {
 
 /// The choice of vCPUs.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
+#[command(next_help_heading = "Statistics (default: all)")]
 pub(crate) struct VcpuArgs {
-    /// This vCPU, by index or path; may be given more than once
+    /// Select this vCPU, by index or path; may be given more than once
     #[arg(long = "vcpu", value_name = "PATH|INDEX")]
     pub(crate) vcpus: Vec<String>,
 }

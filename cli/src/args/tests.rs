@@ -94,7 +94,7 @@ fn serve(line: &str) -> ServeArgs {
 }
 
 #[test]
-fn serve_answers_at_one_place() {
+fn serve_takes_one_socket_or_one_directory() {
     let args = serve(
         "serve -p 1 --from-qmp a --table t --qmp b --mode 666 --group kvm --qemu-order --on-exit \
          wait --sched",
@@ -108,7 +108,7 @@ fn serve_answers_at_one_place() {
     check_refused("serve", "<--qmp <PATH>|--qmp-dir <DIR>>");
     check_refused("serve --all", "required arguments were not provided");
     check_refused("serve --qmp a --qmp-dir d", "cannot be used with");
-    // Of a table in a file nobody knows which virtual machine it belongs to.
+    // A table in a file or behind a socket cannot be assigned to a virtual machine.
     check_refused("serve --all --qmp-dir d --table t", "cannot be used with");
     check_refused("serve --all --qmp-dir d --from-socket s", "cannot be used with");
     check_refused("serve --qmp a --mode 680", "'680' is not a mode of a socket: write 0600");
@@ -117,7 +117,7 @@ fn serve_answers_at_one_place() {
 }
 
 #[test]
-fn what_serve_leaves_open_follows_from_the_rest() {
+fn the_defaults_of_serve_follow_from_other_options() {
     for (line, on_exit, mode) in [
         ("--qmp a", OnExit::End, 0o600),
         ("-p 1 --qmp-dir d", OnExit::End, 0o600),
@@ -134,7 +134,7 @@ fn what_serve_leaves_open_follows_from_the_rest() {
 }
 
 #[test]
-fn what_makes_no_sense_is_bad_usage() {
+fn values_out_of_bounds_and_conflicting_options_are_refused() {
     let rate = "a rate of 0 Hz cannot be sampled: use one from 0.001 Hz to 1 MHz";
     assert_eq!(parse("stat -r 0").map_err(|e| e.to_string()).err(), Some(rate.to_owned()));
     check_refused("stat -r 1e12", "a rate of 1000000000000 Hz cannot be sampled");

@@ -204,8 +204,9 @@ mod tests {
     #[test]
     fn the_directory_exists_and_its_path_is_short_enough() {
         let root = tempdir("path");
-        let text =
-            |path: &Path| SocketDirectory::new(path).expect_err("it is unusable").to_string();
+        let text = |path: &Path| {
+            SocketDirectory::new(path).expect_err("this path is unusable").to_string()
+        };
         assert!(text(&root.join("none")).ends_with("does not exist: create it first"));
         fs::write(root.join("file"), "").expect("the directory belongs to this test");
         assert!(text(&root.join("file")).contains("is not a directory: "));

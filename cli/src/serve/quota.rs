@@ -24,9 +24,9 @@ pub(super) const MAX_SOCKETS_OF_UNTRUSTED: usize = MAX_SOCKETS / 2;
 pub(super) enum LimitReached {
     /// [`MAX_SOCKETS`].
     All,
-    /// [`MAX_SOCKETS_OF_STRANGERS`].
+    /// [`MAX_SOCKETS_OF_UNTRUSTED`].
     Untrusted,
-    /// [`MAX_SOCKETS_OF_A_STRANGER`], of this user.
+    /// [`MAX_SOCKETS_OF_UNTRUSTED_USER`], of this user.
     User(u32),
 }
 

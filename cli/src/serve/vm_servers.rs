@@ -25,7 +25,8 @@ use crate::signals::StopFlag;
 
 /// The longest time for which a search opens virtual machines.
 const OPENING_LIMIT: Duration = Duration::from_millis(500);
-/// The same for the first search: VMs that run already are served before the start is reported.
+/// The longest time of the first search: VMs that run already are served before the start is
+/// reported.
 const OPENING_LIMIT_AT_FIRST: Duration = Duration::from_secs(10);
 
 /// The search for virtual machines, and the decisions on their sockets.

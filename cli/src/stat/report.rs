@@ -240,8 +240,8 @@ fn cells(line: &StatTally) -> [String; 5] {
                 (desc.unit, in_unit(desc, *count), line.rate)
             {
                 rate = percent(seconds / line.object_seconds);
-                let whose = if line.objects > 1 { line.schema.target().name() } else { "the" };
-                note = format!("of {whose} time");
+                let objects = if line.objects > 1 { line.schema.target().name() } else { "the" };
+                note = format!("of {objects} time");
             }
             (amount(desc, *count), note)
         }
