@@ -12,6 +12,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmstrobe::json;
 use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
 use crate::args::StatArgs;
@@ -248,7 +249,10 @@ impl<'a> Measurement<'a> {
             read,
         };
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
-        self.out.lines(report.lines(self.style))
+        match self.style.json {
+            true => self.out.lines([json::text(&report.data(self.style))]),
+            false => self.out.lines(report.lines(self.style)),
+        }
     }
 
     fn report_ended(&mut self) {

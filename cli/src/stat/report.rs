@@ -1,5 +1,5 @@
-//! The report of one interval: a table as `perf stat` prints it, or a line of JSON
-//! ([`super::data`]).
+//! The report of one interval: a table as `perf stat` prints it. Module `data` has the same report
+//! as JSON.
 //!
 //! Invariant: a report counts the statistics that it leaves out because they did not change. It
 //! names those that cannot be summed, and all ticks, samples, rows and objects that are missing.
@@ -7,7 +7,6 @@
 use std::time::{Duration, SystemTime};
 
 use humantime::format_rfc3339_millis;
-use vmstrobe::json;
 use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
 
 use crate::read_status;
@@ -46,12 +45,9 @@ pub(super) struct Report<'a> {
 }
 
 impl Report<'_> {
+    /// Returns the lines for people.
     pub(super) fn lines(&self, style: Style) -> Vec<String> {
-        match (style.json, style.timed) {
-            (true, _) => vec![json::text(&self.data(style))],
-            (false, true) => self.timed(style),
-            (false, false) => self.whole(style),
-        }
+        if style.timed { self.timed(style) } else { self.whole(style) }
     }
 
     /// Returns the lines of the only interval.
@@ -365,11 +361,13 @@ mod tests {
         tally
     }
 
-    fn lines(style: Style) -> Vec<String> {
-        let tally = tally();
+    fn report(tally: &Tally) -> Report<'_> {
         let read = Some(ReadStatus::by_pread(2));
-        let report = Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, read };
-        report.lines(style)
+        Report { tally, lost_samples: 0, start_ns: 0, is_first: true, read }
+    }
+
+    fn lines(style: Style) -> Vec<String> {
+        report(&tally()).lines(style)
     }
 
     fn squeezed(lines: &[String]) -> Vec<String> {
@@ -456,8 +454,7 @@ mod tests {
 
     #[test]
     fn json_has_all_facts() {
-        let lines = lines(Style { json: true, ..STYLE });
-        let [line] = &lines[..] else { panic!("{lines:?}") };
+        let line = vmstrobe::json::text(&report(&tally()).data(STYLE));
         for part in [
             r#"{"begin_ns": 0, "end_ns": 1000000000, "begin_wall_ns": 1000000000000000000, "#,
             r#""seconds": 1.0, "stats": [{"name": "exits", "#,
