@@ -1,25 +1,28 @@
-//! The command line: what can be typed, and the texts that teach it.
+//! The command line: the arguments of each command, and the help texts.
 //!
-//! Invariant: whatever leaves here has been checked as far as the words themselves go; whether
-//! there is such a VM or such a statistic, the engine finds out. Help is data and goes to standard
-//! output; anything wrong is one line that begins with `vmstrobe: `.
+//! Invariant: every value that leaves this module is well formed. Whether such a VM or statistic
+//! exists is for the library to find out. Help is data and goes to standard output; an error begins
+//! with `vmstrobe: `.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use vmstrobe::Timing;
 
 use crate::error::Result;
 
 mod quantity;
 mod source;
 mod serve;
-mod habits;
+mod parse_error;
 mod examples;
 
 pub(crate) use serve::{OnExit, ServeArgs};
-pub(crate) use source::{How, ProviderSet, SCHED, Source, Vcpus, Wanted, When};
+pub(crate) use source::{
+    BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
+};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -31,7 +34,7 @@ pub(crate) use source::{How, ProviderSet, SCHED, Source, Vcpus, Wanted, When};
 /// processes of other users; CAP_BPF and CAP_PERFMON for the BPF reader, which reads all vCPUs of
 /// any VMM in one call. Only one thread keeps them, to open objects that appear later, together
 /// with CAP_DAC_OVERRIDE; for `serve` also CAP_CHOWN and CAP_FOWNER, to create sockets; for
-/// `stat -- CMD` also CAP_KILL, to pass signals on to CMD. All other capabilities are dropped at
+/// `stat -- CMD` also CAP_KILL, to forward signals to CMD. All other capabilities are dropped at
 /// start. Threads that sample, serve or parse have none.
 ///
 /// Data goes to standard output, messages go to standard error. The exit status is 0 for success,
@@ -51,21 +54,23 @@ pub(crate) enum Command {
     /// Starts a KVM guest whose vCPUs have different loads that change over time, and a crypto
     /// device that encrypts and decrypts with AES. Samples both 1000 times a second and shows what
     /// each of them does: on a terminal as a table that refreshes, otherwise as plain lines. At the
-    /// end it reports how well the sampling went: ticks, missed ticks, how late ticks began, and
-    /// what they cost. Without a usable /dev/kvm it says why, and samples only the crypto device.
+    /// end it reports the quality of the sampling: the numbers of ticks and of missed ticks, how
+    /// late ticks began, and how long they took. Without a usable /dev/kvm it prints the reason and
+    /// samples only the crypto device.
     ///
-    /// Ctrl-C, SIGTERM and SIGHUP end it. A second signal ends it at once, even while the terminal
-    /// is stopped (Ctrl-S); run reset(1) afterwards to restore the terminal.
+    /// Ctrl-C, SIGTERM and SIGHUP end the demo. A second signal ends it at once, even while the
+    /// terminal is stopped (Ctrl-S); run reset(1) afterwards to restore the terminal.
     #[command(after_help = examples::DEMO)]
     Demo(DemoArgs),
 
     /// List the virtual machines and the tables of statistics on this host.
     ///
     /// Shows for each virtual machine its process id, its name, its number of vCPUs, and how its
-    /// statistics can be read; or why they cannot be read, and what to do about it. Below them it
-    /// lists the tables in which programs publish their own statistics: the process, the provider's
-    /// name, and the number of objects of each target. A virtual machine is listed once, for the
-    /// process that created it: not for a process that inherited it or that reads its statistics.
+    /// statistics can be read; or why they cannot be read, and what to do about it. Below the
+    /// virtual machines it lists the tables in which programs publish their own statistics: the
+    /// process, the name of the provider, and the number of objects of each target. A virtual
+    /// machine is listed once, for the process that created it: not for a process that inherited it
+    /// or that reads its statistics.
     ///
     /// Examining all processes takes at most 2 s. Processes that could not be examined in this time
     /// are named on standard error.
@@ -101,13 +106,13 @@ pub(crate) enum Command {
     /// Measure deltas and rates, over a time or over a command, like perf stat.
     ///
     /// Measures until Ctrl-C, for a time (-d), in intervals (-i), or while a command runs (-- CMD).
-    /// A counter is shown with its growth and its rate, and with the error bound of the rate; a
-    /// time also as a share of the vCPUs' time. A histogram is shown by quantiles of the interval,
-    /// as upper bounds, because only buckets are known. A boolean is shown as the share of samples
-    /// in which it was true, any other level by its last value and its range.
+    /// For a counter the report shows its increase, its rate, and the error bound of the rate; for
+    /// a time also the share of the vCPUs' time. For a histogram it shows quantiles of the interval
+    /// as upper bounds, because only the buckets are known. For a boolean it shows the share of
+    /// samples in which it was true, and for any other instant value the last value and the range.
     ///
     /// Ctrl-C, SIGTERM and SIGHUP end the measurement, and the results so far are printed. With a
-    /// command, signals that are sent to vmstrobe (also SIGQUIT) are passed on to the command, and
+    /// command, signals that are sent to vmstrobe (also SIGQUIT) are forwarded to the command, and
     /// the measurement ends when the command ends; a second signal within 5 s kills the command.
     /// Ctrl-C in a terminal reaches the command directly and is not counted. Under nohup SIGHUP is
     /// ignored.
@@ -123,14 +128,14 @@ pub(crate) enum Command {
     ///
     /// For the statistics commands the socket behaves like QEMU's own QMP socket: query-stats,
     /// query-stats-schemas, and info stats by human-monitor-command, with QEMU's formats and error
-    /// texts. It serves many clients at once, and it reads the values from the kernel after the
-    /// request has arrived, without contacting QEMU. One more command, stats-subscribe, streams
-    /// every sample at the rate that the client chooses.
+    /// texts. The values are read from the kernel after the request has arrived, without contacting
+    /// QEMU. One more command, stats-subscribe, streams every sample at the rate that the client
+    /// chooses.
     ///
-    /// It serves until Ctrl-C, SIGTERM or SIGHUP, or until the virtual machines have ended, and
-    /// exits with status 0. A second signal ends it at once. It removes its own sockets at the end
-    /// and replaces stale ones at start. A socket on which another process listens is never
-    /// replaced.
+    /// The server runs until Ctrl-C, SIGTERM or SIGHUP, or until the virtual machines have ended,
+    /// and exits with status 0. A second signal ends it at once. The server removes its own sockets
+    /// at the end and replaces stale ones at start. A socket on which another process listens is
+    /// never replaced.
     ///
     /// With --all a socket has the name of its virtual machine only if the virtual machine belongs
     /// to a trusted user (--vm-user). The sockets of others are at NAME-uidUID-PID.sock.
@@ -149,10 +154,10 @@ pub(crate) enum Info {
     Stats(InfoArgs),
 }
 
-/// How often and how long.
+/// The rate of sampling and its end.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "How often, how long")]
-pub(crate) struct Pace {
+#[command(next_help_heading = "Rate and duration")]
+pub(crate) struct PaceArgs {
     /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
     ///
     /// Ticks are less late on a CPU of their own or at a real-time priority: start vmstrobe by
@@ -171,6 +176,16 @@ pub(crate) struct Pace {
     pub(crate) count: Option<u64>,
 }
 
+impl PaceArgs {
+    /// Returns the times of the ticks.
+    ///
+    /// # Errors
+    /// If the rate is out of bounds.
+    pub(crate) fn timing(&self) -> Result<Timing> {
+        Ok(Timing { ticks_max: self.count, ..Timing::hz(self.rate)? })
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
     /// Number of vCPUs of the guest: 1 to 64
@@ -182,10 +197,10 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) pace: PaceArgs,
 }
 
 #[derive(Args, Debug)]
@@ -207,13 +222,13 @@ pub(crate) struct SchemaArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -227,16 +242,16 @@ pub(crate) struct QueryArgs {
     pub(crate) zeros: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -251,13 +266,13 @@ pub(crate) struct InfoArgs {
     pub(crate) provider: Option<String>,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 #[derive(Args, Debug)]
@@ -284,19 +299,19 @@ pub(crate) struct StatArgs {
     pub(crate) json: bool,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) wanted: Wanted,
+    pub(crate) select: SelectArgs,
 
     #[command(flatten)]
-    pub(crate) vcpus: Vcpus,
+    pub(crate) vcpus: VcpuArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 
     #[command(flatten)]
-    pub(crate) pace: Pace,
+    pub(crate) pace: PaceArgs,
 
     /// Measure while this command runs
     #[arg(last = true, value_name = "CMD", conflicts_with_all = ["duration", "count"])]
@@ -304,14 +319,14 @@ pub(crate) struct StatArgs {
     pub(crate) command: Vec<OsString>,
 }
 
-/// Parses the command line.
+/// Parses the command line of this process.
 ///
 /// # Errors
-/// If it cannot be understood. Help and the version, if asked for, are returned as an error, too.
+/// If it is not well formed. Help and the version, if asked for, are returned as errors, too.
 pub(crate) fn parse() -> Result<Command> {
     let words: Vec<OsString> = std::env::args_os().collect();
     let parsed = Cli::try_parse_from(&words);
-    Ok(parsed.map_err(|error| habits::hinted(error, &words))?.command)
+    Ok(parsed.map_err(|error| parse_error::with_hint(error, &words))?.command)
 }
 
 #[cfg(test)]

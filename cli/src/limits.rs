@@ -1,8 +1,8 @@
-//! How many files this process may have open: as many as the system allows.
+//! The limit of open files: raised for this process, and explained in errors.
 //!
-//! The soft limit of shells and services, 1024, is there for programs that use `select`; a host of
-//! some hundred vCPUs takes more descriptors than that. A command that is measured gets the limit
-//! that this process was started with. An error that comes from a limit says which.
+//! The usual soft limit of 1024 exists for programs that use `select`; a host with some hundred
+//! vCPUs needs more descriptors. Invariant: a measured command gets the soft limit that this
+//! process was started with, and an error that a limit caused names that limit.
 
 use std::error::Error as StdError;
 use std::fs;
@@ -20,30 +20,32 @@ pub(crate) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Raises the soft limit to the hard one, as far as the system lets us.
+    /// Raises the soft limit to the hard limit, if the system permits it.
     pub(crate) fn raise() -> Self {
         let limit = getrlimit(Resource::Nofile);
-        // One that cannot be raised is no worse than before.
+        // If the limit cannot be raised, the old one remains.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
         Self { before: limit.current }
     }
 
-    /// Gives a command that was just started the limit that this process had.
-    pub(crate) fn give_back(self, command: &Child) {
+    /// Restores the limit that this process was started with for a command that was just started.
+    pub(crate) fn restore_for(self, command: &Child) {
         let limit = Rlimit { current: self.before, ..getrlimit(Resource::Nofile) };
-        // It may have ended already, or be another user's by now.
+        // This fails if the command has ended or changed its user, which is no error here.
         let _ = prlimit(Some(Pid::from_child(command)), Resource::Nofile, limit);
     }
 }
 
-/// Says which limit of open files was met and how to raise it, if that is what this error is.
-pub(crate) fn met(error: &(dyn StdError + 'static)) -> Option<String> {
+/// Returns a text on the limit of open files that caused this error, and how to raise it; `None`
+/// for any other error.
+pub(crate) fn exceeded(error: &(dyn StdError + 'static)) -> Option<String> {
     let limit = getrlimit(Resource::Nofile);
     let number = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), thousands);
     let by_std = || error.downcast_ref().and_then(Errno::from_io_error);
     match error.downcast_ref().copied().or_else(by_std)? {
         Errno::MFILE => Some(format!(
-            "vmstrobe may have {} open files (hard limit {}): raise it (ulimit -Hn, LimitNOFILE=)",
+            "vmstrobe may have {} open files (hard limit {}): raise the limit (ulimit -Hn, \
+             LimitNOFILE=)",
             number(limit.current),
             number(limit.maximum)
         )),
@@ -51,7 +53,7 @@ pub(crate) fn met(error: &(dyn StdError + 'static)) -> Option<String> {
             let most = fs::read_to_string("/proc/sys/fs/file-max").unwrap_or_default();
             let most = most.trim().parse().map_or("unknown".to_owned(), thousands);
             Some(format!(
-                "the whole system may have {most} open files: raise it (sysctl fs.file-max)"
+                "the whole system may have {most} open files: raise the limit (sysctl fs.file-max)"
             ))
         }
         _ => None,
@@ -65,40 +67,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_has_the_limit_that_we_had() {
+    fn a_command_gets_the_limit_from_before() {
         let limit = getrlimit(Resource::Nofile);
         let before = limit.maximum.map_or(1000, |most| most.min(1000));
         let ours = OpenFiles { before: Some(before) };
-        // Asked once it is told to go on, so that the limit is given back by then.
+        // The shell reads its limit after a line of input, so that the limit is restored by then.
         let mut child = Command::new("sh")
             .args(["-c", "read go; ulimit -Sn"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("there is a shell");
-        ours.give_back(&child);
+            .expect("sh is installed");
+        ours.restore_for(&child);
         drop(child.stdin.take());
-        let said = child.wait_with_output().expect("it ends").stdout;
+        let said = child.wait_with_output().expect("the shell ends").stdout;
         assert_eq!(String::from_utf8_lossy(&said).trim(), before.to_string());
     }
 
     #[test]
-    fn a_limit_that_was_met_is_named() {
+    fn an_exceeded_limit_is_named() {
         let said = |errno: Errno| {
-            let by_std = met(&std::io::Error::from(errno));
-            assert_eq!(met(&errno), by_std);
+            let by_std = exceeded(&std::io::Error::from(errno));
+            assert_eq!(exceeded(&errno), by_std);
             by_std
         };
-        let own = said(Errno::MFILE).expect("it is a limit");
+        let own = said(Errno::MFILE).expect("the error is caused by a limit");
         assert!(own.starts_with("vmstrobe may have ") && own.contains("(hard limit "), "{own}");
-        let whole = said(Errno::NFILE).expect("it is a limit");
+        let whole = said(Errno::NFILE).expect("the error is caused by a limit");
         assert!(whole.contains("fs.file-max") && !whole.contains("unknown"), "{whole}");
         assert_eq!(said(Errno::PERM), None);
-        assert_eq!(met(&std::io::Error::other("x")), None);
+        assert_eq!(exceeded(&std::io::Error::other("x")), None);
     }
 
     #[test]
-    fn the_limit_is_the_hard_one() {
+    fn the_soft_limit_is_raised_to_the_hard_limit() {
         OpenFiles::raise();
         let limit = getrlimit(Resource::Nofile);
         assert_eq!(limit.current, limit.maximum);

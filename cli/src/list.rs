@@ -1,7 +1,7 @@
 //! `vmstrobe list`: the virtual machines and the tables on this host, and how they can be read.
 //!
-//! Invariant: whatever can be seen is listed, readable or not; processes that may not be examined
-//! are counted on standard error. None at all is an answer, not an error.
+//! Invariant: every VM and table that was found is listed, readable or not. Processes that may not
+//! be examined are counted on standard error. An empty list is no error.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use serde::Serialize;
 use vmstrobe::json;
 use vmstrobe::{ListedTables, name_or_number};
 
-use crate::args::{ListArgs, Source, When};
+use crate::args::{BpfWhen, ListArgs, SourceArgs};
+use crate::attach;
 use crate::error::Result;
-use crate::notices::say_left_out;
+use crate::messages::say_left_out;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
 use vms::VmEntry;
 
 mod vms;
 
-/// One entry, for programs. docs/json.md has the fields.
+/// One entry of the JSON array. docs/json.md has the fields.
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum Entry<'a> {
@@ -53,11 +53,12 @@ impl<'a> From<&'a ListedTables> for TableEntry<'a> {
 /// Lists the virtual machines and the tables.
 ///
 /// # Errors
-/// If /proc cannot be read, or the list not be written.
+/// If /proc cannot be read, or the list cannot be written.
 pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&Source::default(), When::Auto).leave_to_broker()?;
-    let bpf = bpf_for_reading(When::Auto, broker)?;
-    let listing = vmstrobe::list(&Source::default().options(bpf, false), args.verbose)?;
+    let broker = Needs::of(&SourceArgs::default(), BpfWhen::Auto).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(BpfWhen::Auto, broker)?;
+    let listing =
+        vmstrobe::list(&attach::options(&SourceArgs::default(), bpf, false), args.verbose)?;
     listing.hidden.iter().for_each(say);
     say_left_out(&listing.left_out);
     if args.json {
@@ -72,14 +73,14 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
         let (vms, tables) = (&listing.vms, &listing.tables);
         let parts = [
             (!vms.is_empty()).then(|| vms::lines(vms, args.verbose, width)),
-            (!tables.is_empty()).then(|| table_table(tables).lines_cut(width)),
+            (!tables.is_empty()).then(|| tables_table(tables).lines_fitting(width)),
         ];
         out.lines(parts.into_iter().flatten().collect::<Vec<_>>().join(&String::new()))?;
     }
     Ok(0)
 }
 
-fn table_table(tables: &[ListedTables]) -> Table {
+fn tables_table(tables: &[ListedTables]) -> Table {
     let mut table = Table::new()
         .column("PID", Align::Right)
         .column("PROCESS", Align::Left)
@@ -101,7 +102,7 @@ fn table_table(tables: &[ListedTables]) -> Table {
     table
 }
 
-/// Returns how something is read, or that it cannot be and why.
+/// Describes the method of reading, or why there is none.
 fn how(how: std::result::Result<&str, &String>) -> String {
     how.map_or_else(|why| format!("cannot be read: {why}"), str::to_owned)
 }
@@ -117,8 +118,8 @@ mod tests {
     }
 
     #[test]
-    fn tables_show_their_objects_by_target_or_why_they_cannot_be_read() {
-        let lines = |tables| table_table(&[tables]).lines();
+    fn a_table_is_listed_with_its_objects_or_the_reason_for_none() {
+        let lines = |tables| tables_table(&[tables]).lines();
         let want = [
             "PID  PROCESS  PROVIDER  OBJECTS          HOW",
             " 99  xyzd     xyz       1 disk, 2 queue  mapped",
@@ -128,13 +129,13 @@ mod tests {
         assert!(none.ends_with("xyz       none     mapped"), "{none}");
         let torn = lines(tables("xyzd", &[], Some("it is torn"))).remove(1);
         assert!(torn.ends_with("xyz       -        cannot be read: it is torn"), "{torn}");
-        // A process whose name is not seen goes by its number.
+        // A process whose name cannot be read is listed by its id.
         let blank = lines(tables(" ", &[], None)).remove(1);
         assert!(blank.starts_with(" 99  99       xyz"), "{blank}");
     }
 
     #[test]
-    fn programs_get_tables_as_data() {
+    fn json_of_tables() {
         let json = |tables: &ListedTables| json::text(&Entry::Table(tables.into()));
         let head = r#"{"kind": "table", "pid": 99, "name": "xyzd", "provider": "xyz", "objects": "#;
         let want = format!(r#"{head}{{"disk": 1}}, "readable": true}}"#);

@@ -1,7 +1,7 @@
-//! The command `vmstrobe`: arguments in, exit status out. Everything else is in the modules.
+//! The command `vmstrobe`: parses the arguments, runs a command, and returns the exit status.
 //!
-//! Invariant: data goes to standard output, talk to standard error; a closed pipe is success; the
-//! exit status is 0 for done, 1 for failed, 2 for bad usage.
+//! Invariant: data goes to standard output and messages go to standard error. A closed pipe is
+//! success. The exit status is 0 for success, 1 for a failure and 2 for a wrong command line.
 
 #![forbid(unsafe_code)]
 
@@ -10,8 +10,8 @@ mod args;
 mod privileges;
 mod limits;
 mod attach;
-mod notices;
-mod read_text;
+mod messages;
+mod read_status;
 
 mod out;
 mod text;
@@ -39,13 +39,13 @@ fn main() -> ExitCode {
     let mut out = Out::stdout();
     let open_files = OpenFiles::raise();
     let done = args::parse().and_then(|command| run(command, open_files, &mut out));
-    // What was written before an error still has to get out.
+    // Output that was written before an error must still reach the reader.
     let flushed = out.flush();
     let status = done.and_then(|status| flushed.map(|()| status));
     ExitCode::from(status.unwrap_or_else(|error| show(&error, &mut out)))
 }
 
-/// Tells the user, help on standard output and an error on standard error, and gives the status.
+/// Prints help on standard output or an error on standard error, and returns the exit status.
 fn show(error: &Error, out: &mut Out) -> u8 {
     if error.kind == Kind::Help {
         let shown = out.as_is(&error.to_string()).and_then(|()| out.flush());

@@ -1,9 +1,9 @@
 //! The output: results on standard output or in a file, and messages on standard error.
 //!
-//! Invariant: a reader that has gone (a closed pipe) is no failure: what follows is dropped, and
-//! [`Out::is_closed`] tells a command that writes for long that nobody reads. Any other failure to
-//! write, such as a full disk, is an error that says so, at the latest at the last flush. A message
-//! that cannot be written is lost, and nothing else comes of it.
+//! Invariant: a closed pipe is no failure: later output is dropped, and [`Out::is_closed`] tells a
+//! command that runs for long that there is no reader. Any other failure to write, such as a full
+//! disk, is an error, at the latest at the last flush. A message that cannot be written is lost
+//! without an error.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -16,30 +16,30 @@ use crate::error::{Error, Result};
 use crate::terminal;
 use crate::width::shorten;
 
-/// The most columns of a line of a message: more than any of ours has, and less than a name of an
-/// argument may.
+/// The largest number of columns of a line of a message: more than any of our texts has, and less
+/// than an argument that the message repeats may have.
 const MESSAGE_WIDTH_MAX: usize = 4096;
 
-/// A place for results: standard output or a file.
+/// A writer of results to standard output or a file.
 pub(crate) struct Out {
     sink: BufWriter<Box<dyn Write>>,
-    /// As an error calls it.
+    /// The name that an error uses: `standard output`, or the path in quotes.
     name: String,
     terminal: bool,
     closed: bool,
 }
 
 impl Out {
-    /// Standard output.
+    /// Creates the writer to standard output.
     pub(crate) fn stdout() -> Self {
         let terminal = io::stdout().is_terminal();
         Self::new(Box::new(io::stdout()), "standard output".to_owned(), terminal)
     }
 
-    /// A new file of that name, or an old one emptied.
+    /// Creates a file, or truncates an existing one.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If the file cannot be created.
     pub(crate) fn file(path: &Path) -> Result<Self> {
         let name = format!("'{}'", path.display());
         match File::create(path) {
@@ -52,15 +52,15 @@ impl Out {
         Self { sink: BufWriter::new(sink), name, terminal, closed: false }
     }
 
-    /// Writes a text as it is: ours alone, with what moves a cursor or changes colours.
+    /// Writes a text unchanged. It must be our own, because it may contain escape sequences.
     ///
     /// # Errors
-    /// If the place takes no more; not if its reader has gone.
+    /// If writing fails; a closed pipe is no error.
     pub(crate) fn as_is(&mut self, text: &str) -> Result<()> {
         self.attempt(|sink| sink.write_all(text.as_bytes()))
     }
 
-    /// Writes lines, whoever made up the names in them.
+    /// Writes lines. Control characters in them, such as in names that others chose, are replaced.
     ///
     /// # Errors
     /// As [`Out::as_is`].
@@ -72,7 +72,7 @@ impl Out {
         })
     }
 
-    /// Lets everything written so far be seen.
+    /// Writes all buffered output.
     ///
     /// # Errors
     /// As [`Out::as_is`].
@@ -85,7 +85,7 @@ impl Out {
             return Ok(());
         }
         let Err(error) = write(&mut self.sink) else { return Ok(()) };
-        // Whichever it was, what comes next would fail like it.
+        // After any error, later writes would fail too.
         self.closed = true;
         if error.kind() == ErrorKind::BrokenPipe {
             return Ok(());
@@ -93,32 +93,32 @@ impl Out {
         Err(Error::failed(format!("cannot write to {}: {}", self.name, reason(&error))))
     }
 
-    /// Does a person look at it?
+    /// Returns true if the output goes to a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// The columns of a row that does not break: the terminal's; else without a limit, so that a
-    /// file does not depend on who looked on.
+    /// Returns the number of columns of a line: that of the terminal, or no limit for a file, whose
+    /// content must not depend on a terminal.
     pub(crate) fn width(&self) -> usize {
         if self.terminal { terminal::size().width } else { usize::MAX }
     }
 
-    /// True once its reader has gone.
+    /// Returns true once the reader has closed its end, or writing has failed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 }
 
-/// Says something to the user that is no result, in one line.
+/// Prints a message of one line on standard error.
 pub(crate) fn say(text: impl Display) {
     say_lines(&[text.to_string()]);
 }
 
-/// Says something of several lines. A line break within one of them is a name's, and is replaced as
-/// all control characters are: it cannot begin a message that looks like one of ours.
+/// Prints a message of several lines on standard error. A line break within a line is part of a
+/// name and is replaced, as all control characters are, so that a name cannot imitate a message.
 pub(crate) fn say_lines(lines: &[String]) {
-    // Nobody hears it: then nobody misses it.
+    // If standard error cannot be written to, there is no other way to report that.
     let _ = io::stderr().write_all(message(lines).as_bytes());
 }
 
@@ -128,7 +128,7 @@ fn message(lines: &[String]) -> String {
     format!("vmstrobe: {}\n", lines.join("\n"))
 }
 
-/// The system's words without its number.
+/// Returns the system's text of an error, without the error number.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_message_is_ours() {
+    fn a_name_cannot_begin_a_line_of_a_message() {
         let lines = ["a\nvmstrobe: b\u{1b}[2J\u{202e}".to_owned(), "\r\u{9b}c".to_owned()];
         let want = "vmstrobe: a\u{fffd}vmstrobe: b\u{fffd}[2J\u{fffd}\n\u{fffd}\u{fffd}c\n";
         assert_eq!(message(&lines), want);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_said_once() {
+    fn a_full_disk_is_reported_once() {
         let mut out = out(ErrorKind::StorageFull);
         assert!(out.as_is("a").is_ok());
         let error = out.flush().map_err(|error| error.to_string());
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_number_is_left_out() {
+    fn the_error_number_is_left_out() {
         assert_eq!(reason(&io::Error::from_raw_os_error(28)), "No space left on device");
         assert_eq!(reason(&io::Error::other("so")), "so");
     }

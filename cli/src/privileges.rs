@@ -1,19 +1,19 @@
-//! The rights of our threads: which are given up, when, and which thread keeps some.
+//! The capabilities of the threads: which are dropped, when, and which thread keeps some.
 //!
-//! Linux has rights per thread, and a thread that is started gets those of the one that starts it.
-//! So a command gives its rights up once, before there are other threads: the main thread starts a
-//! [`Broker`] that keeps what opening takes ([`Needs`]), and then has none. Threads that are
-//! started later have none either: those that sample, serve, parse or wait. The broker starts the
-//! helper process, which keeps less. Three threads are started before, and say themselves what they
-//! keep: of a server the one that removes its sockets at the end ([`keep_to_remove_sockets`]), and
-//! of `stat -- CMD` the one that starts the command ([`Launcher`]).
+//! Capabilities belong to a thread, and a new thread inherits those of the thread that starts it.
+//! Therefore a command drops its capabilities before it starts other threads: the main thread
+//! starts a [`Broker`], which keeps what opening needs ([`Needs`]), and then drops all of its own.
+//! Threads that are started later, to sample, serve, parse or wait, have none. The broker starts
+//! the helper process, which keeps fewer. Two threads are started earlier: in a server the one that
+//! removes the sockets at the end ([`keep_socket_removal_only`]), and in `stat -- CMD` the one that
+//! starts the command ([`Launcher`]).
 //!
-//! No thread of ours executes a program but the launcher. So none can gain rights by `execve`
-//! either, whatever it is made to do; and a server's threads cannot even call it ([`seccomp`]).
-//! docs/rights.md has all of this thread by thread, and a test compares it with /proc.
+//! Only the launcher executes a program. All other threads are barred from gaining capabilities by
+//! `execve`, and the threads of a server cannot call it at all ([`seccomp`]). docs/rights.md lists
+//! the capabilities of each thread, and a test compares the list with /proc.
 //!
-//! Invariant: no thread gets a right that the thread that started it had not. Giving up never fails
-//! a command: if the system refuses it, the rights stay.
+//! Invariant: no thread has a capability that the thread that started it did not have. A command
+//! never fails because capabilities cannot be dropped: it keeps them instead.
 
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
@@ -22,7 +22,7 @@ use rustix::thread::{
 };
 use vmstrobe::{Broker, ThreadStart};
 
-use crate::args::{Source, When};
+use crate::args::{BpfWhen, SourceArgs};
 use crate::error::Result;
 
 pub(crate) use launcher::Launcher;
@@ -30,18 +30,19 @@ pub(crate) use launcher::Launcher;
 mod launcher;
 pub(crate) mod seccomp;
 
-/// To look into processes of others, and to borrow from them.
-const LOOK: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
-/// To load BPF programs. Before Linux 5.8 it would be `CAP_SYS_ADMIN`, which is too much.
-const LOAD: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
-/// To open what is another user's: a socket, to which nobody connects who may not write it; a
-/// table's file; or /dev/kvm, where it is not root's.
+/// Needed to examine processes of other users and to duplicate their descriptors.
+const INSPECT: CapabilitySet = CapabilitySet::SYS_PTRACE.union(CapabilitySet::DAC_READ_SEARCH);
+/// Needed to load BPF programs. Before Linux 5.8 that took `CAP_SYS_ADMIN`, which is never kept.
+const LOAD_BPF: CapabilitySet = CapabilitySet::BPF.union(CapabilitySet::PERFMON);
+/// Needed to open files of other users: a socket, to which only those connect who may write it; the
+/// file of a table; or /dev/kvm, where root does not own it.
 const OPEN: CapabilitySet = CapabilitySet::DAC_OVERRIDE;
-/// To make sockets where another user's directory is, give them a group, and replace stale ones.
+/// Needed to create sockets in the directory of another user, set their group, and replace stale
+/// ones.
 const LISTEN: CapabilitySet = OPEN.union(CapabilitySet::CHOWN).union(CapabilitySet::FOWNER);
-/// To send signals to a command that has become another user's.
+/// Needed to send signals to a command that has changed its user.
 const SIGNAL: CapabilitySet = CapabilitySet::KILL;
-/// To remove sockets from another user's directory.
+/// Needed to remove sockets from the directory of another user.
 const REMOVE: CapabilitySet = OPEN.union(CapabilitySet::FOWNER);
 
 /// The capabilities that opening may need.
@@ -49,64 +50,63 @@ const REMOVE: CapabilitySet = OPEN.union(CapabilitySet::FOWNER);
 pub(crate) struct Needs(CapabilitySet);
 
 impl Needs {
-    /// The needs of a command that reads what the user named.
-    pub(crate) fn of(source: &Source, bpf: When) -> Self {
-        let looks = if source.demo { CapabilitySet::empty() } else { LOOK };
+    /// Returns the needs of a command that reads these sources.
+    pub(crate) fn of(source: &SourceArgs, bpf: BpfWhen) -> Self {
+        let looks = if source.demo { CapabilitySet::empty() } else { INSPECT };
         Self(looks | Self::of_demo(bpf).0)
     }
 
-    /// The needs of a command that reads a guest of our own.
-    pub(crate) fn of_demo(bpf: When) -> Self {
-        Self(OPEN | if bpf == When::Off { CapabilitySet::empty() } else { LOAD })
+    /// Returns the needs of a command that reads the demo's guest.
+    pub(crate) fn of_demo(bpf: BpfWhen) -> Self {
+        Self(OPEN | if bpf == BpfWhen::Off { CapabilitySet::empty() } else { LOAD_BPF })
     }
 
-    /// Adds the needs of a command that answers at sockets.
-    pub(crate) fn and_to_listen(self) -> Self {
+    /// Adds the needs of a command that listens on sockets.
+    pub(crate) fn with_listening(self) -> Self {
         Self(self.0 | LISTEN)
     }
 
-    /// Adds the needs of a command that passes signals on to one that it measures.
-    pub(crate) fn and_to_signal(self) -> Self {
+    /// Adds the needs of a command that forwards signals to a measured one.
+    pub(crate) fn with_signalling(self) -> Self {
         Self(self.0 | SIGNAL)
     }
 
-    /// Starts a broker that keeps these, as far as this thread has them; this thread, and those
-    /// that it starts from now on, keep nothing. Where there is nothing to keep, there is no thread
-    /// for it: then the broker is whoever asks.
+    /// Starts a broker that keeps these capabilities, as far as this thread has them. This thread,
+    /// and those that it starts from now on, have none. If there is nothing to keep, no thread is
+    /// started: the broker then runs each request on the thread that makes it.
     ///
     /// # Errors
-    /// If there can be no thread.
-    pub(crate) fn leave_to_broker(self) -> Result<Broker> {
-        never_gain();
-        keep_only(self.0);
+    /// If the thread cannot be started.
+    pub(crate) fn move_to_broker(self) -> Result<Broker> {
+        forbid_new_capabilities();
+        reduce_capabilities_to(self.0);
         let has_some = capabilities(None).is_ok_and(|has| !has.permitted.is_empty());
         let broker = if has_some { Broker::start()? } else { Broker::default() };
-        keep_only(CapabilitySet::empty());
+        reduce_capabilities_to(CapabilitySet::empty());
         Ok(broker)
     }
 }
 
-/// Returns the start of the library's threads: each keeps nothing, whatever the thread that starts
-/// it has.
-pub(crate) fn threads() -> ThreadStart {
+/// Returns the way to start the library's threads: each drops all capabilities that it inherits.
+pub(crate) fn unprivileged_threads() -> ThreadStart {
     ThreadStart::new(|| {
-        never_gain();
-        keep_only(CapabilitySet::empty());
+        forbid_new_capabilities();
+        reduce_capabilities_to(CapabilitySet::empty());
         Ok(())
     })
 }
 
-/// Keeps, on this thread, what it takes to remove sockets and nothing else.
-pub(crate) fn keep_to_remove_sockets() {
-    never_gain();
-    keep_only(REMOVE);
+/// Drops all capabilities of this thread but those needed to remove sockets.
+pub(crate) fn keep_socket_removal_only() {
+    forbid_new_capabilities();
+    reduce_capabilities_to(REMOVE);
 }
 
-/// Sees to it that this thread, and those that it starts from now on, gain nothing by executing a
-/// program: no set-user-ID or file capabilities, and nothing for being root.
-fn never_gain() {
-    // Both take CAP_SETPCAP. Who has it not has been started with few rights, and the last holds
-    // for any user.
+/// Prevents this thread, and those that it starts from now on, from gaining capabilities by
+/// executing a program: by set-user-ID, by file capabilities or by being root.
+fn forbid_new_capabilities() {
+    // Both of these need CAP_SETPCAP. A process without it has few capabilities anyway, and
+    // no_new_privs, below, works for any user.
     for bit in 0..u64::BITS {
         if remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << bit)).is_err() {
             break;
@@ -124,8 +124,8 @@ fn never_gain() {
     let _ = set_no_new_privs(true);
 }
 
-/// Keeps these of the three sets that can only shrink.
-fn keep_only(kept: CapabilitySet) {
+/// Reduces the effective and permitted sets to these capabilities, and empties the inheritable set.
+fn reduce_capabilities_to(kept: CapabilitySet) {
     let Ok(had) = capabilities(None) else { return };
     let keeps = CapabilitySets {
         effective: had.effective & kept,
@@ -133,7 +133,7 @@ fn keep_only(kept: CapabilitySet) {
         inheritable: CapabilitySet::empty(),
     };
     if keeps != had {
-        // A policy that forbids it has not been told to by us.
+        // A security policy may forbid this. Then the capabilities stay.
         let _ = set_capabilities(None, keeps);
     }
 }
@@ -148,65 +148,67 @@ mod tests {
 
     use super::*;
 
-    /// Does the work on a thread of its own, whose rights are nobody else's.
-    pub(super) fn aside<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-        thread::scope(|scope| scope.spawn(work).join().expect("it does not panic"))
+    /// Runs the work on a separate thread, so that other tests keep their capabilities.
+    pub(super) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| scope.spawn(work).join().expect("the thread does not panic"))
     }
 
     pub(super) fn permitted() -> CapabilitySet {
-        capabilities(None).expect("a thread may ask for its own").permitted
+        capabilities(None).expect("a thread may read its own capabilities").permitted
     }
 
-    pub(super) fn give_up() {
-        keep_only(CapabilitySet::empty());
+    pub(super) fn drop_all() {
+        reduce_capabilities_to(CapabilitySet::empty());
     }
 
-    /// As the kernel shows that there are no capabilities.
+    /// Returns an empty capability set as /proc shows it.
     fn none_shown() -> String {
         "0".repeat(16)
     }
 
     /// Returns the value of this key in the kernel's status of this thread.
     fn status(key: &str) -> String {
-        let status = fs::read_to_string("/proc/thread-self/status").expect("there is /proc");
+        let status = fs::read_to_string("/proc/thread-self/status").expect("/proc is mounted");
         let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.expect("the kernel shows it").trim_start_matches(':').trim().to_owned()
+        line.expect("the status of a thread has this key").trim_start_matches(':').trim().to_owned()
     }
 
     #[test]
-    fn what_is_kept_follows_from_what_is_asked_for() {
-        let source = |demo| Source { demo, ..Source::default() };
+    fn the_needs_follow_from_the_arguments() {
+        let source = |demo| SourceArgs { demo, ..SourceArgs::default() };
         for (demo, bpf, want) in [
-            (false, When::Auto, LOOK | OPEN | LOAD),
-            (false, When::Off, LOOK | OPEN),
-            (true, When::Require, OPEN | LOAD),
-            (true, When::Off, OPEN),
+            (false, BpfWhen::Auto, INSPECT | OPEN | LOAD_BPF),
+            (false, BpfWhen::Off, INSPECT | OPEN),
+            (true, BpfWhen::Require, OPEN | LOAD_BPF),
+            (true, BpfWhen::Off, OPEN),
         ] {
             assert_eq!(Needs::of(&source(demo), bpf), Needs(want), "{demo} {bpf:?}");
         }
-        let served = Needs::of_demo(When::Off).and_to_listen();
+        let served = Needs::of_demo(BpfWhen::Off).with_listening();
         assert_eq!(served, Needs(LISTEN));
-        assert_eq!(Needs::of_demo(When::Off).and_to_signal(), Needs(OPEN | SIGNAL));
-        // What can do anything is never among them.
-        let most = Needs::of(&source(false), When::Auto).and_to_listen().0;
+        assert_eq!(Needs::of_demo(BpfWhen::Off).with_signalling(), Needs(OPEN | SIGNAL));
+        // Capabilities that amount to full control of the host are never kept.
+        let most = Needs::of(&source(false), BpfWhen::Auto).with_listening().0;
         let too_much = CapabilitySet::SYS_ADMIN | CapabilitySet::SETUID | CapabilitySet::SYS_MODULE;
         assert!(!most.intersects(too_much), "{most:?}");
     }
 
     #[test]
-    fn threads_of_the_library_have_nothing() {
-        let thread = threads().spawn("vmstrobe-test", permitted).expect("there are threads");
+    fn threads_of_the_library_have_no_capabilities() {
+        let thread = unprivileged_threads()
+            .spawn("vmstrobe-test", permitted)
+            .expect("a thread can be started");
         assert_eq!(thread.join().ok(), Some(CapabilitySet::empty()));
     }
 
     #[test]
-    fn the_broker_keeps_what_is_needed_and_all_others_have_nothing() {
+    fn only_the_broker_keeps_capabilities() {
         let had = permitted();
-        aside(|| {
-            let broker = Needs(LOOK).leave_to_broker().expect("there are threads");
+        on_own_thread(|| {
+            let broker = Needs(INSPECT).move_to_broker().expect("a thread can be started");
             let none = CapabilitySet::empty();
-            assert_eq!((permitted(), aside(permitted)), (none, none));
-            assert_eq!(broker.run(permitted), had & LOOK);
+            assert_eq!((permitted(), on_own_thread(permitted)), (none, none));
+            assert_eq!(broker.run(permitted), had & INSPECT);
             for of in ["CapInh", "CapAmb"] {
                 assert_eq!(
                     (status(of), broker.run(move || status(of))),
@@ -226,15 +228,18 @@ mod tests {
                 for bits in [capabilities_secure_bits(), broker.run(capabilities_secure_bits)] {
                     assert!(bits.is_ok_and(|bits| bits.contains(locked)), "{bits:?}");
                 }
-                // Root itself gains nothing from a program.
+                // Even root gains no capabilities from a program.
                 let program = Command::new("grep").args(["CapEff", "/proc/self/status"]).output();
-                let program = String::from_utf8(program.expect("there is grep").stdout);
-                assert_eq!(program.expect("it is text"), format!("CapEff:\t{}\n", none_shown()));
+                let program = String::from_utf8(program.expect("grep is installed").stdout);
+                assert_eq!(
+                    program.expect("grep prints text"),
+                    format!("CapEff:\t{}\n", none_shown())
+                );
             }
-            // Nothing comes back.
-            let again = Needs(LOOK).leave_to_broker().expect("there is no need of a thread");
+            // The capabilities cannot be regained.
+            let again = Needs(INSPECT).move_to_broker().expect("no thread is needed");
             assert_eq!(again.run(permitted), none);
         });
-        assert_eq!(permitted(), had, "a thread's are its own");
+        assert_eq!(permitted(), had, "capabilities belong to one thread");
     }
 }

@@ -1,7 +1,7 @@
 //! `vmstrobe query` and `vmstrobe info stats`: the statistics, read once.
 //!
-//! Invariant: only what was read in this one tick is printed. An object that could not be read is
-//! named on standard error, and that none could be is a failure.
+//! Invariant: all values that are printed were read in one tick. An object that could not be read
+//! is named on standard error. If no object could be read, the command fails.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,31 +10,29 @@ use std::time::Duration;
 use vmstrobe::hmp::InfoStats;
 use vmstrobe::json::Results;
 use vmstrobe::{
-    Attachment, Desc, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value,
-    quantile, total,
+    Attachment, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value, total,
 };
 
-use crate::args::{How, InfoArgs, ProviderSet, QueryArgs, Source};
+use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, SourceArgs};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
-use crate::text::{bound, counted, thousands};
+use crate::text::{counted, quantile_text, thousands};
 
-/// How long a demo guest runs before it is read once: else there would be nothing to see.
+/// The time that a demo guest runs before it is read, so that its counters are not 0.
 const DEMO_WARM_UP: Duration = Duration::from_millis(500);
 
-/// Prints the return value of `query-stats`, for programs or for people.
+/// Prints the statistics as tables, or as the return value of `query-stats`.
 ///
 /// # Errors
-/// If there is nothing to read, or it cannot be written.
+/// If nothing can be read, or the output cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
-    let selection = args.wanted.selection(&args.vcpus);
-    let snapshot = read(&args.source, &args.how, args.wanted.whose(), &selection)?;
-    check_read(&snapshot)?;
+    let selection = args.select.selection(&args.vcpus);
+    let snapshot = read(&args.source, &args.method, args.select.providers(), &selection)?;
+    check_rows(&snapshot)?;
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
@@ -50,15 +48,15 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
 pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     let names = args.names.as_deref().filter(|names| *names != "*");
     let target = Target::from_name(&args.target);
-    let whose = ProviderSet::of(Some(&args.target), args.provider.as_deref());
+    let providers = ProviderSet::of(Some(&args.target), args.provider.as_deref());
     let selection = Selection {
         target: Some(target),
         provider: args.provider.clone(),
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.refs(),
     };
-    let snapshot = read(&args.source, &args.how, whose, &selection)?;
-    check_read(&snapshot)?;
+    let snapshot = read(&args.source, &args.method, providers, &selection)?;
+    check_rows(&snapshot)?;
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
     let order = Order::Schema;
@@ -67,18 +65,18 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     Ok(0)
 }
 
-/// Reads what is selected of the sources, once.
+/// Reads the selected statistics of the sources once.
 ///
 /// # Errors
-/// If there is no such thing, or it cannot be opened.
+/// If nothing is selected, or the sources cannot be opened.
 fn read(
-    source: &Source,
-    how: &How,
+    source: &SourceArgs,
+    method: &MethodArgs,
     providers: ProviderSet,
     selection: &Selection,
 ) -> Result<Arc<Snapshot>> {
-    let broker = Needs::of(source, how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(how.bpf, broker)?;
+    let broker = Needs::of(source, method.bpf).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(method.bpf, broker)?;
     let mut attachment: Attachment = attach::open(source, providers, bpf)?;
     let filter = attachment.select(selection)?;
     if source.demo {
@@ -89,19 +87,22 @@ fn read(
     Ok(snapshot)
 }
 
-fn good(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
+fn readable(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
     snapshot.objects().filter(|view| view.state().has_values())
 }
 
-/// Names what could not be read.
-fn check_read(snapshot: &Snapshot) -> Result<()> {
+/// Prints which objects could not be read.
+///
+/// # Errors
+/// If no object could be read.
+fn check_rows(snapshot: &Snapshot) -> Result<()> {
     for view in snapshot.objects() {
         let path = &view.object().path;
         match view.state() {
             RowState::Good | RowState::Aged(_) => {}
-            RowState::Stale => say(format_args!("{path}: its source has stopped answering")),
+            RowState::Stale => say(format_args!("{path}: its source does not answer any more")),
             RowState::Torn => say(format_args!("{path} changed while it was read")),
-            RowState::Gone => say(format_args!("{path} is gone")),
+            RowState::Gone => say(format_args!("{path} does not exist any more")),
             RowState::Io(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
                 say(format_args!("{path} could not be read: {error}"));
@@ -109,7 +110,7 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
             _ => say(format_args!("{path} was not read")),
         }
     }
-    if good(snapshot).next().is_none() {
+    if readable(snapshot).next().is_none() {
         return Err(Error::failed(
             "no object could be read; the process may have exited: see `vmstrobe list`",
         ));
@@ -117,17 +118,17 @@ fn check_read(snapshot: &Snapshot) -> Result<()> {
     Ok(())
 }
 
-/// A table for each virtual machine, or for whatever else has objects of one kind below it in their
-/// paths: a row for each statistic, a column for each vCPU or other object.
+/// Returns a table for each virtual machine, or for each other group of objects with one schema and
+/// one parent path: a row for each statistic, a column for each object.
 fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
-    let views: Vec<ObjectView<'_>> = good(snapshot).collect();
+    let views: Vec<ObjectView<'_>> = readable(snapshot).collect();
     let same = |a: &ObjectView<'_>, b: &ObjectView<'_>| {
         parent(a) == parent(b) && a.object().schema == b.object().schema
     };
     let (mut lines, mut hidden) = (Vec::new(), 0);
     for views in views.chunk_by(same) {
         let (part, zero) = table(views, zeros);
-        lines.extend(part.lines_within(width, 2));
+        lines.extend(part.lines_split(width, 2));
         lines.push(String::new());
         hidden += zero;
     }
@@ -140,7 +141,7 @@ fn tables(snapshot: &Snapshot, zeros: bool, width: usize) -> Vec<String> {
     lines
 }
 
-/// The table of objects that stand below one path, and how many rows it leaves out.
+/// Returns the table of objects with one parent path, and the number of rows that it leaves out.
 fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
     let title = views.first().map(parent).unwrap_or_default();
     let mut table = Table::new().column(title, Align::Left).column("", Align::Left);
@@ -151,9 +152,9 @@ fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
     let columns: Vec<Vec<Value<'_>>> = views.iter().map(|view| view.stats().collect()).collect();
     for at in 0..columns.first().map_or(0, Vec::len) {
         let row: Vec<Value<'_>> = columns.iter().map(|values| values[at]).collect();
-        let moved = row.iter().any(|value| value.words().iter().any(|&word| word != 0));
-        if moved || zeros {
-            row_of(&mut table, &row);
+        let has_value = row.iter().any(|value| value.words().iter().any(|&word| word != 0));
+        if has_value || zeros {
+            add_row(&mut table, &row);
         } else {
             hidden += 1;
         }
@@ -161,8 +162,8 @@ fn table(views: &[ObjectView<'_>], zeros: bool) -> (Table, usize) {
     (table, hidden)
 }
 
-/// One row, or for a histogram one for each of its quantiles.
-fn row_of(table: &mut Table, row: &[Value<'_>]) {
+/// Adds a row for a statistic, or three rows for a histogram: the count and two quantiles.
+fn add_row(table: &mut Table, row: &[Value<'_>]) {
     let Some(desc) = row.first().map(Value::desc) else { return };
     let mut add = |label: &str, unit: String, cell: &dyn Fn(&Value<'_>) -> String| {
         let cells = row.iter().map(cell);
@@ -176,11 +177,11 @@ fn row_of(table: &mut Table, row: &[Value<'_>]) {
         }
     } else {
         let unit = row.first().map(Value::unit_text).unwrap_or_default();
-        add("", if desc.is_boolean() { String::new() } else { unit }, &plain);
+        add("", if desc.is_boolean() { String::new() } else { unit }, &value_text);
     }
 }
 
-fn plain(value: &Value<'_>) -> String {
+fn value_text(value: &Value<'_>) -> String {
     match value.boolean() {
         Some(true) => "yes".to_owned(),
         Some(false) => "no".to_owned(),
@@ -192,18 +193,14 @@ fn plain(value: &Value<'_>) -> String {
     }
 }
 
-/// A quantile's bound; a dash if nothing was counted.
-pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
-    quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
-}
-
-/// The path without its last part: the virtual machine of a vCPU, `/objects` of a crypto device.
+/// Returns the path without its last part: the virtual machine of a vCPU, `/objects` of a crypto
+/// device.
 fn parent(view: &ObjectView<'_>) -> String {
     let path = &view.object().path;
     path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned()
 }
 
-/// The last part of the path: the vCPU, the device.
+/// Returns the last part of the path: the vCPU or the device.
 fn leaf(view: &ObjectView<'_>) -> String {
     let path = &view.object().path;
     path.rsplit_once('/').map_or(&**path, |(_, leaf)| leaf).to_owned()
@@ -212,9 +209,9 @@ fn leaf(view: &ObjectView<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmstrobe::{Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
+    use vmstrobe::{Desc, Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Unit};
 
-    /// Two vCPUs of one virtual machine; a row that is not good if there are no words for it.
+    /// Returns a snapshot of two vCPUs of one VM. A row without words is not good.
     fn snapshot(rows: [Option<[u64; 6]>; 2]) -> Snapshot {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
         let hist = StatType::Log2Histogram;
@@ -245,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_for_each_statistic_a_column_for_each_vcpu() {
+    fn a_statistic_is_a_row_and_a_vcpu_is_a_column() {
         let snapshot = snapshot([Some([1234, 5_000_000, 3, 1, 1, 0]), Some([0; 6])]);
         let want = [
             "/vm/web                vcpu[0]  vcpu[1]",
@@ -263,11 +260,11 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_read_is_left_out() {
+    fn objects_that_could_not_be_read_are_left_out() {
         let one = snapshot([None, Some([1; 6])]);
-        assert!(check_read(&one).is_ok());
+        assert!(check_rows(&one).is_ok());
         let lines = tables(&one, false, 80);
         assert!(lines[0].contains("vcpu[1]") && !lines[0].contains("vcpu[0]"), "{}", lines[0]);
-        assert!(check_read(&snapshot([None, None])).is_err());
+        assert!(check_rows(&snapshot([None, None])).is_err());
     }
 }

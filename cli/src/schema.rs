@@ -1,35 +1,34 @@
-//! `vmstrobe schema`: which statistics there are.
+//! `vmstrobe schema`: the statistics that exist, with types and units.
 //!
-//! Invariant: statistics stand in the provider's own order, and those of a type, unit or base that
-//! we do not know stand among them.
+//! Invariant: statistics are in the provider's order. Those of an unknown type, unit or base are
+//! included.
 
 use std::sync::Arc;
 
 use vmstrobe::json::{self, StatsSchema};
 use vmstrobe::{Desc, Names, Schema, StatType};
 
-use crate::args::{SchemaArgs, Vcpus};
+use crate::args::{SchemaArgs, VcpuArgs};
 use crate::attach;
 use crate::error::Result;
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::Out;
 use crate::privileges::Needs;
-use crate::read_text::bpf_for_reading;
 use crate::table::{Align, Table};
 use crate::text::{amount, counted};
 
-/// Prints the schemas.
+/// Prints the schemas of the selected statistics.
 ///
 /// # Errors
-/// If there is none, or it cannot be written.
+/// If there is no schema, or the output cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.how.bpf).leave_to_broker()?;
-    let bpf = bpf_for_reading(args.how.bpf, broker)?;
-    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
-    let names = args.wanted.names.as_ref();
-    let mut schemas = attachment.select_schemas(&args.wanted.selection(&Vcpus::default()))?;
+    let broker = Needs::of(&args.source, args.method.bpf).move_to_broker()?;
+    let bpf = attach::bpf_for_reading(args.method.bpf, broker)?;
+    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let names = args.select.names.as_ref();
+    let mut schemas = attachment.select_schemas(&args.select.selection(&VcpuArgs::default()))?;
     say_notices(attachment.notices());
-    schemas.retain(|schema| wanted(schema, names).next().is_some());
+    schemas.retain(|schema| selected(schema, names).next().is_some());
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
     } else {
@@ -40,18 +39,18 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
 
 /// Returns the JSON text that QEMU's `query-stats-schemas` returns.
 fn for_programs(schemas: &[Arc<Schema>], names: Option<&Names>) -> String {
-    let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, wanted(schema, names)));
+    let schemas = schemas.iter().map(|schema| StatsSchema::new(schema, selected(schema, names)));
     json::text(&schemas.collect::<Vec<_>>())
 }
 
-/// A table for each schema, with an empty line between, on a terminal of that width.
+/// Returns a table for each schema, separated by empty lines, for a terminal of this width.
 fn for_people(schemas: &[Arc<Schema>], names: Option<&Names>, width: usize) -> Vec<String> {
     let tables: Vec<_> = schemas.iter().map(|schema| lines(schema, names, width)).collect();
     tables.join(&String::new())
 }
 
-/// The statistics of a schema that these names want, in its order.
-fn wanted<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
+/// Returns the statistics of a schema that these names select, in its order.
+fn selected<'a>(schema: &'a Schema, names: Option<&'a Names>) -> impl Iterator<Item = &'a Desc> {
     schema.descs().iter().filter(move |desc| names.is_none_or(|names| names.wants(&desc.name)))
 }
 
@@ -61,7 +60,7 @@ fn lines(schema: &Schema, names: Option<&Names>, width: usize) -> Vec<String> {
         .column("TYPE", Align::Left)
         .column("UNIT", Align::Left)
         .column("BUCKETS", Align::Left);
-    for desc in wanted(schema, names) {
+    for desc in selected(schema, names) {
         table.row([
             format!("  {}", desc.name),
             desc.stat_type.to_string(),
@@ -69,9 +68,9 @@ fn lines(schema: &Schema, names: Option<&Names>, width: usize) -> Vec<String> {
             buckets(desc),
         ]);
     }
-    let count = counted(wanted(schema, names).count(), "statistic");
+    let count = counted(selected(schema, names).count(), "statistic");
     let title = format!("{} {}: {count}", schema.provider(), schema.target());
-    std::iter::once(title).chain(table.lines_cut(width)).collect()
+    std::iter::once(title).chain(table.lines_fitting(width)).collect()
 }
 
 /// Describes the words of a statistic that has more than one.
@@ -116,7 +115,7 @@ mod tests {
             "  newer      type-9                  2 words",
         ];
         assert_eq!(lines(&schema, None, 80), want);
-        let names = Names::parse("-*_hist,-linear,-newer").expect("it is well formed");
+        let names = Names::parse("-*_hist,-linear,-newer").expect("the list is well formed");
         assert_eq!(lines(&schema, Some(&names), 80).len(), 3);
         let two = [Arc::clone(&schema), schema];
         assert_eq!(for_people(&two, Some(&names), 80).len(), 3 + 1 + 3);

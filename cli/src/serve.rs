@@ -1,9 +1,10 @@
-//! `vmstrobe serve`: QMP sockets of our own for running virtual machines, as they come and go.
+//! `vmstrobe serve`: a QMP socket for each running virtual machine, also for those that start
+//! later.
 //!
-//! Invariant: nothing is written to standard output. However it ends, short of SIGKILL, its sockets
-//! are removed, and it ends within a second of a signal. One virtual machine that cannot be served,
-//! and one user, take no more from others than the shares and limits of docs/qmp.md and
-//! docs/shared-hosts.md allow.
+//! Invariant: nothing is written to standard output. The server ends within a second of a signal
+//! and removes its sockets, unless SIGKILL ends it. A virtual machine that cannot be served, and a
+//! user with many, take no more resources from others than docs/qmp.md and docs/shared-hosts.md
+//! allow.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,41 +17,40 @@ use crate::args::{OnExit, ServeArgs};
 use crate::attach;
 use crate::error::{Error, Result, with_causes};
 use crate::out::say;
-use crate::privileges::{Needs, seccomp, threads};
-use crate::read_text::bpf_for_sampling;
-use crate::signals::Stop;
+use crate::privileges::{Needs, seccomp, unprivileged_threads};
+use crate::signals::StopFlag;
 use crate::stop::{self, SocketFiles};
 use vm_servers::VmServers;
 use vm_sockets::VmSockets;
 
 mod accounts;
-mod place;
-mod share;
-mod title;
+mod directory;
+mod quota;
+mod describe;
 mod log;
 mod vm_sockets;
 mod vm_servers;
 
-/// How often to look who has come or gone, at most.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
-/// How often to look whether it is over, or a virtual machine has ended.
-const LOOK: Duration = Duration::from_millis(50);
-/// In how many looks memory is given back after clients have left.
+/// The shortest time between two searches for virtual machines.
+const SEARCH_PERIOD: Duration = Duration::from_secs(1);
+/// The time between two checks whether the server must end or a virtual machine has ended.
+const POLL_PERIOD: Duration = Duration::from_millis(50);
+/// The number of searches after which freed memory is returned once clients have left.
 const TRIMS: u32 = 10;
 
-/// Serves until a signal, or until what was named has ended.
+/// Serves until a signal, or until the virtual machines have ended.
 ///
 /// # Errors
-/// If what was named cannot be read, or there can be no socket.
+/// If a source that was named cannot be read, or a socket cannot be created.
 pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
-    // What a second signal does, and what is done if we do not end in time: see `stop`.
-    let stop = Stop::listen()?;
-    seccomp::refuse();
+    // Module `stop` has the effect of a second signal, and of a main thread that does not end.
+    let stop = StopFlag::listen()?;
+    seccomp::install_filter();
     let files = SocketFiles::default();
-    stop::end_in_time(files.clone())?;
-    let broker = Needs::of(&args.source, args.how.bpf).and_to_listen().leave_to_broker()?;
-    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let options = args.source.options(bpf, args.sched);
+    stop::exit_in_time(files.clone())?;
+    let broker = Needs::of(&args.source, args.method.bpf).with_listening().move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
+    let options = attach::options(&args.source, bpf, args.sched);
     let asks_qemu = !args.source.qmp.is_empty();
     let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
     let vm_servers = match (&args.qmp_path, &args.qmp_dir) {
@@ -59,7 +59,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
             vm_sockets.open(path.clone(), attach::open_one(&args.source, &options)?, None)?;
             None
         }
-        (None, None) => return Err(Error::usage("say where to answer: --qmp or --qmp-dir")),
+        (None, None) => {
+            return Err(Error::usage("no socket is given: add --qmp PATH or --qmp-dir DIR"));
+        }
     };
     vm_sockets.say_how_to_try();
     let mut serving = Serving {
@@ -68,36 +70,42 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
         freed: FreedMemory::default(),
         next_look: Instant::now(),
     };
-    while !stop.is_asked() {
+    while !stop.is_set() {
         serving.vm_sockets.close_ended();
         if args.on_exit() == OnExit::End && serving.vm_sockets.is_empty() {
             break;
         }
         serving.look_if_due(&stop);
-        thread::sleep(LOOK);
+        thread::sleep(POLL_PERIOD);
     }
     say(serving.vm_sockets.close());
     Ok(0)
 }
 
-/// Returns the configuration of each server: who may connect, and how requests are answered.
+/// Returns the configuration of each server: the access to its socket and the order of its answers.
 ///
 /// # Errors
-/// If there is no such group.
+/// If the group does not exist.
 fn config(args: &ServeArgs) -> Result<Config> {
     let group = args.group.as_deref().map(accounts::group_id).transpose()?;
     let order = if args.qemu_order { Order::Qemu } else { Order::Schema };
     let complain: fn(&vmstrobe::CoreError) = |error| say(with_causes(error));
     let access = Access { mode: args.mode(), group };
-    Ok(Config { access, order, complain: Some(complain), threads: threads(), ..Config::default() })
+    Ok(Config {
+        access,
+        order,
+        complain: Some(complain),
+        threads: unprivileged_threads(),
+        ..Config::default()
+    })
 }
 
-/// Does the socket of a virtual machine outlive it? Of those that come and go, none does.
+/// Returns true if the socket of a virtual machine stays after its end. With `--all` none stays.
 fn keeps_ended(args: &ServeArgs) -> bool {
     args.on_exit() == OnExit::Wait && !args.follows_all()
 }
 
-/// The state of a `serve` that runs.
+/// The state of the running server.
 struct Serving {
     vm_sockets: VmSockets,
     vm_servers: Option<VmServers>,
@@ -106,8 +114,8 @@ struct Serving {
 }
 
 impl Serving {
-    /// Looks, about once a second, at what no event tells.
-    fn look_if_due(&mut self, stop: &Stop) {
+    /// Searches, about once a second, for changes of which there is no event.
+    fn look_if_due(&mut self, stop: &StopFlag) {
         let begin = Instant::now();
         if begin < self.next_look {
             return;
@@ -121,24 +129,24 @@ impl Serving {
             took += look.took;
             is_unfinished = look.is_unfinished;
         }
-        let pause = if is_unfinished { LOOK } else { look_pause(LOOK_PERIOD, took) };
+        let pause = if is_unfinished { POLL_PERIOD } else { look_pause(SEARCH_PERIOD, took) };
         self.next_look = Instant::now() + pause;
     }
 }
 
-/// The memory of clients' streams that was freed, up to 100 MiB, which the C library may keep.
+/// Returns the freed memory of clients' streams, up to 100 MiB, from the C library to the kernel.
 #[derive(Debug, Default)]
 struct FreedMemory {
-    /// The number of clients that had left at the last look.
+    /// The number of clients that had left at the last search.
     clients_gone: u64,
     trims_left: u32,
 }
 
 impl FreedMemory {
-    /// Gives it back if clients have left, now and at the next looks: the threads of their streams
-    /// may end later than they do.
+    /// Returns freed memory if clients have left, now and after the next searches, because the
+    /// threads of their streams may end later than the clients.
     fn trim(&mut self, clients_gone: u64) {
-        // Fewer if a socket was closed, with all of its clients.
+        // The number falls if a socket was closed, with all of its clients.
         if clients_gone != self.clients_gone {
             self.trims_left = TRIMS;
         }
@@ -168,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_outlives_its_vm_only_if_it_was_named() {
+    fn only_the_socket_of_a_named_vm_stays_after_its_end() {
         for (line, keeps) in [
             ("--qmp a", false),
             ("--qmp a --on-exit wait", true),
@@ -182,13 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn who_may_ask_and_how_requests_are_answered() {
-        let asked = config(&args("--qmp a --group 7 --qemu-order")).expect("it has a number");
+    fn the_configuration_has_access_and_order() {
+        let asked = config(&args("--qmp a --group 7 --qemu-order")).expect("the group is a number");
         assert_eq!(asked.access, Access { mode: 0o660, group: Some(7) });
         assert_eq!(asked.order, Order::Qemu);
-        let plain = config(&args("--qmp a")).expect("there is nothing to be refused");
+        let plain = config(&args("--qmp a")).expect("the line has no group");
         assert_eq!((plain.access, plain.order), (Access::default(), Order::Schema));
-        let error = config(&args("--qmp a --group nobody-has-this")).expect_err("there is none");
+        let error =
+            config(&args("--qmp a --group nobody-has-this")).expect_err("it does not exist");
         assert_eq!(error.kind, crate::error::Kind::Usage);
     }
 }

@@ -1,9 +1,9 @@
-//! The signals that ask to end: Ctrl-C, SIGTERM and SIGHUP; and those that a command which is
-//! measured gets from us.
+//! The signals that ask the command to end: SIGINT (Ctrl-C), SIGTERM and SIGHUP; and the signals
+//! that are forwarded to a measured command.
 //!
-//! Invariant: a signal asks to end and never interrupts; whoever works for long looks. What was
-//! ignored when we were started stays ignored where it is not for us to decide: SIGHUP under nohup,
-//! and whatever the measured command would ignore without us.
+//! Invariant: a signal only sets a flag, which every long loop checks. SIGHUP stays ignored if it
+//! was ignored at start (nohup). A signal that the measured command would ignore without vmstrobe
+//! is not forwarded to it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -21,58 +21,58 @@ use signal_hook::low_level::siginfo::{Cause, Origin};
 use crate::error::{Error, Result};
 use crate::out::reason;
 
-/// Whether the user has asked to end: by Ctrl-C, SIGTERM or SIGHUP.
+/// A flag that SIGINT, SIGTERM or SIGHUP sets. Clones share it.
 #[derive(Clone, Debug)]
-pub(crate) struct Stop {
+pub(crate) struct StopFlag {
     asked: Arc<AtomicBool>,
 }
 
-impl Stop {
-    /// Listens from now on.
+impl StopFlag {
+    /// Installs the signal handlers that set the flag.
     ///
     /// # Errors
     /// If the system refuses.
     pub(crate) fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         let register = |signal| flag::register(signal, Arc::clone(&asked)).map(drop);
-        ending(ignored()).try_for_each(register).map_err(cannot_listen)?;
+        termination_signals(ignored()).try_for_each(register).map_err(cannot_listen)?;
         Ok(Self { asked })
     }
 
-    pub(crate) fn is_asked(&self) -> bool {
-        // Relaxed: nothing else is read on its strength.
+    pub(crate) fn is_set(&self) -> bool {
+        // Relaxed: the flag guards no other data.
         self.asked.load(Ordering::Relaxed)
     }
 }
 
-/// Signals to be waited for one by one: for a thread that acts on them although others hang.
+/// A receiver of signals, for a thread that acts on each of them even if other threads are blocked.
 #[derive(Debug)]
 pub(crate) struct Signals(SignalDelivery<UnixStream, WithOrigin>);
 
-/// A signal that came.
+/// A signal that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signal {
     pub(crate) number: i32,
-    /// True if the terminal sent it to all of its foreground processes. Of a terminal that is lost
-    /// the kernel tells the leader of the session alone, so SIGHUP is none of these.
-    pub(crate) is_of_terminal: bool,
+    /// True if the terminal sent the signal to all of its foreground processes. SIGHUP is never one
+    /// of these: when a terminal is lost, the kernel sends it to the session leader alone.
+    pub(crate) from_terminal: bool,
 }
 
 impl Signals {
-    /// Listens to those that end us, from now on.
+    /// Receives the signals that end the command, from now on.
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn that_end() -> Result<Self> {
-        Self::listen(ending(ignored()))
+    pub(crate) fn of_termination() -> Result<Self> {
+        Self::listen(termination_signals(ignored()))
     }
 
-    /// Listens to those that are for a command which we run, from now on. Before, they do what they
-    /// do by default.
+    /// Receives the signals that are forwarded to a measured command, from now on. Until this call
+    /// they have their default effect.
     ///
     /// # Errors
     /// If the system refuses.
-    pub(crate) fn for_a_command() -> Result<Self> {
+    pub(crate) fn forwarded() -> Result<Self> {
         let ignored = ignored();
         let all = [SIGINT, SIGQUIT, SIGTERM, SIGHUP].into_iter();
         Self::listen(all.filter(|&signal| !contains(ignored, signal)))
@@ -86,8 +86,8 @@ impl Signals {
         listen().map_err(cannot_listen)
     }
 
-    /// Returns the next signal: waits for it, but no longer than the limit, if there is one. It may
-    /// return without one earlier.
+    /// Waits for the next signal, up to the limit if there is one, and returns it. It may return
+    /// `None` earlier.
     pub(crate) fn wait(&mut self, limit: Option<Duration>) -> Option<Signal> {
         let mut came = self.0.pending().next();
         if came.is_none() {
@@ -99,19 +99,20 @@ impl Signals {
         }
         came.map(|Origin { signal, cause, .. }| Signal {
             number: signal,
-            is_of_terminal: cause == Cause::Kernel && signal != SIGHUP,
+            from_terminal: cause == Cause::Kernel && signal != SIGHUP,
         })
     }
 }
 
-/// The signals that end us. A shell lets what it starts in the background ignore SIGINT, which is
-/// no reason not to end where somebody sends it; only nohup means it so.
-fn ending(ignored: u64) -> impl Iterator<Item = i32> {
+/// Returns the signals that end the command. A shell starts background processes with SIGINT
+/// ignored, but a SIGINT that a user sends must end them; only for SIGHUP, by nohup, is ignoring
+/// intended.
+fn termination_signals(ignored: u64) -> impl Iterator<Item = i32> {
     let all = [SIGINT, SIGTERM, SIGHUP].into_iter();
     all.filter(move |&signal| signal != SIGHUP || !contains(ignored, signal))
 }
 
-/// The signals that this process ignores now, as a mask; none if it is not known.
+/// Returns the mask of the signals that this process ignores; 0 if /proc cannot be read.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -123,7 +124,7 @@ fn contains(mask: u64, signal: i32) -> bool {
 }
 
 fn cannot_listen(error: io::Error) -> Error {
-    Error::failed(format!("cannot listen to signals: {}", reason(&error)))
+    Error::failed(format!("cannot install signal handlers: {}", reason(&error)))
 }
 
 #[cfg(test)]
@@ -131,15 +132,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_has_asked_to_stop() {
-        assert!(!Stop::listen().expect("signals can be listened to").is_asked());
+    fn the_flag_is_not_set_at_first() {
+        assert!(!StopFlag::listen().expect("signal handlers can be installed").is_set());
     }
 
     #[test]
-    fn only_sighup_stays_ignored_if_it_is_for_us() {
-        assert_eq!(ending(0).collect::<Vec<_>>(), [SIGINT, SIGTERM, SIGHUP]);
-        assert_eq!(ending(u64::MAX).collect::<Vec<_>>(), [SIGINT, SIGTERM]);
-        // Rust itself has every program ignore SIGPIPE.
+    fn of_the_termination_signals_only_sighup_stays_ignored() {
+        assert_eq!(termination_signals(0).collect::<Vec<_>>(), [SIGINT, SIGTERM, SIGHUP]);
+        assert_eq!(termination_signals(u64::MAX).collect::<Vec<_>>(), [SIGINT, SIGTERM]);
+        // The Rust runtime ignores SIGPIPE in every program.
         assert!(contains(ignored(), signal_hook::consts::SIGPIPE));
         assert!(!contains(ignored(), signal_hook::consts::SIGTERM));
     }

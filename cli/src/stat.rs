@@ -1,9 +1,9 @@
-//! `vmstrobe stat`: what happens over a time, in intervals, or while a command runs.
+//! `vmstrobe stat`: deltas and rates over a time, in intervals, or while a command runs.
 //!
-//! Invariant: every interval lies between two samples, the first taken before the command starts
-//! and the last after it has ended. Whatever ends the measuring, what was measured until then is
-//! printed; a command that was started is waited for. It runs, and the output is opened, with all
-//! rights that we were started with.
+//! Invariant: every interval lies between two samples. The first sample is taken before the command
+//! starts and the last after it has ended. The results so far are printed however the measurement
+//! ends. A command that was started is waited for. The command runs, and the output file is opened,
+//! with all capabilities that vmstrobe was started with.
 
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -12,82 +12,73 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vmstrobe::json;
 use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
-use crate::args::{Pace, StatArgs};
+use crate::args::StatArgs;
 use crate::attach;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
-use crate::notices::say_notices;
+use crate::messages::say_notices;
 use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
-use crate::read_text::bpf_for_sampling;
-use crate::signals::{Signals, Stop};
+use crate::signals::{Signals, StopFlag};
 use crate::stop;
 use crate::text;
-pub(crate) use report::begin_wall_ns;
 use report::{Report, Style};
 
 mod report;
 mod data;
 
-/// How often to look whether it is over, at least.
-const LOOK: Duration = Duration::from_millis(2);
-/// How long to take samples between two looks.
-const TAKE: Duration = Duration::from_millis(50);
+/// The longest time between two checks whether the measurement must end.
+const POLL_PERIOD: Duration = Duration::from_millis(2);
+/// The longest time for which samples are taken between two such checks.
+const TAKE_LIMIT: Duration = Duration::from_millis(50);
 
-/// Measures.
+/// Measures, prints the reports, and returns the exit status.
 ///
 /// # Errors
-/// If there is nothing to measure, the command cannot be run, or the result not be written.
+/// If there is nothing to measure, the command cannot be run, or a report cannot be written.
 pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
-    let timing = timing(&args.pace)?;
+    let timing = args.pace.timing()?;
     check_interval(args, &timing)?;
-    // Before anything is given up: where it is written to, and who starts the command.
+    // Before capabilities are dropped, because opening the file and starting the command need them.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    let mut needs = Needs::of(&args.source, args.how.bpf);
+    let mut needs = Needs::of(&args.source, args.method.bpf);
     if launcher.is_some() {
-        needs = needs.and_to_signal();
+        needs = needs.with_signalling();
     }
-    let broker = needs.leave_to_broker()?;
-    let bpf = bpf_for_sampling(args.how.bpf, broker.clone())?;
-    let attachment = attach::open(&args.source, args.wanted.whose(), bpf)?;
-    let filter = attachment.select(&args.wanted.selection(&args.vcpus))?;
+    let broker = needs.move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
+    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let filter = attachment.select(&args.select.selection(&args.vcpus))?;
     say_notices(attachment.notices());
-    // A command that is not started yet needs no signal passed on: until then, they end us.
-    let stop = args.command.is_empty().then(Stop::listen).transpose()?;
+    // Until a command is started, signals have their default effect: they end vmstrobe.
+    let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
     if stop.is_some() {
-        stop::end_at_second_signal()?;
+        stop::exit_at_second_signal()?;
     }
     let session = attachment.start(vec![filter], timing)?;
-    let mut measuring = Measuring::new(args, session, out);
+    let mut measurement = Measurement::new(args, session, out);
     if args.interval.is_some() && !args.zeros && !args.json {
-        say("what does not move in an interval is left out of it (-z shows it)");
+        say("statistics that do not change in an interval are left out of it (-z shows them)");
     }
     let start = |launcher| start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
-    command.iter().for_each(|command| open_files.give_back(command));
-    let measured = measuring.measure(stop.as_ref(), command.as_mut());
-    let lost_vm = measuring.lost_vm;
+    command.iter().for_each(|command| open_files.restore_for(command));
+    let measured = measurement.measure(stop.as_ref(), command.as_mut());
+    let has_lost_vm = measurement.has_lost_vm;
     let status = command.as_mut().map(Child::wait).transpose();
     measured.and_then(|()| out.flush())?;
     let status = status.map_err(|error| {
         Error::failed(format!("cannot wait for the command: {}", reason(&error)))
     })?;
-    Ok(exit_status(status, lost_vm))
+    Ok(exit_status(status, has_lost_vm))
 }
 
-/// When to tick.
-///
-/// # Errors
-/// If the rate is out of bounds.
-pub(crate) fn timing(pace: &Pace) -> Result<Timing> {
-    Ok(Timing { ticks_max: pace.count, ..Timing::hz(pace.rate)? })
-}
-
-/// An interval must have room for a sample.
+/// Checks that an interval is not shorter than the time between two samples.
 fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     match args.interval {
         Some(interval) if interval.as_nanos() < timing.period_ns.into() => {
@@ -102,13 +93,13 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
     }
 }
 
-/// Starts the command, to which the broker passes signals on.
+/// Starts the command, and the thread that forwards signals to it.
 fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Child> {
-    let (program, arguments) = command.split_first().expect("there is a launcher for a command");
+    let (program, arguments) = command.split_first().expect("a launcher has a command");
     let mut command = Command::new(program);
     command.args(arguments);
-    // Those that come while it is started wait for it.
-    let signals = Signals::for_a_command()?;
+    // From here on signals are queued, and forwarded once the command runs.
+    let signals = Signals::forwarded()?;
     let started = launcher.launch(command).map_err(|error| {
         let kind = match error.kind() {
             ErrorKind::NotFound => Kind::NoCommand,
@@ -117,38 +108,39 @@ fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Chi
         let program = program.to_string_lossy();
         Error::new(kind, format!("cannot run '{program}': {}", reason(&error)))
     });
-    started.and_then(|mut command| match stop::pass_on(signals, &command, broker) {
+    started.and_then(|mut command| match stop::forward_signals(signals, &command, broker) {
         Ok(()) => Ok(command),
         Err(error) => {
-            // It is not to run on with nobody to end it.
+            // A command that receives no signals must not be left running.
             let _ = command.kill().and_then(|()| command.wait());
             Err(error)
         }
     })
 }
 
-/// The command's own, as a shell tells it, if there was one and it did not end well.
-fn exit_status(command: Option<ExitStatus>, lost_vm: bool) -> u8 {
+/// Returns the exit status: that of the command as a shell reports it, unless there is none or it
+/// is 0; then 1 if a VM has ended, else 0.
+fn exit_status(command: Option<ExitStatus>, has_lost_vm: bool) -> u8 {
     let of_command = command.map_or(0, |status| {
         let signal = status.signal().map(|signal| 128 + signal);
         status.code().or(signal).unwrap_or(1) as u8
     });
-    if of_command == 0 { u8::from(lost_vm) } else { of_command }
+    if of_command == 0 { u8::from(has_lost_vm) } else { of_command }
 }
 
-/// A measurement under way.
-struct Measuring<'a> {
+/// A measurement that runs.
+struct Measurement<'a> {
     session: Session,
     out: &'a mut Out,
     style: Style,
     meter: Meter,
     reported: u64,
-    /// Samples lost, as far as they were reported.
+    /// The number of lost samples that earlier reports had.
     lost_samples: u64,
-    lost_vm: bool,
+    has_lost_vm: bool,
 }
 
-impl<'a> Measuring<'a> {
+impl<'a> Measurement<'a> {
     fn new(args: &StatArgs, session: Session, out: &'a mut Out) -> Self {
         let period_ns = session.period_ns();
         let meter = Meter::new(session.first(), period_ns, args.pace.duration, args.interval);
@@ -159,57 +151,57 @@ impl<'a> Measuring<'a> {
             timed: args.interval.is_some(),
             width: out.width(),
         };
-        Self { session, out, style, meter, reported: 0, lost_samples: 0, lost_vm: false }
+        Self { session, out, style, meter, reported: 0, lost_samples: 0, has_lost_vm: false }
     }
 
-    /// Takes samples until it is over, and reports.
-    fn measure(&mut self, stop: Option<&Stop>, mut command: Option<&mut Child>) -> Result<()> {
+    /// Takes samples and prints reports until the measurement ends.
+    fn measure(&mut self, stop: Option<&StopFlag>, mut command: Option<&mut Child>) -> Result<()> {
         loop {
-            // Asked before its samples are taken: what comes later is seen next time.
+            // Read before the samples are taken, so that no sample is missed.
             let finished = self.session.is_finished();
-            let mut next = self.session.recv(LOOK);
+            let mut next = self.session.recv(POLL_PERIOD);
             let (began, mut drained) = (Instant::now(), true);
             while let Some(sample) = next {
                 let (reported, is_last) = self.take(&sample)?;
                 if is_last {
                     return self.finish();
                 }
-                // A report can take longer than an interval, and a sample longer than a tick: they
-                // must not keep us from looking.
-                drained = !reported && began.elapsed() < TAKE;
+                // A report can take longer than an interval, and a sample longer than a tick. The
+                // checks below must still be made.
+                drained = !reported && began.elapsed() < TAKE_LIMIT;
                 next = if drained { self.session.try_recv() } else { None };
             }
             self.report_ended();
             let now_ns = now_ns();
-            if self.is_over(stop, command.as_deref_mut()) {
+            if self.must_end(stop, command.as_deref_mut()) {
                 self.meter.end_at(now_ns);
                 self.meter.join_intervals();
             }
             if self.meter.must_sample(now_ns) {
-                self.sample_once_more()?;
+                self.take_last_sample()?;
                 return self.finish();
             }
             if finished && drained {
-                // It may have failed.
+                // Returns the error if the sampler has failed.
                 self.session.stop()?;
                 return self.finish();
             }
         }
     }
 
-    fn is_over(&self, stop: Option<&Stop>, command: Option<&mut Child>) -> bool {
+    fn must_end(&self, stop: Option<&StopFlag>, command: Option<&mut Child>) -> bool {
         match command {
-            // Signals are for the command, and it is waited for.
+            // Signals are forwarded to the command, and the measurement ends with it.
             Some(command) => !matches!(command.try_wait(), Ok(None)),
             None => {
-                let deserted = self.lost_vm && self.session.has_ended();
-                deserted || stop.is_some_and(Stop::is_asked) || self.out.is_closed()
+                let is_without_vm = self.has_lost_vm && self.session.has_ended();
+                is_without_vm || stop.is_some_and(StopFlag::is_set) || self.out.is_closed()
             }
         }
     }
 
-    /// Takes a sample. Returns whether it ended an interval, which was reported, and whether it is
-    /// the last.
+    /// Adds a sample. Returns whether it ended an interval, which was reported, and whether it is
+    /// the last one.
     fn take(&mut self, sample: &Arc<Snapshot>) -> Result<(bool, bool)> {
         let added = self.meter.add(sample);
         if let Some(tally) = &added.interval {
@@ -219,8 +211,8 @@ impl<'a> Measuring<'a> {
         Ok((added.interval.is_some(), added.is_last))
     }
 
-    /// The next sample would come too late: takes one now.
-    fn sample_once_more(&mut self) -> Result<()> {
+    /// Takes a sample now, because the next regular one would come after the end.
+    fn take_last_sample(&mut self) -> Result<()> {
         self.session.stop()?.tick();
         while let Some(sample) = self.session.try_recv() {
             self.take(&sample)?;
@@ -228,7 +220,7 @@ impl<'a> Measuring<'a> {
         Ok(())
     }
 
-    /// Reports what there is behind the last interval.
+    /// Prints the report for the time after the last full interval.
     fn finish(&mut self) -> Result<()> {
         self.report_ended();
         let begin = self.meter.tally().begin();
@@ -246,7 +238,7 @@ impl<'a> Measuring<'a> {
 
     fn report(&mut self, tally: &Tally, is_last: bool) -> Result<()> {
         let lost_samples = self.session.lost_samples();
-        // For people once, at the end.
+        // People get the method once, at the end.
         let says_read = is_last || self.style.json;
         let read = if says_read { self.session.read_status() } else { None };
         let report = Report {
@@ -257,14 +249,17 @@ impl<'a> Measuring<'a> {
             read,
         };
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
-        self.out.lines(report.lines(self.style))
+        match self.style.json {
+            true => self.out.lines([json::text(&report.data(self.style))]),
+            false => self.out.lines(report.lines(self.style)),
+        }
     }
 
     fn report_ended(&mut self) {
         say_notices(self.session.notices());
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
-            self.lost_vm = true;
+            self.has_lost_vm = true;
         }
     }
 }

@@ -1,25 +1,25 @@
-//! The end of a command at a signal, whatever its other threads are doing: of `serve` within a
-//! second, of `stat` and `demo` at the second signal.
+//! A thread that ends the process after signals even if other threads are blocked: `serve` within a
+//! second of the first signal, `stat` and `demo` at the second signal.
 //!
-//! Reading what other users' processes show can take any time: a process can keep us waiting in
-//! the kernel. So can a terminal that was stopped (Ctrl-S). So a thread of its own waits for
-//! signals and does nothing else. The first asks the main thread to end (see
-//! [`Stop`](crate::signals::Stop)); if it has not ended after [`STOP_LIMIT`], this thread removes
-//! the sockets and ends the process with status 0, as it was asked to. A second signal does so at
-//! once, with status 128 + the signal's number.
+//! Reading files of other users' processes can block in the kernel for any time, and so can writing
+//! to a terminal that is stopped (Ctrl-S). Therefore a separate thread only waits for signals. The
+//! first signal asks the main thread to end (see [`StopFlag`](crate::signals::StopFlag)). If the
+//! main thread of `serve` has not ended after [`STOP_LIMIT`], this thread removes the sockets and
+//! exits with status 0. A second signal makes it exit at once, with status 128 + the signal's
+//! number.
 //!
-//! While a command is measured, signals are for it: the first is passed on, and the measuring ends
-//! with the command. A second one kills the command if it comes within [`COMMAND_SECOND_WITHIN`],
-//! so that the command does not run on unnoticed; if the main thread has not ended after
-//! [`STOP_LIMIT`], this thread ends the process. What the terminal sends reaches the command
-//! without us: it is not passed on, and counts as neither the first nor the second, because many a
-//! command (a shell, a debugger) lives on after Ctrl-C.
+//! While a command is measured, signals are meant for that command. The first signal is forwarded,
+//! and the measurement ends when the command ends. A second signal within [`COMMAND_SECOND_WITHIN`]
+//! kills the command; if the main thread has not ended after [`STOP_LIMIT`], this thread exits. A
+//! signal from the terminal reaches the command directly. It is not forwarded and not counted,
+//! because many commands (a shell, a debugger) continue after Ctrl-C.
 //!
-//! A second signal is one that comes [`SECOND_AFTER`] the first or later. Earlier it is the same
-//! one again: sudo and timeout pass on what the terminal, or they themselves, have sent already.
+//! A signal counts as the second if it comes at least [`SECOND_AFTER`] after the first. An earlier
+//! one is a copy of the first: sudo and timeout forward signals that the process group has already
+//! received.
 //!
-//! Invariant: this thread waits for nothing but signals. It reads nothing of others, writes no
-//! message, and takes no lock that is held while anything else is waited for.
+//! Invariant: this thread waits for nothing but signals. It reads no file of another process,
+//! writes no message, and takes no lock that is held while another thread waits.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -36,20 +36,20 @@ use vmstrobe_listen::SocketFile;
 
 use crate::error::{Error, Result};
 use crate::out::reason;
-use crate::privileges::keep_to_remove_sockets;
+use crate::privileges::keep_socket_removal_only;
 use crate::signals::{Signal, Signals};
 
-/// How long the main thread has to end by itself.
+/// The time that the main thread has to end by itself.
 const STOP_LIMIT: Duration = Duration::from_millis(500);
-/// A signal that comes so soon after the first is the same one again.
+/// A signal that comes sooner after the first is a copy of it.
 const SECOND_AFTER: Duration = Duration::from_millis(100);
-/// How long a second one may take that kills a measured command: later it is another request, such
-/// as a SIGHUP by which a daemon reads its configuration again.
+/// A second signal kills a measured command if it comes within this time. A later one is a new
+/// request, such as a SIGHUP by which a daemon reloads its configuration.
 const COMMAND_SECOND_WITHIN: Duration = Duration::from_secs(5);
-/// A process that a signal ended has this status and the signal's number, to a shell.
+/// Shells report the status of a process that a signal ended as this number plus the signal's.
 const SIGNAL_STATUS: i32 = 128;
 
-/// The files of the sockets that there are now. Clones are one.
+/// The files of the sockets that exist now. Clones share one list.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SocketFiles {
     shared: Arc<Mutex<Files>>,
@@ -58,12 +58,12 @@ pub(crate) struct SocketFiles {
 #[derive(Debug, Default)]
 struct Files {
     present: Vec<Arc<SocketFile>>,
-    /// True once all were removed, because the process ends.
+    /// True once all files were removed because the process ends.
     is_closed: bool,
 }
 
 impl SocketFiles {
-    /// Notes a socket that was just made; removes it if all others have been.
+    /// Adds the file of a socket that was just created, or removes it if the process ends.
     pub(crate) fn add(&self, path: &Path) {
         let Some(file) = SocketFile::at(path) else { return };
         let mut files = self.lock();
@@ -74,9 +74,9 @@ impl SocketFiles {
         }
     }
 
-    /// Removes those at these paths that are still ours, and forgets them.
+    /// Removes the files at these paths, if they are still ours, from the disk and from the list.
     pub(crate) fn remove(&self, paths: &[PathBuf]) {
-        // Without the lock, which the end of the process may be waiting for.
+        // Not under the lock, for which the exiting thread may be waiting.
         let paths: Vec<_> = paths.iter().flat_map(std::path::absolute).collect();
         let mut closed = self.lock().present.clone();
         closed.retain(|file| paths.iter().any(|path| path == file.path()));
@@ -85,7 +85,7 @@ impl SocketFiles {
         self.lock().present.retain(|file| !is_closed(file));
     }
 
-    /// Removes those that are still ours, and any that are added later.
+    /// Removes all files that are still ours, and from now on each that is added.
     fn remove_all(&self) {
         let mut files = self.lock();
         files.is_closed = true;
@@ -97,45 +97,48 @@ impl SocketFiles {
     }
 }
 
-/// Sees to it, from now on, that the process ends when it is asked to.
+/// Starts a thread that exits [`STOP_LIMIT`] after the first signal, or at the second, and removes
+/// the sockets before.
 ///
 /// # Errors
-/// If the system refuses.
-pub(crate) fn end_in_time(files: SocketFiles) -> Result<()> {
-    let mut signals = Signals::that_end()?;
+/// If the signal handlers cannot be installed, or the thread cannot be started.
+pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
+    let mut signals = Signals::of_termination()?;
     let watch = move || {
-        keep_to_remove_sockets();
+        keep_socket_removal_only();
         let wait = |limit| number(signals.wait(limit));
-        let second = second_signal(wait, STOP_LIMIT, Instant::now);
+        let second = wait_for_second_signal(wait, STOP_LIMIT, Instant::now);
         files.remove_all();
         exit(second.map_or(0, |signal| SIGNAL_STATUS + signal));
     };
-    start(watch)
+    spawn(watch)
 }
 
-/// Ends the process at the second signal from now on; what the first does is decided elsewhere.
+/// Starts a thread that exits at the second signal. The first signal is left to
+/// [`StopFlag`](crate::signals::StopFlag).
 ///
 /// # Errors
-/// If the system refuses.
-pub(crate) fn end_at_second_signal() -> Result<()> {
-    let mut signals = Signals::that_end()?;
-    start(move || {
-        let second = any_second_signal(Duration::MAX, Instant::now, || number(signals.wait(None)));
+/// If the signal handlers cannot be installed, or the thread cannot be started.
+pub(crate) fn exit_at_second_signal() -> Result<()> {
+    let mut signals = Signals::of_termination()?;
+    spawn(move || {
+        let second =
+            wait_for_two_signals(Duration::MAX, Instant::now, || number(signals.wait(None)));
         exit(SIGNAL_STATUS + second);
     })
 }
 
-/// Passes signals on to the command from now on, and kills it at the second. The broker has the
-/// right to do so even if the command has become another user's.
+/// Starts a thread that forwards signals to the command and kills it at the second. The broker has
+/// the capability to do so if the command has changed its user.
 ///
 /// # Errors
-/// If the system refuses.
-pub(crate) fn pass_on(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
-    let mut command = SignalledCommand::new(command, broker)?;
-    start(move || {
-        let second = any_second_signal(COMMAND_SECOND_WITHIN, Instant::now, || {
-            let signal = signals.wait(None).filter(|signal| command.is_meant(*signal));
-            signal.iter().for_each(|signal| command.pass_on(*signal));
+/// If the signal handlers cannot be installed, or the thread cannot be started.
+pub(crate) fn forward_signals(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
+    let mut command = MeasuredCommand::new(command, broker)?;
+    spawn(move || {
+        let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, Instant::now, || {
+            let signal = signals.wait(None).filter(|signal| command.must_forward(*signal));
+            signal.iter().for_each(|signal| command.forward(*signal));
             number(signal)
         });
         command.send(Number::KILL);
@@ -144,32 +147,34 @@ pub(crate) fn pass_on(mut signals: Signals, command: &Child, broker: Broker) -> 
     })
 }
 
-/// A measured command, which gets signals from us, and the last that it got.
-struct SignalledCommand {
-    /// Not its process id, which may be another's once it has been waited for.
+/// A measured command, and the last signal that was forwarded to it.
+struct MeasuredCommand {
+    /// A pidfd, because the process id may be reused once the command has been waited for.
     pidfd: Arc<OwnedFd>,
     broker: Broker,
     last: Option<(i32, Instant)>,
 }
 
-impl SignalledCommand {
+impl MeasuredCommand {
     fn new(command: &Child, broker: Broker) -> Result<Self> {
         let opened = pidfd_open(Pid::from_child(command), PidfdFlags::empty());
         let pidfd = opened.map_err(|errno| {
             let reason = reason(&errno.into());
-            Error::failed(format!("cannot open the command to pass signals on to it: {reason}"))
+            Error::failed(format!(
+                "cannot open a pidfd of the command, to forward signals to it: {reason}"
+            ))
         })?;
         Ok(Self { pidfd: Arc::new(pidfd), broker, last: None })
     }
 
-    /// Returns true unless the command gets the signal from the terminal. Once it has ended, every
-    /// signal is for us.
-    fn is_meant(&self, signal: Signal) -> bool {
-        !signal.is_of_terminal || has_exited(&self.pidfd)
+    /// Returns true unless the command gets the signal from the terminal itself. Once the command
+    /// has ended, every signal counts.
+    fn must_forward(&self, signal: Signal) -> bool {
+        !signal.from_terminal || has_exited(&self.pidfd)
     }
 
-    /// Passes a signal on, unless it is the last one again.
-    fn pass_on(&mut self, signal: Signal) {
+    /// Forwards a signal, unless it is a copy of the last one.
+    fn forward(&mut self, signal: Signal) {
         let is_same =
             |(last, when): (i32, Instant)| last == signal.number && when.elapsed() < SECOND_AFTER;
         if self.last.is_some_and(is_same) {
@@ -181,15 +186,15 @@ impl SignalledCommand {
         }
     }
 
-    /// Sends a signal, and waits for nothing.
+    /// Sends a signal without waiting.
     fn send(&self, signal: Number) {
-        // It takes no right as long as the command is our own user's. If the command has ended, it
-        // fails, and that is what was wanted.
+        // No capability is needed as long as the command runs as our user. The call fails if the
+        // command has ended, which is no error here.
         if pidfd_send_signal(&*self.pidfd, signal) != Err(Errno::PERM) {
             return;
         }
-        // The broker may be kept waiting itself, so another thread waits for it. It fails if we
-        // were started without CAP_KILL: then the command is its user's to end.
+        // The broker may be blocked, so another thread waits for it. The call fails if vmstrobe was
+        // started without CAP_KILL: then the user of the command must end it.
         let (pidfd, broker) = (Arc::clone(&self.pidfd), self.broker.clone());
         let ask = move || broker.run(move || pidfd_send_signal(&*pidfd, signal));
         let _ = thread::Builder::new().name("vmstrobe-stop".into()).spawn(ask);
@@ -200,10 +205,10 @@ fn number(signal: Option<Signal>) -> Option<i32> {
     signal.map(|signal| signal.number)
 }
 
-/// Waits for two signals of which the second comes within that time of the first; one that comes
-/// later is a first one again. Returns the second. `now` gives the time, and `wait` waits for the
-/// next signal; it may return without one.
-fn any_second_signal(
+/// Waits for two signals, the second within this time of the first, and returns the second. A later
+/// signal counts as a first one again. `now` returns the time, and `wait` waits for the next signal
+/// and may return `None`.
+fn wait_for_two_signals(
     within: Duration,
     now: impl Fn() -> Instant,
     mut wait: impl FnMut() -> Option<i32>,
@@ -220,21 +225,21 @@ fn any_second_signal(
     }
 }
 
-fn start(watch: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(watch: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = thread::Builder::new().name("vmstrobe-stop".into()).spawn(watch);
     thread.map(drop).map_err(|error| {
-        Error::failed(format!("cannot start a thread that ends it: {}", reason(&error)))
+        Error::failed(format!("cannot start the thread that waits for signals: {}", reason(&error)))
     })
 }
 
-/// Waits for a signal, and then for a second one within the limit. `wait` gives the next signal, if
-/// one comes in so much time, and `now` the time.
-fn second_signal(
+/// Waits for a signal, and then for a second one within the limit, which it returns. `wait` returns
+/// the next signal that comes within the given time, and `now` the time.
+fn wait_for_second_signal(
     mut wait: impl FnMut(Option<Duration>) -> Option<i32>,
     limit: Duration,
     now: impl Fn() -> Instant,
 ) -> Option<i32> {
-    // Without a limit, what ends the waiting otherwise is a signal that says nothing to us.
+    // Without a limit, `wait` returns `None` only at a signal that is not received here.
     while wait(None).is_none() {}
     let first = now();
     loop {
@@ -270,7 +275,7 @@ mod tests {
     };
 
     #[test]
-    fn a_second_signal_is_one_that_comes_later() {
+    fn a_second_signal_is_not_a_copy_of_the_first() {
         const { assert!(STOP_LIMIT.as_millis() <= 500 && SECOND_AFTER.as_millis() <= 200) };
         for (pauses_ms, want) in [
             (&[0][..], None),
@@ -279,23 +284,24 @@ mod tests {
             (&[0, 0, 150], Some(3)),
             (&[0, 700], None),
         ] {
-            // They come after these pauses, by a clock that moves only as far as it is waited.
+            // The signals come after these pauses, by a clock that only waiting advances.
             let clock = Cell::new(Instant::now());
             let mut signals = (1..).zip(pauses_ms).map(|(n, ms)| (n, Duration::from_millis(*ms)));
             let wait = |limit: Option<Duration>| {
                 let next = signals.next();
                 let pause = next.map(|(_, pause)| pause);
-                let waited = pause.into_iter().chain(limit).min().expect("it waits");
+                let waited =
+                    pause.into_iter().chain(limit).min().expect("a pause or a limit is given");
                 clock.set(clock.get() + waited);
                 next.filter(|_| pause == Some(waited)).map(|(number, _)| number)
             };
-            let second = second_signal(wait, Duration::from_millis(600), || clock.get());
+            let second = wait_for_second_signal(wait, Duration::from_millis(600), || clock.get());
             assert_eq!(second, want, "{pauses_ms:?}");
         }
     }
 
     #[test]
-    fn much_later_a_second_signal_is_a_first_one_again() {
+    fn a_late_second_signal_counts_as_a_first_one() {
         for (pauses_ms, want) in [
             (&[0, 4900][..], 2),
             (&[0, 50, 4900], 3),
@@ -305,11 +311,11 @@ mod tests {
             let clock = Cell::new(Instant::now());
             let mut signals = (1..).zip(pauses_ms);
             let wait = || {
-                let (number, ms) = signals.next().expect("the second is one of these");
+                let (number, ms) = signals.next().expect("the second signal is in the list");
                 clock.set(clock.get() + Duration::from_millis(*ms));
                 Some(number)
             };
-            let second = any_second_signal(COMMAND_SECOND_WITHIN, || clock.get(), wait);
+            let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, || clock.get(), wait);
             assert_eq!(second, want, "{pauses_ms:?}");
         }
     }
@@ -317,82 +323,85 @@ mod tests {
     fn sleep() -> (Command, Broker) {
         let mut sleep = Command::new("sleep");
         sleep.arg("60");
-        (sleep, Broker::start().expect("there are threads"))
+        (sleep, Broker::start().expect("a thread can be started"))
     }
 
     #[test]
-    fn what_the_terminal_sends_is_not_passed_on() {
+    fn a_signal_of_the_terminal_is_not_forwarded() {
         let (mut sleep, broker) = sleep();
-        let mut sleep = sleep.spawn().expect("there is sleep(1)");
-        let mut command = SignalledCommand::new(&sleep, broker).expect("it is ours");
-        let signal = |number, is_of_terminal| Signal { number, is_of_terminal };
-        assert!(!command.is_meant(signal(2, true)) && command.is_meant(signal(2, false)));
-        command.pass_on(signal(15, false));
-        let status = sleep.wait().expect("it is ours");
+        let mut sleep = sleep.spawn().expect("sleep(1) is installed");
+        let mut command = MeasuredCommand::new(&sleep, broker).expect("a child has a pidfd");
+        let signal = |number, from_terminal| Signal { number, from_terminal };
+        assert!(!command.must_forward(signal(2, true)) && command.must_forward(signal(2, false)));
+        command.forward(signal(15, false));
+        let status = sleep.wait().expect("a child can be waited for");
         assert_eq!(status.signal(), Some(15));
-        // The same again so soon is the same one; and nobody is hit by what comes too late.
+        // A copy of the last signal is dropped. A signal after the end of the command has no
+        // effect.
         let last = command.last;
-        command.pass_on(signal(15, false));
+        command.forward(signal(15, false));
         assert!(last.is_some() && command.last == last);
-        command.pass_on(signal(2, false));
+        command.forward(signal(2, false));
         assert!(command.last.is_some_and(|(number, _)| number == 2));
-        // Nobody else is left to whom the terminal could send it.
-        assert!(command.is_meant(signal(2, true)));
+        // The command has ended, so a signal of the terminal counts.
+        assert!(command.must_forward(signal(2, true)));
     }
 
     #[test]
-    fn a_broker_that_is_kept_waiting_delays_no_signal() {
+    fn a_blocked_broker_delays_no_signal() {
         let (mut sleep, broker) = sleep();
         let (go_on, waits) = mpsc::channel::<()>();
         let busy = broker.clone();
         let busy = thread::spawn(move || busy.run(move || waits.recv()));
-        let mut ours = sleep.spawn().expect("there is sleep(1)");
-        SignalledCommand::new(&ours, broker.clone()).expect("it is ours").send(Number::TERM);
-        assert_eq!(ours.wait().expect("it is ours").signal(), Some(15));
+        let mut ours = sleep.spawn().expect("sleep(1) is installed");
+        MeasuredCommand::new(&ours, broker.clone())
+            .expect("a child has a pidfd")
+            .send(Number::TERM);
+        assert_eq!(ours.wait().expect("a child can be waited for").signal(), Some(15));
         if geteuid().is_root() {
-            // To signal another user's, this thread has no right.
-            let mut anothers = sleep.uid(65534).spawn().expect("root may become anyone");
-            let command = SignalledCommand::new(&anothers, broker).expect("it is ours");
+            // Without capabilities this thread may not send signals to another user's process.
+            let mut anothers = sleep.uid(65534).spawn().expect("root may change its user id");
+            let command = MeasuredCommand::new(&anothers, broker).expect("a child has a pidfd");
             let send = move || {
-                set_capabilities(None, NONE).expect("capabilities can be given up");
+                set_capabilities(None, NONE).expect("a thread may drop capabilities");
                 let began = Instant::now();
                 command.send(Number::TERM);
                 began.elapsed()
             };
-            let took = thread::spawn(send).join().expect("it does not panic");
+            let took = thread::spawn(send).join().expect("the thread does not panic");
             assert!(took < Duration::from_secs(5), "{took:?}");
-            assert_eq!(anothers.try_wait().expect("it is ours"), None);
-            go_on.send(()).expect("it waits");
-            assert_eq!(anothers.wait().expect("it is ours").signal(), Some(15));
+            assert_eq!(anothers.try_wait().expect("a child can be waited for"), None);
+            go_on.send(()).expect("the broker waits for it");
+            assert_eq!(anothers.wait().expect("a child can be waited for").signal(), Some(15));
         }
         drop(go_on);
-        let _ = busy.join().expect("it does not panic");
+        let _ = busy.join().expect("the thread does not panic");
     }
 
     #[test]
-    fn what_is_removed_is_what_was_made() {
+    fn only_sockets_that_were_created_here_are_removed() {
         let root = std::env::temp_dir().join(format!("vmstrobe-stop-{}", std::process::id()));
-        fs::create_dir_all(&root).expect("it can be made");
+        fs::create_dir_all(&root).expect("the directory can be created");
         let path = |name: &str| root.join(name);
         let sockets = ["ours", "gone", "another's"]
-            .map(|name| UnixListener::bind(path(name)).expect("it is free"));
+            .map(|name| UnixListener::bind(path(name)).expect("the path is free"));
         let files = SocketFiles::default();
         for name in ["ours", "gone", "another's"] {
             files.add(&path(name));
         }
-        fs::remove_file(path("gone")).expect("it is there");
+        fs::remove_file(path("gone")).expect("the socket exists");
         files.remove(&[path("gone")]);
         assert_eq!(files.lock().present.len(), 2);
-        // Kept, so that its number is not given to the next.
-        fs::rename(path("another's"), path("moved")).expect("it is there");
-        fs::write(path("another's"), "").expect("it is free");
+        // The moved file keeps its inode number, so that the next file gets another one.
+        fs::rename(path("another's"), path("moved")).expect("the socket exists");
+        fs::write(path("another's"), "").expect("the path is free");
         files.remove_all();
         assert!(!path("ours").exists() && path("another's").exists());
-        // One that is made too late is not left behind either.
-        let late = UnixListener::bind(path("late")).expect("it is free");
+        // A socket that is created after the removal is removed too.
+        let late = UnixListener::bind(path("late")).expect("the path is free");
         files.add(&path("late"));
         assert!(!path("late").exists());
         drop((sockets, late));
-        fs::remove_dir_all(&root).expect("it is ours");
+        fs::remove_dir_all(&root).expect("the directory is ours");
     }
 }

@@ -1,12 +1,13 @@
-//! Tables whose columns are as wide as what is in them.
+//! Tables whose columns are as wide as their cells.
 //!
-//! Names are anyone's, and may be long. On a terminal names share what the numbers leave, and are
-//! cut in their middle; words in the last column go on below. Elsewhere nothing is cut, so that a
-//! program finds what it looks for, and a name that is very long sticks out of its own row alone.
+//! Names come from other programs and may be long. On a terminal names share the columns that the
+//! numbers leave, and are cut in their middle; words in the last column are wrapped. Elsewhere
+//! nothing is cut, so that a program finds complete names, and a very long name makes only its own
+//! row wider.
 //!
-//! Invariant: on a terminal no line is wider than it, as long as it has room for the numbers and
-//! [`NAME_WIDTH_MIN`] columns of each name; a line has no blanks at its end. Neither numbers nor
-//! words are cut: a table that is too wide becomes several, side by side below each other.
+//! Invariant: no line is wider than the terminal, if that has room for the numbers and for
+//! [`NAME_WIDTH_MIN`] columns of each name. No line ends in blanks. Neither numbers nor words are
+//! cut: a table that is too wide is split into several, one below the other.
 
 use std::iter;
 
@@ -14,7 +15,7 @@ use vmstrobe::text::printable;
 
 use crate::width::{pad_left, pad_right, shorten, width, wrap};
 
-/// On which side of its column a cell stands.
+/// The side of the column to which a cell is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     /// Words.
@@ -23,24 +24,24 @@ pub(crate) enum Align {
     Right,
 }
 
-/// Between two columns.
+/// The blanks between two columns.
 const GAP: &str = "  ";
-/// The share of a terminal that a name may take where the columns behind it are divided.
+/// The part of the terminal's width, as a divisor, that a name may take in a table that is split.
 const NAMES_SHARE: usize = 3;
-/// The columns that each name gets of any terminal, ...
+/// The columns that each name gets on any terminal.
 const NAME_WIDTH_MIN: usize = 16;
-/// ... and those below which it is not cut for the sake of words behind it.
+/// The columns below which a name is not cut to make room for the words after it.
 const NAME_WIDTH_GOOD: usize = 24;
-/// No column is widened further by a name.
+/// The largest width that a name gives to its column.
 const NAME_WIDTH_MAX: usize = 64;
-/// The columns that words get where names have enough.
+/// The columns that words get if the names have enough.
 const WORDS_WIDTH_GOOD: usize = 40;
-/// Words that have fewer columns than this stand below their row.
+/// The columns that words need beside their row; with fewer they are placed below it.
 const WORDS_WIDTH_MIN: usize = 30;
-/// The blanks before words that stand below their row.
+/// The blanks before words that are placed below their row.
 const INDENT: usize = 4;
 
-/// A table being filled.
+/// A table: columns, to which rows are added.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
@@ -56,7 +57,7 @@ struct Column {
 }
 
 impl Table {
-    /// A table without columns.
+    /// Creates a table without columns.
     pub(crate) fn new() -> Self {
         Self { columns: Vec::new(), rows: 0 }
     }
@@ -66,7 +67,7 @@ impl Table {
         self.wide_column(header, align, 0)
     }
 
-    /// Adds a column at least so wide, so that tables of other content line up with this one.
+    /// Adds a column of at least this width, so that several tables line up.
     pub(crate) fn wide_column(
         mut self,
         header: impl Into<String>,
@@ -78,7 +79,7 @@ impl Table {
         self
     }
 
-    /// Adds a row; cells that are not given are empty.
+    /// Adds a row. Cells that are not given are empty.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut cells = cells.into_iter();
         for column in &mut self.columns {
@@ -91,39 +92,40 @@ impl Table {
         self.rows == 0
     }
 
-    /// The line of headers, if there is any, and the rows.
+    /// Returns the line of headers, if any column has one, and the rows.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.lines_cut(usize::MAX)
+        self.lines_fitting(usize::MAX)
     }
 
-    /// As [`Table::lines`], within the width of a terminal.
-    pub(crate) fn lines_cut(&self, width: usize) -> Vec<String> {
-        self.lines_within(width, self.columns.len())
+    /// Returns the lines of [`Table::lines`], cut and wrapped to the width of a terminal.
+    pub(crate) fn lines_fitting(&self, width: usize) -> Vec<String> {
+        self.lines_split(width, self.columns.len())
     }
 
-    /// As [`Table::lines_cut`], but if they are wider than `width`, the columns behind the first
-    /// `kept` are divided among several tables, each with the first ones again.
-    pub(crate) fn lines_within(&self, width: usize, kept: usize) -> Vec<String> {
+    /// Returns the lines of [`Table::lines_fitting`]. If the table is wider than `width`, it is
+    /// split: each part has the first `kept` columns and some of the others.
+    pub(crate) fn lines_split(&self, width: usize, kept: usize) -> Vec<String> {
         let kept = kept.min(self.columns.len());
         let columns = self.cut(width, kept);
         let (labels, values) = columns.split_at(kept);
         let labels: Vec<&Column> = labels.iter().collect();
         let mut parts = vec![labels.clone()];
         for value in values {
-            let part = parts.last().expect("it begins with one and only grows");
+            let part = parts.last().expect("parts begins with one element and only grows");
             let wide = |columns: &[&Column]| -> usize {
                 columns.iter().map(|column| column.width() + GAP.len()).sum()
             };
             if part.len() > kept && wide(part) + value.width() > width {
                 parts.push(labels.clone());
             }
-            parts.last_mut().expect("it begins with one and only grows").push(value);
+            parts.last_mut().expect("parts begins with one element and only grows").push(value);
         }
         let parts = parts.iter().map(|part| lines(part, self.rows, width));
         parts.collect::<Vec<_>>().join(&String::new())
     }
 
-    /// The columns with names cut, so that those which stay together fit into the width.
+    /// Returns the columns with their names cut, so that the columns of one part fit into the
+    /// width.
     fn cut(&self, width: usize, kept: usize) -> Vec<Column> {
         let mut columns = self.columns.clone();
         if width == usize::MAX {
@@ -139,20 +141,20 @@ impl Table {
     }
 }
 
-/// The parts of a terminal's width that names and words get.
+/// The columns of a terminal that names and words get.
 #[derive(Clone, Copy, Debug)]
 struct Share {
-    /// The most columns of a name.
+    /// The largest width of a name.
     name: usize,
-    /// The columns that are kept free for words at the end.
+    /// The columns that are reserved for words at the end.
     words: usize,
-    /// Columns are at least as wide as those of other tables that they line up with.
+    /// Columns have at least the minimum width by which they line up with other tables.
     lines_up: bool,
 }
 
 impl Share {
-    /// Returns the largest shares with which the columns, and the words behind them if there are
-    /// any, fit into the width. Words make room first, then the lining up with other tables.
+    /// Returns the largest shares with which the columns, and the words after them if there are
+    /// any, fit into the width. The words are narrowed first; then the minimum widths are given up.
     fn of(columns: &[Column], words: Option<&Column>, width: usize, kept: usize) -> Self {
         let sizes: Vec<Sizes> = columns.iter().map(Sizes::of).collect();
         let (labels, values) = sizes.split_at(kept.min(sizes.len()));
@@ -161,7 +163,7 @@ impl Share {
             let size = |sizes: &Sizes| sizes.within(*share) + GAP.len();
             let widest = values.iter().map(size).max().unwrap_or(0);
             let all = labels.iter().map(size).sum::<usize>() + widest + share.words;
-            // Behind the last column there is no gap.
+            // There is no gap after the last column.
             all <= width + if share.words > 0 { 0 } else { GAP.len() }
         };
         let most = if values.is_empty() { width } else { width / NAMES_SHARE };
@@ -181,7 +183,7 @@ impl Share {
     }
 }
 
-/// How wide the parts of a column are.
+/// The widths of the parts of a column.
 #[derive(Clone, Copy, Debug)]
 struct Sizes {
     align: Align,
@@ -200,7 +202,7 @@ impl Sizes {
         }
     }
 
-    /// Returns how wide the column is once it was cut.
+    /// Returns the width of the column after it is cut.
     fn within(self, share: Share) -> usize {
         let width_min = if share.lines_up { self.width_min } else { 0 };
         match self.align {
@@ -232,7 +234,7 @@ impl Column {
     }
 }
 
-/// The lines of these columns. If the last one has words, they end at the width.
+/// Returns the lines of these columns. The words of the last one, if it has any, end at the width.
 fn lines(columns: &[&Column], rows: usize, width: usize) -> Vec<String> {
     let widths: Vec<usize> = columns.iter().map(|column| column.width()).collect();
     let ends_in_words = columns.last().is_some_and(|column| column.align == Align::Left);
@@ -251,8 +253,7 @@ fn lines(columns: &[&Column], rows: usize, width: usize) -> Vec<String> {
     header.chain((0..rows).flat_map(|at| row(&|column| column.cells[at].clone()))).collect()
 }
 
-/// Returns the lines of a row with words at its end: beside it as far as they have room there, else
-/// below it.
+/// Returns the lines of a row with words at its end: beside the row if there is room, else below.
 fn with_words(row: &str, words: &str, columns: usize) -> Vec<String> {
     let at = width(row);
     let room = columns.saturating_sub(at);
@@ -290,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_one_line_whoever_wrote_it() {
+    fn a_line_break_in_a_cell_is_replaced() {
         let mut table = Table::new().column("NAME\r", Align::Left);
         table.row(["a\nb\x1b[2J".to_owned()]);
         assert_eq!(table.lines(), ["NAME\u{fffd}", "a\u{fffd}b\u{fffd}[2J"]);
     }
 
     #[test]
-    fn a_column_is_as_wide_as_it_is_shown() {
+    fn the_width_of_a_column_is_in_terminal_columns() {
         let mut table = Table::new().column("NAME", Align::Left).column("N", Align::Right);
         table.row(["日本語", "1"].map(str::to_owned));
         table.row(["e\u{301}", "22"].map(str::to_owned));
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_breaks_no_row_of_a_terminal_and_moves_no_other_in_a_file() {
+    fn a_long_name_is_cut_on_a_terminal_and_whole_in_a_file() {
         let number = "18,446,744,073,709,551,615";
         let mut table = Table::new()
             .column("NAME", Align::Left)
@@ -314,25 +315,25 @@ mod tests {
         let name = "a".repeat(64) + &"b".repeat(64);
         table.row([name.clone(), number.to_owned(), "why ".repeat(40)]);
         table.row(["web".to_owned(), "1".to_owned(), "so".to_owned()]);
-        let cut = table.lines_cut(80);
+        let cut = table.lines_fitting(80);
         assert!(cut[0].starts_with(&format!("NAME{}  /vm/nnnnnnn", " ".repeat(32))), "{cut:#?}");
         assert!(cut[0].ends_with("…nnnnnnnnnnnnnnnnnn  HOW"), "{cut:#?}");
         let (begin, end) = ("a".repeat(17), "b".repeat(18));
         assert!(cut[1].starts_with(&format!("{begin}…{end}  ")), "{cut:#?}");
         assert!(cut[2].starts_with("    why why") && cut[3].starts_with("    why"), "{cut:#?}");
         assert!(cut.iter().all(|line| width(line) <= 80), "{cut:#?}");
-        // In a file it is whole.
-        let whole = table.lines_cut(usize::MAX);
+        // In a file the name is whole.
+        let whole = table.lines_fitting(usize::MAX);
         assert!(whole[1].starts_with(&format!("{name}  ")), "{whole:#?}");
         assert!(whole[2].starts_with(&format!("web{}  ", " ".repeat(61))), "{whole:#?}");
         assert_eq!(whole, table.lines());
     }
 
     #[test]
-    fn long_names_share_what_numbers_leave() {
+    fn long_names_share_the_columns_that_numbers_leave() {
         let name = |c: &str, len| c.repeat(len);
         for (lens, want) in [
-            // Who needs little leaves the rest to others.
+            // A short name leaves its columns to the others.
             ([8, 128, 8], [8, 49, 8]),
             ([40, 40, 4], [29, 29, 4]),
             ([128, 128, 128], [21, 21, 21]),
@@ -346,7 +347,7 @@ mod tests {
             let how = "cannot be read: why ".repeat(6);
             let row = ["4711".to_owned()].into_iter().chain(names).chain([how]);
             table.row(row);
-            let lines = table.lines_cut(80);
+            let lines = table.lines_fitting(80);
             assert!(lines.iter().all(|line| width(line) <= 80), "{lines:#?}");
             let words: Vec<usize> = lines[1].split_whitespace().skip(1).map(width).collect();
             let shown = want.iter().zip(lens).map(|(&most, len)| most.min(len));
@@ -357,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_beside_their_row_or_below_it() {
+    fn words_are_beside_their_row_or_below_it() {
         for (row, words, want) in [
             ("", "words", &["words"][..]),
             ("0123456789  ", "", &["0123456789"]),
@@ -380,11 +381,11 @@ mod tests {
             "µ      ≤ 5 µs",
         ];
         assert_eq!(table().lines(), want);
-        assert_eq!(table().lines_within(33, 1), want);
+        assert_eq!(table().lines_split(33, 1), want);
     }
 
     #[test]
-    fn too_wide_a_table_becomes_several() {
+    fn a_table_that_is_too_wide_is_split() {
         let want = [
             "name   vcpu 0  vcpu 1",
             "exits       1      22",
@@ -394,13 +395,13 @@ mod tests {
             "exits  12,345,678",
             "µ",
         ];
-        assert_eq!(table().lines_within(32, 1), want);
-        // One column a table is the least.
-        assert_eq!(table().lines_within(0, 1).len(), 3 * 3 + 2);
+        assert_eq!(table().lines_split(32, 1), want);
+        // Each part has at least one column.
+        assert_eq!(table().lines_split(0, 1).len(), 3 * 3 + 2);
     }
 
     #[test]
-    fn without_headers_there_is_no_line_for_them() {
+    fn a_table_without_headers_has_no_header_line() {
         let mut table = Table::new().wide_column("", Align::Right, 4).column("", Align::Left);
         assert!(table.is_empty());
         table.row(["1", "a"].map(str::to_owned));

@@ -1,12 +1,12 @@
 //! The terminal: what it can do, its size, and a screen that refreshes.
 //!
-//! Invariant: a terminal is left as it was found, cursor and contents, however the command ends
-//! short of being killed, or of a second signal while the terminal takes no output. One that says
-//! nothing of itself, or that it is dumb, gets plain lines.
+//! Invariant: the cursor and the contents of the terminal are restored when the command ends,
+//! except by SIGKILL or by a second signal while the terminal is stopped. A terminal whose type is
+//! unknown or dumb gets plain lines.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal};
 
 use rustix::termios::tcgetwinsize;
 use vmstrobe::text::printable;
@@ -15,25 +15,25 @@ use crate::error::Result;
 use crate::out::Out;
 use crate::width::fit;
 
-/// The size of a terminal that does not tell its own.
+/// The size that is assumed for a terminal that does not report one.
 const DEFAULT: Size = Size { width: 80, height: 24 };
 
-/// To the alternate screen, which has no history to spoil, and the cursor away.
+/// Switches to the alternate screen, which has no scrollback, and hides the cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
-/// The cursor and the former contents back.
+/// Shows the cursor and switches back to the main screen.
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const HOME: &str = "\x1b[H";
 const CLEAR_LINE_END: &str = "\x1b[K";
 const CLEAR_SCREEN_END: &str = "\x1b[J";
 
-/// Of a terminal, in characters.
+/// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Size {
     pub(crate) width: usize,
     pub(crate) height: usize,
 }
 
-/// How large the terminal at standard output is now.
+/// Returns the present size of the terminal at standard output.
 pub(crate) fn size() -> Size {
     match tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_col > 0 && size.ws_row > 0 => {
@@ -43,29 +43,32 @@ pub(crate) fn size() -> Size {
     }
 }
 
-/// Can the cursor of the user's terminal be moved?
+/// Returns true if the cursor of the user's terminal can be moved.
 pub(crate) fn has_cursor() -> bool {
     is_capable(env::var_os("TERM"))
 }
 
-/// Are colours wanted on the user's terminal? <https://no-color.org> has the variable.
+/// Returns true if standard output is a terminal and the user has not disabled colours by NO_COLOR
+/// (<https://no-color.org>).
 pub(crate) fn has_colours() -> bool {
-    has_cursor() && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
+    io::stdout().is_terminal()
+        && has_cursor()
+        && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty())
 }
 
-/// Does a terminal of that name take escape sequences? They are those of ECMA-48, which all have
-/// but the dumb ones.
+/// Returns true if a terminal of this type understands escape sequences. Those that are used are of
+/// ECMA-48, which all terminals but dumb ones understand.
 fn is_capable(name: Option<OsString>) -> bool {
     name.is_some_and(|name| !name.is_empty() && name != OsStr::new("dumb"))
 }
 
-/// A terminal that is drawn on again and again, until this is dropped.
+/// The alternate screen of the terminal, until this is dropped.
 pub(crate) struct Screen<'a> {
     out: &'a mut Out,
 }
 
 impl<'a> Screen<'a> {
-    /// Takes the terminal.
+    /// Switches the terminal to the alternate screen.
     ///
     /// # Errors
     /// If it cannot be written to.
@@ -74,7 +77,7 @@ impl<'a> Screen<'a> {
         Ok(Self { out })
     }
 
-    /// Shows these lines and nothing else; what is too wide or too much is cut off.
+    /// Replaces the contents of the screen by these lines, cut to its size.
     ///
     /// # Errors
     /// If the terminal cannot be written to.
@@ -87,7 +90,7 @@ impl<'a> Screen<'a> {
         self.out.flush()
     }
 
-    /// True once the terminal has gone.
+    /// Returns true once the terminal is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.out.is_closed()
     }
@@ -95,7 +98,7 @@ impl<'a> Screen<'a> {
 
 impl Drop for Screen<'_> {
     fn drop(&mut self) {
-        // If it cannot be written to, there is nothing to be restored.
+        // A terminal that cannot be written to cannot be restored.
         let _ = self.out.as_is(LEAVE).and_then(|()| self.out.flush());
     }
 }
@@ -105,22 +108,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_screen_is_cut_to_its_size_and_given_back() {
+    fn a_screen_is_cut_to_its_size_and_restored() {
         let path = std::env::temp_dir().join(format!("vmstrobe-screen-{}", std::process::id()));
         let mut out = Out::file(&path).expect("the directory can be written to");
-        let mut screen = Screen::enter(&mut out).expect("it takes everything");
+        let mut screen = Screen::enter(&mut out).expect("a file accepts all writes");
         let lines = ["abcdef", "b", "c"].map(str::to_owned);
-        screen.draw(&lines, Size { width: 4, height: 2 }).expect("it takes everything");
+        screen.draw(&lines, Size { width: 4, height: 2 }).expect("a file accepts all writes");
         assert!(!screen.is_closed());
         drop(screen);
-        let written = std::fs::read_to_string(&path).expect("it is there");
-        std::fs::remove_file(&path).expect("it is there");
+        let written = std::fs::read_to_string(&path).expect("the screen wrote the file");
+        std::fs::remove_file(&path).expect("the file exists");
         let drawn = format!("{HOME}abc…{CLEAR_LINE_END}\r\nb{CLEAR_LINE_END}{CLEAR_SCREEN_END}");
         assert_eq!(written, format!("{ENTER}{drawn}{LEAVE}"));
     }
 
     #[test]
-    fn a_dumb_terminal_gets_no_sequences() {
+    fn a_dumb_terminal_gets_no_escape_sequences() {
         for (name, want) in
             [("xterm-256color", true), ("vt100", true), ("dumb", false), ("", false)]
         {

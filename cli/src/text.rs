@@ -1,24 +1,26 @@
-//! Numbers as people read them.
+//! Numbers, times and small charts as text for people.
 //!
-//! Invariant: pure functions; a number is rounded to the digits that are shown and never changed
-//! otherwise. What they return is ASCII, or of characters that are one column wide.
+//! Invariant: pure functions. A number is only rounded, to the digits that are shown. All
+//! characters of the texts are one column wide.
 
 pub(crate) use vmstrobe::text::{counted, thousands};
-use vmstrobe::{Bucket, Desc, Scale, Unit};
+use vmstrobe::{Bucket, Desc, Scale, Unit, Window, quantile};
 
-/// Above this, a number in seconds or bytes has more digits than anyone reads.
+/// The largest number of seconds or bytes that is converted: a larger one has too many digits to be
+/// readable.
 const READABLE_MAX: f64 = 1e18;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
 
-/// So many digits, if there are as many behind the point.
+/// Formats a value with this number of significant digits, or with all digits before the point.
 fn significant(value: f64, digits: usize) -> String {
-    // Of an infinite value, the whole part has more digits than can be counted.
+    // The whole part of an infinite value counts as usize::MAX digits.
     let whole = (value.abs().max(1.0).log10().floor() as usize).saturating_add(1);
     format!("{value:.*}", digits.saturating_sub(whole))
 }
 
-/// The number in the largest of these units, ascending, in which it is not below 1 once rounded.
+/// Formats a value in the largest of these ascending units in which it is at least 1 after
+/// rounding.
 fn in_best_unit(value: f64, digits: usize, units: &[(f64, &str)]) -> String {
     let one = 1.0 - 0.5 * 0.1_f64.powi(digits as i32);
     let best = units.iter().rev().find(|(size, _)| value / size >= one);
@@ -27,19 +29,19 @@ fn in_best_unit(value: f64, digits: usize, units: &[(f64, &str)]) -> String {
     format!("{}{space}{unit}", significant(value / size, digits))
 }
 
-/// `1.234 K`, `17.00`, with four digits.
+/// Formats a number with an SI prefix and four digits: `1.234 K`, `17.00`.
 pub(crate) fn si(value: f64) -> String {
     let units = [(1.0, ""), (1e3, "K"), (1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P")];
     in_best_unit(value, 4, &units)
 }
 
-/// `1.234 K/sec`.
+/// Formats a rate: `1.234 K/sec`.
 pub(crate) fn per_second(rate: f64) -> String {
     let text = si(rate);
     if text.ends_with(char::is_alphabetic) { text + "/sec" } else { text + " /sec" }
 }
 
-/// `1.05 ms`, with three digits.
+/// Formats a time in seconds with three digits: `1.05 ms`.
 pub(crate) fn seconds(seconds: f64) -> String {
     if seconds < 0.5e-9 {
         return "0 ns".to_owned();
@@ -50,12 +52,12 @@ pub(crate) fn seconds(seconds: f64) -> String {
     if text.ends_with(" ns") { format!("{:.0} ns", seconds * 1e9) } else { text }
 }
 
-/// As [`seconds`], from nanoseconds.
+/// Formats a time in nanoseconds, as [`seconds`] does.
 pub(crate) fn nanos(time_ns: u64) -> String {
     seconds(time_ns as f64 * 1e-9)
 }
 
-/// `1.50 MiB`.
+/// Formats a size in bytes: `1.50 MiB`.
 fn bytes(value: f64) -> String {
     let power = |exponent: i32| 1024_f64.powi(exponent);
     let units =
@@ -63,12 +65,12 @@ fn bytes(value: f64) -> String {
     if value < 1024.0 { format!("{value:.0} B") } else { in_best_unit(value, 3, &units) }
 }
 
-/// `91.2 %`.
+/// Formats a share: `91.2 %`.
 pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// A rate as people write it: `1 kHz`.
+/// Formats a frequency: `1 kHz`.
 pub(crate) fn hertz(rate_hz: f64) -> String {
     let (value, unit) = match rate_hz {
         1e6.. => (rate_hz / 1e6, "MHz"),
@@ -78,14 +80,19 @@ pub(crate) fn hertz(rate_hz: f64) -> String {
     format!("{} {unit}", (value * 1e3).round() / 1e3)
 }
 
-/// A number of a statistic in its unit without prefix; `None` if its base is not known, or its
-/// exponent makes of it what no float holds or no one reads.
+/// Returns the time of day at which a window begins, in ns since 1970.
+pub(crate) fn begin_wall_ns(window: Window) -> u64 {
+    window.begin_ns.saturating_add_signed(window.wall_offset_ns)
+}
+
+/// Returns a number of a statistic in seconds, bytes or its other unit without prefix. `None` if
+/// its base is not known, or the number is beyond `f64` or [`READABLE_MAX`].
 pub(crate) fn in_unit(desc: &Desc, number: u64) -> Option<f64> {
     let factor = desc.scale.factor().filter(|factor| factor.is_normal())?;
     Some(number as f64 * factor).filter(|&value| value <= READABLE_MAX)
 }
 
-/// A number of a statistic in its unit: times and sizes with a prefix, counts with commas.
+/// Formats a number of a statistic in its unit: times and sizes with a prefix, counts with commas.
 pub(crate) fn amount(desc: &Desc, number: u64) -> String {
     match (desc.unit, in_unit(desc, number)) {
         (Unit::Seconds, Some(value)) => seconds(value),
@@ -96,26 +103,33 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
     }
 }
 
-/// Returns the bound of a quantile: the upper one of its bucket, or the lower one if it is open.
-pub(crate) fn bound(desc: &Desc, bucket: Bucket) -> String {
+/// Formats the bound of a quantile: the upper one of its bucket, or the lower one of the last
+/// bucket.
+fn bound(desc: &Desc, bucket: Bucket) -> String {
     match bucket.end {
         Some(end) => format!("≤ {}", amount(desc, end)),
         None => format!("≥ {}", amount(desc, bucket.low)),
     }
 }
 
-/// A little chart: one character a value, the lowest for 0, the highest for `max`.
+/// Formats the bound of a quantile, or a dash if the histogram is empty.
+pub(crate) fn quantile_text(desc: &Desc, counts: &[u64], q: f64) -> String {
+    quantile(desc, counts, q).map_or_else(|| "-".to_owned(), |q| bound(desc, q.bucket))
+}
+
+/// Draws a chart with one character for each value: the lowest for 0, the highest for `max`.
 pub(crate) fn sparkline(values: impl IntoIterator<Item = f64>, max: f64) -> String {
     let top = SPARKS.len() - 1;
     let spark = |value: f64| {
-        // A max of 0 has only values of 0.
+        // If the maximum is 0, all values are 0.
         let share = if max > 0.0 { (value / max).clamp(0.0, 1.0) } else { 0.0 };
         SPARKS[(share * top as f64).round() as usize]
     };
     values.into_iter().map(spark).collect()
 }
 
-/// A share as a bar of so many characters, to an eighth of one; more than all of it is a full bar.
+/// Draws a share as a bar of `width` characters, to an eighth of a character. A share above 1 gives
+/// a full bar.
 pub(crate) fn bar(share: f64, width: usize) -> String {
     let eighths = (share.clamp(0.0, 1.0) * (width * EIGHTHS.len()) as f64) as usize;
     let (full, rest) = (eighths / EIGHTHS.len(), eighths % EIGHTHS.len());
@@ -139,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_infinite_has_a_text() {
+    fn infinite_numbers_have_a_text() {
         assert_eq!([per_second(f64::INFINITY), seconds(f64::INFINITY)], ["inf P/sec", "inf s"]);
         assert_eq!(bytes(f64::INFINITY), "inf TiB");
         assert_eq!(percent(f64::INFINITY), "inf %");
@@ -208,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn charts_stay_in_their_frame() {
+    fn charts_and_bars_stay_within_their_size() {
         assert_eq!(sparkline([0.0, 5.0, 10.0, 99.0], 10.0), "▁▅██");
         assert_eq!(sparkline([0.0, 0.0], 0.0), "▁▁");
         assert_eq!([bar(0.5, 4), bar(1.7, 4), bar(-1.0, 2)], ["██  ", "████", "  "]);

@@ -1,20 +1,20 @@
-//! How wide a text is on a terminal, and what of it fits.
+//! The width of a text on a terminal, and texts cut to a width.
 //!
 //! A character takes the columns that Unicode gives it by itself: two if it is of East Asia or an
 //! emoji, none if it combines with the one before. Terminals that draw several emoji as one leave
 //! a gap behind it; none draws over what follows.
 //!
-//! Invariant: a text that was cut is no wider than it may be, and says by `…` where something is
-//! missing. Marks that take no column cannot make it long: see [`MARKS_MAX`].
+//! Invariant: a text that was cut is at most as wide as asked for and has `…` where characters are
+//! missing. Combining marks, which take no column, cannot make it long: see [`MARKS_MAX`].
 
 use unicode_width::UnicodeWidthChar;
 
-/// Stands where something is missing.
+/// The replacement of the characters that were cut out.
 const CUT: &str = "…";
-/// The most characters for each column of a text that was cut.
+/// The largest number of characters for each column of a text that was cut.
 const MARKS_MAX: usize = 4;
 
-/// Returns how many columns a text takes.
+/// Returns the number of columns that a text takes.
 pub(crate) fn width(text: &str) -> usize {
     text.chars().map(width_of).sum()
 }
@@ -23,12 +23,12 @@ fn width_of(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// A text with blanks behind it, so that it takes so many columns.
+/// Appends blanks to a text, so that it takes at least this number of columns.
 pub(crate) fn pad_right(text: &str, columns: usize) -> String {
     format!("{text}{}", blanks(text, columns))
 }
 
-/// A text with blanks before it, so that it takes so many columns.
+/// Prepends blanks to a text, so that it takes at least this number of columns.
 pub(crate) fn pad_left(text: &str, columns: usize) -> String {
     format!("{}{text}", blanks(text, columns))
 }
@@ -37,36 +37,37 @@ fn blanks(text: &str, columns: usize) -> String {
     " ".repeat(columns.saturating_sub(width(text)))
 }
 
-/// A line cut at its end to so many columns.
+/// Cuts a line at its end to this number of columns.
 pub(crate) fn fit(text: &str, columns: usize) -> String {
     if fits(text, columns) {
         return text.to_owned();
     }
     let Some(room) = columns.checked_sub(width(CUT)) else { return String::new() };
-    begin(text, room).to_owned() + CUT
+    prefix(text, room).to_owned() + CUT
 }
 
-/// A name cut in its middle to so many columns: names that are long differ at their ends.
+/// Cuts a name in its middle to this number of columns, because long names often differ at their
+/// ends.
 pub(crate) fn shorten(text: &str, columns: usize) -> String {
     if fits(text, columns) {
         return text.to_owned();
     }
     let Some(room) = columns.checked_sub(width(CUT)) else { return String::new() };
-    let begin = begin(text, room / 2);
-    let end = end(text, room - width(begin));
+    let begin = prefix(text, room / 2);
+    let end = suffix(text, room - width(begin));
     format!("{begin}{CUT}{end}")
 }
 
-/// A text divided at blanks into lines of so many columns, or where it has none, anywhere. All but
-/// the first begin with that indentation.
+/// Breaks a text into lines of at most this number of columns, at blanks where possible. All lines
+/// but the first begin with the indentation.
 pub(crate) fn wrap(text: &str, columns: usize, indentation: &str) -> Vec<String> {
     let (mut lines, mut rest) = (Vec::new(), text);
     let mut indent = "";
     while !rest.is_empty() {
         let room = columns.saturating_sub(width(indent)).max(1);
-        let mut line = &rest[..room_for(rest.chars(), room)];
+        let mut line = &rest[..bytes_fitting(rest.chars(), room)];
         if line.is_empty() {
-            // Even one character is too wide.
+            // The first character alone is too wide for the line.
             line = &rest[..rest.chars().next().map_or(0, char::len_utf8)];
         }
         if line.len() < rest.len() && !rest[line.len()..].starts_with(' ') {
@@ -84,20 +85,20 @@ fn fits(text: &str, columns: usize) -> bool {
     width(text) <= columns && text.chars().count() <= columns.saturating_mul(MARKS_MAX)
 }
 
-/// As much of the begin as so many columns have room for.
-fn begin(text: &str, columns: usize) -> &str {
-    &text[..room_for(text.chars(), columns)]
+/// Returns the longest beginning that fits into this number of columns.
+fn prefix(text: &str, columns: usize) -> &str {
+    &text[..bytes_fitting(text.chars(), columns)]
 }
 
-/// As much of the end as so many columns have room for.
-fn end(text: &str, columns: usize) -> &str {
-    let end = &text[text.len() - room_for(text.chars().rev(), columns)..];
-    // A mark without what it belongs to would change the character before.
+/// Returns the longest end that fits into this number of columns.
+fn suffix(text: &str, columns: usize) -> &str {
+    let end = &text[text.len() - bytes_fitting(text.chars().rev(), columns)..];
+    // A combining mark without its character would change the character before it.
     end.trim_start_matches(|c| width_of(c) == 0)
 }
 
-/// Returns how many bytes of these characters so many columns have room for.
-fn room_for(chars: impl Iterator<Item = char>, columns: usize) -> usize {
+/// Returns the number of bytes of those first characters that fit into this number of columns.
+fn bytes_fitting(chars: impl Iterator<Item = char>, columns: usize) -> usize {
     let (mut used, mut bytes) = (0, 0);
     for c in chars.take(columns.saturating_mul(MARKS_MAX)) {
         used += width_of(c);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn words_go_on_in_the_next_line() {
+    fn a_long_text_is_wrapped_at_blanks() {
         for (text, columns, want) in [
             ("", 5, &[][..]),
             ("ab cd", 5, &["ab cd"]),
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_do_not_make_a_text_long() {
+    fn combining_marks_do_not_make_a_text_long() {
         let marks = "e".to_owned() + &"\u{301}".repeat(10_000);
         for cut in [fit(&marks, 10), shorten(&marks, 10)] {
             assert!(cut.chars().count() <= 10 * MARKS_MAX + 1 && cut.contains('…'), "{cut}");

@@ -167,17 +167,7 @@ fn doc_comments_have_a_verb_or_define() {
             ("a.rs", "/// Opens what is there, which stays.\n// Where it was.\n"),
             ("a.rs", "/// Whether it is open; Thatch, The sameness, However.\n"),
             ("a.rs", "/// How many are\n/// there? All.\n"),
-            ("cli/src/a.rs", "/// How many there are.\n"),
         ],
-    );
-}
-
-#[test]
-fn folders_with_old_prose_have_some() {
-    check(
-        text::old_prose_is_old,
-        &[("cli/src/a.rs", "/// Returns it.\n")],
-        &[("cli/src/a.rs", "/// What it is.\n"), ("core/src/a.rs", "/// Returns it.\n")],
     );
 }
 

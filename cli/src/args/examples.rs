@@ -1,7 +1,7 @@
-//! The examples that close every help text.
+//! The examples at the end of each help text.
 //!
-//! Invariant: each can be typed as it stands, on a host with one virtual machine or with --demo;
-//! only process ids, sockets, files and the provider xyz are anyone's own.
+//! Invariant: each example can be typed as it stands, on a host with one virtual machine or with
+//! --demo. Only process ids, sockets, files and the provider xyz differ from host to host.
 
 pub(super) const TOP: &str = "\
 EXAMPLES
@@ -9,7 +9,7 @@ EXAMPLES
       vmstrobe demo
   List the virtual machines and tables on this host, and whether they can be read:
       vmstrobe list
-  Show with which methods each can be read, and why the others are closed:
+  Show the methods by which each can be read, and why others cannot be used:
       vmstrobe list -v
   Measure the vCPUs of process 4711 for ten seconds:
       vmstrobe stat -p 4711 -d 10s
@@ -24,9 +24,9 @@ EXAMPLES
 
 pub(super) const DEMO: &str = "\
 EXAMPLES
-  Watch it until Ctrl-C:
+  Watch the demo until Ctrl-C:
       vmstrobe demo
-  Eight vCPUs, ten thousand samples a second, for ten seconds:
+  Sample eight vCPUs ten thousand times a second, for ten seconds:
       vmstrobe demo --vcpus 8 -r 10k -d 10s
   Measure how late ticks are on this machine, for a script:
       vmstrobe demo -d 5s --json
@@ -37,13 +37,13 @@ EXAMPLES
       vmstrobe list
       vmstrobe query -p $(pgrep -x vmstrobe) --target cryptodev
 
-On a terminal the demo runs until it is ended; otherwise it runs for 10 s.";
+On a terminal the demo runs until Ctrl-C; otherwise it runs for 10 s.";
 
 pub(super) const LIST: &str = "\
 EXAMPLES
   List all virtual machines and tables on this host:
       vmstrobe list
-  Show with which methods each virtual machine can be read, and why the others are closed:
+  Show the methods by which each can be read, and why others cannot be used:
       vmstrobe list -v
   Print the process ids of all virtual machines that can be read, for a script:
       vmstrobe list --json | jq '.[] | select(.kind == \"vm\" and .readable) | .pid'
@@ -54,11 +54,11 @@ pub(super) const SCHEMA: &str = "\
 EXAMPLES
   Show the statistics of the only virtual machine on this host:
       vmstrobe schema
-  Show all statistics about halts; a guest is started for this:
+  Show all statistics about halts of a guest that is started for this:
       vmstrobe schema --demo --names 'halt_*'
   Print the reply of QEMU's query-stats-schemas:
       vmstrobe schema --json
-  Include what only QEMU has, such as crypto devices:
+  Include statistics that only QEMU has, such as those of crypto devices:
       vmstrobe schema --from-qmp /run/web.qmp --json
   Show vmstrobe's statistics of itself:
       vmstrobe schema --provider vmstrobe";
@@ -73,7 +73,7 @@ EXAMPLES
       vmstrobe query -p 4711 --vcpu 0 --json
   Read the statistics of the virtual machine as a whole:
       vmstrobe query --target vm
-  Read them from QEMU, if neither the BPF reader nor a stats fd is available:
+  Read those from QEMU, if neither the BPF reader nor a stats fd is available:
       vmstrobe query --from-qmp /run/web.qmp --target vm
   Read the crypto devices of a QEMU, for a program:
       vmstrobe query --from-qmp /run/web.qmp --target cryptodev --json
@@ -93,7 +93,7 @@ pub(super) const INFO: &str = "\
 EXAMPLES
   Print all statistics of all vCPUs:
       vmstrobe info stats vcpu
-  Print them without the line that names the provider:
+  Print the same without the line that names the provider:
       vmstrobe info stats vcpu '*' kvm
   Print two statistics of a guest that is started for this:
       vmstrobe info stats --demo vcpu exits,halt_exits kvm
@@ -118,7 +118,7 @@ EXAMPLES
       vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --bpf require
   Load nothing into the kernel:
       vmstrobe stat -d 10s --bpf off
-  Try it; a guest is started for this:
+  Try stat on a guest that is started for this:
       vmstrobe stat --demo -d 5s
 
 Rates are printed with their error bounds: a counter is read at an unknown time within the window
@@ -127,9 +127,9 @@ exceed 100 %.";
 
 pub(super) const SERVE: &str = "\
 EXAMPLES
-  Try it; a guest is started for this:
+  Try serve on a guest that is started for this:
       vmstrobe serve --demo --qmp /tmp/demo.sock
-  Query it from another shell with QEMU's qmp-shell,
+  Query that guest from another shell with QEMU's qmp-shell,
       qmp-shell -p /tmp/demo.sock
       (QEMU) query-stats target=vcpu
   or by hand, one request per line:
@@ -140,7 +140,7 @@ EXAMPLES
       vmstrobe serve --qmp /run/web.sock
   Include data that only QEMU has: QOM paths, the VM as a whole, crypto devices:
       vmstrobe serve -p 4711 --from-qmp /run/web.qmp --qmp /run/web.sock
-  Serve a socket for each virtual machine as they come and go, for the users of group kvm:
+  Serve a socket for each virtual machine while it runs, for the users of group kvm:
       mkdir -p /run/vmstrobe
       vmstrobe serve --all --qmp-dir /run/vmstrobe --group kvm
   Serve two virtual machines, and continue after they have ended:

@@ -1,7 +1,7 @@
-//! Quantities as people type them: rates, durations, counts, process ids.
+//! Parsers of quantities as people type them: rates, durations, counts, process ids.
 //!
-//! Invariant: what is taken is within its bounds; what is not is refused with a text that stands
-//! alone and says what would be taken.
+//! Invariant: a value that is accepted is within its bounds. The error for any other value is a
+//! complete message that says which values are accepted.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use vmstrobe::Timing;
 
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// A rate in Hz: `1000`, `1k`, `10kHz`, `0.5`.
+/// Parses a rate and returns it in Hz: `1000`, `1k`, `10kHz`, `0.5`.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     let what = format!("'{text}' is not a rate: write 1000, 1k, 10kHz or 0.5");
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
@@ -23,12 +23,12 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     Timing::hz(rate_hz).map(|_| rate_hz).map_err(|error| error.to_string())
 }
 
-/// A time, in seconds if it has no unit: `10s`, `500ms`, `2m`, `1.5`.
+/// Parses a time, in seconds if it has no unit: `10s`, `500ms`, `2m`, `1.5`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     time(text, 1.0)
 }
 
-/// A time, in milliseconds if it has no unit.
+/// Parses a time, in milliseconds if it has no unit.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     time(text, 1e-3)
 }
@@ -52,7 +52,7 @@ fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
     Ok(time)
 }
 
-/// How many, at least one.
+/// Parses a number of samples, at least one.
 pub(super) fn count(text: &str) -> Result<u64, String> {
     match text.parse() {
         Ok(count @ 1..) => Ok(count),
@@ -60,13 +60,13 @@ pub(super) fn count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A process id.
+/// Parses a process id.
 pub(super) fn pid(text: &str) -> Result<u32, String> {
     let refused = || format!("'{text}' is not a process id: `vmstrobe list` shows the ids of VMs");
     text.parse().map_err(|_| refused())
 }
 
-/// vCPUs of the demo's guest.
+/// Parses the number of vCPUs of the demo's guest.
 pub(super) fn vcpus(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(vcpus @ 1..=64) => Ok(vcpus),
@@ -75,7 +75,7 @@ pub(super) fn vcpus(text: &str) -> Result<u32, String> {
 }
 
 fn number_and_unit(text: &str) -> Option<(f64, &str)> {
-    // An `e` is the number's own only if a digit or sign follows, and no unit begins with one.
+    // An `e` belongs to the number: no unit begins with one.
     let end = text.find(|c: char| !(c.is_ascii_digit() || "+-.eE".contains(c)));
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
     Some((number.trim().parse().ok()?, unit.trim()))

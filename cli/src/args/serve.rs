@@ -1,13 +1,13 @@
 //! The arguments of `vmstrobe serve`.
 //!
-//! Invariant: there is one place where to answer, a socket or a directory of sockets. The defaults
-//! of options that were left out follow from the other options.
+//! Invariant: exactly one of `--qmp` and `--qmp-dir` is given. The defaults of options that were
+//! left out follow from the other options.
 
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::source::{How, Source};
+use super::source::{MethodArgs, SourceArgs};
 
 /// The default mode of a socket's file: this user and root may connect.
 const MODE: u32 = 0o600;
@@ -36,12 +36,13 @@ pub(crate) struct ServeArgs {
     #[arg(long = "vm-user", value_name = "USER", requires = "qmp_dir")]
     pub(crate) vm_users: Vec<String>,
 
-    /// Mode of the socket's file, which decides who may connect [default: 0600, or 0660 with
+    /// Set the mode of the socket's file, which decides who may connect [default: 0600, or 0660
+    /// with
     /// --group]
     #[arg(long, value_name = "OCTAL", value_parser = mode)]
     mode: Option<u32>,
 
-    /// Group of the socket's file: a name in /etc/group or a number
+    /// Set the group of the socket's file: a name in /etc/group or a number
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
 
@@ -55,16 +56,16 @@ pub(crate) struct ServeArgs {
     #[arg(long, help_heading = "Answers")]
     pub(crate) sched: bool,
 
-    /// When the virtual machines have ended: end, or wait for a signal and answer queries with `[]`
-    /// [default: end; with --all and --qmp-dir: wait]
+    /// Choose what the server does when the virtual machines have ended: it ends, or waits for a
+    /// signal and answers queries with `[]` [default: end; with --all and --qmp-dir: wait]
     #[arg(long, value_name = "WHAT", help_heading = "Answers")]
     on_exit: Option<OnExit>,
 
     #[command(flatten)]
-    pub(crate) source: Source,
+    pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) how: How,
+    pub(crate) method: MethodArgs,
 }
 
 /// The action to take when the virtual machines have ended.
@@ -77,7 +78,7 @@ pub(crate) enum OnExit {
 }
 
 impl ServeArgs {
-    /// Are virtual machines to come and go?
+    /// Returns true if virtual machines that start later are served too.
     pub(crate) fn follows_all(&self) -> bool {
         self.source.all && self.qmp_dir.is_some()
     }
@@ -96,7 +97,7 @@ impl ServeArgs {
     }
 }
 
-/// The mode of a file: `0660`, `660`.
+/// Parses the mode of a file: `0660`, `660`.
 fn mode(text: &str) -> Result<u32, String> {
     let is_octal = text.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
     match u32::from_str_radix(text, 8) {

@@ -1,17 +1,16 @@
-//! The arguments that say where statistics come from, how they are read and which are wanted.
+//! The arguments that select the sources, the method of reading, and the statistics.
 //!
-//! Invariant: what the user named is told from what they left out. The library, which knows what
-//! there is on this host, decides what an option that was left out stands for.
+//! Invariant: an option that was left out is distinguished from any value of it. The library, which
+//! knows what this host has, decides what an option that was left out stands for.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vmstrobe::{Bpf, Names, Options, Selection, Sources, Target, VcpuRef};
+use vmstrobe::{Names, Selection, Sources, Target, VcpuRef};
 
 use super::quantity;
-use crate::privileges;
 
-/// The provider that is read only if the user asks for it: QEMU has none of that name.
+/// The provider that is read only if the user names it, because QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
 const HEADING: &str =
@@ -20,26 +19,27 @@ const HEADING: &str =
 /// The sources of statistics.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = HEADING)]
-pub(crate) struct Source {
-    /// The virtual machine and the tables of this process; may be given more than once
+pub(crate) struct SourceArgs {
+    /// Read the virtual machine and the tables of this process; may be given more than once
     #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
     pub(crate) pids: Vec<u32>,
 
-    /// All virtual machines and tables on this host that can be read
+    /// Read all virtual machines and tables on this host, except those that cannot be read
     #[arg(long, conflicts_with = "pids")]
     pub(crate) all: bool,
 
-    /// The QEMU behind this QMP socket. Alone: all of its statistics. With -p or --all: its names
-    /// for the vCPUs, and data that only it has, such as crypto devices; may be given more than
-    /// once
+    /// Read from the QEMU behind this QMP socket. Alone, this option reads all of QEMU's
+    /// statistics. With -p or --all it adds QEMU's names of the vCPUs, and data that only QEMU has,
+    /// such as crypto devices; may be given more than once
     #[arg(long = "from-qmp", value_name = "SOCKET")]
     pub(crate) qmp: Vec<PathBuf>,
 
-    /// The table in this file, which is on tmpfs; may be given more than once
+    /// Read the table in this file, which is on tmpfs; may be given more than once
     #[arg(long = "table", value_name = "FILE")]
     pub(crate) tables: Vec<PathBuf>,
 
-    /// The descriptors that a program offers on this socket; may be given more than once
+    /// Read through the descriptors that a program offers on this socket; may be given more than
+    /// once
     #[arg(long = "from-socket", value_name = "SOCKET")]
     pub(crate) sockets: Vec<PathBuf>,
 
@@ -49,43 +49,37 @@ pub(crate) struct Source {
     #[arg(long)]
     pub(crate) on_any_kernel: bool,
 
-    /// A guest and a crypto device that are started for this command
+    /// Start a guest and a crypto device for this command, and read these
     #[arg(long, conflicts_with_all = ["pids", "all", "qmp", "tables", "sockets"])]
     pub(crate) demo: bool,
 }
 
-impl Source {
+impl SourceArgs {
     /// Returns true if the user named any source.
     pub(crate) fn is_named(&self) -> bool {
         self.demo || self.sources().is_any()
     }
 
-    /// Returns the sources as the library has them; the demo's guest is no part of it.
+    /// Returns the sources for the library, which does not know the demo's guest.
     pub(crate) fn sources(&self) -> Sources {
         let Self { pids, all, qmp, tables, sockets, demo: _, on_any_kernel: _ } = self.clone();
         Sources { pids, all, qmp, tables, sockets }
     }
-
-    /// Returns the options with which the library opens them.
-    pub(crate) fn options(&self, bpf: Bpf, sched: bool) -> Options {
-        let (on_any_kernel, threads) = (self.on_any_kernel, privileges::threads());
-        Options { bpf, sched, on_any_kernel, threads }
-    }
 }
 
-/// The options for how statistics are read.
+/// The method of reading.
 #[derive(Args, Clone, Copy, Debug, Default)]
 #[command(next_help_heading = "Method of reading")]
-pub(crate) struct How {
-    /// When to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM in one
-    /// call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
+pub(crate) struct MethodArgs {
+    /// Choose when to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM
+    /// in one call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
     #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) bpf: When,
+    pub(crate) bpf: BpfWhen,
 }
 
 /// When to use the BPF reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum When {
+pub(crate) enum BpfWhen {
     /// If it is permitted, passes its self-test, and is faster or the only method
     #[default]
     Auto,
@@ -98,35 +92,35 @@ pub(crate) enum When {
 /// The providers that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProviderSet {
-    /// vmstrobe's own alone, which needs no source.
-    Own,
+    /// The sampler's own provider alone, which needs no source.
+    OwnOnly,
     /// All providers of the sources but [`SCHED`].
-    Usual,
+    WithoutSched,
     /// All providers of the sources, and [`SCHED`].
     WithSched,
 }
 
 impl ProviderSet {
-    /// Returns the providers that statistics of this target and provider need. `None`: not named.
+    /// Returns the providers that a target and a provider need; `None` for one that was not named.
     pub(crate) fn of(target: Option<&str>, provider: Option<&str>) -> Self {
         match (target, provider) {
-            (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::Own,
+            (Some(vmstrobe::TARGET), _) | (_, Some(vmstrobe::PROVIDER)) => Self::OwnOnly,
             (_, Some(SCHED)) => Self::WithSched,
-            _ => Self::Usual,
+            _ => Self::WithoutSched,
         }
     }
 }
 
 /// The choice of statistics.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Wanted {
-    /// Object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for vmstrobe
-    /// itself. Default: vcpu, or the only type present
+#[command(next_help_heading = "Statistics (default: all)")]
+pub(crate) struct SelectArgs {
+    /// Select the object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for
+    /// vmstrobe itself. Default: vcpu, or the only type present
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
 
-    /// Names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
+    /// Select by names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
     #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
     pub(crate) names: Option<Names>,
 
@@ -136,14 +130,14 @@ pub(crate) struct Wanted {
     pub(crate) provider: Option<String>,
 }
 
-impl Wanted {
+impl SelectArgs {
     /// Returns the providers that this choice needs.
-    pub(crate) fn whose(&self) -> ProviderSet {
+    pub(crate) fn providers(&self) -> ProviderSet {
         ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
     }
 
-    /// Returns the selection as the library has it, of these vCPUs.
-    pub(crate) fn selection(&self, vcpus: &Vcpus) -> Selection {
+    /// Returns the selection for the library, with these vCPUs.
+    pub(crate) fn selection(&self, vcpus: &VcpuArgs) -> Selection {
         Selection {
             target: self.target.as_deref().map(Target::from_name),
             provider: self.provider.clone(),
@@ -155,15 +149,15 @@ impl Wanted {
 
 /// The choice of vCPUs.
 #[derive(Args, Debug, Default)]
-#[command(next_help_heading = "Which statistics (default: all)")]
-pub(crate) struct Vcpus {
-    /// This vCPU, by index or path; may be given more than once
+#[command(next_help_heading = "Statistics (default: all)")]
+pub(crate) struct VcpuArgs {
+    /// Select this vCPU, by index or path; may be given more than once
     #[arg(long = "vcpu", value_name = "PATH|INDEX")]
     pub(crate) vcpus: Vec<String>,
 }
 
-impl Vcpus {
-    /// Returns the vCPUs as the library has them.
+impl VcpuArgs {
+    /// Returns the vCPUs for the library.
     pub(crate) fn refs(&self) -> Vec<VcpuRef> {
         self.vcpus.iter().map(|vcpu| VcpuRef::parse(vcpu)).collect()
     }

@@ -1,4 +1,4 @@
-//! Command lines and what becomes of them.
+//! Command lines, and the arguments or errors that they become.
 
 use clap::CommandFactory;
 
@@ -25,19 +25,19 @@ fn check_refused(line: &str, part: &str) {
 }
 
 #[test]
-fn clap_finds_no_fault_with_it() {
+fn the_definition_passes_claps_own_checks() {
     Cli::command().debug_assert();
 }
 
 #[test]
-fn stat_takes_it_all() {
+fn stat_parses_all_of_its_options() {
     let args = stat(
         "stat -p 1 --pid 2 --target vm --names -*_hist,exits --provider kvm -r 10kHz -i 100 -z \
          --per-vcpu -o x --json --vcpu 0 --vcpu /vm/a/vcpu[1] -- ls -l --json",
     );
     assert_eq!(args.source.pids, [1, 2]);
-    assert_eq!(args.wanted.target.as_deref(), Some("vm"));
-    assert!(args.wanted.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
+    assert_eq!(args.select.target.as_deref(), Some("vm"));
+    assert!(args.select.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
     assert_eq!(args.pace.rate, 10_000.0);
     assert_eq!(args.interval, Some(Duration::from_millis(100)));
     assert_eq!(args.vcpus.vcpus, ["0", "/vm/a/vcpu[1]"]);
@@ -45,25 +45,28 @@ fn stat_takes_it_all() {
 }
 
 #[test]
-fn what_is_left_open_stays_open() {
-    assert_eq!(stat("stat").wanted.target, None);
-    assert!(stat("stat").wanted.whose() == ProviderSet::Usual && !stat("stat").source.is_named());
+fn an_option_that_is_left_out_stays_undecided() {
+    assert_eq!(stat("stat").select.target, None);
+    assert!(
+        stat("stat").select.providers() == ProviderSet::WithoutSched
+            && !stat("stat").source.is_named()
+    );
     assert_eq!(stat("stat").pace.rate, 1000.0);
-    assert_eq!(stat("stat --target xyz").wanted.target.as_deref(), Some("xyz"));
-    for (line, whose) in [
-        ("stat --target sampler", ProviderSet::Own),
-        ("stat --provider vmstrobe", ProviderSet::Own),
-        ("stat --target sampler --provider sched", ProviderSet::Own),
-        ("stat --provider kvm", ProviderSet::Usual),
+    assert_eq!(stat("stat --target xyz").select.target.as_deref(), Some("xyz"));
+    for (line, providers) in [
+        ("stat --target sampler", ProviderSet::OwnOnly),
+        ("stat --provider vmstrobe", ProviderSet::OwnOnly),
+        ("stat --target sampler --provider sched", ProviderSet::OwnOnly),
+        ("stat --provider kvm", ProviderSet::WithoutSched),
         ("stat --provider sched", ProviderSet::WithSched),
         ("stat --target vcpu --provider sched", ProviderSet::WithSched),
     ] {
-        assert_eq!(stat(line).wanted.whose(), whose, "{line}");
+        assert_eq!(stat(line).select.providers(), providers, "{line}");
     }
 }
 
 #[test]
-fn sources_stand_beside_each_other() {
+fn sources_can_be_combined() {
     let source = stat("stat -p 1 --from-qmp a --from-qmp b --table c --from-socket d").source;
     assert_eq!(source.qmp, ["a", "b"].map(PathBuf::from));
     assert_eq!((source.tables, source.sockets), (vec!["c".into()], vec!["d".into()]));
@@ -73,9 +76,9 @@ fn sources_stand_beside_each_other() {
 }
 
 #[test]
-fn the_bpf_reader_is_left_to_us_unless_somebody_says() {
-    assert_eq!(stat("stat").how.bpf, When::Auto);
-    assert_eq!(stat("stat --bpf require -- ls --bpf off").how.bpf, When::Require);
+fn the_bpf_reader_is_automatic_by_default() {
+    assert_eq!(stat("stat").method.bpf, BpfWhen::Auto);
+    assert_eq!(stat("stat --bpf require -- ls --bpf off").method.bpf, BpfWhen::Require);
     for command in ["demo", "query", "info stats vcpu", "schema", "stat", "serve --qmp a"] {
         assert!(parse(&format!("{command} --bpf off")).is_ok(), "{command}");
         check_refused(&format!("{command} --bpf on"), "auto, off, require");
@@ -91,7 +94,7 @@ fn serve(line: &str) -> ServeArgs {
 }
 
 #[test]
-fn serve_answers_at_one_place() {
+fn serve_takes_one_socket_or_one_directory() {
     let args = serve(
         "serve -p 1 --from-qmp a --table t --qmp b --mode 666 --group kvm --qemu-order --on-exit \
          wait --sched",
@@ -105,7 +108,7 @@ fn serve_answers_at_one_place() {
     check_refused("serve", "<--qmp <PATH>|--qmp-dir <DIR>>");
     check_refused("serve --all", "required arguments were not provided");
     check_refused("serve --qmp a --qmp-dir d", "cannot be used with");
-    // Of a table in a file nobody knows which virtual machine it belongs to.
+    // A table in a file or behind a socket cannot be assigned to a virtual machine.
     check_refused("serve --all --qmp-dir d --table t", "cannot be used with");
     check_refused("serve --all --qmp-dir d --from-socket s", "cannot be used with");
     check_refused("serve --qmp a --mode 680", "'680' is not a mode of a socket: write 0600");
@@ -114,7 +117,7 @@ fn serve_answers_at_one_place() {
 }
 
 #[test]
-fn what_serve_leaves_open_follows_from_the_rest() {
+fn the_defaults_of_serve_follow_from_other_options() {
     for (line, on_exit, mode) in [
         ("--qmp a", OnExit::End, 0o600),
         ("-p 1 --qmp-dir d", OnExit::End, 0o600),
@@ -131,7 +134,7 @@ fn what_serve_leaves_open_follows_from_the_rest() {
 }
 
 #[test]
-fn what_makes_no_sense_is_bad_usage() {
+fn values_out_of_bounds_and_conflicting_options_are_refused() {
     let rate = "a rate of 0 Hz cannot be sampled: use one from 0.001 Hz to 1 MHz";
     assert_eq!(parse("stat -r 0").map_err(|e| e.to_string()).err(), Some(rate.to_owned()));
     check_refused("stat -r 1e12", "a rate of 1000000000000 Hz cannot be sampled");
@@ -146,27 +149,32 @@ fn what_makes_no_sense_is_bad_usage() {
     check_refused("query --demo --table a", "cannot be used with");
     check_refused("query --all -p 1", "cannot be used with");
     check_refused("stat -d 1s -- true", "cannot be used with");
-    check_refused("info", "name a command");
+    check_refused("info", "no command is given");
     check_refused("info stats", "<TARGET>");
     check_refused("frobnicate", "unrecognized subcommand");
-    check_refused("", "name a command\n\nA stroboscope");
-    let error = parse("query --nope").expect_err("there is no such option").to_string();
+    check_refused("", "no command is given: choose one of these\n\nA stroboscope");
+    let error = parse("query --nope").expect_err("the option does not exist").to_string();
     assert!(!error.starts_with("error"), "{error}");
 }
 
 #[test]
-fn help_teaches_by_example() {
+fn every_help_text_has_examples() {
     for command in ["", "demo", "list", "schema", "query", "info", "info stats", "stat", "serve"] {
-        let error = parse(&format!("{command} --help")).expect_err("help is no command");
+        let error = parse(&format!("{command} --help")).expect_err("help is returned as an error");
         assert_eq!(error.kind, Kind::Help);
         let text = error.to_string();
         assert!(text.contains("EXAMPLES\n") && text.contains("vmstrobe "), "{text}");
     }
-    assert!(parse("--version").expect_err("nor is the version").to_string().contains("vmstrobe 0"));
+    assert!(
+        parse("--version")
+            .expect_err("the version is returned as an error")
+            .to_string()
+            .contains("vmstrobe 0")
+    );
 }
 
 #[test]
-fn an_argument_breaks_no_line_of_a_message() {
+fn a_line_break_in_an_argument_does_not_break_a_message() {
     let hostile = "a\nvmstrobe: b\u{1b}[2J\u{202e}\u{9b}c";
     for words in [
         &["vmstrobe", hostile][..],
@@ -179,9 +187,9 @@ fn an_argument_breaks_no_line_of_a_message() {
         &["vmstrobe", "info", hostile],
         &["vmstrobe", "serve", "--on-exit", hostile],
     ] {
-        let error = Error::from(Cli::try_parse_from(words).expect_err("it makes no sense"));
+        let error = Error::from(Cli::try_parse_from(words).expect_err("the arguments are invalid"));
         assert_eq!(error.kind, Kind::Usage, "{error}");
-        // Ours alone have line breaks, and what is left goes through the message.
+        // The only line breaks are ours; a break in an argument has become U+FFFD.
         let is_broken = |line: &String| line.starts_with("vmstrobe: b");
         assert!(!error.lines().iter().any(is_broken), "{words:?}: {error}");
         assert!(

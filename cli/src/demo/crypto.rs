@@ -1,9 +1,9 @@
-//! The demo's crypto device: two threads that really encrypt and decrypt, and account for it as the
-//! crypto device of a VMM does.
+//! The demo's crypto device: two threads that encrypt and decrypt with AES, and count their
+//! operations as the crypto device of a VMM does.
 //!
-//! Invariant: an operation is accounted for before it is carried out, as QEMU does. Deadlines are
-//! absolute; what could not be done by its own is not done in a burst later, so that the device
-//! never takes much more of a CPU than its few percent.
+//! Invariant: an operation is counted before it is carried out, as in QEMU. Deadlines are absolute,
+//! and operations that missed theirs are not made up in a burst, so that the device never takes
+//! much more than a few percent of a CPU.
 
 use std::f64::consts::TAU;
 use std::hint::black_box;
@@ -21,30 +21,30 @@ use crate::error::{Error, Result};
 
 /// The device's name.
 pub(super) const DEVICE: &str = "crypto0";
-/// One line for users on what the device does.
+/// A description of the device for users, in one line.
 pub(super) const ABOUT: &str =
     "crypto0: AES-128-CTR over 4 KiB, 500 to 1,500 times a second and back within 8 s";
 
-/// Nothing secret is encrypted here.
+/// A fixed key, because the data is not secret.
 const KEY: [u8; 16] = *b"vmstrobe crypto0";
 const BLOCK_BYTES: usize = 16;
 const OPERATION_BLOCKS: usize = 256;
 const OPERATION_BYTES: u64 = (OPERATION_BLOCKS * BLOCK_BYTES) as u64;
-/// Encryptions a second, in the middle.
+/// The mean rate of encryptions.
 const RATE_HZ: f64 = 1000.0;
-/// By how much of it the rate goes up and down, ...
-const SWELL: f64 = 0.5;
-/// ... and how long that takes.
-const SWELL_PERIOD_S: f64 = 8.0;
-/// How often it decrypts for each time it encrypts.
+/// The amplitude of the rate, as a share of the mean.
+const AMPLITUDE: f64 = 0.5;
+/// The period of the rate.
+const RATE_PERIOD_S: f64 = 8.0;
+/// The number of decryptions for each encryption.
 const DECRYPT_SHARE: f64 = 0.5;
-/// Further behind its deadline, a thread begins anew from now.
+/// A thread that is later than this continues from the present time.
 const LATE_MAX: Duration = Duration::from_millis(20);
 
 /// The data of one operation.
 type Buffer = [u128; OPERATION_BLOCKS];
 
-/// The crypto device at work, until this is dropped.
+/// The running crypto device, until this is dropped.
 pub(crate) struct CryptoLoad {
     provider: Arc<Cryptodev>,
     stop: Arc<AtomicBool>,
@@ -52,19 +52,21 @@ pub(crate) struct CryptoLoad {
 }
 
 impl CryptoLoad {
-    /// Starts it, once it has decrypted what it encrypted.
+    /// Starts the device after a self-test of AES.
     ///
     /// # Errors
-    /// If the system has no memory or threads for it, or AES goes wrong here.
+    /// If the table or a thread cannot be created, or the self-test fails.
     pub(crate) fn start() -> Result<Self> {
         let cipher = Aes128::new(&KEY.into());
         let plain: Buffer = std::array::from_fn(|at| at as u128);
         let mut sealed = plain;
-        apply(&cipher, 0, &mut sealed);
+        apply_key_stream(&cipher, 0, &mut sealed);
         let mut opened = sealed;
-        apply(&cipher, 0, &mut opened);
+        apply_key_stream(&cipher, 0, &mut opened);
         if opened != plain || sealed == plain {
-            return Err(Error::failed("AES does not decrypt here what it has encrypted"));
+            return Err(Error::failed(
+                "the self-test of AES failed: decryption did not restore the data",
+            ));
         }
         let provider = Arc::new(Cryptodev::new()?);
         let device = provider.device(DEVICE, CryptoServices::Symmetric)?;
@@ -72,23 +74,23 @@ impl CryptoLoad {
         let (encrypting, mut counter) = (cipher.clone(), 0_u128);
         let encrypt = move |data: &mut Buffer| {
             counter += OPERATION_BLOCKS as u128;
-            apply(&encrypting, counter, data);
+            apply_key_stream(&encrypting, counter, data);
         };
         let decrypt = move |data: &mut Buffer| {
             *data = sealed;
-            apply(&cipher, 0, data);
+            apply_key_stream(&cipher, 0, data);
         };
         load.spawn("encrypt", device.clone(), CryptoOp::SymEncrypt, 1.0, encrypt)?;
         load.spawn("decrypt", device, CryptoOp::SymDecrypt, DECRYPT_SHARE, decrypt)?;
         Ok(load)
     }
 
-    /// Its statistics.
+    /// Returns the provider of the device's statistics.
     pub(crate) fn provider(&self) -> Arc<dyn Provider> {
         Arc::<Cryptodev>::clone(&self.provider)
     }
 
-    /// Starts a thread that does this again and again.
+    /// Starts a thread that repeats this operation at its share of the rate.
     fn spawn(
         &mut self,
         name: &str,
@@ -102,7 +104,7 @@ impl CryptoLoad {
             let mut data: Buffer = [0; OPERATION_BLOCKS];
             let began = Instant::now();
             let mut next = began;
-            // Relaxed: nothing is read because of the flag.
+            // Relaxed: the flag guards no other data.
             while !stop.load(Ordering::Relaxed) {
                 if device.account(op, OPERATION_BYTES) {
                     work(&mut data);
@@ -130,20 +132,20 @@ impl Drop for CryptoLoad {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads.drain(..) {
-            // It cannot panic, and if it did, a drop is no place to say so.
+            // A panic of the thread has been reported already.
             let _ = thread.join();
         }
     }
 }
 
-/// Encryptions a second at that time.
+/// Returns the rate of encryptions at this time.
 fn rate_hz(since_start: Duration) -> f64 {
-    let turns = since_start.as_secs_f64() / SWELL_PERIOD_S;
-    RATE_HZ * (1.0 + SWELL * (turns * TAU).sin())
+    let turns = since_start.as_secs_f64() / RATE_PERIOD_S;
+    RATE_HZ * (1.0 + AMPLITUDE * (turns * TAU).sin())
 }
 
 /// Encrypts or decrypts in counter mode (NIST SP 800-38A, 6.5), the first block with this counter.
-fn apply(cipher: &Aes128, counter: u128, data: &mut Buffer) {
+fn apply_key_stream(cipher: &Aes128, counter: u128, data: &mut Buffer) {
     let counter = |at: usize| counter.wrapping_add(at as u128).to_be_bytes();
     let mut stream: [Block; OPERATION_BLOCKS] = std::array::from_fn(|at| counter(at).into());
     cipher.encrypt_blocks(&mut stream);
@@ -161,7 +163,7 @@ mod tests {
 
     /// NIST SP 800-38A, F.5.1: CTR-AES128.Encrypt.
     #[test]
-    fn it_is_aes_in_counter_mode() {
+    fn the_cipher_is_aes_in_counter_mode() {
         let key = 0x2b7e_1516_28ae_d2a6_abf7_1588_09cf_4f3c_u128;
         let cipher = Aes128::new(&key.to_be_bytes().into());
         let mut data: Buffer = [0; OPERATION_BLOCKS];
@@ -171,32 +173,32 @@ mod tests {
         );
         data[..2].copy_from_slice(&plain);
         let counter = 0xf0f1_f2f3_f4f5_f6f7_f8f9_fafb_fcfd_feff;
-        apply(&cipher, counter, &mut data);
+        apply_key_stream(&cipher, counter, &mut data);
         assert_eq!(data[..2], sealed);
-        apply(&cipher, counter, &mut data);
+        apply_key_stream(&cipher, counter, &mut data);
         assert_eq!((&data[..2], data[2]), (&plain[..], 0));
     }
 
     #[test]
-    fn the_rate_swells_and_ebbs() {
+    fn the_rate_is_a_sine_wave() {
         let at = |seconds| rate_hz(Duration::from_secs_f64(seconds)).round();
         let quarters = [0.0, 2.0, 4.0, 6.0, 8.0].map(at);
         assert_eq!(quarters, [1000.0, 1500.0, 1000.0, 500.0, 1000.0]);
     }
 
     #[test]
-    fn it_works_until_it_is_dropped() {
-        let load = CryptoLoad::start().expect("there are threads");
+    fn the_device_runs_until_it_is_dropped() {
+        let load = CryptoLoad::start().expect("a thread can be started");
         let provider = load.provider();
-        let objects = provider.objects().expect("it can be looked at");
+        let objects = provider.objects().expect("the provider has a table");
         let [object] = &objects[..] else { panic!("one device: {objects:?}") };
         assert_eq!(&*object.path, "/objects/crypto0");
         let registry = Registry::default();
         registry.add(provider);
-        let filter = vec!["cryptodev".parse().expect("it is a target")];
-        let sources = Roster::new(registry, filter).open().expect("it opens");
-        let (mut sampler, control) =
-            Sampler::new(sources, HealthWriter::default(), Fanout::Inline).expect("it opens");
+        let filter = vec!["cryptodev".parse().expect("cryptodev is a target")];
+        let sources = Roster::new(registry, filter).open().expect("the table can be opened");
+        let (mut sampler, control) = Sampler::new(sources, HealthWriter::default(), Fanout::Inline)
+            .expect("a sampler can be created");
         let mut read = || {
             sampler.tick();
             control.latest().load_full()
@@ -206,7 +208,8 @@ mod tests {
             let snapshot = read();
             let value = |name| snapshot.stat(name).find_map(|(_, value)| value.number());
             let names = ["sym-encrypt-ops", "sym-decrypt-ops", "sym-encrypt-bytes"];
-            let [encrypted, decrypted, bytes] = names.map(|name| value(name).expect("it has that"));
+            let [encrypted, decrypted, bytes] =
+                names.map(|name| value(name).expect("the device has it"));
             assert_eq!(bytes % OPERATION_BYTES, 0);
             if encrypted > 10 && decrypted > 5 {
                 break;

@@ -1,26 +1,26 @@
-//! The demo's crypto device: a row for what it encrypts and one for what it decrypts, each with a
-//! little chart.
+//! The rows of the demo's crypto device: one for encryption and one for decryption, each with a
+//! chart.
 //!
-//! Invariant: rates are of operations and bytes that were accounted for, whoever did them.
+//! Invariant: the rates come from the counters of the first object of target cryptodev.
 
 use vmstrobe::{Snapshot, Target};
 
 use super::history::{Changed, Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
 use crate::table::{Align, Table};
 
-/// The rows that are shown of the device, each with the operation's name and its statistics.
+/// The rows of the device: the name of the operation, and its statistics.
 const ROWS: [(&str, [&str; 2]); 2] = [
     ("encrypt", ["sym-encrypt-ops", "sym-encrypt-bytes"]),
     ("decrypt", ["sym-decrypt-ops", "sym-decrypt-bytes"]),
 ];
 
-/// The device, and its operations in the last points, by row.
+/// The charts of the device, one for each row.
 #[derive(Default)]
 pub(super) struct Device {
     charts: [Chart; 2],
 }
 
-/// The figures of one kind of operation, as text.
+/// The rates of one kind of operation, as text.
 struct Figures {
     path: String,
     what: &'static str,
@@ -29,18 +29,18 @@ struct Figures {
 }
 
 impl Device {
-    /// Lines of [`Device::table`].
+    /// The number of lines of [`Device::table`].
     pub(super) const LINES: usize = 1 + ROWS.len();
 
-    /// Takes what happened between two points.
-    pub(super) fn note(&mut self, was: &Snapshot, is: &Snapshot) {
+    /// Adds a point to each chart: the rate between two samples.
+    pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
         for (chart, (_, [ops, _])) in self.charts.iter_mut().zip(ROWS) {
-            let changes = changes(was, is, &Target::Cryptodev, ops);
+            let changes = changes(before, after, &Target::Cryptodev, ops);
             chart.push(changes.first().and_then(|(_, change)| change.as_ref()));
         }
     }
 
-    /// A row for each kind of operation below a header.
+    /// Returns a header, and a row for each kind of operation.
     pub(super) fn table(&self, samples: &Samples) -> Vec<String> {
         let mut table = Table::new()
             .column("crypto device", Align::Left)
@@ -57,8 +57,8 @@ impl Device {
         &self.charts
     }
 
-    /// A line for each kind of operation where there is no terminal; it lines up with those of the
-    /// vCPUs.
+    /// Returns a line for each kind of operation, for output that is not a terminal. The columns
+    /// line up with those of the vCPUs.
     pub(super) fn lines(&self, samples: &Samples, time: &str) -> Vec<String> {
         let mut table = Table::new()
             .wide_column("", Align::Right, 8)

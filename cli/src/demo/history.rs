@@ -1,8 +1,8 @@
-//! The samples that the demo remembers: one for each 100 ms of the last second, and the newest; and
-//! a little chart of each rate, which has a point for each 100 ms.
+//! The samples that the demo keeps: one for each 100 ms of the last second, and the newest; and the
+//! charts of rates, which have a point for each 100 ms.
 //!
-//! Invariant: a figure comes from two samples of the same object; where there are none, there is a
-//! dash. At most [`POINTS_PER_SECOND`] + 2 of the sampler's snapshots are held at a time.
+//! Invariant: a rate comes from two samples of one object; without them a dash is shown. At most
+//! [`POINTS_PER_SECOND`] + 2 of the sampler's snapshots are held at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,17 +14,17 @@ use crate::width::{pad_right, width};
 
 const POINT_NS: u64 = 100_000_000;
 pub(super) const POINTS_PER_SECOND: usize = 10;
-/// The most points of a chart: as many as the widest terminal can show.
+/// The largest number of points of a chart: enough for the widest terminal.
 const POINTS_MAX: usize = 400;
 
 /// The samples of the last second.
 pub(super) struct Samples {
-    /// One for each of the last points, the oldest a second old.
+    /// One sample for each of the last points; the oldest is one second old.
     points: VecDeque<Arc<Snapshot>>,
     newest: Arc<Snapshot>,
 }
 
-/// How one statistic of an object has changed, if it is known.
+/// An object, and the change of one of its statistics if that is known.
 pub(super) type Changed<'a> = (ObjectView<'a>, Option<Change>);
 
 impl Samples {
@@ -32,7 +32,7 @@ impl Samples {
         Self { points: VecDeque::from([Arc::clone(first)]), newest: Arc::clone(first) }
     }
 
-    /// Takes a sample. If it is a point, gives the one before.
+    /// Adds a sample. If it becomes a point, returns the point before.
     pub(super) fn add(&mut self, sample: &Arc<Snapshot>) -> Option<Arc<Snapshot>> {
         self.newest = Arc::clone(sample);
         let begin_ns = |snapshot: &Snapshot| snapshot.window().begin_ns;
@@ -51,7 +51,7 @@ impl Samples {
         &self.newest
     }
 
-    /// How these statistics of each object have changed in the last second.
+    /// Returns the changes of these statistics of each object in the last second.
     pub(super) fn changes<const N: usize>(
         &self,
         target: &Target,
@@ -62,23 +62,23 @@ impl Samples {
     }
 }
 
-/// How one statistic of each object of a target changed between two samples.
+/// Returns the change of one statistic of each object of a target between two samples.
 pub(super) fn changes<'a>(
-    was: &Snapshot,
-    is: &'a Snapshot,
+    before: &Snapshot,
+    after: &'a Snapshot,
     target: &Target,
     name: &str,
 ) -> Vec<Changed<'a>> {
-    let interval = Interval::between(was.window(), is.window());
-    let objects = is.objects().filter(|view| view.object().schema.target() == target);
+    let interval = Interval::between(before.window(), after.window());
+    let objects = after.objects().filter(|view| view.object().schema.target() == target);
     let changed = |view: &ObjectView<'_>| {
-        let earlier = was.object(&view.object().path)?.get(name)?;
+        let earlier = before.object(&view.object().path)?.get(name)?;
         Some(change(earlier, view.get(name)?, interval?))
     };
     objects.map(|view| (view, changed(&view))).collect()
 }
 
-/// Returns the rate per second; `None` for a reset or a level.
+/// Returns the rate per second; `None` for a counter that was reset, or for an instant value.
 pub(super) fn rate(change: Option<&Change>) -> Option<f64> {
     match change? {
         Change::Delta { rate, .. } | Change::Buckets { rate, .. } => Some(rate.per_second),
@@ -95,7 +95,7 @@ pub(super) fn dash() -> String {
     "-".to_owned()
 }
 
-/// A rate's last points.
+/// The last points of a rate.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chart {
     points: VecDeque<f64>,
@@ -109,15 +109,15 @@ impl Chart {
         }
     }
 
-    /// So many of the last points, the highest of them as high as can be.
+    /// Returns this number of the last points as a text, scaled to the highest of them.
     pub(super) fn text(&self, points: usize) -> String {
         let shown = self.points.iter().skip(self.points.len().saturating_sub(points)).copied();
         sparkline(shown.clone(), shown.fold(0.0, f64::max))
     }
 }
 
-/// Puts the charts of `what` behind the lines of a table, from that column on, as far as there is
-/// room.
+/// Appends charts to the lines of a table, within these columns. `what` is the header of the
+/// charts.
 pub(super) fn with_charts(
     lines: Vec<String>,
     charts: &[Chart],
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_chart_is_as_high_as_its_highest_point() {
+    fn a_chart_is_scaled_to_its_highest_point() {
         let mut chart = Chart::default();
         assert_eq!(chart.text(5), "");
         let interval = Interval { seconds: 1.0, seconds_min: 1.0, seconds_max: 1.0 };
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn charts_stand_behind_their_lines() {
+    fn charts_are_appended_to_their_lines() {
         let mut chart = Chart::default();
         (0..100).for_each(|_| chart.push(None));
         let lines = ["head", "1", "2", "and more"].map(str::to_owned).to_vec();

@@ -1,11 +1,12 @@
-//! How well the sampling went, at the end of a demo.
+//! The summary at the end of a demo: the quality and the cost of the sampling.
 //!
-//! Invariant: the figures are the sampler's own, of all its ticks; none is rounded in JSON.
+//! Invariant: the figures come from the sampler's health and cover all ticks. JSON has them without
+//! rounding.
 
 use serde::Serialize;
 use vmstrobe::{ReadStatus, Sampler, TimeQuantiles};
 
-use crate::read_text::{self, Read};
+use crate::read_status::{self, ReadData};
 use crate::table::{Align, Table};
 use crate::text::{counted, hertz, nanos, percent, seconds, thousands};
 
@@ -14,16 +15,16 @@ const NEXT: [(&str, &str); 4] = [
     ("vmstrobe list", "the virtual machines and tables on this host"),
     ("vmstrobe stat --demo -d 3s", "everything a vCPU counts, as deltas and rates"),
     ("vmstrobe stat -p PID -- CMD", "what a virtual machine does while a command runs"),
-    ("vmstrobe demo -r 10k", "this again, ten times as fast"),
+    ("vmstrobe demo -r 10k", "this demo again, at ten times the rate"),
 ];
 
 /// The number of vCPUs that were sampled, at which rate and for how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(super) struct RunParameters {
     pub(super) vcpus: u32,
     pub(super) rate_hz: f64,
     pub(super) seconds: f64,
-    /// When the first sample was taken, in ns since 1970.
+    /// The time of the first sample, in ns since 1970.
     pub(super) begin_wall_ns: u64,
 }
 
@@ -35,9 +36,9 @@ pub(super) struct Summary {
     seconds: f64,
     begin_wall_ns: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    read: Option<Read>,
+    read: Option<ReadData>,
     threads: usize,
-    /// How everything was read, for people.
+    /// The method by which the objects were read, for people.
     #[serde(skip)]
     how_read: String,
     ticks: u64,
@@ -66,11 +67,11 @@ impl From<TimeQuantiles> for Quantiles {
 impl Summary {
     pub(super) fn new(
         sampler: &Sampler,
-        load: &Load,
+        parameters: &RunParameters,
         read: Option<&ReadStatus>,
         lost_samples: u64,
     ) -> Self {
-        let Load { vcpus, rate_hz, seconds, begin_wall_ns } = *load;
+        let RunParameters { vcpus, rate_hz, seconds, begin_wall_ns } = *parameters;
         let health = sampler.health();
         let counts = health.counts();
         Self {
@@ -79,7 +80,7 @@ impl Summary {
             rate_hz,
             seconds,
             begin_wall_ns,
-            read: read.map(Read::from),
+            read: read.map(ReadData::from),
             threads: sampler.threads(),
             how_read: how_read(read, sampler.threads()),
             ticks: counts.ticks,
@@ -108,9 +109,17 @@ impl Summary {
                 let share = percent(self.missed_ticks as f64 / due as f64);
                 format!("{share}: their time had passed before they could begin")
             }),
-            ("  starved", self.starved_ticks, "every buffer was held by a reader".to_owned()),
-            ("  lost", self.lost_samples, "came faster than this table took them".to_owned()),
-            ("  unread", self.unread_rows, "readings that failed".to_owned()),
+            (
+                "  starved",
+                self.starved_ticks,
+                "skipped because readers held all buffers".to_owned(),
+            ),
+            (
+                "  lost",
+                self.lost_samples,
+                "samples that the demo could not process in time".to_owned(),
+            ),
+            ("  unread", self.unread_rows, "objects that could not be read in a tick".to_owned()),
         ] {
             counts.row([name.to_owned(), thousands(count), what]);
         }
@@ -136,10 +145,11 @@ impl Summary {
     }
 }
 
-/// Describes how the vCPUs were read, and by how many threads. The crypto device's statistics are
-/// in this process's memory: reading them takes no system call.
+/// Describes the method by which the vCPUs were read, and the number of threads. Reading the crypto
+/// device takes no system call, because its table is in the memory of this process.
 fn how_read(read: Option<&ReadStatus>, threads: usize) -> String {
-    let vcpus = read.map(|read| read_text::text(read, "a", "vCPU") + ", else ").unwrap_or_default();
+    let vcpus =
+        read.map(|read| read_status::text(read, "a", "vCPU") + ", else ").unwrap_or_default();
     let how = if threads > 1 { format!("{threads} threads") } else { "inline".to_owned() };
     let reason =
         read.and_then(ReadStatus::reason).map(|reason| format!("; {reason}")).unwrap_or_default();
@@ -159,7 +169,7 @@ mod tests {
             rate_hz: 1000.0,
             seconds: 10.0,
             begin_wall_ns: 1_000_000_000_000_000_000,
-            read: Some(Read::from(&ReadStatus::by_pread(4))),
+            read: Some(ReadData::from(&ReadStatus::by_pread(4))),
             threads: 1,
             how_read: "one pread a vCPU and tick, else no system call, inline".to_owned(),
             ticks: 9_997,
@@ -173,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_summary_says_it_all() {
+    fn the_summary_has_all_figures() {
         let text = summary(4).lines().join("\n");
         for part in [
             "4 vCPUs and a crypto device at 1 kHz for 10.0 s:\none pread a vCPU and tick, else no ",
@@ -189,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_guest_there_is_no_choice() {
+    fn without_a_guest_nothing_is_read_by_system_calls() {
         assert_eq!(how_read(None, 1), "no system call, inline");
         assert_eq!(how_read(None, 2), "no system call, 2 threads");
     }

@@ -1,25 +1,24 @@
-//! The demo's vCPUs: a row for each, with a little chart of its exits.
+//! The rows of the demo's vCPUs, each with a chart of the vCPU's exits.
 //!
-//! Invariant: a row has the number and the load of its own vCPU, because vCPUs stand in the order
-//! in which they were made.
+//! Invariant: a row has the number and the load of its own vCPU, because objects are in the order
+//! in which the vCPUs were created.
 
 use vmstrobe::{Change, Snapshot, Target};
 use vmstrobe_guest::DemoGuest;
 
 use super::history::{Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
-use crate::query::quantile_text;
 use crate::table::{Align, Table};
-use crate::text::{bar, percent};
+use crate::text::{bar, percent, quantile_text};
 
 /// The statistics of a vCPU that are shown.
 pub(super) const NAMES: [&str; 4] = ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist"];
 
 const HALTED_NOTE: &str =
-    "A halt's time counts when the halt ends, so that the time halted may exceed 100 %.";
-/// vCPU 0 to 3 have a load each, and the others repeat them.
+    "The time of a halt is counted when the halt ends, so the time halted may exceed 100 %.";
+/// The number of different loads. vCPU n has load n modulo this number.
 const LOADS: u32 = 4;
 
-/// The vCPUs, and their exits in the last points.
+/// The charts of the vCPUs' exits.
 pub(super) struct Vcpus {
     charts: Vec<Chart>,
 }
@@ -28,7 +27,8 @@ pub(super) struct Vcpus {
 struct Figures {
     exits: String,
     halts: String,
-    /// How much of the time it waited in halt. A wait counts when it ends: it may exceed 1.
+    /// The share of the time that the vCPU was halted. A halt is counted when it ends, so the share
+    /// may exceed 1.
     halted: Option<f64>,
     p50: String,
     p99: String,
@@ -43,16 +43,16 @@ impl Vcpus {
         self.charts.len()
     }
 
-    /// Takes what happened between two points.
-    pub(super) fn note(&mut self, was: &Snapshot, is: &Snapshot) {
-        let exits = changes(was, is, &Target::Vcpu, NAMES[0]);
+    /// Adds a point to each chart: the rate between two samples.
+    pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
+        let exits = changes(before, after, &Target::Vcpu, NAMES[0]);
         for (chart, (_, change)) in self.charts.iter_mut().zip(exits) {
             chart.push(change.as_ref());
         }
     }
 
-    /// A row for each, as many as are `shown`, below a header; nothing if there are none. With bars
-    /// so wide.
+    /// Returns a header and the rows of the first `shown` vCPUs, with bars of this width. Returns
+    /// nothing if there are no vCPUs.
     pub(super) fn table(&self, samples: &Samples, shown: usize, bar_width: usize) -> Vec<String> {
         let mut table = Table::new()
             .column("vCPU", Align::Right)
@@ -77,7 +77,7 @@ impl Vcpus {
         table.lines().into_iter().chain(more).collect()
     }
 
-    /// Of the rows that are shown.
+    /// Returns the charts of the first `shown` vCPUs.
     pub(super) fn charts(&self, shown: usize) -> &[Chart] {
         &self.charts[..shown.min(self.charts.len())]
     }
@@ -87,7 +87,7 @@ impl Vcpus {
         if self.count() == 0 { Vec::new() } else { plain_table("time").lines() }
     }
 
-    /// A line for each where there is no terminal.
+    /// Returns a line for each vCPU, for output that is not a terminal.
     pub(super) fn lines(&self, samples: &Samples, time: &str) -> Vec<String> {
         let mut table = plain_table("");
         for (at, figures) in self.figures(samples).into_iter().enumerate() {
@@ -140,7 +140,7 @@ impl Vcpus {
     }
 }
 
-/// The table of [`Vcpus::lines`], so wide that blocks line up.
+/// Creates the table of [`Vcpus::lines`], with fixed widths, so that all blocks line up.
 fn plain_table(time: &str) -> Table {
     let header = |name: &'static str| if time.is_empty() { "" } else { name };
     Table::new()

@@ -1,9 +1,9 @@
 //! The display of the demo: its vCPUs, its crypto device, and the sampler's own figures.
 //!
-//! Figures are of the last second; the little charts have a point for each 100 ms, however often
-//! the rest is refreshed. That the samples come a thousand times a second makes their points sharp.
+//! Figures are of the last second. The charts have a point for each 100 ms, whatever the rate at
+//! which the screen is refreshed.
 //!
-//! Invariant: whatever does not fit a terminal is left out, the least important first.
+//! Invariant: lines that do not fit the terminal are left out, the least important ones first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +19,12 @@ use crate::text::{counted, hertz, nanos, percent, thousands};
 use crate::width::{fit, width};
 
 const BAR_WIDTH: usize = 8;
-/// A narrower terminal has no bars.
+/// The width of a terminal from which on it has bars.
 const BARS_FROM_WIDTH: usize = 80;
-/// Above and below the rows of vCPUs.
+/// The number of lines above and below the rows of vCPUs.
 const LINES_AROUND: usize = 7 + 1 + Device::LINES;
 
-/// All that is shown.
+/// The state of the display.
 pub(super) struct View {
     rate_hz: f64,
     samples: Samples,
@@ -33,17 +33,17 @@ pub(super) struct View {
 }
 
 impl View {
-    /// A view that begins with this sample.
+    /// Creates a view that begins with this sample.
     pub(super) fn new(first: &Arc<Snapshot>, vcpus: u32, rate_hz: f64) -> Self {
         let (samples, vcpus) = (Samples::new(first), Vcpus::new(vcpus));
         Self { rate_hz, samples, vcpus, device: Device::default() }
     }
 
-    /// Takes a sample.
+    /// Adds a sample.
     pub(super) fn add(&mut self, sample: &Arc<Snapshot>) {
         if let Some(before) = self.samples.add(sample) {
-            self.vcpus.note(&before, sample);
-            self.device.note(&before, sample);
+            self.vcpus.add_changes(&before, sample);
+            self.device.add_changes(&before, sample);
         }
     }
 
@@ -64,7 +64,7 @@ impl View {
         [vec![self.about(), String::new()], self.vcpus.header()].concat()
     }
 
-    /// A block of lines for where there is no terminal.
+    /// Returns a block of lines, for output that is not a terminal.
     pub(super) fn lines(&self, elapsed: Duration) -> Vec<String> {
         let time = format!("{:.1} s", elapsed.as_secs_f64());
         let sampler = format!("{time:>8}  {}", self.sampler().join("; "));
@@ -72,7 +72,7 @@ impl View {
         [vcpus, self.device.lines(&self.samples, &time), vec![sampler]].concat()
     }
 
-    /// A whole screen of that size.
+    /// Returns the lines of a screen of this size.
     pub(super) fn screen(&self, size: Size) -> Vec<String> {
         let mut lines = vec![format!("{}. Ctrl-C ends it.", self.about()), String::new()];
         lines.extend(self.rows(size));
@@ -88,13 +88,13 @@ impl View {
     }
 
     /// Returns the lines that remain of the last screen: the title and the rows.
-    pub(super) fn remains(&self, size: Size) -> Vec<String> {
+    pub(super) fn final_lines(&self, size: Size) -> Vec<String> {
         let lines = [vec![self.about(), String::new()], self.rows(size)].concat();
         lines.iter().map(|line| fit(line, size.width)).collect()
     }
 
-    /// A row for each vCPU, as many as there is room for, and those of the device. Their charts
-    /// stand below each other.
+    /// Returns a row for each vCPU, as many as there is room for, and the rows of the device. Their
+    /// charts begin in one column.
     fn rows(&self, size: Size) -> Vec<String> {
         let shown = size.height.saturating_sub(LINES_AROUND).max(1);
         let bar_width = if size.width < BARS_FROM_WIDTH { 0 } else { BAR_WIDTH };
@@ -108,12 +108,12 @@ impl View {
         vcpus.into_iter().chain(gap).chain(device).collect()
     }
 
-    /// The sampler's own figures: what became of its ticks, and its times.
+    /// Returns the sampler's own figures: the numbers of ticks, and their lateness and cost.
     fn sampler(&self) -> [String; 2] {
         let newest = self.samples.newest();
         let number = |name| newest.stat(name).find_map(|(_, value)| value.number());
         let [ticks, missed] = ["ticks", "missed_ticks"].map(|name| number(name).unwrap_or(0));
-        // It works its quantiles out about once a second: before, they are 0.
+        // The sampler computes its quantiles about once a second. Until then they are 0.
         let time = |name| number(name).filter(|&ns| ns > 0).map_or_else(dash, nanos);
         let share = percent(missed as f64 / (ticks + missed).max(1) as f64);
         let late = ["lateness_ns_p50", "lateness_ns_p99", "lateness_ns_max"].map(time);
@@ -140,8 +140,8 @@ mod tests {
         Window,
     };
 
-    /// A snapshot of two vCPUs, of which the second makes twice the exits, and of a crypto device
-    /// that encrypts once for an exit.
+    /// Returns a snapshot of two vCPUs and a crypto device. The second vCPU has twice the exits,
+    /// and the device encrypts once for each exit of the first.
     fn snapshot(at_ms: u64, exits: u64) -> Arc<Snapshot> {
         let ns = |desc| Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
         let hist = StatType::Log2Histogram;
@@ -179,7 +179,7 @@ mod tests {
         Arc::new(snapshot)
     }
 
-    /// Two seconds at 100 Hz; 500 exits a second.
+    /// Returns a view after two seconds at 100 Hz, with 500 exits a second.
     fn view(vcpus: u32) -> View {
         let mut view = View::new(&snapshot(0, 0), vcpus, 100.0);
         (1..=200).for_each(|at| view.add(&snapshot(at * 10, at * 5)));
@@ -204,27 +204,27 @@ mod tests {
         assert!(screen.iter().any(|line| line.starts_with("vCPU 1: square wave: ")));
         assert!(screen.iter().any(|line| line.starts_with("crypto0: AES-128-CTR ")));
         assert!(screen.iter().all(|line| line.chars().count() <= size.width), "{screen:#?}");
-        // The charts stand below each other.
-        let chart = |line: &str| line.chars().position(|c| c == '█').expect("it has one");
+        // The charts begin in one column.
+        let chart = |line: &str| line.chars().position(|c| c == '█').expect("the line has a chart");
         let last = |line: &str| line.chars().count();
         assert_eq!(last(&screen[3]), last(&screen[7]));
         assert!(chart(&screen[7]) > 60, "{screen:#?}");
     }
 
     #[test]
-    fn a_small_terminal_loses_the_least_important_first() {
+    fn a_small_terminal_leaves_out_the_least_important_lines() {
         let view = view(2);
         let narrow = view.screen(Size { width: 70, height: 13 });
         assert!(narrow[2].ends_with("p99"), "{narrow:#?}");
         assert!(!narrow.iter().any(|line| line.starts_with("vCPU 0: ")), "{narrow:#?}");
         let flat = view.rows(Size { width: 70, height: 3 });
         assert_eq!(flat[2], "      and 1 more");
-        let remains = view.remains(Size { width: 40, height: 24 });
+        let remains = view.final_lines(Size { width: 40, height: 24 });
         assert!(remains.iter().all(|line| line.chars().count() <= 40), "{remains:#?}");
     }
 
     #[test]
-    fn lines_stand_under_their_titles() {
+    fn lines_are_aligned_with_their_titles() {
         let view = view(2);
         let (title, lines) = (view.title(), view.lines(Duration::from_secs(2)));
         let end = |text: &str, word| text.find(word).map(|at| text[..at].chars().count());
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn without_vcpus_there_is_the_device_alone() {
+    fn without_vcpus_only_the_device_is_shown() {
         let view = view(0);
         assert_eq!(view.title().len(), 2);
         assert!(view.about().contains("demo: a crypto device, sampled at 100 Hz"));

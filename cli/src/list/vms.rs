@@ -1,19 +1,19 @@
 //! The virtual machines of a list, each with the methods by which it can be read.
 //!
-//! Invariant: programs get data, people sentences made of them. The method that cannot be tried
-//! without a socket is named without a verdict, and only to people.
+//! Invariant: the JSON has data, and the lines for people are made from the same data. QMP, which
+//! cannot be tried without a socket, is only mentioned in the lines.
 
 use serde::Serialize;
 use vmstrobe::{Access, ListedVm, ReadMethod, VmInfo, vm_name};
 
-use crate::read_text::method_name;
+use crate::read_status::method_name;
 use crate::table::{Align, Table};
 use crate::text::counted;
 
-/// The method that cannot be tried without its socket.
-const QMP: &str = "--from-qmp SOCKET, if it is a QEMU: in 600 µs or more, all that QEMU knows";
+/// The line about QMP, which cannot be tried without a socket.
+const QMP: &str = "for a QEMU, with --from-qmp SOCKET: all that QEMU has, in 600 µs or more";
 
-/// One virtual machine, for programs.
+/// One virtual machine in JSON.
 #[derive(Debug, Serialize)]
 pub(super) struct VmEntry<'a> {
     pid: u32,
@@ -25,7 +25,7 @@ pub(super) struct VmEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     stats_fds: StatsFds,
-    /// Present if they were asked for.
+    /// Present with `--verbose`.
     #[serde(skip_serializing_if = "Option::is_none")]
     methods: Option<[MethodEntry<'a>; 2]>,
 }
@@ -37,7 +37,7 @@ struct StatsFds {
     vm: bool,
 }
 
-/// One method to read it.
+/// One method to read a virtual machine.
 #[derive(Debug, Serialize)]
 struct MethodEntry<'a> {
     method: &'static str,
@@ -49,7 +49,7 @@ struct MethodEntry<'a> {
 }
 
 impl<'a> VmEntry<'a> {
-    /// Returns the entry of a virtual machine; with all methods if `verbose`.
+    /// Returns the entry of a virtual machine, with all methods if `verbose`.
     pub(super) fn new(listed: &'a ListedVm, verbose: bool) -> Self {
         let ListedVm { vm, method, pread, bpf, .. } = listed;
         let stats_fds = match vm.access {
@@ -83,8 +83,8 @@ impl<'a> VmEntry<'a> {
     }
 }
 
-/// Returns, for people, a line each; if `verbose`, with its methods below it; on a terminal of that
-/// width.
+/// Returns a line for each virtual machine, and if `verbose` its methods below it, for a terminal
+/// of this width.
 pub(super) fn lines(vms: &[ListedVm], verbose: bool, width: usize) -> Vec<String> {
     let mut table = Table::new()
         .column("PID", Align::Right)
@@ -99,10 +99,10 @@ pub(super) fn lines(vms: &[ListedVm], verbose: bool, width: usize) -> Vec<String
             table.row(["", "", "", &method].map(str::to_owned));
         }
     }
-    table.lines_cut(width)
+    table.lines_fitting(width)
 }
 
-/// Returns how a virtual machine is read, or why it is not.
+/// Describes how a virtual machine is read, or why it cannot be.
 fn how(ListedVm { vm, method, .. }: &ListedVm) -> String {
     let text = match method {
         // QEMU with -preconfig, or a VMM that is just starting.
@@ -115,7 +115,8 @@ fn how(ListedVm { vm, method, .. }: &ListedVm) -> String {
     super::how(method.as_ref().map(|_| &*text))
 }
 
-/// Returns a line for each method: what it reads if it is open, or why it is closed.
+/// Returns a line for each method: the descriptors that it reads if it can be used, else the
+/// reason.
 fn method_lines(ListedVm { vm, pread, bpf, .. }: &ListedVm) -> Vec<String> {
     let vcpus = counted(vm.vcpus, "vCPU");
     let pread = pread.as_ref().map(|()| stats_fds(vm));
@@ -132,7 +133,7 @@ fn method_lines(ListedVm { vm, pread, bpf, .. }: &ListedVm) -> Vec<String> {
     table.lines()
 }
 
-/// Returns which stats fds its VMM keeps open, which it does.
+/// Describes the stats fds that the VMM keeps open. It keeps at least one.
 fn stats_fds(vm: &VmInfo) -> String {
     match vm.access {
         Access::StatsFds { vcpus: 0, .. } => "stats fd of the VM, and none of its vCPUs".to_owned(),
@@ -140,7 +141,7 @@ fn stats_fds(vm: &VmInfo) -> String {
             let of = if some < vm.vcpus { format!("{some} of its ") } else { "its ".to_owned() };
             let whole = match has_vm {
                 true => " and of the VM",
-                false => ", none of the VM (QEMU opens it only while it is asked)",
+                false => ", none of the VM (QEMU opens that one only while it answers query-stats)",
             };
             format!("stats fds of {of}{}{whole}", counted(vm.vcpus, "vCPU"))
         }
@@ -167,16 +168,16 @@ mod tests {
     }
 
     #[test]
-    fn the_methods_stand_below_each_vm() {
+    fn verbose_lists_the_methods_below_each_vm() {
         let want = [
             " PID  NAME   VCPUS  HOW",
             "4711  größe      2  stats fds of its vCPUs",
             "                    pread  open: stats fds of its 2 vCPUs, none of the VM (QEMU",
-            "                      opens it only while it is asked)",
+            "                      opens that one only while it answers query-stats)",
             "                    bpf    open: descriptors of the VM and of its 2 vCPUs",
             "                      (may_goto, rdonly_cast)",
-            "                    qmp    --from-qmp SOCKET, if it is a QEMU: in 600 µs or",
-            "                      more, all that QEMU knows",
+            "                    qmp    for a QEMU, with --from-qmp SOCKET: all that QEMU",
+            "                      has, in 600 µs or more",
         ];
         assert_eq!(lines(&[listed(Some("größe"), KEEPS_STATS_FDS)], true, 80), want);
         let want = [
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_data() {
+    fn json_of_virtual_machines() {
         let json = |vm: &ListedVm, verbose| vmstrobe::json::text(&VmEntry::new(vm, verbose));
         let head = r#"{"pid": 4711, "name": null, "vcpus": 2, "#;
         let want = r#""readable": true, "method": "bpf", "stats_fds": {"vcpus": 0, "vm": false}}"#;

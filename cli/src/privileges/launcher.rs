@@ -1,7 +1,7 @@
-//! A command that is measured, started with the rights that vmstrobe itself was started with.
+//! Starts the measured command with the capabilities that vmstrobe itself was started with.
 //!
-//! Invariant: the thread that starts it gives up nothing, does nothing else, and has ended when the
-//! command runs.
+//! Invariant: the thread that starts the command drops no capabilities, does nothing else, and has
+//! ended when the command runs.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -12,29 +12,29 @@ use std::thread::{Builder, JoinHandle};
 use crate::error::{Error, Result};
 use crate::out::reason;
 
-/// Starts one command with the rights of the thread that made this, even if that thread has given
-/// them up since. (A command gets those of the thread that starts it; and to find and execute
-/// it, in a directory of another user say, may take some of them.)
+/// Starts one command with the capabilities that the creator of this had, even if it has dropped
+/// them since. A command inherits those of the thread that starts it, and finding and executing it
+/// may need some, for example in a directory of another user.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    order: Sender<Command>,
+    commands: Sender<Command>,
     thread: JoinHandle<Option<io::Result<Child>>>,
 }
 
 impl Launcher {
-    /// Its thread, `vmstrobe-launch`, waits for the order; it ends with it, or without one when
-    /// this is dropped.
+    /// Starts the thread `vmstrobe-launch`, which waits for a command. It ends when it has started
+    /// the command, or when this is dropped.
     ///
     /// # Errors
-    /// If there can be no thread.
+    /// If the thread cannot be started.
     pub(crate) fn new() -> Result<Self> {
-        let (order, orders) = channel::<Command>();
-        let launch = move || orders.recv().ok().map(|mut command| command.spawn());
+        let (commands, received) = channel::<Command>();
+        let launch = move || received.recv().ok().map(|mut command| command.spawn());
         let thread = Builder::new().name("vmstrobe-launch".to_owned()).spawn(launch);
         let thread = thread.map_err(|error| {
-            Error::failed(format!("cannot start a thread for the command: {}", reason(&error)))
+            Error::failed(format!("cannot start a thread to run the command: {}", reason(&error)))
         })?;
-        Ok(Self { order, thread })
+        Ok(Self { commands, thread })
     }
 
     /// Starts the command. The thread has ended when this returns.
@@ -42,11 +42,11 @@ impl Launcher {
     /// # Errors
     /// As [`Command::spawn`].
     pub(crate) fn launch(self, command: Command) -> io::Result<Child> {
-        // It only ends before if it has panicked, which it then says below.
-        let _ = self.order.send(command);
+        // Sending fails only if the thread has panicked, which join() reports below.
+        let _ = self.commands.send(command);
         match self.thread.join() {
             Ok(Some(started)) => started,
-            Ok(None) => Err(io::Error::other("nobody took the order")),
+            Ok(None) => Err(io::Error::other("the thread that runs the command received none")),
             Err(panic) => resume_unwind(panic),
         }
     }
@@ -60,28 +60,28 @@ mod tests {
     use rustix::thread::CapabilitySet;
 
     use super::*;
-    use crate::privileges::tests::{aside, give_up, permitted};
+    use crate::privileges::tests::{drop_all, on_own_thread, permitted};
 
     #[test]
-    fn a_command_is_run_with_what_there_was() {
-        // Nobody may look into it but who may look everywhere.
+    fn a_command_gets_the_capabilities_from_the_start() {
+        // Only a process that may read every directory can find the program in it.
         let closed = std::env::temp_dir().join(format!("vmstrobe-closed-{}", std::process::id()));
         let program = closed.join("true");
-        std::fs::create_dir_all(&closed).expect("the directory can be written to");
-        std::os::unix::fs::symlink("/bin/true", &program).expect("it is ours");
+        std::fs::create_dir_all(&closed).expect("the directory can be created");
+        std::os::unix::fs::symlink("/bin/true", &program).expect("the directory is ours");
         let mode = |mode| std::fs::set_permissions(&closed, Permissions::from_mode(mode));
-        mode(0).expect("it is ours");
+        mode(0).expect("the directory is ours");
         let run = |gives_up_first: bool| {
-            aside(|| {
-                gives_up_first.then(give_up);
-                let launcher = Launcher::new().expect("there are threads");
-                give_up();
+            on_own_thread(|| {
+                gives_up_first.then(drop_all);
+                let launcher = Launcher::new().expect("a thread can be started");
+                drop_all();
                 launcher.launch(Command::new(&program)).and_then(|mut child| child.wait())
             })
         };
         let (with, without) = (run(false), run(true));
-        mode(0o700).expect("it is ours");
-        std::fs::remove_dir_all(&closed).expect("it is ours");
+        mode(0o700).expect("the directory is ours");
+        std::fs::remove_dir_all(&closed).expect("the directory is ours");
         let may =
             permitted().intersects(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
         assert_eq!(with.is_ok(), may, "{with:?}");
@@ -89,9 +89,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_cannot_be_launched() {
-        let launcher = Launcher::new().expect("there are threads");
+    fn a_missing_command_is_not_found() {
+        let launcher = Launcher::new().expect("a thread can be started");
         let none = launcher.launch(Command::new("vmstrobe-no-such-command"));
-        assert_eq!(none.expect_err("it is not there").kind(), io::ErrorKind::NotFound);
+        assert_eq!(none.expect_err("the command does not exist").kind(), io::ErrorKind::NotFound);
     }
 }

@@ -1,30 +1,31 @@
-//! The system calls that no thread of a server makes, refused from then on.
+//! A seccomp filter for servers, which refuses system calls that no thread of a server makes.
 //!
-//! A filter of what is allowed would depend on the C library, the kernel and every crate. So this
-//! is one of what is not: the calls by which a thread that was taken over would run another
-//! program, get into another process, or change the host; and those that get around a filter. They
-//! fail with `EPERM`.
+//! A list of permitted calls would depend on the C library, the kernel and every crate. Therefore
+//! this is a list of refused ones: the calls by which a thread under an attacker's control could
+//! run another program, enter another process or change the host, and those that bypass a filter.
+//! They fail with `EPERM`.
 //!
-//! Invariant: nothing that a server does is refused, and what the filter cannot be made for stays
-//! as it was: it is a second line, behind the rights that are given up.
+//! Invariant: no call that a server makes is refused. The filter is a second defence after the
+//! dropped capabilities; where it cannot be installed, the server runs without it.
 
 use std::collections::BTreeMap;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
 
-/// To run another program.
+/// Calls that run another program.
 const EXECUTE: [i64; 2] = [libc::SYS_execve, libc::SYS_execveat];
-/// To read, write or steer another process. (`pidfd_getfd` and `kcmp` are what the helper is for,
-/// and it takes a capability that only the helper and the broker have.)
-const ENTER: [i64; 5] = [
+/// Calls that read, write or control another process. (The helper needs `pidfd_getfd` and `kcmp`;
+/// they take a capability that only the helper and the broker have.)
+const ENTER_PROCESS: [i64; 5] = [
     libc::SYS_ptrace,
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_process_madvise,
     libc::SYS_setns,
 ];
-/// To change the host: its kernel, mounts, clock, keys and users.
-const CHANGE: [i64; 37] = [
+/// Calls that change the host or this process's place in it: the kernel, mounts, clock, keys,
+/// users.
+const CHANGE_HOST: [i64; 37] = [
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -63,8 +64,9 @@ const CHANGE: [i64; 37] = [
     libc::SYS_setregid,
     libc::SYS_setresgid,
 ];
-/// To do any of this without a call of its own, or to make the kernel wait in the middle of one.
-const AROUND: [i64; 5] = [
+/// Calls that could do any of this without the calls above, or that can stop the kernel in the
+/// middle of a call.
+const BYPASS: [i64; 5] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -72,29 +74,29 @@ const AROUND: [i64; 5] = [
     libc::SYS_perf_event_open,
 ];
 
-/// The bit of a call of the x32 ABI, which some kernels have beside x86-64's, and which a filter
-/// cannot tell by the machine.
+/// The bit that marks a call of the x32 ABI, which some kernels have beside the x86-64 ABI. A
+/// filter cannot distinguish the two by the architecture.
 #[cfg(target_arch = "x86_64")]
 const X32: i64 = 0x4000_0000;
-/// The numbers that only x32 has: of `execve`, `ptrace`, `kexec_load`, `process_vm_readv`,
-/// `process_vm_writev` and `execveat` (`syscall_64.tbl` in the kernel).
+/// The call numbers that only x32 has: those of `execve`, `ptrace`, `kexec_load`,
+/// `process_vm_readv`, `process_vm_writev` and `execveat` (`syscall_64.tbl` in the kernel).
 #[cfg(target_arch = "x86_64")]
-const OF_X32: [i64; 6] = [520, 521, 528, 539, 540, 545];
+const X32_ONLY: [i64; 6] = [520, 521, 528, 539, 540, 545];
 
-/// Refuses them to this thread and to those that it starts from now on, which then cannot gain
-/// rights by executing a program either (`no_new_privs`). Where the kernel or the machine has no
-/// such filters, nothing happens.
-pub(crate) fn refuse() {
+/// Installs the filter for this thread and for those that it starts from now on. It also sets
+/// `no_new_privs`. Does nothing if the kernel or the machine does not support such filters.
+pub(crate) fn install_filter() {
     if let Ok(filter) = filter() {
-        // Where it is refused, a policy or a filter of the system's own is in its place.
+        // If installing is refused, a policy or a filter of the system is in force.
         let _ = apply_filter(&filter);
     }
 }
 
 fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let refused = EXECUTE.into_iter().chain(ENTER).chain(CHANGE).chain(AROUND);
+    let refused = EXECUTE.into_iter().chain(ENTER_PROCESS).chain(CHANGE_HOST).chain(BYPASS);
     #[cfg(target_arch = "x86_64")]
-    let refused = refused.flat_map(|call| [call, call | X32]).chain(OF_X32.map(|call| call | X32));
+    let refused =
+        refused.flat_map(|call| [call, call | X32]).chain(X32_ONLY.map(|call| call | X32));
     let rules: BTreeMap<i64, Vec<_>> = refused.map(|call| (call, Vec::new())).collect();
     let refuse = SeccompAction::Errno(libc::EPERM.cast_unsigned());
     let machine = std::env::consts::ARCH.try_into()?;
@@ -110,24 +112,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_program_is_run_from_then_on() {
+    fn the_filter_refuses_to_run_programs() {
         let run = || Command::new("true").status().map(|status| status.success());
         assert_eq!(run().ok(), Some(true));
-        // On a thread of its own: a filter is for good.
+        // On a separate thread, because a filter cannot be removed.
         let refused = thread::spawn(move || {
-            refuse();
-            (run(), thread::spawn(run).join().expect("it does not panic"))
+            install_filter();
+            (run(), thread::spawn(run).join().expect("the thread does not panic"))
         });
-        let (here, started) = refused.join().expect("it does not panic");
+        let (here, started) = refused.join().expect("the thread does not panic");
         for outcome in [here, started] {
             assert_eq!(outcome.map_err(|error| error.kind()), Err(ErrorKind::PermissionDenied));
         }
-        assert_eq!(run().ok(), Some(true), "other threads go on as before");
+        assert_eq!(run().ok(), Some(true), "other threads have no filter");
     }
 
     #[test]
-    fn each_is_refused_once() {
-        let all = [&EXECUTE[..], &ENTER, &CHANGE, &AROUND].concat();
+    fn each_call_is_listed_once() {
+        let all = [&EXECUTE[..], &ENTER_PROCESS, &CHANGE_HOST, &BYPASS].concat();
         let mut distinct = all.clone();
         distinct.sort_unstable();
         distinct.dedup();

@@ -1,7 +1,7 @@
 //! Users and groups by name or number, and the users whose virtual machines get plain names.
 //!
-//! Invariant: a virtual machine's name, which anyone can make up, is believed only of users who
-//! could replace the sockets anyway, and of those whom the administrator trusts with it.
+//! Invariant: the name of a virtual machine, which its user chooses freely, is used as it is only
+//! for users who could replace the sockets anyway, and for those whom the administrator trusts.
 
 use std::fs;
 use std::path::Path;
@@ -14,27 +14,27 @@ use crate::error::{Error, Result};
 const GROUPS: &str = "/etc/group";
 /// The file of this host's users.
 const USERS: &str = "/etc/passwd";
-/// The first number that people have; below it are the system's own users (`UID_MIN` of
-/// login.defs(5)).
+/// The first user id of people; those below are the system's users (`UID_MIN` of login.defs(5)).
 const FIRST_PERSON: u32 = 1000;
-/// The users that QEMU runs as under libvirt, if not below [`FIRST_PERSON`]: Debian gives 64055.
+/// The users that QEMU runs as under libvirt. Their ids need not be below [`FIRST_PERSON`]: on
+/// Debian it is 64055.
 const VM_USERS: [&str; 2] = ["libvirt-qemu", "qemu"];
 const ROOT: u32 = 0;
 
-/// The users whose virtual machines get plain names (`web.sock`) and as many sockets as there are.
+/// The users whose virtual machines get plain names (`web.sock`) and any free socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TrustedUsers {
     uids: Vec<u32>,
-    /// All numbers below this too.
+    /// All user ids below this are trusted too.
     below: u32,
 }
 
 impl TrustedUsers {
-    /// Root, this user and the owner of the directory; and those that were named, or else the
-    /// system's own users and [`VM_USERS`].
+    /// Returns root, this user, the owner of the directory, and the users that were named. If none
+    /// was named, the system's users and [`VM_USERS`] are trusted instead.
     ///
     /// # Errors
-    /// If one that was named is not there.
+    /// If a user that was named does not exist.
     pub(super) fn new(named: &[String], directory_owner: u32) -> Result<Self> {
         let users = text(USERS);
         let mut uids = vec![ROOT, geteuid().as_raw(), directory_owner];
@@ -48,41 +48,41 @@ impl TrustedUsers {
         Ok(Self { uids, below: 0 })
     }
 
-    /// Is that user one of them?
+    /// Returns true if this user is trusted.
     pub(super) fn has(&self, uid: u32) -> bool {
         uid < self.below || self.uids.contains(&uid)
     }
 }
 
-/// The number of a group: by its name in `/etc/group`, or as a number.
+/// Returns the id of a group, given by its name in `/etc/group` or as a number.
 ///
-/// Groups that the host knows from elsewhere (LDAP, say) are not looked up: that is the C library's
-/// business, with modules of its own. They have a number too. The same holds of users.
+/// Groups and users that the host knows from another source, such as LDAP, must be given as
+/// numbers: looking them up takes modules of the C library.
 ///
 /// # Errors
-/// If there is no such group.
+/// If the group does not exist.
 pub(super) fn group_id(group: &str) -> Result<u32> {
     number_in(&text(GROUPS), group).ok_or_else(|| unknown("group", "group", group))
 }
 
-/// A file of accounts; a host without it has no names.
+/// Returns the text of a file of accounts; an empty one if the file cannot be read.
 fn text(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }
 
 fn unknown(what: &str, file: &str, name: &str) -> Error {
     Error::usage(format!(
-        "there is no {what} '{name}' in /etc/{file}: if this host knows it from elsewhere, give \
-         its number (`getent {file} {name}` shows it)"
+        "there is no {what} '{name}' in /etc/{file}: if this host knows the {what} from another \
+         source, give its number (`getent {file} {name}` shows it)"
     ))
 }
 
-/// A user's or group's number. A name goes before a number.
+/// Returns the id of a user or group. A name has precedence over a number.
 fn number_in(accounts: &str, wanted: &str) -> Option<u32> {
     named_in(accounts, wanted).or_else(|| number(wanted))
 }
 
-/// Returns the number of a name in the text of passwd(5) or group(5): `name:password:number:...`.
+/// Returns the id of a name in the text of passwd(5) or group(5): `name:password:number:...`.
 fn named_in(accounts: &str, wanted: &str) -> Option<u32> {
     accounts.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -91,7 +91,7 @@ fn named_in(accounts: &str, wanted: &str) -> Option<u32> {
     })
 }
 
-/// All bits set is no user and no group: to chown(2) it means none.
+/// Parses an id. The one with all bits set is refused: to chown(2) it means no change.
 fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number != u32::MAX)
 }
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_known_by_name_or_number() {
+    fn groups_are_found_by_name_or_number() {
         let groups = "root:x:0:\nkvm:x:36:qemu,web\nbad:x\nworse:x:many:\n\n12:x:99:\n\
                       none:x:4294967295:\nlast:x:7";
         for (wanted, want) in [
@@ -122,7 +122,7 @@ mod tests {
             assert_eq!(number_in(groups, wanted), want, "{wanted}");
         }
         assert_eq!(group_id("31415").ok(), Some(31415));
-        let error = group_id("no such group").expect_err("there is none");
+        let error = group_id("no such group").expect_err("the group does not exist");
         assert_eq!(error.kind, crate::error::Kind::Usage);
         assert!(error.to_string().contains("'no such group' in /etc/group"), "{error}");
     }
@@ -130,20 +130,21 @@ mod tests {
     #[test]
     fn system_users_are_trusted_unless_some_are_named() {
         let (own, owner) = (geteuid().as_raw(), 4711);
-        let by_default = TrustedUsers::new(&[], owner).expect("nobody is named");
+        let by_default = TrustedUsers::new(&[], owner).expect("no user is named");
         for uid in [0, own, owner, 107, FIRST_PERSON - 1] {
             assert!(by_default.has(uid), "{uid}");
         }
-        let strangers = [FIRST_PERSON, 65_534, 100_000];
-        for uid in strangers.into_iter().filter(|uid| *uid != own) {
+        let untrusted = [FIRST_PERSON, 65_534, 100_000];
+        for uid in untrusted.into_iter().filter(|uid| *uid != own) {
             assert!(!by_default.has(uid), "{uid}");
         }
-        let named = TrustedUsers::new(&["5000".to_owned()], owner).expect("it is a number");
+        let named =
+            TrustedUsers::new(&["5000".to_owned()], owner).expect("a number needs no account");
         for (uid, has) in [(0, true), (own, true), (owner, true), (5000, true), (5001, false)] {
             assert_eq!(named.has(uid), has || uid == own, "{uid}");
         }
-        assert!(!named.has(107) || own == 107, "only those that were named");
-        let error = TrustedUsers::new(&["no such user".to_owned()], owner).expect_err("none");
+        assert!(!named.has(107) || own == 107, "only users that were named are trusted");
+        let error = TrustedUsers::new(&["no such user".to_owned()], owner).expect_err("unknown");
         assert!(error.to_string().contains("'no such user' in /etc/passwd"), "{error}");
     }
 }

@@ -1,66 +1,65 @@
-//! The log of virtual machines that come and go, which is bounded however many there are.
+//! A log of virtual machines that start and end, with a limited rate of lines.
 //!
-//! Invariant: nobody can fill the log by starting and ending virtual machines, and a stranger, a
-//! user who is not trusted, cannot keep lines about others out of it. What is left out is counted,
-//! and the next line that is said tells how many lines were.
+//! Invariant: no user can fill the log by starting and ending virtual machines, and a user who is
+//! not trusted cannot suppress lines about the VMs of trusted users. Lines that are left out are
+//! counted, and the next line that is printed has their number.
 
 use std::time::{Duration, Instant};
 
 use crate::out::say;
 
-/// How many lines may be said at once about trusted users' virtual machines: more than there are
-/// sockets, ...
-const LINES: Allowance = Allowance { at_once: 600, each: Duration::from_secs(1) };
-/// ... and about strangers': more than they may have sockets.
-const LINES_OF_STRANGERS: Allowance = Allowance { at_once: 200, each: Duration::from_secs(30) };
+/// The limit of lines about the VMs of trusted users: in a burst, more than there are sockets.
+const LINES: RateLimit = RateLimit { burst: 600, period: Duration::from_secs(1) };
+/// The limit of lines about the VMs of untrusted users: in a burst, more than their sockets.
+const LINES_OF_UNTRUSTED: RateLimit = RateLimit { burst: 200, period: Duration::from_secs(30) };
 
-/// How many lines may be said.
+/// A limit of the rate of lines, as a token bucket.
 #[derive(Clone, Copy, Debug)]
-struct Allowance {
-    /// In any short time.
-    at_once: u32,
-    /// Then another one each time so much time has passed.
-    each: Duration,
+struct RateLimit {
+    /// The largest number of lines in a short time.
+    burst: u32,
+    /// The time after which another line is granted.
+    period: Duration,
 }
 
-/// Says lines, as many as may be.
+/// Prints lines within the limits.
 #[derive(Debug)]
 pub(super) struct Log {
-    trusted: Lines,
-    strangers: Lines,
+    trusted: LimitedLines,
+    untrusted: LimitedLines,
 }
 
 impl Log {
-    /// Nothing has been said yet.
+    /// Creates a log that has printed nothing.
     pub(super) fn new() -> Self {
-        Self { trusted: Lines::new(LINES), strangers: Lines::new(LINES_OF_STRANGERS) }
+        Self { trusted: LimitedLines::new(LINES), untrusted: LimitedLines::new(LINES_OF_UNTRUSTED) }
     }
 
-    /// Says this of a virtual machine, or counts it.
-    pub(super) fn say(&mut self, is_strangers: bool, text: &str) {
-        let lines = if is_strangers { &mut self.strangers } else { &mut self.trusted };
+    /// Prints a line about a virtual machine, or counts it if the limit is reached.
+    pub(super) fn say(&mut self, is_untrusted: bool, text: &str) {
+        let lines = if is_untrusted { &mut self.untrusted } else { &mut self.trusted };
         if let Some(line) = lines.next(Instant::now(), text) {
             say(line);
         }
     }
 }
 
-/// The lines about some users' virtual machines.
+/// The lines about the virtual machines of trusted or of untrusted users.
 #[derive(Debug)]
-struct Lines {
-    allowance: Allowance,
+struct LimitedLines {
+    limit: RateLimit,
     left: u32,
-    /// When the last of those that are left was granted; nothing has been said before.
+    /// The time up to which lines were granted; `None` before the first line.
     granted: Option<Instant>,
     unsaid: u64,
 }
 
-impl Lines {
-    fn new(allowance: Allowance) -> Self {
-        Self { allowance, left: allowance.at_once, granted: None, unsaid: 0 }
+impl LimitedLines {
+    fn new(limit: RateLimit) -> Self {
+        Self { limit, left: limit.burst, granted: None, unsaid: 0 }
     }
 
-    /// The line to say now, if one may be said.
+    /// Returns the line to print now, unless the limit is reached.
     fn next(&mut self, now: Instant, text: &str) -> Option<String> {
         self.grant(now);
         if self.left == 0 {
@@ -77,26 +76,26 @@ impl Lines {
     }
 
     fn grant(&mut self, now: Instant) {
-        let Allowance { at_once, each } = self.allowance;
+        let RateLimit { burst, period } = self.limit;
         let since = *self.granted.get_or_insert(now);
-        let lines = now.saturating_duration_since(since).as_nanos() / each.as_nanos().max(1);
+        let lines = now.saturating_duration_since(since).as_nanos() / period.as_nanos().max(1);
         let lines = u32::try_from(lines).unwrap_or(u32::MAX);
         let left = self.left.saturating_add(lines);
-        // What is not used does not add up beyond the allowance.
-        self.granted = if left >= at_once { Some(now) } else { Some(since + each * lines) };
-        self.left = left.min(at_once);
+        // Unused lines do not add up beyond the burst.
+        self.granted = if left >= burst { Some(now) } else { Some(since + period * lines) };
+        self.left = left.min(burst);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::share::{MAX_SOCKETS, MAX_SOCKETS_OF_STRANGERS};
+    use crate::serve::quota::{MAX_SOCKETS, MAX_SOCKETS_OF_UNTRUSTED};
 
     #[test]
-    fn what_is_left_out_is_counted() {
+    fn lines_that_are_left_out_are_counted() {
         let second = Duration::from_secs(1);
-        let mut lines = Lines::new(Allowance { at_once: 2, each: 10 * second });
+        let mut lines = LimitedLines::new(RateLimit { burst: 2, period: 10 * second });
         let begin = Instant::now();
         let mut next = |seconds: u32| lines.next(begin + second * seconds, "a");
         assert_eq!([next(0), next(0)], [Some("a".to_owned()), Some("a".to_owned())]);
@@ -104,16 +103,16 @@ mod tests {
         assert_eq!(next(10).as_deref(), Some("a (and 2 more lines were left out)"));
         assert_eq!(next(19), None);
         assert_eq!(next(20).as_deref(), Some("a (and 1 more line was left out)"));
-        // A long silence allows no more than at the beginning.
+        // A long pause grants no more lines than one burst.
         let said = [1000, 1000, 1000, 1009].map(&mut next);
         assert_eq!(said.map(|line| line.is_some()), [true, true, false, false]);
     }
 
     #[test]
-    fn each_socket_can_be_told_of() {
-        assert!(LINES.at_once as usize > 2 * MAX_SOCKETS);
-        assert!(LINES_OF_STRANGERS.at_once as usize > MAX_SOCKETS_OF_STRANGERS);
-        // A stranger who never rests fills less than a MB a day.
-        assert!(LINES_OF_STRANGERS.each >= Duration::from_secs(30));
+    fn the_bursts_have_a_line_for_each_socket() {
+        assert!(LINES.burst as usize > 2 * MAX_SOCKETS);
+        assert!(LINES_OF_UNTRUSTED.burst as usize > MAX_SOCKETS_OF_UNTRUSTED);
+        // Untrusted users that start VMs all the time write less than 1 MB a day.
+        assert!(LINES_OF_UNTRUSTED.period >= Duration::from_secs(30));
     }
 }

@@ -1,8 +1,8 @@
-//! The sockets that are open, each a virtual machine's.
+//! The open sockets, one for each virtual machine.
 //!
-//! Invariant: no two are at one path. What a closed one has counted is kept for the end. What is
-//! said of virtual machines that come and go is bounded: see [`Log`]; of one that is there for less
-//! than [`SAID_AFTER`], nothing is.
+//! Invariant: no two sockets have one path. The counts of a closed socket are kept for the final
+//! message. The rate of messages about virtual machines is limited (see [`Log`]), and a VM that
+//! runs for less than [`ANNOUNCED_AFTER`] causes none.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,56 +11,56 @@ use vmstrobe::{Attachment, Broker, Vmm};
 use vmstrobe_listen::{Kind, Listening};
 use vmstrobe_server::qmp::{Config, Counts, Server};
 
+use super::describe::{announcement, lacks_vm_statistics, shell_word, title};
 use super::log::Log;
-use super::title::{companions, lacks_vm_statistics, title, title_with_counts};
 use crate::error::Result;
 use crate::out::say;
 use crate::stop::SocketFiles;
 use crate::text::{counted, thousands};
 
-/// How long one that came later is served before that is said: a process that has a virtual machine
-/// for a moment, every few seconds, must not fill the log.
-const SAID_AFTER: Duration = Duration::from_secs(3);
+/// The time that a VM which started later is served before it is announced, so that a process which
+/// creates short-lived VMs does not fill the log.
+const ANNOUNCED_AFTER: Duration = Duration::from_secs(3);
 
-/// The sockets, and what they have done.
+/// The sockets, and the counts of those that were closed.
 pub(super) struct VmSockets {
     config: Config,
-    /// A socket stays when its virtual machine has ended.
+    /// A socket stays open after its virtual machine has ended.
     keeps_ended: bool,
     open: Vec<VmSocket>,
     files: SocketFiles,
-    /// Makes the sockets and removes them.
+    /// The thread that creates and removes the sockets.
     broker: Broker,
     log: Log,
-    /// True once the start is over: a socket that is opened from now on is for a later arrival.
+    /// True once the start is complete. Virtual machines of sockets opened from then on are new.
     has_started: bool,
     closed: Total,
-    /// It was said that there is something that only a QEMU can tell.
+    /// The advice to use `--from-qmp` was printed, or the user has used it.
     has_advised: bool,
 }
 
-/// The owner of the socket of a virtual machine that comes and goes.
+/// The VMM of a virtual machine that was found by a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) vmm: Vmm,
-    /// Its user is not trusted.
-    pub(super) is_stranger: bool,
+    /// The user of the VMM is not trusted.
+    pub(super) is_untrusted: bool,
 }
 
 /// One socket.
 struct VmSocket {
-    // In this order: nobody asks any more when the providers go.
+    // In this order: the server is dropped before the providers that it reads.
     server: Server,
     path: PathBuf,
     vm: Attachment,
     owner: Option<Owner>,
     opened: Instant,
-    /// The announcement, as long as it has not been said: that waits for [`SAID_AFTER`].
+    /// The announcement, until it is printed after [`ANNOUNCED_AFTER`].
     unannounced: Option<String>,
     has_ended: bool,
 }
 
-/// Counts of what the servers have done.
+/// The sums of the servers' counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Total {
     served: u64,
@@ -68,13 +68,14 @@ struct Total {
     dropped: u64,
     requests: u64,
     unread: u64,
-    /// Virtual machines of which nothing was said.
-    brief: u64,
+    /// The number of virtual machines that ended before they were announced.
+    unannounced: u64,
 }
 
 impl VmSockets {
-    /// None yet. `asks_qemu`: the user knows that a QEMU can be asked beside. `files` will know
-    /// what to remove. The broker has the rights to make sockets and to remove them.
+    /// Creates an empty set. `asks_qemu` is true if the user has given `--from-qmp`. `files` gets
+    /// the paths to remove at the end. The broker has the capabilities to create and remove
+    /// sockets.
     pub(super) fn new(
         config: Config,
         keeps_ended: bool,
@@ -95,10 +96,10 @@ impl VmSockets {
         }
     }
 
-    /// Opens a socket for a virtual machine at that path, and says so.
+    /// Opens a socket for a virtual machine at this path, and announces it.
     ///
     /// # Errors
-    /// If there can be none.
+    /// If the socket cannot be created.
     pub(super) fn open(
         &mut self,
         path: PathBuf,
@@ -106,11 +107,11 @@ impl VmSockets {
         owner: Option<Owner>,
     ) -> Result<()> {
         let server = self.listen(&path, &vm)?;
-        let text = announcement(&title_with_counts(&vm), &path, &companions(&vm));
+        let text = announcement(&vm, &path);
         if !self.has_advised && lacks_vm_statistics(&vm) {
             self.has_advised = true;
-            say("without the statistics of the VM as a whole: they take the BPF reader \
-                 (`vmstrobe list -v` says why it is closed), or its QEMU: --from-qmp SOCKET");
+            say("the statistics of the VM as a whole are not served: they need the BPF reader \
+                 (`vmstrobe list -v` says why it cannot be used) or --from-qmp SOCKET");
         }
         let (opened, unannounced) = (Instant::now(), Some(text));
         self.open.push(VmSocket { server, path, vm, owner, opened, unannounced, has_ended: false });
@@ -120,10 +121,10 @@ impl VmSockets {
         Ok(())
     }
 
-    /// Starts the server of a virtual machine at that path.
+    /// Starts the server of a virtual machine at this path.
     ///
     /// # Errors
-    /// If it cannot listen there.
+    /// If the socket cannot be created.
     fn listen(&self, path: &Path, vm: &Attachment) -> Result<Server> {
         let (file, files, access) = (path.to_owned(), self.files.clone(), self.config.access);
         let make = move || {
@@ -136,27 +137,27 @@ impl VmSockets {
         Ok(server.inspect_err(|_| self.remove(vec![path.to_owned()]))?)
     }
 
-    /// Removes the files of sockets that were closed.
+    /// Removes the files of closed sockets.
     fn remove(&self, paths: Vec<PathBuf>) {
         let files = self.files.clone();
         self.broker.run(move || files.remove(&paths));
     }
 
-    /// Announces those that have been served for so long and were not announced yet.
+    /// Prints the announcements of virtual machines that have been served for at least this time.
     fn announce_new(&mut self, for_long: Duration) {
         for socket in self.open.iter_mut().filter(|socket| socket.opened.elapsed() >= for_long) {
             if let Some(text) = socket.unannounced.take() {
-                self.log.say(socket.is_strangers(), &text);
+                self.log.say(socket.is_untrusted(), &text);
             }
         }
     }
 
-    /// Says of virtual machines that cannot be served why not. It is bounded as all that is said.
-    pub(super) fn say_refused(&mut self, is_strangers: bool, text: &str) {
-        self.log.say(is_strangers, text);
+    /// Logs why virtual machines cannot be served, within the limits of the log.
+    pub(super) fn say_refused(&mut self, is_untrusted: bool, text: &str) {
+        self.log.say(is_untrusted, text);
     }
 
-    /// Says how to try the first of them. Those that come from now on came later.
+    /// Prints how to query the first socket, and marks the start as complete.
     pub(super) fn say_how_to_try(&mut self) {
         self.has_started = true;
         if let Some(socket) = self.open.first() {
@@ -169,39 +170,39 @@ impl VmSockets {
         self.open.is_empty()
     }
 
-    /// Returns the number of clients that have left, of the sockets that there are now.
+    /// Returns the number of clients of the open sockets that have left.
     pub(super) fn clients_gone(&self) -> u64 {
         let counts = self.open.iter().map(|socket| socket.server.counts());
         counts.map(|counts| counts.clients_served.saturating_sub(counts.clients)).sum()
     }
 
-    /// Is one of them at that path?
+    /// Returns true if a socket is open at this path.
     pub(super) fn has(&self, path: &Path) -> bool {
         self.open.iter().any(|socket| socket.path == path)
     }
 
-    /// Returns the processes behind those that come and go.
+    /// Returns the VMMs that were found by searches.
     pub(super) fn vmms(&self) -> Vec<Vmm> {
         self.open.iter().filter_map(|socket| socket.owner).map(|owner| owner.vmm).collect()
     }
 
-    /// The user of each; none of those that were named.
+    /// Returns the user of each VM; `None` for one that was named on the command line.
     pub(super) fn users(&self) -> Vec<Option<u32>> {
         self.open.iter().map(|socket| socket.owner.map(|owner| owner.vmm.uid)).collect()
     }
 
-    /// The virtual machines behind them.
+    /// Returns the virtual machines of the sockets.
     pub(super) fn vms(&mut self) -> impl Iterator<Item = &mut Attachment> {
         self.open.iter_mut().map(|socket| &mut socket.vm)
     }
 
-    /// Says which virtual machines have ended, and closes their sockets unless they stay.
+    /// Logs which virtual machines have ended, and closes their sockets unless these stay.
     pub(super) fn close_ended(&mut self) {
-        self.announce_new(SAID_AFTER);
+        self.announce_new(ANNOUNCED_AFTER);
         for socket in &mut self.open {
             if !socket.has_ended && socket.vm.has_ended() {
                 socket.has_ended = true;
-                socket.tell(&mut self.log, "has ended");
+                socket.log_event(&mut self.log, "has ended");
             }
         }
         if !self.keeps_ended {
@@ -209,21 +210,21 @@ impl VmSockets {
         }
     }
 
-    /// Closes those of processes that have no virtual machine any more.
+    /// Closes the sockets of processes that do not have a virtual machine any more.
     pub(super) fn close_gone(&mut self, gone: &[Vmm]) {
         let is_gone =
             |socket: &VmSocket| socket.owner.is_some_and(|owner| gone.contains(&owner.vmm));
         for socket in self.open.iter().filter(|socket| is_gone(socket)) {
-            socket.tell(&mut self.log, "is no more");
+            socket.log_event(&mut self.log, "does not exist any more");
         }
         self.close_if(is_gone);
     }
 
-    fn close_if(&mut self, is_meant: impl Fn(&VmSocket) -> bool) {
+    fn close_if(&mut self, must_close: impl Fn(&VmSocket) -> bool) {
         let mut closed = Vec::new();
-        for socket in self.open.extract_if(.., |socket| is_meant(socket)) {
+        for socket in self.open.extract_if(.., |socket| must_close(socket)) {
             self.closed.add(socket.server.counts());
-            self.closed.brief += u64::from(socket.unannounced.is_some());
+            self.closed.unannounced += u64::from(socket.unannounced.is_some());
             closed.push(socket.path);
         }
         if !closed.is_empty() {
@@ -231,7 +232,7 @@ impl VmSockets {
         }
     }
 
-    /// Closes all, and returns what they have done, in words.
+    /// Closes all sockets, and returns a line with the sums of their counts.
     pub(super) fn close(mut self) -> String {
         self.announce_new(Duration::ZERO);
         self.close_if(|_| true);
@@ -240,14 +241,14 @@ impl VmSockets {
 }
 
 impl VmSocket {
-    fn is_strangers(&self) -> bool {
-        self.owner.is_some_and(|owner| owner.is_stranger)
+    fn is_untrusted(&self) -> bool {
+        self.owner.is_some_and(|owner| owner.is_untrusted)
     }
 
-    /// Says what has become of its virtual machine, if it was said that there is one.
-    fn tell(&self, log: &mut Log, what: &str) {
+    /// Logs an event of the virtual machine, if the machine was announced.
+    fn log_event(&self, log: &mut Log, what: &str) {
         if self.unannounced.is_none() {
-            log.say(self.is_strangers(), &format!("{} {what}", title(&self.vm)));
+            log.say(self.is_untrusted(), &format!("{} {what}", title(&self.vm)));
         }
     }
 }
@@ -262,42 +263,24 @@ impl Total {
     }
 
     fn text(&self) -> String {
-        let Self { served, refused, dropped, requests, unread, brief } = *self;
+        let Self { served, refused, dropped, requests, unread, unannounced } = *self;
         let clients = counted(served as usize, "client");
         let requests = counted(requests as usize, "request");
         let mut text = format!("answered {requests} of {clients}");
         if refused > 0 {
-            text += &format!("; sent {} away, there were too many", thousands(refused));
+            text += &format!("; refused {}, beyond the limit of clients", thousands(refused));
         }
         if dropped > 0 {
-            text += &format!("; dropped {}, who did not read", thousands(dropped));
+            text += &format!("; dropped {} that did not read their answers", thousands(dropped));
         }
-        if brief > 0 {
-            let vms = counted(brief as usize, "virtual machine");
-            text += &format!("; {vms} came and went within {} s", SAID_AFTER.as_secs());
+        if unannounced > 0 {
+            let vms = counted(unannounced as usize, "virtual machine");
+            text += &format!("; {vms} came and went within {} s", ANNOUNCED_AFTER.as_secs());
         }
         if unread > 0 {
             text += &format!("; {} could not be read", counted(unread as usize, "row"));
         }
         text
-    }
-}
-
-/// Returns the line that says what is served and where.
-fn announcement(title: &str, path: &Path, companions: &[&str]) -> String {
-    let mut text = format!("serving {title} at {}", path.display());
-    if !companions.is_empty() {
-        text += &format!(", with {}", companions.join(", "));
-    }
-    text
-}
-
-/// A word as it is typed to a shell: in quotes if it would not be one without them.
-fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -308,11 +291,11 @@ mod tests {
 
     use super::*;
 
-    /// This process, which has a table.
+    /// Attaches to this process, which has a table.
     fn program() -> Attachment {
         let options = Options { bpf: Bpf::off(), ..Options::default() };
         let sources = Sources::pid(std::process::id());
-        Attachment::open(&sources, &options).expect("it has a table")
+        Attachment::open(&sources, &options).expect("this process has a table")
     }
 
     fn none() -> VmSockets {
@@ -320,80 +303,57 @@ mod tests {
     }
 
     #[test]
-    fn each_has_a_path_of_its_own_and_none_is_left() {
-        let _table = TableWriter::new("vm_sockets").expect("there is memory");
+    fn paths_are_distinct_and_removed_at_the_end() {
+        let _table = TableWriter::new("vm_sockets").expect("a table can be created");
         let root = std::env::temp_dir().join(format!("vmstrobe-vm-sockets-{}", std::process::id()));
-        std::fs::create_dir_all(&root).expect("it can be made");
+        std::fs::create_dir_all(&root).expect("the directory can be created");
         let path = |name: &str| root.join(name);
         let mut vm_sockets = none();
         let vmm = Vmm { pid: 1, start_time_ticks: 1, uid: 7 };
-        vm_sockets.open(path("a"), program(), None).expect("nobody is there");
+        vm_sockets.open(path("a"), program(), None).expect("the path is free");
         assert!(vm_sockets.open(path("a"), program(), None).is_err());
-        let owner = Owner { vmm, is_stranger: true };
-        vm_sockets.open(path("b"), program(), Some(owner)).expect("nobody is there");
+        let owner = Owner { vmm, is_untrusted: true };
+        vm_sockets.open(path("b"), program(), Some(owner)).expect("the path is free");
         assert!(vm_sockets.has(&path("a")) && !vm_sockets.has(&path("c")));
         assert_eq!((vm_sockets.vmms(), vm_sockets.users()), (vec![vmm], vec![None, Some(7)]));
         vm_sockets.close_ended();
-        assert_eq!(vm_sockets.vms().count(), 2, "this process lives");
+        assert_eq!(vm_sockets.vms().count(), 2, "this process runs");
         vm_sockets.close_gone(&[vmm]);
         assert!(!path("b").exists() && path("a").exists() && !vm_sockets.is_empty());
         assert_eq!(vm_sockets.close(), "answered 0 requests of 0 clients");
-        std::fs::remove_dir(&root).expect("no socket is left");
+        std::fs::remove_dir(&root).expect("all sockets were removed");
     }
 
     #[test]
-    fn of_one_that_is_there_for_a_moment_nothing_is_said() {
-        let _table = TableWriter::new("brief").expect("there is memory");
-        let path = std::env::temp_dir().join(format!("vmstrobe-brief-{}", std::process::id()));
+    fn a_short_lived_vm_is_not_announced() {
+        let _table = TableWriter::new("unannounced").expect("a table can be created");
+        let path =
+            std::env::temp_dir().join(format!("vmstrobe-unannounced-{}", std::process::id()));
         let owner = |pid| {
             let vmm = Vmm { pid, start_time_ticks: 1, uid: 7 };
-            Some(Owner { vmm, is_stranger: true })
+            Some(Owner { vmm, is_untrusted: true })
         };
         let mut vm_sockets = none();
-        vm_sockets.open(path.clone(), program(), owner(1)).expect("nobody is there");
-        assert!(vm_sockets.open[0].unannounced.is_none(), "it was there at the start");
-        vm_sockets.close_gone(&[owner(1).expect("it is somebody's").vmm]);
+        vm_sockets.open(path.clone(), program(), owner(1)).expect("the path is free");
+        assert!(vm_sockets.open[0].unannounced.is_none(), "a VM at the start is announced at once");
+        vm_sockets.close_gone(&[owner(1).expect("the owner is given").vmm]);
         vm_sockets.say_how_to_try();
-        vm_sockets.open(path.clone(), program(), owner(2)).expect("nobody is there");
+        vm_sockets.open(path.clone(), program(), owner(2)).expect("the path is free");
         vm_sockets.close_ended();
         assert!(vm_sockets.open[0].unannounced.is_some());
         vm_sockets.open[0].opened =
-            Instant::now().checked_sub(SAID_AFTER).expect("uptime is longer");
+            Instant::now().checked_sub(ANNOUNCED_AFTER).expect("the host has run for longer");
         vm_sockets.close_ended();
         assert!(vm_sockets.open[0].unannounced.is_none());
         vm_sockets.close_gone(&vm_sockets.vmms());
-        vm_sockets.open(path, program(), owner(3)).expect("nobody is there");
+        vm_sockets.open(path, program(), owner(3)).expect("the path is free");
         vm_sockets.close_gone(&vm_sockets.vmms());
         let want = "answered 0 requests of 0 clients; 1 virtual machine came and went within 3 s";
         assert_eq!(vm_sockets.close(), want);
     }
 
     #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        for (path, want) in [
-            ("/run/web-1.sock", "/run/web-1.sock"),
-            ("größe", "größe"),
-            ("dir/web 1.sock", "'dir/web 1.sock'"),
-            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
-            ("it's;", r"'it'\''s;'"),
-            ("", "''"),
-        ] {
-            assert_eq!(shell_word(path), want);
-        }
-    }
-
-    #[test]
-    fn what_is_served_and_where_is_one_line() {
-        let line = |companions: &[&str]| {
-            announcement("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), companions)
-        };
-        assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
-        let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";
-        assert!(line(&["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"]).ends_with(with));
-    }
-
-    #[test]
-    fn the_end_tells_what_was_done() {
+    fn the_final_message_has_the_counts() {
         let mut total = Total::default();
         assert_eq!(total.text(), "answered 0 requests of 0 clients");
         let mut counts = Counts::default();
@@ -402,8 +362,8 @@ mod tests {
         assert_eq!(total.text(), "answered 1,204 requests of 1 client");
         (counts.clients_refused, counts.clients_dropped) = (2, 1);
         total.add(counts);
-        let want = "answered 2,408 requests of 2 clients; sent 2 away, there were too many; \
-                    dropped 1, who did not read";
+        let want = "answered 2,408 requests of 2 clients; refused 2, beyond the limit of \
+                    clients; dropped 1 that did not read their answers";
         assert_eq!(total.text(), want);
         let mut counts = Counts::default();
         counts.unread_rows = 3;

@@ -1,15 +1,16 @@
-//! One interval for programs: a line of JSON. docs/json.md has its fields.
+//! The report of one interval as JSON. docs/json.md has its fields.
 //!
-//! Invariant: nothing is left out but what has no value: numbers that add up to none, rates of what
-//! was reset. Text for people is nowhere but where the document says so.
+//! Invariant: a field is absent only if it has no value, such as the sum of levels or the rate of a
+//! statistic that was reset. Only the fields that docs/json.md marks have text for people.
 
 use serde::Serialize;
 use vmstrobe::{Amount, Desc, StatTally};
 
-use super::report::{Report, Style, begin_wall_ns};
-use crate::read_text::Read;
+use super::report::{Report, Style};
+use crate::read_status::ReadData;
+use crate::text::begin_wall_ns;
 
-/// One interval.
+/// The report of one interval.
 #[derive(Serialize)]
 pub(super) struct IntervalData<'a> {
     begin_ns: u64,
@@ -26,10 +27,10 @@ pub(super) struct IntervalData<'a> {
     forgotten_objects: usize,
     unsummed_stats: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    read: Option<Read>,
+    read: Option<ReadData>,
 }
 
-/// One statistic of one object, or of all together.
+/// One statistic of one object, or of all objects together.
 #[derive(Default, Serialize)]
 struct StatData {
     #[serde(rename = "qom-path", skip_serializing_if = "Option::is_none")]
@@ -58,7 +59,7 @@ struct StatData {
 }
 
 impl Report<'_> {
-    /// Returns it as data, of each object by itself or of all together.
+    /// Returns the report as data, for each object or for all objects together.
     pub(super) fn data(&self, style: Style) -> IntervalData<'_> {
         let tally = self.tally;
         IntervalData {
@@ -75,7 +76,7 @@ impl Report<'_> {
             left: tally.left().collect(),
             forgotten_objects: tally.forgotten_objects(),
             unsummed_stats: tally.lost_stats(),
-            read: self.read.as_ref().map(Read::from),
+            read: self.read.as_ref().map(ReadData::from),
         }
     }
 }

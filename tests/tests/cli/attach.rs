@@ -146,7 +146,7 @@ fn a_qemu_without_stats_fds_is_refused_with_advice() {
         Qemu::start_older(&Config { name: "old", vcpus: 2, paused: true, ..Config::default() });
     let pid = qemu.pid().to_string();
     let query = vmstrobe(&["query", "-p", &pid, "--bpf", "off"]);
-    let advice = "a QEMU can be asked instead: --from-qmp SOCKET";
+    let advice = "if it is a QEMU, use --from-qmp SOCKET instead";
     says(&query, 1, &["keeps no stats fds open (QEMU does from 8.1 on", advice]);
     let list = vmstrobe(&["list", "--json"]);
     let listed = json(&list.stdout);

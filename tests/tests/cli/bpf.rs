@@ -135,7 +135,8 @@ fn list_shows_the_methods() {
         assert!(line[..column].trim().is_empty(), "{output:?}");
         assert!(line[column..].starts_with(method), "{output:?}");
     }
-    let stats_fds = "open: stats fds of its 3 vCPUs, none of the VM (QEMU opens it only while";
+    let stats_fds =
+        "open: stats fds of its 3 vCPUs, none of the VM (QEMU opens that one only while";
     assert!(output.stdout.replace("\n", " ").contains(stats_fds), "{output:?}");
     assert!(lines[at + 2].contains(how), "{output:?}");
 }

@@ -121,7 +121,7 @@ fn without_kvm_it_says_why_and_samples_the_crypto_device() {
 
 fn check_without(vmstrobe: impl Fn(&[&str]) -> Output) {
     let output = vmstrobe(&["demo", "-d", "500ms"]);
-    says(&output, 0, &["vmstrobe: /dev/kvm ", "vmstrobe samples only its crypto device"]);
+    says(&output, 0, &["vmstrobe: /dev/kvm ", "the demo samples only its crypto device"]);
     assert!(output.stdout.contains("vmstrobe sampled a crypto device at 1 kHz"), "{output:?}");
     works(&output);
     let output = vmstrobe(&["demo", "-d", "500ms", "--json"]);

@@ -200,7 +200,7 @@ fn another_process_may_hold_the_socket() {
     let other = Qemu::start(&Config { name: "other", paused: true, ..Config::default() });
     let other = other.pid().to_string();
     let output = vmstrobe(&["query", "-p", &pid, "-p", &other, "--from-qmp", socket]);
-    says(&output, 2, &["cannot tell which VM", "which has no VM: give only its QEMU with -p"]);
+    says(&output, 2, &["cannot tell which VM", "which has no VM: select only its QEMU with -p"]);
     // With the name of one of the VMs it can be known.
     let output = vmstrobe(&["query", "-p", &other, "--from-qmp", socket]);
     let what =

@@ -122,7 +122,7 @@ fn a_limit_of_descriptors_is_named_with_its_number() {
     let script = "exec 3>&- && ulimit -n 4 && exec \"$0\" \"$@\"";
     let output = under(&["sh", "-c", script], &["list"]);
     let what = "Too many open files (os error 24): vmstrobe may have 4 open files (hard limit 4)";
-    says(&output, 1, &[what, "raise it (ulimit -Hn, LimitNOFILE=)"]);
+    says(&output, 1, &[what, "raise the limit (ulimit -Hn, LimitNOFILE=)"]);
 }
 
 #[test]

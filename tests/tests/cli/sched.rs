@@ -197,7 +197,8 @@ fn the_threads_of_a_qemu_are_those_that_it_names() {
 #[test]
 fn without_vcpus_there_is_an_error() {
     let output = vmstrobe(&[&["query", "--target", "sampler"], &SCHED[..]].concat());
-    let why = "there is no provider 'sched' here, only vmstrobe: it is of virtual machines";
+    let why =
+        "there is no provider 'sched' here, only vmstrobe: it exists only for virtual machines";
     says(&output, 1, &[why]);
     assert_eq!(output.stdout, "");
 }

@@ -34,7 +34,7 @@ fn every_help_has_an_example() {
 #[test]
 fn bad_usage_is_status_2() {
     for (line, parts) in [
-        ("", &["name a command", "Usage: vmstrobe"][..]),
+        ("", &["no command is given", "Usage: vmstrobe"][..]),
         ("frobnicate", &["unrecognized subcommand 'frobnicate'"]),
         ("info", &["Usage: vmstrobe info"]),
         ("info stats", &["<TARGET>"]),
@@ -85,7 +85,10 @@ fn a_missing_object_is_status_1() {
         ("query --demo --names exits,-exits", &["no statistic is selected: `vmstrobe schema`"]),
         ("schema --demo --names exots", &["did you mean 'exits'"]),
         ("stat --demo -d 1s --names exots", &["did you mean 'exits'"]),
-        ("query --demo --vcpu 7", &["there is no vCPU 7, only\n", "/vm/demo/vcpu[3]"]),
+        (
+            "query --demo --vcpu 7",
+            &["there is no vCPU 7: choose one of these with --vcpu\n", "/vm/demo/vcpu[3]"],
+        ),
         ("query --demo --target disk", &["no objects of target 'disk'", "only of cryptodev, vcpu"]),
         (
             "query --demo --provider xyz",

@@ -16,7 +16,6 @@ const GLUE_PLACES: &[&str] = &["tests", "examples", "benches", "fuzz"];
 pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
-    ("cli/src/args/habits.rs", "five things that others type, and ours"),
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
@@ -24,10 +23,6 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_qmp.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_table.rs", "one stand-in"),
-    ("cli/src/attach.rs", "two ways from arguments to an attachment"),
-    ("cli/src/demo/source.rs", "the guest and the device of the demo"),
-    ("cli/src/notices.rs", "a line for each notice of the library"),
-    ("cli/src/serve/title.rs", "the titles of what is served"),
     ("providers/host/src/host/facts.rs", "what may be asked of /proc about another process"),
     ("providers/host/src/host/link.rs", "the kernel's names for KVM's files"),
     ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
@@ -78,9 +73,6 @@ const PERSONS: &[&str] = &["he", "him", "his", "himself", "she", "her", "hers", 
 /// Words with which a comment begins that has no verb of its own.
 const HEADLESS: &[&str] =
     &["What", "Who", "Whose", "Where", "Which", "How", "Those", "That", "The same"];
-
-/// Folders whose doc comments still have such beginnings. This list only shrinks.
-pub(crate) const OLD_PROSE: &[&str] = &["cli/"];
 
 // The rules below search for words that must not stand in the tree, so not in here either: they
 // are written in two pieces.
@@ -193,21 +185,6 @@ pub(crate) fn persons(file: &File) -> Vec<String> {
 /// A doc comment has a verb: "Returns ...", or is a noun phrase that defines. A question may begin
 /// as it likes.
 pub(crate) fn headless(file: &File) -> Vec<String> {
-    let is_old = OLD_PROSE.iter().any(|folder| file.path.starts_with(folder));
-    if is_old { Vec::new() } else { headless_lines(file) }
-}
-
-/// Each folder of [`OLD_PROSE`] has such a doc comment, if it is there.
-pub(crate) fn old_prose_is_old(tree: &[File]) -> Vec<String> {
-    let is_stale = |folder: &&&str| {
-        let mut files = tree.iter().filter(|file| file.path.starts_with(**folder)).peekable();
-        files.peek().is_some() && files.all(|file| headless_lines(file).is_empty())
-    };
-    let stale = OLD_PROSE.iter().filter(is_stale);
-    stale.map(|folder| format!("{folder}:1: has no such comment: take it off OLD_PROSE")).collect()
-}
-
-fn headless_lines(file: &File) -> Vec<String> {
     let lines: Vec<&str> = file.text.lines().collect();
     let begins = |text: &str| {
         let rest = HEADLESS.iter().filter_map(|word| text.strip_prefix(word));

@@ -1,52 +1,19 @@
-//! How objects were read, in words for people and as JSON for programs; and the BPF reader that a
-//! command asks for.
+//! The library's [`ReadStatus`], which says how objects were read, as text and as JSON.
+//!
+//! Invariant: the text and the JSON have the same facts; only the text has sentences.
 
 use serde::Serialize;
-use vmstrobe::{Bpf, BpfMode, BpfStatus, Broker, OneByOne, ReadMethod, ReadStatus};
+use vmstrobe::{BpfStatus, OneByOne, ReadMethod, ReadStatus};
 
-use crate::args::When;
-use crate::error::{Error, Result, with_causes};
 use crate::text::{counted, thousands};
 
-/// How each object of `sched` is read that is not read with the others.
+/// The method for those objects of `sched` that the BPF reader does not read.
 const BY_PROC: &str =
-    "/proc, asked ten times a second (rates and shares are of the time between its answers)";
+    "/proc, read ten times a second (rates and shares are over the time between two reads)";
 
-/// Returns the BPF reader for a command that samples. It is tried at once if it is required,
-/// and else when there is something to read.
-///
-/// # Errors
-/// If it is required and cannot be used.
-pub(crate) fn bpf_for_sampling(when: When, broker: Broker) -> Result<Bpf> {
-    bpf(when, BpfMode::Auto, broker)
-}
-
-/// Returns the BPF reader for a command that reads once. Unless it is required, it is used
-/// only for what nothing else can read: otherwise loading a program is not worth it.
-///
-/// # Errors
-/// If it is required and cannot be used.
-pub(crate) fn bpf_for_reading(when: When, broker: Broker) -> Result<Bpf> {
-    bpf(when, BpfMode::Needed, broker)
-}
-
-fn bpf(when: When, auto: BpfMode, broker: Broker) -> Result<Bpf> {
-    let mode = match when {
-        When::Auto => auto,
-        When::Off => BpfMode::Off,
-        When::Require => BpfMode::Require,
-    };
-    let bpf = Bpf::with_broker(mode, broker);
-    if when == When::Require {
-        let explain = |error| Error::failed(format!("--bpf require: {}", with_causes(&error)));
-        bpf.check().map_err(explain)?;
-    }
-    Ok(bpf)
-}
-
-/// How objects were read, for programs. docs/json.md has the fields.
+/// The method by which objects were read, for programs. docs/json.md has the fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Read {
+pub(crate) struct ReadData {
     method: &'static str,
     objects: usize,
     bpf_objects: usize,
@@ -56,7 +23,7 @@ pub(crate) struct Read {
     reason: Option<String>,
 }
 
-impl From<&ReadStatus> for Read {
+impl From<&ReadStatus> for ReadData {
     fn from(read: &ReadStatus) -> Self {
         Self {
             method: method_name(read.method()),
@@ -85,14 +52,14 @@ pub(crate) fn method_name(method: ReadMethod) -> &'static str {
     }
 }
 
-/// Returns how objects were read, of which one is called `noun` with that article, and why so:
+/// Describes how objects were read, and the reason. `article` and `noun` name one of them:
 /// `one pread an object and tick; BPF reader: switched off`.
-pub(crate) fn sentence(read: &ReadStatus, article: &str, noun: &str) -> String {
+pub(crate) fn text_with_reason(read: &ReadStatus, article: &str, noun: &str) -> String {
     let reason = read.reason().map(|reason| format!("; {reason}")).unwrap_or_default();
     text(read, article, noun) + &reason
 }
 
-/// Returns how objects were read, without the reason.
+/// Describes how objects were read, without the reason.
 pub(crate) fn text(read: &ReadStatus, article: &str, noun: &str) -> String {
     let one_by_one = match read.one_by_one {
         OneByOne::Pread => format!("one pread {article} {noun}"),
@@ -158,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn programs_get_it_as_data() {
-        let json = |read: &ReadStatus| vmstrobe::json::text(&Read::from(read));
+    fn the_json_has_the_facts_without_sentences() {
+        let json = |read: &ReadStatus| vmstrobe::json::text(&ReadData::from(read));
         let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
             .to_owned()
             + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;
@@ -175,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_method_for_threads_is_said_too() {
+    fn the_text_names_the_method_for_threads() {
         let open = || BpfStatus::Open("may_goto".to_owned());
         let (proc, program) = (BY_PROC, "the BPF reader (may_goto): one call for");
         let why = "a pid namespace";
@@ -200,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_method_is_said_with_its_reason() {
+    fn the_text_names_the_method_and_the_reason() {
         let open = || BpfStatus::Open("may_goto, rdonly_cast".to_owned());
         let refused = || BpfStatus::Refused("it takes CAP_BPF".to_owned());
         let given_up = || BpfStatus::GivenUp("it was wrong".to_owned());
@@ -240,20 +207,6 @@ mod tests {
         ] {
             let want = (text, reason.map(str::to_owned));
             assert_eq!(status_texts(bulk, fallback_ticks, status.clone()), want, "{status:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_asked_for_is_what_providers_get() {
-        let mode = |when| bpf_for_sampling(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Auto));
-        assert_eq!(mode(When::Off), Some(BpfMode::Off));
-        let mode = |when| bpf_for_reading(when, Broker::default()).map(|bpf| bpf.mode()).ok();
-        assert_eq!(mode(When::Auto), Some(BpfMode::Needed));
-        // Here it can be used, or there is a word why not.
-        match bpf_for_sampling(When::Require, Broker::default()) {
-            Ok(bpf) => assert!(matches!(bpf.status(), BpfStatus::Open(_)), "{bpf:?}"),
-            Err(error) => assert!(error.to_string().starts_with("--bpf require: "), "{error}"),
         }
     }
 }

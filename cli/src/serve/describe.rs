@@ -1,19 +1,21 @@
-//! The titles of what is served, for people: of a virtual machine with the number of its objects,
-//! of a program, or of the demo's guest.
+//! The texts that name the virtual machine, the program or the demo's guest behind a socket.
+//!
+//! Invariant: each text is one line; an object that several providers have is counted once.
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use vmstrobe::{Attachment, Object, Target};
 
-use crate::demo;
+use crate::attach::DEMO_NAME;
 use crate::text::counted;
 
-/// Returns the name of the virtual machine, or else of the first member.
+/// Returns the name of the virtual machine, of the first member if there is none, or of the demo.
 pub(super) fn name(vm: &Attachment) -> &str {
-    vm.main().map_or(demo::NAME, |member| &member.name)
+    vm.main().map_or(DEMO_NAME, |member| &member.name)
 }
 
-/// Returns its process, where that is known.
+/// Returns the process, if it is known.
 pub(super) fn pid(vm: &Attachment) -> Option<u32> {
     vm.main().map_or(Some(std::process::id()), |member| member.pid)
 }
@@ -24,12 +26,12 @@ pub(super) fn title(vm: &Attachment) -> &str {
 }
 
 /// Returns the title with the number of its objects: `VM web (pid 4711, 4 vCPUs)`.
-pub(super) fn title_with_counts(vm: &Attachment) -> String {
+fn title_with_counts(vm: &Attachment) -> String {
     with_counts(title(vm), &vm.objects().unwrap_or_default())
 }
 
 /// Returns the titles of the members beside the virtual machine.
-pub(super) fn companions(vm: &Attachment) -> Vec<&str> {
+fn other_titles(vm: &Attachment) -> Vec<&str> {
     let main = vm.main().map(|member| &*member.title);
     let titles = vm.members().iter().map(|member| &*member.title);
     titles.filter(|title| Some(*title) != main).collect()
@@ -42,11 +44,11 @@ pub(super) fn lacks_vm_statistics(vm: &Attachment) -> bool {
     has(Target::Vcpu) && !has(Target::Vm)
 }
 
-/// `VM web (pid 4711)` with 4 vCPUs is `VM web (pid 4711, 4 vCPUs)`.
+/// Adds the numbers of objects to a title: `VM web (pid 4711, 4 vCPUs)`.
 fn with_counts(title: &str, objects: &[Object]) -> String {
     let mut counts: Vec<(&Target, usize)> = Vec::new();
     let mut seen = HashSet::new();
-    // Two providers may have statistics of one object.
+    // Several providers may have statistics of one object.
     for object in objects.iter().filter(|one| seen.insert((one.schema.target(), &one.path))) {
         let target = object.schema.target();
         match counts.iter_mut().find(|(known, _)| *known == target) {
@@ -54,7 +56,7 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
             None => counts.push((target, 1)),
         }
     }
-    // There is one virtual machine, as the title says.
+    // The title names the one virtual machine already.
     counts.retain(|(target, _)| **target != Target::Vm);
     let count = |(target, count): &(&Target, usize)| match target {
         Target::Vcpu => counted(*count, "vCPU"),
@@ -65,6 +67,28 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
         _ if counts.is_empty() => title.to_owned(),
         Some(open) => format!("{open}, {counts})"),
         None => format!("{title} ({counts})"),
+    }
+}
+
+/// Returns the line about a new socket: the title, the path, and the other members.
+pub(super) fn announcement(vm: &Attachment, path: &Path) -> String {
+    announcement_of(&title_with_counts(vm), path, &other_titles(vm))
+}
+
+fn announcement_of(title: &str, path: &Path, other_titles: &[&str]) -> String {
+    let mut text = format!("serving {title} at {}", path.display());
+    if !other_titles.is_empty() {
+        text += &format!(", with {}", other_titles.join(", "));
+    }
+    text
+}
+
+/// Quotes a word for a shell if the shell would not read it as one word.
+pub(super) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -87,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_says_how_much_there_is() {
+    fn a_title_has_the_number_of_objects() {
         for (title, targets, want) in [
             ("VM web (pid 1)", &["vm", "vcpu", "vcpu"][..], "VM web (pid 1, 2 vCPUs)"),
             (
@@ -108,10 +132,34 @@ mod tests {
     }
 
     #[test]
-    fn without_members_it_is_the_demo() {
+    fn an_attachment_without_members_is_the_demo() {
         let demo = Attachment::of(Registry::default());
         assert_eq!((name(&demo), title(&demo)), ("demo", "the demo guest"));
-        assert_eq!((pid(&demo), companions(&demo)), (Some(std::process::id()), vec![]));
+        assert_eq!((pid(&demo), other_titles(&demo)), (Some(std::process::id()), vec![]));
         assert!(!lacks_vm_statistics(&demo));
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, want) in [
+            ("/run/web-1.sock", "/run/web-1.sock"),
+            ("größe", "größe"),
+            ("dir/web 1.sock", "'dir/web 1.sock'"),
+            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
+            ("it's;", r"'it'\''s;'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), want);
+        }
+    }
+
+    #[test]
+    fn the_announcement_is_one_line() {
+        let line = |other_titles: &[&str]| {
+            announcement_of("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), other_titles)
+        };
+        assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
+        let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";
+        assert!(line(&["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"]).ends_with(with));
     }
 }

@@ -1,8 +1,8 @@
-//! The paths of sockets.
+//! The directory of sockets, and the paths of sockets in it.
 //!
-//! Invariant: a virtual machine's name, which anyone can make up, gives a plain file name in the
-//! directory that was named and nowhere else; with the directory it fits a socket's address. Of a
-//! user who is not trusted it never gives a name that clients may expect another's to have.
+//! Invariant: the name of a virtual machine, which its user chooses freely, becomes a plain file
+//! name in this directory, and the whole path fits into a socket address. The name of an untrusted
+//! user's VM never becomes a path that clients may expect to belong to a trusted user's VM.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,33 +16,36 @@ use crate::out::reason;
 
 /// The longest path of a socket, in bytes: `sun_path` with its NUL is 108 (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
-/// The shortest room for a name that a directory's own path has to leave, in bytes.
+/// The smallest number of bytes that the path of the directory must leave for a name.
 const NAME_BYTES_MIN: usize = 24;
 const EXTENSION: &str = ".sock";
-/// The replacement of a character that a file's name should not have.
+/// The replacement of a character that a file name should not have.
 const SUBSTITUTE: char = '_';
 
-/// A directory for sockets, one a virtual machine.
+/// A directory with a socket for each virtual machine.
 #[derive(Debug)]
-pub(super) struct Directory {
+pub(super) struct SocketDirectory {
     path: PathBuf,
     owner: u32,
-    /// For a socket's name without its extension, in bytes.
+    /// The longest name of a socket without its extension, in bytes.
     name_bytes_max: usize,
 }
 
-impl Directory {
-    /// The directory at that path.
+impl SocketDirectory {
+    /// Examines the directory at this path.
     ///
     /// # Errors
-    /// If it is not there, or its path leaves no room for a name.
+    /// If there is no directory, or its path leaves no room for a name.
     pub(super) fn new(path: &Path) -> Result<Self> {
         let shown = path.display();
         let owner = match fs::metadata(path) {
             Ok(found) if found.is_dir() => found.uid(),
-            Ok(_) => return Err(Error::failed(format!("--qmp-dir {shown} is no directory"))),
+            Ok(_) => {
+                let text = format!("--qmp-dir {shown} is not a directory: give one for sockets");
+                return Err(Error::failed(text));
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let text = format!("--qmp-dir {shown} is not there: make it first");
+                let text = format!("--qmp-dir {shown} does not exist: create it first");
                 return Err(Error::failed(text));
             }
             Err(error) => {
@@ -62,29 +65,29 @@ impl Directory {
         Ok(Self { path: path.to_owned(), owner, name_bytes_max })
     }
 
-    /// The user that it belongs to.
+    /// Returns the user that owns the directory.
     pub(super) fn owner(&self) -> u32 {
         self.owner
     }
 
-    /// The directory's path.
+    /// Returns the path of the directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Returns the path for the socket of a virtual machine of that name: `web.sock`; if that is
-    /// taken, `web-4711.sock`. For a stranger, a user who is not trusted, `web-uid1000-4711.sock`:
-    /// without the user id, a stranger's name could be made to give a trusted user's `web-4711`.
+    /// Returns the path for the socket of a virtual machine of this name: `web.sock`; if that is
+    /// taken, `web-4711.sock`; for an untrusted user `web-uid1000-4711.sock`. Without the user id,
+    /// an untrusted user could choose the name `web-4711` to get the path of a trusted user's VM.
     pub(super) fn socket(
         &self,
         name: &str,
         pid: Option<u32>,
-        stranger: Option<u32>,
+        untrusted: Option<u32>,
         is_taken: impl Fn(&Path) -> bool,
     ) -> PathBuf {
         let name = file_name(name);
         let pid = pid.map(|pid| format!("-{pid}"));
-        let (first, again) = match stranger {
+        let (first, again) = match untrusted {
             Some(uid) => {
                 let ending = format!("-uid{uid}{}", pid.unwrap_or_default());
                 ([Some(ending.clone()), None], ending)
@@ -92,19 +95,19 @@ impl Directory {
             None => ([Some(String::new()), pid.clone()], pid.unwrap_or_default()),
         };
         let endings = first.into_iter().flatten();
-        // A name may end as if it had a process id behind it.
+        // A path with a process id may be taken by a name that ends like one.
         let endings = endings.chain((2_u64..).map(|number| format!("{again}.{number}")));
         let mut paths = endings.map(|ending| {
-            let name = cut(&name, self.name_bytes_max.saturating_sub(ending.len()));
+            let name = truncate(&name, self.name_bytes_max.saturating_sub(ending.len()));
             self.path.join(format!("{name}{ending}{EXTENSION}"))
         });
         let free = paths.find(|path| !is_taken(path));
-        free.expect("endings have no end, and finitely many paths are taken")
+        free.expect("there are infinitely many endings, and finitely many paths are taken")
     }
 }
 
-/// The name as a file's: one part of a path, not hidden, printable. It has no U+FFFD either, which
-/// stands for what the name's bytes did not say.
+/// Returns the name as a file name: one component of a path, not hidden, printable, and without
+/// U+FFFD, which replaces invalid bytes.
 fn file_name(name: &str) -> String {
     let is_unfit = |c: char| matches!(c, '/' | '\u{fffd}') || !is_printable(c);
     let mut name = name.replace(is_unfit, &SUBSTITUTE.to_string());
@@ -114,8 +117,8 @@ fn file_name(name: &str) -> String {
     name
 }
 
-/// As much of it as has room.
-fn cut(name: &str, bytes_max: usize) -> &str {
+/// Returns the longest beginning of a name that has at most this number of bytes.
+fn truncate(name: &str, bytes_max: usize) -> &str {
     let fits = name.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|&e| e <= bytes_max);
     &name[..fits.last().unwrap_or(0)]
 }
@@ -124,23 +127,23 @@ fn cut(name: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::*;
 
-    fn directory(name_bytes_max: usize) -> Directory {
-        Directory { path: PathBuf::from("/d"), owner: 0, name_bytes_max }
+    fn directory(name_bytes_max: usize) -> SocketDirectory {
+        SocketDirectory { path: PathBuf::from("/d"), owner: 0, name_bytes_max }
     }
 
     fn socket(name: &str, taken: &[&str]) -> String {
         socket_of(None, name, taken)
     }
 
-    fn socket_of(stranger: Option<u32>, name: &str, taken: &[&str]) -> String {
-        let path = directory(40).socket(name, Some(4711), stranger, |path| {
+    fn socket_of(untrusted: Option<u32>, name: &str, taken: &[&str]) -> String {
+        let path = directory(40).socket(name, Some(4711), untrusted, |path| {
             taken.iter().any(|taken| path == Path::new("/d").join(taken))
         });
-        path.strip_prefix("/d").expect("it is in there").display().to_string()
+        path.strip_prefix("/d").expect("the path is in the directory").display().to_string()
     }
 
     #[test]
-    fn a_name_makes_a_file_in_the_directory_and_nowhere_else() {
+    fn a_name_becomes_a_file_in_the_directory() {
         for (name, want) in [
             ("web", "web.sock"),
             ("my web 2.0", "my web 2.0.sock"),
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_later_of_two_with_one_name_gets_its_process_id() {
+    fn the_second_socket_of_one_name_has_the_process_id() {
         assert_eq!(socket("web", &["web.sock"]), "web-4711.sock");
         assert_eq!(socket("web", &["web.sock", "web-4711.sock"]), "web-4711.2.sock");
         let taken = ["web.sock", "web-4711.sock", "web-4711.2.sock"];
@@ -172,20 +175,20 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_name_takes_nobodys_place() {
-        let stranger = |name: &str, taken: &[&str]| socket_of(Some(1000), name, taken);
-        // Also where nobody has the plain name: its owner may be about to start again.
-        assert_eq!(stranger("web", &[]), "web-uid1000-4711.sock");
-        assert_eq!(stranger("web", &["web-uid1000-4711.sock"]), "web-uid1000-4711.2.sock");
-        let long = stranger(&"n".repeat(300), &[]);
+    fn an_untrusted_name_never_takes_a_plain_path() {
+        let path_of_untrusted = |name: &str, taken: &[&str]| socket_of(Some(1000), name, taken);
+        // Even if the plain name is free: its usual owner may start again.
+        assert_eq!(path_of_untrusted("web", &[]), "web-uid1000-4711.sock");
+        assert_eq!(path_of_untrusted("web", &["web-uid1000-4711.sock"]), "web-uid1000-4711.2.sock");
+        let long = path_of_untrusted(&"n".repeat(300), &[]);
         assert!(long.ends_with("n-uid1000-4711.sock") && long.len() == 45, "{long}");
     }
 
     #[test]
-    fn every_path_fits_an_address() {
+    fn every_path_fits_into_a_socket_address() {
         let root = std::env::temp_dir();
         let long = "ü".repeat(512);
-        let directory = Directory::new(&root).expect("it is there");
+        let directory = SocketDirectory::new(&root).expect("the directory exists");
         let mut taken = Vec::new();
         for _ in 0..12 {
             let path =
@@ -199,29 +202,31 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_there_and_short_enough() {
-        let root = tempdir("place");
-        let text = |path: &Path| Directory::new(path).expect_err("it is not fit").to_string();
-        assert!(text(&root.join("none")).ends_with("is not there: make it first"));
-        fs::write(root.join("file"), "").expect("it is ours");
-        assert!(text(&root.join("file")).ends_with("is no directory"));
-        // Exactly as long as may be, and one byte more.
+    fn the_directory_exists_and_its_path_is_short_enough() {
+        let root = tempdir("path");
+        let text = |path: &Path| {
+            SocketDirectory::new(path).expect_err("this path is unusable").to_string()
+        };
+        assert!(text(&root.join("none")).ends_with("does not exist: create it first"));
+        fs::write(root.join("file"), "").expect("the directory belongs to this test");
+        assert!(text(&root.join("file")).contains("is not a directory: "));
+        // The longest path that is permitted, and one byte more.
         let most = PATH_BYTES_MAX - NAME_BYTES_MIN - EXTENSION.len() - 1;
         let fill = most - root.as_os_str().len() - 1;
         for (bytes, fits) in [(fill, true), (fill + 1, false)] {
             let long = root.join("x".repeat(bytes));
-            fs::create_dir(&long).expect("it is ours");
-            match Directory::new(&long) {
+            fs::create_dir(&long).expect("the directory belongs to this test");
+            match SocketDirectory::new(&long) {
                 Ok(directory) => assert!(fits && directory.name_bytes_max == NAME_BYTES_MIN),
                 Err(error) => assert!(!fits && error.to_string().ends_with("at most 77")),
             }
         }
-        fs::remove_dir_all(&root).expect("it is ours");
+        fs::remove_dir_all(&root).expect("the directory belongs to this test");
     }
 
     fn tempdir(name: &str) -> PathBuf {
         let root = std::env::temp_dir().join(format!("vmstrobe-{name}-{}", std::process::id()));
-        fs::create_dir_all(&root).expect("it can be made");
+        fs::create_dir_all(&root).expect("the directory can be created");
         root
     }
 }

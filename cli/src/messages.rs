@@ -1,0 +1,279 @@
+//! Errors and notices of the library as messages of the command, with the options that help.
+//!
+//! Invariant: a message says what to do next. However many processes were left out, a few lines
+//! name all of them.
+
+use vmstrobe::{Error as LibraryError, LeftOut, Notice, Object, SocketPeer, VcpuRef, WhyLeftOut};
+
+use crate::error::{Error, with_causes};
+use crate::out::say;
+use crate::text::thousands;
+
+/// The largest number of sources that an error lists.
+const LISTED_MAX: usize = 20;
+/// The largest number of processes that have a line each.
+const LINES_MAX: usize = 20;
+/// The largest number of process ids in one line.
+const PIDS_MAX: usize = 500;
+
+impl From<LibraryError> for Error {
+    fn from(error: LibraryError) -> Self {
+        text_of(error)
+    }
+}
+
+/// Returns the error with the options that help. Prints the notices that belong to it first.
+fn text_of(error: LibraryError) -> Error {
+    let text = error.to_string();
+    match error {
+        LibraryError::Core(error) => error.into(),
+        LibraryError::VmRefused(error) => {
+            let mut text = with_causes(&error);
+            if error.kind() == vmstrobe::ErrorKind::Unsupported {
+                text += "; if it is a QEMU, use --from-qmp SOCKET instead";
+            }
+            Error::failed(text)
+        }
+        LibraryError::NothingFound { hidden, left_out } => {
+            say_left_out(&left_out);
+            let hidden = hidden.map(|hidden| format!(" ({hidden})")).unwrap_or_default();
+            Error::failed(format!(
+                "no virtual machine and no table of statistics found on this host: start one, or \
+                 try --demo{hidden}"
+            ))
+        }
+        LibraryError::SeveralFound { .. } => several_found(&error),
+        LibraryError::NothingReadable { notices } => {
+            say_notices(notices);
+            Error::failed(format!("{text}: `vmstrobe list` says why"))
+        }
+        LibraryError::NoStatistics { .. } => Error::failed(format!(
+            "{text}: give the pid of a VMM, or of a program that publishes statistics; `vmstrobe \
+             list` shows them"
+        )),
+        LibraryError::UnclearSocket { peer, .. } => unclear_socket(&text, &peer),
+        LibraryError::OtherQemu { pid, .. } => Error::usage(format!(
+            "{text}: give the socket of pid {pid}, or use --from-qmp without -p and --all"
+        )),
+        LibraryError::SeveralVms { titles } => Error::usage(format!(
+            "one socket serves one virtual machine, but the sources are several: {}: select one \
+             with -p PID, or serve each on a socket of its own with --qmp-dir DIR",
+            titles.join(", ")
+        )),
+        LibraryError::UnknownProvider { name, .. } if name == crate::args::SCHED => {
+            Error::failed(format!(
+                "{text}: it exists only for virtual machines on this host that are named by -p or \
+                 --all"
+            ))
+        }
+        LibraryError::NoVmStatistics { .. } => Error::failed(format!(
+            "{text}: read them from QEMU with --from-qmp SOCKET, or read the vCPUs with --target \
+             vcpu"
+        )),
+        LibraryError::NoObjects { warnings, .. } => {
+            let warnings = warnings.iter().map(|warning| format!(": {}", with_causes(warning)));
+            Error::failed(warnings.fold(text, |text, warning| text + &warning))
+        }
+        LibraryError::VcpusOfTarget { target } => {
+            Error::usage(format!("--vcpu selects vCPUs: leave it out for target {target}"))
+        }
+        LibraryError::UnclearTarget { .. } => Error::usage(format!("{text} with --target")),
+        LibraryError::NoSuchStatistic { ref unknown } if unknown.is_empty() => {
+            Error::failed(format!("{text}: `vmstrobe schema` lists all statistics"))
+        }
+        LibraryError::NoSuchStatistic { .. } => {
+            Error::failed(format!("{text}; `vmstrobe schema` lists all statistics"))
+        }
+        LibraryError::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
+        _ => Error::failed(text),
+    }
+}
+
+/// Returns the error about a QMP socket of which the VM is unknown, with the options that help.
+fn unclear_socket(text: &str, peer: &SocketPeer) -> Error {
+    let advice = match peer {
+        SocketPeer::NotRead { pid } => format!("add -p {pid}"),
+        _ => "select only its QEMU with -p".to_owned(),
+    };
+    Error::usage(format!("{text}: {advice}, or use --from-qmp without -p and --all"))
+}
+
+/// Returns the error with a line for each vCPU that exists.
+fn no_such_vcpu(vcpu: &VcpuRef, known: &[Object]) -> Error {
+    let vcpu = match vcpu {
+        VcpuRef::Path(path) => format!("'{path}'"),
+        VcpuRef::Index(index) => index.to_string(),
+    };
+    let line = |object: &Object| {
+        let index = object.index.map(|index| format!("{index:>4}  ")).unwrap_or_default();
+        format!("  {index}{}", object.path)
+    };
+    let text = format!("there is no vCPU {vcpu}: choose one of these with --vcpu");
+    Error::failed(text).with_lines(known.iter().map(line))
+}
+
+fn several_found(error: &LibraryError) -> Error {
+    let text = error.to_string();
+    let what = text.split(": ").next().unwrap_or_default();
+    let mut lines = error.found_lines();
+    let more = lines.len().saturating_sub(LISTED_MAX);
+    lines.truncate(LISTED_MAX);
+    if more > 0 {
+        lines.push(format!("            and {more} more: see `vmstrobe list`"));
+    }
+    let text = format!("{what}: choose one with -p PID, or all with --all");
+    Error::failed(text).with_lines(lines)
+}
+
+/// Prints notices on standard error, each in a line. If a limit of open files is the cause, the
+/// line names it.
+pub(crate) fn say_notices(notices: impl IntoIterator<Item = Notice>) {
+    for notice in notices {
+        match notice {
+            Notice::LeftOut(processes) => say_left_out(&processes),
+            Notice::NotRead(error) => {
+                say(format_args!("left out: {}", Error::from(error)));
+            }
+            Notice::OnlyVm { pid, error } => {
+                let error = with_causes(&error);
+                say(format_args!("pid {pid}: only the VM is read, not the tables: {error}"));
+            }
+            Notice::OnlyTables { pid, error } => {
+                let error = with_causes(&error);
+                say(format_args!("pid {pid}: only the tables are read, not the VM: {error}"));
+            }
+            Notice::Provider(error) => say(with_causes(&error)),
+            other => say(other),
+        }
+    }
+}
+
+/// Prints on standard error which processes were not examined.
+pub(crate) fn say_left_out(left_out: &[LeftOut]) {
+    lines(left_out).into_iter().for_each(say);
+}
+
+/// Returns a line for each process that cannot be examined, and one for all those for which there
+/// was no time.
+fn lines(left_out: &[LeftOut]) -> Vec<String> {
+    let is_late = |one: &&LeftOut| one.why == WhyLeftOut::NoTime;
+    let (late, others): (Vec<&LeftOut>, Vec<&LeftOut>) = left_out.iter().partition(is_late);
+    let line = |one: &&LeftOut| format!("left out: pid {} ({}): {}", one.pid, one.comm, one.why);
+    let mut lines: Vec<String> = others.iter().take(LINES_MAX).map(line).collect();
+    let more = others.get(LINES_MAX..).unwrap_or_default();
+    if !more.is_empty() {
+        lines.push(format!("also left out: {}", pids_text(more)));
+    }
+    if !late.is_empty() {
+        lines.push(format!(
+            "left out: {}: there was no time left to examine them; name one with -p PID",
+            pids_text(&late)
+        ));
+    }
+    lines
+}
+
+/// Returns the number of processes and their ids, up to [`PIDS_MAX`].
+fn pids_text(processes: &[&LeftOut]) -> String {
+    let numbers = processes.iter().take(PIDS_MAX).map(|one| one.pid.to_string());
+    let numbers = numbers.collect::<Vec<_>>().join(" ");
+    let and_so_on = if processes.len() > PIDS_MAX { " ..." } else { "" };
+    let (count, noun) = match processes.len() {
+        1 => (String::new(), "pid"),
+        count => (format!("{} processes, ", thousands(count as u64)), "pids"),
+    };
+    format!("{count}{noun} {numbers}{and_so_on}")
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe::{Access, BpfStatus, ErrorKind, Target, VmInfo};
+
+    use super::*;
+
+    fn left_out(pids: std::ops::Range<u32>, why: WhyLeftOut) -> Vec<LeftOut> {
+        pids.map(|pid| LeftOut { pid, comm: "p".to_owned(), why }).collect()
+    }
+
+    #[test]
+    fn each_error_names_the_options_that_help() {
+        let core = |kind| vmstrobe::CoreError::caused(kind, "not opened", "it is torn");
+        for (error, want) in [
+            (LibraryError::VmRefused(core(ErrorKind::Denied)), "not opened: it is torn"),
+            (
+                LibraryError::VmRefused(core(ErrorKind::Unsupported)),
+                "not opened: it is torn; if it is a QEMU, use --from-qmp SOCKET instead",
+            ),
+            (
+                LibraryError::VcpusOfTarget { target: Target::Vm },
+                "--vcpu selects vCPUs: leave it out for target vm",
+            ),
+            (
+                LibraryError::NoSuchStatistic { unknown: Vec::new() },
+                "no statistic is selected: `vmstrobe schema` lists all statistics",
+            ),
+            (
+                LibraryError::UnclearTarget { targets: vec![Target::Cryptodev, Target::Vm] },
+                "there are no vCPUs here, but objects of target cryptodev and vm: select one with \
+                 --target",
+            ),
+        ] {
+            assert_eq!(text_of(error).to_string(), want);
+        }
+        let text = text_of(LibraryError::NoVmStatistics { bpf: BpfStatus::Off }).to_string();
+        assert!(
+            text.contains("switched off: read them from QEMU with --from-qmp SOCKET, or"),
+            "{text}"
+        );
+        let titles = vec!["VM a (pid 1)".to_owned(), "VM b (pid 2)".to_owned()];
+        let text = text_of(LibraryError::SeveralVms { titles }).to_string();
+        assert!(text.contains("VM a (pid 1), VM b (pid 2)") && text.ends_with("--qmp-dir DIR"));
+    }
+
+    #[test]
+    fn at_most_twenty_sources_are_listed() {
+        let vm = |pid| VmInfo {
+            pid,
+            name: None,
+            start_time_ticks: 1,
+            uid: 0,
+            vcpus: 1,
+            access: Access::NoStatsFds,
+        };
+        let text = |count| {
+            let vms = (0..count).map(vm).collect();
+            text_of(LibraryError::SeveralFound { vms, tables: Vec::new() }).to_string()
+        };
+        let head = "several virtual machines run on this host: choose one with -p PID, or all with \
+                    --all\n         0  0\n";
+        assert!(text(2).starts_with(head) && text(2).ends_with("\n         1  1"), "{}", text(2));
+        assert!(text(31).ends_with("\n            and 11 more: see `vmstrobe list`"));
+    }
+
+    #[test]
+    fn processes_without_time_share_one_line() {
+        let all = [
+            left_out(7..8, WhyLeftOut::Silent),
+            left_out(8..9, WhyLeftOut::NoTime),
+            left_out(9..10, WhyLeftOut::Crowded),
+            left_out(10..11, WhyLeftOut::NoTime),
+        ];
+        let lines = lines(&all.concat());
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(lines[0].starts_with("left out: pid 7 (p): does not let itself"), "{lines:?}");
+        assert!(lines[1].starts_with("left out: pid 9 (p): has more"), "{lines:?}");
+        assert!(lines[2].starts_with("left out: 2 processes, pids 8 10: there was"), "{lines:?}");
+    }
+
+    #[test]
+    fn many_processes_have_few_lines() {
+        let lines = |why, count: u32| lines(&left_out(1..count + 1, why));
+        assert!(lines(WhyLeftOut::Silent, 0).is_empty());
+        assert_eq!(lines(WhyLeftOut::Silent, 20).len(), 20);
+        let of_21 = lines(WhyLeftOut::Silent, 21);
+        assert_eq!(of_21.last().map(String::as_str), Some("also left out: pid 21"));
+        let late = lines(WhyLeftOut::NoTime, 1200);
+        assert!(late[0].starts_with("left out: 1,200 processes, pids 1 2"), "{late:?}");
+        assert!(late[0].contains(" 499 500 ...: there was"), "{late:?}");
+    }
+}
