@@ -18,7 +18,6 @@ use crate::privileges::{self, Needs};
 use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
-use crate::text::begin_wall_ns;
 use summary::{RunParameters, Summary};
 use view::View;
 
@@ -62,7 +61,7 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     // A stopped terminal (Ctrl-S) blocks this thread, which then cannot see the first signal.
     stop::exit_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
-    let begin_wall_ns = begin_wall_ns(session.first().window());
+    let begin_wall_ns = session.first().window().begin_wall_ns();
     let view = View::new(session.first(), vcpus, args.pace.rate);
     let mut demo = DemoRun {
         session,

@@ -80,11 +80,6 @@ pub(crate) fn hertz(rate_hz: f64) -> String {
     format!("{} {unit}", (value * 1e3).round() / 1e3)
 }
 
-/// Returns the time of day at which a window begins, in ns since 1970.
-pub(crate) fn begin_wall_ns(window: Window) -> u64 {
-    window.begin_ns.saturating_add_signed(window.wall_offset_ns)
-}
-
 /// Returns a number of a statistic in seconds, bytes or its other unit without prefix. `None` if
 /// its base is not known, or the number is beyond `f64` or [`READABLE_MAX`].
 pub(crate) fn in_unit(desc: &Desc, number: u64) -> Option<f64> {

@@ -34,6 +34,11 @@ impl Window {
         self.begin_ns + (self.end_ns.saturating_sub(self.begin_ns)) / 2
     }
 
+    /// Returns the begin of the reading, in ns since 1970.
+    pub fn begin_wall_ns(&self) -> u64 {
+        self.begin_ns.saturating_add_signed(self.wall_offset_ns)
+    }
+
     /// Returns the middle of the reading, in ns since 1970.
     pub fn wall_ns(&self) -> u64 {
         self.middle_ns().saturating_add_signed(self.wall_offset_ns)

@@ -8,7 +8,6 @@ use vmstrobe::{Amount, Desc, StatTally};
 
 use super::report::{Report, Style};
 use crate::read_status::ReadData;
-use crate::text::begin_wall_ns;
 
 /// The report of one interval.
 #[derive(Serialize)]
@@ -65,7 +64,7 @@ impl Report<'_> {
         IntervalData {
             begin_ns: tally.begin().begin_ns,
             end_ns: tally.end().end_ns,
-            begin_wall_ns: begin_wall_ns(tally.begin()),
+            begin_wall_ns: tally.begin().begin_wall_ns(),
             seconds: tally.interval().map_or(0.0, |interval| interval.seconds),
             stats: tally.stats(style.per_object).iter().map(stat_data).collect(),
             ticks: tally.samples(),

@@ -12,7 +12,7 @@ use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Uni
 use crate::read_status;
 use crate::table::{Align, Table};
 use crate::text::{
-    amount, begin_wall_ns, counted, in_unit, per_second, percent, quantile_text, seconds, thousands,
+    amount, counted, in_unit, per_second, percent, quantile_text, seconds, thousands,
 };
 
 /// A relative error below this is not printed exactly.
@@ -165,7 +165,7 @@ pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
 
 /// Returns the time of day at which a window begins, in UTC as of RFC 3339.
 fn begin_rfc3339(window: Window) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(begin_wall_ns(window));
+    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(window.begin_wall_ns());
     format_rfc3339_millis(time).to_string()
 }
 

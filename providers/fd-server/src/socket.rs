@@ -49,7 +49,9 @@ pub(super) fn connected(path: &Path, broker: &Broker, deadline: Instant) -> Resu
                 return Err(Error::new(ErrorKind::Busy, text));
             }
             Err(Errno::CONNREFUSED) => {
-                let text = format!("nobody hands anything over at {shown} (any more)");
+                let text = format!(
+                    "no program offers descriptors at {shown} at present: start it, or check the path"
+                );
                 return Err(Error::caused(ErrorKind::NotFound, text, Errno::CONNREFUSED));
             }
             Err(Errno::PROTOTYPE) => {

@@ -54,8 +54,7 @@ fn a_vm_of_another_user_says_what_to_do() {
     let nobody = Nobody::new();
     for command in [&["query"][..], &["stat", "-d", "1s"], &["schema"]] {
         let output = nobody.vmstrobe(&[command, &["-p", &pid]].concat());
-        let what =
-            format!("pid {pid} (qemu-system-x86) cannot be looked into: it belongs to user 0");
+        let what = format!("pid {pid} (qemu-system-x86) cannot be examined: it belongs to user 0");
         says(&output, 1, &[&what, LACKS_BOTH]);
     }
     let list = nobody.vmstrobe(&["list"]);

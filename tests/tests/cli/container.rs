@@ -105,7 +105,7 @@ fn hidden_processes_are_mentioned() {
             panic!("four lines: {output:?}")
         };
         assert!(list.contains(&hidden) && none.contains(&format!("({hidden}")), "{output:?}");
-        assert!(one.contains(&format!("cannot be looked into: {hidden}")), "{output:?}");
+        assert!(one.contains(&format!("cannot be examined: {hidden}")), "{output:?}");
         assert_eq!(list.contains(", as a member of group 9"), level != "4", "{list:?}");
     }
     // A command that is not affected prints no such message.
@@ -146,7 +146,7 @@ fn hides_nothing_from_root(hidepid: &str) {
     let few = "setpriv --bounding-set=-dac_read_search --inh-caps=-all \"$0\" query -p $V";
     let want = "it belongs to user 65534, and vmstrobe, which runs as user 0, lacks \
                 CAP_DAC_READ_SEARCH: give it that capability";
-    says(&beside(few), 1, &["(qemu-system-x86) cannot be looked into: ", want]);
+    says(&beside(few), 1, &["(qemu-system-x86) cannot be examined: ", want]);
     let output = beside("setpriv --bounding-set=-dac_read_search --inh-caps=-all \"$0\" list");
     says(&output, 0, &["could not be examined: pid ", "lacks CAP_DAC_READ_SEARCH"]);
 }

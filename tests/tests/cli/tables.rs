@@ -290,7 +290,7 @@ fn a_table_of_another_user_says_what_to_do() {
     }
     let (_program, pid) = queue_stats();
     let output = Nobody::new().vmstrobe(&["query", "-p", &pid]);
-    let what = format!("pid {pid} (queue_stats) cannot be looked into: it belongs to user 0, and ");
+    let what = format!("pid {pid} (queue_stats) cannot be examined: it belongs to user 0, and ");
     says(
         &output,
         1,

@@ -65,7 +65,11 @@ impl Helper {
     /// `Io` if the system has no process or descriptors for it.
     pub(super) fn start(job: impl FnOnce(OwnedFd) -> Job) -> Result<Self> {
         let failed = |error| {
-            Error::caused(ErrorKind::Io, "cannot start the process that looks at others", error)
+            Error::caused(
+                ErrorKind::Io,
+                "cannot start the helper process, which examines other processes",
+                error,
+            )
         };
         let flags = SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);

@@ -53,7 +53,7 @@ struct Credentials {
 }
 
 /// The kernel's `KCMP_FILE`.
-const KCMP_FILE: i32 = 0;
+const KCMP_FILE: c_long = 0;
 
 /// A descriptor of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,8 +157,11 @@ pub(super) fn close_all_but<const N: usize>(kept: [BorrowedFd<'_>; N]) {
 /// `NOSYS` if this kernel does not compare, `PERM` if we may not look into one of the processes,
 /// `SRCH` or `BADF` if one is not there.
 pub(super) fn compare(a: Place, b: Place) -> Result<Ordering, Errno> {
-    // SAFETY: the call takes five numbers and no pointer.
-    let order = unsafe { syscall(__NR_kcmp.into(), a.pid, b.pid, KCMP_FILE, a.fd, b.fd) };
+    let [pid_a, pid_b] = [a, b].map(|place| c_long::from(place.pid));
+    let [fd_a, fd_b] = [a, b].map(|place| c_long::from(place.fd));
+    // SAFETY: the call takes five numbers, of which the kernel reads the descriptors' as `long`, and
+    // no pointer.
+    let order = unsafe { syscall(__NR_kcmp.into(), pid_a, pid_b, KCMP_FILE, fd_a, fd_b) };
     match order {
         0 => Ok(Ordering::Equal),
         1 => Ok(Ordering::Less),

@@ -72,7 +72,7 @@ pub(crate) fn not_found(pid: u32, ours: Option<Status>) -> Error {
     }
     let why = ours.or_else(Status::own).and_then(|ours| proc::not_shown(pid, &ours));
     why.map_or_else(none, |why| {
-        Error::new(ErrorKind::Denied, format!("{} cannot be looked into: {why}", subject(pid)))
+        Error::new(ErrorKind::Denied, format!("{} cannot be examined: {why}", subject(pid)))
     })
 }
 
