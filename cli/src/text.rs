@@ -4,7 +4,7 @@
 //! characters of the texts are one column wide.
 
 pub(crate) use vmstrobe::text::{counted, thousands};
-use vmstrobe::{Bucket, Desc, Scale, Unit, Window, quantile};
+use vmstrobe::{Bucket, Desc, Scale, Unit, quantile};
 
 /// The largest number of seconds or bytes that is converted: a larger one has too many digits to be
 /// readable.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_host::{Broker, refusal::with_causes};
+use vmstrobe_host::Broker;
 
 use super::health::BpfHealth;
 use super::kernel::Kernel;
@@ -177,7 +177,7 @@ impl Bpf {
             Some(known) => tried.insert(known),
             None => {
                 let kernel = Kernel::prove(Path::new(BTF_DIR)).map(Arc::new);
-                tried.insert(kernel.map_err(|error| (error.kind(), with_causes(&error))))
+                tried.insert(kernel.map_err(|error| (error.kind(), format!("{error:#}"))))
             }
         }
         .clone()

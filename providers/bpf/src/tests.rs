@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use vmstrobe_core::{Mask, Object, ReadPlan, RowState, Schema, Target};
 use vmstrobe_guest::KnownGuest;
-use vmstrobe_host::{GoneEpoch, Reaper, refusal::with_causes};
+use vmstrobe_host::{GoneEpoch, Reaper};
 use vmstrobe_kvm::{KvmFd, KvmRows, Opener, kvm_get_stats_fd};
 use vmstrobe_testing::{require, tick};
 
@@ -30,7 +30,7 @@ pub(super) fn kernel() -> Option<Arc<Kernel>> {
     static KERNEL: OnceLock<Result<Arc<Kernel>, String>> = OnceLock::new();
     let prove = || match Kernel::prove(Path::new(BTF_DIR)) {
         Ok(kernel) => Ok(Arc::new(kernel)),
-        Err(error) => Err(with_causes(&error)),
+        Err(error) => Err(format!("{error:#}")),
     };
     match KERNEL.get_or_init(prove) {
         Ok(kernel) => Some(Arc::clone(kernel)),

@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use vmstrobe_core::{Error, ErrorKind, Mask, Object, ReadPlan, Result, Source};
-use vmstrobe_host::refusal::with_causes;
 use vmstrobe_kvm::{
     GROWING, MakeFallback, Schedstat, THREAD_ID, ThreadRows, Vcpu, WORD_NAMES, WORDS, sched_schema,
 };
@@ -118,7 +117,7 @@ fn tried(kernel: &Kernel) -> std::result::Result<(), (ErrorKind, String)> {
         |plan: &ReadPlan, vcpu: KvmFile<'_>| kernel.bulk(Subject::Thread, plan, &[Some(vcpu)]);
     // As in `Kernel::prove`.
     let tried = apart(|| prove(bulk)).and_then(|tried| tried);
-    tried.map_err(|error| (error.kind(), with_causes(&error)))
+    tried.map_err(|error| (error.kind(), format!("{error:#}")))
 }
 
 /// Follows the vCPU of a guest of our own to this thread, by a bulk reader of that plan and vCPU.

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
 use vmstrobe_host::{
     Broker, CpuNames, DeathWatch, FdBudget, Host, Process, Reaper,
-    refusal::with_causes,
     release::{refusal, unsafe_release},
 };
 
@@ -284,7 +283,7 @@ impl Provider for AttachedKvm {
         let refused = state.attached.iter().filter_map(|one| one.refused.as_ref());
         // A process that has ended needs no warning: its rows say so.
         let refused = refused.filter(|error| error.kind() != ErrorKind::NotFound);
-        warnings.extend(refused.map(|error| Error::new(error.kind(), with_causes(error))));
+        warnings.extend(refused.cloned());
         warnings.extend(state.attached.iter().filter_map(Attached::unnamed));
         warnings
     }

@@ -14,7 +14,7 @@ impl Bpf {
     /// As if this were what had been found out when it was tried.
     pub(crate) fn as_tried(mode: BpfMode, kernel: Result<Kernel>) -> Self {
         let bpf = Self::new(mode);
-        let kernel = kernel.map(Arc::new).map_err(|error| (error.kind(), with_causes(&error)));
+        let kernel = kernel.map(Arc::new).map_err(|error| (error.kind(), format!("{error:#}")));
         *bpf.tried() = Some(kernel);
         bpf
     }

@@ -156,17 +156,6 @@ fn these(set: CapabilitySet) -> &'static str {
     if set.bits().count_ones() == 1 { "that capability" } else { "these capabilities" }
 }
 
-/// Returns the text of an error and of what caused it, in one line.
-pub fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
