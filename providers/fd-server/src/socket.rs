@@ -50,7 +50,7 @@ pub(super) fn connected(path: &Path, broker: &Broker, deadline: Instant) -> Resu
             }
             Err(Errno::CONNREFUSED) => {
                 let text = format!(
-                    "no program offers descriptors at {shown} at present: start it, or check the path"
+                    "no program offers descriptors at {shown} now: start it, or check the path"
                 );
                 return Err(Error::caused(ErrorKind::NotFound, text, Errno::CONNREFUSED));
             }

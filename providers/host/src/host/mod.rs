@@ -292,8 +292,8 @@ impl Host {
             }
             Err(Unanswered::Lost) => {
                 let _ = helper.end();
-                let text = "vmstrobe's helper process, which examines other processes, does not answer: it may have \
-                            been killed; start vmstrobe again";
+                let text = "the helper process, which examines other processes, does not answer: \
+                            it may have been killed; start vmstrobe again";
                 Err(Error::new(ErrorKind::Io, text))
             }
         }

@@ -159,8 +159,8 @@ pub(super) fn close_all_but<const N: usize>(kept: [BorrowedFd<'_>; N]) {
 pub(super) fn compare(a: Place, b: Place) -> Result<Ordering, Errno> {
     let [pid_a, pid_b] = [a, b].map(|place| c_long::from(place.pid));
     let [fd_a, fd_b] = [a, b].map(|place| c_long::from(place.fd));
-    // SAFETY: the call takes five numbers, of which the kernel reads the descriptors' as `long`, and
-    // no pointer.
+    // SAFETY: the call takes five numbers and no pointer. (The kernel reads those of descriptors as
+    // `long`.)
     let order = unsafe { syscall(__NR_kcmp.into(), pid_a, pid_b, KCMP_FILE, fd_a, fd_b) };
     match order {
         0 => Ok(Ordering::Equal),
