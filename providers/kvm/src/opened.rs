@@ -41,11 +41,7 @@ pub fn schemas_of<'a>(opened: impl Iterator<Item = &'a Opened>) -> Vec<Arc<Schem
     schemas
 }
 
-/// The path of a VM of that name, in which a name is one component.
-pub(crate) fn vm_path(name: &str) -> String {
-    format!("/vm/{}", name.replace('/', "_"))
-}
-
+/// Returns the path of a vCPU below that of its VM.
 pub(crate) fn vcpu_path(vm_path: &str, index: u32) -> String {
     format!("{vm_path}/vcpu[{index}]")
 }

@@ -13,11 +13,13 @@ use std::time::Duration;
 use std::{io, thread};
 
 use rustix::io::Errno;
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
+use vmstrobe_core::{
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target, vm_path,
+};
 use vmstrobe_host::{Broker, Reaper};
 
 use super::bulk::BulkOpener;
-use super::opened::{Opened, schemas_of, vcpu_path, vm_path};
+use super::opened::{Opened, schemas_of, vcpu_path};
 use super::sched::{Vcpu, VcpuOwner};
 use crate::fd::KvmFd;
 use crate::opener::Opener;

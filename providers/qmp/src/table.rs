@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use vmstrobe_core::{Object, Result, Schema, Target};
+use vmstrobe_core::{Object, Result, Schema, Target, vm_path};
 use vmstrobe_host::{CpuName, Polled};
 
 use super::ask::QmpShare;
@@ -66,7 +66,7 @@ impl Table {
     pub(super) fn new(share: QmpShare, vm_name: &str) -> Self {
         Self {
             share,
-            vm_path: format!("/vm/{}", component(vm_name)).into(),
+            vm_path: vm_path(vm_name).into(),
             groups: Vec::new(),
             cpus: HashMap::new(),
             cpus_are_new: false,

@@ -9,7 +9,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::opened::{vcpu_path, vm_path};
+use vmstrobe_core::vm_path;
+
+use crate::opened::vcpu_path;
 use crate::scan::{self, ObjectFds, Place, VmFds};
 
 /// The pauses before each further look at a new fd, which is taken for one that stays if it is
