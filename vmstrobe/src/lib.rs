@@ -21,7 +21,39 @@
 //!
 //! # From inside
 //!
-//! A VMM adds its own descriptors to a [`Registry`] with [`OwnKvm`] and samples that, or serves it.
+//! A VMM adds its own descriptors to a [`Registry`] with [`OwnKvm`] and samples that, or serves it:
+//!
+//! ```no_run
+//! use std::os::fd::OwnedFd;
+//! use std::sync::Arc;
+//! use vmstrobe::{Attachment, NewVcpu, OwnKvm, Registry, Session};
+//!
+//! // `vm` is from KVM_CREATE_VM, `vcpus` are from KVM_CREATE_VCPU, and none of these runs yet.
+//! fn sample(vm: &OwnedFd, vcpus: &[OwnedFd]) -> vmstrobe::Result<Session> {
+//!     let kvm = OwnKvm::new("web", vm)?;
+//!     for (index, vcpu) in (0..).zip(vcpus) {
+//!         kvm.add_vcpu(NewVcpu::new(index, vcpu))?;
+//!     }
+//!     let registry = Registry::default();
+//!     registry.add(Arc::new(kvm));
+//!     Attachment::of(registry).sample("vcpu: exits", 1000.0)
+//! }
+//! ```
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `kvm` (default) | KVM's statistics: this process's own VM, and those of others |
+//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: [`bpf`] |
+//! | `table` (default) | tables that programs publish in memory: [`table`] |
+//! | `qmp` (default) | QEMUs that are asked over their QMP sockets: [`qmp`] |
+//! | `fd-server` (default) | descriptors that one program offers to another: [`fd_server`] |
+//! | `server` | a QMP server: `server` |
+//! | `json` | the JSON of QMP's replies: `json` |
+//! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
+//!
+//! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates.
 //!
 //! # What it does not do
 //!
