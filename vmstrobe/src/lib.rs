@@ -45,10 +45,10 @@
 //! | feature | adds |
 //! |---|---|
 //! | `kvm` (default) | KVM's statistics: this process's own VM, and those of others |
-//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: [`bpf`] |
-//! | `table` (default) | tables that programs publish in memory: [`table`] |
-//! | `qmp` (default) | QEMUs that are asked over their QMP sockets: [`qmp`] |
-//! | `fd-server` (default) | descriptors that one program offers to another: [`fd_server`] |
+//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: `bpf` |
+//! | `table` (default) | tables that programs publish in memory: `table` |
+//! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
+//! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
 //! | `server` | a QMP server: `server` |
 //! | `json` | the JSON of QMP's replies: `json` |
 //! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
