@@ -90,7 +90,7 @@ fn a_client_that_does_not_read_is_dropped_and_counted() {
     kill_process(pid, Signal::TERM).expect("the process has not been reaped");
     assert!(target.serve.wait_within(DROP_LIMIT).is_some(), "the process ends in time");
     let said = target.serve.said();
-    assert!(said.contains("dropped 1, who did not read"), "{said}");
+    assert!(said.contains("dropped 1 that did not read"), "{said}");
 }
 
 /// Clients beyond the limit get an error and are disconnected. New ones are served again once

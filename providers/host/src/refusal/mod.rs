@@ -30,7 +30,7 @@ pub use process::Step;
 pub(crate) fn of_process(pid: u32, step: Step, errno: Errno, ours: Option<Status>) -> Error {
     let what = match step {
         Step::Hold => "opened",
-        Step::Look => "looked into",
+        Step::Look => "examined",
         Step::Borrow => "borrowed from",
     };
     let why = process::Facts::of(pid, step, errno, ours).map_or_else(
