@@ -3,7 +3,10 @@
 //! Invariant: a message says what to do next. However many processes were left out, a few lines
 //! name all of them.
 
-use vmstrobe::{Error as LibraryError, LeftOut, Notice, Object, SocketPeer, VcpuRef, WhyLeftOut};
+use vmstrobe::{
+    Error as LibraryError, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef, VmInfo,
+    WhyLeftOut, name_or_number, vm_name,
+};
 
 use crate::error::{Error, with_causes};
 use crate::out::say;
@@ -42,7 +45,7 @@ fn text_of(error: LibraryError) -> Error {
                  try --demo{hidden}"
             ))
         }
-        LibraryError::SeveralFound { .. } => several_found(&error),
+        LibraryError::SeveralFound { vms, tables } => several_found(&vms, &tables),
         LibraryError::NothingReadable { notices } => {
             say_notices(notices);
             Error::failed(format!("{text}: `vmstrobe list` says why"))
@@ -112,10 +115,18 @@ fn no_such_vcpu(vcpu: &VcpuRef, known: &[Object]) -> Error {
     Error::failed(text).with_lines(known.iter().map(line))
 }
 
-fn several_found(error: &LibraryError) -> Error {
-    let text = error.to_string();
-    let what = text.split(": ").next().unwrap_or_default();
-    let mut lines = error.found_lines();
+/// Returns the error with a line for each virtual machine, then for each process with tables.
+fn several_found(vms: &[VmInfo], tables: &[FoundTable]) -> Error {
+    let what = match vms {
+        [] => "several processes on this host have tables of statistics",
+        _ => "several virtual machines run on this host",
+    };
+    let vms = vms.iter().map(|vm| format!("{:>10}  {}", vm.pid, vm_name(vm)));
+    let table = |table: &FoundTable| {
+        let name = name_or_number(table.comm.clone(), table.pid);
+        format!("{:>10}  {name}, a table of {}", table.pid, table.provider)
+    };
+    let mut lines: Vec<String> = vms.chain(tables.iter().map(table)).collect();
     let more = lines.len().saturating_sub(LISTED_MAX);
     lines.truncate(LISTED_MAX);
     if more > 0 {
@@ -248,6 +259,10 @@ mod tests {
                     --all\n         0  0\n";
         assert!(text(2).starts_with(head) && text(2).ends_with("\n         1  1"), "{}", text(2));
         assert!(text(31).ends_with("\n            and 11 more: see `vmstrobe list`"));
+        let table = |pid, comm: &str| FoundTable { pid, comm: comm.into(), provider: "xyz".into() };
+        let text = several_found(&[], &[table(8, " "), table(9, "p")]).to_string();
+        assert!(text.starts_with("several processes on this host have tables"), "{text}");
+        assert!(text.ends_with("\n         8  8, a table of xyz\n         9  p, a table of xyz"));
     }
 
     #[test]

@@ -229,7 +229,8 @@ impl Attachment {
         self.guard.is_some() || self.members.iter().any(|one| one.is_vm && one.is_process())
     }
 
-    /// Reads what the filter wants, once.
+    /// Reads what the filter wants, once. The sampler's own statistics are those of the first
+    /// reading.
     ///
     /// # Errors
     /// If it cannot be opened. An object that cannot be read is no error: its row is marked.

@@ -12,7 +12,7 @@ use crate::survey::LeftOut;
 use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_kvm::VmInfo;
 
-use crate::found::{Hidden, vm_name};
+use crate::found::Hidden;
 use crate::notice::Notice;
 use crate::select::{UnknownName, joined};
 
@@ -230,18 +230,4 @@ fn vcpu_text(vcpu: &VcpuRef) -> String {
 
 fn paths(objects: &[Object]) -> String {
     objects.iter().map(|object| &*object.path).collect::<Vec<_>>().join(", ")
-}
-
-impl Error {
-    /// Returns the lines about the sources that there are, for [`Error::SeveralFound`]: the process
-    /// and its name of each virtual machine, then of each table.
-    pub fn found_lines(&self) -> Vec<String> {
-        let Self::SeveralFound { vms, tables } = self else { return Vec::new() };
-        let vms = vms.iter().map(|vm| format!("{:>10}  {}", vm.pid, vm_name(vm)));
-        let table = |table: &FoundTable| {
-            let name = crate::found::name_or_number(table.comm.clone(), table.pid);
-            format!("{:>10}  {name}, a table of {}", table.pid, table.provider)
-        };
-        vms.chain(tables.iter().map(table)).collect()
-    }
 }

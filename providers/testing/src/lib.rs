@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
+pub mod snapshots;
+
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -18,6 +18,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
+    ("providers/testing/src/snapshots.rs", "one fixture"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
     ("vmstrobe/src/parts/without_bpf.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),

@@ -1,68 +1,10 @@
 //! Intervals made up of snapshots made up.
 
-use vmstrobe_core::{
-    Desc, Layout, Mask, Object, ReadPlan, Scale, Schema, StatType, Target, Unit, Window,
-};
+use vmstrobe_core::Object;
+use vmstrobe_testing::snapshots::{Row, laid_out, snapshot, vcpu};
 
 use super::stat::{Amount, Level};
 use super::*;
-
-/// The second 1,000,000,000 of the wall clock is the first of the monotonic one.
-const WALL_OFFSET_NS: i64 = 1_000_000_000_000_000_000;
-
-/// Words of a vCPU: exits, wait_ms, wait_hist (2), blocking, level.
-type Row = Option<[u64; 6]>;
-
-fn schema() -> Arc<Schema> {
-    let ns =
-        |desc| Desc { unit: Unit::Seconds, scale: Scale { exponent: -3, ..Scale::NANO }, ..desc };
-    let hist = StatType::Log2Histogram;
-    let instant = StatType::Instant;
-    let descs = vec![
-        Desc::counter("exits", 0),
-        ns(Desc::counter("wait_ms", 8)),
-        Desc {
-            scale: Scale::NANO,
-            ..ns(Desc { stat_type: hist, size: 2, ..Desc::counter("wait_hist", 16) })
-        },
-        Desc { unit: Unit::Boolean, stat_type: instant, ..Desc::counter("blocking", 32) },
-        Desc { stat_type: instant, ..Desc::counter("level", 40) },
-    ];
-    Schema::new("kvm", Target::Vcpu, descs)
-}
-
-/// vCPU `index` of the virtual machine web.
-pub(super) fn vcpu(index: u32) -> Object {
-    let path = format!("/vm/web/vcpu[{index}]").into();
-    Object { path, index: Some(index), schema: schema(), key: index.into() }
-}
-
-/// A snapshot of these objects, gone if they have no words; each set of objects is a layout.
-pub(super) fn snapshot(tick: u64, at_ms: u64, rows: &[(Object, Row)]) -> Arc<Snapshot> {
-    let generation = rows.iter().map(|(object, _)| 1 << object.key).sum();
-    laid_out(generation, tick, at_ms, rows)
-}
-
-/// A snapshot of these objects in the layout of that generation.
-pub(super) fn laid_out(
-    generation: u64,
-    tick: u64,
-    at_ms: u64,
-    rows: &[(Object, Row)],
-) -> Arc<Snapshot> {
-    let shared = schema();
-    let plan = ReadPlan::new(&shared, &Mask::all(&shared));
-    let objects = rows.iter().map(|(object, _)| object.clone()).collect();
-    let mut snapshot = Snapshot::new(&Layout::new(generation, vec![(plan, objects)]));
-    let (words, states) = snapshot.begin(tick);
-    for ((words, state), (_, row)) in words.chunks_mut(6).zip(states).zip(rows) {
-        words.copy_from_slice(&row.unwrap_or([u64::MAX; 6]));
-        *state = if row.is_some() { RowState::Good } else { RowState::Gone };
-    }
-    let begin_ns = at_ms * 1_000_000;
-    snapshot.stamp(Window { begin_ns, end_ns: begin_ns, wall_offset_ns: WALL_OFFSET_NS });
-    Arc::new(snapshot)
-}
 
 fn exits(line: &StatTally) -> (Option<&str>, u64, Option<f64>) {
     (line.path.as_deref(), line.amount.total(), line.rate.map(|rate| rate.per_second))

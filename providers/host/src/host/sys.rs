@@ -7,10 +7,7 @@
 //! Invariant: between `fork` and `_exit` the child does its [`Job`] and nothing else: system calls
 //! over memory that was allocated before. No file descriptor of the parent changes.
 
-#![allow(
-    unsafe_code,
-    reason = "no safe crate offers fork, close_range, kcmp or such a SO_PEERCRED"
-)]
+#![allow(unsafe_code, reason = "no safe crate offers fork, close_range and such a SO_PEERCRED")]
 
 use std::cmp::Ordering;
 use std::ffi::{c_int, c_long, c_void};
