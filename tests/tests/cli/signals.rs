@@ -261,15 +261,18 @@ fn missed_ticks_belong_to_the_interval_in_which_they_were_missed() {
     let stopped = stopped.elapsed();
     lines.extend(stdout.lines().map(|line| line.expect("the output is text")));
     assert!(child.wait_within(LIMIT).expect("the process ends in time").success());
-    let mut most = 0;
+    let (mut most, mut late) = (0, 0);
     for report in lines.iter().map(|line| json(line)) {
         let number = |key: &str| report[key].as_u64().expect("the value is an integer");
         let due = report["seconds"].as_f64().expect("the value is a number") * 1000.0;
         let counted = number("ticks") + number("missed_ticks") + number("lost_samples");
         // A thread that waits for its CPU between a deadline and the sample moves the sample, not
-        // the count. Ticks of another interval would be hundreds.
-        assert!((counted as f64 - due).abs() < 60.0, "{due} were due: {report}");
+        // the count. That happens now and then; ticks of another interval would be hundreds.
+        let difference = (counted as f64 - due).abs();
+        assert!(difference < 60.0, "{due} were due: {report}");
+        late += usize::from(difference >= 5.0);
         most = most.max(number("missed_ticks"));
     }
+    assert!(late * 3 <= lines.len(), "{late} of {} intervals differ", lines.len());
     assert!(most >= stopped.as_millis() as u64 - 200, "{most} in {stopped:?}");
 }
