@@ -43,6 +43,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),
+    ("lz4_flex", &["export/src/arrows/codec.rs"]),
     ("linux_raw_sys", &["providers/host/src/host/sys.rs", "providers/bpf/src/sys.rs"]),
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
@@ -59,6 +60,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["vmstrobe/src/select.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
+    ("zstd", &["export/src/arrows/codec.rs"]),
 ];
 
 /// The words of printing, and of what is printable: (word, where alone the product may name it).
