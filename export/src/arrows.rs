@@ -45,5 +45,6 @@ mod decoder;
 mod reader;
 
 pub use self::codec::Compression;
+pub(crate) use self::laid::vm_name;
 pub use self::reader::{ArrowsReader, End, Item};
 pub use self::writer::ArrowsWriter;

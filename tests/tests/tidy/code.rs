@@ -39,7 +39,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["sampler/src/health.rs"]),
-    ("humantime", &["cli/src/stat/report.rs"]),
+    ("humantime", &["cli/src/stat/report.rs", "export/src/text.rs"]),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),

@@ -52,6 +52,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("export/src/arrows/events.rs", "one list as keys and texts, and back"),
     ("export/src/columns/names.rs", "one rule of names"),
     ("export/src/columns/properties.rs", "one statistic as keys and texts, and back"),
+    ("export/src/text.rs", "what two formats share, and no third"),
     ("export/src/limits.rs", "the limits, to be read as one list"),
     ("sampler/src/clock.rs", "two clocks; everyone else is to read them here"),
     ("sampler/src/pool.rs", "one rule of reuse, to be read beside its loom model"),
