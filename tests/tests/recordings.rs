@@ -10,8 +10,8 @@ use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
 use vmstrobe_core::{Desc, ObjectView, RowState, Snapshot};
 use vmstrobe_export::{
-    ArrowsWriter, Batch, BatchLimits, Batcher, Columns, Compression, Event, EventKind, Exporter,
-    Metadata, Outcome,
+    ArrowsWriter, Batch, BatchLimits, Batcher, Columns, Compression, CsvWriter, Event, EventKind,
+    Exporter, JsonLinesWriter, Metadata, Outcome,
 };
 use vmstrobe_testing::random;
 use vmstrobe_tests::python::{require_readers, run_reader};
@@ -212,6 +212,80 @@ fn every_value_is_read_by_others() {
         let path = directory.path().join(format!("{seed}.arrows"));
         fs::write(&path, &recording.bytes).expect("the directory is writable");
         check(&path, &json!({"finished": true, "batches": recording.expected}));
+    }
+}
+
+/// Returns the rows of snapshots, tick after tick.
+fn text_rows(snapshots: &[Snapshot], columns: &Columns) -> Vec<Json> {
+    let mut rows = Vec::new();
+    for snapshot in snapshots {
+        for view in snapshot.objects() {
+            let object = view.object();
+            let names = columns.iter().map(|column| column.name.to_string());
+            let values: Map<String, Json> = names.zip(statistics(view, columns)).collect();
+            let vm = object.path.strip_prefix("/vm/").and_then(|rest| rest.split('/').next());
+            let state = match view.state() {
+                RowState::Good => "good",
+                RowState::Aged(_) => "aged",
+                RowState::Missing => "missing",
+                RowState::Stale => "stale",
+                RowState::Torn => "torn",
+                RowState::Gone => "gone",
+                RowState::Io(_) => "failed",
+                other => panic!("{other:?}"),
+            };
+            rows.push(json!({
+                "tick": snapshot.tick(),
+                "path": *object.path,
+                "vm": vm.unwrap_or("web"),
+                "vcpu": object.index,
+                "state": state,
+                "values": values,
+                "stats": view.stats().count(),
+            }));
+        }
+    }
+    rows
+}
+
+#[test]
+fn text_is_read_by_others() {
+    if !require_readers() {
+        return;
+    }
+    let directory = TempDir::new().expect("a temporary directory can be made");
+    let path = |name: &str| directory.path().join(name).to_str().expect("it is text").to_owned();
+    for seed in 0..4 {
+        let mut rng = Rng::with_seed(seed);
+        let schemas = random::schemas(&mut rng);
+        let layout = random::layout(&mut rng, &schemas, 0);
+        let columns = Columns::of(&layout).expect("few columns");
+        let snapshots = random::snapshots(&mut rng, &layout, 300);
+        let metadata = Metadata { vm: Some("web".into()), ..Metadata::default() };
+        let files = [path("a.csv"), path("a.jsonl"), path("a.json")];
+        let create = |path: &str| fs::File::create(path).expect("the directory is writable");
+        let mut csv = CsvWriter::new(create(&files[0]), columns.clone(), &metadata, None)
+            .expect("the disk has room");
+        let mut json =
+            JsonLinesWriter::new(create(&files[1]), &metadata, None).expect("the disk has room");
+        let mut batcher = Batcher::new(BatchLimits { ticks: 70, ..BatchLimits::default() });
+        let mut batches: Vec<Batch> = snapshots
+            .iter()
+            .filter_map(|snapshot| batcher.push(snapshot).expect("few columns"))
+            .collect();
+        batches.extend(batcher.take());
+        let writers: [&mut dyn Exporter; 2] = [&mut csv, &mut json];
+        for writer in writers {
+            for batch in &batches {
+                assert_eq!(writer.write(batch).expect("the disk has room"), Outcome::Written);
+            }
+            writer.finish().expect("the disk has room");
+        }
+        let rows = Json::from(text_rows(&snapshots, &columns));
+        fs::write(&files[2], rows.to_string()).expect("the directory is writable");
+        let [csv, json, expected] = &files;
+        let output = run_reader("text.py", &[csv, json, expected], LIMIT);
+        assert_eq!(output.code, Some(0), "seed {seed}: {}{}", output.stdout, output.stderr);
     }
 }
 
