@@ -25,6 +25,7 @@ mod table;
 mod tick;
 mod kernel;
 mod words;
+mod record;
 
 use pairs::Effort;
 
@@ -85,7 +86,7 @@ impl Line {
 /// A measurement. It returns `None` if its name was not asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 32] = [
+const MEASURES: [(&str, Measure); 36] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -118,6 +119,10 @@ const MEASURES: [(&str, Measure); 32] = [
     ("qmp/clients/8", qmp::clients_8),
     ("qmp/stream", qmp_stream::stream),
     ("qmp/stream/qemu", qmp_stream::stream_qemu),
+    ("export/arrows/few", record::few),
+    ("export/arrows/all", record::all),
+    ("export/size/few", record::few_size),
+    ("export/size/all", record::all_size),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
