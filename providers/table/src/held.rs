@@ -20,8 +20,8 @@ use super::format::Segment;
 use super::look::{Found, Memory};
 use super::map::is_in_memory;
 use super::refused::Refused;
+use super::row::{Row, Writer};
 use super::schemas::Schemas;
-use super::source::{Row, Writer};
 
 /// A table that is read.
 #[derive(Debug)]
