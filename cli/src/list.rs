@@ -16,6 +16,7 @@ use crate::messages::say_left_out;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use crate::terminal;
 use vms::VmEntry;
 
 mod vms;
@@ -69,7 +70,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
         say("no virtual machine and no table of statistics found on this host; `vmstrobe demo` \
              starts one of its own");
     } else {
-        let width = out.width();
+        let width = terminal::width_of(out);
         let (vms, tables) = (&listing.vms, &listing.tables);
         let parts = [
             (!vms.is_empty()).then(|| vms::lines(vms, args.verbose, width)),

@@ -13,7 +13,6 @@ use std::path::Path;
 use vmstrobe::text::printable;
 
 use crate::error::{Error, Result};
-use crate::terminal;
 use crate::width::shorten;
 
 /// The largest number of columns of a line of a message: more than any of our texts has, and less
@@ -96,12 +95,6 @@ impl Out {
     /// Returns true if the output goes to a terminal.
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal
-    }
-
-    /// Returns the number of columns of a line: that of the terminal, or no limit for a file, whose
-    /// content must not depend on a terminal.
-    pub(crate) fn width(&self) -> usize {
-        if self.terminal { terminal::size().width } else { usize::MAX }
     }
 
     /// Returns true once the reader has closed its end, or writing has failed.

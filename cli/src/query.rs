@@ -20,6 +20,7 @@ use crate::messages::say_notices;
 use crate::out::{Out, say};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use crate::terminal;
 use crate::text::{counted, quantile_text, thousands};
 
 /// The time that a demo guest runs before it is read, so that its counters are not 0.
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
-        out.lines(tables(&snapshot, args.zeros, out.width()))?;
+        out.lines(tables(&snapshot, args.zeros, terminal::width_of(out)))?;
     }
     Ok(0)
 }

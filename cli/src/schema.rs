@@ -15,6 +15,7 @@ use crate::messages::say_notices;
 use crate::out::Out;
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use crate::terminal;
 use crate::text::{amount, counted};
 
 /// Prints the schemas of the selected statistics.
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
     } else {
-        out.lines(for_people(&schemas, names, out.width()))?;
+        out.lines(for_people(&schemas, names, terminal::width_of(out)))?;
     }
     Ok(0)
 }

@@ -24,6 +24,7 @@ use crate::out::{Out, reason, say};
 use crate::privileges::{Launcher, Needs};
 use crate::signals::{Signals, StopFlag};
 use crate::stop;
+use crate::terminal;
 use crate::text;
 use report::{Report, Style};
 
@@ -149,7 +150,7 @@ impl<'a> Measurement<'a> {
             per_object: args.per_vcpu,
             zeros: args.zeros,
             timed: args.interval.is_some(),
-            width: out.width(),
+            width: terminal::width_of(out),
         };
         Self { session, out, style, meter, reported: 0, lost_samples: 0, has_lost_vm: false }
     }
