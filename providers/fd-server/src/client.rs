@@ -7,9 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
 use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
 use vmstrobe_kvm::AttachOptions;
@@ -17,10 +16,7 @@ use vmstrobe_table::Tables;
 
 use super::kvm::ExportedKvm;
 use super::reader::Reader;
-use super::socket::connected;
-
-/// The longest that a server may take until all that it has now has arrived.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+use super::socket::{CONNECT_LIMIT, Connection, connected};
 
 /// A client of an [`FdServer`](crate::FdServer): the statistics that another process exports, now
 /// and later.
@@ -53,13 +49,6 @@ pub struct FdClient {
     tables: Arc<Tables>,
 }
 
-/// A connection that ends when nothing holds it any more: its descriptors and their readers hold
-/// it.
-#[derive(Debug)]
-pub(super) struct Connection {
-    socket: Arc<Relay>,
-}
-
 impl FdClient {
     /// Connects to the server at that path, and waits until all that it has now has arrived.
     /// The reaper will close what was exported.
@@ -87,7 +76,7 @@ impl FdClient {
         let server = connected(path, host.broker(), deadline)?;
         let peer_pid = procfs::peer_pid(&server);
         let socket = Arc::new(Relay::start(server)?);
-        let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
+        let connection = Arc::new(Connection::new(&socket));
         let alive = Arc::new(AtomicBool::new(true));
         let server = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
         let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, server.clone(), unsafe_release));
@@ -113,12 +102,5 @@ impl FdClient {
     /// Returns the process that began to listen. `None` if it has no number in our pid namespace.
     pub fn peer_pid(&self) -> Option<u32> {
         self.peer_pid
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // The reader finds it ended, and ends. If the server was quicker there is nothing to do.
-        let _ = shutdown(&*self.socket, Shutdown::Both);
     }
 }

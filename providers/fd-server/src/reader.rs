@@ -21,10 +21,10 @@ use vmstrobe_host::{FdOwner, GoneEpoch, Reaper, Relay};
 use vmstrobe_kvm::KvmFd;
 use vmstrobe_table::{Tables, can_be_table};
 
-use super::client::{CONNECT_LIMIT, Connection};
 use super::kvm::{ExportedKvm, is_stats_fd};
 use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
+use super::socket::{CONNECT_LIMIT, Connection};
 use super::{MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// So many packets are taken in one go, once connected...

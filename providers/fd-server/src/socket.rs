@@ -5,17 +5,44 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{
+    AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, shutdown,
+    socket_with,
+};
 use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_host::{Broker, refusal, refusal::path::Use};
+use vmstrobe_host::{Broker, Relay, refusal, refusal::path::Use};
 use vmstrobe_listen::{Access, Kind, Listening};
 
 /// The pause before a server whose queue is full is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+
+/// The longest that a server may take until all that it has now has arrived.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// A connection that ends when nothing holds it any more: its descriptors and their readers hold
+/// it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: Arc<Relay>,
+}
+
+impl Connection {
+    pub(super) fn new(socket: &Arc<Relay>) -> Self {
+        Self { socket: Arc::clone(socket) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // The reader finds it ended, and ends. If the server was quicker there is nothing to do.
+        let _ = shutdown(&*self.socket, Shutdown::Both);
+    }
+}
 
 /// Listens at that path, for this user and root.
 ///

@@ -10,8 +10,8 @@ use vmstrobe_table::TableWriter;
 use vmstrobe_testing::soon;
 
 use super::*;
-use crate::client::CONNECT_LIMIT;
 use crate::packet::receive;
+use crate::socket::CONNECT_LIMIT;
 use crate::socket::connected;
 use crate::tests::{self, Guest, Place, connect, paths, providers, table, told};
 use crate::{ExportFds, FdServer};

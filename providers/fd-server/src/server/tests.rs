@@ -1,6 +1,6 @@
 //! Offers arrive; what is added or withdrawn later is noticed, and so is the end of either side.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Provider, RowState, Target};
@@ -12,7 +12,7 @@ use vmstrobe_testing::{has_link, open_all, soon, states, tick};
 use super::*;
 use crate::message::MAX_PATH_BYTES;
 use crate::tests::{Guest, Place, connect, opened, paths, providers, table};
-use crate::{ExportedFd, FdClient};
+use crate::{ExportedFd, FdClient, MAX_TABLES};
 
 /// Much longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(10);
