@@ -11,9 +11,9 @@ use std::os::linux::fs::MetadataExt;
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use crate::host::peer_process;
 use crate::refusal::proc::mounted;
 use crate::status::Status;
+use crate::sys::peer_process;
 
 /// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
 /// kernel's `proc_ns.h`).

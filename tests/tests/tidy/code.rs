@@ -16,7 +16,8 @@ const SAFETY_REACH: usize = 10;
 
 /// The only files with `unsafe` in them.
 const UNSAFE_FILES: &[&str] = &[
-    "providers/host/src/host/sys.rs",
+    "providers/host/src/host/fork.rs",
+    "providers/host/src/sys.rs",
     "providers/kvm/src/sys.rs",
     "providers/kvm/src/ioctls.rs",
     "providers/bpf/src/sys.rs",
@@ -43,7 +44,14 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),
-    ("linux_raw_sys", &["providers/host/src/host/sys.rs", "providers/bpf/src/sys.rs"]),
+    (
+        "linux_raw_sys",
+        &[
+            "providers/host/src/host/fork.rs",
+            "providers/host/src/sys.rs",
+            "providers/bpf/src/sys.rs",
+        ],
+    ),
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",

@@ -24,24 +24,22 @@ use crate::process::Process;
 use crate::refusal::Step;
 use crate::refusal::proc::mounted;
 use child::Scratch;
+use fork::Job;
 use helper::{Helper, Unanswered, record, records};
 use left_out::LeftOut;
-use sys::Job;
 use wire::{Named, Record, Request};
 
 pub use child::{MAX_RECORDS, MAX_SAME_LINK, READERS_POSITION};
 pub use link::KvmLink;
 pub use relay::Relay;
 pub use seen::{Care, Seen, SeenKvm, SeenTable};
-pub(crate) use sys::peer_process;
-pub use sys::trim_memory;
 
 mod facts;
 mod link;
 mod seen;
-mod sys;
 mod wire;
 mod child;
+mod fork;
 mod helper;
 mod left_out;
 mod refused;
