@@ -16,7 +16,7 @@ use vmstrobe_host::{
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of};
 use super::scan;
-use super::sched::{Vcpu, VcpuOwner};
+use super::vcpu::{Vcpu, VcpuOwner};
 use crate::opener::Opener;
 
 mod options;

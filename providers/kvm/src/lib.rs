@@ -17,10 +17,11 @@ mod sys;
 #[cfg(feature = "kvm-ioctls")]
 mod ioctls;
 
-mod bulk;
 mod fd;
 mod opened;
+mod bulk;
 mod opener;
+mod vcpu;
 mod proc;
 mod scan;
 mod own;
@@ -35,8 +36,9 @@ pub use bulk::{BulkOpener, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadS
 pub use fd::KvmFd;
 pub use own::{KvmFdRef, NewVcpu, OwnKvm};
 pub use scan::{Access, VmInfo, scan, scan_by};
-pub use sched::{Sched, Vcpu};
+pub use sched::Sched;
 pub use sys::kvm_get_stats_fd;
+pub use vcpu::Vcpu;
 
 // For the providers that stand on this crate, which hold such descriptors themselves (fd-server,
 // the guest of the BPF reader).

@@ -20,7 +20,7 @@ use vmstrobe_host::{Broker, Reaper};
 
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of, vcpu_path};
-use super::sched::{Vcpu, VcpuOwner};
+use super::vcpu::{Vcpu, VcpuOwner};
 use crate::fd::KvmFd;
 use crate::opener::Opener;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};

@@ -27,7 +27,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("providers/host/src/host/facts.rs", "what may be asked of /proc about another process"),
     ("providers/host/src/host/link.rs", "the kernel's names for KVM's files"),
     ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
-    ("providers/kvm/src/sched/vcpu.rs", "one type, and who has such"),
+    ("providers/kvm/src/vcpu.rs", "one type, and who has such"),
     ("providers/host/src/refusal/proc.rs", "one mount, and whom it hides"),
     ("providers/table/src/attach.rs", "one way to come by tables"),
     ("providers/host/src/host/relay.rs", "one connection and its helper"),

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use vmstrobe_core::{Error, ErrorKind, Result};
 use vmstrobe_host::{Broker, Polled, clock_ns, procfs};
 
-use super::Vcpu;
 use super::schedstat::Schedstat;
 use super::threads::{self, Clues};
 use super::watched::Watched;
+use crate::vcpu::Vcpu;
 
 /// The time from the start of one round of readings to the start of the next.
 pub(super) const SCHED_PERIOD: Duration = Duration::from_millis(100);
