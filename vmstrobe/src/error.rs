@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use crate::parts::BpfStatus;
 use crate::parts::FoundTable;
-use crate::survey::LeftOut;
+use crate::survey::{Hidden, LeftOut};
 use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_kvm::VmInfo;
 
-use crate::found::Hidden;
 use crate::notice::Notice;
-use crate::select::{UnknownName, joined};
+use crate::unknown_name::UnknownName;
 
 /// Result of a call of the library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -230,4 +229,27 @@ fn vcpu_text(vcpu: &VcpuRef) -> String {
 
 fn paths(objects: &[Object]) -> String {
     objects.iter().map(|object| &*object.path).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
+pub(crate) fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_joined_once_and_in_order() {
+        assert_eq!(joined(["b", "a", "b", "c"]), "a, b and c");
+        assert_eq!((joined(["a", "a"]), joined([])), ("a".to_owned(), String::new()));
+    }
 }

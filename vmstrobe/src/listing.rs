@@ -11,13 +11,12 @@ use std::collections::BTreeMap;
 
 use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{FoundTable, Tables};
-use crate::survey::{LeftOut, scan_all_by};
+use crate::survey::{Hidden, LeftOut, scan_all_by};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider};
 use vmstrobe_host::{Host, Reaper};
 use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, VmInfo};
 
 use crate::error::Result;
-use crate::found::Hidden;
 use crate::read_status::ReadMethod;
 use crate::sources::Options;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::parts::{FoundTable, tables_of};
 use rustix::io::Errno;
+use vmstrobe_core::text::thousands;
 use vmstrobe_core::{ErrorKind, Result};
 use vmstrobe_host::{
     Care, Host, KvmLink, Seen, SeenKvm,
@@ -38,6 +39,37 @@ pub struct Scan {
     /// The time for which processes that did not let themselves be looked at kept the helper
     /// waiting meanwhile, whichever caller asked about them.
     pub waited: Duration,
+}
+
+/// The processes that this process may not examine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hidden {
+    /// The number of those that it sees; 0 if it does not even see them.
+    pub processes: usize,
+    /// Why, if the same holds for all.
+    pub why: Option<String>,
+}
+
+impl Hidden {
+    /// Returns the processes that a scan could not examine, if there are any.
+    pub fn of(scan: &Scan) -> Option<Self> {
+        let hidden = Self { processes: scan.hidden, why: scan.why_hidden.clone() };
+        (hidden.processes > 0 || hidden.why.is_some()).then_some(hidden)
+    }
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = self.why.as_deref();
+        match self.processes {
+            0 => return f.write_str(why.unwrap_or_default()),
+            1 => f.write_str("1 process")?,
+            count => write!(f, "{} processes", thousands(count as u64))?,
+        }
+        f.write_str(" could not be examined")?;
+        why.map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
 }
 
 /// A process that was not looked at, or not to the end.

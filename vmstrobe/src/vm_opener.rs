@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use crate::parts::Bpf;
 use crate::parts::{Qmp, QmpShare};
-use crate::survey::{LeftOut, Scan, scan_all_by};
+use crate::survey::{Hidden, LeftOut, Scan, scan_all_by};
 use vmstrobe_host::{Host, Reaper};
 use vmstrobe_kvm::Access;
 
 use crate::attachment::Attachment;
 use crate::error::Result;
-use crate::found::{Found, Hidden, vm_name};
+use crate::found::{Found, vm_name};
 use crate::qemu::Vmms;
 use crate::sources::{Options, Sources};
 

@@ -65,7 +65,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
-    ("strsim", &["vmstrobe/src/select.rs"]),
+    ("strsim", &["vmstrobe/src/unknown_name.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
 ];
 

@@ -19,6 +19,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("providers/testing/src/snapshots.rs", "one fixture"),
+    ("vmstrobe/src/unknown_name.rs", "one type, and what it suggests"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
     ("vmstrobe/src/parts/without_bpf.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),
