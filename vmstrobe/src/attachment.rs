@@ -10,14 +10,13 @@ use crate::parts::Bpf;
 use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot, ThreadStart};
 use vmstrobe_host::Reaper;
-use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler, Timing};
+use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler};
 
 use crate::error::{Error, Result};
 use crate::member::{Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::open::{self, Opener};
 use crate::qemu;
-use crate::session::Session;
 use crate::sources::{Options, Sources};
 
 /// The providers of one or more sources: of one virtual machine, of several, of programs.
@@ -128,8 +127,8 @@ impl Attachment {
     }
 
     /// Takes from the options how threads are started, and the BPF reader whose state
-    /// [`Session::read_status`] gives: for an attachment to a registry whose providers were given
-    /// that reader.
+    /// [`Session::read_status`](crate::Session::read_status) gives: for an attachment to a registry
+    /// whose providers were given that reader.
     #[must_use]
     pub fn with_options(self, options: &Options) -> Self {
         Self { bpf: options.bpf.clone(), threads: options.threads.clone(), ..self }
@@ -242,25 +241,6 @@ impl Attachment {
         let (mut sampler, control) = Sampler::new(sources, writer, Fanout::Inline)?;
         sampler.tick();
         Ok(control.latest().load_full())
-    }
-
-    /// Starts to sample what a filter such as `vcpu: exits, halt_*` wants, at that rate.
-    ///
-    /// # Errors
-    /// If the filter cannot be understood or selects nothing, the rate is out of bounds, or as
-    /// [`Attachment::start`].
-    pub fn sample(self, filter: &str, rate_hz: f64) -> Result<Session> {
-        let filter: Filter = filter.parse()?;
-        self.check(&filter)?;
-        self.start(vec![filter], Timing::hz(rate_hz)?)
-    }
-
-    /// Starts to sample what the filters want; of each target, the first filter counts.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or no thread can be had.
-    pub fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
-        Session::start(self, filters, timing)
     }
 
     /// Returns the warnings of the provider with that name.

@@ -67,13 +67,30 @@ enum State {
     Failed,
 }
 
+impl Attachment {
+    /// Starts to sample what a filter such as `vcpu: exits, halt_*` wants, at that rate.
+    ///
+    /// # Errors
+    /// If the filter cannot be understood or selects nothing, the rate is out of bounds, or as
+    /// [`Attachment::start`].
+    pub fn sample(self, filter: &str, rate_hz: f64) -> Result<Session> {
+        let filter: Filter = filter.parse()?;
+        self.check(&filter)?;
+        self.start(vec![filter], Timing::hz(rate_hz)?)
+    }
+
+    /// Starts to sample what the filters want; of each target, the first filter counts.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or no thread can be had.
+    pub fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
+        Session::start(self, filters, timing)
+    }
+}
+
 impl Session {
     /// Starts to sample what the filters want of the attachment.
-    pub(crate) fn start(
-        attachment: Attachment,
-        filters: Vec<Filter>,
-        timing: Timing,
-    ) -> Result<Self> {
+    fn start(attachment: Attachment, filters: Vec<Filter>, timing: Timing) -> Result<Self> {
         let Attachment { registry, members, bpf, health, notices, guard, threads, .. } = attachment;
         let (health, writer) = health.unwrap_or_else(Health::new);
         let read_monitor = ReadMonitor::new(&registry, bpf, health)?;

@@ -16,7 +16,8 @@ use vmstrobe_host::{
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of};
 use super::scan;
-use super::vcpu::{Vcpu, VcpuOwner};
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use crate::opener::Opener;
 
 mod options;

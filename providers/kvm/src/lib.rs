@@ -19,9 +19,10 @@ mod ioctls;
 
 mod fd;
 mod opened;
+mod vcpu;
 mod bulk;
 mod opener;
-mod vcpu;
+mod vcpu_owner;
 mod proc;
 mod scan;
 mod own;

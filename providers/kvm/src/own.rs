@@ -20,7 +20,8 @@ use vmstrobe_host::{Broker, Reaper};
 
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of, vcpu_path};
-use super::vcpu::{Vcpu, VcpuOwner};
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use crate::fd::KvmFd;
 use crate::opener::Opener;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};

@@ -20,7 +20,8 @@ use vmstrobe_core::{
 use vmstrobe_host::{PolledSource, procfs};
 
 use super::bulk::{BulkOpener, NoThreads, ThreadRows};
-use super::vcpu::{Vcpu, VcpuOwner};
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use super::{AttachedKvm, OwnKvm, SCHED};
 
 mod schedstat;

@@ -1,17 +1,16 @@
-//! The vCPUs whose threads are read, as a provider of KVM's has them, and who has such.
+//! The vCPUs whose threads are read, as a provider of KVM's has them.
 //!
-//! Invariant: a vCPU holds its descriptor and its process, so that both are the ones it was made of.
+//! Invariant: a vCPU holds its descriptor and its process, so that both stay those that it was made
+//! of.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use vmstrobe_core::{Object, Target};
-use vmstrobe_host::{Broker, Process, thread_of};
+use vmstrobe_host::{Process, thread_of};
 
 use crate::fd::KvmFd;
 use crate::opened::Opened;
-use crate::opener::Opener;
 
 /// A vCPU of a provider of KVM's.
 #[derive(Clone, Debug)]
@@ -28,21 +27,6 @@ pub struct Vcpu {
     pub process: Option<Arc<Process>>,
     /// The thread that runs it, if its VMM has said so.
     pub thread_id: Option<u32>,
-}
-
-/// A provider that has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
-    /// Looks for vCPUs that have come or gone.
-    fn look(&self);
-
-    /// Returns the vCPUs that there were at the last look, in the order of its objects.
-    fn vcpus(&self) -> Vec<Vcpu>;
-
-    /// Returns the opener of its vCPUs' fds.
-    fn opener(&self) -> &Opener;
-
-    /// Returns the broker that reads /proc, which may hide other users' processes from others.
-    fn broker(&self) -> Broker;
 }
 
 impl Vcpu {
