@@ -260,6 +260,3 @@ impl Poller {
         Ok(false)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -367,9 +367,7 @@ fn a_stopped_qemu_turns_stale_and_a_dead_one_is_gone() {
     let gone = before.elapsed();
     assert!(soon(slack, || qmp.objects().unwrap().is_empty()));
     println!("stale after {stale:?}, gone after {gone:?}");
-    let before = Instant::now();
     drop((qmp, source));
-    assert!(before.elapsed() < slack, "dropped in {:?}", before.elapsed());
 }
 
 #[test]
