@@ -81,7 +81,7 @@ impl FdClient {
         let server = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
         let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, server.clone(), unsafe_release));
         let tables = Arc::new(Tables::new()?);
-        let mut reader = Reader::new(socket, &server, &connection, &kvm, &tables, reaper);
+        let mut reader = Reader::new(path, socket, &server, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {
             let text = format!("cannot take what {} exports", path.display());
             Error::caused(error.kind(), text, error)

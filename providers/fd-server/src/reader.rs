@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -41,6 +42,8 @@ pub(super) struct Reader {
     alive: Arc<AtomicBool>,
     gone_epoch: [GoneEpoch; 2],
     reaper: Reaper,
+    /// The name of its tables in errors.
+    table_title: String,
     is_greeted: bool,
     exports: BTreeMap<Key, Exported>,
 }
@@ -64,6 +67,7 @@ enum Step {
 
 impl Reader {
     pub(super) fn new(
+        path: &Path,
         socket: Arc<Relay>,
         server: &FdOwner,
         connection: &Arc<Connection>,
@@ -79,6 +83,7 @@ impl Reader {
             alive: Arc::clone(&server.alive),
             gone_epoch: [kvm.gone_epoch().clone(), tables.gone_epoch().clone()],
             reaper,
+            table_title: format!("a table from {}", path.display()),
             is_greeted: false,
             exports: BTreeMap::new(),
         }
@@ -207,7 +212,7 @@ impl Reader {
             (Kind::Table, Some(connection), Some(tables), _) => {
                 let server =
                     FdOwner { alive: Arc::clone(&self.alive), watch: connection, seat: None };
-                tables.add(fd, server).map(Exported::Table)
+                tables.add(&self.table_title, fd, server).map(Exported::Table)
             }
             (kind @ (Kind::Vm { .. } | Kind::Vcpu { .. }), _, _, Some(kvm)) => {
                 kvm.add(key, kind, fd).map(Exported::Stats)

@@ -249,8 +249,9 @@ fn a_directory_that_changes_too_much_is_looked_at_later() {
     let (schema, _) = counter_alone();
     let _first = table.add("/a", &schema).unwrap();
     let (share, mut shared) = (budget.share(), held::Shared::default());
+    let own = || held::Origin { title: "a table of pid 7".to_owned(), giver: held::Giver::Own };
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut held = held::Table::new(1, memory, held::Giver::Own, &share).unwrap();
+    let mut held = held::Table::new(1, memory, own(), &share).unwrap();
     let mut look = |held: &mut held::Table| {
         shared.taken.clear();
         held.look(&mut shared).map(|()| held.objects.len())
@@ -261,11 +262,13 @@ fn a_directory_that_changes_too_much_is_looked_at_later() {
     assert_eq!(look(&mut held).unwrap(), 1);
     // One of which nothing is known yet has nothing to keep.
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut fresh = held::Table::new(2, memory, held::Giver::Own, &share).unwrap();
-    assert_eq!(look(&mut fresh).unwrap_err().kind(), ErrorKind::Busy);
+    let mut fresh = held::Table::new(2, memory, own(), &share).unwrap();
+    let error = look(&mut fresh).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().starts_with("a table of pid 7 cannot be read: "), "{error}");
     // Another owner's are looked at all the same.
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut other = held::Table::new(3, memory, held::Giver::Own, &budget.share()).unwrap();
+    let mut other = held::Table::new(3, memory, own(), &budget.share()).unwrap();
     assert_eq!(look(&mut other).unwrap(), 2);
 }
 
