@@ -275,7 +275,7 @@ mod tests {
         ];
         let lines = lines(&all.concat());
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].starts_with("left out: pid 7 (p): does not let itself"), "{lines:?}");
+        assert!(lines[0].starts_with("left out: pid 7 (p): could not be examined"), "{lines:?}");
         assert!(lines[1].starts_with("left out: pid 9 (p): has more"), "{lines:?}");
         assert!(lines[2].starts_with("left out: 2 processes, pids 8 10: there was"), "{lines:?}");
     }

@@ -202,7 +202,9 @@ impl ListedTables {
         }
         let refused = match tried {
             Ok(tried) if tried.providers.iter().any(|name| name == provider) => None,
-            Ok(_) => Some("no table of a kind that is known, or just being made".to_owned()),
+            Ok(_) => {
+                Some("not a table that this vmstrobe can read, or it is just being made".to_owned())
+            }
             Err(why) => Some(why.clone()),
         };
         let FoundTable { pid, comm, .. } = process.clone();
@@ -285,7 +287,7 @@ mod tests {
         let refused = |tried: &Tried| ListedTables::new(&found("xyz"), "xyz", tried).refused;
         let readable = |providers| Ok(Readable { objects: Vec::new(), providers, is_all: true });
         assert_eq!(refused(&readable(vec!["xyz".to_owned()])), None);
-        assert!(refused(&readable(Vec::new())).is_some_and(|why| why.starts_with("no table ")));
+        assert!(refused(&readable(Vec::new())).is_some_and(|why| why.starts_with("not a table ")));
         assert_eq!(refused(&Err("it is torn".to_owned())), Some("it is torn".to_owned()));
     }
 }

@@ -89,7 +89,7 @@ pub struct LeftOut {
 pub enum WhyLeftOut {
     /// It keeps everyone waiting who looks at it.
     Silent,
-    /// It has more descriptors than are looked at.
+    /// It has more open files than are examined.
     Crowded,
     /// There was no time left for it.
     NoTime,
@@ -98,9 +98,11 @@ pub enum WhyLeftOut {
 impl fmt::Display for WhyLeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Silent => "does not let itself be looked at (in execve, or a file of it hangs)",
-            Self::Crowded => "has more descriptors than are looked at",
-            Self::NoTime => "there was no time left to look at its descriptors",
+            Self::Silent => {
+                "could not be examined in time (it is in execve, or one of its files hangs)"
+            }
+            Self::Crowded => "has more open files than are examined",
+            Self::NoTime => "there was no time left to examine it",
         })
     }
 }

@@ -142,7 +142,7 @@ impl Bpf {
 
     /// Returns a warning with the reason once it has been given up, and nothing before.
     pub(crate) fn given_up(&self) -> Option<Error> {
-        let text = |why| format!("the BPF reader is given up, pread takes over: {why}");
+        let text = |why| format!("the BPF reader is no longer used, and pread takes over: {why}");
         let why = self.inner.health.why()?;
         Some(Error::new(ErrorKind::Unsupported, text(why)))
     }

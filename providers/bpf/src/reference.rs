@@ -17,7 +17,7 @@ use super::slots::Subject;
 /// The exits that our guest makes in its only run.
 const EXITS: Exits = Exits { outs: 4, halts: 1 };
 
-const WHY: &str = "cannot start a guest of our own to compare with";
+const WHY: &str = "the self-test of the BPF reader cannot start its small guest";
 
 /// The guest at rest, with its stats fds.
 #[derive(Debug)]

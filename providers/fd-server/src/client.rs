@@ -83,7 +83,7 @@ impl FdClient {
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(path, socket, &server, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {
-            let text = format!("cannot take what {} exports", path.display());
+            let text = format!("cannot use the descriptors offered at {}", path.display());
             Error::caused(error.kind(), text, error)
         })?;
         thread::Builder::new()

@@ -66,7 +66,10 @@ impl Offers {
             return Ok(());
         }
         if is_table && list.all.iter().filter(|offer| offer.is_table).count() >= MAX_TABLES {
-            let text = format!("over {MAX_TABLES} tables: one table can hold many objects");
+            let text = format!(
+                "more than {MAX_TABLES} tables are offered, which is the limit: put more objects \
+                 into one table"
+            );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         list.last += 1;

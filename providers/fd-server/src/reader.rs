@@ -105,15 +105,22 @@ impl Reader {
                     return Err(Error::new(ErrorKind::NotFound, "the server has ended"));
                 }
                 Step::End => {
-                    let text = "the process that listens there sends nothing: it is no FdServer";
+                    let text = "the process that listens there closes the connection at once: give \
+                                a socket at which a program offers descriptors";
                     return Err(Error::new(ErrorKind::Malformed, text));
                 }
             }
         }
         let text = if self.is_greeted {
-            format!("the server was not done within {CONNECT_LIMIT:?}: is it overrun or stopped?")
+            format!(
+                "not everything arrived within {CONNECT_LIMIT:?}: the program there is too busy \
+                 or stopped"
+            )
         } else {
-            format!("nothing was sent within {CONNECT_LIMIT:?}: is it an FdServer?")
+            format!(
+                "nothing was sent within {CONNECT_LIMIT:?}: is this a socket at which a program \
+                 offers descriptors?"
+            )
         };
         Err(Error::new(ErrorKind::Busy, text))
     }
@@ -164,11 +171,15 @@ impl Reader {
         match (self.is_greeted, message) {
             (false, Message::Hello { version: VERSION }) => self.is_greeted = true,
             (false, Message::Hello { version }) => {
-                let text = format!("it speaks version {version}; {VERSION} is known");
+                let text = format!(
+                    "the program there speaks version {version} of the protocol, and this one \
+                     version {VERSION}: use one release of vmstrobe in both"
+                );
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }
             (true, Message::Full) => {
-                let text = "as many are connected there as may be: one of them has to end";
+                let text =
+                    "the program there serves no more clients: end one of them, then try again";
                 return Err(Error::new(ErrorKind::Busy, text));
             }
             (true, Message::ExportedFd(key, kind)) => self.take(key, kind, &mut packet.fds)?,
@@ -188,8 +199,10 @@ impl Reader {
         if self.exports.len() >= MAX_EXPORTED_FDS
             || kind == Kind::Table && tables.count() >= MAX_TABLES
         {
-            let text =
-                format!("over {MAX_EXPORTED_FDS} descriptors or {MAX_TABLES} tables are exported");
+            let text = format!(
+                "the program there offers more than {MAX_EXPORTED_FDS} descriptors or \
+                 {MAX_TABLES} tables, which is the limit"
+            );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let is_it = match (&kind, fds.last()) {

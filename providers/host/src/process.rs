@@ -48,7 +48,7 @@ impl Process {
             Errno::SRCH => procfs::no_process(pid),
             // The kernel's answer for a thread that is not its process's first.
             Errno::INVAL | Errno::NOENT => {
-                let text = format!("{pid} is no process but a thread of one: give the process id");
+                let text = format!("{pid} is a thread, not a process: give the process id");
                 Error::new(ErrorKind::NotFound, text)
             }
             Errno::PERM | Errno::NOSYS => refusal::of_process(pid, Step::Hold, errno, None),
@@ -287,7 +287,7 @@ mod tests {
         for pid in [0, u32::MAX, i32::MAX as u32] {
             let error = Process::open(pid, &GoneEpoch::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound);
-            assert_eq!(error.to_string(), format!("there is no process {pid}"));
+            assert_eq!(error.to_string(), format!("there is no process {pid}: it may have ended"));
         }
     }
 }

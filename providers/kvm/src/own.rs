@@ -304,7 +304,10 @@ fn stats_fd_in_time(index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// cannot judge passes.
 fn check_vcpu(stats: &KvmFd) -> Result<()> {
     if stats.id().is_some_and(|id| id.starts_with("kvm-") && !id.contains("/vcpu-")) {
-        return Err(Error::new(ErrorKind::Unsupported, "the fd is a VM's and not a vCPU's"));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this descriptor is a VM's, not a vCPU's: give that of KVM_CREATE_VCPU",
+        ));
     }
     Ok(())
 }
@@ -313,12 +316,15 @@ fn refused(what: &str, error: io::Error) -> Error {
     let (kind, text) = match Errno::from_io_error(&error) {
         Some(Errno::IO) => (
             ErrorKind::Denied,
-            format!("the {what} is dead or belongs to another process: only its creator can ask"),
+            format!(
+                "the {what} is dead or belongs to another process: only the process that created \
+                 it can ask for its stats fd"
+            ),
         ),
         Some(Errno::NOTTY | Errno::INVAL) => {
-            (ErrorKind::Unsupported, format!("the fd is no KVM {what}'s"))
+            (ErrorKind::Unsupported, format!("this descriptor is not that of a KVM {what}"))
         }
-        _ => (ErrorKind::Io, format!("cannot have the {what}'s stats fd")),
+        _ => (ErrorKind::Io, format!("cannot get the stats fd of the {what}")),
     };
     Error::caused(kind, text, error)
 }

@@ -132,7 +132,7 @@ impl Cryptodev {
     /// is too long or there is no room for another.
     pub fn device(&self, id: &str, services: CryptoServices) -> Result<CryptoDevice> {
         if id.is_empty() || id.contains('/') {
-            let text = format!("'{id}' is no id of an object");
+            let text = format!("'{id}' cannot be the id of an object of QEMU's");
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let mut ids = lock(&self.ids);

@@ -138,15 +138,23 @@ impl Tables {
                 _ => ErrorKind::Io,
             };
             let text = format!("cannot open the table {shown}");
-            if kind == ErrorKind::Denied {
-                let why = refusal::path::reason(self.host.broker(), path, Use::Read);
-                return Error::new(kind, format!("{text}: {why}"));
+            match kind {
+                ErrorKind::Denied => {
+                    let why = refusal::path::reason(self.host.broker(), path, Use::Read);
+                    Error::new(kind, format!("{text}: {why}"))
+                }
+                ErrorKind::NotFound => {
+                    let advice = "start the program that writes it, or check the path";
+                    Error::caused(kind, format!("there is no table {shown}: {advice}"), errno)
+                }
+                _ => Error::caused(kind, text, errno),
             }
-            Error::caused(kind, text, errno)
         })?;
         let file = file_of(&fd);
         if file.is_some() && !has_writer(&fd) {
-            let text = format!("nobody writes a table to {shown} (any more)");
+            let text = format!(
+                "no program writes the table {shown} now: start it again, or check the path"
+            );
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         let mut state = self.state();

@@ -156,9 +156,13 @@ fn a_table_in_a_file_is_read() {
 
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
-    says(&vmstrobe(&["query", "--table", none]), 1, &["cannot open the table", none]);
+    says(
+        &vmstrobe(&["query", "--table", none]),
+        1,
+        &["there is no table", none, "start the program that writes it"],
+    );
     fs::write(none, "no table").expect("the directory is writable");
-    says(&vmstrobe(&["query", "--table", none]), 1, &["nobody writes a table to", none]);
+    says(&vmstrobe(&["query", "--table", none]), 1, &["no program writes the table", none]);
 }
 
 #[test]

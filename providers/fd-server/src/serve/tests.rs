@@ -98,7 +98,7 @@ fn more_than_may_be_are_told_so() {
     for _ in 0..3 {
         let error = connect(&place.socket()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
-        assert!(told(&error).contains("as many are connected there as may be"), "{}", told(&error));
+        assert!(told(&error).contains("serves no more clients"), "{}", told(&error));
     }
     assert!(all.iter().all(|one| paths(&providers(one)[1]) == ["/a"]));
     all.pop();

@@ -341,7 +341,7 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
     let error = kvm.attach(pid).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let want = format!(
-        "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
+        "the VMM of pid {pid} keeps no stats fds open (QEMU 8.1 and later do, and any VMM that \
          embeds vmstrobe), and the BPF reader, which needs none, is switched off (--bpf)"
     );
     assert_eq!(error.to_string(), want);
@@ -357,7 +357,10 @@ fn why_the_other_way_is_closed_is_said() {
     assert!(error.to_string().ends_with(end), "{error}");
     let error = unreadable(7, Some(&Never(None)));
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.to_string(), "the VMM of pid 7 has closed its VM just now");
+    assert_eq!(
+        error.to_string(),
+        "pid 7 closed its virtual machine while it was being attached to"
+    );
 }
 
 #[test]

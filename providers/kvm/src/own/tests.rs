@@ -227,13 +227,16 @@ fn a_fd_of_another_kind_is_refused() {
     for fd in [vcpu.fd(), other.as_fd()] {
         let error = OwnKvm::new("x", fd).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert_eq!(error.to_string(), "the fd is no KVM VM's");
+        assert_eq!(error.to_string(), "this descriptor is not that of a KVM VM");
     }
     let kvm = OwnKvm::new("x", vm.fd()).unwrap();
     let error = kvm.add_vcpu(NewVcpu::new(0, other.as_fd())).unwrap_err();
-    assert_eq!(error.to_string(), "the fd is no KVM vCPU's");
+    assert_eq!(error.to_string(), "this descriptor is not that of a KVM vCPU");
     let error = kvm.add_vcpu(NewVcpu::new(0, vm.fd())).unwrap_err();
-    assert_eq!(error.to_string(), "the fd is a VM's and not a vCPU's");
+    assert_eq!(
+        error.to_string(),
+        "this descriptor is a VM's, not a vCPU's: give that of KVM_CREATE_VCPU"
+    );
     assert_eq!(paths(&kvm), ["/vm/x"]);
 }
 

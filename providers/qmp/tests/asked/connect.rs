@@ -43,7 +43,7 @@ fn who_greets_otherwise_is_not_qmp() {
     for (greeting, words) in [
         ("QEMU 10.0.2 monitor - type 'help' for more information\r\n", "it says \"QEMU 10.0.2"),
         ("{\"hello\": 1}\r\n", "QMP"),
-        ("{\"QMP\": ", "does not finish its greeting"),
+        ("{\"QMP\": ", "sends only a part of a QMP greeting"),
     ] {
         fake.model().greeting = greeting.to_owned();
         let before = Instant::now();
