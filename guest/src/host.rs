@@ -11,6 +11,8 @@ use std::path::Path;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::Kvm;
 
+use crate::processor::check_processor;
+
 /// The number of `KVM_CAP_BINARY_STATS_FD`, which kvm-ioctls does not have.
 const CAP_BINARY_STATS_FD: u64 = 203;
 
@@ -30,6 +32,13 @@ const EMFILE: i32 = 24;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The guests are x86-64 programs, and this processor is another.
+    #[error(
+        "vmstrobe's own guests run on x86-64 alone, and this processor is {}: read a virtual \
+         machine of another program instead",
+        std::env::consts::ARCH
+    )]
+    OtherProcessor,
     /// KVM is absent, not accessible, or too old for binary statistics.
     #[error("/dev/kvm {reason}: {advice}")]
     Unusable {
@@ -69,7 +78,7 @@ pub enum Error {
 /// It makes an empty VM and drops it again, which takes some milliseconds.
 ///
 /// # Errors
-/// [`Error::Unusable`], whose text says why and what to do.
+/// [`Error::Unusable`] or [`Error::OtherProcessor`], whose text says why and what to do.
 pub fn usable() -> Result<(), Error> {
     let kvm = open()?;
     let version = kvm.get_api_version();
@@ -90,6 +99,7 @@ pub fn usable() -> Result<(), Error> {
 
 /// Opens `/dev/kvm`.
 pub(crate) fn open() -> Result<Kvm, Error> {
+    check_processor()?;
     Kvm::new().map_err(|errno| unopened(errno.into(), Device::find()))
 }
 
@@ -235,5 +245,11 @@ mod tests {
             "The kernel refused to create a vCPU: Cannot allocate memory (os error 12): \
              free some memory or ask for fewer vCPUs"
         );
+    }
+
+    #[test]
+    fn another_processor_is_named_and_what_can_be_done_there() {
+        let text = Error::OtherProcessor.to_string();
+        assert!(text.contains(std::env::consts::ARCH) && text.contains("read a virtual"), "{text}");
     }
 }

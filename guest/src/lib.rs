@@ -1,4 +1,5 @@
-//! Small real KVM guests for `vmstrobe demo`, the tests and the benches. x86-64 only.
+//! Small real KVM guests for `vmstrobe demo`, the tests and the benches. They are x86-64 programs:
+//! on other processors the crate compiles, and no guest can be made ([`check_processor`]).
 //!
 //! [`Farm`] has many vCPUs that never run, [`KnownGuest`] makes an exact number of exits, and
 //! [`DemoGuest`] carries loads that change over time. Ask [`usable`] first: where `/dev/kvm` is
@@ -13,6 +14,11 @@
 #![deny(unsafe_code)]
 
 mod host;
+#[cfg(target_arch = "x86_64")]
+mod processor;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "other_processor.rs"]
+mod processor;
 mod machine;
 
 mod code;
@@ -28,3 +34,4 @@ pub use farm::{Farm, FarmVm};
 pub use host::{Error, usable};
 pub use known::{Exits, KnownGuest};
 pub use machine::{Irqchip, Vcpu, Vm};
+pub use processor::check_processor;

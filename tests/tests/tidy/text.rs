@@ -19,6 +19,8 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("providers/testing/src/snapshots.rs", "one fixture"),
+    ("guest/src/processor.rs", "what is of one processor alone"),
+    ("guest/src/other_processor.rs", "one stand-in"),
     ("vmstrobe/src/found.rs", "which one is meant if none was named"),
     ("vmstrobe/src/unknown_name.rs", "one type, and what it suggests"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
