@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, shutdown};
 use vmstrobe_core::{Error, ErrorKind, Provider, Result};
-use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
+use vmstrobe_host::{FdOwner, GoneEpoch, Process, Reaper, Relay, procfs, release::unsafe_release};
 use vmstrobe_kvm::AttachOptions;
 use vmstrobe_table::Tables;
 
@@ -86,11 +86,14 @@ impl FdClient {
         let deadline = Instant::now() + CONNECT_LIMIT;
         let server = connected(path, host.broker(), deadline)?;
         let peer_pid = procfs::peer_pid(&server);
+        // No source asks for its end: the connection tells.
+        let peer = peer_pid.and_then(|pid| Process::open(pid, &GoneEpoch::default()).ok());
         let socket = Arc::new(Relay::start(server)?);
         let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
         let alive = Arc::new(AtomicBool::new(true));
         let server = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
-        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, server.clone(), unsafe_release));
+        let kvm = ExportedKvm::new(reaper.clone(), bulk, server.clone(), peer, unsafe_release);
+        let kvm = Arc::new(kvm);
         let tables = Arc::new(Tables::new()?);
         let mut reader = Reader::new(socket, &server, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {

@@ -138,7 +138,7 @@ impl AttachedKvm {
     /// in the order of `pids`.
     pub fn attach_all(&self, pids: &[u32]) -> Vec<Result<()>> {
         let mut state = self.state();
-        state.drop_dead(&self.watch);
+        state.drop_dead();
         let by = self.parts();
         let mut names: Vec<String> = state.attached.iter().map(|one| one.name.clone()).collect();
         let mut outcomes: Vec<Result<()>> = Vec::new();
@@ -192,8 +192,9 @@ impl AttachedKvm {
         let at = state.attached.iter().position(|attached| attached.process.pid() == pid);
         let Some(at) = at else { return false };
         let Attached { process, .. } = state.attached.remove(at);
+        // First, or its thread could take what is given up for an end.
+        self.watch.remove(pid);
         process.give_up();
-        self.watch.remove(&process);
         true
     }
 
@@ -217,7 +218,7 @@ impl AttachedKvm {
             // Objects that could not be borrowed are left out, and tried again next time.
             attached.refused = attached.refresh(&self.parts(), next_key).err();
         }
-        state.drop_dead(&self.watch);
+        state.drop_dead();
         state
     }
 
@@ -237,14 +238,8 @@ fn free_name(host: &Host, pid: u32, taken: &[String]) -> String {
 }
 
 impl State {
-    fn drop_dead(&mut self, watch: &DeathWatch) {
-        self.attached.retain(|attached| {
-            let lives = attached.process.lives();
-            if !lives {
-                watch.remove(&attached.process);
-            }
-            lives
-        });
+    fn drop_dead(&mut self) {
+        self.attached.retain(|attached| attached.process.lives());
     }
 
     fn opened(&self) -> impl Iterator<Item = &Opened> {
@@ -272,6 +267,11 @@ impl Provider for AttachedKvm {
         let by_key: HashMap<_, _> =
             state.opened().map(|opened| (opened.object.key, &opened.fd)).collect();
         self.opener.sources(objects, plan, |key| by_key.get(&key).map(|&fd| Arc::clone(fd)))
+    }
+
+    /// Also those that have been dropped from the list of attached processes.
+    fn ended(&self) -> Vec<u32> {
+        self.watch.ended()
     }
 
     /// Returns a warning if the BPF reader was given up, one for each attached process of

@@ -11,7 +11,6 @@
 //! end with them: no row outlives its vCPU.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{
@@ -39,7 +38,7 @@ use watched::Watched;
 const ROWS_PER_SOURCE: usize = 64;
 
 /// A provider that has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
+pub(crate) trait VcpuOwner: Provider {
     /// Looks for vCPUs that have come or gone.
     fn look(&self);
 
@@ -260,6 +259,10 @@ impl Provider for Sched {
             self.poller.refresh();
         }
         Ok(())
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.owner.ended()
     }
 
     fn warnings(&self) -> Vec<Error> {

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
-use vmstrobe_host::{CpuNames, Host, PolledSource};
+use vmstrobe_host::{CpuNames, Host, PolledSource, Process};
 
 use super::ask::{QmpShare, REPLY_LIMIT, Wake};
 use super::peer::Peer;
@@ -176,6 +176,13 @@ impl Provider for Qmp {
         let called = self.shared.calls.call(target, REFRESH_LIMIT);
         let peer = || Peer::of(self.peer_pid(), &self.host);
         called.map_err(|fault| talk::in_words(fault, &self.socket, peer))
+    }
+
+    /// The process that was behind the socket when it was connected to last: QEMU, or the one that
+    /// started it.
+    fn ended(&self) -> Vec<u32> {
+        let known = self.shared.known();
+        known.peer.iter().filter(|peer| !peer.lives()).map(Process::pid).collect()
     }
 }
 

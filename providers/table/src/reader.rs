@@ -214,7 +214,7 @@ impl Tables {
         state.push(table)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // A look cut short by a panic has lost objects, which the next one finds again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,6 +306,10 @@ impl Provider for Tables {
         let sources = objects.chunks(ROWS_PER_SOURCE).map(source).collect();
         state.refusals.add_rows(refused);
         Ok(sources)
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.watch.ended()
     }
 
     /// Why tables, or objects of them, are not read because they are over a limit.
