@@ -13,7 +13,7 @@ use vmstrobe_sampler::{
 
 use crate::attachment::{Attachment, Guard};
 use crate::error::{Error, Result};
-use crate::member::{Absence, Member};
+use crate::member::{self, Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::read_status::{ReadMonitor, ReadStatus};
 
@@ -170,16 +170,16 @@ impl Session {
 
     /// Returns the members that have ended since the last call.
     pub fn newly_ended(&mut self) -> Vec<Member> {
-        let gone_for = self.absence.lasts();
-        self.members.extract_if(.., |member| member.has_ended(gone_for)).collect()
+        let ended: Vec<bool> = member::ended(&self.members, self.absence.lasts()).collect();
+        let mut ended = ended.into_iter();
+        self.members.extract_if(.., |_| ended.next() == Some(true)).collect()
     }
 
     /// Returns true once every member has ended, or nothing that is sampled has been there for some
     /// seconds. Providers of this process have no end.
     pub fn has_ended(&self) -> bool {
-        let gone_for = self.absence.lasts();
-        let all_ended = self.members.iter().all(|member| member.has_ended(gone_for));
-        self.has_members && (all_ended || self.absence.is_for_good())
+        let all_ended = || member::ended(&self.members, self.absence.lasts()).all(|ended| ended);
+        self.has_members && (self.absence.is_for_good() || all_ended())
     }
 
     /// Returns how objects of KVM were read in the newest sample; `None` if it has none.
