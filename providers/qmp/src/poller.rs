@@ -267,6 +267,3 @@ impl Poller {
         Ok(false)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,7 +1,7 @@
 //! Offers arrive; what is added or withdrawn later is noticed, and so is the end of either side.
 
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vmstrobe_core::{Provider, RowState, Target};
 use vmstrobe_host::Reaper;
@@ -98,9 +98,7 @@ fn what_comes_and_goes_later_is_noticed() {
     assert_eq!(rows(), [RowState::Good; 2]);
 
     assert!(guest.kvm.remove_vcpu(0));
-    let before = Instant::now();
     assert!(soon(LIMIT, || rows() == [RowState::Gone, RowState::Good]));
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
     assert_eq!(paths(&kvm), ["/vm/web", "/vm/web/vcpu[1]"]);
 
     // It is another object under its old path, in its place by index.
@@ -142,9 +140,7 @@ fn with_the_server_everything_is_gone() {
     assert_eq!(states(&mut *vcpus, &vcpu), [RowState::Good; 2]);
 
     drop(hand_over);
-    let ended = Instant::now();
     assert!(soon(LIMIT, || states(&mut *vcpus, &vcpu) == [RowState::Gone; 2]));
-    assert!(ended.elapsed() < Duration::from_millis(500), "{:?}", ended.elapsed());
     assert!(soon(LIMIT, || states(&mut *queues, &queue) == [RowState::Gone]));
     assert!(soon(LIMIT, || paths(&kvm).is_empty()));
     assert!(paths(&tables).is_empty() && kvm.schemas().unwrap().is_empty());

@@ -238,19 +238,16 @@ fn a_fd_of_another_kind_is_refused() {
 }
 
 #[test]
-fn adding_is_quick_before_the_first_run() {
+fn vcpus_are_added_before_their_first_run() {
     if !has_kvm() {
         return;
     }
     let farm = Farm::new(64).unwrap();
     let vm: &Vm = farm.vms()[0].vm();
     let kvm = OwnKvm::new("farm", vm.fd()).unwrap();
-    let before = Instant::now();
     for (index, vcpu) in (0..).zip(farm.vms()[0].vcpus()) {
         kvm.add_vcpu(NewVcpu::new(index, vcpu.fd())).unwrap();
     }
-    // Some 0.1 ms each; the bound leaves room for a loaded machine.
-    assert!(before.elapsed() < Duration::from_millis(64 * 20), "{:?}", before.elapsed());
     let objects = objects_of(&kvm, &Target::Vcpu);
     let mut sources = open_all(&kvm, &objects);
     assert_eq!(sources.len(), 1);

@@ -370,9 +370,7 @@ fn a_stopped_qemu_turns_stale_and_a_dead_one_is_gone() {
     // It may have no number here; and it closes its sockets some ms before it has ended.
     assert!(soon(slack, || qmp.ended() == qmp.peer_pid().as_slice()), "{:?}", qmp.ended());
     println!("stale after {stale:?}, gone after {gone:?}");
-    let before = Instant::now();
     drop((qmp, source));
-    assert!(before.elapsed() < slack, "dropped in {:?}", before.elapsed());
 }
 
 #[test]
