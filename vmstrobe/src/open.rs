@@ -43,7 +43,8 @@ pub(crate) fn open(
     notices: &Notices,
 ) -> Result<Vec<Member>> {
     let (registry, notices) = (registry.clone(), notices.clone());
-    let mut opener = Opener::new(registry, Reaper::new()?, options, sources.all, notices)?;
+    let reaper = Reaper::with_threads(&options.threads)?;
+    let mut opener = Opener::new(registry, reaper, options, sources.all, notices)?;
     let mut members = match sources.has_processes() {
         true => opener.processes.attach(sources)?,
         false => Vec::new(),
@@ -163,8 +164,8 @@ impl Opener {
         Ok(member)
     }
 
-    /// Lets the vCPUs of a process be called as its QEMU does, by a provider of its own, whose paths
-    /// have a label of their own.
+    /// Lets the vCPUs of a process be called as its QEMU does, by a provider of its own, whose
+    /// paths have a label of their own.
     fn name_vcpus_apart(&self, pid: u32, qmp: &Qmp) -> Result<Arc<AttachedKvm>> {
         let own = AttachedKvm::with_options(self.reaper.clone(), self.options.clone())?;
         let own = Arc::new(own);

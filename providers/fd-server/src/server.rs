@@ -8,11 +8,10 @@ use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Error, ErrorKind, Result, Thread, ThreadStart};
 
 use super::message::Kind;
 use super::serve::Serving;
@@ -50,7 +49,7 @@ use super::{ExportFds, MAX_TABLES};
 #[derive(Debug)]
 pub struct FdServer {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 /// The state that the thread shares with its [`FdServer`].
@@ -86,15 +85,20 @@ impl FdServer {
     /// if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its directory is
     /// not there or not ours to write, `Io` if the system has no thread or fd for it.
     pub fn listen(path: &Path) -> Result<Self> {
+        Self::with_threads(path, &ThreadStart::default())
+    }
+
+    /// Listens as [`FdServer::listen`] does, with its thread started so.
+    ///
+    /// # Errors
+    /// As [`FdServer::listen`] and [`ThreadStart::spawn`].
+    pub fn with_threads(path: &Path, threads: &ThreadStart) -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { offers: Mutex::default(), stop, wake });
         let serving = Serving::new(Arc::clone(&shared), listening(path)?);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-export".to_owned())
-            .spawn(move || serving.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the server", error))?;
+        let thread = threads.spawn("vmstrobe-export", move || serving.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

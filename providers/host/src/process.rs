@@ -12,13 +12,13 @@ use std::fmt::{self, Debug};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Error, ErrorKind, Result, Thread, ThreadStart};
 
 use crate::budget::FdSeat;
 use crate::gone_epoch::GoneEpoch;
@@ -122,7 +122,7 @@ impl FdOwner {
 /// ended. The thread ends when this is dropped.
 pub struct DeathWatch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 struct Shared {
@@ -141,20 +141,17 @@ struct Watched {
 }
 
 impl DeathWatch {
-    /// Starts the thread, `vmstrobe-watch`.
+    /// Starts the thread so, `vmstrobe-watch`.
     ///
     /// # Errors
-    /// `Io` if the system has no thread or no fd for it.
-    pub fn new() -> Result<Self> {
+    /// `Io` if the system has no thread or no fd for it; or as [`ThreadStart::spawn`].
+    pub fn new(threads: &ThreadStart) -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { watched: Mutex::default(), stop, wake });
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-watch".to_owned())
-            .spawn(move || theirs.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the watcher", error))?;
+        let thread = threads.spawn("vmstrobe-watch", move || theirs.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -295,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_end_of_each_process_is_noticed() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut children: Vec<Child> = (0..3).map(|_| sleeper()).collect();
         let processes: Vec<_> = children
             .iter()
@@ -318,7 +315,7 @@ mod tests {
 
     #[test]
     fn one_that_is_removed_is_left_alone() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut child = sleeper();
         let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         watch.add(&process);
@@ -332,7 +329,7 @@ mod tests {
 
     #[test]
     fn an_end_before_the_watch_is_noticed_too() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut child = sleeper();
         let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         child.kill().unwrap();
@@ -343,7 +340,7 @@ mod tests {
 
     #[test]
     fn an_end_is_known_before_the_thread_has_noticed_it() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let (child, other) = (sleeper(), sleeper());
         let pid = child.id();
         for child in [&child, &other] {
@@ -364,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_later_process_of_the_same_number_has_not_ended() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         for is_noticed in [false, true] {
             let (earlier, later) = (sleeper(), sleeper());
             let pid = earlier.id();

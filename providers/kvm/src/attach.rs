@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
+use vmstrobe_core::{
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, ThreadStart,
+};
 use vmstrobe_host::{
     Broker, CpuNames, DeathWatch, FdBudget, Host, Process, Reaper,
     release::{refusal, unsafe_release},
@@ -110,7 +112,8 @@ impl AttachedKvm {
     /// As [`AttachedKvm::new`].
     pub fn with_options(reaper: Reaper, options: AttachOptions) -> Result<Self> {
         let AttachOptions { bulk, host, budget, on_any_kernel } = options;
-        let (opener, watch) = (Opener::new(reaper, bulk), Arc::new(DeathWatch::new()?));
+        let (opener, watch) =
+            (Opener::new(reaper, bulk), Arc::new(DeathWatch::new(host.threads())?));
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         Ok(Self { opener, host, budget, unsafe_release, watch, state: Mutex::default() })
     }
@@ -311,6 +314,10 @@ impl VcpuOwner for AttachedKvm {
 
     fn broker(&self) -> Broker {
         self.host.broker().clone()
+    }
+
+    fn threads(&self) -> &ThreadStart {
+        self.host.threads()
     }
 }
 

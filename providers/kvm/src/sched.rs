@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{
     Desc, Error, ErrorKind, Object, Provider, ReadPlan, Result, Scale, Schema, Source, StatType,
-    Target, Unit, WORD_BYTES,
+    Target, ThreadStart, Unit, WORD_BYTES,
 };
 use vmstrobe_host::{Broker, PolledSource, procfs};
 
@@ -50,6 +50,9 @@ pub(crate) trait VcpuOwner: Provider {
 
     /// Returns the broker that reads /proc, which may hide other users' processes from others.
     fn broker(&self) -> Broker;
+
+    /// Returns the start of its threads.
+    fn threads(&self) -> &ThreadStart;
 }
 
 /// The scheduler's statistics of vCPUs: those of [`AttachedKvm`] ([`AttachedKvm::sched`]) or of an
@@ -142,7 +145,7 @@ impl OwnKvm {
 
 impl Sched {
     fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
-        let poller = Arc::new(Poller::start(&owner.broker())?);
+        let poller = Arc::new(Poller::start(&owner.broker(), owner.threads())?);
         Ok(Self { owner, schema: sched_schema(), poller, news: Mutex::default() })
     }
 

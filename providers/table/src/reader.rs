@@ -79,12 +79,12 @@ impl Tables {
         Self::on_host(Host::default())
     }
 
-    /// As [`Tables::new`], with a host that other providers may use too.
+    /// As [`Tables::new`], with a host that other providers may use too, and its start of threads.
     ///
     /// # Errors
     /// As [`Tables::new`].
     pub fn on_host(host: Host) -> Result<Self> {
-        let watch = Arc::new(DeathWatch::new()?);
+        let watch = Arc::new(DeathWatch::new(host.threads())?);
         Ok(Self { host, gone_epoch: GoneEpoch::default(), watch, state: Mutex::default() })
     }
 

@@ -1,6 +1,7 @@
 //! Offers arrive; what is added or withdrawn later is noticed, and so is the end of either side.
 
 use std::sync::atomic::AtomicU64;
+use std::thread;
 use std::time::Duration;
 
 use vmstrobe_core::{Provider, RowState, Target};
