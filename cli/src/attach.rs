@@ -76,7 +76,8 @@ pub(crate) fn open_demo(vcpus: u32, options: &Options) -> Result<Attachment> {
     // The broker opens it, because /dev/kvm may belong to another user.
     let make = move || vmstrobe_guest::usable().and_then(|()| DemoGuest::new(vcpus));
     let mut guest = options.bpf.broker().run(make)?;
-    let provider = OwnKvm::with_bulk(DEMO_NAME, guest.vm().fd(), options.bpf.clone())?;
+    let (bpf, threads) = (options.bpf.clone(), options.threads.clone());
+    let provider = OwnKvm::with_threads(DEMO_NAME, guest.vm().fd(), bpf, threads)?;
     // Before the vCPUs run: later, the kernel would make this call wait.
     for vcpu in guest.vcpus() {
         provider.add_vcpu(NewVcpu::new(vcpu.id(), vcpu.fd()))?;
@@ -91,7 +92,7 @@ pub(crate) fn open_demo(vcpus: u32, options: &Options) -> Result<Attachment> {
     } else {
         registry.add(provider);
     }
-    let crypto = CryptoLoad::start()?;
+    let crypto = CryptoLoad::start(privileges::unprivileged_threads())?;
     registry.add(crypto.provider());
     Ok(Attachment::of(registry).with_options(options).keeping((guest, crypto)))
 }
@@ -102,7 +103,7 @@ pub(crate) fn open_demo(vcpus: u32, options: &Options) -> Result<Attachment> {
 /// If the system has no memory or threads for it.
 pub(crate) fn open_crypto_device() -> Result<Attachment> {
     let registry = Registry::default();
-    let crypto = CryptoLoad::start()?;
+    let crypto = CryptoLoad::start(privileges::unprivileged_threads())?;
     registry.add(crypto.provider());
     Ok(Attachment::of(registry).keeping(crypto))
 }

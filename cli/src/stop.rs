@@ -30,13 +30,13 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal as Number, pidfd_open, pidfd_send_signal};
-use vmstrobe::Broker;
 use vmstrobe::host::has_exited;
+use vmstrobe::{Broker, ThreadStart};
 use vmstrobe_listen::SocketFile;
 
 use crate::error::{Error, Result};
 use crate::out::reason;
-use crate::privileges::keep_socket_removal_only;
+use crate::privileges::{socket_removing_threads, unprivileged_threads};
 use crate::signals::{Signal, Signals};
 
 /// The time that the main thread has to end by itself.
@@ -105,13 +105,12 @@ impl SocketFiles {
 pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
     let mut signals = Signals::of_termination()?;
     let watch = move || {
-        keep_socket_removal_only();
         let wait = |limit| number(signals.wait(limit));
         let second = wait_for_second_signal(wait, STOP_LIMIT, Instant::now);
         files.remove_all();
         exit(second.map_or(0, |signal| SIGNAL_STATUS + signal));
     };
-    spawn(watch)
+    spawn(&socket_removing_threads(), watch)
 }
 
 /// Starts a thread that exits at the second signal. The first signal is left to
@@ -121,7 +120,7 @@ pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
 /// If the signal handlers cannot be installed, or the thread cannot be started.
 pub(crate) fn exit_at_second_signal() -> Result<()> {
     let mut signals = Signals::of_termination()?;
-    spawn(move || {
+    spawn(&unprivileged_threads(), move || {
         let second =
             wait_for_two_signals(Duration::MAX, Instant::now, || number(signals.wait(None)));
         exit(SIGNAL_STATUS + second);
@@ -135,7 +134,7 @@ pub(crate) fn exit_at_second_signal() -> Result<()> {
 /// If the signal handlers cannot be installed, or the thread cannot be started.
 pub(crate) fn forward_signals(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
     let mut command = MeasuredCommand::new(command, broker)?;
-    spawn(move || {
+    spawn(&unprivileged_threads(), move || {
         let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, Instant::now, || {
             let signal = signals.wait(None).filter(|signal| command.must_forward(*signal));
             signal.iter().for_each(|signal| command.forward(*signal));
@@ -197,7 +196,7 @@ impl MeasuredCommand {
         // started without CAP_KILL: then the user of the command must end it.
         let (pidfd, broker) = (Arc::clone(&self.pidfd), self.broker.clone());
         let ask = move || broker.run(move || pidfd_send_signal(&*pidfd, signal));
-        let _ = thread::Builder::new().name("vmstrobe-stop".into()).spawn(ask);
+        let _ = spawn(&unprivileged_threads(), ask);
     }
 }
 
@@ -225,11 +224,11 @@ fn wait_for_two_signals(
     }
 }
 
-fn spawn(watch: impl FnOnce() + Send + 'static) -> Result<()> {
-    let thread = thread::Builder::new().name("vmstrobe-stop".into()).spawn(watch);
-    thread.map(drop).map_err(|error| {
-        Error::failed(format!("cannot start the thread that waits for signals: {}", reason(&error)))
-    })
+fn spawn<T: Send + 'static>(
+    threads: &ThreadStart,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<()> {
+    Ok(threads.spawn("vmstrobe-stop", work).map(drop)?)
 }
 
 /// Waits for a signal, and then for a second one within the limit, which it returns. `wait` returns

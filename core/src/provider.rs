@@ -53,6 +53,17 @@ pub trait Provider: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Returns the numbers of its processes that have ended: of those that it reads, and of the one
+    /// that is known to be behind its connection. A number is named until the provider gives the
+    /// process back, or is given a later process of that number, which is never taken for it.
+    ///
+    /// It may be asked many times a second, and waits for nothing: for no process, and for no other
+    /// thread that is looking at one ([`Provider::objects`]). What is reached in another way than
+    /// by its process can also end without one: then only its objects show that.
+    fn ended(&self) -> Vec<u32> {
+        Vec::new()
+    }
+
     /// Returns the problems that cost no object: that a faster way of reading had to be given up,
     /// for example. Each is returned for as long as it lasts; the caller reports it only once.
     fn warnings(&self) -> Vec<Error> {

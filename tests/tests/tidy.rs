@@ -9,6 +9,7 @@ mod tidy {
     mod packages;
     pub(crate) mod manifest;
     pub(crate) mod text;
+    mod threads;
     pub(crate) mod tree;
 }
 

@@ -13,7 +13,7 @@ use vmstrobe_host::Reaper;
 use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler};
 
 use crate::error::{Error, Result};
-use crate::member::{Absence, Member};
+use crate::member::{self, Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::open::{self, Opener};
 use crate::qemu;
@@ -111,11 +111,11 @@ impl Attachment {
     /// # Errors
     /// If it cannot be asked.
     pub(crate) fn of_qemu(socket: &Path, options: &Options) -> Result<Self> {
-        let qmp = Qmp::connect_by(socket, QmpShare::All, &options.host())?;
+        let qmp = Arc::new(Qmp::connect_by(socket, QmpShare::All, &options.host())?);
         let members = vec![qemu::member(socket, &qmp, true)];
         let registry = Registry::default();
         let policy = qemu::policy(&qmp);
-        registry.add_with(Arc::new(qmp), policy);
+        registry.add_with(qmp, policy);
         Ok(Self { members, ..Self::of(registry).with_options(options) })
     }
 
@@ -215,12 +215,12 @@ impl Attachment {
     /// Returns true if the virtual machine has ended; or, if there is none, every member. Providers
     /// of this process have no end.
     pub fn has_ended(&self) -> bool {
-        let has_ended = |member: &Member| member.has_ended(self.absence.lasts());
-        match self.main() {
-            Some(vm) if vm.is_vm => has_ended(vm),
-            Some(_) => self.members.iter().all(has_ended),
-            None => false,
-        }
+        let members = match self.main() {
+            Some(vm) if vm.is_vm => std::slice::from_ref(vm),
+            Some(_) => &self.members[..],
+            None => return false,
+        };
+        member::ended(members, self.absence.lasts()).all(|has_ended| has_ended)
     }
 
     /// Returns true if a virtual machine is read whose threads are on this host.
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, is_vm: bool) -> Member {
-        let mut member = Member::remote(format!("it {name}"), name.to_owned(), None);
+        let mut member = Member::remote(format!("it {name}"), name.to_owned(), None, Vec::new());
         member.is_vm = is_vm;
         member
     }

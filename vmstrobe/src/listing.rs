@@ -93,7 +93,8 @@ fn vms(
     bpf: &Bpf,
     tests_bpf: bool,
 ) -> Result<Vec<ListedVm>> {
-    let kvm = AttachedKvm::with_options(Reaper::new()?, options.clone())?;
+    let reaper = Reaper::with_threads(options.host.threads())?;
+    let kvm = AttachedKvm::with_options(reaper, options.clone())?;
     let processes: Vec<&[VmInfo]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
     let mut listed = Vec::new();
     for some in processes.chunks(TRIED_AT_ONCE) {

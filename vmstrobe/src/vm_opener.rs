@@ -77,7 +77,8 @@ impl VmOpener {
         let is_alone = !sources.all && sources.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &sources.qmp[..] };
         let qemus = sockets.iter().map(connect).collect::<Result<_>>()?;
-        Ok(Self { reaper: Reaper::new()?, options, host, qemus, all: sources.all })
+        let reaper = Reaper::with_threads(&options.threads)?;
+        Ok(Self { reaper, options, host, qemus, all: sources.all })
     }
 
     /// Opens what the user named, each process or QEMU by itself, or else the only source there is.

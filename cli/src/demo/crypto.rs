@@ -9,13 +9,13 @@ use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Block};
-use vmstrobe::Provider;
 use vmstrobe::table::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
+use vmstrobe::{Provider, Thread, ThreadStart};
 
 use crate::error::{Error, Result};
 
@@ -48,7 +48,8 @@ type Buffer = [u128; OPERATION_BLOCKS];
 pub(crate) struct CryptoLoad {
     provider: Arc<Cryptodev>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: ThreadStart,
+    running: Vec<Thread<()>>,
 }
 
 impl CryptoLoad {
@@ -56,7 +57,7 @@ impl CryptoLoad {
     ///
     /// # Errors
     /// If the table or a thread cannot be created, or the self-test fails.
-    pub(crate) fn start() -> Result<Self> {
+    pub(crate) fn start(threads: ThreadStart) -> Result<Self> {
         let cipher = Aes128::new(&KEY.into());
         let plain: Buffer = std::array::from_fn(|at| at as u128);
         let mut sealed = plain;
@@ -68,9 +69,10 @@ impl CryptoLoad {
                 "the self-test of AES failed: decryption did not restore the data",
             ));
         }
-        let provider = Arc::new(Cryptodev::new()?);
+        let provider = Arc::new(Cryptodev::with_threads(threads.clone())?);
         let device = provider.device(DEVICE, CryptoServices::Symmetric)?;
-        let mut load = Self { provider, stop: Arc::default(), threads: Vec::new() };
+        let (stop, running) = (Arc::default(), Vec::new());
+        let mut load = Self { provider, stop, threads, running };
         let (encrypting, mut counter) = (cipher.clone(), 0_u128);
         let encrypt = move |data: &mut Buffer| {
             counter += OPERATION_BLOCKS as u128;
@@ -118,12 +120,7 @@ impl CryptoLoad {
                 thread::sleep(next.saturating_duration_since(now));
             }
         };
-        let thread = thread::Builder::new().name(format!("{DEVICE}/{name}")).spawn(run);
-        let thread = thread.map_err(|error| {
-            let reason = crate::out::reason(&error);
-            Error::failed(format!("cannot start the crypto device's thread: {reason}"))
-        })?;
-        self.threads.push(thread);
+        self.running.push(self.threads.spawn(&format!("{DEVICE}/{name}"), run)?);
         Ok(())
     }
 }
@@ -131,7 +128,7 @@ impl CryptoLoad {
 impl Drop for CryptoLoad {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        for thread in self.running.drain(..) {
             // A panic of the thread has been reported already.
             let _ = thread.join();
         }
@@ -188,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_device_runs_until_it_is_dropped() {
-        let load = CryptoLoad::start().expect("a thread can be started");
+        let load = CryptoLoad::start(ThreadStart::default()).expect("a thread can be started");
         let provider = load.provider();
         let objects = provider.objects().expect("the provider has a table");
         let [object] = &objects[..] else { panic!("one device: {objects:?}") };

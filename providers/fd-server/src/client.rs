@@ -6,11 +6,10 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
 use std::time::Instant;
 
-use vmstrobe_core::{Error, ErrorKind, Provider, Result};
-use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
+use vmstrobe_core::{Error, Provider, Result};
+use vmstrobe_host::{FdOwner, GoneEpoch, Process, Reaper, Relay, procfs, release::unsafe_release};
 use vmstrobe_kvm::AttachOptions;
 use vmstrobe_table::Tables;
 
@@ -64,8 +63,8 @@ impl FdClient {
     }
 
     /// As [`FdClient::connect`], with the BPF reader, by which the exported objects are read
-    /// in one call where that is allowed; on any kernel; and connected by the broker of the host.
-    /// Nothing else of the options counts.
+    /// in one call where that is allowed; on any kernel; connected by the broker of the host, and
+    /// with its start of threads. Nothing else of the options counts.
     ///
     /// # Errors
     /// As [`FdClient::connect`].
@@ -75,21 +74,21 @@ impl FdClient {
         let deadline = Instant::now() + CONNECT_LIMIT;
         let server = connected(path, host.broker(), deadline)?;
         let peer_pid = procfs::peer_pid(&server);
+        // No source asks for its end: the connection tells.
+        let peer = peer_pid.and_then(|pid| Process::open(pid, &GoneEpoch::default()).ok());
         let socket = Arc::new(Relay::start(server)?);
         let connection = Arc::new(Connection::new(&socket));
         let alive = Arc::new(AtomicBool::new(true));
         let server = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
-        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, server.clone(), unsafe_release));
-        let tables = Arc::new(Tables::new()?);
+        let kvm = ExportedKvm::new(reaper.clone(), bulk, server.clone(), peer, unsafe_release);
+        let kvm = Arc::new(kvm);
+        let tables = Arc::new(Tables::on_host(host.clone())?);
         let mut reader = Reader::new(path, socket, &server, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {
             let text = format!("cannot use the descriptors offered at {}", path.display());
             Error::caused(error.kind(), text, error)
         })?;
-        thread::Builder::new()
-            .name("vmstrobe-import".to_owned())
-            .spawn(move || reader.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the client", error))?;
+        host.threads().spawn("vmstrobe-import", move || reader.run())?;
         Ok(Self { connection, peer_pid, kvm, tables })
     }
 

@@ -5,9 +5,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Result, Thread, ThreadStart};
 
 use super::ExportFds;
 use super::offers::Offers;
@@ -45,7 +44,7 @@ use super::socket::listening;
 #[derive(Debug)]
 pub struct FdServer {
     offers: Arc<Offers>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 impl FdServer {
@@ -58,12 +57,17 @@ impl FdServer {
     /// if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its directory is
     /// not there or not ours to write, `Io` if the system has no thread or fd for it.
     pub fn listen(path: &Path) -> Result<Self> {
+        Self::with_threads(path, &ThreadStart::default())
+    }
+
+    /// Listens as [`FdServer::listen`] does, with its thread started so.
+    ///
+    /// # Errors
+    /// As [`FdServer::listen`] and [`ThreadStart::spawn`].
+    pub fn with_threads(path: &Path, threads: &ThreadStart) -> Result<Self> {
         let offers = Arc::new(Offers::new()?);
         let serving = Serving::new(Arc::clone(&offers), listening(path)?);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-export".to_owned())
-            .spawn(move || serving.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the server", error))?;
+        let thread = threads.spawn("vmstrobe-export", move || serving.run())?;
         Ok(Self { offers, thread: Some(thread) })
     }
 

@@ -126,7 +126,7 @@ impl OwnKvm {
 
 impl Sched {
     fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
-        let poller = Arc::new(Poller::start(&owner.broker())?);
+        let poller = Arc::new(Poller::start(&owner.broker(), owner.threads())?);
         Ok(Self { owner, schema: sched_schema(), poller, news: Mutex::default() })
     }
 
@@ -243,6 +243,10 @@ impl Provider for Sched {
             self.poller.refresh();
         }
         Ok(())
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.owner.ended()
     }
 
     fn warnings(&self) -> Vec<Error> {

@@ -2,15 +2,14 @@
 //!
 //! Invariant: what is asked here costs no more than a look that the provider makes anyway.
 
-use std::fmt::Debug;
-
+use vmstrobe_core::{Provider, ThreadStart};
 use vmstrobe_host::Broker;
 
 use crate::opener::Opener;
 use crate::vcpu::Vcpu;
 
 /// A provider that has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
+pub(crate) trait VcpuOwner: Provider {
     /// Looks for vCPUs that have come or gone.
     fn look(&self);
 
@@ -22,4 +21,7 @@ pub(crate) trait VcpuOwner: Debug + Send + Sync {
 
     /// Returns the broker that reads /proc, which may hide other users' processes from others.
     fn broker(&self) -> Broker;
+
+    /// Returns the start of its threads.
+    fn threads(&self) -> &ThreadStart;
 }

@@ -79,12 +79,12 @@ impl Tables {
         Self::on_host(Host::default())
     }
 
-    /// As [`Tables::new`], with a host that other providers may use too.
+    /// As [`Tables::new`], with a host that other providers may use too, and its start of threads.
     ///
     /// # Errors
     /// As [`Tables::new`].
     pub fn on_host(host: Host) -> Result<Self> {
-        let watch = Arc::new(DeathWatch::new()?);
+        let watch = Arc::new(DeathWatch::new(host.threads())?);
         Ok(Self { host, gone_epoch: GoneEpoch::default(), watch, state: Mutex::default() })
     }
 
@@ -223,7 +223,7 @@ impl Tables {
         state.push(table.map_err(|error| unread(&title, &error))?)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // A look cut short by a panic has lost objects, which the next one finds again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -315,6 +315,10 @@ impl Provider for Tables {
         let sources = objects.chunks(ROWS_PER_SOURCE).map(source).collect();
         state.refusals.add_rows(refused);
         Ok(sources)
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.watch.ended()
     }
 
     /// Why tables, or objects of them, are not read because they are over a limit.

@@ -182,6 +182,27 @@ fn a_writer_that_breaks_its_promise_is_marked_until_it_keeps_it() {
     assert_eq!(now(), (1, RowState::Good));
 }
 
+/// The lock is held for as long as a process keeps a look waiting.
+#[test]
+fn the_end_of_a_process_is_said_while_a_look_goes_on() {
+    let tables = Arc::new(Tables::new().unwrap());
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = child.id();
+    assert_eq!(tables.attach(pid).unwrap(), 0, "it has no table yet");
+    assert!(tables.ended().is_empty());
+    let look = tables.state();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = Arc::clone(&tables);
+    std::thread::spawn(move || answer.send(asked.ended()));
+    let ended = answered.recv_timeout(Duration::from_secs(10));
+    drop(look);
+    assert_eq!(ended, Ok(vec![pid]));
+    assert!(tables.objects().unwrap().is_empty());
+    assert_eq!(tables.ended(), [pid], "it is known after the look that has left it out");
+}
+
 #[test]
 fn a_group_is_read_whole_or_not() {
     let (table, tables) = pair("xyz");

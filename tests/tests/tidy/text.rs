@@ -64,7 +64,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
 
 /// The folders of the crates whose users must not see a panic.
 const PRODUCT: &[&str] =
-    &["core", "providers", "sampler", "listen", "export", "server", "guest", "cli"];
+    &["core", "providers", "sampler", "listen", "export", "server", "guest", "vmstrobe", "cli"];
 
 /// Commands that a user must find: (file, the command).
 const SHOWN: &[(&str, &str)] = &[

@@ -1,9 +1,10 @@
 //! Offers arrive; what is added or withdrawn later is noticed, and so is the end of either side.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use vmstrobe_core::{Provider, RowState, Target};
+use vmstrobe_core::{Error, ErrorKind, Provider, RowState, Target};
 use vmstrobe_host::Reaper;
 use vmstrobe_kvm::NewVcpu;
 use vmstrobe_table::{TableConfig, TableWriter};

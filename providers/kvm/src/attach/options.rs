@@ -28,7 +28,8 @@ pub struct AttachOptions {
     /// The method that reads many objects in one call, and objects that have no stats fd: the BPF
     /// reader. None by default.
     pub bulk: Option<Arc<dyn BulkOpener>>,
-    /// The helper through which other processes are looked at; by default one of its own.
+    /// The helper through which other processes are looked at, and the start of threads; by default
+    /// a helper of its own, and threads that do nothing first.
     pub host: Host,
     /// The number of descriptors that may be borrowed; by default all that this process may have,
     /// less a reserve.

@@ -234,7 +234,9 @@ fn the_end_of_a_qemu_is_noticed() {
     let ended = Instant::now();
     assert!(soon(Duration::from_millis(100), || now() == [RowState::Gone; 2]), "{:?}", now());
     let noticed = ended.elapsed();
+    assert_eq!(kvm.ended(), [qemu.pid()]);
     assert_eq!(paths(&kvm).len(), 0);
+    assert_eq!(kvm.ended(), [qemu.pid()], "it is known after the look that has left it out");
     assert_eq!(kvm.schemas().unwrap().len(), 0);
     let error = kvm.attach(qemu.pid()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -253,6 +255,39 @@ fn the_end_of_a_qemu_is_noticed() {
     let before = Instant::now();
     drop(fds);
     println!("noticed in {noticed:?}, dropped in {dropped:?}, closed in {:?}", before.elapsed());
+}
+
+/// A look takes the provider's lock for as long as a process keeps it waiting.
+#[test]
+fn the_end_is_said_while_a_look_goes_on() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    vmm.tell("vm", 1, 0);
+    let kvm = Arc::new(borrowed());
+    let (pid, sched) = (vmm.0.id(), kvm.sched().unwrap());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.ended().is_empty() && sched.ended().is_empty());
+    let look = kvm.state();
+    drop(vmm);
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = Arc::clone(&kvm);
+    thread::spawn(move || answer.send([asked.ended(), sched.ended()]));
+    let ended = answered.recv_timeout(Duration::from_secs(10));
+    drop(look);
+    assert_eq!(ended, Ok([vec![pid], vec![pid]]));
+}
+
+#[test]
+fn what_is_given_back_has_not_ended() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    vmm.tell("vm", 1, 0);
+    let (kvm, pid) = (borrowed(), vmm.0.id());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.detach(pid));
+    assert!(kvm.ended().is_empty());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.detach(pid));
+    drop(vmm);
+    assert!(kvm.ended().is_empty());
 }
 
 #[test]
