@@ -17,7 +17,7 @@ use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::code::{DEMO_ENTRY, PORT_OUTS, PORT_PERIOD_NS, PORT_WORK, STACKS, stack_top};
-use crate::host::{EINTR, Error, refused};
+use crate::error::{EINTR, Error, refused};
 use crate::load::{self, Load};
 use crate::machine::{Irqchip, Vcpu, Vm};
 use crate::processor;

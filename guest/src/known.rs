@@ -7,7 +7,7 @@
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::code::{KNOWN_ENTRY, PORT_WORK, stack_top};
-use crate::host::{EINTR, Error, refused};
+use crate::error::{EINTR, Error, refused};
 use crate::machine::{Irqchip, Vcpu, Vm};
 use crate::processor;
 

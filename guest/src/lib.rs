@@ -13,12 +13,13 @@
 //! vCPU keeps the kernel's `vcpu->mutex`, and the call would wait for it, possibly for ever.
 #![deny(unsafe_code)]
 
-mod host;
+mod error;
 #[cfg(target_arch = "x86_64")]
 mod processor;
 #[cfg(not(target_arch = "x86_64"))]
 #[path = "other_processor.rs"]
 mod processor;
+mod host;
 mod machine;
 
 mod code;
@@ -30,8 +31,9 @@ mod demo;
 mod load;
 
 pub use demo::DemoGuest;
+pub use error::Error;
 pub use farm::{Farm, FarmVm};
-pub use host::{Error, usable};
+pub use host::usable;
 pub use known::{Exits, KnownGuest};
 pub use machine::{Irqchip, Vcpu, Vm};
 pub use processor::check_processor;

@@ -15,7 +15,8 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::code::{self, MEMORY_BYTES};
-use crate::host::{self, Error, refused};
+use crate::error::{Error, refused};
+use crate::host;
 use crate::processor;
 
 /// The interrupt controllers of a VM.

@@ -4,7 +4,7 @@
 
 use kvm_ioctls::{VcpuFd, VmFd};
 
-use crate::host::Error;
+use crate::error::Error;
 
 /// Checks that guests of this crate can run on this processor, which is not so.
 ///

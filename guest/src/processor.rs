@@ -6,7 +6,7 @@
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 use kvm_ioctls::{VcpuFd, VmFd};
 
-use crate::host::{Error, refused};
+use crate::error::{Error, refused};
 
 /// The address of three pages that KVM on old Intel CPUs needs to emulate real mode, as in QEMU.
 const TSS_ADDRESS: usize = 0xfffb_d000;
