@@ -10,7 +10,7 @@ use crate::parts::BpfStatus;
 use crate::parts::FoundTable;
 use crate::survey::{Hidden, LeftOut};
 use vmstrobe_core::{Object, Target, VcpuRef};
-use vmstrobe_kvm::VmInfo;
+use vmstrobe_host::VmInfo;
 
 use crate::notice::Notice;
 use crate::unknown_name::UnknownName;

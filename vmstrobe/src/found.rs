@@ -4,8 +4,7 @@
 //! Invariant: processes that could not be examined are part of the answer, as data.
 
 use crate::survey::{Hidden, LeftOut, Scan, scan_all_by};
-use vmstrobe_host::Host;
-use vmstrobe_kvm::VmInfo;
+use vmstrobe_host::{Host, VmInfo};
 
 use crate::error::{Error, Result};
 
@@ -80,7 +79,7 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use vmstrobe_kvm::Access;
+    use vmstrobe_host::Access;
     use vmstrobe_table::FoundTable;
 
     use super::*;

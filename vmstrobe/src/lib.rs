@@ -21,7 +21,7 @@
 //!
 //! # From inside
 //!
-//! A VMM adds its own descriptors to a [`Registry`] with [`OwnKvm`] and samples that, or serves it:
+//! A VMM adds its own descriptors to a [`Registry`] with `OwnKvm` and samples that, or serves it:
 //!
 //! ```no_run
 //! use std::os::fd::OwnedFd;
@@ -45,15 +45,17 @@
 //! | feature | adds |
 //! |---|---|
 //! | `kvm` (default) | KVM's statistics: this process's own VM, and those of others |
-//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: `bpf` |
+//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: `bpf`; with it `kvm` |
 //! | `table` (default) | tables that programs publish in memory: `table` |
 //! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
-//! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
+//! | `fd-server` (default) | descriptors offered to another program: `fd_server`; `kvm`, `table` |
 //! | `server` | a QMP server: `server` |
 //! | `json` | the JSON of QMP's replies: `json` |
-//! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
+//! | `kvm-ioctls` | `OwnKvm` takes that crate's `VmFd` and `VcpuFd` |
 //!
-//! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates.
+//! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates. A
+//! program that reads tables, or asks QEMUs, takes `table` or `qmp` alone: then no process has a
+//! VM.
 //!
 //! # What it does not do
 //!
@@ -108,8 +110,9 @@ pub use vm_tracker::{Changes, VmTracker};
 pub use parts::{Bpf, BpfMode, BpfStatus, FoundTable};
 pub use survey::{Hidden, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use vmstrobe_core::{Error as CoreError, *};
-pub use vmstrobe_host::{Broker, Host, Reaper};
-pub use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, NewVcpu, OwnKvm, Sched, VmInfo};
+pub use vmstrobe_host::{Access, Broker, Host, Reaper, VmInfo};
+#[cfg(feature = "kvm")]
+pub use vmstrobe_kvm::{AttachOptions, AttachedKvm, NewVcpu, OwnKvm, Sched};
 pub use vmstrobe_sampler::*;
 
 #[cfg(feature = "bpf")]
@@ -117,6 +120,7 @@ pub use vmstrobe_bpf as bpf;
 #[cfg(feature = "fd-server")]
 pub use vmstrobe_fd_server as fd_server;
 pub use vmstrobe_host as host;
+#[cfg(feature = "kvm")]
 pub use vmstrobe_kvm as kvm;
 #[cfg(feature = "qmp")]
 pub use vmstrobe_qmp as qmp;

@@ -9,12 +9,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::parts::{AttachOptions, AttachedKvm};
 use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{FoundTable, Tables};
 use crate::survey::{Hidden, LeftOut, scan_all_by};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider};
-use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, VmInfo};
+use vmstrobe_host::{Access, Host, Reaper, VmInfo};
 
 use crate::error::Result;
 use crate::read_status::ReadMethod;

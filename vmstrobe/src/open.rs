@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::parts::FdClient;
+use crate::parts::{AttachOptions, AttachedKvm, KVM};
 use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{PathPolicy, Provider, Registry, Target};
 use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{AttachOptions, AttachedKvm, PROVIDER as KVM};
 
 use crate::error::Result;
 use crate::member::Member;

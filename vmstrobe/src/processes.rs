@@ -6,10 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::parts::Tables;
+use crate::parts::{AttachOptions, AttachedKvm, Tables, scan_by};
 use vmstrobe_core::{ErrorKind, Provider};
 use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{AttachOptions, AttachedKvm, scan_by};
 
 use crate::error::{Error, Result};
 use crate::found::{Found, name_of_first, process_name};
@@ -153,7 +152,7 @@ mod tests {
     fn a_process_with_a_table_needs_no_vm() {
         let pid = std::process::id();
         let reaper = Reaper::new().expect("there are threads");
-        let options = AttachOptions::default();
+        let options = crate::Options::default().attach(false);
         let mut processes =
             Processes::new(&reaper, &options, Notices::default()).expect("there are threads");
         let table = TableWriter::new("attach-me").expect("there is memory");

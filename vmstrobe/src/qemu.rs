@@ -7,10 +7,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::parts::Qmp;
+use crate::parts::{Qmp, scan_by};
 use vmstrobe_core::{PathPolicy, vm_path};
 use vmstrobe_host::Host;
-use vmstrobe_kvm::scan_by;
 
 use crate::error::{Error, Result, SocketPeer};
 use crate::found::process_name;

@@ -6,9 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::parts::BpfStatus;
+use crate::parts::{BpfStatus, KVM, SCHED};
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef, VcpuSet};
-use vmstrobe_kvm::{PROVIDER as KVM, SCHED};
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::attachment::Attachment;

@@ -4,10 +4,9 @@
 
 use std::path::PathBuf;
 
-use crate::parts::{Bpf, BpfMode};
+use crate::parts::{AttachOptions, Bpf, BpfMode};
 use vmstrobe_core::ThreadStart;
 use vmstrobe_host::{FdBudget, Host};
-use vmstrobe_kvm::AttachOptions;
 
 /// The sources of statistics. If none is named, the only virtual machine on this host is meant, or
 /// else the only program with tables.

@@ -6,15 +6,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::parts::{FoundTable, tables_of};
+use crate::parts::{FoundTable, tables_of, vms_of};
 use rustix::io::Errno;
 use vmstrobe_core::text::thousands;
 use vmstrobe_core::{ErrorKind, Result};
 use vmstrobe_host::{
-    Care, Host, KvmLink, Seen, SeenKvm,
+    Care, Host, Seen, VmInfo,
     refusal::{self, Step},
 };
-use vmstrobe_kvm::{Made, VmInfo, divide, made, vms_of};
 
 /// The longest that one look at all processes takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -205,30 +204,9 @@ impl<'a> Survey<'a> {
         self.scan.left_out.push(LeftOut { pid, comm: self.host.comm(pid), why });
     }
 
-    /// Whether a process can be the one that made what it has, where its statistics do not say:
-    /// not if it reads others' statistics, nor if it inherited it all.
-    fn may_have_made(&self, pid: u32, seen: &Seen) -> bool {
-        let is_vcpu =
-            |seen: &&SeenKvm| matches!(seen.link, KvmLink::Vcpu(_) | KvmLink::VcpuStats(_));
-        let vcpus: Vec<_> = seen.kvm.iter().filter(is_vcpu).map(|seen| seen.fd).collect();
-        !seen.is_reader && (vcpus.is_empty() || self.host.may_have_made(pid, &vcpus))
-    }
-
     fn finish(mut self) -> Scan {
         self.seen.sort_unstable_by_key(|(pid, _)| *pid);
-        let with_kvm = self.seen.iter().filter(|(_, seen)| !seen.kvm.is_empty());
-        let mut processes: Vec<(u32, Made)> = with_kvm
-            .map(|(pid, seen)| match made(self.host, *pid, seen, |_| false) {
-                Made::Somewhere(_) if !self.may_have_made(*pid, seen) => (*pid, Made::Elsewhere),
-                made => (*pid, made),
-            })
-            .collect();
-        divide(self.host, &mut processes);
-        for (pid, made) in processes {
-            if let Made::Here(places) | Made::Somewhere(places) = made {
-                self.scan.vms.extend(vms_of(self.host, pid, &places));
-            }
-        }
+        self.scan.vms = vms_of(self.host, &self.seen);
         self.scan.tables = tables_of(self.host, &self.seen);
         let (first, ours) = (self.first_hidden, self.host.rights());
         self.scan.why_hidden = self.host.broker().run(move || refusal::of_some(first, ours));

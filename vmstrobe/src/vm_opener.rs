@@ -11,8 +11,7 @@ use std::time::Duration;
 use crate::parts::Bpf;
 use crate::parts::{Qmp, QmpShare};
 use crate::survey::{Hidden, LeftOut, Scan, scan_all_by};
-use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::Access;
+use vmstrobe_host::{Access, Host, Reaper};
 
 use crate::attachment::Attachment;
 use crate::error::Result;
@@ -200,7 +199,7 @@ fn by_process(scan: &Scan, bpf: &Bpf) -> Vec<FoundVm> {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_kvm::VmInfo;
+    use vmstrobe_host::VmInfo;
 
     use super::*;
 

@@ -16,6 +16,7 @@
 
 mod sync;
 mod sys;
+mod vm_info;
 
 mod broker;
 mod budget;
@@ -43,6 +44,7 @@ pub use process::{DeathWatch, FdOwner, Process, has_exited};
 pub use reaper::Reaper;
 pub use status::Status;
 pub use sys::trim_memory;
+pub use vm_info::{Access, VmInfo};
 
 // Limits of a look at one process, to which tests of other crates go up.
 #[doc(hidden)]

@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{RowState, Target};
 use vmstrobe_guest::{Irqchip, Vm};
-use vmstrobe_host::{Care, GoneEpoch, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, Seen};
+use vmstrobe_host::{
+    Access, Care, GoneEpoch, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, Seen, VmInfo,
+};
 use vmstrobe_testing::{has_kvm, has_lending_qemu, open_all, require, soon, states};
 
 use super::*;
 use crate::NewVcpu;
 use crate::OwnKvm;
-use crate::scan::Access;
 use crate::tests::{Never, kvm_links};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
@@ -86,9 +87,9 @@ impl Vmm {
         writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
         let so = || {
             let found = scan::scan(self.0.id()).unwrap_or_default();
-            let count = |vm: &scan::VmInfo| match vm.access {
+            let count = |vm: &VmInfo| match vm.access {
                 Access::StatsFds { vcpus, .. } => vcpus,
-                Access::NoStatsFds => 0,
+                _ => 0,
             };
             found.len() == vms && found.iter().map(count).sum::<usize>() == vcpu_stats
         };
