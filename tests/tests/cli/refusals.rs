@@ -109,7 +109,11 @@ fn a_seccomp_filter_is_told_from_a_missing_capability() {
         assert!(!output.stderr.contains("CAP_"), "{output:?}");
     }
     let output = filtered(BPF, EPERM, &["query", "-p", &pid, "--bpf", "require"]);
-    says(&output, 1, &["vmstrobe use no BPF: ", "so that a seccomp filter of a", "allow bpf; see"]);
+    says(
+        &output,
+        1,
+        &["let vmstrobe use BPF: ", "so that a seccomp filter of a", "allow bpf; see"],
+    );
 }
 
 #[test]

@@ -178,7 +178,10 @@ fn objects_received_over_a_socket_are_read() {
     fine(&output);
     assert_eq!(parsed(&output.stdout), queues_json(&[7]));
     drop(hand_over);
-    assert_eq!(vmstrobe(&["query", "--from-socket", path]).code, Some(1));
+    let start = "start the program that makes this socket";
+    says(&vmstrobe(&["query", "--from-socket", path]), 1, &["there is no ", path, start]);
+    fs::write(path, "no socket").expect("the directory is writable");
+    says(&vmstrobe(&["query", "--from-socket", path]), 1, &[path, " is no socket: give one at"]);
 }
 
 /// Objects of two sources with one path have different names, and each has its own values.
