@@ -17,7 +17,8 @@ use vmstrobe_guest::DemoGuest;
 use crate::args::{BpfWhen, ProviderSet, SourceArgs};
 use crate::demo::crypto::CryptoLoad;
 use crate::error::{Error, Result, with_causes};
-use crate::messages::say_notices;
+use crate::messages::of_notices;
+use crate::out::say_each;
 use crate::privileges;
 
 /// The name of the demo's guest.
@@ -43,7 +44,7 @@ pub(crate) fn open(source: &SourceArgs, providers: ProviderSet, bpf: Bpf) -> Res
         ProviderSet::OwnOnly if !source.is_named() => Attachment::of(vmstrobe::Registry::default()),
         _ => Attachment::open(&source.sources(), &options)?,
     };
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     Ok(attachment.with_own_statistics())
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn open_one(source: &SourceArgs, options: &Options) -> Result<Attachm
     }
     let attachment = Attachment::open(&source.sources(), options)?;
     attachment.check_one_vm()?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     Ok(attachment)
 }
 

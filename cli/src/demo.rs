@@ -12,8 +12,8 @@ use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGE
 use crate::args::DemoArgs;
 use crate::attach;
 use crate::error::Result;
-use crate::messages::say_notices;
-use crate::out::{Out, say};
+use crate::messages::of_notices;
+use crate::out::{Out, say, say_each};
 use crate::privileges::{self, Needs};
 use crate::signals::StopFlag;
 use crate::stop;
@@ -151,7 +151,7 @@ impl DemoRun {
                 self.view.add(&sample);
                 next = self.session.try_recv();
             }
-            say_notices(self.session.notices());
+            say_each(of_notices(self.session.notices()));
             let is_over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
             if is_over || finished || self.stop.is_set() {
                 return false;

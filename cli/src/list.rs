@@ -12,8 +12,8 @@ use vmstrobe::{ListedTables, name_or_number};
 use crate::args::{BpfWhen, ListArgs, SourceArgs};
 use crate::attach;
 use crate::error::Result;
-use crate::messages::say_left_out;
-use crate::out::{Out, say};
+use crate::messages::of_left_out;
+use crate::out::{Out, say, say_each};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use vms::VmEntry;
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let listing =
         vmstrobe::list(&attach::options(&SourceArgs::default(), bpf, false), args.verbose)?;
     listing.hidden.iter().for_each(say);
-    say_left_out(&listing.left_out);
+    say_each(of_left_out(&listing.left_out));
     if args.json {
         let vms = listing.vms.iter().map(|vm| Entry::Vm(VmEntry::new(vm, args.verbose)));
         let tables = listing.tables.iter().map(|tables| Entry::Table(tables.into()));

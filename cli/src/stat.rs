@@ -19,8 +19,8 @@ use crate::args::StatArgs;
 use crate::attach;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
-use crate::messages::say_notices;
-use crate::out::{Out, reason, say};
+use crate::messages::of_notices;
+use crate::out::{Out, reason, say, say_each};
 use crate::privileges::{Launcher, Needs};
 use crate::signals::{Signals, StopFlag};
 use crate::stop;
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
     let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
     let filter = attachment.select(&args.select.selection(&args.vcpus))?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     // Until a command is started, signals have their default effect: they end vmstrobe.
     let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
     if stop.is_some() {
@@ -256,7 +256,7 @@ impl<'a> Measurement<'a> {
     }
 
     fn report_ended(&mut self) {
-        say_notices(self.session.notices());
+        say_each(of_notices(self.session.notices()));
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
             self.has_lost_vm = true;

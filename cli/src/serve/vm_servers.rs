@@ -19,8 +19,8 @@ use super::vm_sockets::{Owner, VmSockets};
 use crate::args::{OnExit, ServeArgs};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::messages::{say_left_out, say_notices};
-use crate::out::say;
+use crate::messages::{of_left_out, of_notices};
+use crate::out::{say, say_each};
 use crate::signals::StopFlag;
 
 /// The longest time for which a search opens virtual machines.
@@ -143,7 +143,7 @@ impl VmServers {
         }
         vm_sockets.vms().for_each(|vm| {
             self.vms.add_qemus(vm);
-            say_notices(vm.notices());
+            say_each(of_notices(vm.notices()));
         });
         look
     }
@@ -154,7 +154,7 @@ impl VmServers {
         let silent = left_out.into_iter().filter(|one| one.why != WhyLeftOut::NoTime);
         let (known, new): (Vec<_>, Vec<_>) =
             silent.partition(|one| self.left_out.contains(&one.pid));
-        say_left_out(&new);
+        say_each(of_left_out(&new));
         // Other processes are forgotten, so that the set does not grow.
         self.left_out = known.iter().chain(&new).map(|one| one.pid).collect();
     }
