@@ -18,7 +18,6 @@ use crate::privileges::{self, Needs};
 use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
-use summary::{RunParameters, Summary};
 use view::View;
 
 pub(crate) mod crypto;
@@ -61,7 +60,6 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     // A stopped terminal (Ctrl-S) blocks this thread, which then cannot see the first signal.
     stop::exit_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
-    let begin_wall_ns = session.first().window().begin_wall_ns();
     let view = View::new(session.first(), vcpus, args.pace.rate);
     let mut demo = DemoRun {
         session,
@@ -76,17 +74,11 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         (false, false) => demo.run_in_lines(out),
     };
     let seconds = demo.began.elapsed().as_secs_f64();
-    let lost_samples = demo.session.lost_samples();
-    demo.session.stop()?;
+    let summary = demo.session.summary(args.pace.rate, seconds)?;
     shown?;
-    let read = demo.session.read_status();
-    let sampler = demo.session.stop()?;
-    let parameters = RunParameters { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
-    let summary = Summary::new(sampler, &parameters, read.as_ref(), lost_samples);
-    if args.json {
-        out.lines([json::text(&summary)])?;
-    } else {
-        out.lines(summary.lines())?;
+    match args.json {
+        true => out.lines([json::text(&summary)])?,
+        false => out.lines(summary::lines(&summary))?,
     }
     Ok(0)
 }

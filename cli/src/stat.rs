@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe::json;
+use vmstrobe::json::{self, IntervalReport};
 use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
 use crate::args::StatArgs;
@@ -28,7 +28,6 @@ use crate::text;
 use report::{Report, Style};
 
 mod report;
-mod data;
 
 /// The longest time between two checks whether the measurement must end.
 const POLL_PERIOD: Duration = Duration::from_millis(2);
@@ -241,17 +240,16 @@ impl<'a> Measurement<'a> {
         // People get the method once, at the end.
         let says_read = is_last || self.style.json;
         let read = if says_read { self.session.read_status() } else { None };
-        let report = Report {
-            tally,
-            lost_samples: lost_samples - self.lost_samples,
-            start_ns: self.meter.start_ns(),
-            is_first: self.reported == 0,
-            read,
-        };
+        let lost_in_interval = lost_samples - self.lost_samples;
+        let (start_ns, is_first) = (self.meter.start_ns(), self.reported == 0);
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
-        match self.style.json {
-            true => self.out.lines([json::text(&report.data(self.style))]),
-            false => self.out.lines(report.lines(self.style)),
+        let (lost_samples, per_object) = (lost_in_interval, self.style.per_object);
+        if self.style.json {
+            let report = IntervalReport { tally, lost_samples, read, per_object };
+            self.out.lines([json::text(&report)])
+        } else {
+            let report = Report { tally, lost_samples, start_ns, is_first, read };
+            self.out.lines(report.lines(self.style))
         }
     }
 

@@ -50,7 +50,7 @@
 //! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
 //! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
 //! | `server` | a QMP server: `server` |
-//! | `json` | the JSON of QMP's replies: `json` |
+//! | `json` | results as JSON, and the JSON of QMP's replies: `json` |
 //! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
 //!
 //! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates.
@@ -82,11 +82,14 @@ mod attachment;
 mod select;
 mod read_status;
 mod session;
+mod run_summary;
 mod tally;
 mod meter;
 mod listing;
 mod vm_opener;
 mod vm_tracker;
+#[cfg(feature = "json")]
+pub mod json;
 
 pub use attachment::{Attachment, attach};
 pub use error::{Error, Result, SocketPeer};
@@ -96,6 +99,7 @@ pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};
 pub use notice::Notice;
 pub use read_status::{OneByOne, ReadMethod, ReadStatus};
+pub use run_summary::RunSummary;
 pub use select::{Selection, UnknownName};
 pub use session::Session;
 pub use sources::{Options, Sources};
