@@ -11,7 +11,7 @@ use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGE
 
 use crate::args::DemoArgs;
 use crate::attach;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::messages::of_notices;
 use crate::out::{Out, say, say_each};
 use crate::privileges::{self, Needs};
@@ -20,8 +20,7 @@ use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
 use view::View;
 
-pub(crate) mod crypto;
-mod history;
+mod chart;
 mod vcpus;
 mod device;
 mod view;
@@ -46,12 +45,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker)?;
     let options =
         Options { bpf, threads: privileges::unprivileged_threads(), ..Options::default() };
-    let (attachment, vcpus) = match attach::open_demo(args.vcpus, &options) {
+    let (attachment, vcpus) = match vmstrobe::demo::start(args.vcpus, &options) {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
-            say(format_args!("{error}"));
+            say(Error::from(error));
             say("no guest is started: the demo samples only its crypto device");
-            (attach::open_crypto_device()?, 0)
+            (vmstrobe::demo::start_crypto_device(&options)?, 0)
         }
     };
     let live = out.is_terminal() && has_cursor() && !args.json;

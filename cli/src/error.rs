@@ -105,9 +105,3 @@ impl From<vmstrobe::CoreError> for Error {
         Self::failed(with_causes(&error))
     }
 }
-
-impl From<vmstrobe_guest::Error> for Error {
-    fn from(error: vmstrobe_guest::Error) -> Self {
-        Self::failed(with_causes(&error))
-    }
-}

@@ -157,6 +157,10 @@ pub enum Error {
         /// The vCPUs that there are.
         known: Vec<Object>,
     },
+    /// The demo's guest cannot be built or run.
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Guest(#[from] vmstrobe_guest::Error),
     /// The sampler ended by an error that was returned before.
     #[error("the sampler has failed")]
     SamplerFailed,

@@ -51,6 +51,7 @@
 //! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
 //! | `server` | a QMP server: `server` |
 //! | `json` | results as JSON, and the JSON of QMP's replies: `json` |
+//! | `demo` | a guest and a crypto device of this process, to be sampled: `demo` |
 //! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
 //!
 //! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates.
@@ -88,8 +89,11 @@ mod meter;
 mod listing;
 mod vm_opener;
 mod vm_tracker;
+mod recent;
 #[cfg(feature = "json")]
 pub mod json;
+#[cfg(feature = "demo")]
+pub mod demo;
 
 pub use attachment::{Attachment, attach};
 pub use error::{Error, Result, SocketPeer};
@@ -99,6 +103,7 @@ pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};
 pub use notice::Notice;
 pub use read_status::{OneByOne, ReadMethod, ReadStatus};
+pub use recent::{ObjectChange, POINTS_PER_SECOND, RecentSamples, changes_between};
 pub use run_summary::RunSummary;
 pub use select::{Selection, UnknownName};
 pub use session::Session;

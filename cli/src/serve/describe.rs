@@ -5,14 +5,13 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use vmstrobe::{Attachment, Object, Target};
+use vmstrobe::{Attachment, Object, Target, demo};
 
-use crate::attach::DEMO_NAME;
 use crate::text::counted;
 
 /// Returns the name of the virtual machine, of the first member if there is none, or of the demo.
 pub(super) fn name(vm: &Attachment) -> &str {
-    vm.main().map_or(DEMO_NAME, |member| &member.name)
+    vm.main().map_or(demo::NAME, |member| &member.name)
 }
 
 /// Returns the process, if it is known.

@@ -19,6 +19,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/read_status.rs", "one value of the library in words"),
     ("cli/src/demo/summary.rs", "one text"),
+    ("cli/src/demo/chart.rs", "one kind of chart, and its numbers"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("providers/testing/src/snapshots.rs", "one fixture"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
