@@ -4,12 +4,15 @@
 //! error come with it. A message says what to do next. However many processes were left out, a few
 //! messages name all of them.
 
+use vmstrobe::serve::DirectoryRefusal;
 use vmstrobe::{
     Error as LibraryError, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef, VmInfo,
     WhyLeftOut, name_or_number, vm_name,
 };
 
 use crate::error::{Error, with_causes};
+use crate::out::reason;
+use crate::serve::describe::limit_text;
 use crate::text::thousands;
 
 /// The largest number of sources that an error lists.
@@ -88,7 +91,34 @@ fn text_of(error: LibraryError) -> Error {
             Error::failed(format!("{text}; `vmstrobe schema` lists all statistics"))
         }
         LibraryError::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
-        _ => Error::failed(text),
+        error => text_of_serving(error),
+    }
+}
+
+/// Returns the error about users, groups and sockets of `serve`; the text of any other.
+fn text_of_serving(error: LibraryError) -> Error {
+    match error {
+        LibraryError::UnknownAccount { account, name } => {
+            let file = account.file_name();
+            Error::usage(format!(
+                "there is no {account} '{name}' in /etc/{file}: if this host knows the {account} \
+                 from another source, give its number (`getent {file} {name}` shows it)"
+            ))
+        }
+        LibraryError::SocketDirectory { path, why } => {
+            let path = path.display();
+            Error::failed(match why {
+                DirectoryRefusal::Io(error) => {
+                    format!("cannot use --qmp-dir {path}: {}", reason(&error))
+                }
+                why => format!("--qmp-dir {path} {why}"),
+            })
+        }
+        LibraryError::NoSocketLeft(limit) => Error::failed(limit_text(limit)),
+        LibraryError::ChangedWhileOpened { .. } => {
+            Error::failed("its process ended or changed while it was opened")
+        }
+        error => Error::failed(error.to_string()),
     }
 }
 
@@ -239,6 +269,47 @@ mod tests {
         let titles = vec!["VM a (pid 1)".to_owned(), "VM b (pid 2)".to_owned()];
         let text = text_of(LibraryError::SeveralVms { titles }).to_string();
         assert!(text.contains("VM a (pid 1), VM b (pid 2)") && text.ends_with("--qmp-dir DIR"));
+    }
+
+    #[test]
+    fn errors_of_serving_name_its_options() {
+        let path = || "/run/x".into();
+        let directory = |why| LibraryError::SocketDirectory { path: path(), why };
+        let denied = std::io::Error::from_raw_os_error(13);
+        let account = vmstrobe::serve::Account::Group;
+        for (error, want) in [
+            (
+                directory(DirectoryRefusal::Missing),
+                "--qmp-dir /run/x does not exist: create it first",
+            ),
+            (
+                directory(DirectoryRefusal::NotADirectory),
+                "--qmp-dir /run/x is not a directory: give one for sockets",
+            ),
+            (
+                directory(DirectoryRefusal::TooLong { bytes_max: 77 }),
+                "--qmp-dir /run/x is too long: the path of a socket has at most 107 bytes; give a \
+                 directory of at most 77",
+            ),
+            (
+                directory(DirectoryRefusal::Io(denied)),
+                "cannot use --qmp-dir /run/x: Permission denied",
+            ),
+            (
+                LibraryError::UnknownAccount { account, name: "web".to_owned() },
+                "there is no group 'web' in /etc/group: if this host knows the group from another \
+                 source, give its number (`getent group web` shows it)",
+            ),
+            (
+                LibraryError::ChangedWhileOpened { pid: 7 },
+                "its process ended or changed while it was opened",
+            ),
+            (LibraryError::SamplerFailed, "the sampler has failed"),
+        ] {
+            assert_eq!(text_of(error).to_string(), want);
+        }
+        let error = LibraryError::UnknownAccount { account, name: "web".to_owned() };
+        assert_eq!(text_of(error).kind, crate::error::Kind::Usage);
     }
 
     #[test]

@@ -258,7 +258,7 @@ fn crates_depend_only_on_permitted_crates() {
             ("providers/kvm/Cargo.toml", "[dependencies]\nvmstrobe-bpf.workspace = true"),
             ("providers/qmp/Cargo.toml", "[dependencies]\nvmstrobe-table.workspace = true"),
             ("core/Cargo.toml", "[dependencies"),
-            ("cli/Cargo.toml", "[dependencies]\nvmstrobe-guest.workspace = true"),
+            ("cli/Cargo.toml", "[dependencies]\nvmstrobe-server.workspace = true"),
             ("tests/require/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
         ],
         &[

@@ -49,7 +49,7 @@
 //! | `table` (default) | tables that programs publish in memory: `table` |
 //! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
 //! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
-//! | `server` | a QMP server: `server` |
+//! | `server` | a QMP server, `server`; a socket for each virtual machine: `serve` |
 //! | `json` | results as JSON, and the JSON of QMP's replies: `json` |
 //! | `demo` | a guest and a crypto device of this process, to be sampled: `demo` |
 //! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
@@ -94,6 +94,8 @@ mod recent;
 pub mod json;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "server")]
+pub mod serve;
 
 pub use attachment::{Attachment, attach};
 pub use error::{Error, Result, SocketPeer};

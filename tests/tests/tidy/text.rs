@@ -26,6 +26,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_qmp.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_table.rs", "one stand-in"),
+    ("vmstrobe/src/serve/socket_files.rs", "one list, shared with the thread that ends a process"),
     ("providers/host/src/host/facts.rs", "what may be asked of /proc about another process"),
     ("providers/host/src/host/link.rs", "the kernel's names for KVM's files"),
     ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
