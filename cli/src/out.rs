@@ -108,6 +108,11 @@ pub(crate) fn say(text: impl Display) {
     say_lines(&[text.to_string()]);
 }
 
+/// Prints messages of one line each on standard error.
+pub(crate) fn say_each(messages: impl IntoIterator<Item = impl Display>) {
+    messages.into_iter().for_each(say);
+}
+
 /// Prints a message of several lines on standard error. A line break within a line is part of a
 /// name and is replaced, as all control characters are, so that a name cannot imitate a message.
 pub(crate) fn say_lines(lines: &[String]) {

@@ -16,8 +16,8 @@ use vmstrobe::{
 use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, SourceArgs};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::messages::say_notices;
-use crate::out::{Out, say};
+use crate::messages::of_notices;
+use crate::out::{Out, say, say_each};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::terminal;
@@ -84,7 +84,7 @@ fn read(
         thread::sleep(DEMO_WARM_UP);
     }
     let snapshot = attachment.read(&filter)?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     Ok(snapshot)
 }
 

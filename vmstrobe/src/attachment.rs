@@ -45,6 +45,8 @@ pub struct Attachment {
     opener: Option<Opener>,
     qemus: Vec<Arc<Qmp>>,
     pub(crate) guard: Option<Guard>,
+    /// True if it reads a virtual machine of this process, for which there can be provider `sched`.
+    is_of_own_vm: bool,
 }
 
 /// Something that must live for as long as it is read, such as a virtual machine of this process.
@@ -91,6 +93,7 @@ impl Attachment {
             opener: None,
             qemus: Vec::new(),
             guard: None,
+            is_of_own_vm: false,
         }
     }
 
@@ -124,6 +127,12 @@ impl Attachment {
     #[must_use]
     pub fn keeping(self, guard: impl Send + 'static) -> Self {
         Self { guard: Some(Guard(Box::new(guard))), ..self }
+    }
+
+    /// Notes that a virtual machine of this process is read.
+    #[cfg(feature = "demo")]
+    pub(crate) fn of_own_vm(self) -> Self {
+        Self { is_of_own_vm: true, ..self }
     }
 
     /// Takes from the options how threads are started, and the BPF reader whose state
@@ -225,7 +234,7 @@ impl Attachment {
 
     /// Returns true if a virtual machine is read whose threads are on this host.
     pub(crate) fn has_threads(&self) -> bool {
-        self.guard.is_some() || self.members.iter().any(|one| one.is_vm && one.is_process())
+        self.is_of_own_vm || self.members.iter().any(|one| one.is_vm && one.is_process())
     }
 
     /// Reads what the filter wants, once. The sampler's own statistics are those of the first

@@ -13,6 +13,8 @@ use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_host::VmInfo;
 
 use crate::notice::Notice;
+#[cfg(feature = "server")]
+use crate::serve::{Account, DirectoryRefusal, LimitReached};
 use crate::unknown_name::UnknownName;
 
 /// Result of a call of the library.
@@ -155,6 +157,43 @@ pub enum Error {
         vcpu: VcpuRef,
         /// The vCPUs that there are.
         known: Vec<Object>,
+    },
+    /// The demo's guest cannot be built or run.
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Guest(#[from] vmstrobe_guest::Error),
+    /// There is no such user or group on this host.
+    #[cfg(feature = "server")]
+    #[error(
+        "there is no {account} '{name}' in /etc/{}: if this host knows it from another source, \
+         give its number",
+        account.file_name()
+    )]
+    UnknownAccount {
+        /// The kind of account.
+        account: Account,
+        /// The name.
+        name: String,
+    },
+    /// A directory cannot have the sockets of virtual machines.
+    #[cfg(feature = "server")]
+    #[error("the directory {} {why}", path.display())]
+    SocketDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: DirectoryRefusal,
+    },
+    /// There is no socket left for a virtual machine that was named.
+    #[cfg(feature = "server")]
+    #[error("no socket is left: {0}")]
+    NoSocketLeft(LimitReached),
+    /// The process that was found is another now, or its virtual machine has ended.
+    #[cfg(feature = "server")]
+    #[error("pid {pid} ended or changed while it was opened")]
+    ChangedWhileOpened {
+        /// The process.
+        pid: u32,
     },
     /// The sampler ended by an error that was returned before.
     #[error("the sampler has failed")]

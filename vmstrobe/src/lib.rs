@@ -49,8 +49,9 @@
 //! | `table` (default) | tables that programs publish in memory: `table` |
 //! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
 //! | `fd-server` (default) | descriptors offered to another program: `fd_server`; `kvm`, `table` |
-//! | `server` | a QMP server: `server` |
-//! | `json` | the JSON of QMP's replies: `json` |
+//! | `server` | a QMP server, `server`; a socket for each virtual machine: `serve` |
+//! | `json` | results as JSON, and the JSON of QMP's replies: `json` |
+//! | `demo` | a guest and a crypto device of this process: `demo`; with it `kvm`, `table` |
 //! | `kvm-ioctls` | `OwnKvm` takes that crate's `VmFd` and `VcpuFd` |
 //!
 //! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates. A
@@ -85,11 +86,19 @@ mod attachment;
 mod select;
 mod read_status;
 mod session;
+mod run_summary;
 mod tally;
 mod meter;
 mod listing;
 mod vm_opener;
 mod vm_tracker;
+mod recent;
+#[cfg(feature = "json")]
+pub mod json;
+#[cfg(feature = "demo")]
+pub mod demo;
+#[cfg(feature = "server")]
+pub mod serve;
 
 pub use attachment::{Attachment, attach};
 pub use error::{Error, Result, SocketPeer};
@@ -99,6 +108,8 @@ pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};
 pub use notice::Notice;
 pub use read_status::{OneByOne, ReadMethod, ReadStatus};
+pub use recent::{ObjectChange, POINTS_PER_SECOND, RecentSamples, changes_between};
+pub use run_summary::RunSummary;
 pub use select::Selection;
 pub use session::Session;
 pub use sources::{Options, Sources};

@@ -24,7 +24,7 @@ use crate::sources::Options;
 const TRIED_AT_ONCE: usize = 64;
 
 /// All that was found on this host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
     /// The virtual machines.
@@ -35,6 +35,9 @@ pub struct Listing {
     pub hidden: Option<Hidden>,
     /// The processes that were not looked at for other reasons.
     pub left_out: Vec<LeftOut>,
+    /// True if the BPF reader was tested also where no virtual machine needs it, so that every
+    /// method of reading one was tried.
+    pub is_bpf_tested: bool,
 }
 
 /// A virtual machine, and whether and how it can be read.
@@ -83,6 +86,7 @@ pub fn list(options: &Options, tests_bpf: bool) -> Result<Listing> {
         tables: tables(&scan.tables, &attach.host)?,
         hidden: Hidden::of(&scan),
         left_out: scan.left_out,
+        is_bpf_tested: tests_bpf,
     })
 }
 

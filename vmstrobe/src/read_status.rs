@@ -55,6 +55,17 @@ pub enum ReadMethod {
     Proc,
 }
 
+impl ReadMethod {
+    /// Returns the name: `bpf`, `pread` or `proc`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Pread => "pread",
+            Self::Proc => "proc",
+        }
+    }
+}
+
 impl ReadStatus {
     /// Returns the status of objects that are read one by one because the BPF reader is switched
     /// off.

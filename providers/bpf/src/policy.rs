@@ -44,6 +44,19 @@ pub enum BpfStatus {
     GivenUp(String),
 }
 
+impl BpfStatus {
+    /// Returns the status in one word: `off`, `untried`, `refused`, `open` or `given-up`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Untried => "untried",
+            Self::Refused(_) => "refused",
+            Self::Open(_) => "open",
+            Self::GivenUp(_) => "given-up",
+        }
+    }
+}
+
 impl fmt::Display for BpfStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

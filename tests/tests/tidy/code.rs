@@ -36,7 +36,7 @@ const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
 
 /// The places of dependencies: (crate, the only files or folder of the product that may name it).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
-    ("aes", &["cli/src/demo/crypto.rs"]),
+    ("aes", &["vmstrobe/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["sampler/src/health.rs"]),

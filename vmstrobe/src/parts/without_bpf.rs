@@ -32,6 +32,13 @@ pub enum BpfStatus {
     GivenUp(String),
 }
 
+impl BpfStatus {
+    /// Returns the status in one word.
+    pub fn name(&self) -> &'static str {
+        "off"
+    }
+}
+
 impl fmt::Display for BpfStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not compiled in")
