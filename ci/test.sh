@@ -20,6 +20,8 @@ step cargo build --package vmstrobe-cli
 step cargo build --package vmstrobe-examples --examples
 # Cargo runs one test binary after the other: what is timed has a binary of its own.
 step cargo test --workspace --no-fail-fast
+# Built without KVM's statistics, a process with a table has that.
+step cargo test --package vmstrobe --no-default-features --features table --lib processes
 # A few pairs of each figure, to see that all of them run; what they come to is for a quiet machine.
 step cargo bench -p vmstrobe-benches --bench ratios -- --quick
 step cargo check --workspace --benches

@@ -54,9 +54,9 @@ pub(crate) enum Command {
     /// Starts a KVM guest whose vCPUs have different loads that change over time, and a crypto
     /// device that encrypts and decrypts with AES. Samples both 1000 times a second and shows what
     /// each of them does: on a terminal as a table that refreshes, otherwise as plain lines. At the
-    /// end it reports the quality of the sampling: the numbers of ticks and of missed ticks, how
-    /// late ticks began, and how long they took. Without a usable /dev/kvm it prints the reason and
-    /// samples only the crypto device.
+    /// end it reports the quality of the sampling: how many ticks there were (a sample is due at
+    /// each), how many were missed, how late they began, and how long they took. Without a usable
+    /// /dev/kvm it prints the reason and samples only the crypto device.
     ///
     /// Ctrl-C, SIGTERM and SIGHUP end the demo. A second signal ends it at once, even while the
     /// terminal is stopped (Ctrl-S); run reset(1) afterwards to restore the terminal.
@@ -160,8 +160,8 @@ pub(crate) enum Info {
 pub(crate) struct PaceArgs {
     /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
     ///
-    /// Ticks are less late on a CPU of their own or at a real-time priority: start vmstrobe by
-    /// `taskset -c 3 chrt -f 10`, which all its threads inherit.
+    /// Samples are taken more punctually on a CPU of their own and at a real-time priority: start
+    /// vmstrobe by `taskset -c 3 chrt -f 10`, which all its threads inherit.
     #[arg(short, long, value_name = "HZ", default_value = "1k", value_parser = quantity::rate)]
     #[arg(allow_negative_numbers = true)]
     pub(crate) rate: f64,

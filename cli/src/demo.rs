@@ -11,18 +11,16 @@ use vmstrobe::{Filter, Names, Options, Request, Session, TARGET as SAMPLER_TARGE
 
 use crate::args::DemoArgs;
 use crate::attach;
-use crate::error::Result;
-use crate::messages::say_notices;
-use crate::out::{Out, say};
+use crate::error::{Error, Result};
+use crate::messages::of_notices;
+use crate::out::{Out, say, say_each};
 use crate::privileges::{self, Needs};
 use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal::{Screen, has_cursor, size};
-use summary::{RunParameters, Summary};
 use view::View;
 
-pub(crate) mod crypto;
-mod history;
+mod chart;
 mod vcpus;
 mod device;
 mod view;
@@ -47,12 +45,12 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker)?;
     let options =
         Options { bpf, threads: privileges::unprivileged_threads(), ..Options::default() };
-    let (attachment, vcpus) = match attach::open_demo(args.vcpus, &options) {
+    let (attachment, vcpus) = match vmstrobe::demo::start(args.vcpus, &options) {
         Ok(attachment) => (attachment, args.vcpus),
         Err(error) => {
-            say(format_args!("{error}"));
+            say(Error::from(error));
             say("no guest is started: the demo samples only its crypto device");
-            (attach::open_crypto_device()?, 0)
+            (vmstrobe::demo::start_crypto_device(&options)?, 0)
         }
     };
     let live = out.is_terminal() && has_cursor() && !args.json;
@@ -61,7 +59,6 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
     // A stopped terminal (Ctrl-S) blocks this thread, which then cannot see the first signal.
     stop::exit_at_second_signal()?;
     let session = attachment.with_own_statistics().start(filters(), timing)?;
-    let begin_wall_ns = session.first().window().begin_wall_ns();
     let view = View::new(session.first(), vcpus, args.pace.rate);
     let mut demo = DemoRun {
         session,
@@ -76,17 +73,11 @@ pub(crate) fn run(args: &DemoArgs, out: &mut Out) -> Result<u8> {
         (false, false) => demo.run_in_lines(out),
     };
     let seconds = demo.began.elapsed().as_secs_f64();
-    let lost_samples = demo.session.lost_samples();
-    demo.session.stop()?;
+    let summary = demo.session.summary(args.pace.rate, seconds)?;
     shown?;
-    let read = demo.session.read_status();
-    let sampler = demo.session.stop()?;
-    let parameters = RunParameters { vcpus, rate_hz: args.pace.rate, seconds, begin_wall_ns };
-    let summary = Summary::new(sampler, &parameters, read.as_ref(), lost_samples);
-    if args.json {
-        out.lines([json::text(&summary)])?;
-    } else {
-        out.lines(summary.lines())?;
+    match args.json {
+        true => out.lines([json::text(&summary)])?,
+        false => out.lines(summary::lines(&summary))?,
     }
     Ok(0)
 }
@@ -151,7 +142,7 @@ impl DemoRun {
                 self.view.add(&sample);
                 next = self.session.try_recv();
             }
-            say_notices(self.session.notices());
+            say_each(of_notices(self.session.notices()));
             let is_over = self.duration.is_some_and(|duration| self.began.elapsed() >= duration);
             if is_over || finished || self.stop.is_set() {
                 return false;

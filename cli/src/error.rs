@@ -31,6 +31,7 @@ pub(crate) enum Kind {
 pub(crate) struct Error {
     pub(crate) kind: Kind,
     lines: Vec<String>,
+    messages_before: Vec<String>,
 }
 
 impl fmt::Display for Error {
@@ -42,13 +43,23 @@ impl fmt::Display for Error {
 impl Error {
     /// Creates an error of one line.
     pub(crate) fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { kind, lines: vec![text.into()] }
+        Self { kind, lines: vec![text.into()], messages_before: Vec::new() }
     }
 
     /// Adds lines below the text: a list, or the usage of the command.
     pub(crate) fn with_lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
         self.lines.extend(lines);
         self
+    }
+
+    /// Adds messages of one line each that belong before the error: the notices on its cause.
+    pub(crate) fn with_messages_before(self, messages_before: Vec<String>) -> Self {
+        Self { messages_before, ..self }
+    }
+
+    /// Returns the messages that belong before the error.
+    pub(crate) fn messages_before(&self) -> &[String] {
+        &self.messages_before
     }
 
     /// Returns the lines of the text.
@@ -91,12 +102,6 @@ pub(crate) fn with_causes(error: &(dyn StdError + 'static)) -> String {
 
 impl From<vmstrobe::CoreError> for Error {
     fn from(error: vmstrobe::CoreError) -> Self {
-        Self::failed(with_causes(&error))
-    }
-}
-
-impl From<vmstrobe_guest::Error> for Error {
-    fn from(error: vmstrobe_guest::Error) -> Self {
         Self::failed(with_causes(&error))
     }
 }

@@ -1,54 +1,24 @@
 //! `vmstrobe list`: the virtual machines and the tables on this host, and how they can be read.
 //!
 //! Invariant: every VM and table that was found is listed, readable or not. Processes that may not
-//! be examined are counted on standard error. An empty list is no error.
+//! be examined are counted on standard error. An empty list is no error. QMP, which cannot be tried
+//! without a socket, is only mentioned in the lines.
 
-use std::collections::BTreeMap;
-
-use serde::Serialize;
 use vmstrobe::json;
-use vmstrobe::{ListedTables, name_or_number};
+use vmstrobe::{Access, ListedTables, ListedVm, ReadMethod, VmInfo, name_or_number, vm_name};
 
 use crate::args::{BpfWhen, ListArgs, SourceArgs};
 use crate::attach;
 use crate::error::Result;
-use crate::messages::say_left_out;
-use crate::out::{Out, say};
+use crate::messages::of_left_out;
+use crate::out::{Out, say, say_each};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
-use vms::VmEntry;
+use crate::terminal;
+use crate::text::counted;
 
-mod vms;
-
-/// One entry of the JSON array. docs/json.md has the fields.
-#[derive(Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum Entry<'a> {
-    Vm(VmEntry<'a>),
-    Table(TableEntry<'a>),
-}
-
-/// The tables of one provider in one process.
-#[derive(Debug, Serialize)]
-struct TableEntry<'a> {
-    pid: u32,
-    /// The name of the process.
-    name: &'a str,
-    provider: &'a str,
-    /// The number of objects of each target.
-    objects: &'a BTreeMap<String, usize>,
-    readable: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
-impl<'a> From<&'a ListedTables> for TableEntry<'a> {
-    fn from(tables: &'a ListedTables) -> Self {
-        let ListedTables { pid, comm, provider, objects, refused, .. } = tables;
-        let (readable, reason) = (refused.is_none(), refused.as_deref());
-        Self { pid: *pid, name: comm, provider, objects, readable, reason }
-    }
-}
+/// The line about QMP, which cannot be tried without a socket.
+const QMP: &str = "for a QEMU, with --from-qmp SOCKET: all that QEMU has, in 600 µs or more";
 
 /// Lists the virtual machines and the tables.
 ///
@@ -60,24 +30,88 @@ pub(crate) fn run(args: &ListArgs, out: &mut Out) -> Result<u8> {
     let listing =
         vmstrobe::list(&attach::options(&SourceArgs::default(), bpf, false), args.verbose)?;
     listing.hidden.iter().for_each(say);
-    say_left_out(&listing.left_out);
+    say_each(of_left_out(&listing.left_out));
     if args.json {
-        let vms = listing.vms.iter().map(|vm| Entry::Vm(VmEntry::new(vm, args.verbose)));
-        let tables = listing.tables.iter().map(|tables| Entry::Table(tables.into()));
-        out.lines([json::text(&vms.chain(tables).collect::<Vec<_>>())])?;
+        out.lines([json::text(&listing)])?;
     } else if listing.vms.is_empty() && listing.tables.is_empty() {
         say("no virtual machine and no table of statistics found on this host; `vmstrobe demo` \
              starts one of its own");
     } else {
-        let width = out.width();
+        let width = terminal::width_of(out);
         let (vms, tables) = (&listing.vms, &listing.tables);
         let parts = [
-            (!vms.is_empty()).then(|| vms::lines(vms, args.verbose, width)),
+            (!vms.is_empty()).then(|| vms_lines(vms, args.verbose, width)),
             (!tables.is_empty()).then(|| tables_table(tables).lines_fitting(width)),
         ];
         out.lines(parts.into_iter().flatten().collect::<Vec<_>>().join(&String::new()))?;
     }
     Ok(0)
+}
+
+/// Returns a line for each virtual machine, and if `verbose` its methods below it, for a terminal
+/// of this width.
+fn vms_lines(vms: &[ListedVm], verbose: bool, width: usize) -> Vec<String> {
+    let mut table = Table::new()
+        .column("PID", Align::Right)
+        .column("NAME", Align::Left)
+        .column("VCPUS", Align::Right)
+        .column("HOW", Align::Left);
+    for listed in vms {
+        let vm = &listed.vm;
+        let how = how_vm(listed);
+        table.row([vm.pid.to_string(), vm_name(vm), vm.vcpus.to_string(), how]);
+        for method in if verbose { method_lines(listed) } else { Vec::new() } {
+            table.row(["", "", "", &method].map(str::to_owned));
+        }
+    }
+    table.lines_fitting(width)
+}
+
+/// Describes how a virtual machine is read, or why it cannot be.
+fn how_vm(ListedVm { vm, method, .. }: &ListedVm) -> String {
+    let text = match method {
+        // QEMU with -preconfig, or a VMM that is just starting.
+        Ok(ReadMethod::Bpf) if vm.vcpus == 0 => {
+            "BPF, through its VM descriptor; it has no vCPU yet".to_owned()
+        }
+        Ok(ReadMethod::Bpf) => "BPF, through its vCPU descriptors".to_owned(),
+        _ => vm.access.to_string(),
+    };
+    how(method.as_ref().map(|_| &*text))
+}
+
+/// Returns a line for each method: the descriptors that it reads if it can be used, else the
+/// reason.
+fn method_lines(ListedVm { vm, pread, bpf, .. }: &ListedVm) -> Vec<String> {
+    let vcpus = counted(vm.vcpus, "vCPU");
+    let pread = pread.as_ref().map(|()| stats_fds(vm));
+    let bpf = bpf.as_ref().map(|how| format!("descriptors of the VM and of its {vcpus} ({how})"));
+    let mut table = Table::new().column("", Align::Left).column("", Align::Left);
+    for (method, verdict) in [(ReadMethod::Pread, pread), (ReadMethod::Bpf, bpf)] {
+        let verdict = match verdict {
+            Ok(what) => format!("open: {what}"),
+            Err(why) => format!("closed: {why}"),
+        };
+        table.row([method.name().to_owned(), verdict]);
+    }
+    table.row(["qmp", QMP].map(str::to_owned));
+    table.lines()
+}
+
+/// Describes the stats fds that the VMM keeps open. It keeps at least one.
+fn stats_fds(vm: &VmInfo) -> String {
+    match vm.access {
+        Access::StatsFds { vcpus: 0, .. } => "stats fd of the VM, and none of its vCPUs".to_owned(),
+        Access::StatsFds { vcpus: some, vm: has_vm } => {
+            let of = if some < vm.vcpus { format!("{some} of its ") } else { "its ".to_owned() };
+            let whole = match has_vm {
+                true => " and of the VM",
+                false => ", none of the VM (QEMU opens that one only while it answers query-stats)",
+            };
+            format!("stats fds of {of}{}{whole}", counted(vm.vcpus, "vCPU"))
+        }
+        access => access.to_string(),
+    }
 }
 
 fn tables_table(tables: &[ListedTables]) -> Table {
@@ -134,13 +168,47 @@ mod tests {
         assert!(blank.starts_with(" 99  99       xyz"), "{blank}");
     }
 
+    const KEEPS_STATS_FDS: Access = Access::StatsFds { vcpus: 2, vm: false };
+
+    fn listed(name: Option<&str>, access: Access) -> ListedVm {
+        let name = name.map(str::to_owned);
+        let vm = VmInfo { pid: 4711, name, start_time_ticks: 1, uid: 0, vcpus: 2, access };
+        let bpf = Ok("may_goto, rdonly_cast".to_owned());
+        ListedVm { vm, method: Ok(ReadMethod::Pread), pread: Ok(()), bpf }
+    }
+
+    fn old() -> ListedVm {
+        let pread = Err("its VMM keeps none".to_owned());
+        ListedVm { method: Ok(ReadMethod::Bpf), pread, ..listed(None, Access::NoStatsFds) }
+    }
+
     #[test]
-    fn json_of_tables() {
-        let json = |tables: &ListedTables| json::text(&Entry::Table(tables.into()));
-        let head = r#"{"kind": "table", "pid": 99, "name": "xyzd", "provider": "xyz", "objects": "#;
-        let want = format!(r#"{head}{{"disk": 1}}, "readable": true}}"#);
-        assert_eq!(json(&tables("xyzd", &[("disk", 1)], None)), want);
-        let want = format!(r#"{head}{{}}, "readable": false, "reason": "it is torn"}}"#);
-        assert_eq!(json(&tables("xyzd", &[], Some("it is torn"))), want);
+    fn verbose_lists_the_methods_below_each_vm() {
+        let want = [
+            " PID  NAME   VCPUS  HOW",
+            "4711  größe      2  stats fds of its vCPUs",
+            "                    pread  open: stats fds of its 2 vCPUs, none of the VM (QEMU",
+            "                      opens that one only while it answers query-stats)",
+            "                    bpf    open: descriptors of the VM and of its 2 vCPUs",
+            "                      (may_goto, rdonly_cast)",
+            "                    qmp    for a QEMU, with --from-qmp SOCKET: all that QEMU",
+            "                      has, in 600 µs or more",
+        ];
+        assert_eq!(vms_lines(&[listed(Some("größe"), KEEPS_STATS_FDS)], true, 80), want);
+        let want = [
+            " PID  NAME  VCPUS  HOW",
+            "4711  4711      2  BPF, through its vCPU descriptors",
+            "4711  4711      2  cannot be read: it is too old",
+        ];
+        let refused = ListedVm { method: Err("it is too old".to_owned()), ..old() };
+        assert_eq!(vms_lines(&[old(), refused], false, 80), want);
+    }
+
+    #[test]
+    fn stats_fds_are_counted() {
+        let text = |vcpus, vm| stats_fds(&listed(None, Access::StatsFds { vcpus, vm }).vm);
+        assert_eq!(text(2, true), "stats fds of its 2 vCPUs and of the VM");
+        assert!(text(1, false).starts_with("stats fds of 1 of its 2 vCPUs, none of the VM"));
+        assert_eq!(text(0, true), "stats fd of the VM, and none of its vCPUs");
     }
 }

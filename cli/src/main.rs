@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use args::Command;
 use error::{Error, Kind, Result};
 use limits::OpenFiles;
-use out::{Out, say_lines};
+use out::{Out, say_each, say_lines};
 
 fn main() -> ExitCode {
     let mut out = Out::stdout();
@@ -45,12 +45,14 @@ fn main() -> ExitCode {
     ExitCode::from(status.unwrap_or_else(|error| show(&error, &mut out)))
 }
 
-/// Prints help on standard output or an error on standard error, and returns the exit status.
+/// Prints help on standard output, or an error and the messages before it on standard error, and
+/// returns the exit status.
 fn show(error: &Error, out: &mut Out) -> u8 {
     if error.kind == Kind::Help {
         let shown = out.as_is(&error.to_string()).and_then(|()| out.flush());
         return shown.map_or_else(|error| show(&error, out), |()| 0);
     }
+    say_each(error.messages_before());
     say_lines(error.lines());
     error.status()
 }

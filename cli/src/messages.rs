@@ -1,15 +1,18 @@
 //! Errors and notices of the library as messages of the command, with the options that help.
 //!
-//! Invariant: a message says what to do next. However many processes were left out, a few lines
-//! name all of them.
+//! Invariant: nothing is printed here: a message is a value, and the notices that belong to an
+//! error come with it. A message says what to do next. However many processes were left out, a few
+//! messages name all of them.
 
+use vmstrobe::serve::DirectoryRefusal;
 use vmstrobe::{
     Error as LibraryError, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef, VmInfo,
     WhyLeftOut, name_or_number, vm_name,
 };
 
 use crate::error::{Error, with_causes};
-use crate::out::say;
+use crate::out::reason;
+use crate::serve::describe::limit_text;
 use crate::text::thousands;
 
 /// The largest number of sources that an error lists.
@@ -25,7 +28,7 @@ impl From<LibraryError> for Error {
     }
 }
 
-/// Returns the error with the options that help. Prints the notices that belong to it first.
+/// Returns the error with the options that help, and with the messages that belong before it.
 fn text_of(error: LibraryError) -> Error {
     let text = error.to_string();
     match error {
@@ -38,17 +41,17 @@ fn text_of(error: LibraryError) -> Error {
             Error::failed(text)
         }
         LibraryError::NothingFound { hidden, left_out } => {
-            say_left_out(&left_out);
             let hidden = hidden.map(|hidden| format!(" ({hidden})")).unwrap_or_default();
             Error::failed(format!(
                 "no virtual machine and no table of statistics found on this host: start one, or \
                  try --demo{hidden}"
             ))
+            .with_messages_before(of_left_out(&left_out))
         }
         LibraryError::SeveralFound { vms, tables } => several_found(&vms, &tables),
         LibraryError::NothingReadable { notices } => {
-            say_notices(notices);
             Error::failed(format!("{text}: `vmstrobe list` says why"))
+                .with_messages_before(of_notices(notices))
         }
         LibraryError::NoStatistics { .. } => Error::failed(format!(
             "{text}: give the pid of a VMM, or of a program that publishes statistics; `vmstrobe \
@@ -88,7 +91,34 @@ fn text_of(error: LibraryError) -> Error {
             Error::failed(format!("{text}; `vmstrobe schema` lists all statistics"))
         }
         LibraryError::NoSuchVcpu { vcpu, known } => no_such_vcpu(&vcpu, &known),
-        _ => Error::failed(text),
+        error => text_of_serving(error),
+    }
+}
+
+/// Returns the error about users, groups and sockets of `serve`; the text of any other.
+fn text_of_serving(error: LibraryError) -> Error {
+    match error {
+        LibraryError::UnknownAccount { account, name } => {
+            let file = account.file_name();
+            Error::usage(format!(
+                "there is no {account} '{name}' in /etc/{file}: if this host knows the {account} \
+                 from another source, give its number (`getent {file} {name}` shows it)"
+            ))
+        }
+        LibraryError::SocketDirectory { path, why } => {
+            let path = path.display();
+            Error::failed(match why {
+                DirectoryRefusal::Io(error) => {
+                    format!("cannot use --qmp-dir {path}: {}", reason(&error))
+                }
+                why => format!("--qmp-dir {path} {why}"),
+            })
+        }
+        LibraryError::NoSocketLeft(limit) => Error::failed(limit_text(limit)),
+        LibraryError::ChangedWhileOpened { .. } => {
+            Error::failed("its process ended or changed while it was opened")
+        }
+        error => Error::failed(error.to_string()),
     }
 }
 
@@ -136,52 +166,52 @@ fn several_found(vms: &[VmInfo], tables: &[FoundTable]) -> Error {
     Error::failed(text).with_lines(lines)
 }
 
-/// Prints notices on standard error, each in a line. If a limit of open files is the cause, the
-/// line names it.
-pub(crate) fn say_notices(notices: impl IntoIterator<Item = Notice>) {
-    for notice in notices {
-        match notice {
-            Notice::LeftOut(processes) => say_left_out(&processes),
-            Notice::NotRead(error) => {
-                say(format_args!("left out: {}", Error::from(error)));
-            }
-            Notice::OnlyVm { pid, error } => {
-                let error = with_causes(&error);
-                say(format_args!("pid {pid}: only the VM is read, not the tables: {error}"));
-            }
-            Notice::OnlyTables { pid, error } => {
-                let error = with_causes(&error);
-                say(format_args!("pid {pid}: only the tables are read, not the VM: {error}"));
-            }
-            Notice::Provider(error) => say(with_causes(&error)),
-            other => say(other),
+/// Returns the messages of notices, each of one line. If a limit of open files is the cause of one,
+/// its message names it.
+pub(crate) fn of_notices(notices: impl IntoIterator<Item = Notice>) -> Vec<String> {
+    notices.into_iter().flat_map(of_notice).collect()
+}
+
+fn of_notice(notice: Notice) -> Vec<String> {
+    let message = match notice {
+        Notice::LeftOut(processes) => return of_left_out(&processes),
+        Notice::NotRead(error) => {
+            let error = Error::from(error);
+            let left_out = format!("left out: {error}");
+            return error.messages_before().iter().cloned().chain([left_out]).collect();
         }
-    }
+        Notice::OnlyVm { pid, error } => {
+            let error = with_causes(&error);
+            format!("pid {pid}: only the VM is read, not the tables: {error}")
+        }
+        Notice::OnlyTables { pid, error } => {
+            let error = with_causes(&error);
+            format!("pid {pid}: only the tables are read, not the VM: {error}")
+        }
+        Notice::Provider(error) => with_causes(&error),
+        other => other.to_string(),
+    };
+    vec![message]
 }
 
-/// Prints on standard error which processes were not examined.
-pub(crate) fn say_left_out(left_out: &[LeftOut]) {
-    lines(left_out).into_iter().for_each(say);
-}
-
-/// Returns a line for each process that cannot be examined, and one for all those for which there
-/// was no time.
-fn lines(left_out: &[LeftOut]) -> Vec<String> {
+/// Returns a message for each process that cannot be examined, and one for all those for which
+/// there was no time.
+pub(crate) fn of_left_out(left_out: &[LeftOut]) -> Vec<String> {
     let is_late = |one: &&LeftOut| one.why == WhyLeftOut::NoTime;
     let (late, others): (Vec<&LeftOut>, Vec<&LeftOut>) = left_out.iter().partition(is_late);
     let line = |one: &&LeftOut| format!("left out: pid {} ({}): {}", one.pid, one.comm, one.why);
-    let mut lines: Vec<String> = others.iter().take(LINES_MAX).map(line).collect();
+    let mut messages: Vec<String> = others.iter().take(LINES_MAX).map(line).collect();
     let more = others.get(LINES_MAX..).unwrap_or_default();
     if !more.is_empty() {
-        lines.push(format!("also left out: {}", pids_text(more)));
+        messages.push(format!("also left out: {}", pids_text(more)));
     }
     if !late.is_empty() {
-        lines.push(format!(
+        messages.push(format!(
             "left out: {}: there was no time left to examine them; name one with -p PID",
             pids_text(&late)
         ));
     }
-    lines
+    messages
 }
 
 /// Returns the number of processes and their ids, up to [`PIDS_MAX`].
@@ -242,6 +272,73 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_serving_name_its_options() {
+        let path = || "/run/x".into();
+        let directory = |why| LibraryError::SocketDirectory { path: path(), why };
+        let denied = std::io::Error::from_raw_os_error(13);
+        let account = vmstrobe::serve::Account::Group;
+        for (error, want) in [
+            (
+                directory(DirectoryRefusal::Missing),
+                "--qmp-dir /run/x does not exist: create it first",
+            ),
+            (
+                directory(DirectoryRefusal::NotADirectory),
+                "--qmp-dir /run/x is not a directory: give one for sockets",
+            ),
+            (
+                directory(DirectoryRefusal::TooLong { bytes_max: 77 }),
+                "--qmp-dir /run/x is too long: the path of a socket has at most 107 bytes; give a \
+                 directory of at most 77",
+            ),
+            (
+                directory(DirectoryRefusal::Io(denied)),
+                "cannot use --qmp-dir /run/x: Permission denied",
+            ),
+            (
+                LibraryError::UnknownAccount { account, name: "web".to_owned() },
+                "there is no group 'web' in /etc/group: if this host knows the group from another \
+                 source, give its number (`getent group web` shows it)",
+            ),
+            (
+                LibraryError::ChangedWhileOpened { pid: 7 },
+                "its process ended or changed while it was opened",
+            ),
+            (LibraryError::SamplerFailed, "the sampler has failed"),
+        ] {
+            assert_eq!(text_of(error).to_string(), want);
+        }
+        let error = LibraryError::UnknownAccount { account, name: "web".to_owned() };
+        assert_eq!(text_of(error).kind, crate::error::Kind::Usage);
+    }
+
+    #[test]
+    fn the_notices_of_an_error_come_with_it() {
+        let core = || vmstrobe::CoreError::new(ErrorKind::Denied, "it is another's");
+        let silent = left_out(7..9, WhyLeftOut::Silent);
+        let none = LibraryError::NothingFound { hidden: None, left_out: silent.clone() };
+        let left_out = of_left_out(&silent);
+        assert_eq!(text_of(none).messages_before(), left_out);
+        let nested = LibraryError::NothingReadable { notices: vec![Notice::LeftOut(silent)] };
+        let notices = vec![
+            Notice::OnlyVm { pid: 7, error: core() },
+            Notice::NotRead(LibraryError::Core(core())),
+            Notice::NotRead(nested),
+        ];
+        let error = text_of(LibraryError::NothingReadable { notices });
+        let want = [
+            "pid 7: only the VM is read, not the tables: it is another's",
+            "left out: it is another's",
+            &left_out[0],
+            &left_out[1],
+            "left out: none of the virtual machines and tables on this host can be read: \
+             `vmstrobe list` says why",
+        ];
+        assert_eq!(error.messages_before(), want);
+        assert_eq!(error.lines().len(), 1);
+    }
+
+    #[test]
     fn at_most_twenty_sources_are_listed() {
         let vm = |pid| VmInfo {
             pid,
@@ -273,16 +370,16 @@ mod tests {
             left_out(9..10, WhyLeftOut::Crowded),
             left_out(10..11, WhyLeftOut::NoTime),
         ];
-        let lines = lines(&all.concat());
+        let lines = of_left_out(&all.concat());
         assert_eq!(lines.len(), 3, "{lines:?}");
-        assert!(lines[0].starts_with("left out: pid 7 (p): does not let itself"), "{lines:?}");
+        assert!(lines[0].starts_with("left out: pid 7 (p): could not be examined"), "{lines:?}");
         assert!(lines[1].starts_with("left out: pid 9 (p): has more"), "{lines:?}");
         assert!(lines[2].starts_with("left out: 2 processes, pids 8 10: there was"), "{lines:?}");
     }
 
     #[test]
     fn many_processes_have_few_lines() {
-        let lines = |why, count: u32| lines(&left_out(1..count + 1, why));
+        let lines = |why, count: u32| of_left_out(&left_out(1..count + 1, why));
         assert!(lines(WhyLeftOut::Silent, 0).is_empty());
         assert_eq!(lines(WhyLeftOut::Silent, 20).len(), 20);
         let of_21 = lines(WhyLeftOut::Silent, 21);

@@ -13,7 +13,6 @@ use std::path::Path;
 use vmstrobe::text::printable;
 
 use crate::error::{Error, Result};
-use crate::terminal;
 use crate::width::shorten;
 
 /// The largest number of columns of a line of a message: more than any of our texts has, and less
@@ -98,12 +97,6 @@ impl Out {
         self.terminal
     }
 
-    /// Returns the number of columns of a line: that of the terminal, or no limit for a file, whose
-    /// content must not depend on a terminal.
-    pub(crate) fn width(&self) -> usize {
-        if self.terminal { terminal::size().width } else { usize::MAX }
-    }
-
     /// Returns true once the reader has closed its end, or writing has failed.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
@@ -113,6 +106,11 @@ impl Out {
 /// Prints a message of one line on standard error.
 pub(crate) fn say(text: impl Display) {
     say_lines(&[text.to_string()]);
+}
+
+/// Prints messages of one line each on standard error.
+pub(crate) fn say_each(messages: impl IntoIterator<Item = impl Display>) {
+    messages.into_iter().for_each(say);
 }
 
 /// Prints a message of several lines on standard error. A line break within a line is part of a

@@ -3,9 +3,10 @@
 //! Capabilities belong to a thread, and a new thread inherits those of the thread that starts it.
 //! Therefore a command drops its capabilities before it starts other threads: the main thread
 //! starts a [`Broker`], which keeps what opening needs ([`Needs`]), and then drops all of its own.
-//! Threads that are started later, to sample, serve, parse or wait, have none. The broker starts
-//! the helper process, which keeps fewer. Two threads are started earlier: in a server the one that
-//! removes the sockets at the end ([`keep_socket_removal_only`]), and in `stat -- CMD` the one that
+//! Threads that are started later, to sample, serve, parse or wait, have none, and drop what they
+//! may have inherited ([`unprivileged_threads`]). The broker starts the helper process, which keeps
+//! fewer. Two threads are started earlier: in a server the one that
+//! removes the sockets at the end ([`socket_removing_threads`]), and in `stat -- CMD` the one that
 //! starts the command ([`Launcher`]).
 //!
 //! Only the launcher executes a program. All other threads are barred from gaining capabilities by
@@ -89,17 +90,21 @@ impl Needs {
 
 /// Returns the way to start the library's threads: each drops all capabilities that it inherits.
 pub(crate) fn unprivileged_threads() -> ThreadStart {
-    ThreadStart::new(|| {
-        forbid_new_capabilities();
-        reduce_capabilities_to(CapabilitySet::empty());
-        Ok(())
-    })
+    threads_with(CapabilitySet::empty())
 }
 
-/// Drops all capabilities of this thread but those needed to remove sockets.
-pub(crate) fn keep_socket_removal_only() {
-    forbid_new_capabilities();
-    reduce_capabilities_to(REMOVE);
+/// Returns the way to start a thread that removes sockets: it keeps, of the capabilities that it
+/// inherits, those needed for that.
+pub(crate) fn socket_removing_threads() -> ThreadStart {
+    threads_with(REMOVE)
+}
+
+fn threads_with(kept: CapabilitySet) -> ThreadStart {
+    ThreadStart::new(move || {
+        forbid_new_capabilities();
+        reduce_capabilities_to(kept);
+        Ok(())
+    })
 }
 
 /// Prevents this thread, and those that it starts from now on, from gaining capabilities by

@@ -16,10 +16,11 @@ use vmstrobe::{
 use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, SourceArgs};
 use crate::attach;
 use crate::error::{Error, Result};
-use crate::messages::say_notices;
-use crate::out::{Out, say};
+use crate::messages::of_notices;
+use crate::out::{Out, say, say_each};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use crate::terminal;
 use crate::text::{counted, quantile_text, thousands};
 
 /// The time that a demo guest runs before it is read, so that its counters are not 0.
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
-        out.lines(tables(&snapshot, args.zeros, out.width()))?;
+        out.lines(tables(&snapshot, args.zeros, terminal::width_of(out)))?;
     }
     Ok(0)
 }
@@ -83,7 +84,7 @@ fn read(
         thread::sleep(DEMO_WARM_UP);
     }
     let snapshot = attachment.read(&filter)?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     Ok(snapshot)
 }
 

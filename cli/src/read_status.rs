@@ -1,56 +1,14 @@
-//! The library's [`ReadStatus`], which says how objects were read, as text and as JSON.
+//! The library's [`ReadStatus`], which says how objects were read, as text.
 //!
-//! Invariant: the text and the JSON have the same facts; only the text has sentences.
+//! Invariant: the text has the facts that the JSON has.
 
-use serde::Serialize;
-use vmstrobe::{BpfStatus, OneByOne, ReadMethod, ReadStatus};
+use vmstrobe::{BpfStatus, OneByOne, ReadStatus};
 
 use crate::text::{counted, thousands};
 
 /// The method for those objects of `sched` that the BPF reader does not read.
 const BY_PROC: &str =
     "/proc, read ten times a second (rates and shares are over the time between two reads)";
-
-/// The method by which objects were read, for programs. docs/json.md has the fields.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct ReadData {
-    method: &'static str,
-    objects: usize,
-    bpf_objects: usize,
-    fallback_ticks: u64,
-    bpf: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-}
-
-impl From<&ReadStatus> for ReadData {
-    fn from(read: &ReadStatus) -> Self {
-        Self {
-            method: method_name(read.method()),
-            objects: read.objects,
-            bpf_objects: read.bpf_objects,
-            fallback_ticks: read.fallback_ticks,
-            bpf: match &read.bpf {
-                BpfStatus::Off => "off",
-                BpfStatus::Untried => "untried",
-                BpfStatus::Open(_) => "open",
-                BpfStatus::GivenUp(_) => "given-up",
-                // In any other state it is not used.
-                _ => "refused",
-            },
-            reason: read.reason(),
-        }
-    }
-}
-
-/// Returns the name of a method, in `list` and in JSON.
-pub(crate) fn method_name(method: ReadMethod) -> &'static str {
-    match method {
-        ReadMethod::Bpf => "bpf",
-        ReadMethod::Proc => "proc",
-        _ => "pread",
-    }
-}
 
 /// Describes how objects were read, and the reason. `article` and `noun` name one of them:
 /// `one pread an object and tick; BPF reader: switched off`.
@@ -122,23 +80,6 @@ mod tests {
     ) -> (String, Option<String>) {
         let read = status_of(bulk, fallback_ticks, status, one_by_one);
         (text(&read, "an", "object"), read.reason())
-    }
-
-    #[test]
-    fn the_json_has_the_facts_without_sentences() {
-        let json = |read: &ReadStatus| vmstrobe::json::text(&ReadData::from(read));
-        let want = r#"{"method": "pread", "objects": 5, "bpf_objects": 0, "fallback_ticks": 0, "#
-            .to_owned()
-            + r#""bpf": "off", "reason": "BPF reader: switched off"}"#;
-        assert_eq!(json(&ReadStatus::by_pread(5)), want);
-        let bpf = BpfStatus::Open("may_goto".to_owned());
-        let want = r#"{"method": "bpf", "objects": 5, "bpf_objects": 5, "fallback_ticks": 0, "#
-            .to_owned()
-            + r#""bpf": "open"}"#;
-        assert_eq!(json(&status_of(5, 0, bpf, OneByOne::Pread)), want);
-        let bpf = BpfStatus::GivenUp("it was wrong".to_owned());
-        let json = json(&status_of(0, 0, bpf, OneByOne::Proc { warning: None }));
-        assert!(json.contains(r#""method": "proc""#) && json.contains(r#""given-up""#), "{json}");
     }
 
     #[test]

@@ -11,10 +11,11 @@ use vmstrobe::{Desc, Names, Schema, StatType};
 use crate::args::{SchemaArgs, VcpuArgs};
 use crate::attach;
 use crate::error::Result;
-use crate::messages::say_notices;
-use crate::out::Out;
+use crate::messages::of_notices;
+use crate::out::{Out, say_each};
 use crate::privileges::Needs;
 use crate::table::{Align, Table};
+use crate::terminal;
 use crate::text::{amount, counted};
 
 /// Prints the schemas of the selected statistics.
@@ -27,12 +28,12 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
     let names = args.select.names.as_ref();
     let mut schemas = attachment.select_schemas(&args.select.selection(&VcpuArgs::default()))?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     schemas.retain(|schema| selected(schema, names).next().is_some());
     if args.json {
         out.lines([for_programs(&schemas, names)])?;
     } else {
-        out.lines(for_people(&schemas, names, out.width()))?;
+        out.lines(for_people(&schemas, names, terminal::width_of(out)))?;
     }
     Ok(0)
 }

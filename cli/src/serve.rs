@@ -7,11 +7,12 @@
 //! allow.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use vmstrobe::host::trim_memory;
-use vmstrobe::{Order, look_pause};
-use vmstrobe_server::qmp::{Access, Config};
+use vmstrobe::demo;
+use vmstrobe::serve::{DirectoryConfig, Serving, ServingConfig, SocketFiles, group_id};
+use vmstrobe::server::qmp::{Access, Config};
+use vmstrobe::{Options, Order};
 
 use crate::args::{OnExit, ServeArgs};
 use crate::attach;
@@ -19,24 +20,15 @@ use crate::error::{Error, Result, with_causes};
 use crate::out::say;
 use crate::privileges::{Needs, seccomp, unprivileged_threads};
 use crate::signals::StopFlag;
-use crate::stop::{self, SocketFiles};
-use vm_servers::VmServers;
-use vm_sockets::VmSockets;
+use crate::stop;
+use describe::{shell_word, totals};
+use log::Log;
 
-mod accounts;
-mod directory;
-mod quota;
-mod describe;
+pub(crate) mod describe;
 mod log;
-mod vm_sockets;
-mod vm_servers;
 
-/// The shortest time between two searches for virtual machines.
-const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 /// The time between two checks whether the server must end or a virtual machine has ended.
 const POLL_PERIOD: Duration = Duration::from_millis(50);
-/// The number of searches after which freed memory is returned once clients have left.
-const TRIMS: u32 = 10;
 
 /// Serves until a signal, or until the virtual machines have ended.
 ///
@@ -51,35 +43,77 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     let broker = Needs::of(&args.source, args.method.bpf).with_listening().move_to_broker()?;
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
     let options = attach::options(&args.source, bpf, args.sched);
-    let asks_qemu = !args.source.qmp.is_empty();
-    let mut vm_sockets = VmSockets::new(config(args)?, keeps_ended(args), asks_qemu, files, broker);
-    let vm_servers = match (&args.qmp_path, &args.qmp_dir) {
-        (_, Some(path)) => Some(VmServers::open(args, path, options, &mut vm_sockets, &stop)?),
-        (Some(path), None) => {
-            vm_sockets.open(path.clone(), attach::open_one(&args.source, &options)?, None)?;
-            None
-        }
-        (None, None) => {
-            return Err(Error::usage("no socket is given: add --qmp PATH or --qmp-dir DIR"));
-        }
-    };
-    vm_sockets.say_how_to_try();
-    let mut serving = Serving {
-        vm_sockets,
-        vm_servers,
-        freed: FreedMemory::default(),
-        next_look: Instant::now(),
-    };
+    let (server, keeps_ended) = (config(args)?, keeps_ended(args));
+    let mut serving = Serving::new(ServingConfig { server, keeps_ended, files, broker });
+    let mut log = Log::new(!args.source.qmp.is_empty());
+    let opened = open(args, options, &mut serving, &stop);
+    log.note(serving.events());
+    opened?;
+    if args.follows_all() && serving.is_empty() && !stop.is_set() {
+        say_none_yet(args, &serving)?;
+    }
+    log.end_start();
+    if let Some(path) = serving.first_path() {
+        let path = shell_word(&path.to_string_lossy());
+        say(format_args!("try it: qmp-shell -p {path}, then query-stats target=vcpu"));
+    }
     while !stop.is_set() {
-        serving.vm_sockets.close_ended();
-        if args.on_exit() == OnExit::End && serving.vm_sockets.is_empty() {
+        log.announce_due();
+        serving.poll(&|| stop.is_set());
+        log.note(serving.events());
+        if args.on_exit() == OnExit::End && serving.is_empty() {
             break;
         }
-        serving.look_if_due(&stop);
         thread::sleep(POLL_PERIOD);
     }
-    say(serving.vm_sockets.close());
+    let unannounced = log.end();
+    say(totals(&serving.close(), unannounced));
     Ok(0)
+}
+
+/// Opens the sockets of the virtual machines that run.
+///
+/// # Errors
+/// If a source that was named cannot be read, or a socket cannot be created.
+fn open(args: &ServeArgs, options: Options, serving: &mut Serving, stop: &StopFlag) -> Result<()> {
+    let Some(path) = args.qmp_dir.clone() else {
+        let no_socket = || Error::usage("no socket is given: add --qmp PATH or --qmp-dir DIR");
+        let path = args.qmp_path.clone().ok_or_else(no_socket)?;
+        return Ok(serving.serve_at(path, attach::open_one(&args.source, &options)?)?);
+    };
+    let directory = DirectoryConfig {
+        path,
+        trusted_users: args.vm_users.clone(),
+        sources: args.source.sources(),
+        options: options.clone(),
+    };
+    match args.source.demo {
+        true => {
+            let demo = attach::open_one(&args.source, &options)?;
+            serving.serve_own_in(directory, demo::NAME, demo)?;
+        }
+        false => serving.serve_in(directory, &|| stop.is_set())?,
+    }
+    Ok(())
+}
+
+/// Prints where virtual machines that start later will be served.
+///
+/// # Errors
+/// If the user does not want to wait for one.
+fn say_none_yet(args: &ServeArgs, serving: &Serving) -> Result<()> {
+    if args.on_exit() == OnExit::End {
+        return Err(Error::failed(
+            "no virtual machine on this host can be served: `vmstrobe list` says why; --on-exit \
+             wait waits for one",
+        ));
+    }
+    if let Some(directory) = serving.directory() {
+        let path = directory.join("NAME.sock");
+        let path = path.display();
+        say(format_args!("no virtual machine runs yet: each will be served at {path}"));
+    }
+    Ok(())
 }
 
 /// Returns the configuration of each server: the access to its socket and the order of its answers.
@@ -87,7 +121,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
 /// # Errors
 /// If the group does not exist.
 fn config(args: &ServeArgs) -> Result<Config> {
-    let group = args.group.as_deref().map(accounts::group_id).transpose()?;
+    let group = args.group.as_deref().map(group_id).transpose()?;
     let order = if args.qemu_order { Order::Qemu } else { Order::Schema };
     let complain: fn(&vmstrobe::CoreError) = |error| say(with_causes(error));
     let access = Access { mode: args.mode(), group };
@@ -103,59 +137,6 @@ fn config(args: &ServeArgs) -> Result<Config> {
 /// Returns true if the socket of a virtual machine stays after its end. With `--all` none stays.
 fn keeps_ended(args: &ServeArgs) -> bool {
     args.on_exit() == OnExit::Wait && !args.follows_all()
-}
-
-/// The state of the running server.
-struct Serving {
-    vm_sockets: VmSockets,
-    vm_servers: Option<VmServers>,
-    freed: FreedMemory,
-    next_look: Instant,
-}
-
-impl Serving {
-    /// Searches, about once a second, for changes of which there is no event.
-    fn look_if_due(&mut self, stop: &StopFlag) {
-        let begin = Instant::now();
-        if begin < self.next_look {
-            return;
-        }
-        self.vm_sockets.vms().for_each(|vm| vm.look());
-        self.freed.trim(self.vm_sockets.clients_gone());
-        let mut took = begin.elapsed();
-        let mut is_unfinished = false;
-        if let Some(vm_servers) = &mut self.vm_servers {
-            let look = vm_servers.look(&mut self.vm_sockets, stop);
-            took += look.took;
-            is_unfinished = look.is_unfinished;
-        }
-        let pause = if is_unfinished { POLL_PERIOD } else { look_pause(SEARCH_PERIOD, took) };
-        self.next_look = Instant::now() + pause;
-    }
-}
-
-/// Returns the freed memory of clients' streams, up to 100 MiB, from the C library to the kernel.
-#[derive(Debug, Default)]
-struct FreedMemory {
-    /// The number of clients that had left at the last search.
-    clients_gone: u64,
-    trims_left: u32,
-}
-
-impl FreedMemory {
-    /// Returns freed memory if clients have left, now and after the next searches, because the
-    /// threads of their streams may end later than the clients.
-    fn trim(&mut self, clients_gone: u64) {
-        // The number falls if a socket was closed, with all of its clients.
-        if clients_gone != self.clients_gone {
-            self.trims_left = TRIMS;
-        }
-        self.clients_gone = clients_gone;
-        if self.trims_left > 0 {
-            self.trims_left -= 1;
-            trim_memory();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -12,23 +12,23 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe::json;
+use vmstrobe::json::{self, IntervalReport};
 use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
 
 use crate::args::StatArgs;
 use crate::attach;
 use crate::error::{Error, Kind, Result};
 use crate::limits::OpenFiles;
-use crate::messages::say_notices;
-use crate::out::{Out, reason, say};
+use crate::messages::of_notices;
+use crate::out::{Out, reason, say, say_each};
 use crate::privileges::{Launcher, Needs};
 use crate::signals::{Signals, StopFlag};
 use crate::stop;
+use crate::terminal;
 use crate::text;
 use report::{Report, Style};
 
 mod report;
-mod data;
 
 /// The longest time between two checks whether the measurement must end.
 const POLL_PERIOD: Duration = Duration::from_millis(2);
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
     let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
     let filter = attachment.select(&args.select.selection(&args.vcpus))?;
-    say_notices(attachment.notices());
+    say_each(of_notices(attachment.notices()));
     // Until a command is started, signals have their default effect: they end vmstrobe.
     let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
     if stop.is_some() {
@@ -149,7 +149,7 @@ impl<'a> Measurement<'a> {
             per_object: args.per_vcpu,
             zeros: args.zeros,
             timed: args.interval.is_some(),
-            width: out.width(),
+            width: terminal::width_of(out),
         };
         Self { session, out, style, meter, reported: 0, lost_samples: 0, has_lost_vm: false }
     }
@@ -241,22 +241,21 @@ impl<'a> Measurement<'a> {
         // People get the method once, at the end.
         let says_read = is_last || self.style.json;
         let read = if says_read { self.session.read_status() } else { None };
-        let report = Report {
-            tally,
-            lost_samples: lost_samples - self.lost_samples,
-            start_ns: self.meter.start_ns(),
-            is_first: self.reported == 0,
-            read,
-        };
+        let lost_in_interval = lost_samples - self.lost_samples;
+        let (start_ns, is_first) = (self.meter.start_ns(), self.reported == 0);
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
-        match self.style.json {
-            true => self.out.lines([json::text(&report.data(self.style))]),
-            false => self.out.lines(report.lines(self.style)),
+        let (lost_samples, per_object) = (lost_in_interval, self.style.per_object);
+        if self.style.json {
+            let report = IntervalReport { tally, lost_samples, read, per_object };
+            self.out.lines([json::text(&report)])
+        } else {
+            let report = Report { tally, lost_samples, start_ns, is_first, read };
+            self.out.lines(report.lines(self.style))
         }
     }
 
     fn report_ended(&mut self) {
-        say_notices(self.session.notices());
+        say_each(of_notices(self.session.notices()));
         for vm in self.session.newly_ended() {
             say(format_args!("{} has ended", vm.title));
             self.has_lost_vm = true;

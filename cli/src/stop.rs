@@ -22,21 +22,20 @@
 //! writes no message, and takes no lock that is held while another thread waits.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::process::{Child, exit};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal as Number, pidfd_open, pidfd_send_signal};
-use vmstrobe::Broker;
 use vmstrobe::host::has_exited;
-use vmstrobe_listen::SocketFile;
+use vmstrobe::serve::SocketFiles;
+use vmstrobe::{Broker, ThreadStart};
 
 use crate::error::{Error, Result};
 use crate::out::reason;
-use crate::privileges::keep_socket_removal_only;
+use crate::privileges::{socket_removing_threads, unprivileged_threads};
 use crate::signals::{Signal, Signals};
 
 /// The time that the main thread has to end by itself.
@@ -49,54 +48,6 @@ const COMMAND_SECOND_WITHIN: Duration = Duration::from_secs(5);
 /// Shells report the status of a process that a signal ended as this number plus the signal's.
 const SIGNAL_STATUS: i32 = 128;
 
-/// The files of the sockets that exist now. Clones share one list.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SocketFiles {
-    shared: Arc<Mutex<Files>>,
-}
-
-#[derive(Debug, Default)]
-struct Files {
-    present: Vec<Arc<SocketFile>>,
-    /// True once all files were removed because the process ends.
-    is_closed: bool,
-}
-
-impl SocketFiles {
-    /// Adds the file of a socket that was just created, or removes it if the process ends.
-    pub(crate) fn add(&self, path: &Path) {
-        let Some(file) = SocketFile::at(path) else { return };
-        let mut files = self.lock();
-        if files.is_closed {
-            file.remove();
-        } else {
-            files.present.push(Arc::new(file));
-        }
-    }
-
-    /// Removes the files at these paths, if they are still ours, from the disk and from the list.
-    pub(crate) fn remove(&self, paths: &[PathBuf]) {
-        // Not under the lock, for which the exiting thread may be waiting.
-        let paths: Vec<_> = paths.iter().flat_map(std::path::absolute).collect();
-        let mut closed = self.lock().present.clone();
-        closed.retain(|file| paths.iter().any(|path| path == file.path()));
-        closed.iter().for_each(|file| file.remove());
-        let is_closed = |file: &_| closed.iter().any(|closed| Arc::ptr_eq(file, closed));
-        self.lock().present.retain(|file| !is_closed(file));
-    }
-
-    /// Removes all files that are still ours, and from now on each that is added.
-    fn remove_all(&self) {
-        let mut files = self.lock();
-        files.is_closed = true;
-        files.present.drain(..).for_each(|file| file.remove());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Files> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Starts a thread that exits [`STOP_LIMIT`] after the first signal, or at the second, and removes
 /// the sockets before.
 ///
@@ -105,13 +56,12 @@ impl SocketFiles {
 pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
     let mut signals = Signals::of_termination()?;
     let watch = move || {
-        keep_socket_removal_only();
         let wait = |limit| number(signals.wait(limit));
         let second = wait_for_second_signal(wait, STOP_LIMIT, Instant::now);
         files.remove_all();
         exit(second.map_or(0, |signal| SIGNAL_STATUS + signal));
     };
-    spawn(watch)
+    spawn(&socket_removing_threads(), watch)
 }
 
 /// Starts a thread that exits at the second signal. The first signal is left to
@@ -121,7 +71,7 @@ pub(crate) fn exit_in_time(files: SocketFiles) -> Result<()> {
 /// If the signal handlers cannot be installed, or the thread cannot be started.
 pub(crate) fn exit_at_second_signal() -> Result<()> {
     let mut signals = Signals::of_termination()?;
-    spawn(move || {
+    spawn(&unprivileged_threads(), move || {
         let second =
             wait_for_two_signals(Duration::MAX, Instant::now, || number(signals.wait(None)));
         exit(SIGNAL_STATUS + second);
@@ -135,7 +85,7 @@ pub(crate) fn exit_at_second_signal() -> Result<()> {
 /// If the signal handlers cannot be installed, or the thread cannot be started.
 pub(crate) fn forward_signals(mut signals: Signals, command: &Child, broker: Broker) -> Result<()> {
     let mut command = MeasuredCommand::new(command, broker)?;
-    spawn(move || {
+    spawn(&unprivileged_threads(), move || {
         let second = wait_for_two_signals(COMMAND_SECOND_WITHIN, Instant::now, || {
             let signal = signals.wait(None).filter(|signal| command.must_forward(*signal));
             signal.iter().for_each(|signal| command.forward(*signal));
@@ -197,7 +147,7 @@ impl MeasuredCommand {
         // started without CAP_KILL: then the user of the command must end it.
         let (pidfd, broker) = (Arc::clone(&self.pidfd), self.broker.clone());
         let ask = move || broker.run(move || pidfd_send_signal(&*pidfd, signal));
-        let _ = thread::Builder::new().name("vmstrobe-stop".into()).spawn(ask);
+        let _ = spawn(&unprivileged_threads(), ask);
     }
 }
 
@@ -225,11 +175,11 @@ fn wait_for_two_signals(
     }
 }
 
-fn spawn(watch: impl FnOnce() + Send + 'static) -> Result<()> {
-    let thread = thread::Builder::new().name("vmstrobe-stop".into()).spawn(watch);
-    thread.map(drop).map_err(|error| {
-        Error::failed(format!("cannot start the thread that waits for signals: {}", reason(&error)))
-    })
+fn spawn<T: Send + 'static>(
+    threads: &ThreadStart,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<()> {
+    Ok(threads.spawn("vmstrobe-stop", work).map(drop)?)
 }
 
 /// Waits for a signal, and then for a second one within the limit, which it returns. `wait` returns
@@ -257,8 +207,6 @@ fn wait_for_second_signal(
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::fs;
-    use std::os::unix::net::UnixListener;
     use std::os::unix::process::{CommandExt, ExitStatusExt};
     use std::process::Command;
     use std::sync::mpsc;
@@ -376,32 +324,5 @@ mod tests {
         }
         drop(go_on);
         let _ = busy.join().expect("the thread does not panic");
-    }
-
-    #[test]
-    fn only_sockets_that_were_created_here_are_removed() {
-        let root = std::env::temp_dir().join(format!("vmstrobe-stop-{}", std::process::id()));
-        fs::create_dir_all(&root).expect("the directory can be created");
-        let path = |name: &str| root.join(name);
-        let sockets = ["ours", "gone", "another's"]
-            .map(|name| UnixListener::bind(path(name)).expect("the path is free"));
-        let files = SocketFiles::default();
-        for name in ["ours", "gone", "another's"] {
-            files.add(&path(name));
-        }
-        fs::remove_file(path("gone")).expect("the socket exists");
-        files.remove(&[path("gone")]);
-        assert_eq!(files.lock().present.len(), 2);
-        // The moved file keeps its inode number, so that the next file gets another one.
-        fs::rename(path("another's"), path("moved")).expect("the socket exists");
-        fs::write(path("another's"), "").expect("the path is free");
-        files.remove_all();
-        assert!(!path("ours").exists() && path("another's").exists());
-        // A socket that is created after the removal is removed too.
-        let late = UnixListener::bind(path("late")).expect("the path is free");
-        files.add(&path("late"));
-        assert!(!path("late").exists());
-        drop((sockets, late));
-        fs::remove_dir_all(&root).expect("the directory is ours");
     }
 }

@@ -43,6 +43,12 @@ pub(crate) fn size() -> Size {
     }
 }
 
+/// Returns the number of columns of a line of this output: those of the terminal, or no limit for a
+/// file, whose content must not depend on a terminal.
+pub(crate) fn width_of(out: &Out) -> usize {
+    if out.is_terminal() { size().width } else { usize::MAX }
+}
+
 /// Returns true if the cursor of the user's terminal can be moved.
 pub(crate) fn has_cursor() -> bool {
     is_capable(env::var_os("TERM"))

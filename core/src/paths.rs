@@ -201,6 +201,10 @@ impl Provider for Renamed {
         self.inner.refresh(target)
     }
 
+    fn ended(&self) -> Vec<u32> {
+        self.inner.ended()
+    }
+
     fn warnings(&self) -> Vec<Error> {
         self.inner.warnings()
     }

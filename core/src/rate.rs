@@ -84,6 +84,16 @@ pub enum Change {
     Level(Vec<u64>),
 }
 
+impl Change {
+    /// Returns the rate; `None` for a counter that was reset, and for a level.
+    pub fn rate(&self) -> Option<Rate> {
+        match self {
+            Self::Delta { rate, .. } | Self::Buckets { rate, .. } => Some(*rate),
+            Self::Reset { .. } | Self::Level(_) => None,
+        }
+    }
+}
+
 /// Compares two readings of one statistic. Both must have the same descriptor. If the earlier one
 /// has another number of words, the statistic counts as reset.
 ///
@@ -144,8 +154,9 @@ mod tests {
     #[test]
     fn counters_grow_or_are_reset() {
         let grown = Change::Delta { delta: 5, rate: Rate::of(5, SECOND) };
-        check(typed(StatType::Cumulative, 1), &[10], &[15], grown);
         let reset = Change::Reset { since: vec![3] };
+        assert_eq!((grown.rate(), reset.rate()), (Some(Rate::of(5, SECOND)), None));
+        check(typed(StatType::Cumulative, 1), &[10], &[15], grown);
         check(typed(StatType::Cumulative, 1), &[10], &[3], reset);
     }
 

@@ -13,17 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use kvm_bindings::{CpuId, KVM_MP_STATE_RUNNABLE, kvm_cpuid_entry2, kvm_mp_state};
+use kvm_bindings::{KVM_MP_STATE_RUNNABLE, kvm_mp_state};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::code::{DEMO_ENTRY, PORT_OUTS, PORT_PERIOD_NS, PORT_WORK, STACKS, stack_top};
-use crate::host::{EINTR, Error, refused};
+use crate::error::{EINTR, Error, refused};
 use crate::load::{self, Load};
-use crate::machine::{self, Irqchip, Vcpu, Vm};
-
-/// The bits of IA32_APIC_BASE that switch on the APIC (bit 11) and its access through MSRs (bit
-/// 10).
-const X2APIC_ON: u64 = 0b11 << 10;
+use crate::machine::{Irqchip, Vcpu, Vm};
+use crate::processor;
 
 /// A guest with changing loads: [`DemoGuest::new`], take the fds, then [`DemoGuest::start`].
 ///
@@ -190,27 +187,11 @@ fn answer(vcpu: u32, exit: VcpuExit<'_>, load: Load) -> Result<(), Error> {
 
 /// Gives the vCPU an x2APIC and points it at the demo program.
 fn make_runnable(vcpu: &VcpuFd, id: u32) -> Result<(), Error> {
-    // KVM lets a guest have an x2APIC only if its CPUID says so. The program asks for nothing
-    // else, so it need not inherit the rest of the host's CPUID.
-    let leaf_1 = kvm_cpuid_entry2 {
-        function: 1,
-        ecx: 1 << 21,                  // x2APIC
-        edx: 1 << 4 | 1 << 5 | 1 << 9, // TSC, MSR, APIC
-        ..Default::default()
-    };
-    let leaf_0 = kvm_cpuid_entry2 { eax: leaf_1.function, ..Default::default() };
-    let cpuid = CpuId::from_entries(&[leaf_0, leaf_1]).expect("two entries are below the limit");
-    vcpu.set_cpuid2(&cpuid).map_err(refused("set a vCPU's CPUID"))?;
-
-    let step = refused("switch a vCPU to x2APIC");
-    let mut sregs = vcpu.get_sregs().map_err(&step)?;
-    sregs.apic_base |= X2APIC_ON;
-    vcpu.set_sregs(&sregs).map_err(&step)?;
-
+    processor::give_x2apic(vcpu)?;
     // All but vCPU 0 would wait for a start-up interrupt, and no vCPU sends one.
     let runnable = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
     vcpu.set_mp_state(runnable).map_err(refused("make a vCPU runnable"))?;
-    machine::enter(vcpu, DEMO_ENTRY, stack_top(id), 0)
+    processor::enter(vcpu, DEMO_ENTRY, stack_top(id), 0)
 }
 
 #[cfg(test)]

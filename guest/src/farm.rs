@@ -6,7 +6,8 @@
 //! A vCPU costs one fd, about 100 kB of kernel memory and no thread. Dropping 1024 of them takes
 //! the kernel some tens of milliseconds.
 
-use crate::host::{self, Error};
+use crate::error::Error;
+use crate::host;
 use crate::known;
 use crate::machine::{Irqchip, Vcpu, Vm};
 

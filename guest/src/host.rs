@@ -1,7 +1,6 @@
 //! Access to `/dev/kvm` on this host, and the message for each refusal.
 //!
-//! Invariant: every error says in one line what failed, why, and what to do next; no text needs
-//! its source to be understood, so there is no source chain.
+//! Invariant: a refusal is blamed on what the host shows to be the reason, and on nothing else.
 
 use std::fs;
 use std::io;
@@ -11,65 +10,25 @@ use std::path::Path;
 use kvm_bindings::KVM_API_VERSION;
 use kvm_ioctls::Kvm;
 
-/// The number of `KVM_CAP_BINARY_STATS_FD`, which kvm-ioctls does not have.
-const CAP_BINARY_STATS_FD: u64 = 203;
+use crate::error::{Error, advice};
+use crate::processor::check_processor;
 
-// The errno values that this crate tells apart.
+// The errno values that say why it does not open.
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
-/// A signal came; the call is to be made again.
-pub(crate) const EINTR: i32 = 4;
 const ENXIO: i32 = 6;
-const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
 const ENODEV: i32 = 19;
-const ENFILE: i32 = 23;
-const EMFILE: i32 = 24;
 
-/// The reason why a guest could not be built or run.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// KVM is absent, not accessible, or too old for binary statistics.
-    #[error("/dev/kvm {reason}: {advice}")]
-    Unusable {
-        /// The fault of `/dev/kvm`, as a verb phrase.
-        reason: String,
-        /// Advice for the user.
-        advice: &'static str,
-    },
-    /// The kernel refused one step of building or running a guest.
-    #[error("The kernel refused to {step}: {errno}: {}", advice(.errno))]
-    Refused {
-        /// The step that was refused, as a verb phrase.
-        step: &'static str,
-        /// The kernel's answer.
-        errno: io::Error,
-    },
-    /// A vCPU stopped for a reason that its program cannot cause.
-    #[error("vCPU {vcpu} stopped unexpectedly ({reason}): see the kernel log, then report it")]
-    Stray {
-        /// The vCPU's id.
-        vcpu: u32,
-        /// The exit, or the fate of its thread.
-        reason: String,
-    },
-    /// A demo guest cannot have this number of vCPUs.
-    #[error("A demo guest cannot have {asked} vCPUs: use 1 to {max}")]
-    VcpuCount {
-        /// The number asked for.
-        asked: u32,
-        /// The largest possible number.
-        max: u32,
-    },
-}
+/// The number of `KVM_CAP_BINARY_STATS_FD`, which kvm-ioctls does not have.
+const CAP_BINARY_STATS_FD: u64 = 203;
 
 /// Checks that guests of this crate can run here and be sampled.
 ///
 /// It makes an empty VM and drops it again, which takes some milliseconds.
 ///
 /// # Errors
-/// [`Error::Unusable`], whose text says why and what to do.
+/// [`Error::Unusable`] or [`Error::OtherProcessor`], whose text says why and what to do.
 pub fn usable() -> Result<(), Error> {
     let kvm = open()?;
     let version = kvm.get_api_version();
@@ -90,12 +49,8 @@ pub fn usable() -> Result<(), Error> {
 
 /// Opens `/dev/kvm`.
 pub(crate) fn open() -> Result<Kvm, Error> {
+    check_processor()?;
     Kvm::new().map_err(|errno| unopened(errno.into(), Device::find()))
-}
-
-/// Returns a function that makes an [`Error`] of the kernel's answer to `step` (a verb phrase).
-pub(crate) fn refused(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> Error {
-    move |errno| Error::Refused { step, errno: errno.into() }
 }
 
 /// The facts about `/dev/kvm` that explain why it does not open.
@@ -160,17 +115,10 @@ fn absent(device: Device) -> &'static str {
     }
 }
 
-fn advice(errno: &io::Error) -> &'static str {
-    match errno.raw_os_error() {
-        Some(EMFILE | ENFILE) => "raise the limit on open files (ulimit -n) or ask for fewer vCPUs",
-        Some(ENOMEM) => "free some memory or ask for fewer vCPUs",
-        _ => "see the kernel log",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::EMFILE;
 
     #[test]
     fn a_refused_open_says_why_and_what_to_do() {
@@ -225,15 +173,5 @@ mod tests {
             let text = unopened(io::Error::from_raw_os_error(errno), device).to_string();
             assert_eq!(text, format!("/dev/kvm cannot be opened: {want}"));
         }
-    }
-
-    #[test]
-    fn a_refused_step_names_the_step() {
-        let error = refused("create a vCPU")(kvm_ioctls::Error::new(ENOMEM));
-        assert_eq!(
-            error.to_string(),
-            "The kernel refused to create a vCPU: Cannot allocate memory (os error 12): \
-             free some memory or ask for fewer vCPUs"
-        );
     }
 }

@@ -7,8 +7,9 @@
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use crate::code::{KNOWN_ENTRY, PORT_WORK, stack_top};
-use crate::host::{EINTR, Error, refused};
-use crate::machine::{self, Irqchip, Vcpu, Vm};
+use crate::error::{EINTR, Error, refused};
+use crate::machine::{Irqchip, Vcpu, Vm};
+use crate::processor;
 
 /// A VM without interrupt controllers and with one vCPU, each of whose exits is counted.
 #[derive(Debug)]
@@ -62,7 +63,7 @@ impl KnownGuest {
 /// vCPUs of a VM can run it in turn.
 pub(crate) fn run(vcpu: &Vcpu, outs: u32, halts: u32) -> Result<Exits, Error> {
     let (id, mut vcpu) = (vcpu.id(), vcpu.hold());
-    machine::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
+    processor::enter(&vcpu, KNOWN_ENTRY, stack_top(0), outs)?;
     let mut seen = Exits::default();
     while seen.outs + seen.halts < u64::from(outs) + u64::from(halts) {
         match vcpu.run() {

@@ -1,4 +1,5 @@
-//! Small real KVM guests for `vmstrobe demo`, the tests and the benches. x86-64 only.
+//! Small real KVM guests for `vmstrobe demo`, the tests and the benches. They are x86-64 programs:
+//! on other processors the crate compiles, and no guest can be made ([`check_processor`]).
 //!
 //! [`Farm`] has many vCPUs that never run, [`KnownGuest`] makes an exact number of exits, and
 //! [`DemoGuest`] carries loads that change over time. Ask [`usable`] first: where `/dev/kvm` is
@@ -12,6 +13,12 @@
 //! vCPU keeps the kernel's `vcpu->mutex`, and the call would wait for it, possibly for ever.
 #![deny(unsafe_code)]
 
+mod error;
+#[cfg(target_arch = "x86_64")]
+mod processor;
+#[cfg(not(target_arch = "x86_64"))]
+#[path = "other_processor.rs"]
+mod processor;
 mod host;
 mod machine;
 
@@ -24,7 +31,9 @@ mod demo;
 mod load;
 
 pub use demo::DemoGuest;
+pub use error::Error;
 pub use farm::{Farm, FarmVm};
-pub use host::{Error, usable};
+pub use host::usable;
 pub use known::{Exits, KnownGuest};
 pub use machine::{Irqchip, Vcpu, Vm};
+pub use processor::check_processor;

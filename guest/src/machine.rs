@@ -15,10 +15,9 @@ use kvm_ioctls::{VcpuFd, VmFd};
 use memmap2::{MmapMut, MmapRaw};
 
 use crate::code::{self, MEMORY_BYTES};
-use crate::host::{self, Error, refused};
-
-/// The address of three pages that KVM on old Intel CPUs needs to emulate real mode, as in QEMU.
-const TSS_ADDRESS: usize = 0xfffb_d000;
+use crate::error::{Error, refused};
+use crate::host;
+use crate::processor;
 
 /// The interrupt controllers of a VM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +43,7 @@ impl Vm {
     /// If KVM is unusable or refuses a step.
     pub fn new(irqchip: Irqchip) -> Result<Vm, Error> {
         let vm = host::open()?.create_vm().map_err(refused("create a VM"))?;
-        vm.set_tss_address(TSS_ADDRESS).map_err(refused("set the TSS address"))?;
+        processor::set_up_vm(&vm)?;
         if irqchip == Irqchip::InKernel {
             vm.create_irq_chip().map_err(refused("create interrupt controllers"))?;
         }
@@ -89,7 +88,7 @@ impl Vm {
         // - Only KVM_RUN touches it, and KVM_RUN is reached only through a `Vcpu`; each holds a
         //   count on the mapping, and drops it after its own fd. KVM keeps the address after that
         //   (a stats fd keeps the VM), but there is no vCPU any more to run.
-        // - It is this VM's only slot: 0 to 32 KiB, far below the TSS pages at TSS_ADDRESS.
+        // - It is this VM's only slot: 0 to 32 KiB, far below the TSS pages of `processor`.
         // - The mapping is private and anonymous, and a `MmapRaw` gives out no references, so
         //   Rust assumes nothing of its contents.
         unsafe { self.vm.set_user_memory_region(region) }.map_err(refused("give memory to a VM"))
@@ -127,23 +126,6 @@ impl Vcpu {
         // A panic while holding it leaves the vCPU between two exits, a state like any other.
         self.vcpu.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Points `vcpu` at a program, in real mode with flat segments at 0 and interrupts off.
-pub(crate) fn enter(vcpu: &VcpuFd, entry: u16, stack: u16, ecx: u32) -> Result<(), Error> {
-    let step = refused("set a vCPU's registers");
-    let mut sregs = vcpu.get_sregs().map_err(&step)?;
-    // After reset cs points at a BIOS, which these guests do not have.
-    sregs.cs.base = 0;
-    sregs.cs.selector = 0;
-    vcpu.set_sregs(&sregs).map_err(&step)?;
-
-    let mut regs = vcpu.get_regs().map_err(&step)?;
-    regs.rip = entry.into();
-    regs.rsp = stack.into();
-    regs.rcx = ecx.into();
-    regs.rflags = 1 << 1; // always set
-    vcpu.set_regs(&regs).map_err(&step)
 }
 
 fn guest_memory() -> Result<MmapRaw, Error> {

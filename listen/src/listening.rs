@@ -16,7 +16,7 @@ use vmstrobe_core::{Error, ErrorKind, Result};
 
 use crate::Access;
 use crate::lock::ReplaceLock;
-use crate::place::{Place, SocketFile, look, remove_stale};
+use crate::place::{Place, SocketFile, cannot_listen, look, remove_stale};
 
 /// The backlog of `listen(2)`: the clients that may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -124,25 +124,6 @@ fn unconnected(kind: Kind) -> rustix::io::Result<OwnedFd> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, kind, flags, None)
-}
-
-/// Returns the error that says why the path cannot be listened at, and what to do about it.
-pub(crate) fn cannot_listen(errno: Errno, shown: &str) -> Error {
-    let (kind, advice) = match errno {
-        Errno::NOENT | Errno::NOTDIR => {
-            (ErrorKind::NotFound, ": make its directory first, or give another path")
-        }
-        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
-            (ErrorKind::Denied, ": give a path in a directory that is yours to write")
-        }
-        Errno::NAMETOOLONG => (ErrorKind::TooLarge, ": give a shorter path"),
-        // A socket was there at each try to bind, and none at the look after it.
-        Errno::ADDRINUSE => {
-            (ErrorKind::Busy, ": others take it again and again: give another path")
-        }
-        _ => (ErrorKind::Io, ""),
-    };
-    Error::caused(kind, format!("cannot listen at {shown}{advice}"), errno)
 }
 
 #[cfg(test)]

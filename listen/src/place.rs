@@ -16,8 +16,6 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use crate::listening::cannot_listen;
-
 /// The device and the inode of a file, which tell it from every other file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileId {
@@ -124,6 +122,25 @@ pub(crate) fn remove_stale(path: &Path, stale: FileId) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// Returns the error that says why the path cannot be listened at, and what to do about it.
+pub(crate) fn cannot_listen(errno: Errno, shown: &str) -> Error {
+    let (kind, advice) = match errno {
+        Errno::NOENT | Errno::NOTDIR => {
+            (ErrorKind::NotFound, ": make its directory first, or give another path")
+        }
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            (ErrorKind::Denied, ": give a path in a directory that is yours to write")
+        }
+        Errno::NAMETOOLONG => (ErrorKind::TooLarge, ": give a shorter path"),
+        // A socket was there at each try to bind, and none at the look after it.
+        Errno::ADDRINUSE => {
+            (ErrorKind::Busy, ": others take it again and again: give another path")
+        }
+        _ => (ErrorKind::Io, ""),
+    };
+    Error::caused(kind, format!("cannot listen at {shown}{advice}"), errno)
 }
 
 fn errno_of(error: &std::io::Error) -> Errno {

@@ -82,7 +82,10 @@ impl SourceSet {
                 let rows: usize = sources.iter().map(|source| source.rows()).sum();
                 if rows != objects.len() {
                     let (name, want) = (provider.name(), objects.len());
-                    let context = format!("provider {name} opened {rows} rows for {want} objects");
+                    let context = format!(
+                        "provider {name} opened {rows} rows for {want} objects, which is a fault \
+                         of the provider"
+                    );
                     return Err(Error::new(ErrorKind::Malformed, context));
                 }
                 let row_words = plan.row_words();

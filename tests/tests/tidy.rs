@@ -9,6 +9,7 @@ mod tidy {
     mod packages;
     pub(crate) mod manifest;
     pub(crate) mod text;
+    mod threads;
     pub(crate) mod tree;
 }
 
@@ -257,13 +258,14 @@ fn crates_depend_only_on_permitted_crates() {
             ("providers/kvm/Cargo.toml", "[dependencies]\nvmstrobe-bpf.workspace = true"),
             ("providers/qmp/Cargo.toml", "[dependencies]\nvmstrobe-table.workspace = true"),
             ("core/Cargo.toml", "[dependencies"),
+            ("cli/Cargo.toml", "[dependencies]\nvmstrobe-server.workspace = true"),
             ("tests/require/Cargo.toml", "[dependencies]\nvmstrobe-core.workspace = true"),
         ],
         &[
             ("providers/bpf/Cargo.toml", "[dependencies]\nvmstrobe-kvm.workspace = true"),
             ("providers/host/Cargo.toml", "[dev-dependencies]\nkvm-ioctls = \"1\""),
             ("guest/Cargo.toml", "[dependencies]\nkvm-ioctls = \"1\""),
-            ("cli/Cargo.toml", "[dependencies]\nvmstrobe-guest = \"1\""),
+            ("vmstrobe/Cargo.toml", "[dependencies]\nvmstrobe-guest = \"1\""),
         ],
     );
 }

@@ -10,14 +10,13 @@ use crate::parts::Bpf;
 use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot, ThreadStart};
 use vmstrobe_host::Reaper;
-use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler, Timing};
+use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler};
 
 use crate::error::{Error, Result};
-use crate::member::{Absence, Member};
+use crate::member::{self, Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::open::{self, Opener};
 use crate::qemu;
-use crate::session::Session;
 use crate::sources::{Options, Sources};
 
 /// The providers of one or more sources: of one virtual machine, of several, of programs.
@@ -46,6 +45,8 @@ pub struct Attachment {
     opener: Option<Opener>,
     qemus: Vec<Arc<Qmp>>,
     pub(crate) guard: Option<Guard>,
+    /// True if it reads a virtual machine of this process, for which there can be provider `sched`.
+    is_of_own_vm: bool,
 }
 
 /// Something that must live for as long as it is read, such as a virtual machine of this process.
@@ -92,6 +93,7 @@ impl Attachment {
             opener: None,
             qemus: Vec::new(),
             guard: None,
+            is_of_own_vm: false,
         }
     }
 
@@ -112,11 +114,11 @@ impl Attachment {
     /// # Errors
     /// If it cannot be asked.
     pub(crate) fn of_qemu(socket: &Path, options: &Options) -> Result<Self> {
-        let qmp = Qmp::connect_by(socket, QmpShare::All, &options.host())?;
+        let qmp = Arc::new(Qmp::connect_by(socket, QmpShare::All, &options.host())?);
         let members = vec![qemu::member(socket, &qmp, true)];
         let registry = Registry::default();
         let policy = qemu::policy(&qmp);
-        registry.add_with(Arc::new(qmp), policy);
+        registry.add_with(qmp, policy);
         Ok(Self { members, ..Self::of(registry).with_options(options) })
     }
 
@@ -127,9 +129,15 @@ impl Attachment {
         Self { guard: Some(Guard(Box::new(guard))), ..self }
     }
 
+    /// Notes that a virtual machine of this process is read.
+    #[cfg(feature = "demo")]
+    pub(crate) fn of_own_vm(self) -> Self {
+        Self { is_of_own_vm: true, ..self }
+    }
+
     /// Takes from the options how threads are started, and the BPF reader whose state
-    /// [`Session::read_status`] gives: for an attachment to a registry whose providers were given
-    /// that reader.
+    /// [`Session::read_status`](crate::Session::read_status) gives: for an attachment to a registry
+    /// whose providers were given that reader.
     #[must_use]
     pub fn with_options(self, options: &Options) -> Self {
         Self { bpf: options.bpf.clone(), threads: options.threads.clone(), ..self }
@@ -216,17 +224,17 @@ impl Attachment {
     /// Returns true if the virtual machine has ended; or, if there is none, every member. Providers
     /// of this process have no end.
     pub fn has_ended(&self) -> bool {
-        let has_ended = |member: &Member| member.has_ended(self.absence.lasts());
-        match self.main() {
-            Some(vm) if vm.is_vm => has_ended(vm),
-            Some(_) => self.members.iter().all(has_ended),
-            None => false,
-        }
+        let members = match self.main() {
+            Some(vm) if vm.is_vm => std::slice::from_ref(vm),
+            Some(_) => &self.members[..],
+            None => return false,
+        };
+        member::ended(members, self.absence.lasts()).all(|has_ended| has_ended)
     }
 
     /// Returns true if a virtual machine is read whose threads are on this host.
     pub(crate) fn has_threads(&self) -> bool {
-        self.guard.is_some() || self.members.iter().any(|one| one.is_vm && one.is_process())
+        self.is_of_own_vm || self.members.iter().any(|one| one.is_vm && one.is_process())
     }
 
     /// Reads what the filter wants, once. The sampler's own statistics are those of the first
@@ -244,25 +252,6 @@ impl Attachment {
         Ok(control.latest().load_full())
     }
 
-    /// Starts to sample what a filter such as `vcpu: exits, halt_*` wants, at that rate.
-    ///
-    /// # Errors
-    /// If the filter cannot be understood or selects nothing, the rate is out of bounds, or as
-    /// [`Attachment::start`].
-    pub fn sample(self, filter: &str, rate_hz: f64) -> Result<Session> {
-        let filter: Filter = filter.parse()?;
-        self.check(&filter)?;
-        self.start(vec![filter], Timing::hz(rate_hz)?)
-    }
-
-    /// Starts to sample what the filters want; of each target, the first filter counts.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or no thread can be had.
-    pub fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
-        Session::start(self, filters, timing)
-    }
-
     /// Returns the warnings of the provider with that name.
     pub(crate) fn warnings(&self, provider: &str) -> Vec<vmstrobe_core::Error> {
         let providers = self.registry.providers();
@@ -278,7 +267,7 @@ mod tests {
     use super::*;
 
     fn member(name: &str, is_vm: bool) -> Member {
-        let mut member = Member::remote(format!("it {name}"), name.to_owned(), None);
+        let mut member = Member::remote(format!("it {name}"), name.to_owned(), None, Vec::new());
         member.is_vm = is_vm;
         member
     }

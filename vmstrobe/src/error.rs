@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use crate::parts::BpfStatus;
 use crate::parts::FoundTable;
-use crate::survey::LeftOut;
+use crate::survey::{Hidden, LeftOut};
 use vmstrobe_core::{Object, Target, VcpuRef};
-use vmstrobe_kvm::VmInfo;
+use vmstrobe_host::VmInfo;
 
-use crate::found::Hidden;
 use crate::notice::Notice;
-use crate::select::{UnknownName, joined};
+#[cfg(feature = "server")]
+use crate::serve::{Account, DirectoryRefusal, LimitReached};
+use crate::unknown_name::UnknownName;
 
 /// Result of a call of the library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -157,6 +158,43 @@ pub enum Error {
         /// The vCPUs that there are.
         known: Vec<Object>,
     },
+    /// The demo's guest cannot be built or run.
+    #[cfg(feature = "demo")]
+    #[error(transparent)]
+    Guest(#[from] vmstrobe_guest::Error),
+    /// There is no such user or group on this host.
+    #[cfg(feature = "server")]
+    #[error(
+        "there is no {account} '{name}' in /etc/{}: if this host knows it from another source, \
+         give its number",
+        account.file_name()
+    )]
+    UnknownAccount {
+        /// The kind of account.
+        account: Account,
+        /// The name.
+        name: String,
+    },
+    /// A directory cannot have the sockets of virtual machines.
+    #[cfg(feature = "server")]
+    #[error("the directory {} {why}", path.display())]
+    SocketDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: DirectoryRefusal,
+    },
+    /// There is no socket left for a virtual machine that was named.
+    #[cfg(feature = "server")]
+    #[error("no socket is left: {0}")]
+    NoSocketLeft(LimitReached),
+    /// The process that was found is another now, or its virtual machine has ended.
+    #[cfg(feature = "server")]
+    #[error("pid {pid} ended or changed while it was opened")]
+    ChangedWhileOpened {
+        /// The process.
+        pid: u32,
+    },
     /// The sampler ended by an error that was returned before.
     #[error("the sampler has failed")]
     SamplerFailed,
@@ -230,4 +268,27 @@ fn vcpu_text(vcpu: &VcpuRef) -> String {
 
 fn paths(objects: &[Object]) -> String {
     objects.iter().map(|object| &*object.path).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
+pub(crate) fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_joined_once_and_in_order() {
+        assert_eq!(joined(["b", "a", "b", "c"]), "a, b and c");
+        assert_eq!((joined(["a", "a"]), joined([])), ("a".to_owned(), String::new()));
+    }
 }

@@ -3,45 +3,10 @@
 //!
 //! Invariant: processes that could not be examined are part of the answer, as data.
 
-use std::fmt;
-
-use crate::survey::{LeftOut, Scan, scan_all_by};
-use vmstrobe_core::text::thousands;
-use vmstrobe_host::Host;
-use vmstrobe_kvm::VmInfo;
+use crate::survey::{Hidden, LeftOut, Scan, scan_all_by};
+use vmstrobe_host::{Host, VmInfo};
 
 use crate::error::{Error, Result};
-
-/// The processes that this process may not examine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Hidden {
-    /// The number of those that it sees; 0 if it does not even see them.
-    pub processes: usize,
-    /// Why, if the same holds for all.
-    pub why: Option<String>,
-}
-
-impl Hidden {
-    /// Returns the processes that a scan could not examine, if there are any.
-    pub fn of(scan: &Scan) -> Option<Self> {
-        let hidden = Self { processes: scan.hidden, why: scan.why_hidden.clone() };
-        (hidden.processes > 0 || hidden.why.is_some()).then_some(hidden)
-    }
-}
-
-impl fmt::Display for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = self.why.as_deref();
-        match self.processes {
-            0 => return f.write_str(why.unwrap_or_default()),
-            1 => f.write_str("1 process")?,
-            count => write!(f, "{} processes", thousands(count as u64))?,
-        }
-        f.write_str(" could not be examined")?;
-        why.map_or(Ok(()), |why| write!(f, ": {why}"))
-    }
-}
 
 /// The virtual machines and tables that were found on this host.
 pub(crate) struct Found(Scan);
@@ -114,7 +79,7 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use vmstrobe_kvm::Access;
+    use vmstrobe_host::Access;
     use vmstrobe_table::FoundTable;
 
     use super::*;

@@ -21,7 +21,7 @@
 //!
 //! # From inside
 //!
-//! A VMM adds its own descriptors to a [`Registry`] with [`OwnKvm`] and samples that, or serves it:
+//! A VMM adds its own descriptors to a [`Registry`] with `OwnKvm` and samples that, or serves it:
 //!
 //! ```no_run
 //! use std::os::fd::OwnedFd;
@@ -45,15 +45,18 @@
 //! | feature | adds |
 //! |---|---|
 //! | `kvm` (default) | KVM's statistics: this process's own VM, and those of others |
-//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: `bpf` |
+//! | `bpf` (default) | the BPF reader, which reads all vCPUs in one call: `bpf`; with it `kvm` |
 //! | `table` (default) | tables that programs publish in memory: `table` |
 //! | `qmp` (default) | QEMUs that are asked over their QMP sockets: `qmp` |
-//! | `fd-server` (default) | descriptors that one program offers to another: `fd_server` |
-//! | `server` | a QMP server: `server` |
-//! | `json` | the JSON of QMP's replies: `json` |
-//! | `kvm-ioctls` | [`OwnKvm`] takes that crate's `VmFd` and `VcpuFd` |
+//! | `fd-server` (default) | descriptors offered to another program: `fd_server`; `kvm`, `table` |
+//! | `server` | a QMP server, `server`; a socket for each virtual machine: `serve` |
+//! | `json` | results as JSON, and the JSON of QMP's replies: `json` |
+//! | `demo` | a guest and a crypto device of this process: `demo`; with it `kvm`, `table` |
+//! | `kvm-ioctls` | `OwnKvm` takes that crate's `VmFd` and `VcpuFd` |
 //!
-//! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates.
+//! A VMM that only wants its own vCPUs takes `kvm` alone and compiles some 30 small crates. A
+//! program that reads tables, or asks QEMUs, takes `table` or `qmp` alone: then no process has a
+//! VM.
 //!
 //! # What it does not do
 //!
@@ -71,6 +74,7 @@ struct Readme;
 mod parts;
 mod survey;
 mod sources;
+mod unknown_name;
 mod error;
 mod notice;
 mod found;
@@ -82,32 +86,44 @@ mod attachment;
 mod select;
 mod read_status;
 mod session;
+mod run_summary;
 mod tally;
 mod meter;
 mod listing;
 mod vm_opener;
 mod vm_tracker;
+mod recent;
+#[cfg(feature = "json")]
+pub mod json;
+#[cfg(feature = "demo")]
+pub mod demo;
+#[cfg(feature = "server")]
+pub mod serve;
 
 pub use attachment::{Attachment, attach};
 pub use error::{Error, Result, SocketPeer};
-pub use found::{Hidden, name_or_number, vm_name};
+pub use found::{name_or_number, vm_name};
 pub use listing::{ListedTables, ListedVm, Listing, list};
 pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};
 pub use notice::Notice;
 pub use read_status::{OneByOne, ReadMethod, ReadStatus};
-pub use select::{Selection, UnknownName};
+pub use recent::{ObjectChange, POINTS_PER_SECOND, RecentSamples, changes_between};
+pub use run_summary::RunSummary;
+pub use select::Selection;
 pub use session::Session;
 pub use sources::{Options, Sources};
 pub use tally::{Amount, Level, StatTally, Tally};
+pub use unknown_name::UnknownName;
 pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
 pub use vm_tracker::{Changes, VmTracker};
 
 pub use parts::{Bpf, BpfMode, BpfStatus, FoundTable};
-pub use survey::{LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
+pub use survey::{Hidden, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
 pub use vmstrobe_core::{Error as CoreError, *};
-pub use vmstrobe_host::{Broker, Host, Reaper};
-pub use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, NewVcpu, OwnKvm, Sched, VmInfo};
+pub use vmstrobe_host::{Access, Broker, Host, Reaper, VmInfo};
+#[cfg(feature = "kvm")]
+pub use vmstrobe_kvm::{AttachOptions, AttachedKvm, NewVcpu, OwnKvm, Sched};
 pub use vmstrobe_sampler::*;
 
 #[cfg(feature = "bpf")]
@@ -115,6 +131,7 @@ pub use vmstrobe_bpf as bpf;
 #[cfg(feature = "fd-server")]
 pub use vmstrobe_fd_server as fd_server;
 pub use vmstrobe_host as host;
+#[cfg(feature = "kvm")]
 pub use vmstrobe_kvm as kvm;
 #[cfg(feature = "qmp")]
 pub use vmstrobe_qmp as qmp;

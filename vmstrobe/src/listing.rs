@@ -9,15 +9,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::parts::{AttachOptions, AttachedKvm};
 use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{FoundTable, Tables};
-use crate::survey::{LeftOut, scan_all_by};
+use crate::survey::{Hidden, LeftOut, scan_all_by};
 use vmstrobe_core::{Error, ErrorKind, Object, Provider};
-use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{Access, AttachOptions, AttachedKvm, VmInfo};
+use vmstrobe_host::{Access, Host, Reaper, VmInfo};
 
 use crate::error::Result;
-use crate::found::Hidden;
 use crate::read_status::ReadMethod;
 use crate::sources::Options;
 
@@ -25,7 +24,7 @@ use crate::sources::Options;
 const TRIED_AT_ONCE: usize = 64;
 
 /// All that was found on this host.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Listing {
     /// The virtual machines.
@@ -36,6 +35,9 @@ pub struct Listing {
     pub hidden: Option<Hidden>,
     /// The processes that were not looked at for other reasons.
     pub left_out: Vec<LeftOut>,
+    /// True if the BPF reader was tested also where no virtual machine needs it, so that every
+    /// method of reading one was tried.
+    pub is_bpf_tested: bool,
 }
 
 /// A virtual machine, and whether and how it can be read.
@@ -84,6 +86,7 @@ pub fn list(options: &Options, tests_bpf: bool) -> Result<Listing> {
         tables: tables(&scan.tables, &attach.host)?,
         hidden: Hidden::of(&scan),
         left_out: scan.left_out,
+        is_bpf_tested: tests_bpf,
     })
 }
 
@@ -94,7 +97,8 @@ fn vms(
     bpf: &Bpf,
     tests_bpf: bool,
 ) -> Result<Vec<ListedVm>> {
-    let kvm = AttachedKvm::with_options(Reaper::new()?, options.clone())?;
+    let reaper = Reaper::with_threads(options.host.threads())?;
+    let kvm = AttachedKvm::with_options(reaper, options.clone())?;
     let processes: Vec<&[VmInfo]> = vms.chunk_by(|a, b| a.pid == b.pid).collect();
     let mut listed = Vec::new();
     for some in processes.chunks(TRIED_AT_ONCE) {
@@ -203,7 +207,9 @@ impl ListedTables {
         }
         let refused = match tried {
             Ok(tried) if tried.providers.iter().any(|name| name == provider) => None,
-            Ok(_) => Some("no table of a kind that is known, or just being made".to_owned()),
+            Ok(_) => {
+                Some("not a table that this vmstrobe can read, or it is just being made".to_owned())
+            }
             Err(why) => Some(why.clone()),
         };
         let FoundTable { pid, comm, .. } = process.clone();
@@ -286,7 +292,7 @@ mod tests {
         let refused = |tried: &Tried| ListedTables::new(&found("xyz"), "xyz", tried).refused;
         let readable = |providers| Ok(Readable { objects: Vec::new(), providers, is_all: true });
         assert_eq!(refused(&readable(vec!["xyz".to_owned()])), None);
-        assert!(refused(&readable(Vec::new())).is_some_and(|why| why.starts_with("no table ")));
+        assert!(refused(&readable(Vec::new())).is_some_and(|why| why.starts_with("not a table ")));
         assert_eq!(refused(&Err("it is torn".to_owned())), Some("it is torn".to_owned()));
     }
 }

@@ -1,16 +1,14 @@
 //! The members of an attachment, and whether they have ended.
 //!
-//! Invariant: a process has ended when the kernel says so. A member that is reached in another way
-//! (a socket, a file) has ended when nothing that is sampled is there any more, and not because a
-//! launcher has ended that had opened the socket for it.
+//! Invariant: a process has ended when a provider that reads it says so. A member that is reached
+//! in another way (a socket, a file) has ended when nothing that is sampled is there any more, and
+//! not because a launcher has ended that had opened the socket for it.
 
 use std::cell::Cell;
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use vmstrobe_core::{RowState, Snapshot};
-use vmstrobe_host::has_exited;
+use vmstrobe_core::{Provider, RowState, Snapshot};
 
 /// The time without any object that is taken for the end: a QEMU that is connected to again, or an
 /// object that is made anew, is there by then.
@@ -28,26 +26,34 @@ pub struct Member {
     pub pid: Option<u32>,
     /// True for a virtual machine, false for a program beside one.
     pub is_vm: bool,
-    /// Readable once the process has ended. Without one, only its rows tell.
-    pidfd: Option<OwnedFd>,
+    /// The providers that read it, which know whether its process has ended.
+    providers: Vec<Arc<dyn Provider>>,
     /// True if it was reached by process id: the end of the process is its end.
     is_process: bool,
 }
 
 impl Member {
-    /// Returns a process. To be called before its fds are looked at, so that it can be no later
-    /// process of the same number.
-    pub(crate) fn process(pid: u32) -> Self {
-        let title = format!("pid {pid}");
-        let (name, pid, pidfd) = (pid.to_string(), Some(pid), pidfd(pid));
-        Self { title, name, pid, is_vm: false, pidfd, is_process: true }
+    /// Returns a process that these providers read.
+    pub(crate) fn process(pid: u32, providers: Vec<Arc<dyn Provider>>) -> Self {
+        let (title, name, pid) = (format!("pid {pid}"), pid.to_string(), Some(pid));
+        Self { title, name, pid, is_vm: false, providers, is_process: true }
     }
 
     /// Returns a member behind a socket or in a file. `peer` is the process that is known to be
     /// behind the socket: the member itself, or a launcher that opened the socket for it.
-    pub(crate) fn remote(title: String, name: String, peer: Option<u32>) -> Self {
-        let pidfd = peer.and_then(pidfd);
-        Self { title, name, pid: peer, is_vm: false, pidfd, is_process: false }
+    /// `providers` know whether it has ended.
+    pub(crate) fn remote(
+        title: String,
+        name: String,
+        peer: Option<u32>,
+        providers: Vec<Arc<dyn Provider>>,
+    ) -> Self {
+        Self { title, name, pid: peer, is_vm: false, providers, is_process: false }
+    }
+
+    /// Adds a provider that reads it too.
+    pub(crate) fn add_provider(&mut self, provider: Arc<dyn Provider>) {
+        self.providers.push(provider);
     }
 
     /// Returns true if the kernel tells its end, false if only its objects do.
@@ -56,23 +62,46 @@ impl Member {
     }
 
     /// Returns true if it has ended. `gone_for` is how long nothing that is sampled has been there.
-    pub(crate) fn has_ended(&self, gone_for: Option<Duration>) -> bool {
+    fn has_ended<'a>(&'a self, gone_for: Option<Duration>, asked: &mut Asked<'a>) -> bool {
         match gone_for {
-            _ if self.is_process => self.process_has_ended(),
-            Some(time) => time >= GONE_FOR_GOOD || self.process_has_ended(),
+            _ if self.is_process => self.process_has_ended(asked),
+            Some(time) => time >= GONE_FOR_GOOD || self.process_has_ended(asked),
             None => false,
         }
     }
 
-    /// Returns true also for a zombie.
-    fn process_has_ended(&self) -> bool {
-        self.pidfd.as_ref().is_some_and(has_exited)
+    fn process_has_ended<'a>(&'a self, asked: &mut Asked<'a>) -> bool {
+        let Some(pid) = self.pid else { return false };
+        self.providers.iter().any(|provider| asked.has_ended(provider, pid))
     }
 }
 
-fn pidfd(pid: u32) -> Option<OwnedFd> {
-    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-    pidfd_open(number, PidfdFlags::empty()).ok()
+/// Returns, in their order, whether the members have ended. `gone_for` is how long nothing that is
+/// sampled has been there.
+pub(crate) fn ended(
+    members: &[Member],
+    gone_for: Option<Duration>,
+) -> impl Iterator<Item = bool> + '_ {
+    let mut asked = Asked::default();
+    members.iter().map(move |member| member.has_ended(gone_for, &mut asked))
+}
+
+/// The answers of providers. Each is asked once, however many of its processes are members.
+#[derive(Default)]
+struct Asked<'a> {
+    answers: Vec<(&'a Arc<dyn Provider>, Vec<u32>)>,
+}
+
+impl<'a> Asked<'a> {
+    /// Returns true if the process of that number has ended, as its provider says.
+    fn has_ended(&mut self, provider: &'a Arc<dyn Provider>, pid: u32) -> bool {
+        let known = self.answers.iter().position(|(known, _)| Arc::ptr_eq(known, provider));
+        let at = known.unwrap_or_else(|| {
+            self.answers.push((provider, provider.ended()));
+            self.answers.len() - 1
+        });
+        self.answers[at].1.contains(&pid)
+    }
 }
 
 /// Since when nothing that is sampled has been there.
@@ -105,49 +134,85 @@ impl Absence {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::process::{Child, Command};
-    use std::sync::Arc;
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, Schema, Target};
+    use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, Result, Schema, Source, Target};
 
     use super::*;
 
-    fn sleeper() -> Child {
-        Command::new("sleep").arg("600").spawn().expect("sleep starts")
+    /// A provider of which these processes have ended, and how often it was asked for them.
+    #[derive(Debug, Default)]
+    pub(crate) struct Ended(Vec<u32>, AtomicUsize);
+
+    impl Provider for Ended {
+        fn name(&self) -> &str {
+            "ended"
+        }
+
+        fn schemas(&self) -> Result<Vec<Arc<Schema>>> {
+            Ok(Vec::new())
+        }
+
+        fn objects(&self) -> Result<Vec<Object>> {
+            Ok(Vec::new())
+        }
+
+        fn open(&self, _: &[Object], _: &Arc<ReadPlan>) -> Result<Vec<Box<dyn Source>>> {
+            Ok(Vec::new())
+        }
+
+        fn ended(&self) -> Vec<u32> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.clone()
+        }
     }
 
-    fn end(mut child: Child) {
-        child.kill().expect("it is ours");
-        child.wait().expect("it is ours");
+    pub(crate) fn provider(ended: &[u32]) -> Arc<Ended> {
+        Arc::new(Ended(ended.to_vec(), AtomicUsize::new(0)))
+    }
+
+    fn has_ended(member: &Member, gone_for: Option<Duration>) -> bool {
+        ended(std::slice::from_ref(member), gone_for).all(|ended| ended)
     }
 
     #[test]
-    fn the_end_of_a_process_is_seen() {
-        let child = sleeper();
-        let member = Member::process(child.id());
-        assert_eq!(member.title, format!("pid {}", child.id()));
-        assert!(member.pid == Some(child.id()) && member.is_process());
+    fn a_process_has_ended_if_one_of_its_providers_says_so() {
+        let member = |providers| Member::process(7, providers);
+        let lives = member(vec![provider(&[]), provider(&[8])]);
+        assert_eq!(lives.title, "pid 7");
+        assert!(lives.pid == Some(7) && lives.is_process());
         // That it has nothing to show for a while is no end.
-        assert!(!member.has_ended(Some(GONE_FOR_GOOD)));
-        end(child);
-        assert!(member.has_ended(None));
-        assert!(!Member { pidfd: None, ..member }.has_ended(None));
+        assert!(!has_ended(&lives, Some(GONE_FOR_GOOD)));
+        let mut gone = lives;
+        gone.add_provider(provider(&[7]));
+        assert!(has_ended(&gone, None));
+        assert!(!has_ended(&member(Vec::new()), None));
+    }
+
+    #[test]
+    fn a_provider_of_many_members_is_asked_once() {
+        let (kvm, table) = (provider(&[2]), provider(&[3]));
+        let of = |pid| Member::process(pid, vec![Arc::clone(&kvm) as _, Arc::clone(&table) as _]);
+        let members = [1, 2, 3, 4].map(of);
+        let ended: Vec<bool> = ended(&members, None).collect();
+        assert_eq!(ended, [false, true, true, false]);
+        assert_eq!([&kvm, &table].map(|one| one.1.load(Ordering::Relaxed)), [1, 1]);
     }
 
     #[test]
     fn behind_a_socket_rows_tell() {
-        let child = sleeper();
-        let member = Member::remote("it".to_owned(), "it".to_owned(), Some(child.id()));
+        let member = |providers| Member::remote("it".into(), "it".into(), Some(7), providers);
         let (moment, long) = (Some(Duration::ZERO), Some(GONE_FOR_GOOD));
-        assert!(!member.has_ended(None) && !member.has_ended(moment));
-        assert!(member.has_ended(long));
-        end(child);
+        let lives = member(vec![provider(&[])]);
+        assert!(!has_ended(&lives, None) && !has_ended(&lives, moment));
+        assert!(has_ended(&lives, long));
+        let gone = member(vec![provider(&[7])]);
         // It may have been a launcher.
-        assert!(!member.has_ended(None));
-        assert!(member.has_ended(moment));
-        let unknown = Member { pidfd: None, ..member };
-        assert!(!unknown.has_ended(moment) && unknown.has_ended(long));
+        assert!(!has_ended(&gone, None));
+        assert!(has_ended(&gone, moment));
+        let unknown = Member { pid: None, ..gone };
+        assert!(!has_ended(&unknown, moment) && has_ended(&unknown, long));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::survey::LeftOut;
 
 use crate::error::Error;
-use crate::select::UnknownName;
+use crate::unknown_name::UnknownName;
 
 /// The most notices that are kept for someone who never takes them.
 const MAX_NOTICES: usize = 10_000;

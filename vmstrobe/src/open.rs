@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::parts::FdClient;
+use crate::parts::{AttachOptions, AttachedKvm, KVM};
 use crate::parts::{Bpf, BpfStatus};
 use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{PathPolicy, Provider, Registry, Target};
 use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{AttachOptions, AttachedKvm, PROVIDER as KVM};
 
 use crate::error::Result;
 use crate::member::Member;
@@ -43,7 +43,8 @@ pub(crate) fn open(
     notices: &Notices,
 ) -> Result<Vec<Member>> {
     let (registry, notices) = (registry.clone(), notices.clone());
-    let mut opener = Opener::new(registry, Reaper::new()?, options, sources.all, notices)?;
+    let reaper = Reaper::with_threads(&options.threads)?;
+    let mut opener = Opener::new(registry, reaper, options, sources.all, notices)?;
     let mut members = match sources.has_processes() {
         true => opener.processes.attach(sources)?,
         false => Vec::new(),
@@ -53,7 +54,8 @@ pub(crate) fn open(
         members.push(opener.processes.open_file(file)?);
     }
     for socket in &sources.qmp {
-        members.push(opener.qmp(socket, sources)?);
+        let member = opener.qmp(socket, sources, &mut members)?;
+        members.push(member);
     }
     for socket in &sources.sockets {
         members.push(opener.fd_client(socket)?);
@@ -137,37 +139,41 @@ impl Opener {
         Ok(())
     }
 
-    /// Adds a QEMU alone, or what it knows beside a VM that is read in a quicker way.
-    fn qmp(&self, socket: &Path, sources: &Sources) -> Result<Member> {
+    /// Adds a QEMU alone, or what it knows beside the VM of one of the members, which is read in a
+    /// quicker way.
+    fn qmp(&self, socket: &Path, sources: &Sources, members: &mut [Member]) -> Result<Member> {
         let beside = !self.processes.vmms.is_empty();
         let share = if beside { QmpShare::BesideKvm } else { QmpShare::All };
-        let qmp = Qmp::connect_by(socket, share, self.host())?;
+        let qmp = Arc::new(Qmp::connect_by(socket, share, self.host())?);
         let several_sockets = sources.qmp.len() > 1;
         if beside {
             let (host, pids, all) = (self.host(), &*self.processes.vmms, sources.all);
             let pid = Vmms { host, pids, all, several_sockets }.behind(&qmp, socket)?;
-            self.name_vcpus(pid, &qmp, several_sockets)?;
+            if several_sockets {
+                let own = self.name_vcpus_apart(pid, &qmp)?;
+                let is_its = |member: &&mut Member| member.is_process() && member.pid == Some(pid);
+                members.iter_mut().filter(is_its).for_each(|vm| vm.add_provider(own.clone()));
+            } else {
+                self.processes.kvm.use_names(pid, qmp.cpu_names());
+            }
         }
         let member = qemu::member(socket, &qmp, !beside);
         let policy = if beside { self.beside_kvm(&qmp) } else { qemu::policy(&qmp) };
         let policy = PathPolicy { always: several_sockets, ..policy };
-        self.registry.add_with(Arc::new(qmp), policy);
+        self.registry.add_with(qmp, policy);
         Ok(member)
     }
 
-    /// Lets the vCPUs of a process be called as its QEMU does.
-    fn name_vcpus(&self, pid: u32, qmp: &Qmp, several_sockets: bool) -> Result<()> {
-        let kvm = &self.processes.kvm;
-        if !several_sockets {
-            kvm.use_names(pid, qmp.cpu_names());
-            return Ok(());
-        }
-        // By a provider of its own, whose paths have a label of their own.
+    /// Lets the vCPUs of a process be called as its QEMU does, by a provider of its own, whose
+    /// paths have a label of their own.
+    fn name_vcpus_apart(&self, pid: u32, qmp: &Qmp) -> Result<Arc<AttachedKvm>> {
         let own = AttachedKvm::with_options(self.reaper.clone(), self.options.clone())?;
+        let own = Arc::new(own);
         own.attach(pid)?;
         own.use_names(pid, qmp.cpu_names());
-        kvm.detach(pid);
-        self.add_vms(Arc::new(own), PathPolicy { always: true, ..qemu::policy(qmp) })
+        self.processes.kvm.detach(pid);
+        self.add_vms(Arc::clone(&own), PathPolicy { always: true, ..qemu::policy(qmp) })?;
+        Ok(own)
     }
 
     /// Adds what a program offers on a socket.
@@ -175,12 +181,13 @@ impl Opener {
         let (reaper, options) = (self.reaper.clone(), self.options.clone());
         let client = FdClient::connect_with(socket, reaper, options)?;
         let file = socket.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        for provider in client.providers() {
+        let providers = client.providers();
+        for provider in providers.iter().cloned() {
             let label = Some(format!("/{file}"));
             self.registry.add_with(provider, PathPolicy { label, ..PathPolicy::default() });
         }
         let title = format!("the process behind {}", socket.display());
-        Ok(Member::remote(title, file, client.peer_pid()))
+        Ok(Member::remote(title, file, client.peer_pid(), providers))
     }
 
     fn host(&self) -> &Host {

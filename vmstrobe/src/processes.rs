@@ -6,10 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::parts::Tables;
-use vmstrobe_core::ErrorKind;
+use crate::parts::{AttachOptions, AttachedKvm, Tables, scan_by};
+use vmstrobe_core::{ErrorKind, Provider};
 use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::{AttachOptions, AttachedKvm, scan_by};
 
 use crate::error::{Error, Result};
 use crate::found::{Found, name_of_first, process_name};
@@ -70,7 +69,12 @@ impl Processes {
     pub(crate) fn open_file(&self, path: &Path) -> Result<Member> {
         self.tables.open_file(path)?;
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Member::remote(format!("the table {}", path.display()), name, None))
+        Ok(Member::remote(format!("the table {}", path.display()), name, None, Vec::new()))
+    }
+
+    /// Returns the providers that read processes.
+    fn providers(&self) -> Vec<Arc<dyn Provider>> {
+        vec![Arc::clone(&self.kvm) as _, Arc::clone(&self.tables) as _]
     }
 
     /// Attaches to one process.
@@ -78,8 +82,7 @@ impl Processes {
     /// # Errors
     /// If nothing of it can be read.
     pub(crate) fn attach_one(&mut self, pid: u32) -> Result<Member> {
-        // Before its fds are looked at.
-        let mut member = Member::process(pid);
+        let mut member = Member::process(pid, self.providers());
         let (vm, tables) = (self.kvm.attach(pid), self.tables.attach(pid));
         let has_no_vm =
             matches!(&vm, Err(error) if tables.is_ok() && error.kind() == ErrorKind::NotFound);
@@ -149,7 +152,7 @@ mod tests {
     fn a_process_with_a_table_needs_no_vm() {
         let pid = std::process::id();
         let reaper = Reaper::new().expect("there are threads");
-        let options = AttachOptions::default();
+        let options = crate::Options::default().attach(false);
         let mut processes =
             Processes::new(&reaper, &options, Notices::default()).expect("there are threads");
         let table = TableWriter::new("attach-me").expect("there is memory");

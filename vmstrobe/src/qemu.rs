@@ -5,21 +5,22 @@
 //! its socket, or there is one process alone that it can belong to, or there is an error.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::parts::Qmp;
+use crate::parts::{Qmp, scan_by};
 use vmstrobe_core::{PathPolicy, vm_path};
 use vmstrobe_host::Host;
-use vmstrobe_kvm::scan_by;
 
 use crate::error::{Error, Result, SocketPeer};
 use crate::found::process_name;
 use crate::member::Member;
 
 /// Returns the member for a QEMU that is asked, alone or beside its VM.
-pub(crate) fn member(socket: &Path, qmp: &Qmp, is_alone: bool) -> Member {
+pub(crate) fn member(socket: &Path, qmp: &Arc<Qmp>, is_alone: bool) -> Member {
     let name = qmp.vm_name().to_owned();
     let title = format!("QEMU {name} ({})", socket.display());
-    let mut member = Member::remote(title, name, qmp.peer_pid());
+    let providers = vec![Arc::clone(qmp) as _];
+    let mut member = Member::remote(title, name, qmp.peer_pid(), providers);
     member.is_vm = is_alone;
     member
 }

@@ -6,10 +6,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::parts::{Bpf, BpfStatus, QMP};
+use crate::parts::{Bpf, BpfStatus, KVM, QMP, SCHED};
 use vmstrobe_core::text::counted;
 use vmstrobe_core::{Filter, Group, Layout, Provider, Registry, Target};
-use vmstrobe_kvm::{PROVIDER as KVM, SCHED};
 use vmstrobe_sampler::{Catalog, Health, OnDemandReader, TARGET};
 
 use crate::error::Result;
@@ -54,6 +53,17 @@ pub enum ReadMethod {
     Pread,
     /// /proc.
     Proc,
+}
+
+impl ReadMethod {
+    /// Returns the name: `bpf`, `pread` or `proc`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpf => "bpf",
+            Self::Pread => "pread",
+            Self::Proc => "proc",
+        }
+    }
 }
 
 impl ReadStatus {

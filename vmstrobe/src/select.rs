@@ -4,22 +4,16 @@
 //! Whatever of the request matches nothing is data: an error where nothing else would be left, or
 //! where an object was meant; a notice where it was one name among others.
 
-use std::fmt;
 use std::sync::Arc;
 
-use crate::parts::BpfStatus;
+use crate::parts::{BpfStatus, KVM, SCHED};
 use vmstrobe_core::{Filter, Names, Object, Request, Schema, Target, VcpuRef, VcpuSet};
-use vmstrobe_kvm::{PROVIDER as KVM, SCHED};
 use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::attachment::Attachment;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
-
-/// The most similar names that are suggested.
-const SIMILAR_MAX: usize = 3;
-/// The least similarity of a name that is suggested: 1 is equal.
-const SIMILAR_MIN: f64 = 0.5;
+use crate::unknown_name::UnknownName;
 
 /// The statistics that a user asks for. A part that is left out selects everything.
 ///
@@ -40,54 +34,6 @@ pub struct Selection {
     pub names: Option<Names>,
     /// The vCPUs; empty for all.
     pub vcpus: Vec<VcpuRef>,
-}
-
-/// A name that no statistic has, as it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnknownName {
-    /// The name, glob or regex.
-    pub name: String,
-    /// Names that there are and that are similar, the most similar first.
-    pub similar: Vec<String>,
-}
-
-impl UnknownName {
-    /// Returns the unknown name with suggestions from the known names.
-    fn new(name: &str, known: &[&str]) -> Self {
-        let is_pattern = name.contains(['*', '?', '/']);
-        let similar = if is_pattern { Vec::new() } else { similar(name, known) };
-        Self { name: name.to_owned(), similar }
-    }
-}
-
-impl fmt::Display for UnknownName {
-    /// `no statistic named 'exit': did you mean 'exits'?`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, similar } = self;
-        if name.contains(['*', '?', '/']) {
-            return write!(f, "no statistic matches '{name}'");
-        }
-        write!(f, "no statistic named '{name}'")?;
-        if similar.is_empty() {
-            return Ok(());
-        }
-        let similar: Vec<String> = similar.iter().map(|name| format!("'{name}'")).collect();
-        write!(f, ": did you mean {}?", similar.join(", "))
-    }
-}
-
-fn similar(typed: &str, known: &[&str]) -> Vec<String> {
-    let similarity = |name: &str| {
-        let like = strsim::normalized_damerau_levenshtein(typed, name);
-        // A part of a name is a good hint, whatever else is in it.
-        if typed.len() > 2 && name.contains(typed) { like.max(SIMILAR_MIN) } else { like }
-    };
-    let mut near: Vec<(f64, &str)> = known.iter().map(|name| (similarity(name), *name)).collect();
-    near.retain(|(like, _)| *like >= SIMILAR_MIN);
-    near.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    near.dedup();
-    near.iter().take(SIMILAR_MAX).map(|(_, name)| (*name).to_owned()).collect()
 }
 
 impl Selection {
@@ -277,18 +223,6 @@ fn check_vcpus(filter: &Filter, objects: &[Object]) -> Result<()> {
     match filter.unmatched_vcpus(objects).first() {
         None => Ok(()),
         Some(vcpu) => Err(Error::NoSuchVcpu { vcpu: (*vcpu).clone(), known: objects.to_vec() }),
-    }
-}
-
-/// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
-pub(crate) fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut names: Vec<&str> = names.into_iter().collect();
-    names.sort_unstable();
-    names.dedup();
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => String::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! dropped before that machine is, which is what the order of the fields is for.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Filter, Snapshot, ThreadStart};
 use vmstrobe_sampler::{
@@ -13,7 +13,7 @@ use vmstrobe_sampler::{
 
 use crate::attachment::{Attachment, Guard};
 use crate::error::{Error, Result};
-use crate::member::{Absence, Member};
+use crate::member::{self, Absence, Member};
 use crate::notice::{Notice, Notices};
 use crate::read_status::{ReadMonitor, ReadStatus};
 
@@ -67,13 +67,30 @@ enum State {
     Failed,
 }
 
+impl Attachment {
+    /// Starts to sample what a filter such as `vcpu: exits, halt_*` wants, at that rate.
+    ///
+    /// # Errors
+    /// If the filter cannot be understood or selects nothing, the rate is out of bounds, or as
+    /// [`Attachment::start`].
+    pub fn sample(self, filter: &str, rate_hz: f64) -> Result<Session> {
+        let filter: Filter = filter.parse()?;
+        self.check(&filter)?;
+        self.start(vec![filter], Timing::hz(rate_hz)?)
+    }
+
+    /// Starts to sample what the filters want; of each target, the first filter counts.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or no thread can be had.
+    pub fn start(self, filters: Vec<Filter>, timing: Timing) -> Result<Session> {
+        Session::start(self, filters, timing)
+    }
+}
+
 impl Session {
     /// Starts to sample what the filters want of the attachment.
-    pub(crate) fn start(
-        attachment: Attachment,
-        filters: Vec<Filter>,
-        timing: Timing,
-    ) -> Result<Self> {
+    fn start(attachment: Attachment, filters: Vec<Filter>, timing: Timing) -> Result<Self> {
         let Attachment { registry, members, bpf, health, notices, guard, threads, .. } = attachment;
         let (health, writer) = health.unwrap_or_else(Health::new);
         let read_monitor = ReadMonitor::new(&registry, bpf, health)?;
@@ -130,17 +147,23 @@ impl Session {
     }
 
     /// Returns an iterator over the samples to come. It waits for each, and ends with the sampler,
-    /// or once every member has ended.
+    /// or as [`Session::has_ended`] says, which it asks every 50 ms.
     ///
     /// A sample holds its values; drop it soon, or the sampler runs out of buffers and skips ticks.
     pub fn samples(&mut self) -> impl Iterator<Item = Arc<Snapshot>> {
-        std::iter::from_fn(|| {
+        let (mut has_ended, mut ask_at) = (false, Instant::now());
+        std::iter::from_fn(move || {
             loop {
-                let is_over = self.is_finished() || self.has_ended();
-                match self.recv(SAMPLE_WAIT) {
-                    None if is_over => return None,
-                    None => {}
-                    sample => return sample,
+                let now = Instant::now();
+                if now >= ask_at {
+                    (has_ended, ask_at) = (self.has_ended(), now + SAMPLE_WAIT);
+                }
+                // What is queued by then still counts. A sampler goes on when its objects are gone.
+                if has_ended || self.is_finished() {
+                    return self.try_recv();
+                }
+                if let Some(sample) = self.recv(SAMPLE_WAIT) {
+                    return Some(sample);
                 }
             }
         })
@@ -170,16 +193,16 @@ impl Session {
 
     /// Returns the members that have ended since the last call.
     pub fn newly_ended(&mut self) -> Vec<Member> {
-        let gone_for = self.absence.lasts();
-        self.members.extract_if(.., |member| member.has_ended(gone_for)).collect()
+        let ended: Vec<bool> = member::ended(&self.members, self.absence.lasts()).collect();
+        let mut ended = ended.into_iter();
+        self.members.extract_if(.., |_| ended.next() == Some(true)).collect()
     }
 
     /// Returns true once every member has ended, or nothing that is sampled has been there for some
     /// seconds. Providers of this process have no end.
     pub fn has_ended(&self) -> bool {
-        let gone_for = self.absence.lasts();
-        let all_ended = self.members.iter().all(|member| member.has_ended(gone_for));
-        self.has_members && (all_ended || self.absence.is_for_good())
+        let all_ended = || member::ended(&self.members, self.absence.lasts()).all(|ended| ended);
+        self.has_members && (self.absence.is_for_good() || all_ended())
     }
 
     /// Returns how objects of KVM were read in the newest sample; `None` if it has none.
@@ -226,4 +249,32 @@ fn queue_depth(timing: Timing, words: usize) -> usize {
     let affordable = QUEUE_WORDS_MAX / words.max(1);
     let most = affordable.clamp(QUEUE_SAMPLES_MIN, vmstrobe_sampler::MAX_QUEUE_SAMPLES);
     (samples as usize).clamp(QUEUE_SAMPLES_MIN, most)
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe_core::Registry;
+
+    use super::*;
+    use crate::member::tests::provider;
+
+    #[test]
+    fn samples_end_with_the_last_member() {
+        let process = |pid| Member::process(pid, vec![provider(&[7, 8]) as _]);
+        let session = |pids: &[u32]| {
+            let members = pids.iter().map(|pid| process(*pid)).collect();
+            // The sampler's own statistics are there for as long as it runs.
+            let mut attachment = Attachment::of(Registry::default()).with_own_statistics();
+            attachment.members = members;
+            attachment.sample("sampler: ticks", 1000.0).expect("there are threads")
+        };
+        let mut lives = session(&[7, 9, 8]);
+        assert_eq!(lives.samples().take(100).count(), 100);
+        let ended: Vec<_> = lives.newly_ended().iter().map(|member| member.pid).collect();
+        assert_eq!(ended, [Some(7), Some(8)]);
+        assert!(!lives.has_ended() && lives.newly_ended().is_empty());
+        // At most what was queued by then.
+        let queue = queue_depth(Timing::hz(1000.0).expect("it is a rate"), 1);
+        assert!(session(&[7, 8]).samples().take(queue + 1).count() <= queue);
+    }
 }

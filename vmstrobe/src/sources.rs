@@ -4,10 +4,9 @@
 
 use std::path::PathBuf;
 
-use crate::parts::{Bpf, BpfMode};
+use crate::parts::{AttachOptions, Bpf, BpfMode};
 use vmstrobe_core::ThreadStart;
 use vmstrobe_host::{FdBudget, Host};
-use vmstrobe_kvm::AttachOptions;
 
 /// The sources of statistics. If none is named, the only virtual machine on this host is meant, or
 /// else the only program with tables.
@@ -67,8 +66,9 @@ pub struct Options {
     /// Attaches also on a kernel before 6.5 (6.4.8, 6.1.43, 5.15.124), which reads freed memory if
     /// a virtual machine ends while it is read, unless it has the fix under another version number.
     pub on_any_kernel: bool,
-    /// The function that each thread of a [`Session`](crate::Session) runs first: to drop
-    /// capabilities, or to choose CPUs.
+    /// The function that each thread of the library runs first: to drop capabilities, or to choose
+    /// CPUs. Only the threads of the BPF reader's broker do not run it, which are there to keep
+    /// their capabilities.
     pub threads: ThreadStart,
 }
 
@@ -98,9 +98,9 @@ impl Options {
         }
     }
 
-    /// Returns this host, as seen with the broker's rights.
+    /// Returns this host, as seen with the broker's rights, with the start of threads.
     pub(crate) fn host(&self) -> Host {
-        Host::with_broker(self.bpf.broker().clone())
+        Host::new(self.bpf.broker().clone(), self.threads.clone())
     }
 }
 

@@ -6,14 +6,14 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::parts::{FoundTable, tables_of};
+use crate::parts::{FoundTable, tables_of, vms_of};
 use rustix::io::Errno;
+use vmstrobe_core::text::thousands;
 use vmstrobe_core::{ErrorKind, Result};
 use vmstrobe_host::{
-    Care, Host, KvmLink, Seen, SeenKvm,
+    Care, Host, Seen, VmInfo,
     refusal::{self, Step},
 };
-use vmstrobe_kvm::{Made, VmInfo, divide, made, vms_of};
 
 /// The longest that one look at all processes takes.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -40,6 +40,37 @@ pub struct Scan {
     pub waited: Duration,
 }
 
+/// The processes that this process may not examine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Hidden {
+    /// The number of those that it sees; 0 if it does not even see them.
+    pub processes: usize,
+    /// Why, if the same holds for all.
+    pub why: Option<String>,
+}
+
+impl Hidden {
+    /// Returns the processes that a scan could not examine, if there are any.
+    pub fn of(scan: &Scan) -> Option<Self> {
+        let hidden = Self { processes: scan.hidden, why: scan.why_hidden.clone() };
+        (hidden.processes > 0 || hidden.why.is_some()).then_some(hidden)
+    }
+}
+
+impl fmt::Display for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = self.why.as_deref();
+        match self.processes {
+            0 => return f.write_str(why.unwrap_or_default()),
+            1 => f.write_str("1 process")?,
+            count => write!(f, "{} processes", thousands(count as u64))?,
+        }
+        f.write_str(" could not be examined")?;
+        why.map_or(Ok(()), |why| write!(f, ": {why}"))
+    }
+}
+
 /// A process that was not looked at, or not to the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeftOut {
@@ -57,7 +88,7 @@ pub struct LeftOut {
 pub enum WhyLeftOut {
     /// It keeps everyone waiting who looks at it.
     Silent,
-    /// It has more descriptors than are looked at.
+    /// It has more open files than are examined.
     Crowded,
     /// There was no time left for it.
     NoTime,
@@ -66,9 +97,11 @@ pub enum WhyLeftOut {
 impl fmt::Display for WhyLeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Silent => "does not let itself be looked at (in execve, or a file of it hangs)",
-            Self::Crowded => "has more descriptors than are looked at",
-            Self::NoTime => "there was no time left to look at its descriptors",
+            Self::Silent => {
+                "could not be examined in time (it is in execve, or one of its files hangs)"
+            }
+            Self::Crowded => "has more open files than are examined",
+            Self::NoTime => "there was no time left to examine it",
         })
     }
 }
@@ -171,30 +204,9 @@ impl<'a> Survey<'a> {
         self.scan.left_out.push(LeftOut { pid, comm: self.host.comm(pid), why });
     }
 
-    /// Whether a process can be the one that made what it has, where its statistics do not say:
-    /// not if it reads others' statistics, nor if it inherited it all.
-    fn may_have_made(&self, pid: u32, seen: &Seen) -> bool {
-        let is_vcpu =
-            |seen: &&SeenKvm| matches!(seen.link, KvmLink::Vcpu(_) | KvmLink::VcpuStats(_));
-        let vcpus: Vec<_> = seen.kvm.iter().filter(is_vcpu).map(|seen| seen.fd).collect();
-        !seen.is_reader && (vcpus.is_empty() || self.host.may_have_made(pid, &vcpus))
-    }
-
     fn finish(mut self) -> Scan {
         self.seen.sort_unstable_by_key(|(pid, _)| *pid);
-        let with_kvm = self.seen.iter().filter(|(_, seen)| !seen.kvm.is_empty());
-        let mut processes: Vec<(u32, Made)> = with_kvm
-            .map(|(pid, seen)| match made(self.host, *pid, seen, |_| false) {
-                Made::Somewhere(_) if !self.may_have_made(*pid, seen) => (*pid, Made::Elsewhere),
-                made => (*pid, made),
-            })
-            .collect();
-        divide(self.host, &mut processes);
-        for (pid, made) in processes {
-            if let Made::Here(places) | Made::Somewhere(places) = made {
-                self.scan.vms.extend(vms_of(self.host, pid, &places));
-            }
-        }
+        self.scan.vms = vms_of(self.host, &self.seen);
         self.scan.tables = tables_of(self.host, &self.seen);
         let (first, ours) = (self.first_hidden, self.host.rights());
         self.scan.why_hidden = self.host.broker().run(move || refusal::of_some(first, ours));

@@ -207,6 +207,11 @@ impl Tally {
         self.end.tick().saturating_sub(self.begin.tick())
     }
 
+    /// Returns how many of these ticks were not sampled, if so many samples were lost on the way.
+    pub fn missed_ticks(&self, lost_samples: u64) -> u64 {
+        self.ticks().saturating_sub(self.samples + lost_samples)
+    }
+
     /// Returns how many rows of its samples could not be read.
     pub fn unread_rows(&self) -> u64 {
         self.unread_rows

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use crate::parts::Bpf;
 use crate::parts::{Qmp, QmpShare};
-use crate::survey::{LeftOut, Scan, scan_all_by};
-use vmstrobe_host::{Host, Reaper};
-use vmstrobe_kvm::Access;
+use crate::survey::{Hidden, LeftOut, Scan, scan_all_by};
+use vmstrobe_host::{Access, Host, Reaper};
 
 use crate::attachment::Attachment;
 use crate::error::Result;
-use crate::found::{Found, Hidden, vm_name};
+use crate::found::{Found, vm_name};
 use crate::qemu::Vmms;
 use crate::sources::{Options, Sources};
 
@@ -77,7 +76,8 @@ impl VmOpener {
         let is_alone = !sources.all && sources.pids.is_empty();
         let sockets = if is_alone { &[][..] } else { &sources.qmp[..] };
         let qemus = sockets.iter().map(connect).collect::<Result<_>>()?;
-        Ok(Self { reaper: Reaper::new()?, options, host, qemus, all: sources.all })
+        let reaper = Reaper::with_threads(&options.threads)?;
+        Ok(Self { reaper, options, host, qemus, all: sources.all })
     }
 
     /// Opens what the user named, each process or QEMU by itself, or else the only source there is.
@@ -199,7 +199,7 @@ fn by_process(scan: &Scan, bpf: &Bpf) -> Vec<FoundVm> {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe_kvm::VmInfo;
+    use vmstrobe_host::VmInfo;
 
     use super::*;
 

@@ -34,12 +34,14 @@ pub(crate) struct SourceArgs {
     #[arg(long = "from-qmp", value_name = "SOCKET")]
     pub(crate) qmp: Vec<PathBuf>,
 
-    /// Read the table in this file, which is on tmpfs; may be given more than once
+    /// Read the statistics that a program publishes in this file (a table; it is on tmpfs, such as
+    /// /dev/shm); may be given more than once
     #[arg(long = "table", value_name = "FILE")]
     pub(crate) tables: Vec<PathBuf>,
 
-    /// Read through the descriptors that a program offers on this socket; may be given more than
-    /// once
+    /// Read the virtual machine and the tables whose descriptors a program hands over on this
+    /// socket (FdServer of vmstrobe's library); no right is needed but to connect; may be given
+    /// more than once
     #[arg(long = "from-socket", value_name = "SOCKET")]
     pub(crate) sockets: Vec<PathBuf>,
 
@@ -72,7 +74,8 @@ impl SourceArgs {
 #[command(next_help_heading = "Method of reading")]
 pub(crate) struct MethodArgs {
     /// Choose when to use the BPF reader, a program in the kernel that reads all vCPUs of any VMM
-    /// in one call. Without it each vCPU takes one call, and the VMM must keep its stats fds open
+    /// in one call. Without it each vCPU takes one call, and the VMM must keep its stats fds open,
+    /// as QEMU 8.1 and later do
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) bpf: BpfWhen,
 }

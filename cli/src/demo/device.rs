@@ -3,9 +3,9 @@
 //!
 //! Invariant: the rates come from the counters of the first object of target cryptodev.
 
-use vmstrobe::{Snapshot, Target};
+use vmstrobe::{ObjectChange, POINTS_PER_SECOND, RecentSamples, Snapshot, Target, changes_between};
 
-use super::history::{Changed, Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
+use super::chart::{Chart, dash, rate, rate_text};
 use crate::table::{Align, Table};
 
 /// The rows of the device: the name of the operation, and its statistics.
@@ -35,13 +35,13 @@ impl Device {
     /// Adds a point to each chart: the rate between two samples.
     pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
         for (chart, (_, [ops, _])) in self.charts.iter_mut().zip(ROWS) {
-            let changes = changes(before, after, &Target::Cryptodev, ops);
+            let changes = changes_between(before, after, &Target::Cryptodev, ops);
             chart.push(changes.first().and_then(|(_, change)| change.as_ref()));
         }
     }
 
     /// Returns a header, and a row for each kind of operation.
-    pub(super) fn table(&self, samples: &Samples) -> Vec<String> {
+    pub(super) fn table(&self, samples: &RecentSamples) -> Vec<String> {
         let mut table = Table::new()
             .column("crypto device", Align::Left)
             .wide_column("operation", Align::Left, 9)
@@ -59,7 +59,7 @@ impl Device {
 
     /// Returns a line for each kind of operation, for output that is not a terminal. The columns
     /// line up with those of the vCPUs.
-    pub(super) fn lines(&self, samples: &Samples, time: &str) -> Vec<String> {
+    pub(super) fn lines(&self, samples: &RecentSamples, time: &str) -> Vec<String> {
         let mut table = Table::new()
             .wide_column("", Align::Right, 8)
             .wide_column("", Align::Left, 17)
@@ -86,10 +86,10 @@ impl Device {
     }
 }
 
-fn figures(samples: &Samples) -> Vec<Figures> {
+fn figures(samples: &RecentSamples) -> Vec<Figures> {
     let of_row = |(what, names): (&'static str, [&str; 2])| {
         let [ops, bytes] = samples.changes(&Target::Cryptodev, names);
-        let first = |changed: Vec<Changed<'_>>| {
+        let first = |changed: Vec<ObjectChange<'_>>| {
             let first = changed.into_iter().next();
             first.map_or((dash(), None), |(view, change)| (view.object().path.to_string(), change))
         };

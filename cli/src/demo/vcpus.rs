@@ -3,10 +3,10 @@
 //! Invariant: a row has the number and the load of its own vCPU, because objects are in the order
 //! in which the vCPUs were created.
 
-use vmstrobe::{Change, Snapshot, Target};
-use vmstrobe_guest::DemoGuest;
+use vmstrobe::demo::describe_vcpu;
+use vmstrobe::{Change, POINTS_PER_SECOND, RecentSamples, Snapshot, Target, changes_between};
 
-use super::history::{Chart, POINTS_PER_SECOND, Samples, changes, dash, rate, rate_text};
+use super::chart::{Chart, dash, rate, rate_text};
 use crate::table::{Align, Table};
 use crate::text::{bar, percent, quantile_text};
 
@@ -45,7 +45,7 @@ impl Vcpus {
 
     /// Adds a point to each chart: the rate between two samples.
     pub(super) fn add_changes(&mut self, before: &Snapshot, after: &Snapshot) {
-        let exits = changes(before, after, &Target::Vcpu, NAMES[0]);
+        let exits = changes_between(before, after, &Target::Vcpu, NAMES[0]);
         for (chart, (_, change)) in self.charts.iter_mut().zip(exits) {
             chart.push(change.as_ref());
         }
@@ -53,7 +53,12 @@ impl Vcpus {
 
     /// Returns a header and the rows of the first `shown` vCPUs, with bars of this width. Returns
     /// nothing if there are no vCPUs.
-    pub(super) fn table(&self, samples: &Samples, shown: usize, bar_width: usize) -> Vec<String> {
+    pub(super) fn table(
+        &self,
+        samples: &RecentSamples,
+        shown: usize,
+        bar_width: usize,
+    ) -> Vec<String> {
         let mut table = Table::new()
             .column("vCPU", Align::Right)
             .column("load", Align::Left)
@@ -88,7 +93,7 @@ impl Vcpus {
     }
 
     /// Returns a line for each vCPU, for output that is not a terminal.
-    pub(super) fn lines(&self, samples: &Samples, time: &str) -> Vec<String> {
+    pub(super) fn lines(&self, samples: &RecentSamples, time: &str) -> Vec<String> {
         let mut table = plain_table("");
         for (at, figures) in self.figures(samples).into_iter().enumerate() {
             table.row([
@@ -110,14 +115,14 @@ impl Vcpus {
     pub(super) fn legend(&self) -> Vec<String> {
         let loads = (0..LOADS).take(self.count());
         let mut legend: Vec<String> =
-            loads.map(|vcpu| format!("vCPU {vcpu}: {}", DemoGuest::describe(vcpu))).collect();
+            loads.map(|vcpu| format!("vCPU {vcpu}: {}", describe_vcpu(vcpu))).collect();
         if !legend.is_empty() {
             legend.push(HALTED_NOTE.to_owned());
         }
         legend
     }
 
-    fn figures(&self, samples: &Samples) -> Vec<Figures> {
+    fn figures(&self, samples: &RecentSamples) -> Vec<Figures> {
         let [exits, halts, waited, waits] = samples.changes(&Target::Vcpu, NAMES);
         let each = exits.into_iter().zip(halts).zip(waited).zip(waits).take(self.count());
         each.map(|((((_, exits), (_, halts)), (_, waited)), (view, waits))| {
@@ -157,6 +162,6 @@ fn plain_table(time: &str) -> Table {
 
 /// Returns the name of a vCPU's load, such as `steady`.
 fn load(vcpu: usize) -> &'static str {
-    let about = DemoGuest::describe(vcpu as u32);
+    let about = describe_vcpu(vcpu as u32);
     about.split_once(':').map_or(about, |(word, _)| word)
 }

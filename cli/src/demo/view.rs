@@ -8,11 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe::Snapshot;
+use vmstrobe::demo::CRYPTO_DEVICE;
+use vmstrobe::{RecentSamples, Snapshot};
 
-use super::crypto;
+use super::chart::{dash, with_charts};
 use super::device::Device;
-use super::history::{Samples, dash, with_charts};
+
 use super::vcpus::Vcpus;
 use crate::terminal::Size;
 use crate::text::{counted, hertz, nanos, percent, thousands};
@@ -27,7 +28,7 @@ const LINES_AROUND: usize = 7 + 1 + Device::LINES;
 /// The state of the display.
 pub(super) struct View {
     rate_hz: f64,
-    samples: Samples,
+    samples: RecentSamples,
     vcpus: Vcpus,
     device: Device,
 }
@@ -35,7 +36,7 @@ pub(super) struct View {
 impl View {
     /// Creates a view that begins with this sample.
     pub(super) fn new(first: &Arc<Snapshot>, vcpus: u32, rate_hz: f64) -> Self {
-        let (samples, vcpus) = (Samples::new(first), Vcpus::new(vcpus));
+        let (samples, vcpus) = (RecentSamples::new(first), Vcpus::new(vcpus));
         Self { rate_hz, samples, vcpus, device: Device::default() }
     }
 
@@ -79,7 +80,7 @@ impl View {
         let [ticks, times] = self.sampler();
         lines.extend([String::new(), format!("sampler: {ticks}"), format!("         {times}")]);
         let mut legend = self.vcpus.legend();
-        legend.push(crypto::ABOUT.to_owned());
+        legend.push(CRYPTO_DEVICE.to_owned());
         if lines.len() + legend.len() < size.height {
             lines.push(String::new());
             lines.extend(legend);

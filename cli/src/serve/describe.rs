@@ -1,68 +1,39 @@
-//! The texts that name the virtual machine, the program or the demo's guest behind a socket.
+//! The texts about sockets and what is behind them.
 //!
-//! Invariant: each text is one line; an object that several providers have is counted once.
+//! Invariant: each text is one line.
 
-use std::collections::HashSet;
-use std::path::Path;
+use std::time::Duration;
 
-use vmstrobe::{Attachment, Object, Target};
+use vmstrobe::Target;
+use vmstrobe::serve::{LimitReached, ServedVm};
+use vmstrobe::server::qmp::Counts;
 
-use crate::attach::DEMO_NAME;
-use crate::text::counted;
+use crate::text::{counted, thousands};
 
-/// Returns the name of the virtual machine, of the first member if there is none, or of the demo.
-pub(super) fn name(vm: &Attachment) -> &str {
-    vm.main().map_or(DEMO_NAME, |member| &member.name)
-}
-
-/// Returns the process, if it is known.
-pub(super) fn pid(vm: &Attachment) -> Option<u32> {
-    vm.main().map_or(Some(std::process::id()), |member| member.pid)
-}
+/// The time that a VM which started later is served before it is announced, so that a process which
+/// creates short-lived VMs does not fill the log.
+pub(super) const ANNOUNCED_AFTER: Duration = Duration::from_secs(3);
 
 /// Returns the title: `VM web (pid 4711)`.
-pub(super) fn title(vm: &Attachment) -> &str {
-    vm.main().map_or("the demo guest", |member| &member.title)
-}
-
-/// Returns the title with the number of its objects: `VM web (pid 4711, 4 vCPUs)`.
-fn title_with_counts(vm: &Attachment) -> String {
-    with_counts(title(vm), &vm.objects().unwrap_or_default())
-}
-
-/// Returns the titles of the members beside the virtual machine.
-fn other_titles(vm: &Attachment) -> Vec<&str> {
-    let main = vm.main().map(|member| &*member.title);
-    let titles = vm.members().iter().map(|member| &*member.title);
-    titles.filter(|title| Some(*title) != main).collect()
+pub(super) fn title(vm: &ServedVm) -> &str {
+    vm.title.as_deref().unwrap_or("the demo guest")
 }
 
 /// Returns true if there are vCPUs, and no statistics of the virtual machine as a whole.
-pub(super) fn lacks_vm_statistics(vm: &Attachment) -> bool {
-    let objects = vm.objects().unwrap_or_default();
-    let has = |target: Target| objects.iter().any(|object| *object.schema.target() == target);
+pub(super) fn lacks_vm_statistics(vm: &ServedVm) -> bool {
+    let has = |target: Target| vm.objects.iter().any(|(known, _)| *known == target);
     has(Target::Vcpu) && !has(Target::Vm)
 }
 
 /// Adds the numbers of objects to a title: `VM web (pid 4711, 4 vCPUs)`.
-fn with_counts(title: &str, objects: &[Object]) -> String {
-    let mut counts: Vec<(&Target, usize)> = Vec::new();
-    let mut seen = HashSet::new();
-    // Several providers may have statistics of one object.
-    for object in objects.iter().filter(|one| seen.insert((one.schema.target(), &one.path))) {
-        let target = object.schema.target();
-        match counts.iter_mut().find(|(known, _)| *known == target) {
-            Some((_, count)) => *count += 1,
-            None => counts.push((target, 1)),
-        }
-    }
+fn with_counts(title: &str, objects: &[(Target, usize)]) -> String {
     // The title names the one virtual machine already.
-    counts.retain(|(target, _)| **target != Target::Vm);
-    let count = |(target, count): &(&Target, usize)| match target {
+    let counts = objects.iter().filter(|(target, _)| *target != Target::Vm);
+    let count = |(target, count): &(Target, usize)| match target {
         Target::Vcpu => counted(*count, "vCPU"),
         target => counted(*count, &format!("{target} object")),
     };
-    let counts = counts.iter().map(count).collect::<Vec<_>>().join(", ");
+    let counts = counts.map(count).collect::<Vec<_>>().join(", ");
     match title.strip_suffix(')') {
         _ if counts.is_empty() => title.to_owned(),
         Some(open) => format!("{open}, {counts})"),
@@ -71,14 +42,47 @@ fn with_counts(title: &str, objects: &[Object]) -> String {
 }
 
 /// Returns the line about a new socket: the title, the path, and the other members.
-pub(super) fn announcement(vm: &Attachment, path: &Path) -> String {
-    announcement_of(&title_with_counts(vm), path, &other_titles(vm))
+pub(super) fn announcement(vm: &ServedVm) -> String {
+    let title = with_counts(title(vm), &vm.objects);
+    let mut text = format!("serving {title} at {}", vm.path.display());
+    if !vm.other_titles.is_empty() {
+        text += &format!(", with {}", vm.other_titles.join(", "));
+    }
+    text
 }
 
-fn announcement_of(title: &str, path: &Path, other_titles: &[&str]) -> String {
-    let mut text = format!("serving {title} at {}", path.display());
-    if !other_titles.is_empty() {
-        text += &format!(", with {}", other_titles.join(", "));
+/// Returns the line about a virtual machine with this title, and others, without a socket.
+pub(super) fn waiting_line(title: &str, others: usize, limit: LimitReached) -> String {
+    let more = if others > 0 { format!(" and {others} more") } else { String::new() };
+    format!("no socket for {title}{more} until one becomes free: {}", limit_text(limit))
+}
+
+/// Returns the text of a limit, with the option that helps.
+pub(crate) fn limit_text(limit: LimitReached) -> String {
+    let help = if limit == LimitReached::All { "" } else { " (see --vm-user)" };
+    format!("{limit}{help}")
+}
+
+/// Returns the line at the end: the sums of the counts of all sockets, and the number of virtual
+/// machines that ended before they were announced.
+pub(super) fn totals(counts: &Counts, unannounced: usize) -> String {
+    let clients = counted(counts.clients_served as usize, "client");
+    let requests = counted(counts.requests as usize, "request");
+    let mut text = format!("answered {requests} of {clients}");
+    let (refused, dropped) = (counts.clients_refused, counts.clients_dropped);
+    if refused > 0 {
+        text += &format!("; refused {}, beyond the limit of clients", thousands(refused));
+    }
+    if dropped > 0 {
+        text += &format!("; dropped {} that did not read their answers", thousands(dropped));
+    }
+    if unannounced > 0 {
+        let vms = counted(unannounced, "virtual machine");
+        text += &format!("; {vms} came and went within {} s", ANNOUNCED_AFTER.as_secs());
+    }
+    if counts.unread_rows > 0 {
+        let rows = counted(counts.unread_rows as usize, "row");
+        text += &format!("; {rows} could not be read");
     }
     text
 }
@@ -94,49 +98,41 @@ pub(super) fn shell_word(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe::{Registry, Schema};
+    use vmstrobe::{Attachment, Registry};
 
     use super::*;
 
-    fn object(target: &str) -> Object {
-        let schema = Schema::new("kvm", Target::from_name(target), Vec::new());
-        Object { path: "/a".into(), index: None, schema, key: 0 }
-    }
-
-    #[test]
-    fn an_object_counts_once() {
-        let at = |path: &str| Object { path: path.into(), ..object("vcpu") };
-        let objects = [at("/a"), at("/b"), at("/a")];
-        assert_eq!(with_counts("VM web (pid 1)", &objects), "VM web (pid 1, 2 vCPUs)");
+    fn demo() -> ServedVm {
+        ServedVm::new("/run/web.sock".into(), &Attachment::of(Registry::default()), None)
     }
 
     #[test]
     fn a_title_has_the_number_of_objects() {
-        for (title, targets, want) in [
-            ("VM web (pid 1)", &["vm", "vcpu", "vcpu"][..], "VM web (pid 1, 2 vCPUs)"),
+        for (title, objects, want) in [
+            ("VM web (pid 1)", &[("vm", 1), ("vcpu", 2)][..], "VM web (pid 1, 2 vCPUs)"),
             (
                 "VM web (pid 1)",
-                &["vcpu", "cryptodev"],
+                &[("vcpu", 1), ("cryptodev", 1)],
                 "VM web (pid 1, 1 vCPU, 1 cryptodev object)",
             ),
-            ("VM web (pid 1)", &["vm"], "VM web (pid 1)"),
-            ("the demo guest", &["vcpu"], "the demo guest (1 vCPU)"),
-            ("the table /a", &["queue", "queue"], "the table /a (2 queue objects)"),
+            ("VM web (pid 1)", &[("vm", 1)], "VM web (pid 1)"),
+            ("the demo guest", &[("vcpu", 1)], "the demo guest (1 vCPU)"),
+            ("the table /a", &[("queue", 2)], "the table /a (2 queue objects)"),
         ] {
-            let each = targets.iter().enumerate();
-            let at = |at: usize| format!("/{at}").into_boxed_str();
-            let objects: Vec<Object> =
-                each.map(|(i, target)| Object { path: at(i), ..object(target) }).collect();
-            assert_eq!(with_counts(title, &objects), want);
+            let objects = objects.iter().map(|(name, count)| (Target::from_name(name), *count));
+            assert_eq!(with_counts(title, &objects.collect::<Vec<_>>()), want);
         }
     }
 
     #[test]
-    fn an_attachment_without_members_is_the_demo() {
-        let demo = Attachment::of(Registry::default());
-        assert_eq!((name(&demo), title(&demo)), ("demo", "the demo guest"));
-        assert_eq!((pid(&demo), other_titles(&demo)), (Some(std::process::id()), vec![]));
-        assert!(!lacks_vm_statistics(&demo));
+    fn providers_of_this_process_are_the_demo() {
+        let mut vm = demo();
+        assert_eq!(title(&vm), "the demo guest");
+        assert!(!lacks_vm_statistics(&vm));
+        vm.objects = vec![(Target::Vcpu, 4)];
+        assert!(lacks_vm_statistics(&vm));
+        vm.objects.push((Target::Vm, 1));
+        assert!(!lacks_vm_statistics(&vm));
     }
 
     #[test]
@@ -155,11 +151,44 @@ mod tests {
 
     #[test]
     fn the_announcement_is_one_line() {
-        let line = |other_titles: &[&str]| {
-            announcement_of("VM web (pid 4711, 4 vCPUs)", Path::new("/run/web.sock"), other_titles)
-        };
-        assert_eq!(line(&[]), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
+        let mut vm = demo();
+        vm.title = Some("VM web (pid 4711)".to_owned());
+        vm.objects = vec![(Target::Vm, 1), (Target::Vcpu, 4)];
+        assert_eq!(announcement(&vm), "serving VM web (pid 4711, 4 vCPUs) at /run/web.sock");
+        vm.other_titles =
+            ["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"].map(str::to_owned).to_vec();
         let with = ", with QEMU web (/run/web.qmp), the table /dev/shm/xyz";
-        assert!(line(&["QEMU web (/run/web.qmp)", "the table /dev/shm/xyz"]).ends_with(with));
+        assert!(announcement(&vm).ends_with(with));
+    }
+
+    #[test]
+    fn the_text_names_the_limit_that_is_reached_and_the_option() {
+        let line = waiting_line("VM d (pid 4)", 0, LimitReached::All);
+        let want = "no socket for VM d (pid 4) until one becomes free: there are 256 sockets \
+                    already, which is the limit";
+        assert_eq!(line, want);
+        let line = waiting_line("VM a (pid 1)", 2, LimitReached::User(1000));
+        let want = "no socket for VM a (pid 1) and 2 more until one becomes free: user 1000 has 64 \
+                    sockets already, which is the limit for a user who is not trusted (see \
+                    --vm-user)";
+        assert_eq!(line, want);
+        let text = limit_text(LimitReached::Untrusted);
+        assert!(text.ends_with("the limit for all of them together (see --vm-user)"), "{text}");
+    }
+
+    #[test]
+    fn the_final_message_has_the_counts() {
+        let mut counts = Counts::default();
+        assert_eq!(totals(&counts, 0), "answered 0 requests of 0 clients");
+        (counts.clients_served, counts.requests) = (1, 1204);
+        assert_eq!(totals(&counts, 0), "answered 1,204 requests of 1 client");
+        (counts.clients_served, counts.requests) = (2, 2408);
+        (counts.clients_refused, counts.clients_dropped) = (2, 1);
+        let want = "answered 2,408 requests of 2 clients; refused 2, beyond the limit of \
+                    clients; dropped 1 that did not read their answers";
+        assert_eq!(totals(&counts, 0), want);
+        counts.unread_rows = 3;
+        let more = "; 1 virtual machine came and went within 3 s; 3 rows could not be read";
+        assert_eq!(totals(&counts, 1), format!("{want}{more}"));
     }
 }

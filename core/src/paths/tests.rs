@@ -49,6 +49,10 @@ impl Provider for Program {
     fn refresh(&self, target: &Target) -> Result<()> {
         Err(Error::new(ErrorKind::Busy, target.name()))
     }
+
+    fn ended(&self) -> Vec<u32> {
+        vec![4711]
+    }
 }
 
 fn labelled(label: &str) -> PathPolicy {
@@ -160,6 +164,7 @@ fn all_else_is_the_providers_own() {
     let [(a, in_a), (b, in_b)] = ["/a", "/b"].map(|label| add(&registry, labelled(label)));
     let error = in_a.refresh(&Target::Vcpu).unwrap_err();
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Busy, "vcpu".to_owned()));
+    assert_eq!(in_a.ended(), [4711]);
     a.add("/q", "queue");
     ["/p", "/q"].into_iter().for_each(|path| b.add(path, "queue"));
     assert_eq!((paths(&in_a), paths(&in_b)), (vec!["/q".into()], vec!["/p".into(), "/b/q".into()]));

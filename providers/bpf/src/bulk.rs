@@ -228,7 +228,10 @@ fn content(
 ) -> Result<(Content, Shape)> {
     if subject == Subject::Thread {
         let task = offsets.task.clone().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "this kernel keeps a thread's times elsewhere")
+            Error::new(
+                ErrorKind::Unsupported,
+                "the BPF reader does not know where this kernel keeps the times of threads",
+            )
         })?;
         let word = |at| {
             ThreadWord::ALL

@@ -149,15 +149,16 @@ impl SourceFault {
                 let errno = Errno::from_raw_os_error(before as i32);
                 Some(format!("the kernel did not run its program: {errno}"))
             }
-            INCOMPLETE => Some("its program did not come to an end".to_owned()),
+            INCOMPLETE => Some("its program did not finish".to_owned()),
             OUTSIDE => {
                 let row = self.row.load(Ordering::Relaxed) as usize;
-                let path = self.paths.get(row).map_or("our own guest", |path| path);
+                let path = self.paths.get(row).map_or("the guest of the self-test", |path| path);
                 let column = self.plan.columns().get(self.column.load(Ordering::Relaxed) as usize);
                 let descs = self.plan.schema().descs();
                 let name = column.map_or("?", |column| &descs[column.desc].name);
                 Some(format!(
-                    "of {path} it read {name} as {seen}, pread {before} before and {after} after"
+                    "it read {name} of {path} as {seen}, while pread read {before} before and \
+                     {after} after it"
                 ))
             }
             _ => None,

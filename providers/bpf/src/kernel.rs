@@ -11,6 +11,7 @@ use vmstrobe_core::{ErrorKind, ReadPlan, Result, Schema};
 
 use super::bulk::{BulkReader, Step, Wanted};
 use super::offsets::Offsets;
+use super::reference::Reference;
 use super::slots::{Kinds, KvmFile, Subject};
 use super::sys::apart;
 use super::trial::{Proven, Trial};
@@ -32,6 +33,7 @@ impl Kernel {
     /// `Denied` without the right to load programs; `Unsupported` if this kernel does not take
     /// them, keeps its statistics elsewhere, or they do not read what `pread` does.
     pub(super) fn prove(btf_dir: &Path) -> Result<Self> {
+        Reference::check_processor()?;
         let offsets = Offsets::read(btf_dir)?;
         let kinds = Kinds::new()?;
         // Nobody who looks at this process's descriptors sees the guest, and takes it for a VM.

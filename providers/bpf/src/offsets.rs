@@ -160,8 +160,10 @@ fn cast(btf: &Btf<'_>) -> Option<Cast> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| {
         let why = match error.kind() {
-            io::ErrorKind::NotFound => "this kernel does not describe its types (no BTF)",
-            _ => "cannot read how the kernel describes its types",
+            io::ErrorKind::NotFound => {
+                "this kernel has no BTF, which describes its types (CONFIG_DEBUG_INFO_BTF)"
+            }
+            _ => "cannot read the kernel's BTF, which describes its types",
         };
         Error::caused(ErrorKind::Unsupported, format!("{why}: {}", path.display()), error)
     })
@@ -170,7 +172,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 fn unsupported(what: String) -> Error {
     Error::new(
         ErrorKind::Unsupported,
-        format!("this kernel keeps its statistics elsewhere: {what}"),
+        format!("the BPF reader does not know how this kernel keeps its statistics: {what}"),
     )
 }
 

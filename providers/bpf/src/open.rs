@@ -155,7 +155,7 @@ impl Bpf {
         if let Err(fault) = proof {
             source.health.give_up(&source.fault, fault);
             let why = source.health.why().unwrap_or_default();
-            let text = format!("the BPF reader did not read what pread does: {why}");
+            let text = format!("the BPF reader read other values than pread: {why}");
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         Ok(source)

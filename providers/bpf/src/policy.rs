@@ -44,6 +44,19 @@ pub enum BpfStatus {
     GivenUp(String),
 }
 
+impl BpfStatus {
+    /// Returns the status in one word: `off`, `untried`, `refused`, `open` or `given-up`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Untried => "untried",
+            Self::Refused(_) => "refused",
+            Self::Open(_) => "open",
+            Self::GivenUp(_) => "given-up",
+        }
+    }
+}
+
 impl fmt::Display for BpfStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -142,7 +155,7 @@ impl Bpf {
 
     /// Returns a warning with the reason once it has been given up, and nothing before.
     pub(crate) fn given_up(&self) -> Option<Error> {
-        let text = |why| format!("the BPF reader is given up, pread takes over: {why}");
+        let text = |why| format!("the BPF reader is no longer used, and pread takes over: {why}");
         let why = self.inner.health.why()?;
         Some(Error::new(ErrorKind::Unsupported, text(why)))
     }

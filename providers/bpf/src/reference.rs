@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use vmstrobe_core::{Error, ErrorKind, Result, Target};
-use vmstrobe_guest::{Exits, KnownGuest};
+use vmstrobe_guest::{Exits, KnownGuest, check_processor};
 use vmstrobe_host::Reaper;
 use vmstrobe_kvm::{KvmFd, Opener, kvm_get_stats_fd};
 
@@ -17,7 +17,7 @@ use super::slots::Subject;
 /// The exits that our guest makes in its only run.
 const EXITS: Exits = Exits { outs: 4, halts: 1 };
 
-const WHY: &str = "cannot start a guest of our own to compare with";
+const WHY: &str = "the self-test of the BPF reader cannot start its small guest";
 
 /// The guest at rest, with its stats fds.
 #[derive(Debug)]
@@ -29,6 +29,14 @@ pub(super) struct Reference {
 }
 
 impl Reference {
+    /// Checks that there can be such a guest on this processor, before anything else is asked for.
+    ///
+    /// # Errors
+    /// `Unsupported` if there can be none.
+    pub(super) fn check_processor() -> Result<()> {
+        check_processor().map_err(|error| Error::caused(ErrorKind::Unsupported, WHY, error))
+    }
+
     /// Makes the guest and lets it run, for some ms.
     ///
     /// # Errors

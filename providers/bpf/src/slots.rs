@@ -333,12 +333,12 @@ fn find(program: &Program, file: KvmFile<'_>, row: u64) -> Result<u32> {
 fn check(file: KvmFile<'_>, answer: u32) -> Result<()> {
     let why = match answer {
         0 => return Ok(()),
-        NO_FILE => "it is not open",
-        OTHER_FILE => "it is not KVM's",
-        _ => "it could not be followed",
+        NO_FILE => "the descriptor is not open",
+        OTHER_FILE => "the file is not KVM's",
+        _ => "an address in the kernel could not be read",
     };
     let what = if file.is_object_fd { "an object fd" } else { "a stats fd" };
-    let text = format!("{what} was not found from within the kernel: {why}");
+    let text = format!("the BPF program did not find the object behind {what}: {why}");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
 

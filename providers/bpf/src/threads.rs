@@ -129,7 +129,7 @@ fn prove(bulk: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<BulkReader>) -> Result<
     let mut bulk = bulk(&plan, vcpu)?;
     let this = rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned();
     let unseen = |error: io::Error| {
-        let text = "cannot read in /proc what this thread has waited";
+        let text = "cannot read in /proc how long this thread has waited for a CPU";
         Error::caused(ErrorKind::Unsupported, text, error)
     };
     let times = Schedstat::open(process::id(), this).map_err(unseen)?;
@@ -137,11 +137,12 @@ fn prove(bulk: impl Fn(&ReadPlan, KvmFile<'_>) -> Result<BulkReader>) -> Result<
     run(&mut bulk)?;
     let after = times.read().map_err(|errno| unseen(errno.into()))?;
     let Some(seen) = words(&bulk.copy_of(0)) else {
-        return Err(unproven("it finds no thread of a vCPU that has just run"));
+        return Err(unproven("it does not find the thread of a vCPU that has just run"));
     };
     if seen[THREAD_ID] != u64::from(this) {
         return Err(unproven(
-            "the kernel numbers threads otherwise than /proc: this is a pid namespace of its own",
+            "vmstrobe runs in a pid namespace, where the kernel's own numbers of threads differ \
+             from those in /proc",
         ));
     }
     // A thread that is here has been given a CPU, and has used it.
@@ -177,7 +178,9 @@ fn compare(
         let stranger = left.iter().find_map(|left| Some((left.vcpu, left.stranger?)));
         if let Some((vcpu, id)) = stranger.filter(|(vcpu, _)| !vcpu.fd.is_gone()) {
             let (path, pid) = (&vcpu.path, vcpu.pid());
-            return Err(unproven(format!("thread {id} runs {path}, and is none of pid {pid}")));
+            return Err(unproven(format!(
+                "it finds thread {id} for {path}, which is not a thread of pid {pid}"
+            )));
         }
     }
     Ok(())
@@ -239,7 +242,8 @@ fn check(
         let (name, before, after) = (WORD_NAMES[word], before[word], after[word]);
         if !(before..=after).contains(&seen) {
             return Err(unproven(format!(
-                "it read {name} of {whose} as {seen}, and /proc {before} before and {after} after"
+                "it read {name} of {whose} as {seen}, while /proc had {before} before and {after} \
+                 after it"
             )));
         }
     }
@@ -273,7 +277,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn unproven(what: impl Into<String>) -> Error {
-    let text = format!("the BPF reader failed its test on threads: {}", what.into());
+    let text = format!("the BPF reader failed its self-test on threads of vCPUs: {}", what.into());
     Error::new(ErrorKind::Unsupported, text)
 }
 

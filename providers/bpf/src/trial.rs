@@ -114,17 +114,19 @@ impl<'a> Trial<'a> {
         let mut bulk = BulkReader::new(self.offsets, steps, &wanted)?;
         let head = bulk.run().map_err(|unread| unproven(format!("{unread:?}")))?;
         if head.marked != 0 {
-            return Err(unproven("it reads nothing of what is there".to_owned()));
+            return Err(unproven("it finds no statistics".to_owned()));
         }
         let mut span = vec![0; plan.span_bytes().len() / WORD_BYTES];
         if stats.read_span(&plan, &mut span) != RowState::Good {
-            return Err(unproven("our own guest cannot be read by pread".to_owned()));
+            return Err(unproven("that guest cannot be read by pread".to_owned()));
         }
         let mut want = vec![0; plan.row_words()];
         plan.keep(&span, &mut want);
         let nonzero = want.iter().filter(|word| **word != 0).count();
         if subject == Subject::Vcpu && nonzero < NONZERO_WORDS_MIN {
-            return Err(unproven(format!("our vCPU has run, and counted only {nonzero} things")));
+            return Err(unproven(format!(
+                "its vCPU has run, and only {nonzero} of its statistics are not 0"
+            )));
         }
         for row in 0..files.len() {
             let row = bulk.copy_of(row);
@@ -135,7 +137,7 @@ impl<'a> Trial<'a> {
                 Shape::Row => seen.copy_from_slice(data),
             }
             if seen != want {
-                return Err(unproven("it reads something else than pread does".to_owned()));
+                return Err(unproven("it reads other values than pread".to_owned()));
             }
         }
         Ok(bulk.step())
@@ -143,7 +145,7 @@ impl<'a> Trial<'a> {
 }
 
 fn unproven(what: String) -> Error {
-    let text = format!("the BPF reader failed its test on a guest of our own: {what}");
+    let text = format!("the BPF reader failed its self-test on a small guest of vmstrobe: {what}");
     Error::new(ErrorKind::Unsupported, text)
 }
 

@@ -6,21 +6,16 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::net::{Shutdown, shutdown};
-use vmstrobe_core::{Error, ErrorKind, Provider, Result};
-use vmstrobe_host::{FdOwner, Reaper, Relay, procfs, release::unsafe_release};
+use vmstrobe_core::{Error, Provider, Result};
+use vmstrobe_host::{FdOwner, GoneEpoch, Process, Reaper, Relay, procfs, release::unsafe_release};
 use vmstrobe_kvm::AttachOptions;
 use vmstrobe_table::Tables;
 
 use super::kvm::ExportedKvm;
 use super::reader::Reader;
-use super::socket::connected;
-
-/// The longest that a server may take until all that it has now has arrived.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+use super::socket::{CONNECT_LIMIT, Connection, connected};
 
 /// A client of an [`FdServer`](crate::FdServer): the statistics that another process exports, now
 /// and later.
@@ -53,13 +48,6 @@ pub struct FdClient {
     tables: Arc<Tables>,
 }
 
-/// A connection that ends when nothing holds it any more: its descriptors and their readers hold
-/// it.
-#[derive(Debug)]
-pub(super) struct Connection {
-    socket: Arc<Relay>,
-}
-
 impl FdClient {
     /// Connects to the server at that path, and waits until all that it has now has arrived.
     /// The reaper will close what was exported.
@@ -75,8 +63,8 @@ impl FdClient {
     }
 
     /// As [`FdClient::connect`], with the BPF reader, by which the exported objects are read
-    /// in one call where that is allowed; on any kernel; and connected by the broker of the host.
-    /// Nothing else of the options counts.
+    /// in one call where that is allowed; on any kernel; connected by the broker of the host, and
+    /// with its start of threads. Nothing else of the options counts.
     ///
     /// # Errors
     /// As [`FdClient::connect`].
@@ -86,21 +74,21 @@ impl FdClient {
         let deadline = Instant::now() + CONNECT_LIMIT;
         let server = connected(path, host.broker(), deadline)?;
         let peer_pid = procfs::peer_pid(&server);
+        // No source asks for its end: the connection tells.
+        let peer = peer_pid.and_then(|pid| Process::open(pid, &GoneEpoch::default()).ok());
         let socket = Arc::new(Relay::start(server)?);
-        let connection = Arc::new(Connection { socket: Arc::clone(&socket) });
+        let connection = Arc::new(Connection::new(&socket));
         let alive = Arc::new(AtomicBool::new(true));
         let server = FdOwner { alive, watch: Arc::clone(&connection) as _, seat: None };
-        let kvm = Arc::new(ExportedKvm::new(reaper.clone(), bulk, server.clone(), unsafe_release));
-        let tables = Arc::new(Tables::new()?);
-        let mut reader = Reader::new(socket, &server, &connection, &kvm, &tables, reaper);
+        let kvm = ExportedKvm::new(reaper.clone(), bulk, server.clone(), peer, unsafe_release);
+        let kvm = Arc::new(kvm);
+        let tables = Arc::new(Tables::on_host(host.clone())?);
+        let mut reader = Reader::new(path, socket, &server, &connection, &kvm, &tables, reaper);
         reader.take_all(deadline).map_err(|error| {
-            let text = format!("cannot take what {} exports", path.display());
+            let text = format!("cannot use the descriptors offered at {}", path.display());
             Error::caused(error.kind(), text, error)
         })?;
-        thread::Builder::new()
-            .name("vmstrobe-import".to_owned())
-            .spawn(move || reader.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the client", error))?;
+        host.threads().spawn("vmstrobe-import", move || reader.run())?;
         Ok(Self { connection, peer_pid, kvm, tables })
     }
 
@@ -113,12 +101,5 @@ impl FdClient {
     /// Returns the process that began to listen. `None` if it has no number in our pid namespace.
     pub fn peer_pid(&self) -> Option<u32> {
         self.peer_pid
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // The reader finds it ended, and ends. If the server was quicker there is nothing to do.
-        let _ = shutdown(&*self.socket, Shutdown::Both);
     }
 }

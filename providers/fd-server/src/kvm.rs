@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
-use vmstrobe_host::{FdOwner, GoneEpoch, KvmLink, Reaper, procfs, release::refusal};
+use vmstrobe_host::{FdOwner, GoneEpoch, KvmLink, Process, Reaper, procfs, release::refusal};
 use vmstrobe_kvm::{BulkOpener, KvmFd, Opened, Opener, schemas_of};
 
 use super::message::{Key, Kind, malformed};
@@ -17,6 +17,8 @@ use super::message::{Key, Kind, malformed};
 pub(super) struct ExportedKvm {
     opener: Opener,
     server: FdOwner,
+    /// The process that began to listen, if it was there when the connection was made.
+    peer: Option<Process>,
     /// The kernel's release, if statistics descriptors must not be held on it.
     unsafe_release: Option<String>,
     state: Mutex<State>,
@@ -36,10 +38,11 @@ impl ExportedKvm {
         reaper: Reaper,
         bulk: Option<Arc<dyn BulkOpener>>,
         server: FdOwner,
+        peer: Option<Process>,
         unsafe_release: Option<String>,
     ) -> Self {
         let opener = Opener::new(reaper, bulk);
-        Self { opener, server, unsafe_release, state: Mutex::default() }
+        Self { opener, server, peer, unsafe_release, state: Mutex::default() }
     }
 
     /// Opens a stats fd that [`is_stats_fd`] has let pass.
@@ -127,6 +130,10 @@ impl Provider for ExportedKvm {
             let mut all = state.opened.iter().map(|(_, opened)| opened);
             all.find(|opened| opened.object.key == key).map(|opened| Arc::clone(&opened.fd))
         })
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.peer.iter().filter(|peer| !peer.lives()).map(Process::pid).collect()
     }
 
     fn warnings(&self) -> Vec<Error> {

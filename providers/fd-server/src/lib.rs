@@ -35,8 +35,9 @@ mod packet;
 mod socket;
 
 mod export;
-mod server;
+mod offers;
 mod serve;
+mod server;
 
 mod kvm;
 mod reader;

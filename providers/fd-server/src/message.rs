@@ -136,7 +136,7 @@ fn parse_key(key: &str) -> Option<Key> {
 
 /// The server has sent something that no server sends.
 pub(super) fn malformed(what: impl fmt::Display) -> Error {
-    let text = format!("the server sent {what}: it does not keep to the protocol");
+    let text = format!("the program there broke the protocol: it sent {what}");
     Error::new(ErrorKind::Malformed, text)
 }
 

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -21,10 +22,10 @@ use vmstrobe_host::{FdOwner, GoneEpoch, Reaper, Relay};
 use vmstrobe_kvm::KvmFd;
 use vmstrobe_table::{Tables, can_be_table};
 
-use super::client::{CONNECT_LIMIT, Connection};
 use super::kvm::{ExportedKvm, is_stats_fd};
 use super::message::{Key, Kind, MAX_PACKET_BYTES, Message, VERSION, malformed};
 use super::packet::{Packet, receive};
+use super::socket::{CONNECT_LIMIT, Connection};
 use super::{MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// So many packets are taken in one go, once connected...
@@ -41,6 +42,8 @@ pub(super) struct Reader {
     alive: Arc<AtomicBool>,
     gone_epoch: [GoneEpoch; 2],
     reaper: Reaper,
+    /// The name of its tables in errors.
+    table_title: String,
     is_greeted: bool,
     exports: BTreeMap<Key, Exported>,
 }
@@ -64,6 +67,7 @@ enum Step {
 
 impl Reader {
     pub(super) fn new(
+        path: &Path,
         socket: Arc<Relay>,
         server: &FdOwner,
         connection: &Arc<Connection>,
@@ -79,6 +83,7 @@ impl Reader {
             alive: Arc::clone(&server.alive),
             gone_epoch: [kvm.gone_epoch().clone(), tables.gone_epoch().clone()],
             reaper,
+            table_title: format!("a table from {}", path.display()),
             is_greeted: false,
             exports: BTreeMap::new(),
         }
@@ -100,15 +105,22 @@ impl Reader {
                     return Err(Error::new(ErrorKind::NotFound, "the server has ended"));
                 }
                 Step::End => {
-                    let text = "the process that listens there sends nothing: it is no FdServer";
+                    let text = "the process that listens there closes the connection at once: give \
+                                a socket at which a program offers descriptors";
                     return Err(Error::new(ErrorKind::Malformed, text));
                 }
             }
         }
         let text = if self.is_greeted {
-            format!("the server was not done within {CONNECT_LIMIT:?}: is it overrun or stopped?")
+            format!(
+                "not everything arrived within {CONNECT_LIMIT:?}: the program there is too busy \
+                 or stopped"
+            )
         } else {
-            format!("nothing was sent within {CONNECT_LIMIT:?}: is it an FdServer?")
+            format!(
+                "nothing was sent within {CONNECT_LIMIT:?}: is this a socket at which a program \
+                 offers descriptors?"
+            )
         };
         Err(Error::new(ErrorKind::Busy, text))
     }
@@ -159,11 +171,15 @@ impl Reader {
         match (self.is_greeted, message) {
             (false, Message::Hello { version: VERSION }) => self.is_greeted = true,
             (false, Message::Hello { version }) => {
-                let text = format!("it speaks version {version}; {VERSION} is known");
+                let text = format!(
+                    "the program there speaks version {version} of the protocol, and this one \
+                     version {VERSION}: use one release of vmstrobe in both"
+                );
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }
             (true, Message::Full) => {
-                let text = "as many are connected there as may be: one of them has to end";
+                let text =
+                    "the program there serves no more clients: end one of them, then try again";
                 return Err(Error::new(ErrorKind::Busy, text));
             }
             (true, Message::ExportedFd(key, kind)) => self.take(key, kind, &mut packet.fds)?,
@@ -183,8 +199,10 @@ impl Reader {
         if self.exports.len() >= MAX_EXPORTED_FDS
             || kind == Kind::Table && tables.count() >= MAX_TABLES
         {
-            let text =
-                format!("over {MAX_EXPORTED_FDS} descriptors or {MAX_TABLES} tables are exported");
+            let text = format!(
+                "the program there offers more than {MAX_EXPORTED_FDS} descriptors or \
+                 {MAX_TABLES} tables, which is the limit"
+            );
             return Err(Error::new(ErrorKind::TooLarge, text));
         }
         let is_it = match (&kind, fds.last()) {
@@ -207,7 +225,7 @@ impl Reader {
             (Kind::Table, Some(connection), Some(tables), _) => {
                 let server =
                     FdOwner { alive: Arc::clone(&self.alive), watch: connection, seat: None };
-                tables.add(fd, server).map(Exported::Table)
+                tables.add(&self.table_title, fd, server).map(Exported::Table)
             }
             (kind @ (Kind::Vm { .. } | Kind::Vcpu { .. }), _, _, Some(kvm)) => {
                 kvm.add(key, kind, fd).map(Exported::Stats)

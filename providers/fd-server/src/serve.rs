@@ -16,8 +16,8 @@ use rustix::net::{Shutdown, shutdown, sockopt};
 use vmstrobe_listen::Listening;
 
 use super::message::{Key, Kind, Message, VERSION};
+use super::offers::{Offer, Offers};
 use super::packet::send;
-use super::server::{Offer, Shared};
 use super::{ExportedFd, MAX_EXPORTED_FDS, MAX_TABLES};
 
 /// The most clients at a time.
@@ -36,7 +36,7 @@ const ADMITTED_AT_ONCE: usize = 16;
 
 /// The state of the thread.
 pub(super) struct Serving {
-    shared: Arc<Shared>,
+    offers: Arc<Offers>,
     listening: Listening,
     clients: Vec<Client>,
     exported: Exported,
@@ -67,15 +67,15 @@ struct Client {
 }
 
 impl Serving {
-    pub(super) fn new(shared: Arc<Shared>, listening: Listening) -> Self {
+    pub(super) fn new(offers: Arc<Offers>, listening: Listening) -> Self {
         let now = Instant::now();
         let (clients, exported) = (Vec::new(), Exported::default());
-        Self { shared, listening, clients, exported, look_at: now, admit_at: now }
+        Self { offers, listening, clients, exported, look_at: now, admit_at: now }
     }
 
     /// Serves until it is stopped. Then all connections are closed, by which clients know.
     pub(super) fn run(mut self) {
-        while !self.shared.is_stopped() {
+        while !self.offers.is_stopped() {
             self.wait();
             self.admit();
             self.look();
@@ -89,7 +89,7 @@ impl Serving {
         let now = Instant::now();
         let admits = if now >= self.admit_at { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
-            PollFd::new(self.shared.changed(), PollFlags::IN),
+            PollFd::new(self.offers.changed(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.listening.socket(), admits),
         ];
         fds.extend(self.clients.iter().map(|client| {
@@ -108,7 +108,7 @@ impl Serving {
         let left = PollFlags::HUP | PollFlags::ERR;
         self.clients.retain(|_| theirs.next().is_none_or(|events| !events.intersects(left)));
         if !events[0].is_empty() {
-            self.shared.settle();
+            self.offers.settle();
             self.look_at = now;
         }
     }
@@ -143,7 +143,7 @@ impl Serving {
             // Nothing is kept open for nobody.
             self.exported.exports.clear();
         } else if now >= self.look_at {
-            self.exported.look(&self.shared.all());
+            self.exported.look(&self.offers.all());
             self.look_at = now + LOOK_PAUSE;
         }
     }

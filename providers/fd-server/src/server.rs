@@ -3,21 +3,15 @@
 //! Invariant: no call here waits for a client; a thread of its own serves them. What was offered
 //! is exported until it is withdrawn or all ends.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
 
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::io::{read, write};
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Result, Thread, ThreadStart};
 
-use super::message::Kind;
+use super::ExportFds;
+use super::offers::Offers;
 use super::serve::Serving;
 use super::socket::listening;
-use super::{ExportFds, MAX_TABLES};
 
 /// Exports descriptors of statistics to the processes that connect to a Unix socket: the side of a
 /// VMM.
@@ -49,31 +43,8 @@ use super::{ExportFds, MAX_TABLES};
 /// ```
 #[derive(Debug)]
 pub struct FdServer {
-    shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// The state that the thread shares with its [`FdServer`].
-#[derive(Debug)]
-pub(super) struct Shared {
-    offers: Mutex<Offers>,
-    stop: AtomicBool,
-    /// Readable when either of the above has changed.
-    wake: OwnedFd,
-}
-
-#[derive(Debug, Default)]
-struct Offers {
-    all: Vec<Offer>,
-    last: u64,
-}
-
-/// Something offered, under a number that no other ever gets.
-#[derive(Clone, Debug)]
-pub(super) struct Offer {
-    pub(super) number: u64,
-    pub(super) what: Arc<dyn ExportFds>,
-    is_table: bool,
+    offers: Arc<Offers>,
+    thread: Option<Thread<()>>,
 }
 
 impl FdServer {
@@ -86,16 +57,18 @@ impl FdServer {
     /// if the path is too long for a socket (108 bytes), `NotFound` or `Denied` if its directory is
     /// not there or not ours to write, `Io` if the system has no thread or fd for it.
     pub fn listen(path: &Path) -> Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC)
-            .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
-        let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared { offers: Mutex::default(), stop, wake });
-        let serving = Serving::new(Arc::clone(&shared), listening(path)?);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-export".to_owned())
-            .spawn(move || serving.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the server", error))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Self::with_threads(path, &ThreadStart::default())
+    }
+
+    /// Listens as [`FdServer::listen`] does, with its thread started so.
+    ///
+    /// # Errors
+    /// As [`FdServer::listen`] and [`ThreadStart::spawn`].
+    pub fn with_threads(path: &Path, threads: &ThreadStart) -> Result<Self> {
+        let offers = Arc::new(Offers::new()?);
+        let serving = Serving::new(Arc::clone(&offers), listening(path)?);
+        let thread = threads.spawn("vmstrobe-export", move || serving.run())?;
+        Ok(Self { offers, thread: Some(thread) })
     }
 
     /// Exports all that this has and will have, to all that are connected or will be, within some
@@ -106,82 +79,23 @@ impl FdServer {
     /// The error of its [`ExportFds::exports`]: `Unsupported` for a table in a file, which is
     /// opened by its path. `TooLarge` if it is a table and 16 are offered.
     pub fn offer(&self, what: Arc<dyn ExportFds>) -> Result<()> {
-        let is_table = what.exports()?.iter().any(|export| export.kind == Kind::Table);
-        let mut offers = self.shared.offers();
-        if offers.all.iter().any(|offer| offer.is(&*what)) {
-            return Ok(());
-        }
-        if is_table && offers.all.iter().filter(|offer| offer.is_table).count() >= MAX_TABLES {
-            let text = format!("over {MAX_TABLES} tables: one table can hold many objects");
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        offers.last += 1;
-        let number = offers.last;
-        offers.all.push(Offer { number, what, is_table });
-        drop(offers);
-        self.shared.wake();
-        Ok(())
+        self.offers.add(what)
     }
 
     /// Exports it no more: its rows are gone wherever they are, within some 0.1 s. False if it was
     /// not offered.
     pub fn withdraw(&self, what: &dyn ExportFds) -> bool {
-        let mut offers = self.shared.offers();
-        let at = offers.all.iter().position(|offer| offer.is(what));
-        let withdrawn = at.map(|at| offers.all.remove(at));
-        drop(offers);
-        self.shared.wake();
-        withdrawn.is_some()
+        self.offers.remove(what)
     }
 }
 
 impl Drop for FdServer {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.wake();
+        self.offers.stop();
         if let Some(thread) = self.thread.take() {
             // It cannot panic, and if it did, a drop is no place to say so.
             let _ = thread.join();
         }
-    }
-}
-
-impl Offer {
-    fn is(&self, what: &dyn ExportFds) -> bool {
-        ptr::addr_eq(&raw const *self.what, what)
-    }
-}
-
-impl Shared {
-    /// Returns all that is offered now.
-    pub(super) fn all(&self) -> Vec<Offer> {
-        self.offers().all.clone()
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        // Relaxed: nothing is read because of the flag, and the wake-up follows it.
-        self.stop.load(Ordering::Relaxed)
-    }
-
-    /// Readable when something has changed.
-    pub(super) fn changed(&self) -> &OwnedFd {
-        &self.wake
-    }
-
-    /// Forgets the last wake-up. To be called before looking what has changed, so that none is
-    /// missed.
-    pub(super) fn settle(&self) {
-        let _ = read(&self.wake, &mut [0; 8]);
-    }
-
-    fn wake(&self) {
-        // Fails only when the counter is full, and then it is readable as it is.
-        let _ = write(&self.wake, &1_u64.to_ne_bytes());
-    }
-
-    fn offers(&self) -> MutexGuard<'_, Offers> {
-        // Each change is one insertion or removal: no panic leaves it half done.
-        self.offers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

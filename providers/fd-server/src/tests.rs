@@ -267,7 +267,10 @@ fn as_many_exports_as_may_be_and_not_one_more() {
     let told = told(&error);
     match error.kind() {
         ErrorKind::TooLarge => {
-            assert!(sent > MAX_EXPORTED_FDS && told.contains("are exported"), "{told}")
+            assert!(
+                sent > MAX_EXPORTED_FDS && told.contains("tables, which is the limit"),
+                "{told}"
+            )
         }
         ErrorKind::Io => assert!(told.contains("no room for another descriptor"), "{told}"),
         kind => assert_eq!(kind, ErrorKind::Busy, "{told}"),
@@ -365,8 +368,11 @@ fn a_server_that_is_killed_is_gone_at_once() {
     let (queue, mut queues) = opened(&tables, &Target::from_name("queue"));
     assert_eq!(states(&mut *vcpus, &vcpu), [RowState::Good; 2]);
     assert_eq!(states(&mut *queues, &queue), [RowState::Good]);
+    assert!(kvm.ended().is_empty() && tables.ended().is_empty());
     other.0.kill().unwrap();
     other.0.wait().unwrap();
+    // It may have no number here.
+    assert_eq!(kvm.ended(), handed_over.peer_pid().as_slice());
     let within = Duration::from_millis(500);
     assert!(soon(within, || states(&mut *vcpus, &vcpu) == [RowState::Gone; 2]));
     assert!(soon(within, || states(&mut *queues, &queue) == [RowState::Gone]));
@@ -425,7 +431,7 @@ fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let (alive, watch) = (Arc::new(AtomicBool::new(true)), Arc::new(()));
     let server = FdOwner { alive, watch, seat: None };
     let release = Some("5.15.90".to_owned());
-    let kvm = ExportedKvm::new(Reaper::new().unwrap(), None, server, release);
+    let kvm = ExportedKvm::new(Reaper::new().unwrap(), None, server, None, release);
     let key = Key { offer: 1, export: 1 };
     let error = kvm.add(key, Kind::Vm { path: "/vm/x".into() }, fd).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);

@@ -8,7 +8,8 @@
 //! Invariant: work runs one piece after the other, on the broker's thread. So it must be short,
 //! must wait for no other program, and takes no lock under which another thread calls
 //! [`Broker::run`]. Work on a path that another user may have a hand in, which can keep anyone
-//! waiting for ever, runs on a thread of its own ([`Broker::run_apart`]).
+//! waiting for ever, runs on a thread of its own ([`Broker::run_apart`]). Neither thread is started
+//! by a `ThreadStart`: the function of the program would drop what they are there to keep.
 
 use std::any::Any;
 use std::fmt;
@@ -52,6 +53,7 @@ impl Broker {
     /// `Io` if the system has no thread for it.
     pub fn start() -> Result<Self> {
         let (jobs, queue) = channel::<Job>();
+        // With nothing that runs first: it keeps all that this thread has.
         let thread = Builder::new()
             .name("vmstrobe-broker".to_owned())
             .spawn(move || queue.iter().for_each(|job| job()))
@@ -98,6 +100,7 @@ impl Broker {
         if self.worker.is_none() {
             return Ok(work());
         }
+        // On the broker, whose capabilities it gets, and keeps.
         let start = || Builder::new().name("vmstrobe-path".to_owned()).spawn(work);
         let thread = self.run(start).map_err(|error| {
             Error::caused(ErrorKind::Io, "cannot start a thread that opens a path", error)

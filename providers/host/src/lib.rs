@@ -15,6 +15,8 @@
 #![deny(unsafe_code)]
 
 mod sync;
+mod sys;
+mod vm_info;
 
 mod broker;
 mod budget;
@@ -35,14 +37,14 @@ pub use broker::Broker;
 pub use budget::{FdBudget, FdSeat};
 pub use cpus::{CpuName, CpuNames, own_number, thread_of};
 pub use gone_epoch::GoneEpoch;
-pub use host::{
-    Borrowing, Care, Host, KvmLink, READERS_POSITION, Relay, Seen, SeenKvm, SeenTable, trim_memory,
-};
+pub use host::{Borrowing, Care, Host, KvmLink, READERS_POSITION, Relay, Seen, SeenKvm, SeenTable};
 pub use memfd::memfd;
 pub use polled::{Polled, PolledSource, PolledWords, STALE_AFTER, clock_ns};
 pub use process::{DeathWatch, FdOwner, Process, has_exited};
 pub use reaper::Reaper;
 pub use status::Status;
+pub use sys::trim_memory;
+pub use vm_info::{Access, VmInfo};
 
 // Limits of a look at one process, to which tests of other crates go up.
 #[doc(hidden)]

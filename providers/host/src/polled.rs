@@ -23,6 +23,7 @@ const READ_TRIES: u32 = 64;
 const NS_PER_MS: u64 = 1_000_000;
 
 /// Returns the time now, in ns of `CLOCK_MONOTONIC`.
+// `vmstrobe_sampler::now_ns` is the same: neither crate knows the other, and core makes no calls.
 pub fn clock_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     // Neither is ever negative.

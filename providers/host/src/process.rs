@@ -5,19 +5,20 @@
 //!
 //! Invariant: a [`Process`] is the one that was opened, for ever. Its number is another's at the
 //! earliest after [`Process::lives`] has turned false. So whoever reads /proc by the number and
-//! then finds it living has read about this process.
+//! then finds it living has read about this process. A [`DeathWatch`] knows one process of a
+//! number, and no lock of it is held while anything is waited for.
 
 use std::fmt::{self, Debug};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Error, ErrorKind, Result, Thread, ThreadStart};
 
 use crate::budget::FdSeat;
 use crate::gone_epoch::GoneEpoch;
@@ -48,7 +49,7 @@ impl Process {
             Errno::SRCH => procfs::no_process(pid),
             // The kernel's answer for a thread that is not its process's first.
             Errno::INVAL | Errno::NOENT => {
-                let text = format!("{pid} is no process but a thread of one: give the process id");
+                let text = format!("{pid} is a thread, not a process: give the process id");
                 Error::new(ErrorKind::NotFound, text)
             }
             Errno::PERM | Errno::NOSYS => refusal::of_process(pid, Step::Hold, errno, None),
@@ -117,52 +118,94 @@ impl FdOwner {
     }
 }
 
-/// A thread that notices the end of processes within a moment. It ends when this is dropped.
+/// A thread that notices the end of processes within a moment, and the list of those that have
+/// ended. The thread ends when this is dropped.
 pub struct DeathWatch {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 struct Shared {
-    watched: Mutex<Vec<Arc<Process>>>,
+    watched: Mutex<Watched>,
     stop: AtomicBool,
     /// Readable when either of the above has changed.
     wake: OwnedFd,
 }
 
+/// The processes of one provider, each number once.
+#[derive(Default)]
+struct Watched {
+    living: Vec<Arc<Process>>,
+    /// The numbers of those whose end was noticed: their pidfds are not needed any more.
+    ended: Vec<u32>,
+}
+
 impl DeathWatch {
-    /// Starts the thread, `vmstrobe-watch`.
+    /// Starts the thread so, `vmstrobe-watch`.
     ///
     /// # Errors
-    /// `Io` if the system has no thread or no fd for it.
-    pub fn new() -> Result<Self> {
+    /// `Io` if the system has no thread or no fd for it; or as [`ThreadStart::spawn`].
+    pub fn new(threads: &ThreadStart) -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC)
             .map_err(|errno| Error::caused(ErrorKind::Io, "cannot make an eventfd", errno))?;
         let stop = AtomicBool::new(false);
         let shared = Arc::new(Shared { watched: Mutex::default(), stop, wake });
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-watch".to_owned())
-            .spawn(move || theirs.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the watcher", error))?;
+        let thread = threads.spawn("vmstrobe-watch", move || theirs.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Watches a process until its end.
+    /// Watches a process until its end. An earlier one of its number is forgotten.
     pub fn add(&self, process: &Arc<Process>) {
-        self.shared.watched().push(Arc::clone(process));
+        let mut watched = self.shared.watched();
+        // It has ended, or there would be no other of its number.
+        watched.forget(process.pid).iter().for_each(|earlier| earlier.give_up());
+        watched.living.push(Arc::clone(process));
+        drop(watched);
         self.shared.wake();
     }
 
-    /// Watches it no more.
-    pub fn remove(&self, process: &Arc<Process>) {
-        self.shared.watched().retain(|watched| !Arc::ptr_eq(watched, process));
+    /// Forgets the process of that number, whether it has ended or not.
+    pub fn remove(&self, pid: u32) {
+        self.shared.watched().forget(pid);
         self.shared.wake();
+    }
+
+    /// Returns the numbers of the processes that have ended, by the kernel's word at this moment;
+    /// a zombie has. Does not wait.
+    pub fn ended(&self) -> Vec<u32> {
+        let watched = self.shared.watched();
+        let mut fds = poll_fds(&watched.living);
+        let mut ended = watched.ended.clone();
+        // Refused only for want of memory: then the thread will notice.
+        if let Ok(1..) = poll(&mut fds, Some(&Timespec::default())) {
+            let each = watched.living.iter().zip(&fds);
+            ended.extend(each.filter(|(_, fd)| !fd.revents().is_empty()).map(|(one, _)| one.pid));
+        }
+        ended
     }
 }
 
+impl Watched {
+    /// Forgets the process of that number; returns it if its end was not noticed yet.
+    fn forget(&mut self, pid: u32) -> Vec<Arc<Process>> {
+        self.ended.retain(|ended| *ended != pid);
+        self.living.extract_if(.., |process| process.pid == pid).collect()
+    }
+
+    /// Moves the processes whose end was noticed to those that have ended.
+    fn sort_out(&mut self) {
+        let noticed = self.living.extract_if(.., |one| !one.alive.load(Ordering::Relaxed));
+        self.ended.extend(noticed.map(|process| process.pid));
+    }
+}
+
+fn poll_fds(processes: &[Arc<Process>]) -> Vec<PollFd<'_>> {
+    processes.iter().map(|process| PollFd::new(&process.pidfd, PollFlags::IN)).collect()
+}
+
 impl Shared {
-    fn watched(&self) -> MutexGuard<'_, Vec<Arc<Process>>> {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
         // A list of independent processes: no panic leaves it half changed.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,13 +218,9 @@ impl Shared {
     fn run(&self) {
         // Relaxed: nothing is read because of the flag, and the wake-up follows it.
         while !self.stop.load(Ordering::Relaxed) {
-            let watched = self.watched().clone();
-            let mut fds: Vec<_> = watched
-                .iter()
-                .map(|process| &process.pidfd)
-                .chain([&self.wake])
-                .map(|fd| PollFd::new(fd, PollFlags::IN))
-                .collect();
+            let watched = self.watched().living.clone();
+            let mut fds = poll_fds(&watched);
+            fds.push(PollFd::new(&self.wake, PollFlags::IN));
             if poll(&mut fds, None).is_err_and(|errno| errno != Errno::INTR) {
                 thread::sleep(REFUSED_PAUSE);
             }
@@ -194,7 +233,7 @@ impl Shared {
                 // Before the list is read again, so that no change to it is missed.
                 let _ = read(&self.wake, &mut [0; 8]);
             }
-            self.watched().retain(|process| process.alive.load(Ordering::Relaxed));
+            self.watched().sort_out();
         }
     }
 }
@@ -212,7 +251,7 @@ impl Drop for DeathWatch {
 
 impl fmt::Debug for DeathWatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeathWatch").field("watched", &self.shared.watched().len()).finish()
+        f.debug_struct("DeathWatch").field("watched", &self.shared.watched().living.len()).finish()
     }
 }
 
@@ -225,6 +264,19 @@ mod tests {
 
     fn sleeper() -> Child {
         Command::new("sleep").arg("600").spawn().unwrap()
+    }
+
+    fn end(mut child: Child) {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn noticed(process: &Process, limit: Duration) -> bool {
@@ -240,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_end_of_each_process_is_noticed() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut children: Vec<Child> = (0..3).map(|_| sleeper()).collect();
         let processes: Vec<_> = children
             .iter()
@@ -255,25 +307,29 @@ mod tests {
             assert!(!processes[at].lives());
             children[at].wait().unwrap();
         }
-        assert!(watch.shared.watched().is_empty());
+        // Noticed by its flag, then moved.
+        wait_for("they are sorted out", || watch.shared.watched().living.is_empty());
+        let pids = [1, 2, 0].map(|at| children[at].id());
+        assert_eq!(watch.ended(), pids);
     }
 
     #[test]
     fn one_that_is_removed_is_left_alone() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut child = sleeper();
         let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         watch.add(&process);
-        watch.remove(&process);
+        watch.remove(child.id());
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!noticed(&process, Duration::from_millis(50)));
+        assert!(watch.ended().is_empty());
         drop(watch);
     }
 
     #[test]
     fn an_end_before_the_watch_is_noticed_too() {
-        let watch = DeathWatch::new().unwrap();
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
         let mut child = sleeper();
         let process = Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap());
         child.kill().unwrap();
@@ -283,11 +339,55 @@ mod tests {
     }
 
     #[test]
+    fn an_end_is_known_before_the_thread_has_noticed_it() {
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
+        let (child, other) = (sleeper(), sleeper());
+        let pid = child.id();
+        for child in [&child, &other] {
+            watch.add(&Arc::new(Process::open(child.id(), &GoneEpoch::default()).unwrap()));
+        }
+        assert!(watch.ended().is_empty());
+        end(child);
+        // In whichever list it is by now.
+        for _ in 0..100 {
+            assert_eq!(watch.ended(), [pid]);
+        }
+        wait_for("it is sorted out", || watch.shared.watched().living.len() == 1);
+        assert_eq!(watch.ended(), [pid]);
+        watch.remove(pid);
+        assert!(watch.ended().is_empty());
+        end(other);
+    }
+
+    #[test]
+    fn a_later_process_of_the_same_number_has_not_ended() {
+        let watch = DeathWatch::new(&ThreadStart::default()).unwrap();
+        for is_noticed in [false, true] {
+            let (earlier, later) = (sleeper(), sleeper());
+            let pid = earlier.id();
+            let first = Arc::new(Process::open(pid, &GoneEpoch::default()).unwrap());
+            watch.add(&first);
+            end(earlier);
+            if is_noticed {
+                wait_for("it is sorted out", || watch.shared.watched().living.is_empty());
+            }
+            let second = Process::open(later.id(), &GoneEpoch::default()).unwrap();
+            watch.add(&Arc::new(Process { pid, ..second }));
+            assert!(watch.ended().is_empty(), "{is_noticed}");
+            // Its rows are told, whoever was quicker.
+            assert!(!first.alive.load(Ordering::Relaxed));
+            end(later);
+            wait_for("the later one has ended", || watch.ended() == [pid]);
+            watch.remove(pid);
+        }
+    }
+
+    #[test]
     fn what_is_no_process_is_said_to_be_none() {
         for pid in [0, u32::MAX, i32::MAX as u32] {
             let error = Process::open(pid, &GoneEpoch::default()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NotFound);
-            assert_eq!(error.to_string(), format!("there is no process {pid}"));
+            assert_eq!(error.to_string(), format!("there is no process {pid}: it may have ended"));
         }
     }
 }

@@ -11,9 +11,9 @@ use std::os::linux::fs::MetadataExt;
 
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use crate::host::peer_process;
 use crate::refusal::proc::mounted;
 use crate::status::Status;
+use crate::sys::peer_process;
 
 /// The inode of the pid namespace in which every process has a number (`PROC_PID_INIT_INO` in the
 /// kernel's `proc_ns.h`).
@@ -74,7 +74,7 @@ pub fn comm(pid: u32) -> String {
 
 /// Makes the error for a number that no process has.
 pub fn no_process(pid: u32) -> Error {
-    Error::new(ErrorKind::NotFound, format!("there is no process {pid}"))
+    Error::new(ErrorKind::NotFound, format!("there is no process {pid}: it may have ended"))
 }
 
 /// Whether every process has a number that we could see, which is the kernel's own: not so in a pid

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source};
+use vmstrobe_core::{
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, ThreadStart,
+};
 use vmstrobe_host::{
     Broker, CpuNames, DeathWatch, FdBudget, Host, Process, Reaper,
     release::{refusal, unsafe_release},
@@ -16,7 +18,8 @@ use vmstrobe_host::{
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of};
 use super::scan;
-use super::sched::{Vcpu, VcpuOwner};
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use crate::opener::Opener;
 
 mod options;
@@ -110,7 +113,8 @@ impl AttachedKvm {
     /// As [`AttachedKvm::new`].
     pub fn with_options(reaper: Reaper, options: AttachOptions) -> Result<Self> {
         let AttachOptions { bulk, host, budget, on_any_kernel } = options;
-        let (opener, watch) = (Opener::new(reaper, bulk), Arc::new(DeathWatch::new()?));
+        let (opener, watch) =
+            (Opener::new(reaper, bulk), Arc::new(DeathWatch::new(host.threads())?));
         let unsafe_release = if on_any_kernel { None } else { unsafe_release() };
         Ok(Self { opener, host, budget, unsafe_release, watch, state: Mutex::default() })
     }
@@ -138,7 +142,7 @@ impl AttachedKvm {
     /// in the order of `pids`.
     pub fn attach_all(&self, pids: &[u32]) -> Vec<Result<()>> {
         let mut state = self.state();
-        state.drop_dead(&self.watch);
+        state.drop_dead();
         let by = self.parts();
         let mut names: Vec<String> = state.attached.iter().map(|one| one.name.clone()).collect();
         let mut outcomes: Vec<Result<()>> = Vec::new();
@@ -192,8 +196,9 @@ impl AttachedKvm {
         let at = state.attached.iter().position(|attached| attached.process.pid() == pid);
         let Some(at) = at else { return false };
         let Attached { process, .. } = state.attached.remove(at);
+        // First, or its thread could take what is given up for an end.
+        self.watch.remove(pid);
         process.give_up();
-        self.watch.remove(&process);
         true
     }
 
@@ -217,7 +222,7 @@ impl AttachedKvm {
             // Objects that could not be borrowed are left out, and tried again next time.
             attached.refused = attached.refresh(&self.parts(), next_key).err();
         }
-        state.drop_dead(&self.watch);
+        state.drop_dead();
         state
     }
 
@@ -237,14 +242,8 @@ fn free_name(host: &Host, pid: u32, taken: &[String]) -> String {
 }
 
 impl State {
-    fn drop_dead(&mut self, watch: &DeathWatch) {
-        self.attached.retain(|attached| {
-            let lives = attached.process.lives();
-            if !lives {
-                watch.remove(&attached.process);
-            }
-            lives
-        });
+    fn drop_dead(&mut self) {
+        self.attached.retain(|attached| attached.process.lives());
     }
 
     fn opened(&self) -> impl Iterator<Item = &Opened> {
@@ -272,6 +271,11 @@ impl Provider for AttachedKvm {
         let by_key: HashMap<_, _> =
             state.opened().map(|opened| (opened.object.key, &opened.fd)).collect();
         self.opener.sources(objects, plan, |key| by_key.get(&key).map(|&fd| Arc::clone(fd)))
+    }
+
+    /// Also those that have been dropped from the list of attached processes.
+    fn ended(&self) -> Vec<u32> {
+        self.watch.ended()
     }
 
     /// Returns a warning if the BPF reader was given up, one for each attached process of
@@ -311,6 +315,10 @@ impl VcpuOwner for AttachedKvm {
 
     fn broker(&self) -> Broker {
         self.host.broker().clone()
+    }
+
+    fn threads(&self) -> &ThreadStart {
+        self.host.threads()
     }
 }
 

@@ -13,7 +13,7 @@ use vmstrobe_core::{Error, Object, ReadPlan, Result, Schema, Source, Target};
 use vmstrobe_host::GoneEpoch;
 
 use crate::fd::{KvmFd, pread_source, pread_sources};
-use crate::sched::Vcpu;
+use crate::vcpu::Vcpu;
 
 /// Opens sources that read many objects in one call.
 pub trait BulkOpener: Debug + Send + Sync {

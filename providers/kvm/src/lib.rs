@@ -17,10 +17,12 @@ mod sys;
 #[cfg(feature = "kvm-ioctls")]
 mod ioctls;
 
-mod bulk;
 mod fd;
 mod opened;
+mod vcpu;
+mod bulk;
 mod opener;
+mod vcpu_owner;
 mod proc;
 mod scan;
 mod own;
@@ -34,9 +36,11 @@ pub use attach::{AttachOptions, AttachedKvm};
 pub use bulk::{BulkOpener, KvmRows, MakeFallback, NoThreads, ThreadRows, ThreadSources};
 pub use fd::KvmFd;
 pub use own::{KvmFdRef, NewVcpu, OwnKvm};
-pub use scan::{Access, VmInfo, scan, scan_by};
-pub use sched::{Sched, Vcpu};
+pub use scan::{scan, scan_by};
+pub use sched::Sched;
 pub use sys::kvm_get_stats_fd;
+pub use vcpu::Vcpu;
+pub use vmstrobe_host::{Access, VmInfo};
 
 // For the providers that stand on this crate, which hold such descriptors themselves (fd-server,
 // the guest of the BPF reader).
@@ -44,9 +48,9 @@ pub use sys::kvm_get_stats_fd;
 pub use opened::{Opened, schemas_of};
 #[doc(hidden)]
 pub use opener::Opener;
-// For the look at all processes, which divides what was seen of them.
+// For the look at all processes.
 #[doc(hidden)]
-pub use scan::{Made, divide, made, vms_of};
+pub use scan::vms_of;
 // For the BPF reader, which compares the threads that it reads with /proc.
 #[doc(hidden)]
 pub use sched::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS, check_schedstat, sched_schema};

@@ -6,21 +6,23 @@
 //! Invariant: no call here waits longer than [`VCPU_BUSY_LIMIT`]. vCPUs come and go while others
 //! sample: sources hold their stats fds themselves and never see the lock.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use std::{io, thread};
 
 use rustix::io::Errno;
 use vmstrobe_core::{
-    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target, vm_path,
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target, ThreadStart,
+    vm_path,
 };
 use vmstrobe_host::{Broker, Reaper};
 
 use super::bulk::BulkOpener;
 use super::opened::{Opened, schemas_of, vcpu_path};
-use super::sched::{Vcpu, VcpuOwner};
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use crate::fd::KvmFd;
 use crate::opener::Opener;
 use crate::sys::{CAP_BINARY_STATS_FD, kvm_check_extension, kvm_get_stats_fd};
@@ -60,6 +62,7 @@ const VCPU_BUSY_LIMIT: Duration = Duration::from_secs(1);
 pub struct OwnKvm {
     vm_path: String,
     opener: Opener,
+    threads: ThreadStart,
     state: Mutex<State>,
 }
 
@@ -145,17 +148,32 @@ impl OwnKvm {
         vm: impl Into<KvmFdRef<'a>>,
         bulk: impl Into<Option<Arc<dyn BulkOpener>>>,
     ) -> Result<Self> {
+        Self::with_threads(name, vm, bulk, ThreadStart::default())
+    }
+
+    /// As [`OwnKvm::with_bulk`], with all threads started so: the one that closes descriptors,
+    /// those that wait for a vCPU, and the one of [`OwnKvm::sched`].
+    ///
+    /// # Errors
+    /// As [`OwnKvm::new`] and [`ThreadStart::spawn`].
+    pub fn with_threads<'a>(
+        name: &str,
+        vm: impl Into<KvmFdRef<'a>>,
+        bulk: impl Into<Option<Arc<dyn BulkOpener>>>,
+        threads: ThreadStart,
+    ) -> Result<Self> {
         let vm = vm.into().0;
         if kvm_check_extension(vm, CAP_BINARY_STATS_FD).map_err(|e| refused("VM", e))? <= 0 {
             let text = "this kernel has no binary statistics of KVM: Linux 5.14 is needed";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
-        let opener = Opener::new(Reaper::new()?, bulk.into());
+        let opener = Opener::new(Reaper::with_threads(&threads)?, bulk.into());
         let fd = kvm_get_stats_fd(vm).map_err(|error| refused("VM", error))?;
         let stats = opener.open(fd, Target::Vm, None)?;
         let vm_path = vm_path(name);
         let opened = vec![Opened::new(&vm_path, None, 0, stats)];
-        Ok(Self { vm_path, opener, state: Mutex::new(State { opened, next_key: 1 }) })
+        let state = Mutex::new(State { opened, next_key: 1 });
+        Ok(Self { vm_path, opener, threads, state })
     }
 
     /// Adds a vCPU: best before its first run, or on its own thread ([`NewVcpu::here`]).
@@ -176,7 +194,7 @@ impl OwnKvm {
             let stats_fd = kvm_get_stats_fd(fd).map_err(|error| refused("vCPU", error))?;
             (stats_fd, Some(thread_id))
         } else {
-            (stats_fd_in_time(index, fd)?, None)
+            (stats_fd_in_time(&self.threads, index, fd)?, None)
         };
         let stats = self.opener.open(stats_fd, Target::Vcpu, None)?;
         check_vcpu(&stats)?;
@@ -271,19 +289,21 @@ impl VcpuOwner for OwnKvm {
     fn broker(&self) -> Broker {
         Broker::default()
     }
+
+    fn threads(&self) -> &ThreadStart {
+        &self.threads
+    }
 }
 
 /// Asks for a vCPU's stats fd on a thread of its own, and waits for it no longer than the limit.
-fn stats_fd_in_time(index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn stats_fd_in_time(threads: &ThreadStart, index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
     let io = |error| Error::caused(ErrorKind::Io, "cannot ask for a vCPU's stats fd", error);
     // The thread may outlive the caller's fd.
     let vcpu = vcpu.try_clone_to_owned().map_err(io)?;
     let (answer, answered) = mpsc::sync_channel(1);
-    thread::Builder::new()
-        .name("vmstrobe-stats".to_owned())
-        // If nobody waits any more, the fd comes back in the error, and closes there.
-        .spawn(move || drop(answer.send(kvm_get_stats_fd(vcpu.as_fd()))))
-        .map_err(io)?;
+    // If nobody waits any more, the fd comes back in the error, and closes there.
+    let ask = move || drop(answer.send(kvm_get_stats_fd(vcpu.as_fd())));
+    threads.spawn("vmstrobe-stats", ask)?;
     match answered.recv_timeout(VCPU_BUSY_LIMIT) {
         Ok(outcome) => outcome.map_err(|error| refused("vCPU", error)),
         Err(RecvTimeoutError::Timeout) => Err(Error::new(
@@ -303,7 +323,10 @@ fn stats_fd_in_time(index: u32, vcpu: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// cannot judge passes.
 fn check_vcpu(stats: &KvmFd) -> Result<()> {
     if stats.id().is_some_and(|id| id.starts_with("kvm-") && !id.contains("/vcpu-")) {
-        return Err(Error::new(ErrorKind::Unsupported, "the fd is a VM's and not a vCPU's"));
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "this descriptor is a VM's, not a vCPU's: give that of KVM_CREATE_VCPU",
+        ));
     }
     Ok(())
 }
@@ -312,12 +335,15 @@ fn refused(what: &str, error: io::Error) -> Error {
     let (kind, text) = match Errno::from_io_error(&error) {
         Some(Errno::IO) => (
             ErrorKind::Denied,
-            format!("the {what} is dead or belongs to another process: only its creator can ask"),
+            format!(
+                "the {what} is dead or belongs to another process: only the process that created \
+                 it can ask for its stats fd"
+            ),
         ),
         Some(Errno::NOTTY | Errno::INVAL) => {
-            (ErrorKind::Unsupported, format!("the fd is no KVM {what}'s"))
+            (ErrorKind::Unsupported, format!("this descriptor is not that of a KVM {what}"))
         }
-        _ => (ErrorKind::Io, format!("cannot have the {what}'s stats fd")),
+        _ => (ErrorKind::Io, format!("cannot get the stats fd of the {what}")),
     };
     Error::caused(kind, text, error)
 }

@@ -5,67 +5,17 @@
 //! that acts on them checks again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::os::fd::RawFd;
 
 use vmstrobe_core::{Error, ErrorKind, Result};
-use vmstrobe_host::{Care, Host, KvmLink};
+use vmstrobe_host::{Access, Care, Host, KvmLink, Seen, SeenKvm, VmInfo};
 
 use super::proc;
 use group::group;
-pub use owner::{Made, divide, made};
+use owner::Made;
 
 mod group;
 mod owner;
-
-/// A VM of some process on this host. It was found by its own descriptor, which its VMM keeps open
-/// for as long as the VM lives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VmInfo {
-    /// The VMM's process id.
-    pub pid: u32,
-    /// Its name, from the VMM's command line, as it was written: see [`vmstrobe_core::text`]. The
-    /// second of several VMs in one process has `#2` behind that name, or behind the process id if
-    /// there is none.
-    pub name: Option<String>,
-    /// When the process started, in clock ticks since boot (field 22 of `/proc/<pid>/stat`).
-    pub start_time_ticks: u64,
-    /// The user that the process belongs to: its real user id.
-    pub uid: u32,
-    /// The number of its vCPUs: the ones whose own descriptors its VMM keeps open, as it must to
-    /// run them. Through these and the VM's own the BPF reader reads them all, where it is
-    /// allowed.
-    pub vcpus: usize,
-    /// The stats fds by which it can be read.
-    pub access: Access,
-}
-
-/// The means to read a VM's statistics from outside without the BPF reader; in words by
-/// `Display`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Access {
-    /// Its VMM keeps stats fds open, which can be borrowed.
-    StatsFds {
-        /// The number of vCPUs that have one.
-        vcpus: usize,
-        /// Whether the VM as a whole has one.
-        vm: bool,
-    },
-    /// Its VMM keeps none open: QEMU before 8.1, and VMMs that know nothing of statistics.
-    NoStatsFds,
-}
-
-impl fmt::Display for Access {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::StatsFds { vcpus: 1.., vm: true } => "stats fds of the VM and its vCPUs",
-            Self::StatsFds { vcpus: 1.., vm: false } => "stats fds of its vCPUs",
-            Self::StatsFds { vcpus: 0, .. } => "stats fd of the VM alone",
-            Self::NoStatsFds => "keeps no stats fds open (QEMU 8.1 and later do)",
-        })
-    }
-}
 
 /// Finds the VMs of one process: one, with most VMMs.
 ///
@@ -122,9 +72,30 @@ pub(super) fn vm_name(host: &Host, pid: u32) -> Option<String> {
     proc::vm_name(&host.cmdline(pid))
 }
 
-/// Returns the VMs of a process that made these descriptors.
-pub fn vms_of(host: &Host, pid: u32, made: &[Place]) -> Vec<VmInfo> {
-    vms(host, pid, &group(made))
+/// Returns the VMs of these processes, whose descriptors were seen; each in the process that made
+/// it.
+pub fn vms_of(host: &Host, seen: &[(u32, Seen)]) -> Vec<VmInfo> {
+    let with_kvm = seen.iter().filter(|(_, seen)| !seen.kvm.is_empty());
+    let mut processes: Vec<(u32, Made)> = with_kvm
+        .map(|(pid, seen)| match owner::made(host, *pid, seen, |_| false) {
+            Made::Somewhere(_) if !may_have_made(host, *pid, seen) => (*pid, Made::Elsewhere),
+            made => (*pid, made),
+        })
+        .collect();
+    owner::divide(host, &mut processes);
+    let of_process = |(pid, made)| match made {
+        Made::Here(places) | Made::Somewhere(places) => vms(host, pid, &group(&places)),
+        Made::Elsewhere => Vec::new(),
+    };
+    processes.into_iter().flat_map(of_process).collect()
+}
+
+/// Whether a process can be the one that made what it has, where its statistics do not say: not if
+/// it reads others' statistics, nor if it inherited it all.
+fn may_have_made(host: &Host, pid: u32, seen: &Seen) -> bool {
+    let is_vcpu = |seen: &&SeenKvm| matches!(seen.link, KvmLink::Vcpu(_) | KvmLink::VcpuStats(_));
+    let vcpus: Vec<_> = seen.kvm.iter().filter(is_vcpu).map(|seen| seen.fd).collect();
+    !seen.is_reader && (vcpus.is_empty() || host.may_have_made(pid, &vcpus))
 }
 
 fn vms(host: &Host, pid: u32, fds: &[VmFds]) -> Vec<VmInfo> {

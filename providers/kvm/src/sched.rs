@@ -11,20 +11,19 @@
 //! end with them: no row outlives its vCPU.
 
 use std::collections::HashMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vmstrobe_core::{
     Desc, Error, ErrorKind, Object, Provider, ReadPlan, Result, Scale, Schema, Source, StatType,
     Target, Unit, WORD_BYTES,
 };
-use vmstrobe_host::{Broker, PolledSource, procfs};
+use vmstrobe_host::{PolledSource, procfs};
 
 use super::bulk::{BulkOpener, NoThreads, ThreadRows};
-use super::opener::Opener;
+use super::vcpu::Vcpu;
+use super::vcpu_owner::VcpuOwner;
 use super::{AttachedKvm, OwnKvm, SCHED};
 
-mod vcpu;
 mod schedstat;
 mod threads;
 mod poller;
@@ -32,26 +31,10 @@ mod watched;
 
 use poller::Poller;
 pub use schedstat::{GROWING, Schedstat, THREAD_ID, WORD_NAMES, WORDS, check as check_schedstat};
-pub use vcpu::Vcpu;
 use watched::Watched;
 
 /// The most objects of one source that asks /proc: so that several threads can share them.
 const ROWS_PER_SOURCE: usize = 64;
-
-/// A provider that has vCPUs.
-pub(crate) trait VcpuOwner: Debug + Send + Sync {
-    /// Looks for vCPUs that have come or gone.
-    fn look(&self);
-
-    /// Returns the vCPUs that there were at the last look, in the order of its objects.
-    fn vcpus(&self) -> Vec<Vcpu>;
-
-    /// Returns the opener of its vCPUs' fds.
-    fn opener(&self) -> &Opener;
-
-    /// Returns the broker that reads /proc, which may hide other users' processes from others.
-    fn broker(&self) -> Broker;
-}
 
 /// The scheduler's statistics of vCPUs: those of [`AttachedKvm`] ([`AttachedKvm::sched`]) or of an
 /// [`OwnKvm`] ([`OwnKvm::sched`]), under the same paths and indexes, of target vcpu. They are those
@@ -143,7 +126,7 @@ impl OwnKvm {
 
 impl Sched {
     fn new(owner: Arc<dyn VcpuOwner>) -> Result<Self> {
-        let poller = Arc::new(Poller::start(&owner.broker())?);
+        let poller = Arc::new(Poller::start(&owner.broker(), owner.threads())?);
         Ok(Self { owner, schema: sched_schema(), poller, news: Mutex::default() })
     }
 
@@ -260,6 +243,10 @@ impl Provider for Sched {
             self.poller.refresh();
         }
         Ok(())
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.owner.ended()
     }
 
     fn warnings(&self) -> Vec<Error> {

@@ -179,7 +179,8 @@ pub(super) fn is_event(text: &[u8]) -> bool {
 pub(super) fn greeting(text: &[u8]) -> Result<()> {
     let greeting: Greeting<'_> = serde_json::from_slice(text).map_err(malformed)?;
     if greeting.qmp.version.package.starts_with("vmstrobe ") {
-        let text = "a vmstrobe answers there, no QEMU: name its VM by -p, or its QEMU's own socket";
+        let text =
+            "a vmstrobe listens there, not a QEMU: give the socket of the QEMU itself, or its pid";
         return Err(Error::new(ErrorKind::Unsupported, text));
     }
     Ok(())

@@ -63,7 +63,8 @@ impl Peer {
 
 /// Says why nobody is greeted at that socket.
 pub(super) fn no_greeting(path: &Path, peer: Option<&Peer>) -> String {
-    let what = format!("QEMU does not greet at {} within {GREETING_LIMIT:?}", path.display());
+    let what =
+        format!("QEMU sends no QMP greeting at {} within {GREETING_LIMIT:?}", path.display());
     let another = "another client has the socket (QEMU serves one at a time: give it a second \
                    -qmp socket)";
     if let Some(stopped) = peer.and_then(Peer::stopped) {

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Object, Result, Schema, Target};
-use vmstrobe_host::{CpuNames, Host};
+use vmstrobe_host::{CpuNames, GoneEpoch, Host, Process};
 
 use super::ask::{Asked, Fault, QmpShare, Wake};
 use super::block::Block;
@@ -52,6 +52,8 @@ pub(super) struct Known {
     pub(super) schemas: Vec<Arc<Schema>>,
     pub(super) objects: Vec<(Object, Arc<Block>)>,
     pub(super) peer_pid: Option<u32>,
+    /// The process of that number, if there was one when the connection was made.
+    pub(super) peer: Option<Process>,
 }
 
 impl Shared {
@@ -121,7 +123,12 @@ impl Poller {
 
     /// Asks a QEMU for everything once.
     fn begin(&mut self, session: Session) -> Asked<()> {
-        self.shared.known().peer_pid = session.peer_pid();
+        let peer_pid = session.peer_pid();
+        // No source asks for its end: the connection tells.
+        let peer = peer_pid.and_then(|pid| Process::open(pid, &GoneEpoch::default()).ok());
+        let mut known = self.shared.known();
+        (known.peer_pid, known.peer) = (peer_pid, peer);
+        drop(known);
         self.session = Some(session);
         self.renew_at = Instant::now();
         self.round()
@@ -260,6 +267,3 @@ impl Poller {
         Ok(false)
     }
 }
-
-#[cfg(test)]
-mod tests;

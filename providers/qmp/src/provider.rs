@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
-use vmstrobe_host::{CpuNames, Host, PolledSource};
+use vmstrobe_core::{
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target, Thread,
+};
+use vmstrobe_host::{CpuNames, Host, PolledSource, Process};
 
 use super::ask::{QmpShare, REPLY_LIMIT, Wake};
 use super::peer::Peer;
@@ -71,8 +72,9 @@ impl Qmp {
     }
 
     /// As [`Qmp::connect`], but the host's broker connects, now and whenever QEMU has closed the
-    /// connection: the thread that asks needs no capability to reach another user's socket. If QEMU
-    /// does not answer, the host looks whether its process is stopped.
+    /// connection: the thread that asks needs no capability to reach another user's socket. It is
+    /// started as the host says. If QEMU does not answer, the host looks whether its process is
+    /// stopped.
     ///
     /// # Errors
     /// As [`Qmp::connect`].
@@ -80,10 +82,7 @@ impl Qmp {
         let (wake, shared) = (Wake::new()?, Arc::new(Shared::new()?));
         let path = PathBuf::from(socket);
         let (poller, vm_name) = Poller::connect(path, share, host.clone(), &wake, &shared)?;
-        let thread = thread::Builder::new()
-            .name("vmstrobe-qmp".to_owned())
-            .spawn(move || poller.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the poller", error))?;
+        let thread = host.threads().spawn("vmstrobe-qmp", move || poller.run())?;
         let worker = Arc::new(Worker { wake, thread: Some(thread) });
         let socket = socket.display().to_string();
         Ok(Self { socket, vm_name, host: host.clone(), shared, worker })
@@ -177,13 +176,20 @@ impl Provider for Qmp {
         let peer = || Peer::of(self.peer_pid(), &self.host);
         called.map_err(|fault| talk::in_words(fault, &self.socket, peer))
     }
+
+    /// The process that was behind the socket when it was connected to last: QEMU, or the one that
+    /// started it.
+    fn ended(&self) -> Vec<u32> {
+        let known = self.shared.known();
+        known.peer.iter().filter(|peer| !peer.lives()).map(Process::pid).collect()
+    }
 }
 
 /// The poller's thread. It ends when this is dropped, by the provider or the last source.
 #[derive(Debug)]
 struct Worker {
     wake: Arc<Wake>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 impl Drop for Worker {

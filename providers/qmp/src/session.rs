@@ -79,7 +79,10 @@ impl Session {
                 Error::new(ErrorKind::Busy, text).into()
             }
             Fault::Late => {
-                let text = format!("{} does not finish its greeting", path.display());
+                let text = format!(
+                    "{} sends only a part of a QMP greeting: is it QEMU's QMP socket?",
+                    path.display()
+                );
                 Error::new(ErrorKind::Malformed, text).into()
             }
             fault => fault,

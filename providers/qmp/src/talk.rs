@@ -69,7 +69,7 @@ pub(super) fn in_words(fault: Fault, socket: &str, peer: impl FnOnce() -> Option
             Error::new(ErrorKind::Unsupported, text)
         }
         Fault::Refused(Refusal { desc, .. }) => {
-            let text = format!("the QEMU behind {socket} refuses to be asked: {}", quoted(&desc));
+            let text = format!("the QEMU behind {socket} refuses the request: {}", quoted(&desc));
             Error::new(ErrorKind::Io, text)
         }
         Fault::Stopped => Error::new(ErrorKind::Io, format!("no longer asking {socket}")),

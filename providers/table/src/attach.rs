@@ -8,7 +8,7 @@ use vmstrobe_core::{Error, Result};
 use vmstrobe_host::{Care, FdOwner, Process, SeenTable, procfs, refusal::Step};
 
 use super::budget::MAX_PROCESS_TABLES;
-use super::held::{Giver, Table, file_of};
+use super::held::{Giver, Origin, Table, file_of};
 use super::reader::{State, Tables};
 
 impl Tables {
@@ -30,6 +30,8 @@ impl Tables {
         }
         let (mut count, mut refused, mut unseen) = (0, Vec::new(), false);
         let mut files = HashSet::new();
+        // Without its name, which it can change: so it has one warning at most of each kind.
+        let title = format!("a table of pid {pid}");
         let is_here = |table: &&SeenTable| {
             state.tables.iter().any(|held| held.file.is_some_and(|(_, inode)| inode == table.inode))
         };
@@ -58,7 +60,8 @@ impl Tables {
             let watch = Arc::clone(&self.watch);
             let alive = Arc::clone(process.alive());
             let owner = FdOwner { alive, watch, seat: None };
-            match self.hold(state, fd, Giver::FdOwner(owner)) {
+            let origin = Origin { title: title.clone(), giver: Giver::FdOwner(owner) };
+            match self.hold(state, fd, origin) {
                 Ok(_) => count += 1,
                 Err(error) => refused.push(error),
             }

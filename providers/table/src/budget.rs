@@ -192,15 +192,26 @@ impl Claim {
         } else {
             let more = count - self.count;
             if !taken.take(self.cost, more, lender_max) {
-                return Err(over(what, "of one process or connection", lender_max));
+                return Err(Self::over(
+                    "all tables of its process or connection",
+                    what,
+                    lender_max,
+                    "it must publish fewer objects, or smaller ones",
+                ));
             }
             if !all.0.take(self.cost, more, all_max) {
                 taken.give_back(self.cost, more);
-                return Err(over(what, "that are read together", all_max));
+                let advice = "read fewer programs at once";
+                return Err(Self::over("all tables that are read here", what, all_max, advice));
             }
         }
         self.count = count;
         Ok(())
+    }
+
+    fn over(whose: &str, what: &str, max: u64, advice: &str) -> Error {
+        let text = format!("{whose} need too many {what}; the limit is {max}: {advice}");
+        Error::new(ErrorKind::TooLarge, text)
     }
 }
 
@@ -208,11 +219,6 @@ impl Drop for Claim {
     fn drop(&mut self) {
         self.resize(0).expect("a claim can always become smaller");
     }
-}
-
-fn over(what: &str, whose: &str, max: u64) -> Error {
-    let text = format!("the tables {whose} need too many {what}; the limit is {max}");
-    Error::new(ErrorKind::TooLarge, text)
 }
 
 #[cfg(test)]

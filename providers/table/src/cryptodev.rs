@@ -10,7 +10,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target};
+use vmstrobe_core::{
+    Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema, Source, Target, ThreadStart,
+};
+use vmstrobe_host::{Broker, Host};
 
 use crate::{CRYPTODEV, ShardedCounter, StatKey, TableObject, TableSchema, TableWriter, Tables};
 
@@ -120,7 +123,16 @@ impl Cryptodev {
     /// # Errors
     /// `Io` if the system has no memory or no thread for it.
     pub fn new() -> Result<Self> {
-        let (table, reader) = (TableWriter::new(CRYPTODEV)?, Tables::new()?);
+        Self::with_threads(ThreadStart::default())
+    }
+
+    /// As [`Cryptodev::new`], with its thread started so.
+    ///
+    /// # Errors
+    /// As [`Cryptodev::new`] and [`ThreadStart::spawn`].
+    pub fn with_threads(threads: ThreadStart) -> Result<Self> {
+        let host = Host::new(Broker::default(), threads);
+        let (table, reader) = (TableWriter::new(CRYPTODEV)?, Tables::on_host(host)?);
         reader.add_own(&table)?;
         Ok(Self { table, reader, ids: Arc::default() })
     }
@@ -132,7 +144,7 @@ impl Cryptodev {
     /// is too long or there is no room for another.
     pub fn device(&self, id: &str, services: CryptoServices) -> Result<CryptoDevice> {
         if id.is_empty() || id.contains('/') {
-            let text = format!("'{id}' is no id of an object");
+            let text = format!("'{id}' cannot be the id of an object of QEMU's");
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let mut ids = lock(&self.ids);

@@ -105,10 +105,15 @@ impl Segment {
         match (header[1], header[2]) {
             (BYTE_ORDER, VERSION) => {}
             (BYTE_ORDER, version) => {
-                return unsupported(format!("a table of version {version}; {VERSION} is known"));
+                return unsupported(format!(
+                    "it is of version {version} of the format, and this vmstrobe reads version \
+                     {VERSION}: use one release in both programs"
+                ));
             }
             (order, _) if order.swap_bytes() == BYTE_ORDER => {
-                return unsupported("a table of a machine of the other byte order".to_owned());
+                return unsupported(
+                    "it was written on a machine of the other byte order".to_owned(),
+                );
             }
             _ => return Err(malformed("its byte order is neither of the two")),
         }

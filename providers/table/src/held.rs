@@ -20,13 +20,14 @@ use super::format::Segment;
 use super::look::{Found, Memory};
 use super::map::is_in_memory;
 use super::refused::Refused;
+use super::row::{Row, Writer};
 use super::schemas::Schemas;
-use super::source::{Row, Writer};
 
 /// A table that is read.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) number: u64,
+    title: String,
     /// The device and inode of its file; `None` for a table that was added by
     /// its writer in this process.
     pub(super) file: Option<(u64, u64)>,
@@ -46,7 +47,15 @@ pub(super) struct Table {
     pub(super) objects: Vec<(Found, Object)>,
 }
 
-/// The origin of a table, by which the end of its writer is noticed.
+/// The origin of a table.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// The table's name in errors: `a table of pid 4711`, or its path.
+    pub(super) title: String,
+    pub(super) giver: Giver,
+}
+
+/// The giver of a table, by which the end of its writer is noticed.
 #[derive(Clone, Debug)]
 pub(super) enum Giver {
     /// This process, which writes it or vouches for its writer.
@@ -109,27 +118,29 @@ impl Table {
     ///
     /// # Errors
     /// As [`Memory::of`] and [`Table::new`].
-    pub(super) fn given(number: u64, fd: OwnedFd, by: Giver, share: &Share) -> Result<Self> {
+    pub(super) fn given(number: u64, fd: OwnedFd, origin: Origin, share: &Share) -> Result<Self> {
         let file = file_of(&fd);
         // Whether a file is locked is asked by its descriptor, which a mapping does not keep.
-        let may_map = !matches!(by, Giver::Path);
-        Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, by, share)? })
+        let may_map = !matches!(origin.giver, Giver::Path);
+        Ok(Self { file, ..Self::new(number, Memory::of(fd, may_map)?, origin, share)? })
     }
 
     /// A table in that memory, of an owner with that share.
     ///
     /// # Errors
     /// As [`Segment::parse`]; `TooLarge` if the share does not suffice.
-    pub(super) fn new(number: u64, memory: Memory, by: Giver, share: &Share) -> Result<Self> {
+    pub(super) fn new(number: u64, memory: Memory, origin: Origin, share: &Share) -> Result<Self> {
+        let Origin { title, giver } = origin;
         let (bytes, fds) = memory.costs();
         let claims = [share.claim(Cost::Mapped, bytes)?, share.claim(Cost::Fds, fds)?];
         let memory = Arc::new(memory);
         let segment = memory.segment()?;
-        let is_locked = matches!(by, Giver::Path);
-        let owner = if let Giver::FdOwner(owner) = by { Some(owner) } else { None };
+        let is_locked = matches!(giver, Giver::Path);
+        let owner = if let Giver::FdOwner(owner) = giver { Some(owner) } else { None };
         let writer = Writer { silent: AtomicBool::new(false), gone: AtomicBool::new(false), owner };
         Ok(Self {
             number,
+            title,
             file: None,
             beat: (memory.heartbeat()?, Instant::now()),
             memory,
@@ -153,7 +164,8 @@ impl Table {
     /// As [`Memory::look`] and [`Table::stay`], or the error of the last look if nothing has
     /// changed since. The table then keeps the objects that it had.
     pub(super) fn look(&mut self, shared: &mut Shared) -> Result<()> {
-        let (generation, now) = (self.memory.generation()?, Instant::now());
+        let generation = self.memory.generation().map_err(|error| unread(&self.title, &error))?;
+        let now = Instant::now();
         let is_new = self.generation != Some(generation) || self.has_hidden;
         if !is_new && !self.objects.iter().any(|(_, object)| shared.taken.contains(&object.path)) {
             shared.taken.extend(self.objects.iter().map(|(_, object)| object.path.clone()));
@@ -168,6 +180,7 @@ impl Table {
             return self.stay(shared);
         }
         let outcome = self.memory.look(&self.segment, &mut self.schemas);
+        let outcome = outcome.map_err(|error| unread(&self.title, &error));
         // For want of memory it may be read the next time.
         let error = outcome.as_ref().err().filter(|error| error.kind() != ErrorKind::Io);
         self.refused = error.map(|error| Refused::new(error, generation, now));
@@ -183,8 +196,8 @@ impl Table {
     /// `Busy` if it was never looked at.
     fn stay(&mut self, shared: &mut Shared) -> Result<()> {
         if self.generation.is_none() {
-            let text = "the tables of its process or connection change too much to be read now";
-            return Err(Error::new(ErrorKind::Busy, text));
+            let text = "the tables of its process or connection change too often; try again";
+            return Err(unread(&self.title, &Error::new(ErrorKind::Busy, text)));
         }
         let before = self.objects.len();
         self.objects.retain(|(_, object)| shared.taken.insert(object.path.clone()));
@@ -243,8 +256,9 @@ impl Table {
             return Ok(None);
         }
         let span_bytes = plan.span_bytes().len().max(WORD_BYTES);
-        let claim = self.share.claim(Cost::Read, (found.shards * span_bytes) as u64)?;
-        Row::new(&self.memory, found, plan, &self.writer, claim).map(Some)
+        let claim = self.share.claim(Cost::Read, (found.shards * span_bytes) as u64);
+        let row = claim.and_then(|claim| Row::new(&self.memory, found, plan, &self.writer, claim));
+        row.map(Some).map_err(|error| unread(&format!("an object of {}", self.title), &error))
     }
 
     /// Checks whether a file still has its writer, and whether the writer beats as often as it
@@ -287,6 +301,11 @@ impl Table {
     pub(super) fn is_gone(&self) -> bool {
         self.writer.mark() == Some(RowState::Gone)
     }
+}
+
+/// Returns an error with the name of the table in front.
+pub(super) fn unread(title: &str, error: &Error) -> Error {
+    Error::new(error.kind(), format!("{title} cannot be read: {error:#}"))
 }
 
 /// Returns the device and inode of a file in memory, which tell it from every other. `None` for any

@@ -74,7 +74,7 @@ impl Memory {
     /// if it is over [`MAX_SEGMENT_BYTES`]; `Io` if there is no room.
     pub(crate) fn of(fd: OwnedFd, may_map: bool) -> Result<Self> {
         if !is_in_memory(&fd) {
-            let text = "not a table: neither a memfd nor a file on tmpfs";
+            let text = "not a table: it must be a memfd, or a file on tmpfs (/dev/shm, /run)";
             return Err(Error::new(ErrorKind::Unsupported, text));
         }
         let bytes = fstat(&fd).map_err(|errno| unmappable(errno.into()))?.st_size as u64;
@@ -201,7 +201,7 @@ impl Memory {
             schemas.note_work(PAUSE_WORK);
             thread::sleep(LOOK_PAUSE);
         }
-        Err(Error::new(ErrorKind::Busy, "the directory of the table keeps changing"))
+        Err(Error::new(ErrorKind::Busy, "its list of objects keeps changing: try again"))
     }
 
     fn directory(&self, segment: &Segment, schemas: &mut Schemas) -> Result<Vec<Found>> {

@@ -12,7 +12,7 @@ use vmstrobe_core::{NEAR_WORDS, ReadPlan, RowState, Rows, WORD_BYTES};
 use super::format::LOCK_WORDS;
 use super::look::Memory;
 use super::map::Words;
-use super::source::{Row, locked};
+use super::row::{Row, locked};
 
 /// Mapped objects of one shard each, side by side.
 pub(super) struct Quick {

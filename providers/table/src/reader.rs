@@ -16,7 +16,7 @@ use vmstrobe_core::{Error, ErrorKind, Object, Provider, ReadPlan, Result, Schema
 use vmstrobe_host::{DeathWatch, FdOwner, GoneEpoch, Host, Process, refusal, refusal::path::Use};
 
 use super::budget::Shares;
-use super::held::{Giver, Shared, Table, file_of, has_writer};
+use super::held::{Giver, Origin, Shared, Table, file_of, has_writer, unread};
 use super::look::{Found, Memory};
 use super::refused::Refusals;
 use super::source::TableSource;
@@ -79,12 +79,12 @@ impl Tables {
         Self::on_host(Host::default())
     }
 
-    /// As [`Tables::new`], with a host that other providers may use too.
+    /// As [`Tables::new`], with a host that other providers may use too, and its start of threads.
     ///
     /// # Errors
     /// As [`Tables::new`].
     pub fn on_host(host: Host) -> Result<Self> {
-        let watch = Arc::new(DeathWatch::new()?);
+        let watch = Arc::new(DeathWatch::new(host.threads())?);
         Ok(Self { host, gone_epoch: GoneEpoch::default(), watch, state: Mutex::default() })
     }
 
@@ -138,25 +138,31 @@ impl Tables {
                 _ => ErrorKind::Io,
             };
             let text = format!("cannot open the table {shown}");
-            if kind == ErrorKind::Denied {
-                let why = refusal::path::reason(self.host.broker(), path, Use::Read);
-                return Error::new(kind, format!("{text}: {why}"));
+            match kind {
+                ErrorKind::Denied => {
+                    let why = refusal::path::reason(self.host.broker(), path, Use::Read);
+                    Error::new(kind, format!("{text}: {why}"))
+                }
+                ErrorKind::NotFound => {
+                    let advice = "start the program that writes it, or check the path";
+                    Error::caused(kind, format!("there is no table {shown}: {advice}"), errno)
+                }
+                _ => Error::caused(kind, text, errno),
             }
-            Error::caused(kind, text, errno)
         })?;
         let file = file_of(&fd);
         if file.is_some() && !has_writer(&fd) {
-            let text = format!("nobody writes a table to {shown} (any more)");
+            let text = format!(
+                "no program writes the table {shown} now: start it again, or check the path"
+            );
             return Err(Error::new(ErrorKind::NotFound, text));
         }
         let mut state = self.state();
         if file.is_some() && state.tables.iter().any(|t| t.file == file && !t.is_gone()) {
             return Ok(());
         }
-        let outcome = self.hold(&mut state, fd, Giver::Path);
-        outcome
-            .map(drop)
-            .map_err(|error| Error::caused(error.kind(), format!("{shown} cannot be read"), error))
+        let origin = Origin { title: shown.to_string(), giver: Giver::Path };
+        self.hold(&mut state, fd, origin).map(drop)
     }
 
     /// Reads a table of this process.
@@ -167,7 +173,8 @@ impl Tables {
         let memory = Memory::Mapped(Arc::clone(table.map()));
         let mut state = self.state();
         let share = state.shares.of(None);
-        let table = Table::new(state.last_table + 1, memory, Giver::Own, &share)?;
+        let origin = Origin { title: "a table of this process".to_owned(), giver: Giver::Own };
+        let table = Table::new(state.last_table + 1, memory, origin, &share)?;
         state.push(table).map(drop)
     }
 
@@ -178,17 +185,19 @@ impl Tables {
     /// # Errors
     /// As [`Tables::open_file`].
     pub fn add_fd(&self, fd: OwnedFd) -> Result<()> {
-        self.hold(&mut self.state(), fd, Giver::Own).map(drop)
+        let title = "a table that this process was given".to_owned();
+        self.hold(&mut self.state(), fd, Origin { title, giver: Giver::Own }).map(drop)
     }
 
-    /// Reads a table by its descriptor, which came from that owner. Returns its number. For an
-    /// `FdClient`, which alone knows the owner of what it receives.
+    /// Reads a table by its descriptor, which came from that owner. Returns its number. Errors call
+    /// the table by that title. For an `FdClient`, which alone knows the owner of what it receives.
     ///
     /// # Errors
     /// As [`Tables::open_file`].
     #[doc(hidden)]
-    pub fn add(&self, fd: OwnedFd, owner: FdOwner) -> Result<u64> {
-        self.hold(&mut self.state(), fd, Giver::FdOwner(owner))
+    pub fn add(&self, title: &str, fd: OwnedFd, owner: FdOwner) -> Result<u64> {
+        let origin = Origin { title: title.to_owned(), giver: Giver::FdOwner(owner) };
+        self.hold(&mut self.state(), fd, origin)
     }
 
     /// Gives the table of that number back: its rows are gone. For an `FdClient`.
@@ -205,16 +214,16 @@ impl Tables {
         &self.gone_epoch
     }
 
-    pub(super) fn hold(&self, state: &mut State, fd: OwnedFd, by: Giver) -> Result<u64> {
+    pub(super) fn hold(&self, state: &mut State, fd: OwnedFd, origin: Origin) -> Result<u64> {
         if let Some(file) = file_of(&fd) {
             state.refusals.check(file, &fd, Instant::now())?;
         }
-        let share = state.shares.of(by.alive());
-        let table = Table::given(state.last_table + 1, fd, by, &share)?;
-        state.push(table)
+        let (title, share) = (origin.title.clone(), state.shares.of(origin.giver.alive()));
+        let table = Table::given(state.last_table + 1, fd, origin, &share);
+        state.push(table.map_err(|error| unread(&title, &error))?)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // A look cut short by a panic has lost objects, which the next one finds again.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -306,6 +315,10 @@ impl Provider for Tables {
         let sources = objects.chunks(ROWS_PER_SOURCE).map(source).collect();
         state.refusals.add_rows(refused);
         Ok(sources)
+    }
+
+    fn ended(&self) -> Vec<u32> {
+        self.watch.ended()
     }
 
     /// Why tables, or objects of them, are not read because they are over a limit.

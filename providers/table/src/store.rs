@@ -111,7 +111,8 @@ impl Shared {
     ) -> Result<(Place, usize)> {
         let target = schema.target();
         if path.is_empty() || target.name().contains('\0') {
-            let text = "an object needs a path, and a target's name no NUL";
+            let text =
+                "an object needs a path that is not empty, and a target a name without a NUL";
             return Err(Error::new(ErrorKind::Malformed, text));
         }
         name_fits(target.name())?;
@@ -194,7 +195,10 @@ impl Shared {
     fn full(&self) -> String {
         let Segment { words, slots, .. } = self.segment;
         let bytes = words * WORD_BYTES;
-        format!("the table is full: {slots} objects, {bytes} bytes. See TableConfig")
+        format!(
+            "the table is full: it has room for {slots} objects and {bytes} bytes: make it larger \
+             (TableConfig)"
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

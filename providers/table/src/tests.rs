@@ -182,6 +182,27 @@ fn a_writer_that_breaks_its_promise_is_marked_until_it_keeps_it() {
     assert_eq!(now(), (1, RowState::Good));
 }
 
+/// The lock is held for as long as a process keeps a look waiting.
+#[test]
+fn the_end_of_a_process_is_said_while_a_look_goes_on() {
+    let tables = Arc::new(Tables::new().unwrap());
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = child.id();
+    assert_eq!(tables.attach(pid).unwrap(), 0, "it has no table yet");
+    assert!(tables.ended().is_empty());
+    let look = tables.state();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = Arc::clone(&tables);
+    std::thread::spawn(move || answer.send(asked.ended()));
+    let ended = answered.recv_timeout(Duration::from_secs(10));
+    drop(look);
+    assert_eq!(ended, Ok(vec![pid]));
+    assert!(tables.objects().unwrap().is_empty());
+    assert_eq!(tables.ended(), [pid], "it is known after the look that has left it out");
+}
+
 #[test]
 fn a_group_is_read_whole_or_not() {
     let (table, tables) = pair("xyz");
@@ -249,8 +270,9 @@ fn a_directory_that_changes_too_much_is_looked_at_later() {
     let (schema, _) = counter_alone();
     let _first = table.add("/a", &schema).unwrap();
     let (share, mut shared) = (budget.share(), held::Shared::default());
+    let own = || held::Origin { title: "a table of pid 7".to_owned(), giver: held::Giver::Own };
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut held = held::Table::new(1, memory, held::Giver::Own, &share).unwrap();
+    let mut held = held::Table::new(1, memory, own(), &share).unwrap();
     let mut look = |held: &mut held::Table| {
         shared.taken.clear();
         held.look(&mut shared).map(|()| held.objects.len())
@@ -261,11 +283,13 @@ fn a_directory_that_changes_too_much_is_looked_at_later() {
     assert_eq!(look(&mut held).unwrap(), 1);
     // One of which nothing is known yet has nothing to keep.
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut fresh = held::Table::new(2, memory, held::Giver::Own, &share).unwrap();
-    assert_eq!(look(&mut fresh).unwrap_err().kind(), ErrorKind::Busy);
+    let mut fresh = held::Table::new(2, memory, own(), &share).unwrap();
+    let error = look(&mut fresh).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Busy);
+    assert!(error.to_string().starts_with("a table of pid 7 cannot be read: "), "{error}");
     // Another owner's are looked at all the same.
     let memory = look::Memory::Mapped(Arc::clone(table.map()));
-    let mut other = held::Table::new(3, memory, held::Giver::Own, &budget.share()).unwrap();
+    let mut other = held::Table::new(3, memory, own(), &budget.share()).unwrap();
     assert_eq!(look(&mut other).unwrap(), 2);
 }
 

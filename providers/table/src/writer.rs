@@ -106,7 +106,10 @@ impl TableWriter {
         let failed = |errno| cannot("a file")(io::Error::from(errno));
         if let Ok(old) = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
             if has_writer(&old) {
-                let text = format!("another process writes the table {}", path.display());
+                let text = format!(
+                    "another process writes the table {} already: give another path",
+                    path.display()
+                );
                 return Err(Error::new(ErrorKind::Busy, text));
             }
             std::fs::remove_file(path).map_err(cannot("a file"))?;

@@ -3,6 +3,7 @@
 //! Invariant: counting never waits. Each number is exact, but two numbers may be from slightly
 //! different moments.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The counts of a [`Server`](super::Server) since it began to listen.
@@ -29,6 +30,32 @@ pub struct Counts {
     pub bytes_received: u64,
     /// Bytes that were sent to clients. The kernel may hold some that they have not read.
     pub bytes_sent: u64,
+}
+
+/// Adds the counts of another server, for the sums of several.
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            clients,
+            clients_served,
+            clients_refused,
+            clients_dropped,
+            requests,
+            unread_rows,
+            events,
+            bytes_received,
+            bytes_sent,
+        } = other;
+        self.clients += clients;
+        self.clients_served += clients_served;
+        self.clients_refused += clients_refused;
+        self.clients_dropped += clients_dropped;
+        self.requests += requests;
+        self.unread_rows += unread_rows;
+        self.events += events;
+        self.bytes_received += bytes_received;
+        self.bytes_sent += bytes_sent;
+    }
 }
 
 /// The counters behind [`Counts`], shared by all threads of a server.
@@ -113,6 +140,9 @@ mod tests {
             unread_rows: 9,
         };
         assert_eq!(counters.counts(), counts);
+        let mut sums = Counts { requests: 10, ..Counts::default() };
+        sums += counts;
+        assert_eq!(sums, Counts { requests: 15, ..counts });
     }
 
     #[test]

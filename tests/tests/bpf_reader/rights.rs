@@ -92,7 +92,7 @@ const BOTH: &str = "it takes CAP_BPF and CAP_PERFMON";
 /// fails.
 #[track_caller]
 fn reads_by_pread(less: &Less, reason: &str) {
-    let reason = format!("BPF reader: the kernel lets vmstrobe use no BPF: {reason}");
+    let reason = format!("BPF reader: the kernel does not let vmstrobe use BPF: {reason}");
     let output = less.vmstrobe(&["demo", "-d", "1s", "--json"]);
     fine(&output);
     let summary: Json = serde_json::from_str(&output.stdout).expect("the text is JSON");

@@ -81,7 +81,7 @@ fn without_bpf_a_qemu_without_stats_fds_is_refused_with_advice() {
             .expect("the line begins with the name of the program");
         assert_eq!(said.lines().count(), 1, "{said}");
         for part in [
-            &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on"),
+            &*format!("the VMM of pid {pid} keeps no stats fds open (QEMU 8.1 and later do"),
             "the BPF reader, which needs none, is switched off (--bpf)",
             "--from-qmp SOCKET",
         ] {

@@ -40,7 +40,7 @@ fn a_thread_is_no_process() {
     let cpus = qemu.execute("query-cpus-fast", serde_json::Value::Null);
     let thread = cpus[0]["thread-id"].to_string();
     let output = vmstrobe(&["query", "-p", &thread]);
-    says(&output, 1, &[&format!("{thread} is no process but a thread of one")]);
+    says(&output, 1, &[&format!("{thread} is a thread, not a process: give the process id")]);
 }
 
 const LACKS_BOTH: &str = "lacks CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH: run vmstrobe as root";

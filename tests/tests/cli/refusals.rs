@@ -109,7 +109,11 @@ fn a_seccomp_filter_is_told_from_a_missing_capability() {
         assert!(!output.stderr.contains("CAP_"), "{output:?}");
     }
     let output = filtered(BPF, EPERM, &["query", "-p", &pid, "--bpf", "require"]);
-    says(&output, 1, &["vmstrobe use no BPF: ", "so that a seccomp filter of a", "allow bpf; see"]);
+    says(
+        &output,
+        1,
+        &["let vmstrobe use BPF: ", "so that a seccomp filter of a", "allow bpf; see"],
+    );
 }
 
 #[test]
@@ -159,8 +163,10 @@ fn a_stopped_qemu_and_a_busy_one_have_different_errors() {
     let pid = Pid::from_raw(qemu.pid().cast_signed()).expect("the pid is not 0");
     kill_process(pid, Signal::STOP).expect("the process has not been reaped");
     let output = vmstrobe(&["query", "--from-qmp", &socket]);
-    let what =
-        format!("QEMU does not greet at {socket} within 2s: its process, pid {}", qemu.pid());
+    let what = format!(
+        "QEMU sends no QMP greeting at {socket} within 2s: its process, pid {}",
+        qemu.pid()
+    );
     says(&output, 1, &[&what, "is stopped (state T): let it go on (kill -CONT "]);
     assert!(!output.stderr.contains("another client"), "{output:?}");
     kill_process(pid, Signal::CONT).expect("the process has not been reaped");

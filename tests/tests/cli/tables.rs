@@ -156,9 +156,13 @@ fn a_table_in_a_file_is_read() {
 
     let none = directory.path().join("none");
     let none = none.to_str().expect("the path is text");
-    says(&vmstrobe(&["query", "--table", none]), 1, &["cannot open the table", none]);
+    says(
+        &vmstrobe(&["query", "--table", none]),
+        1,
+        &["there is no table", none, "start the program that writes it"],
+    );
     fs::write(none, "no table").expect("the directory is writable");
-    says(&vmstrobe(&["query", "--table", none]), 1, &["nobody writes a table to", none]);
+    says(&vmstrobe(&["query", "--table", none]), 1, &["no program writes the table", none]);
 }
 
 #[test]
@@ -174,7 +178,10 @@ fn objects_received_over_a_socket_are_read() {
     fine(&output);
     assert_eq!(parsed(&output.stdout), queues_json(&[7]));
     drop(hand_over);
-    assert_eq!(vmstrobe(&["query", "--from-socket", path]).code, Some(1));
+    let start = "start the program that makes this socket";
+    says(&vmstrobe(&["query", "--from-socket", path]), 1, &["there is no ", path, start]);
+    fs::write(path, "no socket").expect("the directory is writable");
+    says(&vmstrobe(&["query", "--from-socket", path]), 1, &[path, " is no socket: give one at"]);
 }
 
 /// Objects of two sources with one path have different names, and each has its own values.

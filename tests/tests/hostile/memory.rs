@@ -56,6 +56,8 @@ fn holes_are_read_and_not_filled() {
     assert_eq!(warnings.iter().map(|w| w.kind()).collect::<Vec<_>>(), [ErrorKind::TooLarge]);
     let text = warnings[0].to_string();
     assert!(text.contains(&MAX_OWNER_READ_BYTES.to_string()), "{text}");
+    let subject = format!("an object of a table of pid {} cannot be read: ", hostile.pid());
+    assert!(text.starts_with(&subject), "{text}");
     let rows = reader.tick();
     for (at, row) in rows.iter().enumerate() {
         let want = if at < opened { RowState::Good } else { RowState::Gone };
@@ -84,7 +86,9 @@ fn a_look_fills_no_holes() {
     let before = allocated(&hostile);
     assert!(before < GROWTH_BYTES_MAX, "{before} bytes: they are no holes");
     let mut reader = Reader::new();
-    assert_eq!(reader.attach(hostile.pid()).unwrap_err().kind(), ErrorKind::Malformed);
+    let error = reader.attach(hostile.pid()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Malformed);
+    assert!(error.to_string().contains(&format!("pid {}", hostile.pid())), "{error}");
     assert_eq!(allocated(&hostile), before);
 }
 
@@ -100,6 +104,8 @@ fn a_table_that_is_too_much_is_refused_once() {
     assert_eq!(warnings.iter().map(|w| w.kind()).collect::<Vec<_>>(), [ErrorKind::TooLarge]);
     let text = warnings[0].to_string();
     assert!(text.contains(&MAX_OWNER_HELD_BYTES.to_string()), "{text}");
+    let subject = format!("a table of pid {} cannot be read: ", hostile.pid());
+    assert!(text.starts_with(&subject), "{text}");
     reader.look_bound = AGAIN;
     let objects = reader.look();
     assert!(!objects.is_empty());

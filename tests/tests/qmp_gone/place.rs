@@ -148,6 +148,6 @@ fn vmstrobes_own_server_is_refused_as_a_qemu() {
     let serve = Serve::start(&["--demo"]);
     let output = vmstrobe(&["query", "--from-qmp", text(serve.socket())]);
     assert_eq!((output.code, &*output.stdout), (Some(1), ""), "{output:?}");
-    let why = format!("{}: a vmstrobe answers there", serve.socket().display());
+    let why = format!("{}: a vmstrobe listens there, not a QEMU", serve.socket().display());
     assert!(output.stderr.contains(&why), "{output:?}");
 }

@@ -16,7 +16,8 @@ const SAFETY_REACH: usize = 10;
 
 /// The only files with `unsafe` in them.
 const UNSAFE_FILES: &[&str] = &[
-    "providers/host/src/host/sys.rs",
+    "providers/host/src/host/fork.rs",
+    "providers/host/src/sys.rs",
     "providers/kvm/src/sys.rs",
     "providers/kvm/src/ioctls.rs",
     "providers/bpf/src/sys.rs",
@@ -35,7 +36,7 @@ const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
 
 /// The places of dependencies: (crate, the only files or folder of the product that may name it).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
-    ("aes", &["cli/src/demo/crypto.rs"]),
+    ("aes", &["vmstrobe/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["sampler/src/health.rs"]),
@@ -43,8 +44,15 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),
+    (
+        "linux_raw_sys",
+        &[
+            "providers/host/src/host/fork.rs",
+            "providers/host/src/sys.rs",
+            "providers/bpf/src/sys.rs",
+        ],
+    ),
     ("lz4_flex", &["export/src/arrows/codec.rs"]),
-    ("linux_raw_sys", &["providers/host/src/host/sys.rs", "providers/bpf/src/sys.rs"]),
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",
@@ -58,7 +66,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
-    ("strsim", &["vmstrobe/src/select.rs"]),
+    ("strsim", &["vmstrobe/src/unknown_name.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
     ("zstd", &["export/src/arrows/codec.rs"]),
 ];

@@ -29,3 +29,17 @@ fn a_vmm_that_wants_its_own_vcpus_compiles_little() {
         assert!(all.contains(name), "{name}: {all:?}");
     }
 }
+
+#[test]
+fn a_feature_brings_no_provider_but_its_own() {
+    for (features, barred) in [
+        ("table", &["vmstrobe-kvm", "vmstrobe-bpf", "vmstrobe-qmp", "serde_json"][..]),
+        ("qmp", &["vmstrobe-kvm", "vmstrobe-bpf", "vmstrobe-table", "memmap2"]),
+        ("kvm", &["vmstrobe-bpf", "vmstrobe-table", "vmstrobe-qmp", "vmstrobe-fd-server"]),
+    ] {
+        let behind = crates_behind_the_library(features);
+        assert!(behind.contains(&format!("vmstrobe-{features}")), "{behind:?}");
+        let found: Vec<_> = barred.iter().filter(|name| behind.contains(**name)).collect();
+        assert!(found.is_empty(), "{features}: {found:?}");
+    }
+}

@@ -17,17 +17,26 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("core/src/mask.rs", "one set of bits"),
     ("core/src/seq.rs", "one protocol, to be read beside its loom model and nothing else"),
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
+    ("cli/src/read_status.rs", "one value of the library in words"),
+    ("cli/src/demo/summary.rs", "one text"),
+    ("cli/src/demo/chart.rs", "one kind of chart, and its numbers"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("providers/testing/src/snapshots.rs", "one fixture"),
+    ("guest/src/processor.rs", "what is of one processor alone"),
+    ("guest/src/other_processor.rs", "one stand-in"),
+    ("providers/host/src/vm_info.rs", "two types"),
+    ("vmstrobe/src/found.rs", "which one is meant if none was named"),
+    ("vmstrobe/src/unknown_name.rs", "one type, and what it suggests"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
-    ("vmstrobe/src/parts/without_bpf.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_qmp.rs", "one stand-in"),
     ("vmstrobe/src/parts/without_table.rs", "one stand-in"),
+    ("vmstrobe/src/serve/socket_files.rs", "one list, shared with the thread that ends a process"),
     ("providers/host/src/host/facts.rs", "what may be asked of /proc about another process"),
     ("providers/host/src/host/link.rs", "the kernel's names for KVM's files"),
     ("providers/host/src/host/refused.rs", "one error, for all that the helper does"),
-    ("providers/kvm/src/sched/vcpu.rs", "one type, and who has such"),
+    ("providers/kvm/src/vcpu.rs", "one type"),
+    ("providers/kvm/src/vcpu_owner.rs", "one trait, between two providers and a third"),
     ("providers/host/src/refusal/proc.rs", "one mount, and whom it hides"),
     ("providers/table/src/attach.rs", "one way to come by tables"),
     ("providers/host/src/host/relay.rs", "one connection and its helper"),
@@ -65,7 +74,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
 
 /// The folders of the crates whose users must not see a panic.
 const PRODUCT: &[&str] =
-    &["core", "providers", "sampler", "listen", "export", "server", "guest", "cli"];
+    &["core", "providers", "sampler", "listen", "export", "server", "guest", "vmstrobe", "cli"];
 
 /// Commands that a user must find: (file, the command).
 const SHOWN: &[(&str, &str)] = &[

@@ -1,11 +1,11 @@
 //! The stand-in for the BPF reader: it is switched off.
 
 use std::fmt;
-use std::sync::Arc;
 
 use vmstrobe_core::Result;
 use vmstrobe_host::Broker;
-use vmstrobe_kvm::BulkOpener;
+
+use super::Bulk;
 
 /// When the BPF reader is used: never, in a program that is built without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,10 +24,19 @@ pub enum BpfStatus {
     Off,
     /// It has not been tried. Never so here.
     Untried,
+    /// It cannot be used. Never so here.
+    Refused(String),
     /// It can be used. Never so here.
     Open(String),
     /// It was given up. Never so here.
     GivenUp(String),
+}
+
+impl BpfStatus {
+    /// Returns the status in one word.
+    pub fn name(&self) -> &'static str {
+        "off"
+    }
 }
 
 impl fmt::Display for BpfStatus {
@@ -72,7 +81,7 @@ impl Bpf {
     }
 }
 
-impl From<Bpf> for Option<Arc<dyn BulkOpener>> {
+impl From<Bpf> for Bulk {
     fn from(_: Bpf) -> Self {
         None
     }

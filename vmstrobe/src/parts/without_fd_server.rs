@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Provider, Result};
 use vmstrobe_host::Reaper;
-use vmstrobe_kvm::AttachOptions;
+
+use super::AttachOptions;
 
 /// A program that offers descriptors.
 #[derive(Debug)]

@@ -6,19 +6,6 @@ use super::*;
 
 const KNOWN: [&str; 5] = ["exits", "irq_exits", "halt_exits", "halt_wait_ns", "blocking"];
 
-#[test]
-fn similar_names_are_suggested() {
-    for (typed, want) in [
-        ("exit", "no statistic named 'exit': did you mean 'exits', 'irq_exits', 'halt_exits'?"),
-        ("halt_wait", "no statistic named 'halt_wait': did you mean 'halt_wait_ns', 'halt_exits'?"),
-        ("blokcing", "no statistic named 'blokcing': did you mean 'blocking'?"),
-        ("zzz", "no statistic named 'zzz'"),
-        ("zzz*", "no statistic matches 'zzz*'"),
-    ] {
-        assert_eq!(UnknownName::new(typed, &KNOWN).to_string(), want);
-    }
-}
-
 fn object(provider: &str, target: &str) -> Object {
     let schema = Schema::new(provider, Target::from_name(target), Vec::new());
     Object { path: "/a".into(), index: None, schema, key: 0 }
@@ -104,10 +91,4 @@ fn an_unknown_vcpu_is_an_error_with_those_that_there_are() {
     let text = check("7").expect_err("there is none").to_string();
     assert_eq!(text, "there is no vCPU 7, only /vm/a/vcpu[0]");
     assert!(check("/vm/b").is_err());
-}
-
-#[test]
-fn names_are_joined_once_and_in_order() {
-    assert_eq!(joined(["b", "a", "b", "c"]), "a, b and c");
-    assert_eq!((joined(["a", "a"]), joined([])), ("a".to_owned(), String::new()));
 }

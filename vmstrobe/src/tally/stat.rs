@@ -53,6 +53,11 @@ pub enum Amount {
 }
 
 impl Level {
+    /// Returns the share of samples in which it was not 0, for a boolean.
+    pub fn true_share(&self) -> f64 {
+        self.trues as f64 / self.samples.max(1) as f64
+    }
+
     /// Adds a sample.
     pub(super) fn note(&mut self, word: u64) {
         (self.min, self.max) = match self.samples {
@@ -152,6 +157,7 @@ mod tests {
     fn levels_know_all_their_samples() {
         let level = level(&[3, 0, 7, 5]);
         assert_eq!(level, Level { samples: 4, trues: 3, min: 0, max: 7, last: 5 });
+        assert_eq!((level.true_share(), Level::default().true_share()), (0.75, 0.0));
     }
 
     #[test]

@@ -334,7 +334,7 @@ fn a_file_that_is_not_kvms_is_refused_at_once() {
     let refused = |steps: &[Step]| {
         let error = rig.bulk(steps, Subject::Vcpu, &plan, &fds).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().ends_with("it is not KVM's"), "{error}");
+        assert!(error.to_string().ends_with("the file is not KVM's"), "{error}");
     };
     refused(&steps(&rig.offsets));
     let unknown = Cast { kfunc: 1, struct_id: 1 };

@@ -32,15 +32,19 @@ fn each_fault_has_its_text() {
     for (fault, text) in [
         (refused(Errno::PERM), format!("the kernel did not run its program: {}", Errno::PERM)),
         (refused(Errno::NOMEM), format!("the kernel did not run its program: {}", Errno::NOMEM)),
-        (Fault::Unread(Unread::Incomplete), "its program did not come to an end".to_owned()),
+        (Fault::Unread(Unread::Incomplete), "its program did not finish".to_owned()),
         (
             outside(2, 1),
-            "of /vm/x/vcpu[2] it read halts as 3, pread 10 before and 12 after".to_owned(),
+            "it read halts of /vm/x/vcpu[2] as 3, while pread read 10 before and 12 \
+             after it"
+                .to_owned(),
         ),
         // Behind the objects.
         (
             outside(3, 0),
-            "of our own guest it read exits as 3, pread 10 before and 12 after".to_owned(),
+            "it read exits of the guest of the self-test as 3, while pread read 10 before and 12 \
+             after it"
+                .to_owned(),
         ),
     ] {
         let (health, plan, objects) = rig();
@@ -64,7 +68,7 @@ fn the_first_reason_counts() {
     let (health, ..) = rig();
     health.give_up(&health.add_source(&plan, &objects), outside(1, 0));
     health.give_up_because("somebody says so");
-    assert!(health.why().unwrap().starts_with("of /vm/x/vcpu[1] it read exits"));
+    assert!(health.why().unwrap().starts_with("it read exits of /vm/x/vcpu[1] as"));
 }
 
 /// Sources come and go with every roster.
@@ -106,7 +110,7 @@ fn faults_are_noted_while_others_ask() {
         }
         drop(held);
         assert!(
-            asker.join().unwrap().ends_with("it read exits as 3, pread 10 before and 12 after")
+            asker.join().unwrap().ends_with("as 3, while pread read 10 before and 12 after it")
         );
     });
 }

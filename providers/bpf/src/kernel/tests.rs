@@ -67,7 +67,7 @@ fn without_a_cast_it_is_read_by_probes() {
 
 #[test]
 fn statistics_at_another_place_are_refused() {
-    let text = "it reads something else than pread does";
+    let text = "it reads other values than pread";
     for of in ["kvm_vcpu", "kvm"] {
         for by_bytes in [-8, 8] {
             let Some(mut types) = types() else { return };
@@ -114,7 +114,7 @@ fn what_makes_every_vmm_look_dead_is_refused() {
     let Some(mut types) = types() else { return };
     // Pages for remote direct access, of which we have none.
     let why = why(&types.move_to("mm_struct", "mm_users", "pinned_vm").dir());
-    assert!(why.ends_with("it reads nothing of what is there"), "{why}");
+    assert!(why.ends_with("it finds no statistics"), "{why}");
 }
 
 #[test]

@@ -39,10 +39,14 @@ fn this_kernels_are_found() {
 fn a_kernel_that_describes_nothing_is_named() {
     let dir = BtfDir::empty();
     let file = dir.path().join("vmlinux");
-    let text = format!("this kernel does not describe its types (no BTF): {}", file.display());
+    let text = format!(
+        "this kernel has no BTF, which describes its types (CONFIG_DEBUG_INFO_BTF): {}",
+        file.display()
+    );
     assert_eq!(refused(&dir), (ErrorKind::Unsupported, text));
     fs::create_dir(&file).unwrap();
-    let text = format!("cannot read how the kernel describes its types: {}", file.display());
+    let text =
+        format!("cannot read the kernel's BTF, which describes its types: {}", file.display());
     assert_eq!(refused(&dir), (ErrorKind::Unsupported, text));
 }
 

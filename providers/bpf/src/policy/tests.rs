@@ -72,7 +72,7 @@ fn it_is_tried_once_by_all_clones() {
     assert_eq!(clone.status(), BpfStatus::GivenUp("enough".to_owned()));
     assert!(clone.refusal().is_some());
     let warnings: Vec<String> = clone.warnings().iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["the BPF reader is given up, pread takes over: enough"]);
+    assert_eq!(warnings, ["the BPF reader is no longer used, and pread takes over: enough"]);
 }
 
 #[test]

@@ -40,7 +40,9 @@ fn what_is_not_kvms_is_refused() {
     for subject in SUBJECTS {
         for fd in [null.as_fd(), event.as_fd(), map.as_fd(), kvm.as_fd()] {
             for (is_object_fd, what) in [(false, "a stats fd"), (true, "an object fd")] {
-                let what = format!("{what} was not found from within the kernel: it is not KVM's");
+                let what = format!(
+                    "the BPF program did not find the object behind {what}: the file is not KVM's"
+                );
                 refused(
                     fill(&kinds(offsets), offsets, subject, KvmFile { fd, is_object_fd }),
                     &what,
@@ -149,7 +151,8 @@ fn user_space_cannot_change_the_array() {
 #[test]
 fn what_cannot_be_followed_is_refused() {
     let Some((_, offsets)) = kernel_and_offsets() else { return };
-    let what = "a stats fd was not found from within the kernel: it could not be followed";
+    let what = "the BPF program did not find the object behind a stats fd: an address in the \
+                kernel could not be read";
     let [fd, _] = reference().files(Subject::Vcpu);
     let file = KvmFile { fd, is_object_fd: false };
     let check = |change: fn(&mut Offsets)| {

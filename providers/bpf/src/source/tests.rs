@@ -238,7 +238,7 @@ fn what_is_not_as_pread_says_is_never_seen() {
     assert_eq!(tick(&mut source, 1), want);
     assert_eq!(source.read_ns(), None);
     let why = format!(
-        "of /vm/x/vcpu[0] it read exits as {}, pread {seen} before and {seen} after",
+        "it read exits of /vm/x/vcpu[0] as {}, while pread read {seen} before and {seen} after it",
         want.1[0]
     );
     assert_eq!(bpf.status(), BpfStatus::GivenUp(why.clone()));
@@ -279,7 +279,7 @@ fn an_audit_comes_about_once_a_second() {
     }
     let seconds = begin.elapsed().as_secs_f64();
     assert!(seconds > 0.9 && ticks > 10, "{ticks} in {seconds} s");
-    assert!(bpf.health().why().unwrap().starts_with("of /vm/x/vcpu[1] "), "the next row's turn");
+    assert!(bpf.health().why().unwrap().contains(" of /vm/x/vcpu[1] as "), "the next row's turn");
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn a_run_that_does_not_end_is_never_seen() {
     let mut source = KernelSource { bulk, ..source };
     assert_eq!(tick(&mut source, 1), pread(&plan, &rows));
     assert_eq!(source.read_ns(), None);
-    let why = "its program did not come to an end".to_owned();
+    let why = "its program did not finish".to_owned();
     assert_eq!(bpf.status(), BpfStatus::GivenUp(why));
 }
 

@@ -14,7 +14,7 @@ pub(super) const LOG_LINES_KEPT: usize = 6;
 
 /// Why nothing works that takes a privilege.
 fn denied() -> String {
-    format!("the kernel lets vmstrobe use no BPF: {}", refusal::of_bpf())
+    format!("the kernel does not let vmstrobe use BPF: {}", refusal::of_bpf())
 }
 
 /// Why a program was not loaded.
@@ -29,7 +29,7 @@ pub(crate) struct LoadError {
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the kernel does not take the BPF program: {}", self.errno)?;
+        write!(f, "the kernel rejects the BPF program: {}", self.errno)?;
         match self.log.as_str() {
             "" => Ok(()),
             log => write!(f, "; the verifier: {}", log.replace('\n', "; ")),

@@ -332,7 +332,7 @@ fn an_error_says_what_to_do() {
     let denied = Error::from(LoadError { errno: Errno::PERM, log: String::new() });
     assert_eq!(denied.kind(), ErrorKind::Denied);
     let text = denied.to_string();
-    assert!(text.starts_with("the kernel lets vmstrobe use no BPF: "), "{text}");
+    assert!(text.starts_with("the kernel does not let vmstrobe use BPF: "), "{text}");
 }
 
 #[test]

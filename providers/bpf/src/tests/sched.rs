@@ -236,7 +236,10 @@ fn a_thread_of_another_process_is_refused() {
     let opened = bpf.open_threads(&rows, &|_| panic!("nothing is opened"));
     let Err(NoThreads::Required(error)) = opened.map(|_| ()) else { panic!("it is refused") };
     let own = rustix::thread::gettid().as_raw_nonzero().get();
-    let want = format!("thread {own} runs /vm/x/vcpu[0], and is none of pid {}", child.id());
+    let want = format!(
+        "it finds thread {own} for /vm/x/vcpu[0], which is not a thread of pid {}",
+        child.id()
+    );
     assert!(error.to_string().ends_with(&want), "{error}");
     assert!(!bpf.health().is_given_up(), "vCPUs themselves are read as before");
     child.kill().unwrap();

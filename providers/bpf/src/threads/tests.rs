@@ -56,11 +56,11 @@ fn another_members_offset_is_refused() {
     let right = offsets.task.clone().unwrap();
     type Change = fn(&mut Task);
     let wrong: [(Change, &str); 5] = [
-        (|task| task.task_pid += 4, "numbers threads otherwise"),
+        (|task| task.task_pid += 4, "own numbers of threads differ"),
         (|task| task.run_time = task.run_delay, "it read run_time"),
         (|task| task.timeslices = task.run_time, "it read timeslices"),
         (|task| task.run_delay = task.run_time, "it read run_delay"),
-        (|task| task.timeslices = u32::from(u16::MAX), "failed its test on threads"),
+        (|task| task.timeslices = u32::from(u16::MAX), "failed its self-test on threads"),
     ];
     for (change, want) in wrong {
         let mut task = right.clone();
@@ -71,5 +71,8 @@ fn another_members_offset_is_refused() {
     }
     let none = Offsets { task: None, ..offsets.clone() };
     let error = proof(&none).unwrap_err();
-    assert_eq!(error.to_string(), "this kernel keeps a thread's times elsewhere");
+    assert_eq!(
+        error.to_string(),
+        "the BPF reader does not know where this kernel keeps the times of threads"
+    );
 }

@@ -10,7 +10,6 @@ use vmstrobe_table::TableWriter;
 use vmstrobe_testing::soon;
 
 use super::*;
-use crate::client::CONNECT_LIMIT;
 use crate::packet::receive;
 use crate::socket::connected;
 use crate::tests::{self, Guest, Place, connect, paths, providers, table, told};
@@ -50,7 +49,8 @@ fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
     thread::sleep(Duration::from_millis(100));
     let before = Instant::now();
     let handed_over = connect(&place.socket()).unwrap();
-    assert!(before.elapsed() < CONNECT_LIMIT / 2, "{:?}", before.elapsed());
+    // It was served while they were still waited for.
+    assert!(!is_cut_off(&dead[0], Duration::ZERO));
     assert_eq!(paths(&providers(&handed_over)[0]).len(), 65);
 
     // Also what changes now.
@@ -59,7 +59,7 @@ fn who_never_reads_is_cut_off_and_keeps_nobody_waiting() {
     for socket in &dead {
         assert!(is_cut_off(socket, 2 * SEND_LIMIT));
     }
-    assert!(before.elapsed() > SEND_LIMIT / 2 && before.elapsed() < 3 * SEND_LIMIT);
+    assert!(before.elapsed() > SEND_LIMIT / 2);
     // They were sent little.
     let mut taken = 0;
     while receive(&dead[0], Some(deadline())).unwrap().is_some_and(|p| !p.text.is_empty()) {
@@ -98,7 +98,7 @@ fn more_than_may_be_are_told_so() {
     for _ in 0..3 {
         let error = connect(&place.socket()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
-        assert!(told(&error).contains("as many are connected there as may be"), "{}", told(&error));
+        assert!(told(&error).contains("serves no more clients"), "{}", told(&error));
     }
     assert!(all.iter().all(|one| paths(&providers(one)[1]) == ["/a"]));
     all.pop();
@@ -120,9 +120,7 @@ fn a_thousand_who_come_and_go_do_no_harm() {
     drop(kept);
     assert!(soon(LIMIT, || connect(&place.socket()).is_ok()));
     assert_eq!(paths(&providers(&handed_over)[0]).len(), 3);
-    let before = Instant::now();
     drop(hand_over);
-    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
 }
 
 #[test]

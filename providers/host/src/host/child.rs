@@ -21,9 +21,9 @@ use rustix::thread::{
 };
 
 use super::link::KvmLink;
-use super::sys::{self, Place};
 use super::wire::{self, MAX_NAMED, MAX_PACKET_BYTES, Named, Record, Request};
 use crate::memfd::memfd;
+use crate::sys::{self, Place};
 use look::Look;
 pub use look::{MAX_SAME_LINK, READERS_POSITION};
 pub(super) use relay::relay;
@@ -74,9 +74,8 @@ impl Scratch {
     }
 }
 
-/// Serves requests until the socket is closed.
+/// Serves requests until the socket is closed, which is all that this process has open.
 pub(super) fn serve(socket: BorrowedFd<'_>, scratch: &mut Scratch) {
-    sys::close_all_but([socket]);
     confine();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let Ok(proc) = open(c"/proc", flags, Mode::empty()) else { return };

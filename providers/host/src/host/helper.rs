@@ -16,7 +16,7 @@ use rustix::process::{
 };
 use vmstrobe_core::{Error, ErrorKind, Result};
 
-use super::sys::{self, Job};
+use super::fork::{self, Job};
 use super::wire::{self, MAX_PACKET_BYTES, Named, Record, Request};
 use crate::process::has_exited;
 use crate::scm;
@@ -74,7 +74,7 @@ impl Helper {
         let flags = SocketFlags::CLOEXEC;
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (socket, its) = pair.map_err(|errno| failed(errno.into()))?;
-        let pid = sys::start(job(its)).map_err(failed)?;
+        let pid = fork::start(job(its)).map_err(failed)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|errno| failed(errno.into()))?;
         let stat = File::open(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok();
         Ok(Self { pid, pidfd, stat, socket })

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Error, ErrorKind, Result, ThreadStart};
 
 use crate::broker::Broker;
 use crate::memfd::memfd;
@@ -24,24 +24,22 @@ use crate::process::Process;
 use crate::refusal::Step;
 use crate::refusal::proc::mounted;
 use child::Scratch;
+use fork::Job;
 use helper::{Helper, Unanswered, record, records};
 use left_out::LeftOut;
-use sys::Job;
 use wire::{Named, Record, Request};
 
 pub use child::{MAX_RECORDS, MAX_SAME_LINK, READERS_POSITION};
 pub use link::KvmLink;
 pub use relay::Relay;
 pub use seen::{Care, Seen, SeenKvm, SeenTable};
-pub(crate) use sys::peer_process;
-pub use sys::trim_memory;
 
 mod facts;
 mod link;
 mod seen;
-mod sys;
 mod wire;
 mod child;
+mod fork;
 mod helper;
 mod left_out;
 mod refused;
@@ -71,6 +69,7 @@ pub struct Host {
 #[derive(Default)]
 struct Inner {
     broker: Broker,
+    threads: ThreadStart,
     state: Mutex<State>,
     /// A memfd by which other processes that read statistics know that this is one too, which may
     /// have borrowed what it has of KVM's.
@@ -95,8 +94,19 @@ pub type Borrowing = std::result::Result<OwnedFd, Errno>;
 impl Host {
     /// Starts helpers by that broker.
     pub fn with_broker(broker: Broker) -> Self {
+        Self::new(broker, ThreadStart::default())
+    }
+
+    /// Starts helpers by that broker, and lets providers that are given this host start their
+    /// threads so.
+    pub fn new(broker: Broker, threads: ThreadStart) -> Self {
         let (state, mark) = (Mutex::default(), OnceLock::new());
-        Self { inner: Arc::new(Inner { broker, state, mark }) }
+        Self { inner: Arc::new(Inner { broker, threads, state, mark }) }
+    }
+
+    /// Returns the start of the threads of its providers.
+    pub fn threads(&self) -> &ThreadStart {
+        &self.inner.threads
     }
 
     /// Returns the broker, which has the rights that opening takes.

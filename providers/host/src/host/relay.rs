@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use vmstrobe_core::Result;
 
+use super::fork::Job;
 use super::helper::Helper;
-use super::sys::Job;
 
 /// The helper of one connection; it ends when this is dropped.
 #[derive(Debug)]

@@ -78,8 +78,7 @@ impl Attached {
             return None;
         }
         let why = self.vcpu_names.why_not();
-        let text =
-            format!("the vCPUs of pid {pid} do not bear the names that QEMU gives them: {why}");
+        let text = format!("the vCPUs of pid {pid} are shown without QEMU's names for them: {why}");
         Some(Error::new(ErrorKind::Unsupported, text))
     }
 

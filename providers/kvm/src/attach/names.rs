@@ -123,7 +123,8 @@ impl VcpuNames {
     pub(super) fn why_not(&self) -> &'static str {
         match self.numbers {
             Numbers::OfProc(_) => {
-                "QEMU's threads are not the ones that made them: give the socket of this QEMU"
+                "other threads than those that QEMU names made these vCPUs: give the QMP socket \
+                 of this QEMU"
             }
             Numbers::Paired(_) => {
                 "vmstrobe runs in a pid namespace of its own, where the threads of vCPUs can only \

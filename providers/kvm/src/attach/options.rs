@@ -28,7 +28,8 @@ pub struct AttachOptions {
     /// The method that reads many objects in one call, and objects that have no stats fd: the BPF
     /// reader. None by default.
     pub bulk: Option<Arc<dyn BulkOpener>>,
-    /// The helper through which other processes are looked at; by default one of its own.
+    /// The helper through which other processes are looked at, and the start of threads; by default
+    /// a helper of its own, and threads that do nothing first.
     pub host: Host,
     /// The number of descriptors that may be borrowed; by default all that this process may have,
     /// less a reserve.
@@ -52,14 +53,15 @@ pub(super) fn unreadable(pid: u32, bulk: Option<&dyn BulkOpener>) -> Error {
     let how = match bulk.map(BulkOpener::refusal) {
         // Then any VM can be read that is there.
         Some(None) => {
-            let text = format!("the VMM of pid {pid} has closed its VM just now");
+            let text =
+                format!("pid {pid} closed its virtual machine while it was being attached to");
             return Error::new(ErrorKind::NotFound, text);
         }
         None => "is switched off (--bpf)".to_owned(),
         Some(Some(why)) => format!("cannot be used: {why}"),
     };
     let text = format!(
-        "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
+        "the VMM of pid {pid} keeps no stats fds open (QEMU 8.1 and later do, and any VMM that \
          embeds vmstrobe), and the BPF reader, which needs none, {how}"
     );
     Error::new(ErrorKind::Unsupported, text)

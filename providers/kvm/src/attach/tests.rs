@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use vmstrobe_core::{RowState, Target};
 use vmstrobe_guest::{Irqchip, Vm};
-use vmstrobe_host::{Care, GoneEpoch, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, Seen};
+use vmstrobe_host::{
+    Access, Care, GoneEpoch, Host, KvmLink, MAX_RECORDS, MAX_SAME_LINK, Seen, VmInfo,
+};
 use vmstrobe_testing::{has_kvm, has_lending_qemu, open_all, require, soon, states};
 
 use super::*;
 use crate::NewVcpu;
 use crate::OwnKvm;
-use crate::scan::Access;
 use crate::tests::{Never, kvm_links};
 
 /// A QEMU with two paused vCPUs; ended when dropped.
@@ -86,9 +87,9 @@ impl Vmm {
         writeln!(self.0.stdin.as_mut().unwrap(), "{command}").unwrap();
         let so = || {
             let found = scan::scan(self.0.id()).unwrap_or_default();
-            let count = |vm: &scan::VmInfo| match vm.access {
+            let count = |vm: &VmInfo| match vm.access {
                 Access::StatsFds { vcpus, .. } => vcpus,
-                Access::NoStatsFds => 0,
+                _ => 0,
             };
             found.len() == vms && found.iter().map(count).sum::<usize>() == vcpu_stats
         };
@@ -234,7 +235,9 @@ fn the_end_of_a_qemu_is_noticed() {
     let ended = Instant::now();
     assert!(soon(Duration::from_millis(100), || now() == [RowState::Gone; 2]), "{:?}", now());
     let noticed = ended.elapsed();
+    assert_eq!(kvm.ended(), [qemu.pid()]);
     assert_eq!(paths(&kvm).len(), 0);
+    assert_eq!(kvm.ended(), [qemu.pid()], "it is known after the look that has left it out");
     assert_eq!(kvm.schemas().unwrap().len(), 0);
     let error = kvm.attach(qemu.pid()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
@@ -253,6 +256,39 @@ fn the_end_of_a_qemu_is_noticed() {
     let before = Instant::now();
     drop(fds);
     println!("noticed in {noticed:?}, dropped in {dropped:?}, closed in {:?}", before.elapsed());
+}
+
+/// A look takes the provider's lock for as long as a process keeps it waiting.
+#[test]
+fn the_end_is_said_while_a_look_goes_on() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    vmm.tell("vm", 1, 0);
+    let kvm = Arc::new(borrowed());
+    let (pid, sched) = (vmm.0.id(), kvm.sched().unwrap());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.ended().is_empty() && sched.ended().is_empty());
+    let look = kvm.state();
+    drop(vmm);
+    let (answer, answered) = std::sync::mpsc::channel();
+    let asked = Arc::clone(&kvm);
+    thread::spawn(move || answer.send([asked.ended(), sched.ended()]));
+    let ended = answered.recv_timeout(Duration::from_secs(10));
+    drop(look);
+    assert_eq!(ended, Ok([vec![pid], vec![pid]]));
+}
+
+#[test]
+fn what_is_given_back_has_not_ended() {
+    let Some(mut vmm) = Vmm::start() else { return };
+    vmm.tell("vm", 1, 0);
+    let (kvm, pid) = (borrowed(), vmm.0.id());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.detach(pid));
+    assert!(kvm.ended().is_empty());
+    kvm.attach(pid).unwrap();
+    assert!(kvm.detach(pid));
+    drop(vmm);
+    assert!(kvm.ended().is_empty());
 }
 
 #[test]
@@ -341,7 +377,7 @@ fn a_vmm_without_stats_fds_is_said_to_have_none() {
     let error = kvm.attach(pid).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let want = format!(
-        "the VMM of pid {pid} keeps no stats fds open (QEMU does from 8.1 on, and any VMM that \
+        "the VMM of pid {pid} keeps no stats fds open (QEMU 8.1 and later do, and any VMM that \
          embeds vmstrobe), and the BPF reader, which needs none, is switched off (--bpf)"
     );
     assert_eq!(error.to_string(), want);
@@ -357,7 +393,10 @@ fn why_the_other_way_is_closed_is_said() {
     assert!(error.to_string().ends_with(end), "{error}");
     let error = unreadable(7, Some(&Never(None)));
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    assert_eq!(error.to_string(), "the VMM of pid 7 has closed its VM just now");
+    assert_eq!(
+        error.to_string(),
+        "pid 7 closed its virtual machine while it was being attached to"
+    );
 }
 
 #[test]

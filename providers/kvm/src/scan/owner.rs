@@ -19,7 +19,7 @@ const COMPARED_AT_ONCE: usize = 250;
 
 /// The descriptors of a process that it made itself; ascending, without duplicates.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Made {
+pub(super) enum Made {
     /// The process made these.
     Here(Vec<Place>),
     /// The process made these, unless another one has them too, and a better claim to them.
@@ -38,7 +38,7 @@ enum Maker {
 
 /// Returns the descriptors that the process made. Among duplicates, one of which `is_held` is true
 /// is taken, or else the first.
-pub fn made(host: &Host, pid: u32, seen: &Seen, is_held: impl Fn(Place) -> bool) -> Made {
+pub(super) fn made(host: &Host, pid: u32, seen: &Seen, is_held: impl Fn(Place) -> bool) -> Made {
     // It was found to be its when it was new.
     let is_known = |seen: &SeenKvm| is_held((seen.fd, seen.link));
     let threads = seen.kvm.iter().filter(|seen| !is_known(seen)).filter_map(|seen| seen.maker);
@@ -115,7 +115,7 @@ fn distinct(seen: &[SeenKvm], is_held: impl Fn(Place) -> bool) -> Vec<SeenKvm> {
 
 /// Takes from processes the VMs that another process has, too, and has better reason to: one that
 /// is known to have made them, or else the one that started first.
-pub fn divide(host: &Host, processes: &mut [(u32, Made)]) {
+pub(super) fn divide(host: &Host, processes: &mut [(u32, Made)]) {
     let is_doubtful = |made: &Made| matches!(made, Made::Somewhere(_));
     if !processes.iter().any(|(_, made)| is_doubtful(made)) {
         return;

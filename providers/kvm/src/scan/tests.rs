@@ -191,5 +191,8 @@ fn a_process_without_a_vm_is_named() {
              `vmstrobe list` shows them"
         )
     );
-    assert_eq!(scan(pid).unwrap_err().to_string(), format!("there is no process {pid}"));
+    assert_eq!(
+        scan(pid).unwrap_err().to_string(),
+        format!("there is no process {pid}: it may have ended")
+    );
 }

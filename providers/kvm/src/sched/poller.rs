@@ -10,16 +10,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use vmstrobe_core::{Error, ErrorKind, Result};
+use vmstrobe_core::{Result, Thread, ThreadStart};
 use vmstrobe_host::{Broker, Polled, clock_ns, procfs};
 
-use super::Vcpu;
 use super::schedstat::Schedstat;
 use super::threads::{self, Clues};
 use super::watched::Watched;
+use crate::vcpu::Vcpu;
 
 /// The time from the start of one round of readings to the start of the next.
 pub(super) const SCHED_PERIOD: Duration = Duration::from_millis(100);
@@ -30,7 +29,7 @@ const TELL_PERIOD: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Poller {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread<()>>,
 }
 
 #[derive(Debug)]
@@ -66,11 +65,11 @@ struct Reader {
 }
 
 impl Poller {
-    /// Starts the thread, which waits until there is something to read; the broker opens it.
+    /// Starts the thread so. It waits until there is something to read; the broker opens it.
     ///
     /// # Errors
-    /// `Io` if the system has no thread for it.
-    pub(super) fn start(broker: &Broker) -> Result<Self> {
+    /// As [`ThreadStart::spawn`].
+    pub(super) fn start(broker: &Broker, threads: &ThreadStart) -> Result<Self> {
         let state = State {
             broker: broker.clone(),
             is_stopped: false,
@@ -83,10 +82,7 @@ impl Poller {
         let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), ids_are_ours };
         let shared = Arc::new(shared);
         let theirs = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("vmstrobe-sched".to_owned())
-            .spawn(move || theirs.run())
-            .map_err(|error| Error::caused(ErrorKind::Io, "cannot start the poller", error))?;
+        let thread = threads.spawn("vmstrobe-sched", move || theirs.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 

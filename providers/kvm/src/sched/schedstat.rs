@@ -73,17 +73,23 @@ pub fn check() -> Result<()> {
         // This thread has run, or else it would not ask.
         Ok(Some([.., timeslices])) if timeslices > 0 => Ok(()),
         Ok(Some(_)) => unsupported(
-            "this kernel does not account for what threads wait: boot it without nodelayacct",
+            "this kernel does not count how long threads wait for a CPU: boot it without \
+             nodelayacct",
         ),
-        Ok(None) => unsupported("/proc/<pid>/schedstat is not as this kernel should have it"),
+        Ok(None) => {
+            unsupported("/proc/<pid>/schedstat does not have the three numbers that it should have")
+        }
         Err(error)
             if error.kind() == Kind::NotFound && File::open("/proc/thread-self").is_err() =>
         {
-            unsupported("what threads wait is read from /proc, which is not there: mount it")
+            unsupported(
+                "how long threads wait for a CPU is read from /proc, which is not mounted: mount \
+                 it (mount -t proc proc /proc)",
+            )
         }
         Err(error) if error.kind() == Kind::NotFound => unsupported(
-            "this kernel does not account for what threads wait: it has no /proc/<pid>/schedstat, \
-             which comes with CONFIG_TASK_DELAY_ACCT or CONFIG_SCHEDSTATS",
+            "this kernel does not count how long threads wait for a CPU: it has no \
+             /proc/<pid>/schedstat, which comes with CONFIG_TASK_DELAY_ACCT or CONFIG_SCHEDSTATS",
         ),
         Err(error) => {
             Err(Error::caused(ErrorKind::Io, "cannot read /proc/thread-self/schedstat", error))

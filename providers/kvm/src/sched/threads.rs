@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use vmstrobe_host::{Broker, Process, thread_of};
 
-use super::Vcpu;
+use crate::vcpu::Vcpu;
 
 /// The most threads of one process that are looked at. A VM of 4096 vCPUs has some 5000.
 const THREADS_MAX: usize = 1 << 14;

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -360,16 +361,17 @@ fn a_stopped_qemu_turns_stale_and_a_dead_one_is_gone() {
     qemu.signal(Signal::CONT);
     assert!(soon(STALE_AFTER * 2 + slack, || state() == RowState::Good), "{:?}", state());
     assert_eq!(qmp.objects().unwrap(), objects, "the same connection");
+    assert!(qmp.ended().is_empty());
 
     let before = Instant::now();
     qemu.signal(Signal::KILL);
     assert!(soon(slack, || state() == RowState::Gone), "{:?}", state());
     let gone = before.elapsed();
     assert!(soon(slack, || qmp.objects().unwrap().is_empty()));
+    // It may have no number here; and it closes its sockets some ms before it has ended.
+    assert!(soon(slack, || qmp.ended() == qmp.peer_pid().as_slice()), "{:?}", qmp.ended());
     println!("stale after {stale:?}, gone after {gone:?}");
-    let before = Instant::now();
     drop((qmp, source));
-    assert!(before.elapsed() < slack, "dropped in {:?}", before.elapsed());
 }
 
 #[test]

@@ -14,8 +14,8 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::talk::{Path, fdinfo, own_link, send};
 use super::{BUCKETS, Helper, LINK_BYTES, MAX_RECORDS, NONE, Scratch, TABLE_LINK, parse};
 use crate::host::link::KvmLink;
-use crate::host::sys::{self, Place};
 use crate::host::wire::{self, Record, Request};
+use crate::sys::{self, Place};
 
 /// The most descriptors of one process that are looked at. A VM of 1024 vCPUs has some 3000.
 const MAX_FDS: usize = 1 << 16;

@@ -18,7 +18,6 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use super::talk::own_link;
 use super::{LINK_BYTES, confine, parse};
-use crate::host::sys;
 use crate::scm::{self, MAX_FDS};
 
 /// More than any packet of a server has: one that is longer stays longer than may be.
@@ -28,7 +27,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
 /// Passes on what a server sends until either end is closed.
 pub(in crate::host) fn relay(server: BorrowedFd<'_>, socket: BorrowedFd<'_>) {
-    sys::close_all_but([server, socket]);
     confine();
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let proc = open(c"/proc", flags, Mode::empty());

@@ -4,15 +4,15 @@
 //! name in this directory, and the whole path fits into a socket address. The name of an untrusted
 //! user's VM never becomes a path that clients may expect to belong to a trusted user's VM.
 
+use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use vmstrobe::text::is_printable;
+use vmstrobe_core::text::is_printable;
 
 use crate::error::{Error, Result};
-use crate::out::reason;
 
 /// The longest path of a socket, in bytes: `sun_path` with its NUL is 108 (unix(7)).
 const PATH_BYTES_MAX: usize = 107;
@@ -21,6 +21,38 @@ const NAME_BYTES_MIN: usize = 24;
 const EXTENSION: &str = ".sock";
 /// The replacement of a character that a file name should not have.
 const SUBSTITUTE: char = '_';
+
+/// Why a directory cannot have the sockets.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DirectoryRefusal {
+    /// It does not exist.
+    Missing,
+    /// It is another kind of file.
+    NotADirectory,
+    /// Its path leaves no room for the names of sockets; it may have so many bytes.
+    TooLong {
+        /// The largest number of bytes.
+        bytes_max: usize,
+    },
+    /// It cannot be examined.
+    Io(io::Error),
+}
+
+impl fmt::Display for DirectoryRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("does not exist: create it first"),
+            Self::NotADirectory => f.write_str("is not a directory: give one for sockets"),
+            Self::TooLong { bytes_max } => write!(
+                f,
+                "is too long: the path of a socket has at most {PATH_BYTES_MAX} bytes; give a \
+                 directory of at most {bytes_max}"
+            ),
+            Self::Io(error) => write!(f, "cannot be used: {error}"),
+        }
+    }
+}
 
 /// A directory with a socket for each virtual machine.
 #[derive(Debug)]
@@ -37,30 +69,20 @@ impl SocketDirectory {
     /// # Errors
     /// If there is no directory, or its path leaves no room for a name.
     pub(super) fn new(path: &Path) -> Result<Self> {
-        let shown = path.display();
+        let refused = |why| Error::SocketDirectory { path: path.to_owned(), why };
         let owner = match fs::metadata(path) {
             Ok(found) if found.is_dir() => found.uid(),
-            Ok(_) => {
-                let text = format!("--qmp-dir {shown} is not a directory: give one for sockets");
-                return Err(Error::failed(text));
-            }
+            Ok(_) => return Err(refused(DirectoryRefusal::NotADirectory)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let text = format!("--qmp-dir {shown} does not exist: create it first");
-                return Err(Error::failed(text));
+                return Err(refused(DirectoryRefusal::Missing));
             }
-            Err(error) => {
-                let why = reason(&error);
-                return Err(Error::failed(format!("cannot use --qmp-dir {shown}: {why}")));
-            }
+            Err(error) => return Err(refused(DirectoryRefusal::Io(error))),
         };
         let taken = path.join(EXTENSION).as_os_str().len();
         let name_bytes_max = PATH_BYTES_MAX.saturating_sub(taken);
         if name_bytes_max < NAME_BYTES_MIN {
-            let most = PATH_BYTES_MAX - NAME_BYTES_MIN - EXTENSION.len() - 1;
-            return Err(Error::failed(format!(
-                "--qmp-dir {shown} is too long: the path of a socket has at most {PATH_BYTES_MAX} \
-                 bytes; give a directory of at most {most}"
-            )));
+            let bytes_max = PATH_BYTES_MAX - NAME_BYTES_MIN - EXTENSION.len() - 1;
+            return Err(refused(DirectoryRefusal::TooLong { bytes_max }));
         }
         Ok(Self { path: path.to_owned(), owner, name_bytes_max })
     }

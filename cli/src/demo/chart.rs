@@ -1,89 +1,20 @@
-//! The samples that the demo keeps: one for each 100 ms of the last second, and the newest; and the
-//! charts of rates, which have a point for each 100 ms.
+//! Charts of rates, which have a point for each 100 ms; and rates as text.
 //!
-//! Invariant: a rate comes from two samples of one object; without them a dash is shown. At most
-//! [`POINTS_PER_SECOND`] + 2 of the sampler's snapshots are held at a time.
+//! Invariant: without a rate a dash is shown, and the chart has a 0.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use vmstrobe::{Change, Interval, ObjectView, Snapshot, Target, change};
+use vmstrobe::{Change, POINTS_PER_SECOND};
 
 use crate::text::{sparkline, thousands};
 use crate::width::{pad_right, width};
 
-const POINT_NS: u64 = 100_000_000;
-pub(super) const POINTS_PER_SECOND: usize = 10;
 /// The largest number of points of a chart: enough for the widest terminal.
 const POINTS_MAX: usize = 400;
 
-/// The samples of the last second.
-pub(super) struct Samples {
-    /// One sample for each of the last points; the oldest is one second old.
-    points: VecDeque<Arc<Snapshot>>,
-    newest: Arc<Snapshot>,
-}
-
-/// An object, and the change of one of its statistics if that is known.
-pub(super) type Changed<'a> = (ObjectView<'a>, Option<Change>);
-
-impl Samples {
-    pub(super) fn new(first: &Arc<Snapshot>) -> Self {
-        Self { points: VecDeque::from([Arc::clone(first)]), newest: Arc::clone(first) }
-    }
-
-    /// Adds a sample. If it becomes a point, returns the point before.
-    pub(super) fn add(&mut self, sample: &Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        self.newest = Arc::clone(sample);
-        let begin_ns = |snapshot: &Snapshot| snapshot.window().begin_ns;
-        let point = Arc::clone(self.points.back()?);
-        if begin_ns(sample) < begin_ns(&point) + POINT_NS {
-            return None;
-        }
-        self.points.push_back(Arc::clone(sample));
-        if self.points.len() > POINTS_PER_SECOND + 1 {
-            self.points.pop_front();
-        }
-        Some(point)
-    }
-
-    pub(super) fn newest(&self) -> &Snapshot {
-        &self.newest
-    }
-
-    /// Returns the changes of these statistics of each object in the last second.
-    pub(super) fn changes<const N: usize>(
-        &self,
-        target: &Target,
-        names: [&str; N],
-    ) -> [Vec<Changed<'_>>; N] {
-        let base = self.points.front().unwrap_or(&self.newest);
-        names.map(|name| changes(base, &self.newest, target, name))
-    }
-}
-
-/// Returns the change of one statistic of each object of a target between two samples.
-pub(super) fn changes<'a>(
-    before: &Snapshot,
-    after: &'a Snapshot,
-    target: &Target,
-    name: &str,
-) -> Vec<Changed<'a>> {
-    let interval = Interval::between(before.window(), after.window());
-    let objects = after.objects().filter(|view| view.object().schema.target() == target);
-    let changed = |view: &ObjectView<'_>| {
-        let earlier = before.object(&view.object().path)?.get(name)?;
-        Some(change(earlier, view.get(name)?, interval?))
-    };
-    objects.map(|view| (view, changed(&view))).collect()
-}
-
 /// Returns the rate per second; `None` for a counter that was reset, or for an instant value.
 pub(super) fn rate(change: Option<&Change>) -> Option<f64> {
-    match change? {
-        Change::Delta { rate, .. } | Change::Buckets { rate, .. } => Some(rate.per_second),
-        Change::Reset { .. } | Change::Level(_) => None,
-    }
+    change.and_then(Change::rate).map(|rate| rate.per_second)
 }
 
 /// Returns the rate per second as text, rounded to a whole number; a dash if there is none.
@@ -137,6 +68,8 @@ pub(super) fn with_charts(
 
 #[cfg(test)]
 mod tests {
+    use vmstrobe::Interval;
+
     use super::*;
 
     #[test]

@@ -1,4 +1,7 @@
 //! The vCPUs whose threads are read, as a provider of KVM's has them.
+//!
+//! Invariant: a vCPU holds its descriptor and its process, so that both stay those that it was made
+//! of.
 
 use std::collections::HashMap;
 use std::sync::Arc;

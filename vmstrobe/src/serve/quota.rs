@@ -8,20 +8,21 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::accounts::TrustedUsers;
-use vmstrobe::Vmm;
+use crate::vm_opener::Vmm;
 
 /// The largest number of sockets: each takes a few threads and descriptors, and every user of
 /// /dev/kvm can start virtual machines.
-pub(super) const MAX_SOCKETS: usize = 256;
+pub const MAX_SOCKETS: usize = 256;
 /// The largest number of sockets of one user who is not trusted.
-pub(super) const MAX_SOCKETS_OF_UNTRUSTED_USER: usize = MAX_SOCKETS / 4;
+pub const MAX_SOCKETS_OF_UNTRUSTED_USER: usize = MAX_SOCKETS / 4;
 /// The largest number of sockets of all untrusted users together, because one person can have many
 /// user ids (subuid(5)).
-pub(super) const MAX_SOCKETS_OF_UNTRUSTED: usize = MAX_SOCKETS / 2;
+pub const MAX_SOCKETS_OF_UNTRUSTED: usize = MAX_SOCKETS / 2;
 
 /// The limit that leaves no socket for another virtual machine now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LimitReached {
+#[non_exhaustive]
+pub enum LimitReached {
     /// [`MAX_SOCKETS`].
     All,
     /// [`MAX_SOCKETS_OF_UNTRUSTED`].
@@ -37,12 +38,12 @@ impl fmt::Display for LimitReached {
             Self::Untrusted => write!(
                 f,
                 "users who are not trusted have {MAX_SOCKETS_OF_UNTRUSTED} sockets already, \
-                 which is the limit for all of them together (see --vm-user)"
+                 which is the limit for all of them together"
             ),
             Self::User(uid) => write!(
                 f,
                 "user {uid} has {MAX_SOCKETS_OF_UNTRUSTED_USER} sockets already, which is the \
-                 limit for a user who is not trusted (see --vm-user)"
+                 limit for a user who is not trusted"
             ),
         }
     }
@@ -66,7 +67,7 @@ impl Quota {
     }
 
     /// Checks that there is a socket for a virtual machine of this user, or for one that was named
-    /// on the command line (`None`). `open` has the users of the existing sockets.
+    /// (`None`). `open` has the users of the existing sockets.
     ///
     /// # Errors
     /// The limit that is reached.

@@ -9,20 +9,18 @@ use std::f64::consts::TAU;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aes::{Aes128, Block};
-use vmstrobe::Provider;
-use vmstrobe::table::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
-
-use crate::error::{Error, Result};
+use vmstrobe_core::{Error, ErrorKind, Provider, Result, Thread, ThreadStart};
+use vmstrobe_table::{CryptoDevice, CryptoOp, CryptoServices, Cryptodev};
 
 /// The device's name.
-pub(super) const DEVICE: &str = "crypto0";
-/// A description of the device for users, in one line.
-pub(super) const ABOUT: &str =
+const DEVICE: &str = "crypto0";
+/// Description of the crypto device and its load, in one line.
+pub const DESCRIPTION: &str =
     "crypto0: AES-128-CTR over 4 KiB, 500 to 1,500 times a second and back within 8 s";
 
 /// A fixed key, because the data is not secret.
@@ -45,10 +43,10 @@ const LATE_MAX: Duration = Duration::from_millis(20);
 type Buffer = [u128; OPERATION_BLOCKS];
 
 /// The running crypto device, until this is dropped.
-pub(crate) struct CryptoLoad {
+pub(super) struct CryptoLoad {
     provider: Arc<Cryptodev>,
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread<()>>,
 }
 
 impl CryptoLoad {
@@ -56,7 +54,7 @@ impl CryptoLoad {
     ///
     /// # Errors
     /// If the table or a thread cannot be created, or the self-test fails.
-    pub(crate) fn start() -> Result<Self> {
+    pub(super) fn start(threads: &ThreadStart) -> Result<Self> {
         let cipher = Aes128::new(&KEY.into());
         let plain: Buffer = std::array::from_fn(|at| at as u128);
         let mut sealed = plain;
@@ -64,11 +62,10 @@ impl CryptoLoad {
         let mut opened = sealed;
         apply_key_stream(&cipher, 0, &mut opened);
         if opened != plain || sealed == plain {
-            return Err(Error::failed(
-                "the self-test of AES failed: decryption did not restore the data",
-            ));
+            let text = "the self-test of AES failed: decryption did not restore the data";
+            return Err(Error::new(ErrorKind::Unsupported, text));
         }
-        let provider = Arc::new(Cryptodev::new()?);
+        let provider = Arc::new(Cryptodev::with_threads(threads.clone())?);
         let device = provider.device(DEVICE, CryptoServices::Symmetric)?;
         let mut load = Self { provider, stop: Arc::default(), threads: Vec::new() };
         let (encrypting, mut counter) = (cipher.clone(), 0_u128);
@@ -80,27 +77,28 @@ impl CryptoLoad {
             *data = sealed;
             apply_key_stream(&cipher, 0, data);
         };
-        load.spawn("encrypt", device.clone(), CryptoOp::SymEncrypt, 1.0, encrypt)?;
-        load.spawn("decrypt", device, CryptoOp::SymDecrypt, DECRYPT_SHARE, decrypt)?;
+        let encrypt = load.work(device.clone(), CryptoOp::SymEncrypt, 1.0, encrypt);
+        let decrypt = load.work(device, CryptoOp::SymDecrypt, DECRYPT_SHARE, decrypt);
+        load.threads.push(threads.spawn(&format!("{DEVICE}/encrypt"), encrypt)?);
+        load.threads.push(threads.spawn(&format!("{DEVICE}/decrypt"), decrypt)?);
         Ok(load)
     }
 
     /// Returns the provider of the device's statistics.
-    pub(crate) fn provider(&self) -> Arc<dyn Provider> {
+    pub(super) fn provider(&self) -> Arc<dyn Provider> {
         Arc::<Cryptodev>::clone(&self.provider)
     }
 
-    /// Starts a thread that repeats this operation at its share of the rate.
-    fn spawn(
-        &mut self,
-        name: &str,
+    /// Returns the work of a thread that repeats this operation at its share of the rate.
+    fn work(
+        &self,
         device: CryptoDevice,
         op: CryptoOp,
         share: f64,
         mut work: impl FnMut(&mut Buffer) + Send + 'static,
-    ) -> Result<()> {
+    ) -> impl FnOnce() + Send + 'static {
         let stop = Arc::clone(&self.stop);
-        let run = move || {
+        move || {
             let mut data: Buffer = [0; OPERATION_BLOCKS];
             let began = Instant::now();
             let mut next = began;
@@ -117,14 +115,7 @@ impl CryptoLoad {
                 }
                 thread::sleep(next.saturating_duration_since(now));
             }
-        };
-        let thread = thread::Builder::new().name(format!("{DEVICE}/{name}")).spawn(run);
-        let thread = thread.map_err(|error| {
-            let reason = crate::out::reason(&error);
-            Error::failed(format!("cannot start the crypto device's thread: {reason}"))
-        })?;
-        self.threads.push(thread);
-        Ok(())
+        }
     }
 }
 
@@ -156,8 +147,8 @@ fn apply_key_stream(cipher: &Aes128, counter: u128, data: &mut Buffer) {
 
 #[cfg(test)]
 mod tests {
-    use vmstrobe::{Fanout, HealthWriter, Roster, Sampler};
-    use vmstrobe::{Registry, RowState};
+    use vmstrobe_core::{Registry, RowState};
+    use vmstrobe_sampler::{Fanout, HealthWriter, Roster, Sampler};
 
     use super::*;
 
@@ -188,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_device_runs_until_it_is_dropped() {
-        let load = CryptoLoad::start().expect("a thread can be started");
+        let load = CryptoLoad::start(&ThreadStart::default()).expect("a thread can be started");
         let provider = load.provider();
         let objects = provider.objects().expect("the provider has a table");
         let [object] = &objects[..] else { panic!("one device: {objects:?}") };

@@ -3,6 +3,7 @@
 //! Invariant: the name of a virtual machine, which its user chooses freely, is used as it is only
 //! for users who could replace the sockets anyway, and for those whom the administrator trusts.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -10,10 +11,43 @@ use rustix::process::geteuid;
 
 use crate::error::{Error, Result};
 
-/// The file of this host's groups.
-const GROUPS: &str = "/etc/group";
-/// The file of this host's users.
-const USERS: &str = "/etc/passwd";
+/// The kind of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// A user, of `/etc/passwd`.
+    User,
+    /// A group, of `/etc/group`.
+    Group,
+}
+
+impl Account {
+    /// Returns the name of the file in `/etc` that has the accounts, which is also the name of
+    /// getent(1) for them.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::User => "passwd",
+            Self::Group => "group",
+        }
+    }
+
+    fn text(self) -> String {
+        text(Path::new("/etc").join(self.file_name()))
+    }
+
+    fn unknown(self, name: &str) -> Error {
+        Error::UnknownAccount { account: self, name: name.to_owned() }
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::User => "user",
+            Self::Group => "group",
+        })
+    }
+}
+
 /// The first user id of people; those below are the system's users (`UID_MIN` of login.defs(5)).
 const FIRST_PERSON: u32 = 1000;
 /// The users that QEMU runs as under libvirt. Their ids need not be below [`FIRST_PERSON`]: on
@@ -36,14 +70,14 @@ impl TrustedUsers {
     /// # Errors
     /// If a user that was named does not exist.
     pub(super) fn new(named: &[String], directory_owner: u32) -> Result<Self> {
-        let users = text(USERS);
+        let users = Account::User.text();
         let mut uids = vec![ROOT, geteuid().as_raw(), directory_owner];
         if named.is_empty() {
             uids.extend(VM_USERS.iter().filter_map(|name| named_in(&users, name)));
             return Ok(Self { uids, below: FIRST_PERSON });
         }
         for name in named {
-            uids.push(number_in(&users, name).ok_or_else(|| unknown("user", "passwd", name))?);
+            uids.push(number_in(&users, name).ok_or_else(|| Account::User.unknown(name))?);
         }
         Ok(Self { uids, below: 0 })
     }
@@ -61,20 +95,13 @@ impl TrustedUsers {
 ///
 /// # Errors
 /// If the group does not exist.
-pub(super) fn group_id(group: &str) -> Result<u32> {
-    number_in(&text(GROUPS), group).ok_or_else(|| unknown("group", "group", group))
+pub fn group_id(group: &str) -> Result<u32> {
+    number_in(&Account::Group.text(), group).ok_or_else(|| Account::Group.unknown(group))
 }
 
 /// Returns the text of a file of accounts; an empty one if the file cannot be read.
 fn text(path: impl AsRef<Path>) -> String {
     String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
-}
-
-fn unknown(what: &str, file: &str, name: &str) -> Error {
-    Error::usage(format!(
-        "there is no {what} '{name}' in /etc/{file}: if this host knows the {what} from another \
-         source, give its number (`getent {file} {name}` shows it)"
-    ))
 }
 
 /// Returns the id of a user or group. A name has precedence over a number.
@@ -123,8 +150,7 @@ mod tests {
         }
         assert_eq!(group_id("31415").ok(), Some(31415));
         let error = group_id("no such group").expect_err("the group does not exist");
-        assert_eq!(error.kind, crate::error::Kind::Usage);
-        assert!(error.to_string().contains("'no such group' in /etc/group"), "{error}");
+        assert!(error.to_string().contains("no group 'no such group' in /etc/group"), "{error}");
     }
 
     #[test]

@@ -1,0 +1,21 @@
+//! Results as JSON: those of the library, and those of QEMU's statistics commands.
+//!
+//! [`Listing`](crate::Listing), [`ReadStatus`](crate::ReadStatus),
+//! [`RunSummary`](crate::RunSummary) and [`IntervalReport`] implement `serde::Serialize`, and
+//! [`text`] writes any of them:
+//!
+//! ```no_run
+//! let listing = vmstrobe::list(&vmstrobe::Options::default(), true)?;
+//! println!("{}", vmstrobe::json::text(&listing));
+//! # Ok::<(), vmstrobe::Error>(())
+//! ```
+//!
+//! Invariant: JSON has data. Only the fields that docs/json.md marks have text for people. A field
+//! is absent only if it has no value.
+
+mod interval;
+mod listing;
+mod run;
+
+pub use interval::IntervalReport;
+pub use vmstrobe_core::json::*;
