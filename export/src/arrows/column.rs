@@ -19,13 +19,12 @@ use crate::batch::Batch;
 pub(super) struct Kept {
     /// The value of each object; `None` if the column was not constant or had another shape.
     values: Option<Vec<u64>>,
-    validity: Validity,
     bytes: Vec<u8>,
     length: i64,
 }
 
 /// A validity bitmap, compressed; empty if all values are valid.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub(super) struct Validity {
     nulls: i64,
     bytes: Vec<u8>,
@@ -61,8 +60,8 @@ impl Kept {
 impl Slot<'_> {
     /// Writes a column that has one value for each object, or copies it if the last batch had it.
     pub(super) fn constants(&mut self, constants: &[u64], validity: &Validity) -> io::Result<()> {
-        let is_kept = self.kept.values.as_deref() == Some(constants);
-        if !is_kept || self.kept.validity != *validity {
+        // The bitmap is written anew: the values do not depend on it.
+        if self.kept.values.as_deref() != Some(constants) {
             let ticks = self.ticks;
             let start = self.body.bytes.len();
             self.values(validity, |values| {
@@ -72,7 +71,6 @@ impl Slot<'_> {
             })?;
             let start = start + validity.bytes.len();
             self.kept.values = Some(constants.to_vec());
-            self.kept.validity = validity.clone();
             self.kept.bytes = self.body.bytes[start..].to_vec();
             self.kept.length = self.body.buffers.last().map_or(0, |&(_, length)| length);
             return Ok(());

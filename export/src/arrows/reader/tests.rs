@@ -263,3 +263,45 @@ fn a_full_disk_leaves_whole_messages() {
     assert_eq!(end.expect("it was cut at a boundary"), End::Unfinished);
     assert!(!snapshots.is_empty());
 }
+
+/// Columns that are constant within each batch change from one batch to the next, lose a row, and
+/// return: what was kept of the last batch is used only where it is the same.
+#[test]
+fn a_kept_column_is_that_of_the_same_values() {
+    use vmstrobe_core::{Desc, Mask, Object, ReadPlan, RowState, Schema, Target};
+    let descs = vec![Desc::counter("a", 0), Desc::counter("b", 8)];
+    let schema = Schema::new("kvm", Target::Vcpu, descs);
+    let object = |key| Object { path: "x".into(), index: None, schema: schema.clone(), key };
+    let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+    let layout = Layout::new(0, vec![(plan, vec![object(1), object(2)])]);
+    // The words of both objects, and whether the second was read, in each batch of two ticks.
+    let batches = [
+        ([1, 2, 3, 4], true),
+        ([1, 2, 3, 4], true),
+        ([1, 5, 3, 4], true),
+        ([1, 5, 3, 4], false),
+        ([1, 5, 3, 4], false),
+        ([1, 5, 3, 4], true),
+        ([1, 2, 3, 4], true),
+    ];
+    let columns = Columns::of(&layout).expect("few columns");
+    let (mut bytes, mut snapshots) = (Vec::new(), Vec::new());
+    let mut writer = ArrowsWriter::new(&mut bytes, columns, &metadata(), Compression::Zstd)
+        .expect("memory takes all");
+    let mut batcher = Batcher::new(BatchLimits::default());
+    for (values, is_read) in batches {
+        for _ in 0..2 {
+            let mut snapshot = Snapshot::new(&layout);
+            let (words, states) = snapshot.begin(snapshots.len() as u64);
+            words.copy_from_slice(&values);
+            states[0] = RowState::Good;
+            states[1] = if is_read { RowState::Good } else { RowState::Gone };
+            batcher.push(&snapshot).expect("few columns");
+            snapshots.push(snapshot);
+        }
+        let batch = batcher.take().expect("two snapshots were pushed");
+        assert_eq!(writer.write(&batch).expect("memory takes all"), Outcome::Written);
+    }
+    writer.finish().expect("memory takes all");
+    assert_all_same(&snapshots, &read(&bytes).0);
+}
