@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages; beside it,
 # unpacked in target/ and not installed, the 7.2 of a release's own, which keeps no stats fds open; and QEMU's QMP library
-# for Python, for which the tests have a Python of their own in target/.
+# for Python, and what reads recordings there, for which the tests have a Python of their own in target/.
 # Nothing happens to what is there. What cannot be installed is a note, never a failure: the tests say what they skip.
 # VMSTROBE_NO_INSTALL=1 leaves the machine as it is.
 set -euo pipefail
@@ -14,6 +14,7 @@ older=7.2
 older_qemu=$(realpath -m "${CARGO_TARGET_DIR:-target}/qemu-$older")
 library="qemu.qmp>=0.0.6,<0.1"
 python=${CARGO_TARGET_DIR:-target}/python
+readers=("pyarrow>=26,<27" "polars>=2.1,<3" "pandas>=3.1,<4" "duckdb>=2,<3")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -160,4 +161,25 @@ elif ! command -v python3 >/dev/null; then
   note "no python3: no ${library%%>*}"
 elif install_library; then
   note "${library%%>*} is there now"
+fi
+
+# Programs that read recordings. The file `readers` is made last: all of them are there.
+install_readers() {
+  mkdir -p "${python%/*}"
+  [ -x "$python/bin/pip" ] || python3 -m venv "$python" >"$log" 2>&1 </dev/null || return 1
+  timeout 300 "$python/bin/pip" install --quiet --disable-pip-version-check --retries 1 --timeout 20 "${readers[@]}" \
+    >"$log" 2>&1 </dev/null || return 1
+  touch "$python/readers"
+}
+
+if [ -e "$python/readers" ]; then
+  note "readers of recordings are there"
+elif [ -n "${VMSTROBE_NO_INSTALL:-}" ]; then
+  :
+elif ! command -v python3 >/dev/null; then
+  note "no python3: no readers of recordings"
+elif install_readers; then
+  note "readers of recordings are there now"
+else
+  note "no readers of recordings: $(tail -n 1 "$log")"
 fi

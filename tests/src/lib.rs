@@ -9,6 +9,7 @@ pub mod require;
 
 pub mod command;
 pub mod process;
+pub mod python;
 pub mod terminal;
 pub mod qemu;
 pub mod qmp;

@@ -12,6 +12,7 @@ mod alloc {
     mod kernel;
     mod tables;
     mod queries;
+    mod recordings;
 }
 
 use std::alloc::{GlobalAlloc, Layout, System};

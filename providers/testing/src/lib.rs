@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test, a panic is the report")]
 
 pub mod snapshots;
+pub mod random;
 
 use std::fs;
 use std::process::Command;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use vmstrobe_tests::command::run_within;
+use vmstrobe_tests::python::{python_program, require_qmp_library};
 use vmstrobe_tests::rig::show;
 
-use crate::{both, python_program, require_library};
+use crate::both;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -24,7 +25,7 @@ fn library(socket: &Path, what: &[&str]) -> Vec<Json> {
 
 #[test]
 fn the_library_gets_what_it_gets_from_qemu() {
-    if !require_library() {
+    if !require_qmp_library() {
         return;
     }
     let Some((observed, serve)) = both("library") else { return };
@@ -39,7 +40,7 @@ fn the_library_gets_what_it_gets_from_qemu() {
 
 #[test]
 fn the_library_gets_the_samples_it_subscribed() {
-    if !require_library() {
+    if !require_qmp_library() {
         return;
     }
     let Some((_observed, serve)) = both("stream") else { return };

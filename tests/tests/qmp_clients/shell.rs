@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use vmstrobe_tests::process::Reaped;
+use vmstrobe_tests::python::{python_program, require_qmp_library};
 
-use crate::{both, python_program, require_library};
+use crate::both;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -50,7 +51,7 @@ fn typed(socket: &Path, flags: &[&str], lines: &str) -> String {
 
 #[test]
 fn the_shell_prints_what_it_prints_of_qemu() {
-    if !require_library() {
+    if !require_qmp_library() {
         return;
     }
     let Some((observed, serve)) = both("shell") else { return };
@@ -67,7 +68,7 @@ fn the_shell_prints_what_it_prints_of_qemu() {
 /// It asks for `help` and `info` first, to complete words, and does not show the answers.
 #[test]
 fn the_human_shell_prints_what_it_prints_of_qemu() {
-    if !require_library() {
+    if !require_qmp_library() {
         return;
     }
     let Some((observed, serve)) = both("human") else { return };

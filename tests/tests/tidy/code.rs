@@ -40,7 +40,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["sampler/src/health.rs"]),
-    ("humantime", &["cli/src/stat/report.rs"]),
+    ("humantime", &["cli/src/stat/report.rs", "export/src/text.rs"]),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),
@@ -52,6 +52,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
             "providers/bpf/src/sys.rs",
         ],
     ),
+    ("lz4_flex", &["export/src/arrows/codec.rs"]),
     ("seccompiler", &["cli/src/privileges/seccomp.rs"]),
     (
         "memmap2",
@@ -67,6 +68,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["vmstrobe/src/unknown_name.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
+    ("zstd", &["export/src/arrows/codec.rs"]),
 ];
 
 /// The words of printing, and of what is printable: (word, where alone the product may name it).

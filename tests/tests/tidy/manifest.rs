@@ -52,6 +52,8 @@ const ARROWS: &[(&str, &[&str])] = &[
 const BARRED: &[(&str, &[&str])] = &[
     ("core", &["kvm-ioctls", "libc"]),
     ("sampler", &["kvm-ioctls", "libc"]),
+    // Its formats are its own: what these bring is more than all else that it has.
+    ("export", &["arrow-ipc", "clap", "libc"]),
     // What a VMM takes with it that embeds us: rustix, and nothing else that is not ours.
     ("providers/host", &["clap", "kvm-ioctls", "libc", "memmap2", "serde_json"]),
     ("providers/kvm", &["clap", "libc", "memmap2", "serde_json"]),
