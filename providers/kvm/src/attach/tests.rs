@@ -95,6 +95,13 @@ impl Vmm {
         };
         assert!(soon(Duration::from_secs(10), so), "{command}: {:?}", scan::scan(self.0.id()));
     }
+
+    /// Has a VM made with a vCPU. The stats fd of a VM alone is not waited for.
+    fn tell_with_vcpu(&mut self) {
+        for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
+            self.tell(command, 1, vcpu_stats);
+        }
+    }
 }
 
 impl Drop for Vmm {
@@ -205,9 +212,7 @@ fn vcpus_of_a_qemu_are_borrowed() {
 #[test]
 fn what_a_vmm_opens_for_a_moment_is_not_kept() {
     let Some(mut vmm) = Vmm::start() else { return };
-    vmm.tell("vm", 1, 0);
-    vmm.tell("vcpu 0", 1, 0);
-    vmm.tell("add 0", 1, 1);
+    vmm.tell_with_vcpu();
     let kvm = borrowed();
     kvm.attach(vmm.0.id()).unwrap();
     let before = paths(&kvm);
@@ -262,7 +267,7 @@ fn the_end_of_a_qemu_is_noticed() {
 #[test]
 fn the_end_is_said_while_a_look_goes_on() {
     let Some(mut vmm) = Vmm::start() else { return };
-    vmm.tell("vm", 1, 0);
+    vmm.tell_with_vcpu();
     let kvm = Arc::new(borrowed());
     let (pid, sched) = (vmm.0.id(), kvm.sched().unwrap());
     kvm.attach(pid).unwrap();
@@ -280,7 +285,7 @@ fn the_end_is_said_while_a_look_goes_on() {
 #[test]
 fn what_is_given_back_has_not_ended() {
     let Some(mut vmm) = Vmm::start() else { return };
-    vmm.tell("vm", 1, 0);
+    vmm.tell_with_vcpu();
     let (kvm, pid) = (borrowed(), vmm.0.id());
     kvm.attach(pid).unwrap();
     assert!(kvm.detach(pid));
@@ -343,9 +348,7 @@ fn fds_that_come_and_go_are_followed() {
     vmm.tell("close", 0, 0);
     assert_eq!(paths(&kvm).len(), 0);
     assert_eq!(states(&mut *source, &objects[1]), [RowState::Gone; 2]);
-    for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
-        vmm.tell(command, 1, vcpu_stats);
-    }
+    vmm.tell_with_vcpu();
     assert_eq!(paths(&kvm), [format!("/vm/{pid}"), vcpu(0)]);
 }
 
@@ -462,9 +465,7 @@ fn more_vms_than_are_told_apart_are_said_to_be() {
 #[test]
 fn no_stats_fd_is_held_where_it_may_outlive_its_vm() {
     let Some(mut vmm) = Vmm::start() else { return };
-    for (command, vcpu_stats) in [("vm", 0), ("vcpu 0", 0), ("add 0", 1)] {
-        vmm.tell(command, 1, vcpu_stats);
-    }
+    vmm.tell_with_vcpu();
     let kvm = AttachedKvm { unsafe_release: Some("5.15.90".to_owned()), ..borrowed() };
     let error = kvm.attach(vmm.0.id()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
