@@ -16,11 +16,14 @@ step cargo clippy --package vmstrobe-core -- -D warnings
 step cargo clippy --package vmstrobe --no-default-features --features kvm -- -D warnings
 # A program that only reads tables: nothing of KVM's is compiled.
 step cargo clippy --package vmstrobe --no-default-features --features table -- -D warnings
-# On another processor: what is of x86-64 alone has a stand-in there. The command needs a C compiler
-# for that processor too, and is left out.
+# A program that only reads recordings.
+step cargo clippy --package vmstrobe --no-default-features --features export -- -D warnings
+# On another processor: what is of x86-64 alone has a stand-in there. The command and recordings need
+# a C compiler for that processor too, and are left out.
 other=aarch64-unknown-linux-gnu
 if compgen -G "$(rustc --print target-libdir --target "$other")/libstd-*" >/dev/null; then
-  step cargo clippy --target "$other" --package vmstrobe --package vmstrobe-guest --all-features -- -D warnings
+  step cargo clippy --target "$other" --package vmstrobe --package vmstrobe-guest \
+    --features vmstrobe/demo,vmstrobe/json,vmstrobe/kvm-ioctls,vmstrobe/server -- -D warnings
 else
   echo "lint: skipped: $other: no standard library for it (rustup target add $other)"
 fi

@@ -5,24 +5,26 @@
 //! with `vmstrobe: `.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use vmstrobe::Timing;
 
 use crate::error::Result;
 
 mod quantity;
 mod source;
+mod record;
 mod serve;
+mod stat;
 mod parse_error;
 mod examples;
 
+pub(crate) use record::{ConvertArgs, FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
     BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
 };
+
+pub(crate) use stat::{PaceArgs, StatArgs};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -124,6 +126,32 @@ pub(crate) enum Command {
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
 
+    /// Write every sample to a file, or keep the newest and write them when something happens.
+    ///
+    /// A file that ends in .arrows is an Arrow stream, which pandas, polars, DuckDB and others
+    /// read, also while it is written and after vmstrobe was killed. docs/recordings.md says what
+    /// is in each format, and how to open it.
+    ///
+    /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
+    /// them on SIGUSR2 or when a condition comes true (--when). A condition compares statistics
+    /// with bounds: `exits.rate > 50k` (per second, over 10 ms), `exits.rate[1ms]`, `.delta`,
+    /// `.value`, and of histograms `.p99` and `.max`; `any` (the default), `all`, `sum` or `25%`
+    /// before it says which vCPUs must satisfy it; `and`, `or` and parentheses join several.
+    ///
+    /// Recording ends on Ctrl-C, SIGTERM or SIGHUP, after a time (-d), with the command (-- CMD),
+    /// or with the virtual machines. If the file cannot be written any more, what was written is
+    /// good, and the exit status is 1.
+    #[command(after_help = examples::RECORD)]
+    Record(Box<RecordArgs>),
+
+    /// Write a recording in another format, or with less in it, or repair its torn end.
+    ///
+    /// Reads a .arrows file, also one whose writer was killed or whose end is torn, and writes what
+    /// is whole in the format that the name of OUT says: .arrows, .parquet, .pftrace, .csv or
+    /// .jsonl. What was cut off is said.
+    #[command(after_help = examples::CONVERT)]
+    Convert(ConvertArgs),
+
     /// Answer query-stats over QMP, as QEMU does, to many clients at once.
     ///
     /// For the statistics commands the socket behaves like QEMU's own QMP socket: query-stats,
@@ -152,38 +180,6 @@ pub(crate) enum Info {
     /// objects, the path of each is printed above its text; QEMU does not print it.
     #[command(after_help = examples::INFO)]
     Stats(InfoArgs),
-}
-
-/// The rate of sampling and its end.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Rate and duration")]
-pub(crate) struct PaceArgs {
-    /// Samples per second: 1000, 1k, 10kHz, 0.5; from 0.001 Hz to 1 MHz
-    ///
-    /// Samples are taken more punctually on a CPU of their own and at a real-time priority: start
-    /// vmstrobe by `taskset -c 3 chrt -f 10`, which all its threads inherit.
-    #[arg(short, long, value_name = "HZ", default_value = "1k", value_parser = quantity::rate)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) rate: f64,
-
-    /// End after this time: 10s, 500ms, 2m
-    #[arg(short, long, value_name = "TIME", value_parser = quantity::duration)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) duration: Option<Duration>,
-
-    /// End after this number of samples, missed ones included
-    #[arg(long, value_name = "N", value_parser = quantity::count, allow_negative_numbers = true)]
-    pub(crate) count: Option<u64>,
-}
-
-impl PaceArgs {
-    /// Returns the times of the ticks.
-    ///
-    /// # Errors
-    /// If the rate is out of bounds.
-    pub(crate) fn timing(&self) -> Result<Timing> {
-        Ok(Timing { ticks_max: self.count, ..Timing::hz(self.rate)? })
-    }
 }
 
 #[derive(Args, Debug)]
@@ -273,50 +269,6 @@ pub(crate) struct InfoArgs {
 
     #[command(flatten)]
     pub(crate) method: MethodArgs,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct StatArgs {
-    /// Print a report for each interval; without a unit the value is in milliseconds
-    #[arg(short, long, value_name = "MS", value_parser = quantity::interval)]
-    #[arg(allow_negative_numbers = true)]
-    pub(crate) interval: Option<Duration>,
-
-    /// Show each object separately instead of the sum of all
-    #[arg(long)]
-    pub(crate) per_vcpu: bool,
-
-    /// Show also statistics that did not change
-    #[arg(short = 'z', long)]
-    pub(crate) zeros: bool,
-
-    /// Write the report to this file, separate from the command's output
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-
-    /// Print one JSON object per interval, each on a line
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) source: SourceArgs,
-
-    #[command(flatten)]
-    pub(crate) select: SelectArgs,
-
-    #[command(flatten)]
-    pub(crate) vcpus: VcpuArgs,
-
-    #[command(flatten)]
-    pub(crate) method: MethodArgs,
-
-    #[command(flatten)]
-    pub(crate) pace: PaceArgs,
-
-    /// Measure while this command runs
-    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["duration", "count"])]
-    #[arg(help_heading = "Arguments")]
-    pub(crate) command: Vec<OsString>,
 }
 
 /// Parses the command line of this process.

@@ -20,11 +20,14 @@ mod table;
 mod terminal;
 mod signals;
 mod stop;
+mod child;
 
 mod list;
 mod schema;
 mod query;
 mod stat;
+mod record;
+mod convert;
 mod serve;
 mod demo;
 
@@ -65,6 +68,8 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, open_files, out),
+        Command::Record(args) => record::run(&args, open_files),
+        Command::Convert(args) => convert::run(&args),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -4,6 +4,9 @@
 //! error come with it. A message says what to do next. However many processes were left out, a few
 //! messages name all of them.
 
+use std::io;
+use std::path::Path;
+
 use vmstrobe::serve::DirectoryRefusal;
 use vmstrobe::{
     Error as LibraryError, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef, VmInfo,
@@ -76,6 +79,8 @@ fn text_of(error: LibraryError) -> Error {
             "{text}: read them from QEMU with --from-qmp SOCKET, or read the vCPUs with --target \
              vcpu"
         )),
+        LibraryError::RecordFile { path, source } => Error::failed(file_text(&path, &source)),
+        LibraryError::Recording { path, source } => recording_text(&path, &source),
         LibraryError::NoObjects { warnings, .. } => {
             let warnings = warnings.iter().map(|warning| format!(": {}", with_causes(warning)));
             Error::failed(warnings.fold(text, |text, warning| text + &warning))
@@ -166,6 +171,35 @@ fn several_found(vms: &[VmInfo], tables: &[FoundTable]) -> Error {
     Error::failed(text).with_lines(lines)
 }
 
+/// Returns the text of an error of opening a file, with what to do.
+fn file_text(path: &Path, source: &io::Error) -> String {
+    let (path, why) = (path.display(), reason(source));
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("{path} is there already: give another name, or replace it with --overwrite")
+        }
+        io::ErrorKind::NotFound => {
+            format!("cannot open {path}: there is no such file or directory")
+        }
+        _ => format!("cannot open {path}: {why}"),
+    }
+}
+
+/// Returns the error of writing or reading a recording, with what is left of it.
+fn recording_text(path: &Path, source: &vmstrobe::export::Error) -> Error {
+    let path = path.display();
+    Error::failed(match source {
+        vmstrobe::export::Error::Write { whole_bytes, source } => format!(
+            "cannot write {path}: {}; its first {} are good",
+            reason(source),
+            crate::text::bytes(*whole_bytes as f64)
+        ),
+        vmstrobe::export::Error::Damaged { .. } => {
+            format!("{path}: {source}; `vmstrobe convert` keeps what stands before that")
+        }
+        other => format!("{path}: {}", with_causes(other)),
+    })
+}
 /// Returns the messages of notices, each of one line. If a limit of open files is the cause of one,
 /// its message names it.
 pub(crate) fn of_notices(notices: impl IntoIterator<Item = Notice>) -> Vec<String> {

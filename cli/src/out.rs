@@ -120,6 +120,16 @@ pub(crate) fn say_lines(lines: &[String]) {
     let _ = io::stderr().write_all(message(lines).as_bytes());
 }
 
+/// Prints a line on standard error in place of the one on which the cursor is, and clears what is
+/// behind it. Does nothing unless standard error is a terminal.
+pub(crate) fn say_in_place(line: &str, clear: &str) {
+    let mut stderr = io::stderr();
+    if !stderr.is_terminal() {
+        return;
+    }
+    let _ = write!(stderr, "\r{}{clear}", printable(line)).and_then(|()| stderr.flush());
+}
+
 fn message(lines: &[String]) -> String {
     let line = |line: &String| shorten(&printable(line), MESSAGE_WIDTH_MAX);
     let lines: Vec<String> = lines.iter().map(line).collect();

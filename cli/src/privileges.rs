@@ -62,6 +62,11 @@ impl Needs {
         Self(OPEN | if bpf == BpfWhen::Off { CapabilitySet::empty() } else { LOAD_BPF })
     }
 
+    /// Returns the needs of a command that reads and writes files.
+    pub(crate) fn of_files() -> Self {
+        Self(OPEN | CapabilitySet::DAC_READ_SEARCH)
+    }
+
     /// Adds the needs of a command that listens on sockets.
     pub(crate) fn with_listening(self) -> Self {
         Self(self.0 | LISTEN)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
@@ -42,6 +42,29 @@ impl StopFlag {
     pub(crate) fn is_set(&self) -> bool {
         // Relaxed: the flag guards no other data.
         self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// A flag that SIGUSR2 sets, by which a flight recorder is asked for a dump.
+#[derive(Debug)]
+pub(crate) struct DumpFlag {
+    asked: Arc<AtomicBool>,
+}
+
+impl DumpFlag {
+    /// Installs the signal handler that sets the flag.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn listen() -> Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        flag::register(SIGUSR2, Arc::clone(&asked)).map_err(cannot_listen)?;
+        Ok(Self { asked })
+    }
+
+    /// Returns true once for each time that the flag was set.
+    pub(crate) fn take(&self) -> bool {
+        self.asked.swap(false, Ordering::Relaxed)
     }
 }
 

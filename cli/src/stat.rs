@@ -5,24 +5,22 @@
 //! ends. A command that was started is waited for. The command runs, and the output file is opened,
 //! with all capabilities that vmstrobe was started with.
 
-use std::ffi::OsString;
-use std::io::ErrorKind;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, ExitStatus};
+use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmstrobe::json::{self, IntervalReport};
-use vmstrobe::{Broker, Meter, Session, Snapshot, Tally, Timing, now_ns};
+use vmstrobe::{Meter, Session, Snapshot, Tally, Timing, now_ns};
 
 use crate::args::StatArgs;
 use crate::attach;
-use crate::error::{Error, Kind, Result};
+use crate::child;
+use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
 use crate::out::{Out, reason, say, say_each};
 use crate::privileges::{Launcher, Needs};
-use crate::signals::{Signals, StopFlag};
+use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal;
 use crate::text;
@@ -65,7 +63,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     if args.interval.is_some() && !args.zeros && !args.json {
         say("statistics that do not change in an interval are left out of it (-z shows them)");
     }
-    let start = |launcher| start(launcher, &args.command, broker);
+    let start = |launcher| child::start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
     command.iter().for_each(|command| open_files.restore_for(command));
     let measured = measurement.measure(stop.as_ref(), command.as_mut());
@@ -75,7 +73,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let status = status.map_err(|error| {
         Error::failed(format!("cannot wait for the command: {}", reason(&error)))
     })?;
-    Ok(exit_status(status, has_lost_vm))
+    Ok(child::exit_status(status, has_lost_vm))
 }
 
 /// Checks that an interval is not shorter than the time between two samples.
@@ -91,41 +89,6 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Starts the command, and the thread that forwards signals to it.
-fn start(launcher: Launcher, command: &[OsString], broker: Broker) -> Result<Child> {
-    let (program, arguments) = command.split_first().expect("a launcher has a command");
-    let mut command = Command::new(program);
-    command.args(arguments);
-    // From here on signals are queued, and forwarded once the command runs.
-    let signals = Signals::forwarded()?;
-    let started = launcher.launch(command).map_err(|error| {
-        let kind = match error.kind() {
-            ErrorKind::NotFound => Kind::NoCommand,
-            _ => Kind::CannotRun,
-        };
-        let program = program.to_string_lossy();
-        Error::new(kind, format!("cannot run '{program}': {}", reason(&error)))
-    });
-    started.and_then(|mut command| match stop::forward_signals(signals, &command, broker) {
-        Ok(()) => Ok(command),
-        Err(error) => {
-            // A command that receives no signals must not be left running.
-            let _ = command.kill().and_then(|()| command.wait());
-            Err(error)
-        }
-    })
-}
-
-/// Returns the exit status: that of the command as a shell reports it, unless there is none or it
-/// is 0; then 1 if a VM has ended, else 0.
-fn exit_status(command: Option<ExitStatus>, has_lost_vm: bool) -> u8 {
-    let of_command = command.map_or(0, |status| {
-        let signal = status.signal().map(|signal| 128 + signal);
-        status.code().or(signal).unwrap_or(1) as u8
-    });
-    if of_command == 0 { u8::from(has_lost_vm) } else { of_command }
 }
 
 /// A measurement that runs.
@@ -260,21 +223,5 @@ impl<'a> Measurement<'a> {
             say(format_args!("{} has ended", vm.title));
             self.has_lost_vm = true;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exit_status_is_the_commands() {
-        let ended = |wait_status| Some(ExitStatus::from_raw(wait_status));
-        assert_eq!(exit_status(None, false), 0);
-        assert_eq!(exit_status(None, true), 1);
-        assert_eq!(exit_status(ended(0), false), 0);
-        assert_eq!(exit_status(ended(0), true), 1);
-        assert_eq!(exit_status(ended(3 << 8), true), 3);
-        assert_eq!(exit_status(ended(9), false), 137);
     }
 }

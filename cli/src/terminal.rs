@@ -12,8 +12,8 @@ use rustix::termios::tcgetwinsize;
 use vmstrobe::text::printable;
 
 use crate::error::Result;
-use crate::out::Out;
-use crate::width::fit;
+use crate::out::{Out, say_in_place};
+use crate::width::{fit, shorten};
 
 /// The size that is assumed for a terminal that does not report one.
 const DEFAULT: Size = Size { width: 80, height: 24 };
@@ -66,6 +66,14 @@ pub(crate) fn has_colours() -> bool {
 /// ECMA-48, which all terminals but dumb ones understand.
 fn is_capable(name: Option<OsString>) -> bool {
     name.is_some_and(|name| !name.is_empty() && name != OsStr::new("dumb"))
+}
+
+/// Shows a line of progress on standard error in place of the last one; an empty one clears it.
+/// Does nothing unless standard error is a terminal on which the cursor can be moved.
+pub(crate) fn show_progress(text: &str) {
+    if has_cursor() {
+        say_in_place(&shorten(text, size().width.saturating_sub(1)), CLEAR_LINE_END);
+    }
 }
 
 /// The alternate screen of the terminal, until this is dropped.

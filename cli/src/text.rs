@@ -58,7 +58,7 @@ pub(crate) fn nanos(time_ns: u64) -> String {
 }
 
 /// Formats a size in bytes: `1.50 MiB`.
-fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     let power = |exponent: i32| 1024_f64.powi(exponent);
     let units =
         [(1.0, "B"), (power(1), "KiB"), (power(2), "MiB"), (power(3), "GiB"), (power(4), "TiB")];

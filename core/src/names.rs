@@ -9,6 +9,8 @@
 //!
 //! Invariant: every list compiles in bounded space and matches in linear time.
 
+use std::fmt;
+
 use regex_lite::{Regex, RegexBuilder};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +61,15 @@ impl Item {
             Matcher::Exact(exact) => exact == name,
             Matcher::Pattern(regex) => regex.is_match(name),
         }
+    }
+}
+
+impl fmt::Display for Names {
+    /// Writes the list as it can be typed, with what is excluded at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let excludes = self.excludes.iter().map(|item| format!("-{}", item.typed));
+        let items = self.includes.iter().map(|item| item.typed.clone()).chain(excludes);
+        f.write_str(&items.collect::<Vec<_>>().join(","))
     }
 }
 
@@ -218,6 +229,15 @@ fn too_large(what: &str, limit: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_is_written_as_it_can_be_typed() {
+        for (typed, want) in [("exits, halt_*", "exits,halt_*"), ("-a,/b,c/,d", "/b,c/,d,-a")] {
+            let names = Names::parse(typed).expect(typed);
+            assert_eq!(names.to_string(), want);
+            assert_eq!(Names::parse(want).expect(want).to_string(), want);
+        }
+    }
 
     const KNOWN: [&str; 6] =
         ["exits", "halt_exits", "halt_wait_ns", "halt_wait_hist", "pf_taken", "blocking"];

@@ -43,8 +43,10 @@ mod fields;
 mod rows;
 mod decoder;
 mod reader;
+mod ring;
 
 pub use self::codec::Compression;
 pub(crate) use self::laid::vm_name;
 pub use self::reader::{ArrowsReader, End, Item};
+pub use self::ring::{ArrowsRing, Frozen, RingLimits, Span};
 pub use self::writer::ArrowsWriter;

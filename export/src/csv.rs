@@ -92,12 +92,6 @@ impl<W: Write> CsvWriter<W> {
         let (vm, pace) = (metadata.vm.clone(), Pace::new(every));
         Ok(Self { destination, columns, vm, pace, laid: None, rows: 1, chunk })
     }
-
-    /// Returns the number of rows that were written, the row of names included. A spreadsheet opens
-    /// [`SPREADSHEET_ROWS_MAX`] of them.
-    pub fn rows(&self) -> u64 {
-        self.rows
-    }
 }
 
 impl<W: Write> Exporter for CsvWriter<W> {
@@ -155,6 +149,11 @@ impl<W: Write> Exporter for CsvWriter<W> {
 
     fn whole_bytes(&self) -> u64 {
         self.destination.whole_bytes()
+    }
+
+    /// A spreadsheet opens [`SPREADSHEET_ROWS_MAX`] rows.
+    fn spreadsheet_rows(&self) -> Option<u64> {
+        Some(self.rows)
     }
 }
 

@@ -58,6 +58,12 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
+    /// The program is built without a format.
+    #[error("this program is built without the format {format}")]
+    NoFormat {
+        /// The format.
+        format: String,
+    },
     /// A writer that failed, or was finished, was used again.
     #[error("the recording has ended: nothing more can be written")]
     Ended,

@@ -38,6 +38,17 @@ pub trait Exporter {
 
     /// Returns the bytes that were written, up to the last whole message or row.
     fn whole_bytes(&self) -> u64;
+
+    /// Returns the names of the statistics that the format leaves out so far.
+    fn left_out(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the number of rows of a table for spreadsheets, its head included; `None` for any
+    /// other format.
+    fn spreadsheet_rows(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// The outcome of writing a batch.

@@ -2,8 +2,9 @@
 //!
 //! A recorder pushes each [`Snapshot`](vmstrobe_core::Snapshot) into a [`Batcher`], which keeps
 //! the changes, and gives each [`Batch`] to an [`Exporter`]: [`ArrowsWriter`] for `.arrows`,
-//! [`CsvWriter`] for `.csv`, [`JsonLinesWriter`] for `.jsonl`. [`ArrowsReader`] gives the batches
-//! of a recording again.
+//! [`CsvWriter`] for `.csv`, [`JsonLinesWriter`] for `.jsonl`, and by features `PerfettoWriter` for
+//! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
+//! recording again; [`ArrowsRing`] keeps the newest in memory.
 //!
 //! A batch is also the unit in which bindings, pages and the flight recorder take samples.
 //!
@@ -24,14 +25,24 @@ mod arrows;
 mod text;
 mod csv;
 mod jsonl;
+#[cfg(feature = "perfetto")]
+mod perfetto;
+#[cfg(feature = "histlog")]
+mod histlog;
 
-pub use arrows::{ArrowsReader, ArrowsWriter, Compression, End, Item};
+pub use arrows::{
+    ArrowsReader, ArrowsRing, ArrowsWriter, Compression, End, Frozen, Item, RingLimits, Span,
+};
 pub use batch::{Batch, BatchRows, TickRows};
 pub use batcher::{BatchLimits, Batcher};
 pub use columns::{Column, Columns, HEADS, KeptSchema};
 pub use csv::{CsvWriter, SPREADSHEET_ROWS_MAX};
 pub use error::{Error, Result};
 pub use exporter::{Event, EventKind, Exporter, Outcome};
+#[cfg(feature = "histlog")]
+pub use histlog::HistlogWriter;
 pub use jsonl::JsonLinesWriter;
 pub use lists::Changes;
 pub use metadata::Metadata;
+#[cfg(feature = "perfetto")]
+pub use perfetto::{PerfettoOptions, PerfettoWriter};

@@ -12,10 +12,16 @@ use crate::survey::{Hidden, LeftOut};
 use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_host::VmInfo;
 
+use crate::condition::Fault;
 use crate::notice::Notice;
 #[cfg(feature = "server")]
 use crate::serve::{Account, DirectoryRefusal, LimitReached};
 use crate::unknown_name::UnknownName;
+
+pub(crate) use text::joined;
+use text::{no_objects, no_statistic, paths, rest, several, vcpu_text};
+
+mod text;
 
 /// Result of a call of the library.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -158,6 +164,78 @@ pub enum Error {
         /// The vCPUs that there are.
         known: Vec<Object>,
     },
+    /// A condition cannot be understood, or does not fit the statistics that there are.
+    #[error(
+        "the condition '{condition}' is wrong at '{}': {}",
+        rest(condition, fault.at),
+        fault.text
+    )]
+    Condition {
+        /// The condition as it was typed.
+        condition: String,
+        /// The place, and what is wrong there.
+        fault: Fault,
+    },
+    /// A batch could not be encoded.
+    #[cfg(feature = "export")]
+    #[error(transparent)]
+    Export(vmstrobe_export::Error),
+    /// An exporter has no columns for statistics that came up while it wrote.
+    #[cfg(feature = "export")]
+    #[error("objects with other statistics came up, for which the recording has no columns")]
+    OtherColumns,
+    /// The name of a recording does not tell its format.
+    #[cfg(feature = "export")]
+    #[error(
+        "{} does not tell a format: a recording's name ends in {}",
+        path.display(),
+        crate::record::extensions()
+    )]
+    UnknownFormat {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file of a recording cannot be made, removed or synchronised.
+    #[cfg(feature = "export")]
+    #[error("{}: {source}", path.display())]
+    RecordFile {
+        /// The path.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// A recording cannot be written or read.
+    #[cfg(feature = "export")]
+    #[error("{}: {source}", path.display())]
+    Recording {
+        /// Its path.
+        path: PathBuf,
+        /// The reason.
+        source: vmstrobe_export::Error,
+    },
+    /// A recording cannot be converted into itself.
+    #[cfg(feature = "export")]
+    #[error("{} is the recording itself: give another name", path.display())]
+    SameFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A flight recorder has too many dumps to write.
+    #[cfg(feature = "export")]
+    #[error("too many dumps wait to be written: this one is left out")]
+    TooManyDumps,
+    /// A flight recorder holds no samples of the time that was asked for.
+    #[cfg(feature = "export")]
+    #[error("there are no samples to dump yet")]
+    NothingToDump,
+    /// A dump was asked of a recording that writes every sample.
+    #[cfg(feature = "export")]
+    #[error("this recording writes every sample into its file: only a flight recorder can dump")]
+    NoFlight,
+    /// The samples of a session are recorded already.
+    #[cfg(feature = "export")]
+    #[error("the samples of this session are taken already")]
+    SamplesTaken,
     /// The demo's guest cannot be built or run.
     #[cfg(feature = "demo")]
     #[error(transparent)]
@@ -203,6 +281,12 @@ pub enum Error {
     NoFirstSample,
 }
 
+impl Error {
+    pub(crate) fn condition(condition: &str, fault: Fault) -> Self {
+        Self::Condition { condition: condition.to_owned(), fault }
+    }
+}
+
 /// The process at the other end of a QMP socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -230,65 +314,5 @@ impl std::fmt::Display for SocketPeer {
             Self::NotRead { pid } => write!(f, "pid {pid}, which is not read"),
             Self::Unknown => f.write_str("a process that the kernel does not name"),
         }
-    }
-}
-
-fn several(vms: &[VmInfo]) -> &'static str {
-    match vms {
-        [] => "several processes on this host have tables of statistics",
-        _ => "several virtual machines run on this host",
-    }
-}
-
-fn no_objects(target: &Target, provider: Option<&str>, known: &[Target]) -> String {
-    let of = provider.map(|name| format!(" of provider '{name}'")).unwrap_or_default();
-    match known {
-        [] => format!("there are no objects of target '{target}'{of} here"),
-        _ => {
-            let known = joined(known.iter().map(Target::name));
-            format!("there are no objects of target '{target}'{of} here, only of {known}")
-        }
-    }
-}
-
-fn no_statistic(unknown: &[UnknownName]) -> String {
-    match unknown {
-        [] => "no statistic is selected".to_owned(),
-        _ => unknown.iter().map(UnknownName::to_string).collect::<Vec<_>>().join("; "),
-    }
-}
-
-/// Returns a vCPU as a user names it.
-fn vcpu_text(vcpu: &VcpuRef) -> String {
-    match vcpu {
-        VcpuRef::Path(path) => format!("'{path}'"),
-        VcpuRef::Index(index) => index.to_string(),
-    }
-}
-
-fn paths(objects: &[Object]) -> String {
-    objects.iter().map(|object| &*object.path).collect::<Vec<_>>().join(", ")
-}
-
-/// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
-pub(crate) fn joined<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let mut names: Vec<&str> = names.into_iter().collect();
-    names.sort_unstable();
-    names.dedup();
-    match names.split_last() {
-        Some((last, [])) => (*last).to_owned(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => String::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_joined_once_and_in_order() {
-        assert_eq!(joined(["b", "a", "b", "c"]), "a, b and c");
-        assert_eq!((joined(["a", "a"]), joined([])), ("a".to_owned(), String::new()));
     }
 }

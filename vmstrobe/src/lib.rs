@@ -92,6 +92,9 @@ mod meter;
 mod listing;
 mod vm_opener;
 mod vm_tracker;
+mod condition;
+#[cfg(feature = "export")]
+mod record;
 mod recent;
 #[cfg(feature = "json")]
 pub mod json;
@@ -101,6 +104,9 @@ pub mod demo;
 pub mod serve;
 
 pub use attachment::{Attachment, attach};
+pub use condition::{
+    Check, Condition, DEFAULT_STRETCH_NS, Fault, Hit, Trigger, TriggerRule, Triggered,
+};
 pub use error::{Error, Result, SocketPeer};
 pub use found::{name_or_number, vm_name};
 pub use listing::{ListedTables, ListedVm, Listing, list};
@@ -109,6 +115,8 @@ pub use meter::{Added, Measured, Meter, measure};
 pub use notice::Notice;
 pub use read_status::{OneByOne, ReadMethod, ReadStatus};
 pub use recent::{ObjectChange, POINTS_PER_SECOND, RecentSamples, changes_between};
+#[cfg(feature = "export")]
+pub use record::*;
 pub use run_summary::RunSummary;
 pub use select::Selection;
 pub use session::Session;
@@ -128,6 +136,8 @@ pub use vmstrobe_sampler::*;
 
 #[cfg(feature = "bpf")]
 pub use vmstrobe_bpf as bpf;
+#[cfg(feature = "export")]
+pub use vmstrobe_export as export;
 #[cfg(feature = "fd-server")]
 pub use vmstrobe_fd_server as fd_server;
 pub use vmstrobe_host as host;

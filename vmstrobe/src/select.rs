@@ -45,6 +45,32 @@ impl Selection {
     }
 }
 
+impl Selection {
+    /// Returns the filters that this selection stands for in a recording with these schemas, one
+    /// for each target, and the names that match nothing beside others that do. Without a target,
+    /// all of them are selected.
+    ///
+    /// # Errors
+    /// If there is no such target or provider, or none of the names.
+    pub fn filters(&self, schemas: &[Arc<Schema>]) -> Result<(Vec<Filter>, Vec<UnknownName>)> {
+        let (target, provider) = (self.target.as_ref(), self.provider.as_deref());
+        let is_meant = |schema: &&Arc<Schema>| is_of(schema, target, provider);
+        let meant: Vec<Arc<Schema>> = schemas.iter().filter(is_meant).cloned().collect();
+        if meant.is_empty() {
+            let target = target.cloned().unwrap_or(Target::Vcpu);
+            return Err(nothing_of(&target, provider, schemas, &BpfStatus::Off, Vec::new()));
+        }
+        let unknown = check_names(self.names.as_ref(), &meant)?;
+        let mut filters: Vec<Filter> = Vec::new();
+        for schema in meant {
+            if filters.iter().all(|filter| filter.target != *schema.target()) {
+                filters.push(self.filter(schema.target().clone()));
+            }
+        }
+        Ok((filters, unknown))
+    }
+}
+
 impl Attachment {
     /// Returns the filter that the user means. Names that match nothing, beside others that do,
     /// have a [`Notice::UnknownName`].

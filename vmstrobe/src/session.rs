@@ -43,7 +43,8 @@ const QUEUE_WORDS_MAX: usize = 8 << 20;
 #[derive(Debug)]
 pub struct Session {
     first: Arc<Snapshot>,
-    samples: Subscriber,
+    /// The samples, until a recorder takes them.
+    samples: Option<Subscriber>,
     absence: Absence,
     watch: Option<Watch>,
     state: State,
@@ -111,7 +112,7 @@ impl Session {
         let running = sampler.start(timing)?;
         Ok(Self {
             first,
-            samples,
+            samples: Some(samples),
             absence: Absence::default(),
             watch: Some(watch),
             state: State::Running(running),
@@ -138,12 +139,12 @@ impl Session {
 
     /// Returns the next sample, if one comes in time.
     pub fn recv(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
-        self.noted(self.samples.recv_timeout(timeout))
+        self.noted(self.samples.as_ref()?.recv_timeout(timeout))
     }
 
     /// Returns the next sample, if it is there.
     pub fn try_recv(&self) -> Option<Arc<Snapshot>> {
-        self.noted(self.samples.try_recv())
+        self.noted(self.samples.as_ref()?.try_recv())
     }
 
     /// Returns an iterator over the samples to come. It waits for each, and ends with the sampler,
@@ -175,7 +176,19 @@ impl Session {
 
     /// Returns the number of samples that came faster than they were received, and are lost.
     pub fn lost_samples(&self) -> u64 {
-        self.samples.lost_samples()
+        self.samples.as_ref().map_or(0, Subscriber::lost_samples)
+    }
+
+    /// Takes the samples to come. From then on, [`Session::recv`] gives none.
+    #[cfg(feature = "export")]
+    pub(crate) fn take_samples(&mut self) -> Result<Subscriber> {
+        self.samples.take().ok_or(Error::SamplesTaken)
+    }
+
+    /// Notes whether anything that is sampled is there, for who does not receive the samples.
+    #[cfg(feature = "export")]
+    pub(crate) fn look(&self) {
+        self.absence.note(&self.control.latest().load_full());
     }
 
     /// Takes the notices that have come up since the last call.

@@ -125,6 +125,37 @@ Rates are printed with their error bounds: a counter is read at an unknown time 
 of its sample. Waiting times are counted when a wait ends, so over a short interval their share can
 exceed 100 %.";
 
+pub(super) const RECORD: &str = "\
+EXAMPLES
+  Record the only virtual machine on this host, all statistics of its vCPUs, for ten seconds:
+      vmstrobe record -o run.arrows -d 10s
+  Record exits and halts at 10 kHz while a benchmark runs:
+      vmstrobe record -o run.arrows -r 10k --names 'exits,halt_*' -- ssh guest ./benchmark
+  Write one file an hour, and keep the last 20 GiB:
+      vmstrobe record -o run.arrows --split 1h --keep 20GiB
+  Write ten samples a second for a spreadsheet:
+      vmstrobe record -o run.csv --every 100ms -d 60s
+  Keep the last 30 seconds, and write them on a signal:
+      vmstrobe record --last 30s -o '/var/tmp/{vm}-{time}.arrows' &
+      kill -USR2 $!
+  Write them 5 s after a vCPU exited more than 50,000 times a second for 5 ms:
+      vmstrobe record --last 30s --when 'exits.rate > 50k' --for 5ms --after 5s
+  Try it on a guest that is started for this:
+      vmstrobe record --demo -o demo.arrows -d 5s
+
+In Python: pyarrow.ipc.open_stream('run.arrows').read_pandas()";
+
+pub(super) const CONVERT: &str = "\
+EXAMPLES
+  Write Parquet, for DuckDB, pandas and many others:
+      vmstrobe convert run.arrows run.parquet
+  Write a trace for ui.perfetto.dev:
+      vmstrobe convert run.arrows run.pftrace
+  Write ten samples a second of two statistics, for a spreadsheet:
+      vmstrobe convert run.arrows run.csv --every 100ms --names exits,halt_exits
+  Repair a recording whose end is torn, so that every reader takes it:
+      vmstrobe convert torn.arrows good.arrows";
+
 pub(super) const SERVE: &str = "\
 EXAMPLES
   Try serve on a guest that is started for this:

@@ -52,6 +52,26 @@ fn time(text: &str, default_unit: f64) -> Result<Duration, String> {
     Ok(time)
 }
 
+/// Parses a size, in bytes if it has no unit: `1GiB`, `256M`, `500kB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let what = format!("'{text}' is not a size: write 256MiB, 1GiB or 500MB");
+    let (number, unit) = number_and_unit(text).ok_or(&what)?;
+    let factor = match unit {
+        "" | "B" => 1.0,
+        "k" | "kB" => 1e3,
+        "M" | "MB" => 1e6,
+        "G" | "GB" => 1e9,
+        "T" | "TB" => 1e12,
+        "Ki" | "KiB" => 1024.0,
+        "Mi" | "MiB" => 1_048_576.0,
+        "Gi" | "GiB" => 1_073_741_824.0,
+        "Ti" | "TiB" => 1_099_511_627_776.0,
+        _ => return Err(what),
+    };
+    let bytes = number * factor;
+    if (1.0..=1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(what) }
+}
+
 /// Parses a number of samples, at least one.
 pub(super) fn count(text: &str) -> Result<u64, String> {
     match text.parse() {
@@ -132,6 +152,17 @@ mod tests {
         for text in ["", "soon", "10 parsecs", "s", "inf"] {
             let error = duration(text).expect_err(text);
             assert!(error.contains("is not a time"), "{error}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, want) in [("1GiB", 1 << 30), ("256M", 256_000_000), ("1.5 KiB", 1536), ("7", 7)]
+        {
+            assert_eq!(bytes(text), Ok(want), "{text}");
+        }
+        for text in ["", "0", "-1", "1XB", "big", "inf", "1e30", "1s"] {
+            assert!(bytes(text).is_err_and(|error| error.contains("is not a size")), "{text}");
         }
     }
 

@@ -2,6 +2,9 @@
 
 use clap::CommandFactory;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use super::*;
 use crate::error::{Error, Kind};
 

@@ -112,6 +112,16 @@ impl Encoder {
         Ok(())
     }
 
+    /// Appends all dictionaries of the last batch, as a stream that begins with the next one needs
+    /// them.
+    pub(super) fn dictionaries_again(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        let laid = self.laid.take();
+        self.dictionaries = [None, None, None];
+        let written = self.write_dictionaries(laid.as_ref(), out);
+        self.laid = laid;
+        written
+    }
+
     /// Appends each dictionary that differs from the one in the stream. Without a layout, those
     /// that the stream does not have yet are empty.
     fn write_dictionaries(&mut self, laid: Option<&Laid>, out: &mut Vec<u8>) -> Result<()> {

@@ -65,7 +65,7 @@ fn a_row_has_all_that_is_known_and_no_more() {
         text: "=a \"b\"".into(),
     };
     writer.event(&event).expect("memory takes all");
-    assert_eq!(writer.rows(), 4);
+    assert_eq!(writer.rows, 4);
     writer.finish().expect("memory takes all");
     let want = "seconds,time,tick,vm,vcpu,path,schema,state,event,text,exits,wait_ms,wait_hist_0,\
                 wait_hist_1,blocking,level\r\n\
@@ -114,7 +114,7 @@ fn random_recordings_have_one_cell_for_each_value() {
         for batch in &batches {
             assert_eq!(writer.write(batch).expect("memory takes all"), Outcome::Written);
         }
-        let count = writer.rows();
+        let count = writer.rows;
         let rows = rows(str::from_utf8(&file).expect("CSV is UTF-8"));
         assert_eq!((rows.len() as u64, rows.len()), (count, 1 + 12 * layout.rows()));
         assert!(rows.iter().all(|row| row.len() == width), "seed {seed}");

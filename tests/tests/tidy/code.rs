@@ -39,8 +39,11 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("aes", &["vmstrobe/src/demo/crypto.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
-    ("hdrhistogram", &["sampler/src/health.rs"]),
-    ("humantime", &["cli/src/stat/report.rs", "export/src/text.rs"]),
+    ("hdrhistogram", &["export/src/histlog.rs", "sampler/src/health.rs"]),
+    (
+        "humantime",
+        &["cli/src/stat/report.rs", "export/src/text.rs", "vmstrobe/src/record/place.rs"],
+    ),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),

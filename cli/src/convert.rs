@@ -1,0 +1,90 @@
+//! `vmstrobe convert`: a recording in another format, or with less in it.
+//!
+//! Invariant: what is whole in the recording is written, and what was left out is said.
+
+use vmstrobe::export::{End, Metadata};
+use vmstrobe::{Broker, Converted, FileOptions, Filter, Notice, Replay, Selection, convert};
+
+use crate::args::{ConvertArgs, SelectArgs};
+use crate::error::Result;
+use crate::messages::of_notices;
+use crate::out::{say, say_each};
+use crate::privileges::Needs;
+use crate::record::format;
+use crate::record::report::format_notes;
+use crate::text::{bytes, counted, thousands};
+
+/// Converts, and returns the exit status: 1 if the recording is damaged in its middle.
+///
+/// # Errors
+/// If the recording cannot be read at all, or the file cannot be written.
+pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
+    let filters = filters(args)?;
+    // The files are opened with the rights of whoever runs this: nothing else is needed.
+    let broker: Broker = Needs::of_files().move_to_broker()?;
+    let options = FileOptions {
+        format: format(&args.output, &args.write),
+        compression: args.write.compress,
+        every: args.write.every,
+        overwrite: args.write.overwrite,
+        metadata: Metadata { labels: args.write.labels.clone(), ..Metadata::default() },
+        broker,
+        ..FileOptions::default()
+    };
+    let converted = convert(&args.input, &args.output, filters, options)?;
+    report(args, &converted);
+    Ok(u8::from(converted.damage.is_some()))
+}
+
+/// Returns the filters, if the user chose any statistics.
+fn filters(args: &ConvertArgs) -> Result<Option<Vec<Filter>>> {
+    let SelectArgs { target, names, provider } = &args.select;
+    if target.is_none() && names.is_none() && provider.is_none() && args.vcpus.vcpus.is_empty() {
+        return Ok(None);
+    }
+    let selection: Selection = args.select.selection(&args.vcpus);
+    let schemas = Replay::open(&args.input)?.schemas();
+    let (filters, unknown) = selection.filters(&schemas)?;
+    say_each(of_notices(unknown.into_iter().map(Notice::UnknownName)));
+    Ok(Some(filters))
+}
+
+fn report(args: &ConvertArgs, converted: &Converted) {
+    let size: u64 = converted.files.iter().map(|file| file.bytes).sum();
+    let (samples, events) = (converted.samples, converted.events);
+    let events = match events {
+        0 => String::new(),
+        events => format!(" and {}", counted(events as usize, "event")),
+    };
+    let files = match converted.files.len() {
+        1 => args.output.display().to_string(),
+        files => format!("{} from {} on", counted(files, "file"), args.output.display()),
+    };
+    say(format_args!(
+        "wrote {files}: {} samples{events}, {}",
+        thousands(samples),
+        bytes(size as f64)
+    ));
+    say_each(format_notes(&converted.files));
+    if let Some(text) = &converted.damage {
+        say(format_args!("what stands behind the damage is lost: {text}"));
+    }
+    match converted.end {
+        Some(End::Torn { whole_bytes, cut_bytes }) => say(format_args!(
+            "{} is torn: {} of its end were cut off, behind byte {}",
+            args.input.display(),
+            bytes(cut_bytes as f64),
+            thousands(whole_bytes)
+        )),
+        Some(End::Trailing { whole_bytes, cut_bytes }) => say(format_args!(
+            "{} has {} behind its end, at byte {}: they were left out",
+            args.input.display(),
+            bytes(cut_bytes as f64),
+            thousands(whole_bytes)
+        )),
+        Some(End::Unfinished) => {
+            say(format_args!("{} was not finished; nothing was cut off", args.input.display()));
+        }
+        _ => {}
+    }
+}

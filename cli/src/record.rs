@@ -1,0 +1,248 @@
+//! `vmstrobe record`: every sample in a file, or the newest in memory until something happens.
+//!
+//! Invariant: the command that is recorded starts after the first sample and is waited for. What
+//! was recorded is reported however the recording ends.
+
+use std::path::Path;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use vmstrobe::export::Metadata;
+use vmstrobe::{
+    Attachment, Broker, Dump, DumpRequest, FileOptions, FlightOptions, Format, Recording, Session,
+    Trigger, TriggerRule,
+};
+
+use crate::args::{FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
+use crate::attach;
+use crate::child;
+use crate::error::{Error, Result};
+use crate::limits::OpenFiles;
+use crate::messages::of_notices;
+use crate::out::{reason, say, say_each};
+use crate::privileges::{Launcher, Needs};
+use crate::signals::{DumpFlag, StopFlag};
+use crate::stop;
+use crate::terminal::show_progress;
+
+pub(crate) mod report;
+
+/// The time between two checks whether the recording must end.
+const POLL_PERIOD: Duration = Duration::from_millis(20);
+/// The time between two lines of progress.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
+
+/// Records, and returns the exit status.
+///
+/// # Errors
+/// If there is nothing to record, the command cannot be run, or the file cannot be written.
+pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles) -> Result<u8> {
+    let timing = args.pace.timing()?;
+    let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
+    let mut needs = Needs::of(&args.source, args.method.bpf);
+    if launcher.is_some() {
+        needs = needs.with_signalling();
+    }
+    let broker = needs.move_to_broker()?;
+    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
+    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let filter = attachment.select(&args.select.selection(&args.vcpus))?;
+    say_each(of_notices(attachment.notices()));
+    let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
+    if stop.is_some() {
+        stop::exit_at_second_signal()?;
+    }
+    let dump = args.flight.last.map(|_| DumpFlag::listen()).transpose()?;
+    let recorder = Recorder::new(args, &attachment, broker.clone())?;
+    let session = attachment.start(vec![filter], timing)?;
+    let period_ns = session.period_ns();
+    let mut running = Running {
+        recording: recorder.start(session)?,
+        period_ns,
+        began: Instant::now(),
+        has_lost_vm: false,
+        dump,
+    };
+    let start = |launcher| child::start(launcher, &args.command, broker);
+    let mut command = launcher.map(start).transpose()?;
+    command.iter().for_each(|command| open_files.restore_for(command));
+    running.wait(args.pace.duration, stop.as_ref(), command.as_mut());
+    let has_lost_vm = running.has_lost_vm;
+    let recorded = running.finish();
+    let status = command.as_mut().map(Child::wait).transpose();
+    recorded?;
+    let status = status.map_err(|error| {
+        Error::failed(format!("cannot wait for the command: {}", reason(&error)))
+    })?;
+    Ok(child::exit_status(status, has_lost_vm))
+}
+
+/// The files or the flight recorder, before there is a session to record.
+enum Recorder<'a> {
+    Files(&'a RecordArgs, Box<FileOptions>),
+    Flight(Box<FlightOptions>),
+}
+
+impl<'a> Recorder<'a> {
+    fn new(args: &'a RecordArgs, attachment: &Attachment, broker: Broker) -> Result<Self> {
+        let vm = attachment.main().map(|member| member.name.clone());
+        let metadata = Metadata {
+            filter: Some(report::filter_text(&args.select)),
+            vm: vm.filter(|_| attachment.check_one_vm().is_ok()),
+            labels: args.file.write.labels.clone(),
+            ..Metadata::default()
+        };
+        Ok(match args.flight.last {
+            None => Self::Files(args, Box::new(file_options(&args.file, metadata, broker))),
+            Some(last) => {
+                let options = flight_options(args, last, attachment, metadata, broker)?;
+                Self::Flight(Box::new(options))
+            }
+        })
+    }
+
+    fn start(self, session: Session) -> Result<Recording> {
+        Ok(match self {
+            Self::Files(args, mut options) => {
+                let path = args.output.as_deref().expect("clap requires it without --last");
+                options.format = format(path, &args.file.write);
+                session.record_to(path, *options)?
+            }
+            Self::Flight(options) => session.fly(*options)?,
+        })
+    }
+}
+
+fn file_options(args: &FileArgs, metadata: Metadata, broker: Broker) -> FileOptions {
+    let FileArgs { write, split, keep, flush } = args;
+    FileOptions {
+        compression: write.compress,
+        every: write.every,
+        split: *split,
+        keep_bytes: *keep,
+        overwrite: write.overwrite,
+        flush: *flush,
+        metadata,
+        broker,
+        ..FileOptions::default()
+    }
+}
+
+/// Returns the format that a path and the layout of Parquet stand for.
+pub(crate) fn format(path: &Path, write: &WriteArgs) -> Option<Format> {
+    Format::of(path).map(|format| match (format, write.layout) {
+        (Format::Parquet, ParquetLayout::Wide) => Format::WideParquet,
+        (format, _) => format,
+    })
+}
+
+fn flight_options(
+    args: &RecordArgs,
+    last: Duration,
+    attachment: &Attachment,
+    metadata: Metadata,
+    broker: Broker,
+) -> Result<FlightOptions> {
+    let template = args.output.clone().unwrap_or_else(|| "{vm}-{time}.arrows".into());
+    if Format::of(&template) != Some(Format::Arrows) {
+        let name = template.display();
+        return Err(Error::usage(format!(
+            "a flight recorder writes .arrows, not '{name}': let the name end in .arrows, and use \
+             `vmstrobe convert` afterwards"
+        )));
+    }
+    let FlightArgs { memory, when, hold_for, after, hold_off, max_dumps, .. } = &args.flight;
+    let rule = when.clone().map(|condition| TriggerRule {
+        condition,
+        hold_for: hold_for.unwrap_or_default(),
+        hold_off: *hold_off,
+        triggers_max: Some(*max_dumps),
+    });
+    let trigger = rule.map(|rule| Trigger::new(rule, &attachment.schemas()?)).transpose()?;
+    Ok(FlightOptions {
+        last,
+        memory_bytes: usize::try_from(*memory).unwrap_or(usize::MAX),
+        template,
+        compression: args.file.write.compress,
+        trigger,
+        after: after.unwrap_or_default(),
+        metadata,
+        broker,
+    })
+}
+
+/// A recording that runs.
+struct Running {
+    recording: Recording,
+    period_ns: u64,
+    began: Instant,
+    has_lost_vm: bool,
+    dump: Option<DumpFlag>,
+}
+
+impl Running {
+    /// Waits until the recording must end.
+    fn wait(
+        &mut self,
+        duration: Option<Duration>,
+        stop: Option<&StopFlag>,
+        mut command: Option<&mut Child>,
+    ) {
+        let mut shown = Instant::now();
+        loop {
+            std::thread::sleep(POLL_PERIOD);
+            self.report_events();
+            if self.dump.as_ref().is_some_and(DumpFlag::take) {
+                let request = DumpRequest { cause: "signal".to_owned(), last: None, path: None };
+                self.recording.dump(request, None);
+            }
+            if shown.elapsed() >= PROGRESS_PERIOD {
+                let progress = self.recording.progress();
+                show_progress(&report::progress_line(&progress, self.period_ns));
+                shown = Instant::now();
+            }
+            let is_over = match command.as_deref_mut() {
+                Some(command) => !matches!(command.try_wait(), Ok(None)),
+                None => stop.is_some_and(StopFlag::is_set),
+            };
+            let is_late = duration.is_some_and(|duration| self.began.elapsed() >= duration);
+            let is_without_vm = self.has_lost_vm && self.recording.session().has_ended();
+            let session = self.recording.session().is_finished();
+            if is_over || is_late || is_without_vm || session || self.recording.is_finished() {
+                return;
+            }
+        }
+    }
+
+    /// Reports notices, members that have ended, and dumps.
+    fn report_events(&mut self) {
+        let session = self.recording.session();
+        let (notices, ended) = (session.notices(), session.newly_ended());
+        let dumps = self.recording.dumps();
+        if notices.is_empty() && ended.is_empty() && dumps.is_empty() {
+            return;
+        }
+        show_progress("");
+        say_each(of_notices(notices));
+        for vm in ended {
+            say(format_args!("{} has ended", vm.title));
+            self.has_lost_vm = true;
+        }
+        dumps.iter().for_each(report_dump);
+    }
+
+    /// Ends the recording, and reports what was recorded.
+    fn finish(mut self) -> Result<()> {
+        self.report_events();
+        show_progress("");
+        let (period_ns, is_flight) = (self.period_ns, self.dump.is_some());
+        let recorded = self.recording.stop()?;
+        recorded.dumps.iter().for_each(report_dump);
+        say_each(report::summary(&recorded, period_ns, is_flight));
+        Ok(())
+    }
+}
+
+fn report_dump(dump: &Dump) {
+    say_each(report::dump_lines(dump));
+}

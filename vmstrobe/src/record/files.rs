@@ -1,0 +1,254 @@
+//! The files of a recording: one after the other, as the user splits them.
+//!
+//! Invariant: after an error, the file that it is about ends at the last whole message, and the
+//! files before it are finished. Only files that this recording made are removed.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use vmstrobe_export::{Batch, Columns, Event, Exporter, Metadata, Outcome};
+use vmstrobe_host::Broker;
+
+use super::format::{Format, Settings, writer};
+use super::place::{Place, numbered};
+use super::sink::Sink;
+use crate::error::{Error, Result};
+
+/// The size at which a file is followed by the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// So many bytes.
+    Bytes(u64),
+    /// So long a time.
+    Time(Duration),
+}
+
+/// Options of the files of a recording.
+#[derive(Clone, Debug)]
+pub struct FileOptions {
+    /// The format; `None` for the one that the file's name ends in.
+    pub format: Option<Format>,
+    /// The compression of an Arrow stream.
+    pub compression: vmstrobe_export::Compression,
+    /// The shortest time between two samples that are written as text; `None` to write all.
+    pub every: Option<Duration>,
+    /// The size at which a file is followed by the next, whose name has another number.
+    pub split: Option<Split>,
+    /// The most bytes of all files together. Beyond them, the oldest is removed.
+    pub keep_bytes: Option<u64>,
+    /// True to replace a file that is there. Otherwise that is an error.
+    pub overwrite: bool,
+    /// The time after which samples are handed over to the system at the latest.
+    pub flush: Duration,
+    /// The circumstances that are written into each file.
+    pub metadata: Metadata,
+    /// The broker by which files are made and removed, which has the rights that this takes.
+    pub broker: Broker,
+}
+
+impl Default for FileOptions {
+    fn default() -> Self {
+        Self {
+            format: None,
+            compression: vmstrobe_export::Compression::default(),
+            every: None,
+            split: None,
+            keep_bytes: None,
+            overwrite: false,
+            flush: Duration::from_secs(1),
+            metadata: Metadata::default(),
+            broker: Broker::default(),
+        }
+    }
+}
+
+/// A file that is finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordedFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// The names of the statistics that its format leaves out.
+    pub left_out: Vec<String>,
+    /// The rows of a table for spreadsheets, its head included; `None` for any other format.
+    pub spreadsheet_rows: Option<u64>,
+}
+
+/// The files of one recording.
+pub(super) struct Files {
+    path: PathBuf,
+    place: Place,
+    format: Format,
+    options: FileOptions,
+    columns: Columns,
+    current: Option<Current>,
+    done: VecDeque<RecordedFile>,
+    number: u32,
+    /// The bytes of the files that are finished and still there.
+    done_bytes: u64,
+    /// Events before the first file.
+    waiting: Vec<Event>,
+}
+
+/// The file that is being written.
+struct Current {
+    path: PathBuf,
+    file: File,
+    exporter: Box<dyn Exporter + Send>,
+    begin_ns: u64,
+}
+
+impl Files {
+    /// Prepares to write files of this name. The first is made at once, so that a name that cannot
+    /// be used is known before anything is sampled; its head follows with the first batch.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`] if the name does not tell the format.
+    pub(super) fn new(path: &Path, options: FileOptions) -> Result<Self> {
+        let format = options.format.or_else(|| Format::of(path));
+        let format = format.ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
+        Ok(Self {
+            path: path.to_owned(),
+            place: Place::new(options.broker.clone()),
+            format,
+            options,
+            columns: Columns::default(),
+            current: None,
+            done: VecDeque::new(),
+            number: 0,
+            done_bytes: 0,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// Returns the path of the next file.
+    fn next_path(&mut self) -> PathBuf {
+        self.number += 1;
+        match (self.options.split, self.number) {
+            (None, 1) => self.path.clone(),
+            (None, number) => numbered(&self.path, &number.to_string()),
+            (Some(_), number) => numbered(&self.path, &format!("{number:04}")),
+        }
+    }
+
+    /// Makes the next file, with columns for this batch.
+    fn open(&mut self, batch: &Batch) -> Result<Current> {
+        let columns = self.columns.joined(batch.layout()).map_err(Error::Export)?;
+        let path = self.next_path();
+        let file = self.place.create(&path, self.options.overwrite)?;
+        let failed = |source| Error::RecordFile { path: path.clone(), source };
+        let out = file.try_clone().map_err(failed)?;
+        let settings =
+            Settings { compression: self.options.compression, every: self.options.every };
+        self.columns = columns.clone();
+        let metadata = &self.options.metadata;
+        let exporter = writer(self.format, out, columns, metadata, settings);
+        let exporter = exporter.map_err(|error| broken(&path, &file, error))?;
+        Ok(Current { path, file, exporter, begin_ns: batch.windows()[0].begin_ns })
+    }
+
+    /// Finishes the file that is being written.
+    fn close(&mut self) -> Result<()> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        current.exporter.finish().map_err(|error| broken(&current.path, &current.file, error))?;
+        let bytes = current.exporter.whole_bytes();
+        self.done_bytes += bytes;
+        let (left_out, spreadsheet_rows) =
+            (current.exporter.left_out(), current.exporter.spreadsheet_rows());
+        let path = current.path;
+        self.done.push_back(RecordedFile { path, bytes, left_out, spreadsheet_rows });
+        self.remove_oldest(0)
+    }
+
+    /// Removes finished files until all take no more than they may, with so many more bytes.
+    fn remove_oldest(&mut self, more_bytes: u64) -> Result<()> {
+        let Some(keep_bytes) = self.options.keep_bytes else { return Ok(()) };
+        while self.done_bytes + more_bytes > keep_bytes
+            && let Some(oldest) = self.done.pop_front()
+        {
+            self.done_bytes -= oldest.bytes;
+            self.place.remove(&oldest.path)?;
+        }
+        Ok(())
+    }
+
+    fn is_split(&self, batch: &Batch) -> bool {
+        let Some(current) = &self.current else { return false };
+        match self.options.split {
+            None => false,
+            Some(Split::Bytes(bytes)) => current.exporter.whole_bytes() >= bytes,
+            Some(Split::Time(time)) => {
+                let time_ns = batch.windows()[0].begin_ns.saturating_sub(current.begin_ns);
+                u128::from(time_ns) >= time.as_nanos()
+            }
+        }
+    }
+
+    /// Lets the exporter of the current file do something.
+    fn with<T>(
+        &mut self,
+        act: impl FnOnce(&mut dyn Exporter) -> vmstrobe_export::Result<T>,
+    ) -> Result<Option<T>> {
+        let Some(current) = &mut self.current else { return Ok(None) };
+        let done = act(&mut *current.exporter);
+        done.map(Some).map_err(|error| broken(&current.path, &current.file, error))
+    }
+}
+
+impl Sink for Files {
+    fn write(&mut self, batch: &Batch) -> Result<()> {
+        if self.is_split(batch) {
+            self.close()?;
+        }
+        if self.current.is_none() {
+            self.current = Some(self.open(batch)?);
+        }
+        for event in std::mem::take(&mut self.waiting) {
+            self.with(|exporter| exporter.event(&event))?;
+        }
+        if self.with(|exporter| exporter.write(batch))? == Some(Outcome::OtherColumns) {
+            self.close()?;
+            self.current = Some(self.open(batch)?);
+            self.with(|exporter| exporter.write(batch))?;
+        }
+        let bytes = self.current.as_ref().map_or(0, |current| current.exporter.whole_bytes());
+        self.remove_oldest(bytes)
+    }
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        if self.with(|exporter| exporter.event(event))?.is_none() {
+            self.waiting.push(event.clone());
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.with(|exporter| exporter.flush()).map(|_| ())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.close()
+    }
+
+    fn bytes(&self) -> u64 {
+        let current = self.current.as_ref().map_or(0, |current| current.exporter.whole_bytes());
+        self.done_bytes + current
+    }
+
+    fn files(&mut self) -> Vec<RecordedFile> {
+        std::mem::take(&mut self.done).into()
+    }
+}
+
+/// Cuts a file behind its last whole message, and returns the error with the file's path.
+fn broken(path: &Path, file: &File, error: vmstrobe_export::Error) -> Error {
+    if let vmstrobe_export::Error::Write { whole_bytes, .. } = error {
+        // A pipe cannot be cut; what was read from it is gone.
+        let _ = file.set_len(whole_bytes);
+    }
+    Error::Recording { path: path.to_owned(), source: error }
+}
