@@ -14,7 +14,7 @@ older=7.2
 older_qemu=$(realpath -m "${CARGO_TARGET_DIR:-target}/qemu-$older")
 library="qemu.qmp>=0.0.6,<0.1"
 python=${CARGO_TARGET_DIR:-target}/python
-readers=("pyarrow>=26,<27" "polars>=2.1,<3" "pandas>=3.1,<4" "duckdb>=2,<3")
+readers=("pyarrow>=26,<27" "polars>=2.1,<3" "pandas>=3.1,<4" "duckdb>=2,<3" "perfetto>=0.59,<1")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 

@@ -85,7 +85,10 @@ enum Recorder<'a> {
 
 impl<'a> Recorder<'a> {
     fn new(args: &'a RecordArgs, attachment: &Attachment, broker: Broker) -> Result<Self> {
-        let vm = attachment.main().map(|member| member.name.clone());
+        let vm = match args.source.demo {
+            true => Some(vmstrobe::demo::NAME.to_owned()),
+            false => attachment.main().map(|member| member.name.clone()),
+        };
         let metadata = Metadata {
             filter: Some(report::filter_text(&args.select)),
             vm: vm.filter(|_| attachment.check_one_vm().is_ok()),

@@ -13,6 +13,7 @@ mod cli {
     mod output;
     mod privileges;
     mod qmp;
+    mod record;
     mod refusals;
     mod rights;
     mod same;
