@@ -26,6 +26,7 @@ mod tick;
 mod kernel;
 mod words;
 mod record;
+mod recording;
 
 use pairs::Effort;
 
@@ -86,7 +87,7 @@ impl Line {
 /// A measurement. It returns `None` if its name was not asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 36] = [
+const MEASURES: [(&str, Measure); 39] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -123,6 +124,9 @@ const MEASURES: [(&str, Measure); 36] = [
     ("export/arrows/all", record::all),
     ("export/size/few", record::few_size),
     ("export/size/all", record::all_size),
+    ("record/arrows/64", recording::arrows_64),
+    ("record/flight/64", recording::flight_64),
+    ("record/perfetto/64", recording::perfetto_64),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
