@@ -6,6 +6,8 @@
 //! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
 //! recording again; [`ArrowsRing`] keeps the newest in memory.
 //!
+//! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`.
+//!
 //! A batch is also the unit in which bindings, pages and the flight recorder take samples.
 //!
 //! Invariant: memory is bounded by [`limits`], a value that is missing stays missing, and nothing
@@ -28,6 +30,8 @@ mod arrows;
 mod text;
 mod csv;
 mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "perfetto")]
 mod perfetto;
 #[cfg(feature = "histlog")]
@@ -47,5 +51,7 @@ pub use histlog::HistlogWriter;
 pub use jsonl::JsonLinesWriter;
 pub use lists::Changes;
 pub use metadata::Metadata;
+#[cfg(feature = "parquet")]
+pub use parquet::{ParquetReader, ParquetWriter};
 #[cfg(feature = "perfetto")]
 pub use perfetto::{PerfettoOptions, PerfettoWriter};

@@ -149,6 +149,21 @@ fn column_pairs(column: &Column) -> Vec<(String, String)> {
     pairs
 }
 
+/// Reads the message of the schema of a recording, as [`write`] makes it.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "parquet")]
+pub(crate) fn read_message(bytes: &[u8]) -> Result<(Metadata, Columns)> {
+    let broken = || Error::not_a_recording("its schema is no message of Arrow's format");
+    let header = bytes.strip_prefix(&message::MARKER).and_then(|rest| rest.get(4..));
+    let header = header.ok_or_else(broken)?;
+    let message = message::Message::parse(header).map_err(Error::not_a_recording)?;
+    let message::Header::Schema(schema) = message.header else { return Err(broken()) };
+    let (metadata, columns, _) = read(schema, header.len())?;
+    Ok((metadata, columns))
+}
+
 /// Reads the schema of a recording: its metadata, its columns, and the columns of the file.
 ///
 /// # Errors
