@@ -6,7 +6,8 @@
 //! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
 //! recording again; [`ArrowsRing`] keeps the newest in memory.
 //!
-//! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`.
+//! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`, and
+//! `WideParquetWriter` for files that the viewer of Rezolus reads.
 //!
 //! A batch is also the unit in which bindings, pages and the flight recorder take samples.
 //!
@@ -52,6 +53,6 @@ pub use jsonl::JsonLinesWriter;
 pub use lists::Changes;
 pub use metadata::Metadata;
 #[cfg(feature = "parquet")]
-pub use parquet::{ParquetReader, ParquetWriter};
+pub use parquet::{ParquetReader, ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]
 pub use perfetto::{PerfettoOptions, PerfettoWriter};

@@ -2,7 +2,8 @@
 //!
 //! Files of rows have the columns of [`arrows`](crate::arrows) and their schema, under the key that
 //! Arrow's readers look for (`ARROW:schema`), so that those show units and properties. The metadata
-//! is there too as keys of the footer, and `events` is a text of JSON.
+//! is there too as keys of the footer, and `events` is a text of JSON. Wide files have a column for
+//! each statistic of each object; see [`wide`].
 //!
 //! | columns | encoding |
 //! |---|---|
@@ -26,6 +27,7 @@ mod chunks;
 mod pending;
 mod group;
 mod rows;
+mod wide;
 mod decode;
 mod header;
 mod pages;
@@ -35,3 +37,4 @@ mod reader;
 
 pub use self::reader::ParquetReader;
 pub use self::rows::ParquetWriter;
+pub use self::wide::WideParquetWriter;

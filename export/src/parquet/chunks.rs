@@ -12,7 +12,7 @@ use parquet::data_type::Int64Type;
 use parquet::errors::{ParquetError, Result};
 use parquet::schema::types::{SchemaDescriptor, TypePtr};
 
-use super::dictionary::{DictionaryWriter, Run, Texts};
+use super::dictionary::{Dictionary, DictionaryWriter, Indexes, Run, Texts};
 use super::file::RowGroup;
 use crate::heads::Type;
 
@@ -63,6 +63,20 @@ impl ChunkWriter {
     ) -> Result<()> {
         let column = self.schema.column(index);
         let (bytes, close) = self.dictionaries.repeated(&column, type_, values, times)?;
+        group.append_column(&bytes, close)
+    }
+
+    /// Writes the column of that index, of lists, from its dictionary and what stands behind it.
+    pub(super) fn lists<W: Write + Send>(
+        &mut self,
+        group: &mut RowGroup<'_, W>,
+        index: usize,
+        type_: Type,
+        dictionary: &Dictionary,
+        body: Indexes,
+    ) -> Result<()> {
+        let column = self.schema.column(index);
+        let (bytes, close) = self.dictionaries.chunk(&column, type_, dictionary, &[], body)?;
         group.append_column(&bytes, close)
     }
 

@@ -10,6 +10,7 @@ use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
 use parquet::errors::Result;
 use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor, Type as Node, TypePtr};
 
+use crate::arrows::schema::LIST_ITEM;
 use crate::columns::Columns;
 use crate::heads::{ARROW_HEADS, Type};
 
@@ -46,6 +47,20 @@ pub(super) fn leaf(name: &str, type_: Type, is_nullable: bool) -> Result<TypePtr
         .with_logical_type(Some(logical))
         .with_repetition(repetition);
     Ok(Arc::new(leaf.build()?))
+}
+
+/// Returns a column of lists, which may be null. Their values may not.
+pub(super) fn list(name: &str, type_: Type) -> Result<TypePtr> {
+    let repeated = Node::group_type_builder("list")
+        .with_repetition(Repetition::REPEATED)
+        .with_fields(vec![leaf(LIST_ITEM, type_, false)?])
+        .build()?;
+    let list = Node::group_type_builder(name)
+        .with_repetition(Repetition::OPTIONAL)
+        .with_logical_type(Some(LogicalType::List))
+        .with_fields(vec![Arc::new(repeated)])
+        .build()?;
+    Ok(Arc::new(list))
 }
 
 /// Returns whether the columns of a file are these.
