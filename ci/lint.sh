@@ -12,6 +12,7 @@ step cargo fmt --all --check
 step cargo clippy --workspace --all-targets -- -D warnings
 # As others may build it: the features that the workspace turns on are off here.
 step cargo clippy --package vmstrobe-core -- -D warnings
+step cargo clippy --package vmstrobe-export -- -D warnings
 # A VMM that only wants its own vCPUs.
 step cargo clippy --package vmstrobe --no-default-features --features kvm -- -D warnings
 # A program that only reads tables: nothing of KVM's is compiled.

@@ -26,6 +26,11 @@ step cargo test --package vmstrobe --no-default-features --features table --lib 
 step cargo bench -p vmstrobe-benches --bench ratios -- --quick
 step cargo check --workspace --benches
 step ci/loom.sh
+if [ -d "${CARGO_TARGET_DIR:-target}/metriken" ]; then
+  step ci/metriken.sh
+else
+  echo "skipped: ci/metriken.sh: metriken-query: not built yet, which takes minutes" | tee -a "$log"
+fi
 
 echo
 # The line may begin behind libtest's own words.

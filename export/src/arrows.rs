@@ -31,22 +31,18 @@
 mod flat;
 mod table;
 mod codec;
-mod heads;
 mod message;
-mod schema;
+pub(crate) mod schema;
 mod events;
-mod laid;
 mod column;
 mod encoder;
 mod writer;
 mod fields;
-mod rows;
 mod decoder;
 mod reader;
 mod ring;
 
 pub use self::codec::Compression;
-pub(crate) use self::laid::vm_name;
 pub use self::reader::{ArrowsReader, End, Item};
 pub use self::ring::{ArrowsRing, Frozen, RingLimits, Span};
 pub use self::writer::ArrowsWriter;

@@ -24,7 +24,8 @@ pub trait Exporter {
     /// [`Error::Write`] if the destination fails; `TooLarge` if the text is too long.
     fn event(&mut self, event: &Event) -> Result<()>;
 
-    /// Writes everything that was taken, and flushes the destination.
+    /// Writes everything that was taken, and flushes the destination. A Parquet file, which cannot
+    /// be read before its end, keeps back what does not fill a row group.
     ///
     /// # Errors
     /// [`Error::Write`] if the destination fails.
@@ -36,7 +37,8 @@ pub trait Exporter {
     /// [`Error::Write`] if the destination fails.
     fn finish(&mut self) -> Result<()>;
 
-    /// Returns the bytes that were written, up to the last whole message or row.
+    /// Returns the bytes that were written, up to the last whole message or row. Of a Parquet file
+    /// whose writing failed, that is 0.
     fn whole_bytes(&self) -> u64;
 
     /// Returns the names of the statistics that the format leaves out so far.
@@ -58,8 +60,8 @@ pub enum Outcome {
     /// The batch is in the recording.
     Written,
     /// Nothing was written, because an object of the batch has statistics that the recording has no
-    /// columns for. Finish the recording and write the batch to a new part, with
-    /// [`Columns::joined`](crate::Columns::joined).
+    /// columns for, or because a Parquet file holds no more. Finish the recording and write the
+    /// batch to a new part, with [`Columns::joined`](crate::Columns::joined).
     OtherColumns,
 }
 

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use vmstrobe_core::{Group, Layout, RowState, Value, json};
 
-use crate::arrows::vm_name;
 use crate::batch::{Batch, TickRows};
 use crate::error::Result;
 use crate::exporter::{Destination, Event, Exporter, Outcome};
+use crate::laid::vm_name;
 use crate::metadata::Metadata;
 use crate::text::{CHUNK_BYTES, Pace, number, state_name, time};
 

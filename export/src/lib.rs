@@ -6,6 +6,9 @@
 //! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
 //! recording again; [`ArrowsRing`] keeps the newest in memory.
 //!
+//! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`, and
+//! `WideParquetWriter` for files that the viewer of Rezolus reads.
+//!
 //! A batch is also the unit in which bindings, pages and the flight recorder take samples.
 //!
 //! Invariant: memory is bounded by [`limits`], a value that is missing stays missing, and nothing
@@ -21,10 +24,15 @@ mod lists;
 mod batch;
 mod batcher;
 mod exporter;
+mod heads;
+mod laid;
+mod rebuild;
 mod arrows;
 mod text;
 mod csv;
 mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
 #[cfg(feature = "perfetto")]
 mod perfetto;
 #[cfg(feature = "histlog")]
@@ -44,5 +52,7 @@ pub use histlog::HistlogWriter;
 pub use jsonl::JsonLinesWriter;
 pub use lists::Changes;
 pub use metadata::Metadata;
+#[cfg(feature = "parquet")]
+pub use parquet::{ParquetReader, ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]
 pub use perfetto::{PerfettoOptions, PerfettoWriter};

@@ -16,6 +16,9 @@ use vmstrobe_export::{
 use vmstrobe_testing::random;
 use vmstrobe_tests::python::{require_readers, run_reader};
 
+#[path = "recordings/parquet.rs"]
+mod parquet;
+
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The columns before the statistics, as docs/recordings.md lists them.

@@ -10,9 +10,9 @@ use std::io;
 use vmstrobe_core::RowState;
 
 use super::codec::{Compression, Compressor};
-use super::heads::Type;
 use super::message::Body;
 use crate::batch::Batch;
+use crate::heads::Type;
 
 /// The compressed bytes of a column, and the values that they are of.
 #[derive(Debug, Default)]

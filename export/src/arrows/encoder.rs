@@ -11,14 +11,14 @@ use vmstrobe_core::RowState;
 use super::codec::Compression;
 use super::column::{Kept, Packer, Slot, Validity};
 use super::events;
-use super::heads::{ARROW_HEADS, DICTIONARIES, Dictionary, Head, Type};
-use super::heads::{state_number, window_columns};
-use super::laid::Laid;
 use super::message::{self, Body};
 use crate::batch::Batch;
 use crate::columns::Columns;
 use crate::error::{Error, Result};
 use crate::exporter::{Event, Outcome};
+use crate::heads::{ARROW_HEADS, DICTIONARIES, Dictionary, Head, Type};
+use crate::heads::{state_number, window_columns};
+use crate::laid::Laid;
 use crate::limits::{
     MAX_BATCH_CHANGES, MAX_BATCH_ROWS, MAX_BATCH_VALUES, MAX_BODY_BYTES, MAX_TEXT_BYTES,
 };

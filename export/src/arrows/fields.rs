@@ -4,11 +4,9 @@
 //! is asked for only after the number of rows was checked.
 
 use super::codec::{Compression, Decompressor};
-use super::heads::Type;
 use super::message::ColumnsHeader;
-
-/// The rule that a message breaks.
-pub(super) type Broken = String;
+use crate::heads::Type;
+use crate::rebuild::{Broken, Values};
 
 /// The columns of a message.
 #[derive(Debug)]
@@ -17,32 +15,6 @@ pub(super) struct Fields<'a> {
     body: &'a [u8],
     rows: usize,
     compression: Option<Compression>,
-}
-
-/// The values of a column, and whether each is valid.
-#[derive(Debug, Default)]
-pub(super) struct Values {
-    pub(super) values: Vec<u64>,
-    /// One bit for each value; empty if all are valid.
-    valid: Vec<u8>,
-    raw: Vec<u8>,
-}
-
-impl Values {
-    /// Returns whether a value is not null.
-    pub(super) fn is_valid(&self, row: usize) -> bool {
-        self.valid.is_empty() || self.valid[row / 8] >> (row % 8) & 1 == 1
-    }
-
-    /// Returns whether no value is null.
-    pub(super) fn all_valid(&self) -> bool {
-        self.valid.is_empty()
-    }
-
-    /// Returns a value; `None` if it is null.
-    pub(super) fn get(&self, row: usize) -> Option<u64> {
-        self.is_valid(row).then(|| self.values[row])
-    }
 }
 
 impl<'a> Fields<'a> {
@@ -90,14 +62,14 @@ impl<'a> Fields<'a> {
             values.iter_mut().for_each(|value| *value = u64::from_le(*value));
             return is_filled.then_some(()).ok_or_else(broken);
         }
-        into.raw.resize(self.rows * type_.bytes(), 0);
-        let is_filled = decompressor.fill(buffer, self.compression, &mut into.raw);
+        let mut raw = vec![0; self.rows * type_.bytes()];
+        let is_filled = decompressor.fill(buffer, self.compression, &mut raw);
         values.clear();
         if type_.bytes() == size_of::<u32>() {
-            let (numbers, _) = into.raw.as_chunks::<4>();
+            let (numbers, _) = raw.as_chunks::<4>();
             values.extend(numbers.iter().map(|number| u64::from(u32::from_le_bytes(*number))));
         } else {
-            values.extend(into.raw.iter().map(|&number| u64::from(number)));
+            values.extend(raw.iter().map(|&number| u64::from(number)));
         }
         is_filled.then_some(()).ok_or_else(broken)
     }

@@ -160,7 +160,7 @@ impl<R: Read> ArrowsReader<R> {
 
     /// Returns the columns of the recording.
     pub fn columns(&self) -> &Columns {
-        &self.decoder.columns
+        self.decoder.columns()
     }
 
     /// Returns the end of the recording, once it was reached.

@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 
-use super::flat::{Field, Flat, Link};
-use super::heads::{ARROW_HEADS, Head, Type};
+use super::flat::{Field as Part, Flat, Link};
 use super::message;
 use super::table::Table;
 use crate::columns::with_offsets;
 use crate::columns::{Column, Columns, KeptSchema, Place, is_bucketed, is_equal, properties};
 use crate::error::{Error, Result};
+use crate::heads::{ARROW_HEADS, Head, Type};
 use crate::limits::{MAX_COLUMNS, MAX_SCHEMAS};
 use crate::metadata::{FORMAT, FORMAT_KEY, Metadata};
 use vmstrobe_core::Desc;
@@ -20,7 +20,10 @@ use vmstrobe_core::Desc;
 const INT: u8 = 2;
 const UTF8: u8 = 5;
 const TIMESTAMP: u8 = 10;
+const LIST: u8 = 12;
 const NANOSECONDS: i16 = 3;
+/// The name that Parquet and Arrow give to the values of a list.
+pub(crate) const LIST_ITEM: &str = "element";
 
 /// A column of a file: a head, or the statistic of that number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +32,33 @@ pub(super) enum FileColumn {
     Statistic(usize),
 }
 
-/// Returns the message of a schema.
-pub(super) fn write(columns: &Columns, metadata: &Metadata) -> Vec<u8> {
-    let (mut flat, schema) = message::begin_schema();
-    let fields = [Field::I16(0), Field::Link, Field::Link];
-    let [_, fields, pairs] = flat.table(schema, fields);
-    let links = flat.tables(fields, ARROW_HEADS.len() + columns.len());
-    let (heads, statistics) = links.split_at(ARROW_HEADS.len());
-    for (&link, (head, name, type_)) in heads.iter().zip(ARROW_HEADS) {
-        field(&mut flat, link, name, head.is_nullable(), type_, &[]);
-    }
-    for (&link, column) in statistics.iter().zip(columns.iter()) {
-        field(&mut flat, link, &column.name, true, Type::U64, &column_pairs(column));
-    }
+/// A column of an Arrow schema.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) is_nullable: bool,
+    pub(crate) type_: Type,
+    /// Whether each value is a list of that type.
+    pub(crate) is_list: bool,
+    pub(crate) pairs: Vec<(String, String)>,
+}
+
+/// Returns the message of the schema of a recording.
+pub(crate) fn write(columns: &Columns, metadata: &Metadata) -> Vec<u8> {
+    let field = |name: &str, is_nullable, type_, pairs| Field {
+        name: name.to_owned(),
+        is_nullable,
+        type_,
+        is_list: false,
+        pairs,
+    };
+    let heads = ARROW_HEADS.iter();
+    let heads =
+        heads.map(|&(head, name, type_)| field(name, head.is_nullable(), type_, Vec::new()));
+    let statistics = columns.iter();
+    let statistics =
+        statistics.map(|column| field(&column.name, true, Type::U64, column_pairs(column)));
+    let fields: Vec<Field> = heads.chain(statistics).collect();
     let mut all = metadata.pairs();
     all.extend(columns.schemas().iter().enumerate().flat_map(|(number, kept)| {
         let provider = kept.schema.provider().to_owned();
@@ -52,56 +69,74 @@ pub(super) fn write(columns: &Columns, metadata: &Metadata) -> Vec<u8> {
         ];
         texts.map(|(key, text)| (format!("schema.{number}.{key}"), text))
     }));
-    flat.metadata(pairs, &all);
+    write_fields(&fields, &all)
+}
+
+/// Returns the message of a schema of any columns.
+pub(crate) fn write_fields(fields: &[Field], pairs: &[(String, String)]) -> Vec<u8> {
+    let (mut flat, schema) = message::begin_schema();
+    // Readers of Parquet take the metadata of the file if there is none here.
+    let metadata = if pairs.is_empty() { Part::Absent } else { Part::Link };
+    let parts = [Part::I16(0), Part::Link, metadata];
+    let [_, at, metadata] = flat.table(schema, parts);
+    let links = flat.tables(at, fields.len());
+    for (link, field) in links.into_iter().zip(fields) {
+        write_field(&mut flat, link, field);
+    }
+    if !pairs.is_empty() {
+        flat.metadata(metadata, pairs);
+    }
     let mut out = Vec::new();
     message::append(&mut out, &flat.finish(), &[]);
     out
 }
 
-fn field(
-    flat: &mut Flat,
-    at: Link,
-    name: &str,
-    nullable: bool,
-    type_: Type,
-    pairs: &[(String, String)],
-) {
-    let (number, dictionary) = match type_ {
-        Type::Time => (TIMESTAMP, Field::Absent),
-        Type::Text(_) => (UTF8, Field::Link),
-        _ => (INT, Field::Absent),
+fn write_field(flat: &mut Flat, at: Link, field: &Field) {
+    let (number, dictionary) = match field.type_ {
+        _ if field.is_list => (LIST, Part::Absent),
+        Type::Time => (TIMESTAMP, Part::Absent),
+        Type::Text(_) => (UTF8, Part::Link),
+        _ => (INT, Part::Absent),
     };
-    let fields = [
-        Field::Link,
-        Field::U8(nullable.into()),
-        Field::U8(number),
-        Field::Link,
+    let parts = [
+        Part::Link,
+        Part::U8(field.is_nullable.into()),
+        Part::U8(number),
+        Part::Link,
         dictionary,
-        Field::Link,
-        Field::Link,
+        Part::Link,
+        Part::Link,
     ];
-    let [name_link, _, _, type_link, dictionary, children, metadata] = flat.table(at, fields);
-    flat.string(name_link, name);
-    match type_ {
+    let [name_link, _, _, type_link, dictionary, children, metadata] = flat.table(at, parts);
+    flat.string(name_link, &field.name);
+    match field.type_ {
+        _ if field.is_list => {
+            flat.table(type_link, []);
+        }
         Type::Time => {
-            let [_, zone] = flat.table(type_link, [Field::I16(NANOSECONDS), Field::Link]);
+            let [_, zone] = flat.table(type_link, [Part::I16(NANOSECONDS), Part::Link]);
             flat.string(zone, "UTC");
         }
         Type::Text(of) => {
             flat.table(type_link, []);
-            let fields = [Field::I64(of.id()), Field::Link, Field::U8(0)];
-            let [_, index, _] = flat.table(dictionary, fields);
+            let parts = [Part::I64(of.id()), Part::Link, Part::U8(0)];
+            let [_, index, _] = flat.table(dictionary, parts);
             int(flat, index, Type::I32);
         }
         number => int(flat, type_link, number),
     }
-    flat.tables(children, 0);
-    flat.metadata(metadata, pairs);
+    let items = flat.tables(children, usize::from(field.is_list));
+    for item in items {
+        let name = LIST_ITEM.to_owned();
+        let (type_, pairs) = (field.type_, Vec::new());
+        write_field(flat, item, &Field { name, is_nullable: false, type_, is_list: false, pairs });
+    }
+    flat.metadata(metadata, &field.pairs);
 }
 
 fn int(flat: &mut Flat, at: Link, type_: Type) {
     let is_signed = matches!(type_, Type::I32 | Type::I64);
-    flat.table(at, [Field::I32(8 * type_.bytes() as i32), Field::U8(is_signed.into())]);
+    flat.table(at, [Part::I32(8 * type_.bytes() as i32), Part::U8(is_signed.into())]);
 }
 
 /// Returns the properties of a column's statistic, its provider, and its places in schemas.
@@ -112,6 +147,21 @@ fn column_pairs(column: &Column) -> Vec<(String, String)> {
     let places = column.places.iter().map(|place| format!("{}:{}", place.schema, place.stat));
     pairs.push(("schemas".into(), places.collect::<Vec<_>>().join(",")));
     pairs
+}
+
+/// Reads the message of the schema of a recording, as [`write`] makes it.
+///
+/// # Errors
+/// As [`read`].
+#[cfg(feature = "parquet")]
+pub(crate) fn read_message(bytes: &[u8]) -> Result<(Metadata, Columns)> {
+    let broken = || Error::not_a_recording("its schema is no message of Arrow's format");
+    let header = bytes.strip_prefix(&message::MARKER).and_then(|rest| rest.get(4..));
+    let header = header.ok_or_else(broken)?;
+    let message = message::Message::parse(header).map_err(Error::not_a_recording)?;
+    let message::Header::Schema(schema) = message.header else { return Err(broken()) };
+    let (metadata, columns, _) = read(schema, header.len())?;
+    Ok((metadata, columns))
 }
 
 /// Reads the schema of a recording: its metadata, its columns, and the columns of the file.

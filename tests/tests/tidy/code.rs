@@ -37,6 +37,7 @@ const UNSHIPPED: [&str; 3] = ["benches/", "examples/", "tests/"];
 /// The places of dependencies: (crate, the only files or folder of the product that may name it).
 const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("aes", &["vmstrobe/src/demo/crypto.rs"]),
+    ("base64", &["export/src/parquet/schema.rs"]),
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["export/src/histlog.rs", "sampler/src/health.rs"]),
@@ -71,7 +72,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("signal_hook", &["cli/src/signals.rs"]),
     ("strsim", &["vmstrobe/src/unknown_name.rs"]),
     ("unicode_width", &["cli/src/width.rs"]),
-    ("zstd", &["export/src/arrows/codec.rs"]),
+    ("zstd", &["export/src/arrows/codec.rs", "export/src/parquet/codec.rs"]),
 ];
 
 /// The words of printing, and of what is printable: (word, where alone the product may name it).

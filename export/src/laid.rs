@@ -8,21 +8,21 @@ use std::sync::Arc;
 
 use vmstrobe_core::{Layout, Object};
 
-use super::heads::Head;
 use crate::columns::{Columns, Placement};
+use crate::heads::Head;
 
 /// A layout, prepared for the writer.
 #[derive(Debug)]
-pub(super) struct Laid {
-    pub(super) layout: Arc<Layout>,
-    pub(super) placement: Placement,
+pub(crate) struct Laid {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) placement: Placement,
     /// The distinct sets of groups that have a column: for each group whether it has.
-    pub(super) sets: Vec<Vec<bool>>,
+    pub(crate) sets: Vec<Vec<bool>>,
     /// The set of each column.
-    pub(super) set_of: Vec<usize>,
+    pub(crate) set_of: Vec<usize>,
     /// The texts of the dictionaries of VMs and of paths.
-    pub(super) vms: Vec<String>,
-    pub(super) paths: Vec<String>,
+    pub(crate) vms: Vec<String>,
+    pub(crate) paths: Vec<String>,
     /// The values of columns that are constant for an object.
     vm: Vec<Option<u64>>,
     vcpu: Vec<Option<u64>>,
@@ -53,7 +53,7 @@ impl Texts {
 impl Laid {
     /// Prepares a layout; `None` if the columns do not fit it. `vm` is the VM of objects whose path
     /// names none.
-    pub(super) fn new(layout: &Arc<Layout>, columns: &Columns, vm: Option<&str>) -> Option<Self> {
+    pub(crate) fn new(layout: &Arc<Layout>, columns: &Columns, vm: Option<&str>) -> Option<Self> {
         let placement = columns.place(layout)?;
         let groups = layout.groups().len();
         let mut sets: Vec<Vec<bool>> = Vec::new();
@@ -90,12 +90,12 @@ impl Laid {
     }
 
     /// Returns the size of all texts, counting each once.
-    pub(super) fn text_bytes(&self) -> usize {
+    pub(crate) fn text_bytes(&self) -> usize {
         self.vms.iter().chain(&self.paths).map(String::len).sum()
     }
 
     /// Returns the values of a column that is constant for an object; `None` if it is not.
-    pub(super) fn constants(&self, head: Head) -> Option<&[Option<u64>]> {
+    pub(crate) fn constants(&self, head: Head) -> Option<&[Option<u64>]> {
         match head {
             Head::Vm => Some(&self.vm),
             Head::Vcpu => Some(&self.vcpu),

@@ -6,7 +6,7 @@ use vmstrobe_core::{RowState, Window};
 
 /// The type of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Type {
+pub(crate) enum Type {
     U8,
     U32,
     I32,
@@ -20,19 +20,19 @@ pub(super) enum Type {
 
 /// A dictionary of texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dictionary {
+pub(crate) enum Dictionary {
     Vm,
     Path,
     Schema,
 }
 
 /// The dictionaries, each at its number.
-pub(super) const DICTIONARIES: [Dictionary; 3] =
+pub(crate) const DICTIONARIES: [Dictionary; 3] =
     [Dictionary::Vm, Dictionary::Path, Dictionary::Schema];
 
 /// A column that is no statistic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Head {
+pub(crate) enum Head {
     Time,
     Tick,
     WindowNs,
@@ -47,8 +47,8 @@ pub(super) enum Head {
     Errno,
 }
 
-/// The columns that are no statistics, in their order.
-pub(super) const ARROW_HEADS: [(Head, &str, Type); 12] = [
+/// The columns that are no statistics, in the order of `.arrows` and `.parquet` files.
+pub(crate) const ARROW_HEADS: [(Head, &str, Type); 12] = [
     (Head::Time, "time", Type::Time),
     (Head::Tick, "tick", Type::U64),
     (Head::WindowNs, "window_ns", Type::U64),
@@ -65,7 +65,7 @@ pub(super) const ARROW_HEADS: [(Head, &str, Type); 12] = [
 
 impl Type {
     /// Returns the size of one value.
-    pub(super) fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::U8 => 1,
             Self::U32 | Self::I32 | Self::Text(_) => 4,
@@ -76,7 +76,7 @@ impl Type {
 
 impl Dictionary {
     /// Returns the number by which messages name the dictionary.
-    pub(super) fn id(self) -> i64 {
+    pub(crate) fn id(self) -> i64 {
         match self {
             Self::Vm => 0,
             Self::Path => 1,
@@ -86,14 +86,20 @@ impl Dictionary {
 }
 
 impl Head {
+    /// Returns the name of the column.
+    pub(crate) fn name(self) -> &'static str {
+        let head = ARROW_HEADS.iter().find(|(head, _, _)| *head == self);
+        head.map_or("", |(_, name, _)| name)
+    }
+
     /// Returns whether the column may have nulls.
-    pub(super) fn is_nullable(self) -> bool {
+    pub(crate) fn is_nullable(self) -> bool {
         matches!(self, Self::Vm | Self::Vcpu | Self::AgeMs | Self::Errno)
     }
 }
 
 /// Returns the number of a row state in the column `state`.
-pub(super) fn state_number(state: RowState) -> u8 {
+pub(crate) fn state_number(state: RowState) -> u8 {
     match state {
         RowState::Good => 0,
         RowState::Aged(_) => 1,
@@ -107,7 +113,7 @@ pub(super) fn state_number(state: RowState) -> u8 {
 }
 
 /// Returns the row state of these columns; `None` if the number is unknown.
-pub(super) fn state(number: u8, age_ms: u32, errno: i32) -> Option<RowState> {
+pub(crate) fn state(number: u8, age_ms: u32, errno: i32) -> Option<RowState> {
     Some(match number {
         0 => RowState::Good,
         1 => RowState::Aged(age_ms),
@@ -121,18 +127,19 @@ pub(super) fn state(number: u8, age_ms: u32, errno: i32) -> Option<RowState> {
 }
 
 /// Returns the columns of a window: `time`, `window_ns` and `wall_offset_ns`.
-pub(super) fn window_columns(window: Window) -> (u64, u64, u64) {
+pub(crate) fn window_columns(window: Window) -> (u64, u64, u64) {
     let width = window.end_ns.saturating_sub(window.begin_ns);
     let time = (window.begin_ns + width / 2).wrapping_add_signed(window.wall_offset_ns);
     (time, width, window.wall_offset_ns as u64)
 }
 
-/// Returns the window of these columns.
-pub(super) fn window(time: u64, width: u64, wall_offset: u64) -> Window {
+/// Returns the window of these columns; `None` if it would begin before the clock's zero or end
+/// after its last number, as no window does that was written.
+pub(crate) fn window(time: u64, width: u64, wall_offset: u64) -> Option<Window> {
     let wall_offset_ns = wall_offset as i64;
     let middle = time.wrapping_sub(wall_offset);
-    let begin_ns = middle.wrapping_sub(width / 2);
-    Window { begin_ns, end_ns: begin_ns.wrapping_add(width), wall_offset_ns }
+    let begin_ns = middle.checked_sub(width / 2)?;
+    Some(Window { begin_ns, end_ns: begin_ns.checked_add(width)?, wall_offset_ns })
 }
 
 #[cfg(test)]
@@ -163,7 +170,9 @@ mod tests {
         for (begin_ns, end_ns, wall_offset_ns) in cases {
             let before = Window { begin_ns, end_ns, wall_offset_ns };
             let (time, width, offset) = window_columns(before);
-            assert_eq!(window(time, width, offset), before);
+            assert_eq!(window(time, width, offset), Some(before));
         }
+        assert_eq!(window(5, 12, 0), None);
+        assert_eq!(window(u64::MAX, 2, 0), None);
     }
 }

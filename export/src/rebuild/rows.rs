@@ -5,10 +5,8 @@
 
 use vmstrobe_core::{RowState, Window};
 
-use super::codec::Decompressor;
-use super::fields::{Broken, Fields, Values};
-use super::heads::{self, Head, Type};
-use super::schema::FileColumn;
+use super::{Broken, FileRows, Values};
+use crate::heads::{self, Head};
 use crate::lists::Lists;
 
 /// The rows of a batch.
@@ -31,52 +29,31 @@ pub(super) struct ObjectRows {
     pub(super) key: u64,
 }
 
-/// Reads columns by their heads.
-struct Heads<'a> {
-    fields: &'a Fields<'a>,
-    columns: &'a [FileColumn],
-    decompressor: &'a mut Decompressor,
-}
-
-impl Heads<'_> {
-    fn read(&mut self, wanted: Head) -> Result<Values, Broken> {
-        let index = self.columns.iter().position(|column| match column {
-            FileColumn::Head(head, _) => *head == wanted,
-            FileColumn::Statistic(_) => false,
-        });
-        let index = index.expect("a schema without one of the heads was refused");
-        let FileColumn::Head(_, type_) = self.columns[index] else {
-            unreachable!("the column was found as a head")
-        };
-        let mut values = Values::default();
-        self.fields.read(index, type_, self.decompressor, &mut values)?;
-        if wanted.is_nullable() || values.all_valid() {
-            return Ok(values);
-        }
-        let is_whole = (0..values.values.len()).all(|row| values.is_valid(row));
-        is_whole.then_some(values).ok_or_else(|| format!("column {index} has a null"))
+/// Reads a column that is no statistic.
+fn read(file: &mut impl FileRows, head: Head) -> Result<Values, Broken> {
+    let mut values = Values::default();
+    file.head(head, &mut values)?;
+    if head.is_nullable() || values.all_valid() {
+        return Ok(values);
     }
+    let is_whole = (0..values.values.len()).all(|row| values.is_valid(row));
+    is_whole.then_some(values).ok_or_else(|| format!("column {} has a null", head.name()))
 }
 
 impl Rows {
-    /// Reads the rows of a message that has some.
-    pub(super) fn read(
-        fields: &Fields<'_>,
-        columns: &[FileColumn],
-        rows: usize,
-        decompressor: &mut Decompressor,
-    ) -> Result<Self, Broken> {
-        let mut heads = Heads { fields, columns, decompressor };
-        let objects = read_objects(&mut heads, rows)?;
+    /// Reads so many rows, at least one.
+    pub(super) fn read(file: &mut impl FileRows, rows: usize) -> Result<Self, Broken> {
+        let objects = read_objects(file, rows)?;
         let count = rows / objects.len();
-        let ticks = each_tick(heads.read(Head::Tick)?, count)?;
-        let times = each_tick(heads.read(Head::Time)?, count)?;
-        let widths = each_tick(heads.read(Head::WindowNs)?, count)?;
-        let offsets = each_tick(heads.read(Head::WallOffsetNs)?, count)?;
+        let ticks = each_tick(read(file, Head::Tick)?, count)?;
+        let times = each_tick(read(file, Head::Time)?, count)?;
+        let widths = each_tick(read(file, Head::WindowNs)?, count)?;
+        let offsets = each_tick(read(file, Head::WallOffsetNs)?, count)?;
         let windows = times.iter().zip(&widths).zip(&offsets);
-        let windows =
-            windows.map(|((&time, &width), &offset)| heads::window(time, width, offset)).collect();
-        let states = read_states(&mut heads, rows)?;
+        let windows = windows.map(|((&time, &width), &offset)| heads::window(time, width, offset));
+        let windows: Option<Vec<Window>> = windows.collect();
+        let windows = windows.ok_or("a window ends before it begins")?;
+        let states = read_states(file, rows)?;
         let mut lists = Lists::constant(objects.len());
         for (object, states) in states.chunks_exact(count).enumerate() {
             lists.set(object, states, |_| true).map_err(|error| error.to_string())?;
@@ -87,11 +64,11 @@ impl Rows {
 }
 
 /// Reads the objects, each of which has equally many rows.
-fn read_objects(heads: &mut Heads<'_>, rows: usize) -> Result<Vec<ObjectRows>, Broken> {
-    let path = heads.read(Head::Path)?;
-    let schema = heads.read(Head::Schema)?;
-    let vcpu = heads.read(Head::Vcpu)?;
-    let key = heads.read(Head::Object)?;
+fn read_objects(file: &mut impl FileRows, rows: usize) -> Result<Vec<ObjectRows>, Broken> {
+    let path = read(file, Head::Path)?;
+    let schema = read(file, Head::Schema)?;
+    let vcpu = read(file, Head::Vcpu)?;
+    let key = read(file, Head::Object)?;
     let at = |row| ObjectRows {
         path: path.values[row],
         schema: schema.values[row],
@@ -119,10 +96,10 @@ fn each_tick(column: Values, count: usize) -> Result<Vec<u64>, Broken> {
     Ok(values)
 }
 
-fn read_states(heads: &mut Heads<'_>, rows: usize) -> Result<Vec<RowState>, Broken> {
-    let numbers = heads.read(Head::State)?;
-    let ages = heads.read(Head::AgeMs)?;
-    let errnos = heads.read(Head::Errno)?;
+fn read_states(file: &mut impl FileRows, rows: usize) -> Result<Vec<RowState>, Broken> {
+    let numbers = read(file, Head::State)?;
+    let ages = read(file, Head::AgeMs)?;
+    let errnos = read(file, Head::Errno)?;
     let states = (0..rows).map(|row| {
         let (age_ms, errno) = (ages.get(row).unwrap_or(0), errnos.get(row).unwrap_or(0));
         let number = numbers.values[row];
@@ -131,6 +108,3 @@ fn read_states(heads: &mut Heads<'_>, rows: usize) -> Result<Vec<RowState>, Brok
     });
     states.collect()
 }
-
-/// The type of every statistic.
-pub(super) const STATISTIC: Type = Type::U64;
