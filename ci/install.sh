@@ -14,7 +14,7 @@ older=7.2
 older_qemu=$(realpath -m "${CARGO_TARGET_DIR:-target}/qemu-$older")
 library="qemu.qmp>=0.0.6,<0.1"
 python=${CARGO_TARGET_DIR:-target}/python
-readers=("pyarrow>=26,<27" "polars>=2.1,<3" "pandas>=3.1,<4" "duckdb>=2,<3" "perfetto>=0.59,<1")
+readers=("pyarrow>=26,<27" "polars>=2.1,<3" "pandas>=3.1,<4" "duckdb>=2,<3" "perfetto>=0.59,<1" "hdrhistogram>=0.10,<1")
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 
@@ -163,16 +163,16 @@ elif install_library; then
   note "${library%%>*} is there now"
 fi
 
-# Programs that read recordings. The file `readers` is made last: all of them are there.
+# Programs that read recordings. The file `readers` is made last, and lists them: all are there.
 install_readers() {
   mkdir -p "${python%/*}"
   [ -x "$python/bin/pip" ] || python3 -m venv "$python" >"$log" 2>&1 </dev/null || return 1
   timeout 300 "$python/bin/pip" install --quiet --disable-pip-version-check --retries 1 --timeout 20 "${readers[@]}" \
     >"$log" 2>&1 </dev/null || return 1
-  touch "$python/readers"
+  echo "${readers[*]}" >"$python/readers"
 }
 
-if [ -e "$python/readers" ]; then
+if [ "$(cat "$python/readers" 2>/dev/null)" = "${readers[*]}" ]; then
   note "readers of recordings are there"
 elif [ -n "${VMSTROBE_NO_INSTALL:-}" ]; then
   :

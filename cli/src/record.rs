@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use vmstrobe::export::Metadata;
 use vmstrobe::{
-    Attachment, Broker, Dump, DumpRequest, FileOptions, FlightOptions, Format, Recording, Session,
-    Trigger, TriggerRule,
+    Attachment, Broker, Dump, DumpRequest, FileOptions, Filter, FlightOptions, Format, Recording,
+    Session, Trigger, TriggerRule,
 };
 
 use crate::args::{FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
@@ -54,7 +54,11 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles) -> Result<u8> {
     }
     let dump = args.flight.last.map(|_| DumpFlag::listen()).transpose()?;
     let recorder = Recorder::new(args, &attachment, broker.clone())?;
-    let session = attachment.start(vec![filter], timing)?;
+    let mut filters = vec![filter];
+    if args.file.histlog.is_some() {
+        add_histogram(&mut filters, &args.file.histlog_stat, &attachment)?;
+    }
+    let session = attachment.start(filters, timing)?;
     let period_ns = session.period_ns();
     let mut running = Running {
         recording: recorder.start(session)?,
@@ -75,6 +79,28 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles) -> Result<u8> {
         Error::failed(format!("cannot wait for the command: {}", reason(&error)))
     })?;
     Ok(child::exit_status(status, has_lost_vm))
+}
+
+/// Adds the sampler's own statistics if the histogram is one of them.
+///
+/// # Errors
+/// If there is no such histogram.
+fn add_histogram(filters: &mut Vec<Filter>, name: &str, attachment: &Attachment) -> Result<()> {
+    let schemas = attachment.schemas()?;
+    let has = |schema: &&std::sync::Arc<vmstrobe::Schema>| {
+        let desc = schema.find(name).map(|at| &schema.descs()[at]);
+        desc.is_some_and(|desc| desc.stat_type.is_histogram())
+    };
+    let Some(schema) = schemas.iter().find(has) else {
+        return Err(Error::usage(format!(
+            "--histlog-stat: there is no histogram '{name}' here; `vmstrobe schema --names \
+             '*_hist'` lists them"
+        )));
+    };
+    if filters.iter().all(|filter| filter.target != *schema.target()) {
+        filters.push(Filter::all(schema.target().clone()));
+    }
+    Ok(())
 }
 
 /// The files or the flight recorder, before there is a session to record.
@@ -117,8 +143,9 @@ impl<'a> Recorder<'a> {
 }
 
 fn file_options(args: &FileArgs, metadata: Metadata, broker: Broker) -> FileOptions {
-    let FileArgs { write, split, keep, flush } = args;
+    let FileArgs { write, split, keep, flush, histlog, histlog_stat } = args;
     FileOptions {
+        histlog: histlog.clone().map(|path| (path, histlog_stat.clone())),
         compression: write.compress,
         every: write.every,
         split: *split,

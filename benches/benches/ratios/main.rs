@@ -87,7 +87,7 @@ impl Line {
 /// A measurement. It returns `None` if its name was not asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 39] = [
+const MEASURES: [(&str, Measure); 40] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -126,6 +126,7 @@ const MEASURES: [(&str, Measure); 39] = [
     ("export/size/all", record::all_size),
     ("record/arrows/64", recording::arrows_64),
     ("record/flight/64", recording::flight_64),
+    ("record/parquet/64", recording::parquet_64),
     ("record/perfetto/64", recording::perfetto_64),
 ];
 

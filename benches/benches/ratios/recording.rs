@@ -1,5 +1,5 @@
 //! The CPU time of sampling and recording 64 vCPUs with all their statistics at 1 kHz, over that of
-//! a bare loop that sleeps, reads the same descriptors by pread, and writes the raw bytes to a file.
+//! a bare loop that sleeps, reads the same descriptors by pread, and writes the raw bytes.
 //!
 //! Eight vCPUs have the demo's loads and run; the others do not. Both sides read by pread. Of the
 //! session, its sampling and its recording thread count.
@@ -50,6 +50,13 @@ pub(crate) fn perfetto_64(name: &str, effort: Effort) -> Result<Line> {
     measure(name, effort, 1.0, |session, place| {
         let options = FileOptions { overwrite: true, ..FileOptions::default() };
         session.record_to(&place.join("run.pftrace"), options)
+    })
+}
+
+pub(crate) fn parquet_64(name: &str, effort: Effort) -> Result<Line> {
+    measure(name, effort, 1.9, |session, place| {
+        let options = FileOptions { overwrite: true, ..FileOptions::default() };
+        session.record_to(&place.join("run.parquet"), options)
     })
 }
 

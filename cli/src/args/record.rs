@@ -65,6 +65,14 @@ pub(crate) struct FileArgs {
     #[arg(long, value_name = "SIZE", value_parser = quantity::bytes, requires = "split")]
     pub(crate) keep: Option<u64>,
 
+    /// Write also how a histogram grows each second, as an interval log of HdrHistogram
+    #[arg(long, value_name = "FILE", conflicts_with = "last")]
+    pub(crate) histlog: Option<PathBuf>,
+
+    /// Choose the histogram of --histlog; lateness_ns_hist is that of vmstrobe's own ticks
+    #[arg(long, value_name = "NAME", default_value = "halt_wait_hist", requires = "histlog")]
+    pub(crate) histlog_stat: String,
+
     /// Write at least so often
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = quantity::duration)]
     pub(crate) flush: Duration,

@@ -16,6 +16,10 @@ use super::place::{Place, numbered};
 use super::sink::Sink;
 use crate::error::{Error, Result};
 
+/// The length of an interval of an interval log.
+#[cfg(feature = "histlog")]
+const HISTLOG_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The size at which a file is followed by the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -42,6 +46,9 @@ pub struct FileOptions {
     pub overwrite: bool,
     /// The time after which samples are handed over to the system at the latest.
     pub flush: Duration,
+    /// A file for the interval log of a histogram statistic, and its name; `None` for no such log.
+    #[cfg(feature = "histlog")]
+    pub histlog: Option<(PathBuf, String)>,
     /// The circumstances that are written into each file.
     pub metadata: Metadata,
     /// The broker by which files are made and removed, which has the rights that this takes.
@@ -58,6 +65,8 @@ impl Default for FileOptions {
             keep_bytes: None,
             overwrite: false,
             flush: Duration::from_secs(1),
+            #[cfg(feature = "histlog")]
+            histlog: None,
             metadata: Metadata::default(),
             broker: Broker::default(),
         }
@@ -92,6 +101,8 @@ pub(super) struct Files {
     done_bytes: u64,
     /// Events before the first file.
     waiting: Vec<Event>,
+    /// The interval log beside the files, with its path.
+    beside: Option<(PathBuf, Box<dyn Exporter + Send>)>,
 }
 
 /// The file that is being written.
@@ -111,9 +122,15 @@ impl Files {
     pub(super) fn new(path: &Path, options: FileOptions) -> Result<Self> {
         let format = options.format.or_else(|| Format::of(path));
         let format = format.ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
+        let place = Place::new(options.broker.clone());
+        #[cfg(feature = "histlog")]
+        let beside = histlog(&place, &options)?;
+        #[cfg(not(feature = "histlog"))]
+        let beside = None;
         Ok(Self {
             path: path.to_owned(),
-            place: Place::new(options.broker.clone()),
+            place,
+            beside,
             format,
             options,
             columns: Columns::default(),
@@ -188,6 +205,15 @@ impl Files {
         }
     }
 
+    /// Lets the interval log do something, if there is one.
+    fn with_beside(
+        &mut self,
+        act: impl FnOnce(&mut dyn Exporter) -> vmstrobe_export::Result<()>,
+    ) -> Result<()> {
+        let Some((path, log)) = &mut self.beside else { return Ok(()) };
+        act(&mut **log).map_err(|source| Error::Recording { path: path.clone(), source })
+    }
+
     /// Lets the exporter of the current file do something.
     fn with<T>(
         &mut self,
@@ -215,6 +241,7 @@ impl Sink for Files {
             self.current = Some(self.open(batch)?);
             self.with(|exporter| exporter.write(batch))?;
         }
+        self.with_beside(|log| log.write(batch).map(drop))?;
         let bytes = self.current.as_ref().map_or(0, |current| current.exporter.whole_bytes());
         self.remove_oldest(bytes)
     }
@@ -227,10 +254,12 @@ impl Sink for Files {
     }
 
     fn flush(&mut self) -> Result<()> {
+        self.with_beside(|log| log.flush())?;
         self.with(|exporter| exporter.flush()).map(|_| ())
     }
 
     fn finish(&mut self) -> Result<()> {
+        self.with_beside(|log| log.finish())?;
         self.close()
     }
 
@@ -242,6 +271,18 @@ impl Sink for Files {
     fn files(&mut self) -> Vec<RecordedFile> {
         std::mem::take(&mut self.done).into()
     }
+}
+
+/// Makes the interval log that the options name.
+#[cfg(feature = "histlog")]
+fn histlog(
+    place: &Place,
+    options: &FileOptions,
+) -> Result<Option<(PathBuf, Box<dyn Exporter + Send>)>> {
+    let Some((path, stat)) = &options.histlog else { return Ok(None) };
+    let file = place.create(path, options.overwrite)?;
+    let log = vmstrobe_export::HistlogWriter::new(file, stat, HISTLOG_INTERVAL);
+    Ok(Some((path.clone(), Box::new(log))))
 }
 
 /// Cuts a file behind its last whole message, and returns the error with the file's path.

@@ -10,6 +10,8 @@ use std::time::Duration;
 use vmstrobe_export::{
     ArrowsWriter, Columns, Compression, CsvWriter, Exporter, JsonLinesWriter, Metadata,
 };
+#[cfg(feature = "parquet")]
+use vmstrobe_export::{ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]
 use vmstrobe_export::{PerfettoOptions, PerfettoWriter};
 
@@ -99,6 +101,10 @@ pub(super) fn writer(
         }
         Format::Csv => Box::new(CsvWriter::new(out, columns, metadata, settings.every)?),
         Format::JsonLines => Box::new(JsonLinesWriter::new(out, metadata, settings.every)?),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => Box::new(ParquetWriter::new(out, columns, metadata)?),
+        #[cfg(feature = "parquet")]
+        Format::WideParquet => Box::new(WideParquetWriter::new(out, metadata)),
         #[cfg(feature = "perfetto")]
         Format::Perfetto => {
             Box::new(PerfettoWriter::new(out, metadata.clone(), PerfettoOptions::default()))
