@@ -220,6 +220,12 @@ impl Snapshot {
             .flat_map(move |group| (0..group.objects.len()).map(move |at| self.view(group, at)))
     }
 
+    /// Returns an object by the numbers of its group and of its place there.
+    pub fn object_at(&self, group: usize, object: usize) -> Option<ObjectView<'_>> {
+        let group = self.layout.groups.get(group)?;
+        (object < group.objects.len()).then(|| self.view(group, object))
+    }
+
     /// Returns the object of that path.
     pub fn object(&self, path: &str) -> Option<ObjectView<'_>> {
         self.objects().find(|view| &*view.object.path == path)
@@ -398,6 +404,9 @@ mod tests {
         assert_eq!(view.get("wait_hist").and_then(|v| v.number()), None);
         assert_eq!(view.get("blocking").and_then(|v| v.boolean()), Some(true));
         assert_eq!(view.get("blocking").and_then(|v| v.number()), None);
+        let path = |group, object| snapshot.object_at(group, object).map(|v| &*v.object().path);
+        assert_eq!([path(0, 1), path(1, 0)], [Some("b"), Some("/vm/a")]);
+        assert_eq!([path(0, 2), path(2, 0)], [None, None]);
         let flushes: Vec<u64> = snapshot.stat("flushes").map(|(_, v)| v.words()[0]).collect();
         assert_eq!(flushes, [9]);
     }

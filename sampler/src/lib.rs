@@ -112,7 +112,7 @@ pub use clock::now_ns;
 pub use control::{Control, MAX_SUBSCRIBERS};
 pub use fanout::Fanout;
 pub use health::{Counts, Health, HealthWriter, PROVIDER, TARGET, TimeQuantiles};
-pub use publish::Latest;
+pub use publish::{Latest, Publisher};
 pub use roster::{ErrorDedup, LOOK_PAUSE_MAX, Roster, Watch, look_pause};
 pub use sampler::{Running, Sampler, Tick};
 pub use source_set::{MAX_OBJECTS, SourceSet};

@@ -22,25 +22,41 @@ pub struct Latest {
     cache: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
 }
 
-/// The sampler's end, which makes the readers' handles.
+/// The other end: it publishes snapshots, and makes the readers' handles. A sampler has one; what
+/// shows snapshots of another origin, such as a recording, makes its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vmstrobe_core::{Layout, Snapshot};
+/// use vmstrobe_sampler::Publisher;
+/// let layout = Layout::new(0, Vec::new());
+/// let publisher = Publisher::new(Arc::new(Snapshot::new(&layout)));
+/// let mut latest = publisher.latest();
+/// let mut next = Snapshot::new(&layout);
+/// next.begin(7);
+/// let before = publisher.swap(Arc::new(next));
+/// assert_eq!((before.tick(), latest.load().tick()), (0, 7));
+/// ```
 #[derive(Clone)]
-pub(crate) struct Publisher {
+pub struct Publisher {
     newest: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Publisher {
-    pub(crate) fn new(first: Arc<Snapshot>) -> Self {
+    /// Publishes the first snapshot.
+    pub fn new(first: Arc<Snapshot>) -> Self {
         Self { newest: Arc::new(ArcSwap::new(first)) }
     }
 
-    /// Publishes a snapshot and returns the one before.
+    /// Publishes a snapshot and returns the one before, which readers may still hold: a reader that
+    /// drops the last handle to it frees it.
     #[inline]
-    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+    pub fn swap(&self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         self.newest.swap(snapshot)
     }
 
     /// Returns a reader's handle.
-    pub(crate) fn latest(&self) -> Latest {
+    pub fn latest(&self) -> Latest {
         Latest { cache: Cache::new(Arc::clone(&self.newest)) }
     }
 }
