@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use vmstrobe_core::{Snapshot, quantile};
+use vmstrobe_core::{Snapshot, Unit, quantile};
 
 use super::history::History;
 use super::resolve::Term;
@@ -30,6 +30,10 @@ pub struct Hit {
     /// The value of that object, or the sum: in seconds, bytes or plain numbers, per second for a
     /// rate. For a quantile, the bound of its bucket that is nearer to the condition's bound.
     pub value: f64,
+    /// The unit of the value.
+    pub unit: Unit,
+    /// True if the value is per second.
+    pub is_rate: bool,
     /// The number of objects that satisfy it.
     pub objects: usize,
 }
@@ -149,8 +153,9 @@ impl Watch {
         let term = &self.term;
         let is_beyond = |value: &Span| term.operator.holds(value, term.bound);
         let hit = |path, value: Span, objects| {
-            let value = term.operator.nearest(&value);
-            Some(Hit { place: term.place.clone(), path, value, objects })
+            let (place, value) = (term.place.clone(), term.operator.nearest(&value));
+            let (unit, is_rate) = (term.unit(), term.kind == Kind::Rate);
+            Some(Hit { place, path, value, unit, is_rate, objects })
         };
         if term.among == Among::Sum {
             let sum = self.sum().filter(is_beyond)?;
@@ -233,6 +238,13 @@ impl Term {
     fn width(&self) -> usize {
         usize::from(self.desc.size)
     }
+
+    /// Returns the unit of the value that is compared: the buckets of a histogram hold counts.
+    fn unit(&self) -> Unit {
+        let is_count = matches!(self.kind, Kind::Rate | Kind::Delta);
+        let is_counted = is_count && self.desc.stat_type.is_histogram();
+        if is_counted { Unit::None } else { self.desc.unit }
+    }
 }
 
 /// The bounds of a value: equal, unless it is only known by its bucket.
@@ -275,7 +287,7 @@ impl Operator {
 mod tests {
     use vmstrobe_core::{
         Base, Desc, Layout, Mask, Object, ReadPlan, RowState, Scale, Schema, StatType, Target,
-        Unit, Window,
+        Window,
     };
 
     use super::super::Condition;
@@ -360,6 +372,7 @@ mod tests {
         assert_eq!((hits[0].path.as_deref(), hits[0].objects), (Some("/vcpu[1]"), 1));
         assert!((hits[0].value - 60e3).abs() < 1e3, "{hits:?}");
         assert_eq!(hits[0].place, 0.."exits.rate > 50k".len());
+        assert_eq!((hits[0].unit, hits[0].is_rate), (Unit::None, true));
     }
 
     #[test]
@@ -398,6 +411,7 @@ mod tests {
         let sample = vm.sample_after(20_000_000, &[0]);
         let hit = more.sample(&sample).expect("only the larger one is in the stretch");
         assert!((hit[0].value - 2.097_152e-3).abs() < 1e-9, "{hit:?}");
+        assert_eq!((hit[0].unit, hit[0].is_rate), (Unit::Seconds, false));
         vm.words[0][2 + 3] += 1;
         let sample = vm.sample_after(20_000_000, &[0]);
         less.sample(&sample);
