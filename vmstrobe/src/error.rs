@@ -213,6 +213,29 @@ pub enum Error {
         /// The reason.
         source: vmstrobe_export::Error,
     },
+    /// A recording has no samples.
+    #[cfg(feature = "export")]
+    #[error("{} has no samples: its writer ended before the first batch", path.display())]
+    NothingRecorded {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A recording has no sample at the time that was asked for.
+    #[cfg(feature = "export")]
+    #[error(
+        "{} has no sample then: it begins at {} and has samples for {:.3} s: give a time within",
+        path.display(),
+        crate::record::utc(*begin_wall_ns),
+        *length_ns as f64 * 1e-9
+    )]
+    NoSampleThen {
+        /// Its path.
+        path: PathBuf,
+        /// The begin of the first sample, in ns since 1970.
+        begin_wall_ns: u64,
+        /// The time from the begin of the first sample to the begin of the last, in ns.
+        length_ns: u64,
+    },
     /// A recording cannot be converted into itself.
     #[cfg(feature = "export")]
     #[error("{} is the recording itself: give another name", path.display())]

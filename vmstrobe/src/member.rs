@@ -2,10 +2,12 @@
 //!
 //! Invariant: a process has ended when a provider that reads it says so. A member that is reached
 //! in another way (a socket, a file) has ended when nothing that is sampled is there any more, and
-//! not because a launcher has ended that had opened the socket for it.
+//! not because a launcher has ended that had opened the socket for it. A recording has ended when
+//! its end was reached.
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::{Provider, RowState, Snapshot};
@@ -30,13 +32,15 @@ pub struct Member {
     providers: Vec<Arc<dyn Provider>>,
     /// True if it was reached by process id: the end of the process is its end.
     is_process: bool,
+    /// For a recording, whether its end was reached; no other end is one.
+    is_over: Option<Arc<AtomicBool>>,
 }
 
 impl Member {
     /// Returns a process that these providers read.
     pub(crate) fn process(pid: u32, providers: Vec<Arc<dyn Provider>>) -> Self {
         let (title, name, pid) = (format!("pid {pid}"), pid.to_string(), Some(pid));
-        Self { title, name, pid, is_vm: false, providers, is_process: true }
+        Self { title, name, pid, is_vm: false, providers, is_process: true, is_over: None }
     }
 
     /// Returns a member behind a socket or in a file. `peer` is the process that is known to be
@@ -48,7 +52,14 @@ impl Member {
         peer: Option<u32>,
         providers: Vec<Arc<dyn Provider>>,
     ) -> Self {
-        Self { title, name, pid: peer, is_vm: false, providers, is_process: false }
+        let (is_vm, is_process, is_over) = (false, false, None);
+        Self { title, name, pid: peer, is_vm, providers, is_process, is_over }
+    }
+
+    /// Returns a recording, which ends when `is_over` becomes true.
+    #[cfg(feature = "export")]
+    pub(crate) fn recording(title: String, name: String, is_over: Arc<AtomicBool>) -> Self {
+        Self { is_over: Some(is_over), ..Self::remote(title, name, None, Vec::new()) }
     }
 
     /// Adds a provider that reads it too.
@@ -63,6 +74,10 @@ impl Member {
 
     /// Returns true if it has ended. `gone_for` is how long nothing that is sampled has been there.
     fn has_ended<'a>(&'a self, gone_for: Option<Duration>, asked: &mut Asked<'a>) -> bool {
+        if let Some(is_over) = &self.is_over {
+            // Relaxed: it orders nothing.
+            return is_over.load(Ordering::Relaxed);
+        }
         match gone_for {
             _ if self.is_process => self.process_has_ended(asked),
             Some(time) => time >= GONE_FOR_GOOD || self.process_has_ended(asked),
@@ -135,7 +150,7 @@ impl Absence {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use vmstrobe_core::{Desc, Layout, Mask, Object, ReadPlan, Result, Schema, Source, Target};
 

@@ -38,6 +38,19 @@ pub enum Notice {
     },
     /// A provider warns of something, or cannot list or open its objects at present.
     Provider(vmstrobe_core::Error),
+    /// A recording was replayed up to its torn end, or has bytes behind its end.
+    #[cfg(feature = "export")]
+    CutRecording {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// The bytes that were read.
+        whole_bytes: u64,
+        /// The bytes behind them, which were not.
+        cut_bytes: u64,
+    },
+    /// A recording was replayed up to a damaged place.
+    #[cfg(feature = "export")]
+    DamagedRecording(Error),
     /// A name that was asked for among others is the name of no statistic.
     UnknownName(UnknownName),
 }
@@ -58,6 +71,15 @@ impl fmt::Display for Notice {
                 write!(f, "pid {pid}: only the tables are read, not the VM: {error:#}")
             }
             Self::Provider(error) => write!(f, "{error:#}"),
+            #[cfg(feature = "export")]
+            Self::CutRecording { path, whole_bytes, cut_bytes } => write!(
+                f,
+                "{} is torn: it was read up to byte {whole_bytes}, and {cut_bytes} bytes behind it \
+                 were left out",
+                path.display()
+            ),
+            #[cfg(feature = "export")]
+            Self::DamagedRecording(error) => write!(f, "{error}: what is behind that is lost"),
             Self::UnknownName(name) => name.fmt(f),
         }
     }

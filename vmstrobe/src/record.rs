@@ -35,17 +35,26 @@ pub use files::{FileOptions, RecordedFile, Split};
 pub use flight::{Dump, DumpFile, DumpRequest, FlightOptions};
 pub use format::Format;
 pub(crate) use format::extensions;
+pub use pace::Pace;
+pub(crate) use place::utc;
 pub use recorder::Progress;
-pub use replay::{Replay, Replayed};
+pub use replay::{DryRun, Moment, Replay, Replayed};
+pub use replay_session::ReplaySession;
+pub use stream::SampleStream;
 
 mod convert;
 mod files;
 mod flight;
 mod format;
+mod pace;
 mod place;
+mod player;
 mod recorder;
 mod replay;
+mod replay_session;
 mod sink;
+mod stage;
+mod stream;
 
 /// The time between two flushes of an exporter of the caller's.
 const FLUSH_PERIOD: Duration = Duration::from_secs(1);
@@ -175,5 +184,7 @@ impl Recording {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ pub fn convert(
     if is_same(input, output) {
         return Err(Error::SameFile { path: output.to_owned() });
     }
-    let mut replay = Replay::open(input)?;
+    let mut replay = Replay::open_by(input, &options.broker)?;
     let labels = std::mem::take(&mut options.metadata.labels);
     options.metadata = Metadata { ..replay.metadata().clone() };
     options.metadata.labels.extend(labels);

@@ -56,8 +56,13 @@ fn plain(name: &str) -> String {
 
 /// Returns a time as `20261201T142338.123Z`.
 fn compact_utc(wall_ns: u64) -> String {
+    utc(wall_ns).replace(['-', ':'], "")
+}
+
+/// Returns a time as `2026-12-01T14:23:38.123Z`.
+pub(crate) fn utc(wall_ns: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_nanos(wall_ns);
-    humantime::format_rfc3339_millis(time).to_string().replace(['-', ':'], "")
+    humantime::format_rfc3339_millis(time).to_string()
 }
 
 /// A file that is created and removed with the rights that opening takes.

@@ -1,17 +1,24 @@
 //! A recording as samples again: all of them, or what filters want of them.
 //!
-//! Invariant: a sample has the tick, the window, the states and the words that were recorded. What
-//! a filter leaves out is in no layout.
+//! Invariant: a sample has the tick, the window, the states and the words that were recorded, and
+//! is later than the one before it, in ticks and on the clock: what is not so is damage. What a
+//! filter leaves out is in no layout.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vmstrobe_core::{Filter, Layout, Object, ReadPlan, Schema, Snapshot};
+use vmstrobe_core::{Filter, Layout, Object, ReadPlan, Schema, Snapshot, Window};
 use vmstrobe_export::{ArrowsReader, Batch, Columns, End, Event, Item, Metadata, TickRows};
+use vmstrobe_host::Broker;
 
+use crate::condition::{Trigger, TriggerRule, Triggered};
 use crate::error::{Error, Result};
+
+pub use find::Moment;
+
+mod find;
 
 /// The bytes that are read at a time.
 const READ_BYTES: usize = 1 << 18;
@@ -39,6 +46,8 @@ pub struct Replay {
     filters: Option<Vec<Filter>>,
     layouts: Option<Layouts>,
     generation: u64,
+    /// The tick and the time of the last sample that was checked.
+    last: Option<(u64, Window)>,
 }
 
 /// A part of a recording.
@@ -49,6 +58,20 @@ pub enum Replayed {
     Sample(Snapshot),
     /// An event. It stands before the samples of the batch with which it was written.
     Event(Event),
+}
+
+/// The result of [`Replay::dry_run`].
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct DryRun {
+    /// The number of samples.
+    pub samples: u64,
+    /// How often the condition triggered.
+    pub triggers: u64,
+    /// The time from the begin of the first sample to the begin of the last, in ns.
+    pub length_ns: u64,
+    /// The end of the recording: whether a tail was left out.
+    pub end: Option<End>,
 }
 
 /// A recorded layout, and what is left of it.
@@ -68,11 +91,32 @@ impl Replay {
     /// # Errors
     /// [`Error::RecordFile`] if it cannot be opened; [`Error::Recording`] if it is none.
     pub fn open(path: &Path) -> Result<Self> {
-        let failed = |source| Error::RecordFile { path: path.to_owned(), source };
-        let file = File::open(path).map_err(failed)?;
-        let reader = ArrowsReader::new(BufReader::with_capacity(READ_BYTES, file));
-        let reader = reader.map_err(|source| Error::Recording { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), reader, filters: None, layouts: None, generation: 0 })
+        Self::open_by(path, &Broker::default())
+    }
+
+    /// Opens a recording as [`Replay::open`] does, with the rights of a broker. It is read without
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Replay::open`].
+    pub fn open_by(path: &Path, broker: &Broker) -> Result<Self> {
+        let theirs = path.to_owned();
+        let path = path.to_owned();
+        let file = match broker.run_apart(move || File::open(theirs))? {
+            Ok(file) => file,
+            Err(source) => return Err(Error::RecordFile { path, source }),
+        };
+        match ArrowsReader::new(BufReader::with_capacity(READ_BYTES, file)) {
+            Ok(reader) => {
+                Ok(Self { path, reader, filters: None, layouts: None, generation: 0, last: None })
+            }
+            Err(source) => Err(Error::Recording { path, source }),
+        }
+    }
+
+    /// Returns the path of the recording.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Keeps of each sample only what these filters want; of each target, the first counts.
@@ -103,23 +147,69 @@ impl Replay {
     /// [`Error::Recording`] at the first damaged place, after all that stands before it; an error
     /// of the receiver.
     pub fn run(mut self, mut receive: impl FnMut(Replayed) -> Result<bool>) -> Result<Option<End>> {
-        loop {
-            let item = self.reader.next_item();
-            let failed = |source| Error::Recording { path: self.path.clone(), source };
-            match item.map_err(failed)? {
-                None => return Ok(self.reader.end()),
-                Some(Item::Event(event)) => {
-                    if !receive(Replayed::Event(event))? {
-                        return Ok(None);
-                    }
-                }
-                Some(Item::Batch(batch)) => {
-                    if !self.pass_on(&batch, &mut receive)? {
-                        return Ok(None);
-                    }
-                }
+        while let Some(item) = self.next_item()? {
+            let goes_on = match item {
+                Item::Event(event) => receive(Replayed::Event(event))?,
+                Item::Batch(batch) => self.pass_on(&batch, &mut receive)?,
+            };
+            if !goes_on {
+                return Ok(None);
             }
         }
+        Ok(self.reader.end())
+    }
+
+    /// Evaluates a condition over the recording, as a flight recorder would have while it was made.
+    /// Passes on each trigger, with the sample that triggered.
+    ///
+    /// # Errors
+    /// [`Error::Condition`] if the condition does not fit the recorded statistics; else as
+    /// [`Replay::run`].
+    pub fn dry_run(
+        self,
+        rule: TriggerRule,
+        mut report: impl FnMut(&Triggered, &Snapshot) -> Result<()>,
+    ) -> Result<DryRun> {
+        let mut trigger = Trigger::new(rule, &self.schemas())?;
+        let mut done = DryRun { samples: 0, triggers: 0, length_ns: 0, end: None };
+        let mut begin_ns = None;
+        done.end = self.run(|replayed| {
+            let Replayed::Sample(sample) = replayed else { return Ok(true) };
+            let at_ns = sample.window().begin_ns;
+            done.samples += 1;
+            done.length_ns = at_ns - *begin_ns.get_or_insert(at_ns);
+            if let Some(triggered) = trigger.sample(&sample) {
+                done.triggers += 1;
+                report(&triggered, &sample)?;
+            }
+            Ok(true)
+        })?;
+        Ok(done)
+    }
+
+    /// Reads the next item. The samples of a batch are later than those before it.
+    fn next_item(&mut self) -> Result<Option<Item>> {
+        let offset = self.reader.whole_bytes();
+        let item = self.reader.next_item().and_then(|item| match item {
+            Some(Item::Batch(batch)) if !self.is_later(&batch) => {
+                let reason = "its samples are not later than those before".to_owned();
+                Err(vmstrobe_export::Error::Damaged { offset, reason })
+            }
+            item => Ok(item),
+        });
+        item.map_err(|source| Error::Recording { path: self.path.clone(), source })
+    }
+
+    /// Returns whether each sample of a batch is later than the one before, on a clock that runs
+    /// for less than 292 years.
+    fn is_later(&mut self, batch: &Batch) -> bool {
+        batch.ticks().iter().zip(batch.windows()).all(|(&tick, &window)| {
+            let last = self.last.replace((tick, window));
+            let Window { begin_ns, end_ns, .. } = window;
+            let follows =
+                |(before, earlier): (u64, Window)| tick > before && begin_ns >= earlier.begin_ns;
+            begin_ns <= end_ns && end_ns <= i64::MAX as u64 && last.is_none_or(follows)
+        })
     }
 
     fn pass_on(
@@ -188,5 +278,62 @@ impl Layouts {
         }
         sample.stamp(tick.window);
         sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::{recording, recording_of, sample};
+    use super::*;
+
+    #[test]
+    fn a_condition_triggers_as_it_would_have() {
+        // `level` falls from 99 to 0 in 100 samples of 1 ms, and begins again.
+        let file = recording(1000, 64);
+        let rule = |hold_for: u64, hold_off: u64| TriggerRule {
+            condition: "level < 5".parse().expect("it is a condition"),
+            hold_for: Duration::from_millis(hold_for),
+            hold_off: Duration::from_millis(hold_off),
+            triggers_max: None,
+        };
+        let triggers = |rule| {
+            let mut ticks = Vec::new();
+            let replay = Replay::open(file.path()).expect("it is a recording");
+            let done = replay.dry_run(rule, |triggered, sample| {
+                assert_eq!(triggered.hits[0].objects, 2);
+                ticks.push(sample.tick());
+                Ok(())
+            });
+            let done = done.expect("the statistics are there");
+            assert_eq!((done.samples, done.length_ns), (1000, 999_000_000));
+            assert_eq!((done.triggers, done.end), (ticks.len() as u64, Some(End::Finished)));
+            ticks
+        };
+        assert_eq!(triggers(rule(2, 50)), (0..10).map(|n| 98 + 100 * n).collect::<Vec<_>>());
+        assert_eq!(triggers(rule(0, 350)), [96, 496, 896]);
+        assert_eq!(triggers(rule(5, 0)), [0; 0]);
+        let replay = Replay::open(file.path()).expect("it is a recording");
+        let other = TriggerRule { condition: "exit > 5".parse().expect("it is one"), ..rule(0, 0) };
+        let error = replay.dry_run(other, |_, _| Ok(())).expect_err("there is no such statistic");
+        assert!(matches!(error, Error::Condition { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn samples_that_are_not_later_are_damage() {
+        let rows = [(0, Some([1; 6]))];
+        for ticks in [[1, 2, 2], [1, 3, 2], [1, 2, u64::MAX / 1_000_000]] {
+            let file = recording_of(ticks.into_iter().map(|tick| sample(tick, &rows)), 1);
+            let replay = Replay::open(file.path()).expect("it is a recording");
+            let mut seen = 0;
+            let ended = replay.run(|_| {
+                seen += 1;
+                Ok(true)
+            });
+            let error = ended.expect_err("the last is not later").to_string();
+            assert!(error.contains("are not later than those before"), "{error}");
+            assert_eq!(seen, 2, "{ticks:?}");
+        }
     }
 }

@@ -130,6 +130,8 @@ impl VmSockets {
         for socket in &mut self.open {
             if !socket.has_ended && socket.vm.has_ended() {
                 socket.has_ended = true;
+                let notices = socket.vm.notices().into_iter();
+                notices.for_each(|notice| self.events.add(Event::Notice(notice)));
                 self.events.add(Event::Ended(Arc::clone(&socket.served)));
             }
         }
