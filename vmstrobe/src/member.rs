@@ -72,6 +72,11 @@ impl Member {
         self.is_process
     }
 
+    /// Returns true if it was recorded.
+    pub(crate) fn is_recording(&self) -> bool {
+        self.is_over.is_some()
+    }
+
     /// Returns true if it has ended. `gone_for` is how long nothing that is sampled has been there.
     fn has_ended<'a>(&'a self, gone_for: Option<Duration>, asked: &mut Asked<'a>) -> bool {
         if let Some(is_over) = &self.is_over {

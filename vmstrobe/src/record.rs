@@ -38,7 +38,7 @@ pub(crate) use format::extensions;
 pub use pace::Pace;
 pub(crate) use place::utc;
 pub use recorder::Progress;
-pub use replay::{DryRun, Moment, Replay, Replayed};
+pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;
 pub use stream::SampleStream;
 

@@ -12,6 +12,7 @@ use vmstrobe_sampler::PROVIDER as OWN_PROVIDER;
 
 use crate::attachment::Attachment;
 use crate::error::{Error, Result};
+use crate::member::Member;
 use crate::notice::Notice;
 use crate::unknown_name::UnknownName;
 
@@ -58,7 +59,7 @@ impl Selection {
         let meant: Vec<Arc<Schema>> = schemas.iter().filter(is_meant).cloned().collect();
         if meant.is_empty() {
             let target = target.cloned().unwrap_or(Target::Vcpu);
-            return Err(nothing_of(&target, provider, schemas, &BpfStatus::Off, Vec::new()));
+            return Err(nothing_of(&target, provider, schemas, None, Vec::new()));
         }
         let unknown = check_names(self.names.as_ref(), &meant)?;
         let mut filters: Vec<Filter> = Vec::new();
@@ -118,7 +119,7 @@ impl Attachment {
         if objects.is_empty() {
             let known = all.iter().map(|object| &object.schema);
             let warnings = provider.map(|name| self.warnings(name)).unwrap_or_default();
-            return Err(nothing_of(target, provider, known, &self.bpf.status(), warnings));
+            return Err(nothing_of(target, provider, known, self.bpf_status(), warnings));
         }
         check_vcpus(filter, &objects)?;
         objects.retain(|object| filter.wants(object));
@@ -147,12 +148,18 @@ impl Attachment {
         let schemas: Vec<_> = all.iter().filter(is_meant).cloned().collect();
         if schemas.is_empty() {
             let target = target.cloned().unwrap_or(Target::Vcpu);
-            return Err(nothing_of(&target, provider, &all, &self.bpf.status(), Vec::new()));
+            return Err(nothing_of(&target, provider, &all, self.bpf_status(), Vec::new()));
         }
         for unknown in check_names(selection.names.as_ref(), &schemas)? {
             self.notices.add(Notice::UnknownName(unknown));
         }
         Ok(schemas)
+    }
+
+    /// Returns the state of the BPF reader; `None` if a recording is read.
+    fn bpf_status(&self) -> Option<BpfStatus> {
+        let is_recording = self.members.iter().any(Member::is_recording);
+        (!is_recording).then(|| self.bpf.status())
     }
 
     fn check_provider(&self, provider: Option<&str>) -> Result<()> {
@@ -199,18 +206,22 @@ fn default_target(
 }
 
 /// Returns the error that there is no object of that target and provider, only the known ones.
-/// `bpf` is why the BPF reader is no help.
+/// `bpf` is why the BPF reader is no help; `None` for a recording, which it could not help with.
 fn nothing_of<'a>(
     target: &Target,
     provider: Option<&str>,
     known: impl IntoIterator<Item = &'a Arc<Schema>>,
-    bpf: &BpfStatus,
+    bpf: Option<BpfStatus>,
     warnings: Vec<vmstrobe_core::Error>,
 ) -> Error {
     let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
     let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some(KVM)));
-    if *target == Target::Vm && has_vcpus && provider.is_none_or(|name| name == KVM) {
-        return Error::NoVmStatistics { bpf: bpf.clone() };
+    if *target == Target::Vm
+        && has_vcpus
+        && provider.is_none_or(|name| name == KVM)
+        && let Some(bpf) = bpf
+    {
+        return Error::NoVmStatistics { bpf };
     }
     if known.iter().all(|schema| schema.provider() == OWN_PROVIDER) {
         return Error::NoObjectsNow;

@@ -13,8 +13,10 @@ use vmstrobe_core::{Filter, Layout, Object, ReadPlan, Schema, Snapshot, Window};
 use vmstrobe_export::{ArrowsReader, Batch, Columns, End, Event, Item, Metadata, TickRows};
 use vmstrobe_host::Broker;
 
+use super::replay_session::cut;
 use crate::condition::{Trigger, TriggerRule, Triggered};
 use crate::error::{Error, Result};
+use crate::notice::Notice;
 
 pub use find::Moment;
 
@@ -60,18 +62,30 @@ pub enum Replayed {
     Event(Event),
 }
 
+/// A trigger that a condition would have caused.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DryTrigger {
+    /// The trigger.
+    pub triggered: Triggered,
+    /// The time from the first sample to the one that triggered, in ns.
+    pub after_ns: u64,
+    /// The time of the sample that triggered, in ns since 1970.
+    pub wall_ns: u64,
+}
+
 /// The result of [`Replay::dry_run`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct DryRun {
     /// The number of samples.
     pub samples: u64,
     /// How often the condition triggered.
     pub triggers: u64,
-    /// The time from the begin of the first sample to the begin of the last, in ns.
+    /// The time from the first sample to the last, in ns.
     pub length_ns: u64,
-    /// The end of the recording: whether a tail was left out.
-    pub end: Option<End>,
+    /// The notice on a tail that was left out.
+    pub cut: Option<Notice>,
 }
 
 /// A recorded layout, and what is left of it.
@@ -159,8 +173,8 @@ impl Replay {
         Ok(self.reader.end())
     }
 
-    /// Evaluates a condition over the recording, as a flight recorder would have while it was made.
-    /// Passes on each trigger, with the sample that triggered.
+    /// Evaluates a condition over the recording, as a flight recorder would have while it was made,
+    /// until the receiver of the triggers returns false.
     ///
     /// # Errors
     /// [`Error::Condition`] if the condition does not fit the recorded statistics; else as
@@ -168,22 +182,21 @@ impl Replay {
     pub fn dry_run(
         self,
         rule: TriggerRule,
-        mut report: impl FnMut(&Triggered, &Snapshot) -> Result<()>,
+        mut receive: impl FnMut(DryTrigger) -> bool,
     ) -> Result<DryRun> {
         let mut trigger = Trigger::new(rule, &self.schemas())?;
-        let mut done = DryRun { samples: 0, triggers: 0, length_ns: 0, end: None };
-        let mut begin_ns = None;
-        done.end = self.run(|replayed| {
+        let mut done = DryRun { samples: 0, triggers: 0, length_ns: 0, cut: None };
+        let (path, mut begin_ns) = (self.path.clone(), None);
+        let end = self.run(|replayed| {
             let Replayed::Sample(sample) = replayed else { return Ok(true) };
-            let at_ns = sample.window().begin_ns;
-            done.samples += 1;
-            done.length_ns = at_ns - *begin_ns.get_or_insert(at_ns);
-            if let Some(triggered) = trigger.sample(&sample) {
-                done.triggers += 1;
-                report(&triggered, &sample)?;
-            }
-            Ok(true)
+            let window = sample.window();
+            let after_ns = window.middle_ns() - *begin_ns.get_or_insert(window.middle_ns());
+            (done.samples, done.length_ns) = (done.samples + 1, after_ns);
+            let Some(triggered) = trigger.sample(&sample) else { return Ok(true) };
+            done.triggers += 1;
+            Ok(receive(DryTrigger { triggered, after_ns, wall_ns: window.wall_ns() }))
         })?;
+        done.cut = end.and_then(|end| cut(&path, end));
         Ok(done)
     }
 
@@ -206,8 +219,9 @@ impl Replay {
         batch.ticks().iter().zip(batch.windows()).all(|(&tick, &window)| {
             let last = self.last.replace((tick, window));
             let Window { begin_ns, end_ns, .. } = window;
-            let follows =
-                |(before, earlier): (u64, Window)| tick > before && begin_ns >= earlier.begin_ns;
+            let follows = |(before, earlier): (u64, Window)| {
+                tick > before && begin_ns >= earlier.begin_ns && end_ns >= earlier.end_ns
+            };
             begin_ns <= end_ns && end_ns <= i64::MAX as u64 && last.is_none_or(follows)
         })
     }
@@ -301,14 +315,15 @@ mod tests {
         let triggers = |rule| {
             let mut ticks = Vec::new();
             let replay = Replay::open(file.path()).expect("it is a recording");
-            let done = replay.dry_run(rule, |triggered, sample| {
-                assert_eq!(triggered.hits[0].objects, 2);
-                ticks.push(sample.tick());
-                Ok(())
+            let done = replay.dry_run(rule, |it| {
+                assert_eq!(it.triggered.hits[0].objects, 2);
+                assert_eq!(it.wall_ns % 1_000_000_000, it.after_ns + 1_000_000);
+                ticks.push(it.after_ns / 1_000_000 + 1);
+                true
             });
             let done = done.expect("the statistics are there");
             assert_eq!((done.samples, done.length_ns), (1000, 999_000_000));
-            assert_eq!((done.triggers, done.end), (ticks.len() as u64, Some(End::Finished)));
+            assert!(done.triggers == ticks.len() as u64 && done.cut.is_none());
             ticks
         };
         assert_eq!(triggers(rule(2, 50)), (0..10).map(|n| 98 + 100 * n).collect::<Vec<_>>());
@@ -316,7 +331,7 @@ mod tests {
         assert_eq!(triggers(rule(5, 0)), [0; 0]);
         let replay = Replay::open(file.path()).expect("it is a recording");
         let other = TriggerRule { condition: "exit > 5".parse().expect("it is one"), ..rule(0, 0) };
-        let error = replay.dry_run(other, |_, _| Ok(())).expect_err("there is no such statistic");
+        let error = replay.dry_run(other, |_| true).expect_err("there is no such statistic");
         assert!(matches!(error, Error::Condition { .. }), "{error:?}");
     }
 

@@ -48,7 +48,7 @@ fn the_error_says_what_there_is_instead() {
     let queues = object("xyz", "queue").schema;
     let text = |target: &str, provider, known: &[&Arc<Schema>]| {
         let (target, known) = (Target::from_name(target), known.iter().copied());
-        nothing_of(&target, provider, known, &BpfStatus::Off, Vec::new()).to_string()
+        nothing_of(&target, provider, known, Some(BpfStatus::Off), Vec::new()).to_string()
     };
     let none = text("vm", None, &[&vcpus]);
     assert!(none.ends_with("which needs none, cannot be used: switched off"), "{none}");
