@@ -12,6 +12,7 @@ use crate::error::Result;
 
 mod quantity;
 mod source;
+mod replay;
 mod record;
 mod serve;
 mod stat;
@@ -19,6 +20,7 @@ mod parse_error;
 mod examples;
 
 pub(crate) use record::{ConvertArgs, FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
+pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
     BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
@@ -221,6 +223,9 @@ pub(crate) struct SchemaArgs {
     pub(crate) source: SourceArgs,
 
     #[command(flatten)]
+    pub(crate) replay: ReplayArgs,
+
+    #[command(flatten)]
     pub(crate) select: SelectArgs,
 
     #[command(flatten)]
@@ -239,6 +244,9 @@ pub(crate) struct QueryArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) replay: ReplayAtArgs,
 
     #[command(flatten)]
     pub(crate) select: SelectArgs,
@@ -263,6 +271,9 @@ pub(crate) struct InfoArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) replay: ReplayAtArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,

@@ -3,13 +3,15 @@
 //!
 //! Invariant: the library's notices about an attachment are printed before any of its data.
 
-use vmstrobe::{Attachment, Bpf, BpfMode, Broker, Options, demo};
+use std::path::Path;
 
-use crate::args::{BpfWhen, ProviderSet, SourceArgs};
+use vmstrobe::{Attachment, Bpf, BpfMode, Broker, Moment, Options, demo};
+
+use crate::args::{BpfWhen, MethodArgs, ProviderSet, SourceArgs};
 use crate::error::{Error, Result, with_causes};
 use crate::messages::of_notices;
 use crate::out::say_each;
-use crate::privileges;
+use crate::privileges::{self, Needs};
 
 /// Opens the sources that the user named. Without any, opens the only virtual machine on this host,
 /// or else the only program with tables, if a source is needed. Adds the sampler's own statistics.
@@ -25,6 +27,43 @@ pub(crate) fn open(source: &SourceArgs, providers: ProviderSet, bpf: Bpf) -> Res
     };
     say_each(of_notices(attachment.notices()));
     Ok(attachment.with_own_statistics())
+}
+
+/// Opens what a command reads once: the sample of that moment, if the user named a recording, or
+/// else the sources as [`open`] does.
+///
+/// # Errors
+/// As [`open`], or if the recording has no such sample.
+pub(crate) fn open_for_reading(
+    source: &SourceArgs,
+    (recording, moment): (Option<&Path>, Moment),
+    providers: ProviderSet,
+    method: &MethodArgs,
+) -> Result<Attachment> {
+    if let Some(path) = recording {
+        return open_recording(path, moment, &replay_options()?);
+    }
+    let broker = Needs::of(source, method.bpf).move_to_broker()?;
+    open(source, providers, bpf_for_reading(method.bpf, broker)?)
+}
+
+/// Opens the sample of a recording at a moment.
+///
+/// # Errors
+/// If the recording cannot be read up to there, or has no such sample.
+pub(crate) fn open_recording(path: &Path, moment: Moment, options: &Options) -> Result<Attachment> {
+    let attachment = Attachment::recorded(path, moment, options)?;
+    say_each(of_notices(attachment.notices()));
+    Ok(attachment)
+}
+
+/// Returns the options with which a recording is opened.
+///
+/// # Errors
+/// If the broker cannot be started.
+pub(crate) fn replay_options() -> Result<Options> {
+    let bpf = Bpf::with_broker(BpfMode::Off, Needs::of_files().move_to_broker()?);
+    Ok(options(&SourceArgs::default(), bpf, false))
 }
 
 /// Opens the sources that the user named as one virtual machine, for a server. Leaves out the

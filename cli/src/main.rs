@@ -68,7 +68,7 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, open_files, out),
-        Command::Record(args) => record::run(&args, open_files),
+        Command::Record(args) => record::run(&args, open_files, out),
         Command::Convert(args) => convert::run(&args),
         Command::Serve(args) => serve::run(&args),
     }

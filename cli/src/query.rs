@@ -9,16 +9,13 @@ use std::time::Duration;
 
 use vmstrobe::hmp::InfoStats;
 use vmstrobe::json::Results;
-use vmstrobe::{
-    Attachment, Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value, total,
-};
+use vmstrobe::{Names, ObjectView, Order, RowState, Selection, Snapshot, Target, Value, total};
 
-use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, SourceArgs};
+use crate::args::{InfoArgs, MethodArgs, ProviderSet, QueryArgs, ReplayAtArgs, SourceArgs};
 use crate::attach;
 use crate::error::{Error, Result};
 use crate::messages::of_notices;
-use crate::out::{Out, say, say_each};
-use crate::privileges::Needs;
+use crate::out::{Out, say_each};
 use crate::table::{Align, Table};
 use crate::terminal;
 use crate::text::{counted, quantile_text, thousands};
@@ -32,8 +29,8 @@ const DEMO_WARM_UP: Duration = Duration::from_millis(500);
 /// If nothing can be read, or the output cannot be written.
 pub(crate) fn run(args: &QueryArgs, out: &mut Out) -> Result<u8> {
     let selection = args.select.selection(&args.vcpus);
-    let snapshot = read(&args.source, &args.method, args.select.providers(), &selection)?;
-    check_rows(&snapshot)?;
+    let sources = Sources { source: &args.source, replay: &args.replay, method: &args.method };
+    let snapshot = read(sources, args.select.providers(), &selection)?;
     if args.json {
         out.lines([Results::new(snapshot.layout(), Order::Schema).text(&snapshot)])?;
     } else {
@@ -56,8 +53,8 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
         names: names.map(|names| Names::exact(names.split(','))),
         vcpus: args.vcpus.refs(),
     };
-    let snapshot = read(&args.source, &args.method, providers, &selection)?;
-    check_rows(&snapshot)?;
+    let sources = Sources { source: &args.source, replay: &args.replay, method: &args.method };
+    let snapshot = read(sources, providers, &selection)?;
     let with_path = snapshot.layout().rows() > 1;
     let with_provider = args.provider.is_none();
     let order = Order::Schema;
@@ -66,25 +63,40 @@ pub(crate) fn info(args: &InfoArgs, out: &mut Out) -> Result<u8> {
     Ok(0)
 }
 
-/// Reads the selected statistics of the sources once.
+/// The sources that are read, or the recording.
+#[derive(Clone, Copy)]
+struct Sources<'a> {
+    source: &'a SourceArgs,
+    replay: &'a ReplayAtArgs,
+    method: &'a MethodArgs,
+}
+
+/// Reads the selected statistics of the sources once, and prints which objects could not be read.
 ///
 /// # Errors
-/// If nothing is selected, or the sources cannot be opened.
+/// If nothing is selected, the sources cannot be opened, or no object could be read.
 fn read(
-    source: &SourceArgs,
-    method: &MethodArgs,
+    Sources { source, replay, method }: Sources<'_>,
     providers: ProviderSet,
     selection: &Selection,
 ) -> Result<Arc<Snapshot>> {
-    let broker = Needs::of(source, method.bpf).move_to_broker()?;
-    let bpf = attach::bpf_for_reading(method.bpf, broker)?;
-    let mut attachment: Attachment = attach::open(source, providers, bpf)?;
+    let recording = (replay.replay.file.as_deref(), replay.moment());
+    let mut attachment = attach::open_for_reading(source, recording, providers, method)?;
     let filter = attachment.select(selection)?;
     if source.demo {
         thread::sleep(DEMO_WARM_UP);
     }
     let snapshot = attachment.read(&filter)?;
     say_each(of_notices(attachment.notices()));
+    say_each(unread(&snapshot));
+    if readable(&snapshot).next().is_none() {
+        return Err(Error::failed(match recording {
+            (None, _) => {
+                "no object could be read; the process may have exited: see `vmstrobe list`"
+            }
+            (Some(_), _) => "no object has values in this sample: choose another with --at TIME",
+        }));
+    }
     Ok(snapshot)
 }
 
@@ -92,31 +104,23 @@ fn readable(snapshot: &Snapshot) -> impl Iterator<Item = ObjectView<'_>> {
     snapshot.objects().filter(|view| view.state().has_values())
 }
 
-/// Prints which objects could not be read.
-///
-/// # Errors
-/// If no object could be read.
-fn check_rows(snapshot: &Snapshot) -> Result<()> {
-    for view in snapshot.objects() {
+/// Returns a message for each object that could not be read.
+fn unread(snapshot: &Snapshot) -> Vec<String> {
+    let message = |view: ObjectView<'_>| {
         let path = &view.object().path;
-        match view.state() {
-            RowState::Good | RowState::Aged(_) => {}
-            RowState::Stale => say(format_args!("{path}: its source does not answer any more")),
-            RowState::Torn => say(format_args!("{path} changed while it was read")),
-            RowState::Gone => say(format_args!("{path} does not exist any more")),
+        Some(match view.state() {
+            RowState::Good | RowState::Aged(_) => return None,
+            RowState::Stale => format!("{path}: its source does not answer any more"),
+            RowState::Torn => format!("{path} changed while it was read"),
+            RowState::Gone => format!("{path} does not exist any more"),
             RowState::Io(errno) => {
                 let error = std::io::Error::from_raw_os_error(errno);
-                say(format_args!("{path} could not be read: {error}"));
+                format!("{path} could not be read: {error}")
             }
-            _ => say(format_args!("{path} was not read")),
-        }
-    }
-    if readable(snapshot).next().is_none() {
-        return Err(Error::failed(
-            "no object could be read; the process may have exited: see `vmstrobe list`",
-        ));
-    }
-    Ok(())
+            _ => format!("{path} was not read"),
+        })
+    };
+    snapshot.objects().filter_map(message).collect()
 }
 
 /// Returns a table for each virtual machine, or for each other group of objects with one schema and
@@ -263,9 +267,9 @@ mod tests {
     #[test]
     fn objects_that_could_not_be_read_are_left_out() {
         let one = snapshot([None, Some([1; 6])]);
-        assert!(check_rows(&one).is_ok());
+        assert_eq!(unread(&one), ["/vm/web/vcpu[0] was not read"]);
         let lines = tables(&one, false, 80);
         assert!(lines[0].contains("vcpu[1]") && !lines[0].contains("vcpu[0]"), "{}", lines[0]);
-        assert!(check_rows(&snapshot([None, None])).is_err());
+        assert_eq!(unread(&snapshot([None, None])).len(), 2);
     }
 }

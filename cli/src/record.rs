@@ -19,12 +19,13 @@ use crate::child;
 use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
-use crate::out::{reason, say, say_each};
+use crate::out::{Out, reason, say, say_each};
 use crate::privileges::{Launcher, Needs};
 use crate::signals::{DumpFlag, StopFlag};
 use crate::stop;
 use crate::terminal::show_progress;
 
+mod dry_run;
 pub(crate) mod report;
 
 /// The time between two checks whether the recording must end.
@@ -36,7 +37,10 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If there is nothing to record, the command cannot be run, or the file cannot be written.
-pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles) -> Result<u8> {
+pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
+    if let Some(recording) = &args.flight.dry_run {
+        return dry_run::run(&args.flight, recording, out);
+    }
     let timing = args.pace.timing()?;
     let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
     let mut needs = Needs::of(&args.source, args.method.bpf);
@@ -181,13 +185,8 @@ fn flight_options(
              `vmstrobe convert` afterwards"
         )));
     }
-    let FlightArgs { memory, when, hold_for, after, hold_off, max_dumps, .. } = &args.flight;
-    let rule = when.clone().map(|condition| TriggerRule {
-        condition,
-        hold_for: hold_for.unwrap_or_default(),
-        hold_off: *hold_off,
-        triggers_max: Some(*max_dumps),
-    });
+    let FlightArgs { memory, after, max_dumps, .. } = &args.flight;
+    let rule = rule(&args.flight, Some(*max_dumps));
     let trigger = rule.map(|rule| Trigger::new(rule, &attachment.schemas()?)).transpose()?;
     Ok(FlightOptions {
         last,
@@ -199,6 +198,13 @@ fn flight_options(
         metadata,
         broker,
     })
+}
+
+/// Returns the rule of the condition, if there is one, with at most so many triggers.
+fn rule(args: &FlightArgs, triggers_max: Option<u64>) -> Option<TriggerRule> {
+    let condition = args.when.clone()?;
+    let hold_for = args.hold_for.unwrap_or_default();
+    Some(TriggerRule { condition, hold_for, hold_off: args.hold_off, triggers_max })
 }
 
 /// A recording that runs.

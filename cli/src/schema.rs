@@ -4,16 +4,16 @@
 //! included.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use vmstrobe::json::{self, StatsSchema};
-use vmstrobe::{Desc, Names, Schema, StatType};
+use vmstrobe::{Desc, Moment, Names, Schema, StatType};
 
 use crate::args::{SchemaArgs, VcpuArgs};
 use crate::attach;
 use crate::error::Result;
 use crate::messages::of_notices;
 use crate::out::{Out, say_each};
-use crate::privileges::Needs;
 use crate::table::{Align, Table};
 use crate::terminal;
 use crate::text::{amount, counted};
@@ -23,9 +23,9 @@ use crate::text::{amount, counted};
 /// # Errors
 /// If there is no schema, or the output cannot be written.
 pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
-    let broker = Needs::of(&args.source, args.method.bpf).move_to_broker()?;
-    let bpf = attach::bpf_for_reading(args.method.bpf, broker)?;
-    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
+    let recording = (args.replay.file.as_deref(), Moment::After(Duration::ZERO));
+    let (providers, method) = (args.select.providers(), &args.method);
+    let attachment = attach::open_for_reading(&args.source, recording, providers, method)?;
     let names = args.select.names.as_ref();
     let mut schemas = attachment.select_schemas(&args.select.selection(&VcpuArgs::default()))?;
     say_each(of_notices(attachment.notices()));

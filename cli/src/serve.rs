@@ -12,7 +12,7 @@ use std::time::Duration;
 use vmstrobe::demo;
 use vmstrobe::serve::{DirectoryConfig, Serving, ServingConfig, SocketFiles, group_id};
 use vmstrobe::server::qmp::{Access, Config};
-use vmstrobe::{Options, Order};
+use vmstrobe::{Attachment, Options, Order};
 
 use crate::args::{OnExit, ServeArgs};
 use crate::attach;
@@ -40,12 +40,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<u8> {
     seccomp::install_filter();
     let files = SocketFiles::default();
     stop::exit_in_time(files.clone())?;
-    let broker = Needs::of(&args.source, args.method.bpf).with_listening().move_to_broker()?;
+    let needs = match &args.replay.replay.file {
+        Some(_) => Needs::of_files(),
+        None => Needs::of(&args.source, args.method.bpf),
+    };
+    let broker = needs.with_listening().move_to_broker()?;
     let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
     let options = attach::options(&args.source, bpf, args.sched);
     let (server, keeps_ended) = (config(args)?, keeps_ended(args));
     let mut serving = Serving::new(ServingConfig { server, keeps_ended, files, broker });
-    let mut log = Log::new(!args.source.qmp.is_empty());
+    // Nothing can be done about what a recording lacks.
+    let mut log = Log::new(!args.source.qmp.is_empty() || args.replay.replay.file.is_some());
     let opened = open(args, options, &mut serving, &stop);
     log.note(serving.events());
     opened?;
@@ -79,7 +84,7 @@ fn open(args: &ServeArgs, options: Options, serving: &mut Serving, stop: &StopFl
     let Some(path) = args.qmp_dir.clone() else {
         let no_socket = || Error::usage("no socket is given: add --qmp PATH or --qmp-dir DIR");
         let path = args.qmp_path.clone().ok_or_else(no_socket)?;
-        return Ok(serving.serve_at(path, attach::open_one(&args.source, &options)?)?);
+        return Ok(serving.serve_at(path, open_one(args, &options)?)?);
     };
     let directory = DirectoryConfig {
         path,
@@ -87,14 +92,26 @@ fn open(args: &ServeArgs, options: Options, serving: &mut Serving, stop: &StopFl
         sources: args.source.sources(),
         options: options.clone(),
     };
-    match args.source.demo {
+    match args.source.demo || args.replay.replay.file.is_some() {
         true => {
-            let demo = attach::open_one(&args.source, &options)?;
-            serving.serve_own_in(directory, demo::NAME, demo)?;
+            let own = open_one(args, &options)?;
+            let name = own.main().map_or_else(|| demo::NAME.to_owned(), |one| one.name.clone());
+            serving.serve_own_in(directory, &name, own)?;
         }
         false => serving.serve_in(directory, &|| stop.is_set())?,
     }
     Ok(())
+}
+
+/// Opens what one socket serves: the recording, or the sources.
+///
+/// # Errors
+/// If it cannot be read.
+fn open_one(args: &ServeArgs, options: &Options) -> Result<Attachment> {
+    match &args.replay.replay.file {
+        Some(path) => Ok(Attachment::replayed(path, args.replay.speed, options)?),
+        None => attach::open_one(&args.source, options),
+    }
 }
 
 /// Prints where virtual machines that start later will be served.

@@ -5,12 +5,13 @@
 //! ends. A command that was started is waited for. The command runs, and the output file is opened,
 //! with all capabilities that vmstrobe was started with.
 
+use std::path::Path;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmstrobe::json::{self, IntervalReport};
-use vmstrobe::{Meter, Session, Snapshot, Tally, Timing, now_ns};
+use vmstrobe::{Meter, Moment, Replay, SampleStream, Snapshot, Tally};
 
 use crate::args::StatArgs;
 use crate::attach;
@@ -38,8 +39,11 @@ const TAKE_LIMIT: Duration = Duration::from_millis(50);
 /// # Errors
 /// If there is nothing to measure, the command cannot be run, or a report cannot be written.
 pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
+    if let Some(recording) = &args.replay.file {
+        return run_replay(args, recording, out);
+    }
     let timing = args.pace.timing()?;
-    check_interval(args, &timing)?;
+    check_interval(args.interval, timing.period_ns)?;
     // Before capabilities are dropped, because opening the file and starting the command need them.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
@@ -60,9 +64,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     }
     let session = attachment.start(vec![filter], timing)?;
     let mut measurement = Measurement::new(args, session, out);
-    if args.interval.is_some() && !args.zeros && !args.json {
-        say("statistics that do not change in an interval are left out of it (-z shows them)");
-    }
+    say_what_is_left_out(args);
     let start = |launcher| child::start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
     command.iter().for_each(|command| open_files.restore_for(command));
@@ -76,11 +78,42 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     Ok(child::exit_status(status, has_lost_vm))
 }
 
+/// Measures a recording, and prints the reports.
+///
+/// # Errors
+/// If the recording cannot be read, or a report cannot be written. What stands before damage has
+/// been reported then.
+fn run_replay(args: &StatArgs, recording: &Path, out: &mut Out) -> Result<u8> {
+    let mut file = args.output.as_deref().map(Out::file).transpose()?;
+    let out = file.as_mut().unwrap_or(out);
+    let options = attach::replay_options()?;
+    // As of a running machine, what there is at the begin is selected from.
+    let first = attach::open_recording(recording, Moment::After(Duration::ZERO), &options)?;
+    let filter = first.select(&args.select.selection(&args.vcpus))?;
+    say_each(of_notices(first.notices()));
+    let stop = StopFlag::listen()?;
+    stop::exit_at_second_signal()?;
+    let replay = Replay::open_by(recording, options.bpf.broker())?.with_filters(vec![filter]);
+    let session = replay.start(args.replay.speed, &options.threads)?;
+    check_interval(args.interval, session.period_ns())?;
+    let mut measurement = Measurement::new(args, session, out);
+    say_what_is_left_out(args);
+    let measured = measurement.measure(Some(&stop), None);
+    out.flush()?;
+    measured.map(|()| 0)
+}
+
+fn say_what_is_left_out(args: &StatArgs) {
+    if args.interval.is_some() && !args.zeros && !args.json {
+        say("statistics that do not change in an interval are left out of it (-z shows them)");
+    }
+}
+
 /// Checks that an interval is not shorter than the time between two samples.
-fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
-    match args.interval {
-        Some(interval) if interval.as_nanos() < timing.period_ns.into() => {
-            let (interval, rate) = (interval.as_secs_f64(), args.pace.rate);
+fn check_interval(interval: Option<Duration>, period_ns: u64) -> Result<()> {
+    match interval {
+        Some(interval) if interval.as_nanos() < period_ns.into() => {
+            let (interval, rate) = (interval.as_secs_f64(), 1e9 / period_ns as f64);
             let (interval, rate) = (text::seconds(interval), text::hertz(rate));
             Err(Error::usage(format!(
                 "an interval of {interval} is shorter than the time between two samples at {rate}: \
@@ -92,8 +125,8 @@ fn check_interval(args: &StatArgs, timing: &Timing) -> Result<()> {
 }
 
 /// A measurement that runs.
-struct Measurement<'a> {
-    session: Session,
+struct Measurement<'a, S> {
+    session: S,
     out: &'a mut Out,
     style: Style,
     meter: Meter,
@@ -103,8 +136,8 @@ struct Measurement<'a> {
     has_lost_vm: bool,
 }
 
-impl<'a> Measurement<'a> {
-    fn new(args: &StatArgs, session: Session, out: &'a mut Out) -> Self {
+impl<'a, S: SampleStream> Measurement<'a, S> {
+    fn new(args: &StatArgs, session: S, out: &'a mut Out) -> Self {
         let period_ns = session.period_ns();
         let meter = Meter::new(session.first(), period_ns, args.pace.duration, args.interval);
         let style = Style {
@@ -135,19 +168,21 @@ impl<'a> Measurement<'a> {
                 next = if drained { self.session.try_recv() } else { None };
             }
             self.report_ended();
-            let now_ns = now_ns();
+            let now_ns = self.session.now_ns();
             if self.must_end(stop, command.as_deref_mut()) {
                 self.meter.end_at(now_ns);
                 self.meter.join_intervals();
+                self.session.end_soon();
             }
             if self.meter.must_sample(now_ns) {
                 self.take_last_sample()?;
                 return self.finish();
             }
             if finished && drained {
-                // Returns the error if the sampler has failed.
-                self.session.stop()?;
-                return self.finish();
+                // It has an error if the sampler has failed, or the recording is damaged.
+                let stopped = self.session.stop();
+                self.finish()?;
+                return Ok(stopped?);
             }
         }
     }
@@ -176,7 +211,7 @@ impl<'a> Measurement<'a> {
 
     /// Takes a sample now, because the next regular one would come after the end.
     fn take_last_sample(&mut self) -> Result<()> {
-        self.session.stop()?.tick();
+        self.session.take_last()?;
         while let Some(sample) = self.session.try_recv() {
             self.take(&sample)?;
         }

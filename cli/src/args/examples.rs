@@ -60,6 +60,8 @@ EXAMPLES
       vmstrobe schema --json
   Include statistics that only QEMU has, such as those of crypto devices:
       vmstrobe schema --from-qmp /run/web.qmp --json
+  Show the statistics that a recording has:
+      vmstrobe schema --replay run.arrows
   Show vmstrobe's statistics of itself:
       vmstrobe schema --provider vmstrobe";
 
@@ -85,6 +87,9 @@ EXAMPLES
       vmstrobe query -p 4711 --provider xyz
       vmstrobe query --table /dev/shm/xyz
       vmstrobe query --from-socket /run/xyz.sock
+  Read the last sample of a recording, or the one 1.5 s after its begin:
+      vmstrobe query --replay run.arrows
+      vmstrobe query --replay run.arrows --at 1.5s
 
 --from-qmp needs a QMP socket of QEMU: start it with -qmp unix:/run/web.qmp,server=on,wait=off.
 Such a socket serves one client at a time, so give vmstrobe one of its own.";
@@ -97,6 +102,8 @@ EXAMPLES
       vmstrobe info stats vcpu '*' kvm
   Print two statistics of a guest that is started for this:
       vmstrobe info stats --demo vcpu exits,halt_exits kvm
+  Print those of a recording, 20 ms after its begin:
+      vmstrobe info stats --replay run.arrows --at 20ms vcpu
   Print the statistics of QEMU's crypto devices:
       vmstrobe info stats --from-qmp /run/web.qmp cryptodev";
 
@@ -118,6 +125,9 @@ EXAMPLES
       vmstrobe stat --all -r 10k --names exits,halt_exits -d 10s --bpf require
   Load nothing into the kernel:
       vmstrobe stat -d 10s --bpf off
+  Measure a recording, each 100 ms of it, or five seconds from its begin:
+      vmstrobe stat --replay run.arrows -i 100
+      vmstrobe stat --replay run.arrows -d 5s --per-vcpu
   Try stat on a guest that is started for this:
       vmstrobe stat --demo -d 5s
 
@@ -140,6 +150,8 @@ EXAMPLES
       kill -USR2 $!
   Write them 5 s after a vCPU exited more than 50,000 times a second for 5 ms:
       vmstrobe record --last 30s --when 'exits.rate > 50k' --for 5ms --after 5s
+  Find out how often a condition would have been true in a recording:
+      vmstrobe record --dry-run run.arrows --when 'exits.rate > 50k' --for 5ms --hold-off 1s
   Try it on a guest that is started for this:
       vmstrobe record --demo -o demo.arrows -d 5s
 
@@ -178,6 +190,8 @@ EXAMPLES
       vmstrobe serve -p 4711 -p 4712 --qmp-dir /run/vmstrobe --on-exit wait
   Include how long each vCPU's thread ran, and how long it waited for a host CPU:
       vmstrobe serve --sched --qmp /run/web.sock
+  Serve a recording as if it happened now, and its last values for ever after:
+      vmstrobe serve --replay run.arrows --qmp /tmp/run.sock --on-exit wait
   Answer in QEMU's own order, for a client that depends on it:
       vmstrobe serve --qmp /run/web.sock --qemu-order
 

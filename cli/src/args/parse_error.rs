@@ -22,17 +22,24 @@ const PERF_OPTIONS: [(&str, &str); 4] = [
     ("-x", "--json prints output for programs"),
 ];
 
-/// Adds a hint to the error, if it is about an argument that `vmstrobe stat` does not know.
+/// Adds a hint to the error, if it is about an argument that `vmstrobe stat` or `vmstrobe record`
+/// does not know.
 pub(super) fn with_hint(mut error: clap::Error, words: &[OsString]) -> clap::Error {
-    let is_stat = words.get(1).is_some_and(|word| word == "stat");
-    if is_stat
+    let is_of = |command: &str| words.get(1).is_some_and(|word| word == command);
+    if (is_of("stat") || is_of("record"))
         && error.kind() == ErrorKind::UnknownArgument
         && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
-        && let Some(hint) = hint(unknown, words)
+        && let Some(hint) = if is_of("stat") { hint(unknown, words) } else { of_record(unknown) }
     {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
     }
     error
+}
+
+/// Returns the hint for `vmstrobe record`.
+fn of_record(unknown: &str) -> Option<String> {
+    let hint = "`vmstrobe convert` writes a recording in another format, or with less in it";
+    (unknown == "--replay").then(|| hint.to_owned())
 }
 
 fn hint(unknown: &str, words: &[OsString]) -> Option<String> {
@@ -124,5 +131,7 @@ mod tests {
         }
         assert!(hint("-x", &[]).is_some_and(|hint| hint.contains("--json")));
         assert_eq!(hint("--frobnicate", &[]), None);
+        assert!(of_record("--replay").is_some_and(|hint| hint.contains("convert")));
+        assert_eq!(of_record("-a"), None);
     }
 }

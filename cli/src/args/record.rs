@@ -7,19 +7,41 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use vmstrobe::export::Compression;
 use vmstrobe::{Condition, Split};
 
 use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
 use super::{PaceArgs, quantity};
 
+/// The arguments about what is sampled, how and when, which a recording has behind it.
+const OF_SAMPLING: [&str; 18] = [
+    "output",
+    "pids",
+    "all",
+    "qmp",
+    "tables",
+    "sockets",
+    "on_any_kernel",
+    "demo",
+    "bpf",
+    "target",
+    "names",
+    "provider",
+    "vcpus",
+    "rate",
+    "duration",
+    "count",
+    "command",
+    "on_trigger",
+];
+
 #[derive(Args, Debug)]
 pub(crate) struct RecordArgs {
     /// Write to this file; its name says the format: .arrows, .parquet, .pftrace, .csv or .jsonl.
     /// With --last: the name of the dumps, in which {vm}, {time} and {trigger} are replaced
     /// [default with --last: {vm}-{time}.arrows]
-    #[arg(short, long, value_name = "FILE", required_unless_present = "last")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["last", "dry_run"])]
     pub(crate) output: Option<PathBuf>,
 
     #[command(flatten)]
@@ -134,6 +156,7 @@ pub(crate) enum ParquetLayout {
 /// Options of the flight recorder.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Flight recorder")]
+#[command(group = ArgGroup::new("condition_of").args(["last", "dry_run"]))]
 pub(crate) struct FlightArgs {
     /// Keep only the samples of the last time in memory, and write them when something happens: on
     /// SIGUSR2, on `vmstrobe dump`, or by --when
@@ -146,7 +169,7 @@ pub(crate) struct FlightArgs {
     pub(crate) memory: u64,
 
     /// Dump when this condition comes true, such as 'exits.rate > 50k' or 'halt_wait.p99 > 2ms'
-    #[arg(long, value_name = "EXPR")]
+    #[arg(long, value_name = "EXPR", requires = "condition_of")]
     pub(crate) when: Option<Condition>,
 
     /// Dump only if the condition lasts so long
@@ -170,6 +193,11 @@ pub(crate) struct FlightArgs {
     /// Run this shell command after each dump of the condition, with the path in VMSTROBE_DUMP
     #[arg(long, value_name = "CMD", requires = "when")]
     pub(crate) on_trigger: Option<OsString>,
+
+    /// Record nothing: evaluate the condition over this recording, which is .arrows, and print when
+    /// it would have caused dumps
+    #[arg(long, value_name = "FILE", requires = "when", conflicts_with_all = OF_SAMPLING)]
+    pub(crate) dry_run: Option<PathBuf>,
 }
 
 /// Parses a label.

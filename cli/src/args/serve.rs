@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
+use super::replay::ServeReplayArgs;
 use super::source::{MethodArgs, SourceArgs};
 
 /// The default mode of a socket's file: this user and root may connect.
@@ -53,7 +54,7 @@ pub(crate) struct ServeArgs {
 
     /// Serve also provider sched, which QEMU does not have: for each vCPU's thread, the time that
     /// it ran and the time that it waited for a host CPU
-    #[arg(long, help_heading = "Answers")]
+    #[arg(long, help_heading = "Answers", conflicts_with = "file")]
     pub(crate) sched: bool,
 
     /// Choose what the server does when the virtual machines have ended: it ends, or waits for a
@@ -63,6 +64,9 @@ pub(crate) struct ServeArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) replay: ServeReplayArgs,
 
     #[command(flatten)]
     pub(crate) method: MethodArgs,

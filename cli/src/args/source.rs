@@ -13,7 +13,8 @@ use super::quantity;
 /// The provider that is read only if the user names it, because QEMU has none of that name.
 pub(crate) const SCHED: &str = "sched";
 
-const HEADING: &str =
+/// The heading of the sources in help texts.
+pub(super) const HEADING: &str =
     "Sources (default: the only virtual machine here, or else the only program with tables)";
 
 /// The sources of statistics.

@@ -10,6 +10,7 @@ use clap::Args;
 use vmstrobe::Timing;
 
 use super::quantity;
+use super::replay::StatReplayArgs;
 use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
 use crate::error::Result;
 
@@ -70,6 +71,9 @@ pub(crate) struct StatArgs {
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,
+
+    #[command(flatten)]
+    pub(crate) replay: StatReplayArgs,
 
     #[command(flatten)]
     pub(crate) select: SelectArgs,
