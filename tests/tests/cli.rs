@@ -15,6 +15,7 @@ mod cli {
     mod qmp;
     mod record;
     mod refusals;
+    mod replay;
     mod rights;
     mod same;
     mod sched;
