@@ -2,8 +2,7 @@
 //! reading.
 //!
 //! A [`Layout`] gives the place of each object's words. All snapshots share it until the roster
-//! changes. Views that borrow the snapshot give the values. Nothing here copies or allocates after
-//! a snapshot was made.
+//! changes. Views that borrow a snapshot give its values; they copy and allocate nothing.
 //!
 //! Invariant: only a row that was read in this tick, or that says how old it is, has values.
 //! Neither the objects nor the counters of one object are read at the same instant; the [`Window`]
@@ -222,8 +221,8 @@ impl Snapshot {
 
     /// Returns an object by the numbers of its group and of its place there.
     pub fn object_at(&self, group: usize, object: usize) -> Option<ObjectView<'_>> {
-        let group = self.layout.groups.get(group)?;
-        (object < group.objects.len()).then(|| self.view(group, object))
+        let group = self.layout.groups.get(group).filter(|group| object < group.objects.len())?;
+        Some(self.view(group, object))
     }
 
     /// Returns the object of that path.

@@ -36,7 +36,7 @@ pub use flight::{Dump, DumpFile, DumpRequest, FlightOptions};
 pub use format::Format;
 pub(crate) use format::extensions;
 pub use pace::Pace;
-pub(crate) use place::utc;
+pub use place::{parse_utc, utc};
 pub use recorder::Progress;
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;

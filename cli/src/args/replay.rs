@@ -4,7 +4,7 @@
 //! beside it, and options about replaying are refused without it.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 use vmstrobe::{Moment, Pace};
@@ -93,11 +93,7 @@ fn moment(text: &str) -> Result<Moment, String> {
     if matches!(text, "0" | "0s" | "0ms") {
         return Ok(Moment::After(Duration::ZERO));
     }
-    let wall = || {
-        let time: SystemTime = humantime::parse_rfc3339_weak(text).ok()?;
-        let since = time.duration_since(UNIX_EPOCH).ok()?;
-        u64::try_from(since.as_nanos()).ok().map(Moment::Wall)
-    };
+    let wall = || vmstrobe::parse_utc(text).map(Moment::Wall);
     let after = quantity::duration(text).ok().map(Moment::After);
     after.or_else(wall).ok_or_else(|| {
         format!(

@@ -5,10 +5,8 @@
 //! printed.
 
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
 
-use humantime::format_rfc3339_millis;
-use vmstrobe::{DryRun, DryTrigger, Hit, Replay, Unit};
+use vmstrobe::{DryRun, DryTrigger, Hit, Replay, Unit, utc};
 
 use super::rule;
 use crate::args::FlightArgs;
@@ -45,7 +43,7 @@ pub(super) fn run(args: &FlightArgs, recording: &Path, out: &mut Out) -> Result<
 fn line(condition: &str, trigger: &DryTrigger) -> String {
     let DryTrigger { triggered, after_ns, wall_ns, .. } = trigger;
     let (number, after) = (triggered.number, *after_ns as f64 * 1e-9);
-    let time = format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(*wall_ns));
+    let time = utc(*wall_ns);
     let hits: Vec<String> = triggered.hits.iter().map(|hit| hit_text(condition, hit)).collect();
     format!("{number:>3}  {after:>11.6} s  {time}  {}", hits.join(", "))
 }

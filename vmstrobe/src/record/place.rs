@@ -59,10 +59,16 @@ fn compact_utc(wall_ns: u64) -> String {
     utc(wall_ns).replace(['-', ':'], "")
 }
 
-/// Returns a time as `2026-12-01T14:23:38.123Z`.
-pub(crate) fn utc(wall_ns: u64) -> String {
+/// Returns a time, in ns since 1970, as `2026-12-01T14:23:38.123Z`.
+pub fn utc(wall_ns: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_nanos(wall_ns);
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// Parses a time as [`utc`] writes it, also without `T` and `Z`, and returns it in ns since 1970.
+pub fn parse_utc(text: &str) -> Option<u64> {
+    let time = humantime::parse_rfc3339_weak(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(time.as_nanos()).ok()
 }
 
 /// A file that is created and removed with the rights that opening takes.

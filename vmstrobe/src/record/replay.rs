@@ -80,7 +80,7 @@ pub struct DryTrigger {
 pub struct DryRun {
     /// The number of samples.
     pub samples: u64,
-    /// How often the condition triggered.
+    /// The number of triggers.
     pub triggers: u64,
     /// The time from the first sample to the last, in ns.
     pub length_ns: u64,

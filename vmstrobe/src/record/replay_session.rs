@@ -242,7 +242,7 @@ mod tests {
 
     fn rest(session: &ReplaySession) -> Vec<u64> {
         let samples = std::iter::from_fn(|| session.recv(Duration::from_secs(30)));
-        let checked = samples.inspect(|sample| assert_eq!(words_of(&sample), words(sample.tick())));
+        let checked = samples.inspect(|sample| assert_eq!(words_of(sample), words(sample.tick())));
         checked.map(|sample| sample.tick()).collect()
     }
 
