@@ -13,6 +13,7 @@ mod alloc {
     mod tables;
     mod queries;
     mod recordings;
+    mod replay;
 }
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 use vmstrobe::export::{
@@ -15,8 +16,10 @@ use vmstrobe::json::{IntervalReport, Results, text};
 use vmstrobe::{
     Filter, Moment, Options, Order, Replay, Replayed, StatType, Tally, Target, Timing, demo,
 };
+use vmstrobe_tests::command::spawn;
 use vmstrobe_tests::qmp::Qmp;
 use vmstrobe_tests::require::require_kvm;
+use vmstrobe_tests::rig::wait_for;
 use vmstrobe_tests::serve::Serve;
 
 use crate::{LIMIT, fine, json, says, vmstrobe};
@@ -145,6 +148,25 @@ fn intervals_of_a_recording_add_up_to_its_totals() {
 }
 
 #[test]
+fn a_signal_ends_a_slow_replay() {
+    let Some(recorded) = Recorded::new("300ms") else { return };
+    let line = ["stat", "--json", "--replay", &recorded.path, "--speed", "0.001"];
+    let mut child = spawn(&line);
+    // It listens for signals before it starts this thread.
+    let pid = child.id();
+    wait_for("the replay runs", LIMIT, || {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+        let names =
+            tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.into_iter().any(|name| name == "vmstrobe-replay\n")
+    });
+    let pid = Pid::from_raw(pid as i32).expect("it is a process id");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    let status = child.wait_within(LIMIT).expect("it ends although the next sample is not due");
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
 fn the_last_sample_is_read_by_every_command() {
     let Some(recorded) = Recorded::new("300ms") else { return };
     let path = &*recorded.path;
@@ -222,6 +244,9 @@ fn a_torn_or_damaged_recording_is_replayed_up_to_there() {
     let ticks = |report: &Json| report["ticks"].as_u64().expect("it is a number");
     assert!((100..ticks(&whole)).contains(&ticks(&json(&output.stdout))), "{output:?}");
     says(&vmstrobe(&["query", "--replay", &torn]), 0, &["is torn"]);
+    let socket = recorded.file("sock");
+    let served = vmstrobe(&["serve", "--replay", &torn, "--speed", "max", "--qmp", &socket]);
+    says(&served, 0, &["is torn: it was read up to byte", "torn.arrows has ended"]);
     // What stands before damage is reported, and the status says that it is not all.
     let mut damaged = bytes.clone();
     let marker = bytes[bytes.len() / 2..].windows(4).position(|four| four == [0xff; 4]);
@@ -232,6 +257,8 @@ fn a_torn_or_damaged_recording_is_replayed_up_to_there() {
     let output = vmstrobe(&["stat", "--json", "--replay", &path]);
     says(&output, 1, &["damaged.arrows: the recording is damaged in the message at byte "]);
     assert!((1..ticks(&whole)).contains(&ticks(&json(&output.stdout))), "{output:?}");
+    let served = vmstrobe(&["serve", "--replay", &path, "--speed", "max", "--qmp", &socket]);
+    says(&served, 0, &["the recording is damaged", "what is behind that is lost"]);
     says(&vmstrobe(&["query", "--replay", &path]), 1, &["the recording is damaged"]);
     fine(&vmstrobe(&["query", "--replay", &path, "--at", "0"]));
 }

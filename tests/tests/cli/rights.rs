@@ -49,6 +49,9 @@ impl Sources {
         let hand_over = FdServer::listen(&directory.path().join("lent")).expect("the path is free");
         let table = TableWriter::new("rights").expect("there is memory for a table");
         hand_over.offer(Arc::new(table)).expect("the server runs");
+        let run = directory.path().join("run.arrows").display().to_string();
+        let recorded = vmstrobe(&["record", "--demo", "-d", "400ms", "-o", &run]);
+        assert_eq!(recorded.code, Some(0), "{recorded:?}");
         Self { directory, qemu, _hand_over: hand_over }
     }
 
@@ -59,8 +62,9 @@ impl Sources {
     /// Returns the command lines: each command at least once, and each kind of thread.
     fn lines(&self) -> Vec<Vec<String>> {
         let pid = self.qemu.pid();
-        let [qmp, lent, sock] = ["qmp", "lent", "ours"].map(|name| self.path(name));
-        let [qmp, lent, sock] = [&qmp, &lent, &sock].map(|path| path.display());
+        let [qmp, lent, sock, run] =
+            ["qmp", "lent", "ours", "run.arrows"].map(|name| self.path(name));
+        let [qmp, lent, sock, run] = [&qmp, &lent, &sock, &run].map(|path| path.display());
         let lines = [
             "list -v".to_owned(),
             format!("schema -p {pid}"),
@@ -76,6 +80,9 @@ impl Sources {
             "demo -d 400ms --json".to_owned(),
             format!("serve -p {pid} --qmp {sock} --bpf require"),
             format!("serve --demo --qmp {sock}"),
+            format!("query --replay {run}"),
+            format!("stat --replay {run} --speed 1"),
+            format!("serve --replay {run} --qmp {sock} --on-exit wait"),
         ];
         lines.iter().map(|line| line.split(' ').map(str::to_owned).collect()).collect()
     }

@@ -76,7 +76,6 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("server/src/qmp/refusal.rs", "one kind of reply"),
     ("server/src/qmp/shared.rs", "one struct, below everything that uses it"),
     ("server/src/qmp/version.rs", "what we say we are"),
-    ("sampler/src/publish.rs", "the one file that knows arc-swap, so that another can replace it"),
 ];
 
 /// The folders of the crates whose users must not see a panic.

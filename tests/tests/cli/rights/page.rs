@@ -66,8 +66,9 @@ impl Page {
         if let Some(more) = row(first).strip_prefix("the same, and ") {
             set |= capabilities(more);
         }
-        for (_, row) in [(demo, row("--demo")), (off, row("--bpf off"))].iter().filter(|one| one.0)
-        {
+        let replay = line.iter().any(|word| word == "--replay");
+        let rows = [(demo, row("--demo")), (off, row("--bpf off")), (replay, row("--replay"))];
+        for (_, row) in rows.iter().filter(|one| one.0) {
             let less =
                 row.strip_prefix("as above, without ").expect("such a row says what is missing");
             set -= capabilities(less);
