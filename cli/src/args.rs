@@ -148,9 +148,9 @@ pub(crate) enum Command {
 
     /// Write a recording in another format, or with less in it, or repair its torn end.
     ///
-    /// Reads a .arrows file, also one whose writer was killed or whose end is torn, and writes what
-    /// is whole in the format that the name of OUT says: .arrows, .parquet, .pftrace, .csv or
-    /// .jsonl. What was cut off is said.
+    /// Reads .arrows, also of a writer that was killed or with a torn end, and .parquet in rows.
+    /// Writes what is whole in the format that the name of OUT says: .arrows, .parquet, .pftrace,
+    /// .csv or .jsonl. What was cut off is said.
     #[command(after_help = examples::CONVERT)]
     Convert(ConvertArgs),
 

@@ -49,6 +49,7 @@ mod format;
 mod pace;
 mod place;
 mod player;
+mod reader;
 mod recorder;
 mod replay;
 mod replay_session;

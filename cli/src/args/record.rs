@@ -128,7 +128,7 @@ pub(crate) struct WriteArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct ConvertArgs {
-    /// The recording, which is .arrows
+    /// The recording: .arrows, or .parquet in rows
     #[arg(value_name = "IN")]
     pub(crate) input: PathBuf,
 

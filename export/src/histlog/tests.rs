@@ -65,8 +65,11 @@ fn log(batches: &[Batch]) -> String {
     String::from_utf8(out).expect("a log is text")
 }
 
+/// A line: its tag, begin and length in ms, and the values with their counts.
+type Line = (String, u64, u64, Vec<(u64, u64)>);
+
 /// Returns tag, begin in ms since the first sample, length in ms, and the values with their counts.
-fn lines(log: &str) -> Vec<(String, u64, u64, Vec<(u64, u64)>)> {
+fn lines(log: &str) -> Vec<Line> {
     let entries = IntervalLogIterator::new(log.as_bytes()).map(|entry| entry.expect("it is whole"));
     let lines = entries.filter_map(|entry| {
         let LogEntry::Interval(line) = entry else { return None };

@@ -327,6 +327,10 @@ print(parquet.num_rows, 'rows equal')";
     let args = ["-c", query, &recording, &parquet];
     let done = vmstrobe_tests::command::run_within(Duration::from_secs(60), python, &args);
     assert_eq!(done.code, Some(0), "{done:?}");
+    let back = place.file("back.arrows");
+    says(&vmstrobe(&["convert", &parquet, &back]), 0, &["wrote "]);
+    let all = |path: &str| read(path).ticks;
+    assert_eq!(all(&back), all(&recording));
 }
 
 #[test]

@@ -5,14 +5,14 @@
 //! filter leaves out is in no layout.
 
 use std::fs::File;
-use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmstrobe_core::{Filter, Layout, Object, ReadPlan, Schema, Snapshot, Window};
-use vmstrobe_export::{ArrowsReader, Batch, Columns, End, Event, Item, Metadata, TickRows};
+use vmstrobe_export::{Batch, Columns, End, Event, Item, Metadata, TickRows};
 use vmstrobe_host::Broker;
 
+use super::reader::Reader;
 use super::replay_session::cut;
 use crate::condition::{Trigger, TriggerRule, Triggered};
 use crate::error::{Error, Result};
@@ -21,9 +21,6 @@ use crate::notice::Notice;
 pub use find::Moment;
 
 mod find;
-
-/// The bytes that are read at a time.
-const READ_BYTES: usize = 1 << 18;
 
 /// A recording that is read.
 ///
@@ -44,7 +41,7 @@ const READ_BYTES: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Replay {
     path: PathBuf,
-    reader: ArrowsReader<BufReader<File>>,
+    reader: Reader,
     filters: Option<Vec<Filter>>,
     layouts: Option<Layouts>,
     generation: u64,
@@ -120,7 +117,7 @@ impl Replay {
             Ok(file) => file,
             Err(source) => return Err(Error::RecordFile { path, source }),
         };
-        match ArrowsReader::new(BufReader::with_capacity(READ_BYTES, file)) {
+        match Reader::new(file) {
             Ok(reader) => {
                 Ok(Self { path, reader, filters: None, layouts: None, generation: 0, last: None })
             }
