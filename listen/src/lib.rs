@@ -26,5 +26,5 @@ mod place;
 mod access;
 
 pub use access::Access;
-pub use listening::{Kind, Listening};
+pub use listening::{Kind, Listening, remove_if_stale};
 pub use place::SocketFile;

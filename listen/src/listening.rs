@@ -117,6 +117,31 @@ fn bind_at(socket: &OwnedFd, path: &Path, address: &SocketAddrUnix) -> Result<()
     Err(failed(Errno::ADDRINUSE))
 }
 
+/// Removes the socket at a path if no process has it any more. Returns true if it was removed.
+///
+/// # Errors
+/// `Unsupported` if another kind of file is there, `TooLarge` if the path is too long for a socket;
+/// else the error for which it cannot be examined or removed.
+pub fn remove_if_stale(path: &Path) -> Result<bool> {
+    let address = SocketAddrUnix::new(path)
+        .map_err(|errno| cannot_listen(errno, &path.display().to_string()))?;
+    let is_stale = || match look(path, &address) {
+        Ok(Place::Stale(file)) => Ok(Some(file)),
+        Ok(Place::Free) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(None),
+        Err(error) => Err(error),
+    };
+    // The lock is a file that is made and removed, which a socket in use should not cause.
+    if is_stale()?.is_none() {
+        return Ok(false);
+    }
+    let _lock = ReplaceLock::take(path.parent().unwrap_or(Path::new("/")));
+    match is_stale()? {
+        Some(file) => remove_stale(path, file).map(|()| true),
+        None => Ok(false),
+    }
+}
+
 fn unconnected(kind: Kind) -> rustix::io::Result<OwnedFd> {
     let kind = match kind {
         Kind::Stream => SocketType::STREAM,

@@ -210,3 +210,19 @@ fn a_path_that_cannot_be_listened_at_is_an_error() {
     assert!(text.contains("give a shorter path"), "{text}");
     assert_eq!(refused(Path::new("")).0, ErrorKind::NotFound);
 }
+
+#[test]
+fn only_a_stale_socket_is_removed_on_request() {
+    let (place, path) = place();
+    assert!(!remove_if_stale(&path).unwrap());
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(remove_if_stale(&path).unwrap());
+    assert_eq!(fs::read_dir(&place).unwrap().count(), 0);
+    let live = listening(&path).unwrap();
+    assert!(!remove_if_stale(&path).unwrap());
+    UnixStream::connect(&path).unwrap();
+    drop(live);
+    fs::write(&path, "precious").unwrap();
+    assert_eq!(remove_if_stale(&path).unwrap_err().kind(), ErrorKind::Unsupported);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+}
