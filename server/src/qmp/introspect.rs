@@ -1,13 +1,17 @@
 //! The commands, events and types of this server, for `query-commands` and `query-qmp-schema`.
 //!
 //! The table below is the part of QAPI's schema that this server implements (QEMU 10.0,
-//! `qapi/stats.json`, `misc.json`, `introspect.json`), and two commands and two events of its own.
+//! `qapi/stats.json`, `misc.json`, `introspect.json`), and four commands and two events of its own.
+//! Two of these commands exist only where the program records (see `recorder`).
 //! In the reply, types have numbers instead of names and follow the commands and events in the
 //! order of first use, as in QEMU.
 //!
-//! Invariant: everything that QEMU has too is described as QEMU describes it.
+//! Invariant: everything that QEMU has too is described as QEMU describes it. A command that a
+//! server does not have is not listed.
 
-/// The commands of this server, in QEMU's order: the one that is defined last comes first.
+use super::recorder;
+
+/// The commands of every server, in QEMU's order: the one that is defined last comes first.
 pub(super) const COMMANDS: &[&str] = &[
     "stats-unsubscribe",
     "stats-subscribe",
@@ -52,6 +56,8 @@ const SCHEMA: &[(&str, Info)] = &[
     ("query-stats-schemas", Command("SchemaFilter", "[StatsSchema]", &[])),
     ("stats-subscribe", Command("StatsRequested", "StatsSubscription", &[])),
     ("stats-unsubscribe", Command("StatsUnwanted", "Empty", &[])),
+    ("stats-dump", Command("StatsDump", "StatsDumped", &[])),
+    ("stats-mark", Command("StatsMark", "StatsMarked", &[])),
     ("STATS_SAMPLES", Event("StatsSamples")),
     ("STATS_OBJECTS", Event("StatsObjects")),
 
@@ -107,6 +113,15 @@ const SCHEMA: &[(&str, Info)] = &[
         ("subscription", "int"), ("generation", "int"), ("groups", "[Group]"),
     ])),
 
+    ("StatsDump", Object(&[("last-ns?", "int"), ("filename?", "str")])),
+    ("StatsDumped", Object(&[("files", "[StatsDumpFile]")])),
+    ("StatsDumpFile", Object(&[
+        ("filename", "str"), ("bytes", "int"), ("samples", "int"), ("begin-wall-ns", "int"),
+        ("end-wall-ns", "int"),
+    ])),
+    ("StatsMark", Object(&[("text", "str")])),
+    ("StatsMarked", Object(&[("wall-ns", "int")])),
+
     ("SchemaInfo", Union("meta-type", &[
         ("name", "str"), ("meta-type", "MetaType"), ("features?", "[str]"),
     ], &[
@@ -140,17 +155,19 @@ const OF_TARGET: &[Member] = &[("vcpu", "Vcpus"), ("vm", "Empty"), ("cryptodev",
 const BUILTINS: [(&str, &str); 5] =
     [("str", "string"), ("int", "int"), ("bool", "boolean"), ("null", "null"), ("any", "value")];
 
-/// Appends the return value of `query-commands`.
-pub(super) fn write_commands(out: &mut Vec<u8>) {
-    let commands = list(COMMANDS.iter().map(|name| format!(r#"{{"name": "{name}"}}"#)));
+/// Appends the return value of `query-commands` of a server with further commands.
+pub(super) fn write_commands(further: &[&str], out: &mut Vec<u8>) {
+    let commands = further.iter().chain(COMMANDS);
+    let commands = list(commands.map(|name| format!(r#"{{"name": "{name}"}}"#)));
     out.extend_from_slice(commands.as_bytes());
 }
 
-/// Appends the return value of `query-qmp-schema`.
-pub(super) fn write_schema(out: &mut Vec<u8>) {
+/// Appends the return value of `query-qmp-schema` of a server with further commands.
+pub(super) fn write_schema(further: &[&str], out: &mut Vec<u8>) {
     let mut types = Types::default();
     let is_root = |info: &Info| matches!(info, Command(..) | Event(_));
-    let roots = SCHEMA.iter().filter(|(_, info)| is_root(info));
+    let is_absent = |name: &&str| recorder::COMMANDS.contains(name) && !further.contains(name);
+    let roots = SCHEMA.iter().filter(|(name, info)| is_root(info) && !is_absent(name));
     let mut entities: Vec<String> = roots.map(|(name, info)| types.entity(name, info)).collect();
     let mut at = 0;
     while let Some(&name) = types.used.get(at) {

@@ -26,6 +26,7 @@ mod cost;
 mod query;
 mod schemas;
 mod hmp;
+mod recorder;
 mod introspect;
 mod stream;
 mod counts;
@@ -36,8 +37,9 @@ mod client;
 mod server;
 
 pub use budget::Budget;
-pub use config::Config;
+pub use config::{Config, Peers};
 pub use counts::Counts;
+pub use recorder::{DumpArguments, DumpFn, DumpedFile, MarkFn, Recorder};
 pub use server::Server;
 #[doc(hidden)] // For tests and fuzzing: a conversation without a socket.
 pub use server::answers;

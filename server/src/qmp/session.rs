@@ -192,7 +192,8 @@ impl State {
             let text = "Expecting capabilities negotiation with 'qmp_capabilities'";
             return Err(Refusal::not_found(text));
         }
-        if !introspect::COMMANDS.contains(&command) {
+        let further = shared.further_commands();
+        if !introspect::COMMANDS.contains(&command) && !further.contains(&command) {
             return Err(Refusal::not_found(format!("The command {command} has not been found")));
         }
         if request.is_oob {
@@ -218,10 +219,18 @@ impl State {
                 return Ok(());
             }
             "qmp_capabilities" => self.mode = negotiated(self.mode, arguments)?,
-            _ => {
-                Members::of_arguments(arguments).finish()?;
-                return plain(command, out);
-            }
+            _ => match &shared.recorder {
+                Some(recorder) if further.contains(&command) => {
+                    let text = recorder.execute(command, arguments, text.len())?;
+                    self.room.make(out, text.len() + id_bytes + FRAME_BYTES)?;
+                    out.extend_from_slice(text.as_bytes());
+                    return Ok(());
+                }
+                _ => {
+                    Members::of_arguments(arguments).finish()?;
+                    return plain(command, further, out);
+                }
+            },
         }
         out.extend_from_slice(b"{}");
         Ok(())
@@ -233,11 +242,11 @@ fn in_text(id: &Value<'_>) -> Vec<u8> {
 }
 
 /// Answers a command that has no arguments.
-fn plain(command: &str, out: &mut Vec<u8>) -> Answer<()> {
+fn plain(command: &str, further: &[&str], out: &mut Vec<u8>) -> Answer<()> {
     match command {
         "query-version" => version::write_version(out),
-        "query-commands" => introspect::write_commands(out),
-        "query-qmp-schema" => introspect::write_schema(out),
+        "query-commands" => introspect::write_commands(further, out),
+        "query-qmp-schema" => introspect::write_schema(further, out),
         "quit" => {
             let text = "vmstrobe only watches this VM and does not end it; to leave, disconnect";
             return Err(Refusal::generic(text));

@@ -11,12 +11,15 @@ use crate::qmp::hmp::tests::Qemu;
 /// The keys whose values are types, in elements of a schema and in their members.
 const REFERENCES: [&str; 4] = ["arg-type", "ret-type", "element-type", "type"];
 
-/// Commands of ours that QEMU does not have.
+/// Commands of every server that QEMU does not have.
 const OURS: [&str; 2] = ["stats-subscribe", "stats-unsubscribe"];
 
-fn written(write: fn(&mut Vec<u8>)) -> (String, Vec<Json>) {
+/// The list of commands, or the schema, of a server with further commands.
+type Write = fn(&[&str], &mut Vec<u8>);
+
+fn written(write: Write, further: &[&str]) -> (String, Vec<Json>) {
     let mut out = Vec::new();
-    write(&mut out);
+    write(further, &mut out);
     let text = String::from_utf8(out).unwrap();
     let list = serde_json::from_str(&text).unwrap();
     (text, list)
@@ -68,13 +71,16 @@ impl<'a> Named<'a> {
 
 #[test]
 fn the_schema_is_whole() {
-    let (_, schema) = written(write_schema);
-    let (_, commands) = written(write_commands);
-    let listed: Vec<&str> = commands.iter().map(|one| one["name"].as_str().unwrap()).collect();
-    assert_eq!(listed, COMMANDS);
-    let mut described = names(&schema, "command");
-    described.reverse();
-    assert_eq!(described, COMMANDS);
+    for further in [&[], recorder::COMMANDS] {
+        let (_, schema) = written(write_schema, further);
+        let (_, commands) = written(write_commands, further);
+        let listed: Vec<&str> = commands.iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(listed, [further, COMMANDS].concat());
+        let mut described = names(&schema, "command");
+        described.reverse();
+        assert_eq!(described, listed);
+    }
+    let (_, schema) = written(write_schema, recorder::COMMANDS);
     assert_eq!(names(&schema, "event"), ["STATS_SAMPLES", "STATS_OBJECTS"]);
     let named = Named::new(&schema);
     for name in ["command", "event"].iter().flat_map(|meta_type| names(&schema, meta_type)) {
@@ -83,15 +89,15 @@ fn the_schema_is_whole() {
     // Everything in the table is needed: it is among the elements, which have as many named types.
     let is_type = |name: &&str| name.parse::<usize>().is_ok();
     let types = named.0.keys().filter(|name| is_type(name)).count();
-    let roots = COMMANDS.len() + 2;
+    let roots = COMMANDS.len() + recorder::COMMANDS.len() + 2;
     assert_eq!(types + roots, SCHEMA.len());
 }
 
 #[test]
 fn it_is_spelt_as_qemu_does() {
-    let (text, _) = written(write_commands);
+    let (text, _) = written(write_commands, &[]);
     assert!(text.starts_with(r#"[{"name": "stats-unsubscribe"}, {"name": "#), "{text}");
-    let (text, _) = written(write_schema);
+    let (text, _) = written(write_schema, &[]);
     for part in [
         r#"[{"name": "qmp_capabilities", "ret-type": "1", "meta-type": "command", "#,
         r#""meta-type": "command", "arg-type": "0"}, {"name": "query-version", "#,
@@ -115,7 +121,7 @@ fn what_we_share_is_as_a_real_qemu_has_it() {
     let Some(mut qemu) = Qemu::start() else { return };
     let theirs = qemu.ask("query-qmp-schema", &json!({}));
     let theirs = theirs["return"].as_array().unwrap();
-    let (_, ours) = written(write_schema);
+    let (_, ours) = written(write_schema, &[]);
     let (ours, theirs) = (Named::new(&ours), Named::new(theirs));
     let shared: Vec<&str> = COMMANDS.iter().copied().filter(|name| !OURS.contains(name)).collect();
     for &name in &shared {

@@ -13,12 +13,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::{Errno, read, write};
+use rustix::net::sockopt::socket_peercred;
 use rustix::net::{Shutdown, shutdown};
+use rustix::process::{Uid, geteuid};
 use vmstrobe_core::{Error, ErrorKind, Result, Thread};
 use vmstrobe_listen::Listening;
 
 use crate::qmp::budget::Lease;
 use crate::qmp::client::{Client, End};
+use crate::qmp::config::Peers;
 use crate::qmp::session::Session;
 use crate::qmp::shared::Shared;
 
@@ -196,6 +199,12 @@ impl Accepting {
     }
 
     pub(super) fn let_in(&mut self, socket: OwnedFd) {
+        if !may_be_client(self.shared.peers, &socket) {
+            return self.refuse(
+                socket,
+                "only the user of the process that listens here, and root, may ask it",
+            );
+        }
         if self.served.len() >= MAX_CLIENTS {
             let why = format!(
                 "{MAX_CLIENTS} clients are connected, and the server takes no more: try again later"
@@ -245,6 +254,13 @@ impl Accepting {
         // The socket is new and has room for a line, or the client has left.
         let _ = UnixStream::from(socket).write_all(line.as_bytes());
     }
+}
+
+/// Returns whether the process that connected may be a client.
+fn may_be_client(peers: Peers, socket: &OwnedFd) -> bool {
+    let (own, root) = (geteuid(), Uid::ROOT);
+    let is_same = || socket_peercred(socket).is_ok_and(|peer| [own, root].contains(&peer.uid));
+    peers == Peers::All || is_same()
 }
 
 /// The resources of a client's thread. However that thread ends, the accepting thread is woken.

@@ -2,8 +2,9 @@
 
 use std::env;
 use std::fs;
-use std::io::{ErrorKind as IoErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind as IoErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use super::accepting::{MAX_CLIENTS, RETRY_PAUSE, SHORTAGE_LIMIT};
 use super::*;
 use crate::qmp::client::{MAX_UNSENT_BYTES, UNREAD_LIMIT};
-use crate::qmp::{Access, Budget};
+use crate::qmp::{Access, Budget, Peers};
 use vmstrobe_core::ErrorKind;
 
 /// The longest wait for something that happens soon.
@@ -80,6 +81,40 @@ fn talks(client: &mut UnixStream, requests: &[u8]) {
     assert!(got == expected, "{}", String::from_utf8_lossy(&got));
 }
 
+/// Connects from a thread that has become another user, and returns the first line.
+fn greeting_of_another_user(path: &Path) -> String {
+    let path = path.to_owned();
+    let another = move || {
+        // The calling thread alone becomes the user, and stays so.
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65534)).unwrap();
+        let mut line = String::new();
+        BufReader::new(UnixStream::connect(path).unwrap()).read_line(&mut line).unwrap();
+        line
+    };
+    thread::spawn(another).join().unwrap()
+}
+
+#[test]
+fn another_user_is_refused_whatever_the_mode_is() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    for (peers, want) in [(Peers::All, "{\"QMP\": "), (Peers::SameUser, "{\"error\": ")] {
+        let path = directory.path().join("qmp");
+        let access = Access { mode: 0o666, group: None };
+        let config = Config { access, peers, ..Config::default() };
+        let server = Server::listen(&path, Registry::default(), config).unwrap();
+        let line = greeting_of_another_user(&path);
+        assert!(line.starts_with(want), "{line}");
+        assert_eq!(line.contains("only the user of the process"), peers == Peers::SameUser);
+        let mut own = UnixStream::connect(&path).unwrap();
+        talks(&mut own, GREETED);
+        assert_eq!(server.counts().clients_refused, u64::from(peers == Peers::SameUser));
+    }
+}
+
 /// Reads the rest, up to the end of the connection.
 fn rest(client: &mut UnixStream) -> Vec<u8> {
     let mut rest = Vec::new();
@@ -110,7 +145,6 @@ fn whoever_comes_is_greeted_and_answered() {
 
 #[test]
 fn access_is_as_asked_and_a_live_path_is_refused() {
-    use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("qmp");
     let access = Access { mode: 0o660, group: None };
