@@ -247,6 +247,14 @@ pub enum Error {
     #[cfg(feature = "export")]
     #[error("too many dumps wait to be written: this one is left out")]
     TooManyDumps,
+    /// Too many marks came within one batch of a recording.
+    #[cfg(feature = "export")]
+    #[error("{} marks wait to be written: try again in a second", crate::record::MAX_WAITING_MARKS)]
+    TooManyMarks,
+    /// A recording that was to be marked has ended.
+    #[cfg(feature = "export")]
+    #[error("the recording has ended")]
+    RecordingEnded,
     /// A flight recorder holds no samples of the time that was asked for.
     #[cfg(feature = "export")]
     #[error("there are no samples to dump yet")]

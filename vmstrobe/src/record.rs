@@ -7,7 +7,7 @@
 //! let session = vmstrobe::attach(4711)?.sample("vcpu: *", 1000.0)?;
 //! let recording = session.record_to(Path::new("run.arrows"), vmstrobe::FileOptions::default())?;
 //! std::thread::sleep(Duration::from_secs(10));
-//! recording.mark("the end is near");
+//! recording.mark("the end is near")?;
 //! let recorded = recording.stop()?;
 //! println!("{} samples, {} lost", recorded.progress.samples, recorded.progress.lost_samples);
 //! # Ok::<(), vmstrobe::Error>(())
@@ -20,8 +20,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::Duration;
 
-use vmstrobe_export::{Event, EventKind, Exporter, Metadata};
-use vmstrobe_sampler::now_ns;
+use vmstrobe_export::{Exporter, Metadata};
 
 use crate::error::Result;
 use crate::session::Session;
@@ -32,12 +31,14 @@ use sink::{One, Sink};
 
 pub use convert::{Converted, convert};
 pub use files::{FileOptions, RecordedFile, Split};
-pub use flight::{Dump, DumpFile, DumpRequest, FlightOptions};
+pub use flight::{
+    Dump, DumpFile, DumpRequest, FlightOptions, MAX_WAITING_DUMPS, MAX_WRITING_DUMPS,
+};
 pub use format::Format;
 pub(crate) use format::extensions;
 pub use pace::Pace;
 pub use place::{parse_utc, utc};
-pub use recorder::Progress;
+pub use recorder::{MAX_MARK_BYTES, MAX_WAITING_MARKS, Progress, RecordingHandle};
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;
 pub use stream::SampleStream;
@@ -153,18 +154,23 @@ impl Recording {
         self.recorder.is_finished()
     }
 
-    /// Notes a mark at this moment.
-    pub fn mark(&self, text: &str) {
-        let first = self.session.first().window();
-        let (kind, text) = (EventKind::Mark, text.to_owned());
-        let wall_offset_ns = first.wall_offset_ns;
-        self.recorder.event(Event { monotonic_ns: now_ns(), wall_offset_ns, kind, text });
+    /// Notes a mark at this moment, and returns the moment in ns since 1970.
+    ///
+    /// # Errors
+    /// As [`RecordingHandle::mark`].
+    pub fn mark(&self, text: &str) -> Result<u64> {
+        self.recorder.handle().mark(text)
     }
 
     /// Asks a flight recorder for a dump. The result goes to `reply`, or else to
     /// [`Recording::dumps`].
     pub fn dump(&self, request: DumpRequest, reply: Option<Sender<Dump>>) {
-        self.recorder.dump(request, reply);
+        self.recorder.handle().dump(request, reply);
+    }
+
+    /// Returns a handle by which other threads do the same.
+    pub fn handle(&self) -> RecordingHandle {
+        self.recorder.handle().clone()
     }
 
     /// Takes the dumps that were written, or failed, since the last call.

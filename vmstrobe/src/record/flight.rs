@@ -19,7 +19,10 @@ use crate::condition::{Trigger, Triggered};
 use crate::error::{Error, Result};
 
 /// The most dumps that wait to be written.
-const MAX_WAITING_DUMPS: usize = 64;
+pub const MAX_WAITING_DUMPS: usize = 64;
+/// The most dumps that are written at a time. Each keeps the samples of its time in memory until it
+/// is written, which a file system can delay.
+pub const MAX_WRITING_DUMPS: usize = 8;
 
 /// Options of a flight recorder.
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Flight {
         let path = request.path.clone().unwrap_or_else(|| expand(&self.template, names));
         let frozen = self.ring.freeze(request.last);
         let (reports, cause) = (self.reports.clone(), request.cause);
-        let of = (cause.clone(), triggered.clone());
+        let of = (cause.clone(), triggered.clone(), reply.clone());
         let report = move |result| {
             let dump = Dump { cause, triggered, result };
             // The one who asked may have left; then the recording's own reports have it.
@@ -147,13 +150,12 @@ impl Flight {
         };
         let place = self.place.clone();
         let write = move || report(write(frozen, &place, &path));
-        self.writing.retain(|thread| !thread.is_finished());
         match self.threads.spawn("vmstrobe-dump", write) {
             Ok(thread) => self.writing.push(thread),
             Err(error) => {
-                let (cause, triggered) = of;
+                let (cause, triggered, reply) = of;
                 let dump = Dump { cause, triggered, result: Err(error.into()) };
-                let _ = self.reports.send(dump);
+                let _ = reply.as_ref().unwrap_or(&self.reports).send(dump);
             }
         }
     }
@@ -202,12 +204,17 @@ impl Sink for Flight {
     }
 
     fn is_due(&self) -> bool {
-        self.pending.iter().any(|pending| pending.due_ns <= self.now.end_ns)
+        let is_due = self.pending.iter().any(|pending| pending.due_ns <= self.now.end_ns);
+        let writing = || self.writing.iter().filter(|thread| !thread.is_finished()).count();
+        is_due && writing() < MAX_WRITING_DUMPS
     }
 
     fn settle(&mut self) {
+        self.writing.retain(|thread| !thread.is_finished());
+        let free = MAX_WRITING_DUMPS.saturating_sub(self.writing.len());
         let now_ns = self.now.end_ns;
-        let due: Vec<_> = self.pending.extract_if(.., |dump| dump.due_ns <= now_ns).collect();
+        let due = self.pending.extract_if(.., |dump| dump.due_ns <= now_ns);
+        let due: Vec<_> = due.take(free).collect();
         due.into_iter().for_each(|pending| self.start(pending));
     }
 

@@ -6,13 +6,15 @@
 //! Invariant: every sample from the session's first on is recorded, or counted as lost; one that
 //! was taken before the session was stopped is recorded before the thread ends.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use vmstrobe_core::{Snapshot, Thread, ThreadStart};
-use vmstrobe_export::{Batch, BatchLimits, Batcher, Event};
-use vmstrobe_sampler::Subscriber;
+use vmstrobe_export::limits::MAX_EVENT_BYTES;
+use vmstrobe_export::{Batch, BatchLimits, Batcher, Event, EventKind};
+use vmstrobe_sampler::{Subscriber, now_ns};
 
 use super::files::RecordedFile;
 use super::flight::{Dump, DumpRequest};
@@ -26,6 +28,12 @@ const LOOK_PERIOD: Duration = Duration::from_millis(5);
 const BATCH_SECONDS: f64 = 0.5;
 /// The most changes of a batch, which take 12 bytes each.
 const BATCH_CHANGES: usize = 1 << 19;
+
+/// The most bytes of a mark's text: those of an event, less the name of its kind.
+pub const MAX_MARK_BYTES: usize = MAX_EVENT_BYTES - "mark".len();
+/// The most marks that wait for the end of a batch. A format keeps more events waiting, so that
+/// there is room for those of conditions.
+pub const MAX_WAITING_MARKS: usize = 64;
 
 /// The progress of a recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +56,7 @@ pub struct Progress {
 }
 
 /// An order to the recorder's thread.
+#[derive(Debug)]
 enum Order {
     Event(Event),
     Dump(DumpRequest, Option<Sender<Dump>>),
@@ -59,8 +68,52 @@ enum Order {
 #[derive(Debug)]
 pub(super) struct Recorder {
     thread: Thread<Result<Vec<RecordedFile>>>,
-    orders: Sender<Order>,
+    handle: RecordingHandle,
     progress: Arc<Mutex<Progress>>,
+}
+
+/// A handle by which other threads mark and dump a recording. Clones are handles of the same one.
+#[derive(Clone, Debug)]
+pub struct RecordingHandle {
+    orders: Sender<Order>,
+    /// The marks that are in no batch yet.
+    waiting_marks: Arc<AtomicUsize>,
+}
+
+impl RecordingHandle {
+    /// Notes a mark at this moment, and returns the moment in ns since 1970.
+    ///
+    /// # Errors
+    /// [`Error::Export`] if the text is longer than [`MAX_MARK_BYTES`], [`Error::TooManyMarks`] if
+    /// [`MAX_WAITING_MARKS`] wait already, [`Error::RecordingEnded`].
+    pub fn mark(&self, text: &str) -> Result<u64> {
+        let bytes = text.len();
+        if bytes > MAX_MARK_BYTES {
+            let (found, limit) = (bytes as u64, MAX_MARK_BYTES as u64);
+            let what = "the number of bytes of a mark";
+            return Err(Error::Export(vmstrobe_export::Error::TooLarge { what, found, limit }));
+        }
+        // Relaxed, because the number guards no other data.
+        if self.waiting_marks.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING_MARKS {
+            self.waiting_marks.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::TooManyMarks);
+        }
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (monotonic_ns, wall_ns) = (now_ns(), since_1970.as_nanos() as i64);
+        let wall_offset_ns = wall_ns.wrapping_sub_unsigned(monotonic_ns);
+        let (kind, text) = (EventKind::Mark, text.to_owned());
+        let event = Event { monotonic_ns, wall_offset_ns, kind, text };
+        let wall_ns = event.wall_ns();
+        self.orders.send(Order::Event(event)).map_err(|_| Error::RecordingEnded)?;
+        Ok(wall_ns)
+    }
+
+    /// Asks a flight recorder for a dump of all that was sampled before. The result goes to
+    /// `reply`, or else to [`Recording::dumps`](super::Recording::dumps). If the recording has
+    /// ended, `reply` is dropped.
+    pub fn dump(&self, request: DumpRequest, reply: Option<Sender<Dump>>) {
+        let _ = self.orders.send(Order::Dump(request, reply));
+    }
 }
 
 impl Recorder {
@@ -74,6 +127,7 @@ impl Recorder {
         sink: Box<dyn Sink>,
     ) -> Result<Self> {
         let (orders, received) = channel();
+        let waiting_marks = Arc::<AtomicUsize>::default();
         let progress = Arc::new(Mutex::new(Progress::default()));
         let ticks = (BATCH_SECONDS * 1e9 / period_ns.max(1) as f64) as usize;
         let limits = BatchLimits { ticks: ticks.max(1), changes: BATCH_CHANGES };
@@ -84,11 +138,13 @@ impl Recorder {
             sink,
             flush,
             last_tick: None,
+            noted_marks: 0,
+            waiting_marks: Arc::clone(&waiting_marks),
             progress: Arc::clone(&progress),
         };
         let first = Arc::clone(first);
         let thread = threads.spawn("vmstrobe-record", move || recording.run(first))?;
-        Ok(Self { thread, orders, progress })
+        Ok(Self { thread, handle: RecordingHandle { orders, waiting_marks }, progress })
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -100,15 +156,8 @@ impl Recorder {
         self.thread.is_finished()
     }
 
-    /// Notes an event.
-    pub(super) fn event(&self, event: Event) {
-        // If the thread has ended, there is nothing to note it in.
-        let _ = self.orders.send(Order::Event(event));
-    }
-
-    /// Asks a flight recorder for a dump of all that was sampled before.
-    pub(super) fn dump(&self, request: DumpRequest, reply: Option<Sender<Dump>>) {
-        let _ = self.orders.send(Order::Dump(request, reply));
+    pub(super) fn handle(&self) -> &RecordingHandle {
+        &self.handle
     }
 
     /// Waits until all samples of a session that was stopped are recorded.
@@ -116,9 +165,9 @@ impl Recorder {
     /// # Errors
     /// The error that ended the recording.
     pub(super) fn join(self) -> Result<(Progress, Vec<RecordedFile>)> {
-        let Self { thread, progress, orders } = self;
+        let Self { thread, progress, handle } = self;
         // A thread that has ended already needs no order.
-        let _ = orders.send(Order::End);
+        let _ = handle.orders.send(Order::End);
         let files = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         Ok((*lock(&progress), files))
     }
@@ -137,6 +186,9 @@ struct Body {
     sink: Box<dyn Sink>,
     flush: Duration,
     last_tick: Option<u64>,
+    /// The marks that were given to the sink since the last batch.
+    noted_marks: usize,
+    waiting_marks: Arc<AtomicUsize>,
     progress: Arc<Mutex<Progress>>,
 }
 
@@ -154,7 +206,10 @@ impl Body {
             }
             for order in orders {
                 match order {
-                    Order::Event(event) => self.sink.event(&event)?,
+                    Order::Event(event) => {
+                        self.sink.event(&event)?;
+                        self.noted_marks += 1;
+                    }
                     Order::Dump(request, reply) => self.sink.dump(request, reply),
                     Order::End => has_ended = true,
                 }
@@ -208,6 +263,8 @@ impl Body {
 
     fn write(&mut self, batch: &Batch) -> Result<()> {
         self.sink.write(batch)?;
+        let noted = std::mem::take(&mut self.noted_marks);
+        self.waiting_marks.fetch_sub(noted, Ordering::Relaxed);
         self.note(|progress, sink| progress.bytes = sink.bytes());
         Ok(())
     }

@@ -143,7 +143,7 @@ fn every_sample_is_recorded() {
     let options = FileOptions { metadata, ..FileOptions::default() };
     let recording = session.record_to(&path, options).expect("it can be written");
     wait("700 samples", || recording.progress().samples > 700);
-    recording.mark("half of it");
+    recording.mark("half of it").expect("it is short");
     wait("1400 samples", || recording.progress().samples > 1400);
     let recorded = recording.stop().expect("nothing fails");
     let (progress, read) = (recorded.progress, read(&path));
@@ -356,4 +356,89 @@ fn a_dump_that_fails_is_reported_and_the_next_succeeds() {
     assert!(ask(Path::new("/dev/full")).is_err());
     assert!(ask(&directory.path().join("x.arrows")).is_ok());
     recording.stop().expect("nothing fails");
+}
+
+#[test]
+fn a_flood_of_marks_is_refused_and_ends_nothing() {
+    for is_flight in [false, true] {
+        let (mut program, directory) = (Program::start(1000.0), directory());
+        let mut path = directory.path().join("run.arrows");
+        let recording = match is_flight {
+            true => program.session().fly(flight(&directory, None)).expect("there is memory"),
+            false => program.session().record_to(&path, FileOptions::default()).expect("it works"),
+        };
+        wait("samples", || recording.progress().samples > 10);
+        let handle = recording.handle();
+        let long = "ü".repeat(MAX_MARK_BYTES / 2);
+        let mut marks: Vec<String> =
+            ["", "a\n\u{1b}[2J\u{202e}\"b", &long].map(String::from).into();
+        marks.iter().for_each(|text| assert!(handle.mark(text).expect("it is short enough") > 0));
+        let error = handle.mark(&format!("{long}xx")).expect_err("it is too long");
+        assert!(matches!(error, Error::Export(_)), "{error:?}");
+        let deadline = Instant::now() + PATIENCE;
+        let refused = loop {
+            match handle.mark("again") {
+                Ok(_) => marks.push("again".to_owned()),
+                Err(error) => break error,
+            }
+            assert!(Instant::now() < deadline, "{} marks", marks.len());
+        };
+        assert!(matches!(refused, Error::TooManyMarks) && marks.len() >= MAX_WAITING_MARKS);
+        wait("room for one more", || handle.mark("the last").is_ok());
+        marks.push("the last".to_owned());
+        if is_flight {
+            let (reply, replies) = channel();
+            recording.dump(DumpRequest::default(), Some(reply));
+            path = dumped(replies.recv_timeout(PATIENCE).expect("it is written")).1.path;
+        }
+        recording.stop().expect("nothing failed");
+        let read: Vec<String> = read(&path).events.into_iter().map(|event| event.text).collect();
+        assert_eq!(read, marks);
+        assert!(matches!(handle.mark("late"), Err(Error::RecordingEnded)));
+    }
+}
+
+#[test]
+fn dumps_that_cannot_be_written_yet_wait_and_the_rest_is_refused() {
+    let (mut program, directory) = (Program::start(1000.0), directory());
+    let recording = program.session().fly(flight(&directory, None)).expect("there is memory");
+    wait("samples", || recording.progress().samples > 100);
+    // A pipe takes the dumps of the threads that write, and keeps them until somebody reads.
+    let pipe = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+        .expect("a pipe can be made");
+    let (reply, replies) = channel();
+    let asked = MAX_WRITING_DUMPS + MAX_WAITING_DUMPS;
+    for _ in 0..asked + 3 {
+        let request = DumpRequest { path: Some(pipe.clone()), ..DumpRequest::default() };
+        recording.dump(request, Some(reply.clone()));
+        // One that came before is written, or waits, by then.
+        thread::sleep(Duration::from_millis(15));
+    }
+    for _ in 0..3 {
+        let dump = replies.recv_timeout(PATIENCE).expect("there is an answer");
+        assert!(matches!(dump.result, Err(Error::TooManyDumps)), "{dump:?}");
+    }
+    assert!(replies.try_recv().is_err(), "the others wait");
+    let reader = thread::spawn(move || {
+        // As long as there is a writer, and until the last has come and gone.
+        let mut bytes = 0;
+        let mut pipe = File::options().read(true).write(true).open(pipe).expect("it is there");
+        let mut part = vec![0; 1 << 20];
+        loop {
+            let read = std::io::Read::read(&mut pipe, &mut part).expect("it can be read");
+            bytes += read;
+            if part[..read].ends_with(b"the end") {
+                return bytes;
+            }
+        }
+    });
+    for _ in 0..asked {
+        let dump = replies.recv_timeout(PATIENCE).expect("there is an answer");
+        dump.result.expect("somebody reads");
+    }
+    std::fs::write(directory.path().join("pipe"), "the end").expect("somebody reads");
+    assert!(reader.join().expect("it does not panic") > asked * 1000);
+    recording.stop().expect("nothing failed");
 }
