@@ -304,6 +304,10 @@ pub enum Error {
         /// The process.
         pid: u32,
     },
+    /// A recorder cannot be reached, or refused what it was asked.
+    #[cfg(all(feature = "export", feature = "server"))]
+    #[error(transparent)]
+    Control(#[from] crate::control::ControlError),
     /// The sampler ended by an error that was returned before.
     #[error("the sampler has failed")]
     SamplerFailed,

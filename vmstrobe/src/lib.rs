@@ -102,6 +102,8 @@ pub mod json;
 pub mod demo;
 #[cfg(feature = "server")]
 pub mod serve;
+#[cfg(all(feature = "export", feature = "server"))]
+pub mod control;
 
 pub use attachment::{Attachment, attach};
 pub use condition::{
