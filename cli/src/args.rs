@@ -14,12 +14,14 @@ mod quantity;
 mod source;
 mod replay;
 mod record;
+mod recorders;
 mod serve;
 mod stat;
 mod parse_error;
 mod examples;
 
 pub(crate) use record::{ConvertArgs, FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
+pub(crate) use recorders::{ControlArgs, DumpArgs, MarkArgs, RecorderArgs};
 pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
@@ -135,7 +137,7 @@ pub(crate) enum Command {
     /// is in each format, and how to open it.
     ///
     /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
-    /// them on SIGUSR2 or when a condition comes true (--when). A condition compares statistics
+    /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition compares statistics
     /// with bounds: `exits.rate > 50k` (per second, over 10 ms), `exits.rate[1ms]`, `.delta`,
     /// `.value`, and of histograms `.p99` and `.max`; `any` (the default), `all`, `sum` or `25%`
     /// before it says which vCPUs must satisfy it; `and`, `or` and parentheses join several.
@@ -145,6 +147,25 @@ pub(crate) enum Command {
     /// good, and the exit status is 1.
     #[command(after_help = examples::RECORD)]
     Record(Box<RecordArgs>),
+
+    /// Have a running flight recorder write what it holds.
+    ///
+    /// A flight recorder is a `vmstrobe record --last TIME`. It writes the samples up to this
+    /// moment, and loses none meanwhile. Prints for each file its path, its samples and their time.
+    /// There is more than one file if statistics came or went.
+    ///
+    /// If the recorder cannot write, its reason is printed, the exit status is 1, and the samples
+    /// stay with it. Recorders of other users cannot be asked, except by root with --control.
+    #[command(after_help = examples::DUMP)]
+    Dump(DumpArgs),
+
+    /// Note an event in running recordings.
+    ///
+    /// Each recording of this user that runs gets an event with the text and the time. It is in the
+    /// file, or in the next dump of a flight recorder. The exit status is 1 if one of them could
+    /// not be marked.
+    #[command(after_help = examples::MARK)]
+    Mark(MarkArgs),
 
     /// Write a recording in another format, or with less in it, or repair its torn end.
     ///

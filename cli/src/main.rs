@@ -27,6 +27,7 @@ mod schema;
 mod query;
 mod stat;
 mod record;
+mod recorders;
 mod convert;
 mod serve;
 mod demo;
@@ -69,6 +70,8 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, open_files, out),
         Command::Record(args) => record::run(&args, open_files, out),
+        Command::Dump(args) => recorders::dump(&args, out),
+        Command::Mark(args) => recorders::mark(&args, out),
         Command::Convert(args) => convert::run(&args),
         Command::Serve(args) => serve::run(&args),
     }

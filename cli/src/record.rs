@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use vmstrobe::control::ControlSocket;
 use vmstrobe::export::Metadata;
 use vmstrobe::{
     Attachment, Broker, Dump, DumpRequest, FileOptions, Filter, FlightOptions, Format, Recording,
@@ -25,6 +26,7 @@ use crate::signals::{DumpFlag, StopFlag};
 use crate::stop;
 use crate::terminal::show_progress;
 
+mod control;
 mod dry_run;
 pub(crate) mod report;
 
@@ -62,10 +64,14 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
     if args.file.histlog.is_some() {
         add_histogram(&mut filters, &args.file.histlog_stat, &attachment)?;
     }
+    let listener = control::listen(&args.control, broker.clone())?;
+    let registry = attachment.registry().clone();
     let session = attachment.start(filters, timing)?;
     let period_ns = session.period_ns();
+    let recording = recorder.start(session)?;
     let mut running = Running {
-        recording: recorder.start(session)?,
+        control: control::serve(listener, registry, recording.handle()),
+        recording,
         period_ns,
         began: Instant::now(),
         has_lost_vm: false,
@@ -209,6 +215,8 @@ fn rule(args: &FlightArgs, triggers_max: Option<u64>) -> Option<TriggerRule> {
 
 /// A recording that runs.
 struct Running {
+    // In this order: clients may read the virtual machine of the demo, which ends with the session.
+    control: Option<ControlSocket>,
     recording: Recording,
     period_ns: u64,
     began: Instant,
@@ -250,12 +258,13 @@ impl Running {
         }
     }
 
-    /// Reports notices, members that have ended, and dumps.
+    /// Reports notices, members that have ended, dumps, and what clients asked for.
     fn report_events(&mut self) {
         let session = self.recording.session();
         let (notices, ended) = (session.notices(), session.newly_ended());
         let dumps = self.recording.dumps();
-        if notices.is_empty() && ended.is_empty() && dumps.is_empty() {
+        let asked = self.control.as_ref().map(ControlSocket::events).unwrap_or_default();
+        if notices.is_empty() && ended.is_empty() && dumps.is_empty() && asked.is_empty() {
             return;
         }
         show_progress("");
@@ -265,6 +274,7 @@ impl Running {
             self.has_lost_vm = true;
         }
         dumps.iter().for_each(report_dump);
+        control::report(asked);
     }
 
     /// Ends the recording, and reports what was recorded.
@@ -272,6 +282,7 @@ impl Running {
         self.report_events();
         show_progress("");
         let (period_ns, is_flight) = (self.period_ns, self.dump.is_some());
+        control::report(self.control.take().map(ControlSocket::close).unwrap_or_default());
         let recorded = self.recording.stop()?;
         recorded.dumps.iter().for_each(report_dump);
         say_each(report::summary(&recorded, period_ns, is_flight));

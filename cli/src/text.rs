@@ -3,6 +3,9 @@
 //! Invariant: pure functions. A number is only rounded, to the digits that are shown. All
 //! characters of the texts are one column wide.
 
+use std::time::{Duration, UNIX_EPOCH};
+
+use humantime::format_rfc3339_millis;
 pub(crate) use vmstrobe::text::{counted, thousands};
 use vmstrobe::{Bucket, Desc, Scale, Unit, quantile};
 
@@ -55,6 +58,11 @@ pub(crate) fn seconds(seconds: f64) -> String {
 /// Formats a time in nanoseconds, as [`seconds`] does.
 pub(crate) fn nanos(time_ns: u64) -> String {
     seconds(time_ns as f64 * 1e-9)
+}
+
+/// Formats a time in ns since 1970, in UTC as of RFC 3339: `2026-12-01T14:23:38.123Z`.
+pub(crate) fn utc(wall_ns: u64) -> String {
+    format_rfc3339_millis(UNIX_EPOCH + Duration::from_nanos(wall_ns)).to_string()
 }
 
 /// Formats a size in bytes: `1.50 MiB`.

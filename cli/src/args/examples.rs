@@ -145,9 +145,9 @@ EXAMPLES
       vmstrobe record -o run.arrows --split 1h --keep 20GiB
   Write ten samples a second for a spreadsheet:
       vmstrobe record -o run.csv --every 100ms -d 60s
-  Keep the last 30 seconds, and write them on a signal:
+  Keep the last 30 seconds, and write them when you ask for it (or kill -USR2 $!):
       vmstrobe record --last 30s -o '/var/tmp/{vm}-{time}.arrows' &
-      kill -USR2 $!
+      vmstrobe dump
   Write them 5 s after a vCPU exited more than 50,000 times a second for 5 ms:
       vmstrobe record --last 30s --when 'exits.rate > 50k' --for 5ms --after 5s
   Find out how often a condition would have been true in a recording:
@@ -156,6 +156,26 @@ EXAMPLES
       vmstrobe record --demo -o demo.arrows -d 5s
 
 In Python: pyarrow.ipc.open_stream('run.arrows').read_pandas()";
+
+pub(super) const DUMP: &str = "\
+EXAMPLES
+  Have the only recorder of this user write what it holds:
+      vmstrobe record --demo --last 30s &
+      vmstrobe dump
+  Write the last 10 seconds to a file:
+      vmstrobe dump --last 10s -o incident.arrows
+  Ask one of several recorders, by its process id:
+      vmstrobe dump -p 4711
+  Ask a recorder that listens elsewhere:
+      vmstrobe record --demo --last 30s --control /tmp/control.sock &
+      vmstrobe dump --control /tmp/control.sock";
+
+pub(super) const MARK: &str = "\
+EXAMPLES
+  Note in all recordings of this user that a benchmark begins:
+      vmstrobe mark 'benchmark begins'
+  Note it in one of them, by its process id:
+      vmstrobe mark -p 4711 'benchmark begins'";
 
 pub(super) const CONVERT: &str = "\
 EXAMPLES

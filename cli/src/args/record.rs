@@ -11,6 +11,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use vmstrobe::export::Compression;
 use vmstrobe::{Condition, Split};
 
+use super::recorders::ControlArgs;
 use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
 use super::{PaceArgs, quantity};
 
@@ -49,6 +50,9 @@ pub(crate) struct RecordArgs {
 
     #[command(flatten)]
     pub(crate) flight: FlightArgs,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 
     #[command(flatten)]
     pub(crate) source: SourceArgs,

@@ -3,15 +3,12 @@
 //! Invariant: a report counts the statistics that it leaves out because they did not change. It
 //! names those that cannot be summed, and all ticks, samples, rows and objects that are missing.
 
-use std::time::{Duration, SystemTime};
-
-use humantime::format_rfc3339_millis;
 use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
 
 use crate::read_status;
 use crate::table::{Align, Table};
 use crate::text::{
-    amount, counted, in_unit, per_second, percent, quantile_text, seconds, thousands,
+    amount, counted, in_unit, per_second, percent, quantile_text, seconds, thousands, utc,
 };
 
 /// A relative error below this is not printed exactly.
@@ -159,10 +156,9 @@ pub(super) fn read_line(read: &ReadStatus, time: &str) -> String {
     format!("{time:>9}  sampled by {}", read_status::text_with_reason(read, "an", "object"))
 }
 
-/// Returns the time of day at which a window begins, in UTC as of RFC 3339.
+/// Returns the time of day at which a window begins.
 fn begin_rfc3339(window: Window) -> String {
-    let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(window.begin_wall_ns());
-    format_rfc3339_millis(time).to_string()
+    utc(window.begin_wall_ns())
 }
 
 /// Returns the table, and the number of statistics that are left out because they did not change.

@@ -41,10 +41,7 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
     ("arc_swap", &["sampler/src/publish.rs"]),
     ("crossbeam", &["sampler/src/subscribe.rs"]),
     ("hdrhistogram", &["export/src/histlog.rs", "sampler/src/health.rs"]),
-    (
-        "humantime",
-        &["cli/src/stat/report.rs", "export/src/text.rs", "vmstrobe/src/record/place.rs"],
-    ),
+    ("humantime", &["cli/src/text.rs", "export/src/text.rs", "vmstrobe/src/record/place.rs"]),
     ("kvm_bindings", &["guest/src/"]),
     ("kvm_ioctls", &["guest/src/", "providers/kvm/src/ioctls.rs"]),
     ("libc", &["cli/src/privileges/seccomp.rs"]),
