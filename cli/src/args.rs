@@ -137,10 +137,11 @@ pub(crate) enum Command {
     /// is in each format, and how to open it.
     ///
     /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
-    /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition compares statistics
-    /// with bounds: `exits.rate > 50k` (per second, over 10 ms), `exits.rate[1ms]`, `.delta`,
-    /// `.value`, and of histograms `.p99` and `.max`; `any` (the default), `all`, `sum` or `25%`
-    /// before it says which vCPUs must satisfy it; `and`, `or` and parentheses join several.
+    /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition
+    /// compares statistics with bounds: `exits.rate > 50k` (per second, over 10 ms),
+    /// `exits.rate[1ms]`, `.delta`, `.value`, and of histograms `.p99` and `.max`; `any` (the
+    /// default), `all`, `sum` or `25%` before it says which vCPUs must satisfy it; `and`, `or` and
+    /// parentheses join several. docs/flight-recorder.md has more.
     ///
     /// Recording ends on Ctrl-C, SIGTERM or SIGHUP, after a time (-d), with the command (-- CMD),
     /// or with the virtual machines. If the file cannot be written any more, what was written is

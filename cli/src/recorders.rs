@@ -1,7 +1,7 @@
 //! `vmstrobe dump` and `vmstrobe mark`: recorders that run are asked over their control sockets.
 //!
-//! Invariant: only a recorder that the user means is asked for a dump: if there are several, one has
-//! to be named. A mark goes to all, also if one of them fails.
+//! Invariant: only a recorder that the user means is asked for a dump: if there are several, one
+//! has to be named. A mark goes to all, also if one of them fails.
 
 use vmstrobe::Broker;
 use vmstrobe::control::{DumpArguments, DumpedFile, RunningRecorder, running_recorders};

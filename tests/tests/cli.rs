@@ -14,6 +14,7 @@ mod cli {
     mod privileges;
     mod qmp;
     mod record;
+    mod recorders;
     mod refusals;
     mod replay;
     mod rights;

@@ -1,5 +1,5 @@
-//! The arguments about recorders that run: where `record` listens, and what `dump` and `mark` ask of
-//! which recorder.
+//! The arguments about recorders that run: the socket of `record`, and what `dump` and `mark` ask
+//! of which recorder.
 //!
 //! Invariant: a path of the user is absolute when it leaves this module, because the recorder has
 //! another working directory.
@@ -12,7 +12,7 @@ use vmstrobe::control::ControlPlace;
 
 use super::quantity;
 
-/// Where a recorder listens for `dump` and `mark`.
+/// The socket on which a recorder listens for `dump` and `mark`.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Control")]
 pub(crate) struct ControlArgs {

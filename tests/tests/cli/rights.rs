@@ -27,8 +27,8 @@ mod page;
 mod seen;
 
 /// Threads of the page that need not be seen here: there are too few objects for reading threads,
-/// and two threads exist only for the time of a system call.
-const SELDOM_SEEN: [&str; 3] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats"];
+/// and the others exist only for the time of a few system calls.
+const SELDOM_SEEN: [&str; 4] = ["vmstrobe-N", "vmstrobe-path", "vmstrobe-stats", "vmstrobe-dump"];
 /// The capabilities of root that no command of ours needs.
 const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SETUID);
 
@@ -36,6 +36,8 @@ const NEEDLESS: CapabilitySet = CapabilitySet::SYS_ADMIN.union(CapabilitySet::SE
 struct Sources {
     directory: TempDir,
     qemu: Qemu,
+    /// A recorder that is asked.
+    _recorder: Reaped,
     _hand_over: FdServer,
 }
 
@@ -50,9 +52,13 @@ impl Sources {
         let table = TableWriter::new("rights").expect("there is memory for a table");
         hand_over.offer(Arc::new(table)).expect("the server runs");
         let run = directory.path().join("run.arrows").display().to_string();
-        let recorded = vmstrobe(&["record", "--demo", "-d", "400ms", "-o", &run]);
+        let recorded = vmstrobe(&["record", "--demo", "-d", "400ms", "-o", &run, "--no-control"]);
         assert_eq!(recorded.code, Some(0), "{recorded:?}");
-        Self { directory, qemu, _hand_over: hand_over }
+        let control = directory.path().join("control");
+        let line = ["record", "--target", "sampler", "--last", "9s", "--control"];
+        let recorder = spawn_unread(&[&line[..], &[&control.to_string_lossy()]].concat());
+        wait_for("the recorder listens", LIMIT, || Qmp::connect(&control).is_ok());
+        Self { directory, qemu, _recorder: recorder, _hand_over: hand_over }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -62,9 +68,9 @@ impl Sources {
     /// Returns the command lines: each command at least once, and each kind of thread.
     fn lines(&self) -> Vec<Vec<String>> {
         let pid = self.qemu.pid();
-        let [qmp, lent, sock, run] =
-            ["qmp", "lent", "ours", "run.arrows"].map(|name| self.path(name));
-        let [qmp, lent, sock, run] = [&qmp, &lent, &sock, &run].map(|path| path.display());
+        let names = ["qmp", "lent", "ours", "control", "a.arrows", "b.arrows", "run.arrows"];
+        let paths = names.map(|name| self.path(name));
+        let [qmp, lent, sock, control, a, b, run] = paths.each_ref().map(|path| path.display());
         let lines = [
             "list -v".to_owned(),
             format!("schema -p {pid}"),
@@ -78,6 +84,12 @@ impl Sources {
             "stat --demo --provider sched --bpf off -d 400ms".to_owned(),
             "stat --demo -- sleep 0.4".to_owned(),
             "demo -d 400ms --json".to_owned(),
+            format!("dump --control {control} -o {a}"),
+            format!("mark --control {control} x"),
+            format!("convert {a} {b}"),
+            format!("record --demo --overwrite -o {a} --no-control -- sleep 0.4"),
+            format!("record -p {pid} --bpf require --overwrite -o {a} --control {sock}"),
+            format!("record --demo --last 5s --control {sock}"),
             format!("serve -p {pid} --qmp {sock} --bpf require"),
             format!("serve --demo --qmp {sock}"),
             format!("query --replay {run}"),
@@ -88,13 +100,13 @@ impl Sources {
     }
 }
 
-/// Runs a command to its end, or a server for two clients, and returns its threads as they were
-/// seen.
+/// Runs a command to its end, or a server or recorder for two clients, and returns its threads as
+/// they were seen.
 fn run(line: &[String], socket: &Path) -> Seen {
     let args: Vec<&str> = line.iter().map(String::as_str).collect();
     let mut child = spawn_unread(&args);
     let watcher = Watcher::start(child.id());
-    if args[0] == "serve" {
+    if args[0] == "serve" || args.contains(&socket.to_str().expect("the path is text")) {
         ask(socket);
         let pid = Pid::from_raw(child.id().cast_signed()).expect("a process has a number");
         kill_process(pid, Signal::TERM).expect("the process has not been reaped");

@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-pub(super) const COMMANDS: [&[&str]; 9] = [
+pub(super) const COMMANDS: [&[&str]; 13] = [
     &[],
     &["demo"],
     &["list"],
@@ -13,6 +13,10 @@ pub(super) const COMMANDS: [&[&str]; 9] = [
     &["info"],
     &["info", "stats"],
     &["stat"],
+    &["record"],
+    &["dump"],
+    &["mark"],
+    &["convert"],
     &["serve"],
 ];
 
@@ -77,6 +81,9 @@ fn bad_usage_is_status_2() {
         ("record --dry-run a", &["--when <EXPR>"]),
         ("record --dry-run a --when x>1 -o b", &["cannot be used with"]),
         ("record -o a --when x>1", &["--last <TIME>|--dry-run <FILE>"]),
+        ("dump -p 1 --control a", &["cannot be used with"]),
+        ("record --last 1s --control a --no-control", &["cannot be used with"]),
+        ("mark", &["<TEXT>"]),
         ("list --bpf off", &["unexpected argument '--bpf'"]),
     ] {
         let args: Vec<&str> = line.split_whitespace().collect();

@@ -19,6 +19,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/privileges/launcher.rs", "one thread that starts one command"),
     ("cli/src/read_status.rs", "one value of the library in words"),
     ("cli/src/demo/summary.rs", "one text"),
+    ("cli/src/record/control.rs", "one socket of the library, and its events in words"),
     ("cli/src/demo/chart.rs", "one kind of chart, and its numbers"),
     ("cli/src/child.rs", "one command that is started and ends"),
     ("export/src/perfetto/fields.rs", "numbers of Perfetto's fields"),

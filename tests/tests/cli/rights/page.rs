@@ -57,15 +57,17 @@ impl Page {
             let row = self.broker.iter().find(|row| quoted(&row[0]).iter().any(|of| of == named));
             &*row.unwrap_or_else(|| panic!("the page has no row for {named}"))[1]
         };
-        let mut set = capabilities(row("list"));
         let first = match &*line[0] {
             "demo" => "--demo",
-            "stat" if line.iter().any(|word| word == "--") => "stat -- CMD",
+            "stat" | "record" if line.iter().any(|word| word == "--") => "stat -- CMD",
             command => command,
         };
-        if let Some(more) = row(first).strip_prefix("the same, and ") {
-            set |= capabilities(more);
-        }
+        let usual = capabilities(row("list"));
+        let mut set = match row(first).strip_prefix("the same, and ") {
+            Some(more) => usual | capabilities(more),
+            None if first == "--demo" => usual,
+            None => capabilities(row(first)),
+        };
         let replay = line.iter().any(|word| word == "--replay");
         let rows = [(demo, row("--demo")), (off, row("--bpf off")), (replay, row("--replay"))];
         for (_, row) in rows.iter().filter(|one| one.0) {
