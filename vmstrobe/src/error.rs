@@ -341,13 +341,3 @@ pub enum SocketPeer {
     /// A process that the kernel does not name: it is in another pid namespace.
     Unknown,
 }
-
-impl std::fmt::Display for SocketPeer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::WithoutVm { pid, comm } => write!(f, "pid {pid} ({comm}), which has no VM"),
-            Self::NotRead { pid } => write!(f, "pid {pid}, which is not read"),
-            Self::Unknown => f.write_str("a process that the kernel does not name"),
-        }
-    }
-}

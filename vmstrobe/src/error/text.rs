@@ -5,6 +5,7 @@
 use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_host::VmInfo;
 
+use super::SocketPeer;
 use crate::unknown_name::UnknownName;
 
 /// Returns the text from a place on, if there is any.
@@ -50,6 +51,16 @@ pub(super) fn vcpu_text(vcpu: &VcpuRef) -> String {
 
 pub(super) fn paths(objects: &[Object]) -> String {
     objects.iter().map(|object| &*object.path).collect::<Vec<_>>().join(", ")
+}
+
+impl std::fmt::Display for SocketPeer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::WithoutVm { pid, comm } => write!(f, "pid {pid} ({comm}), which has no VM"),
+            Self::NotRead { pid } => write!(f, "pid {pid}, which is not read"),
+            Self::Unknown => f.write_str("a process that the kernel does not name"),
+        }
+    }
 }
 
 /// Returns a list of names, each once, in the order of the alphabet: `a`, `a and b`, `a, b and c`.
