@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use vmstrobe::control::ControlSocket;
 use vmstrobe::export::Metadata;
 use vmstrobe::{
-    Attachment, Broker, Dump, DumpRequest, FileOptions, Filter, FlightOptions, Format, Recording,
+    Attachment, Broker, DumpRequest, FileOptions, Filter, FlightOptions, Format, Recording,
     Session, Trigger, TriggerRule,
 };
 
@@ -25,9 +25,11 @@ use crate::privileges::{Launcher, Needs};
 use crate::signals::{DumpFlag, StopFlag};
 use crate::stop;
 use crate::terminal::show_progress;
+use on_trigger::OnTrigger;
 
 mod control;
 mod dry_run;
+mod on_trigger;
 pub(crate) mod report;
 
 /// The time between two checks whether the recording must end.
@@ -76,6 +78,7 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
         began: Instant::now(),
         has_lost_vm: false,
         dump,
+        on_trigger: OnTrigger::new(args.flight.on_trigger.clone()),
     };
     let start = |launcher| child::start(launcher, &args.command, broker);
     let mut command = launcher.map(start).transpose()?;
@@ -222,6 +225,7 @@ struct Running {
     began: Instant,
     has_lost_vm: bool,
     dump: Option<DumpFlag>,
+    on_trigger: OnTrigger,
 }
 
 impl Running {
@@ -273,7 +277,7 @@ impl Running {
             say(format_args!("{} has ended", vm.title));
             self.has_lost_vm = true;
         }
-        dumps.iter().for_each(report_dump);
+        dumps.iter().for_each(|dump| self.on_trigger.report_dump(dump));
         control::report(asked);
     }
 
@@ -283,13 +287,10 @@ impl Running {
         show_progress("");
         let (period_ns, is_flight) = (self.period_ns, self.dump.is_some());
         control::report(self.control.take().map(ControlSocket::close).unwrap_or_default());
-        let recorded = self.recording.stop()?;
-        recorded.dumps.iter().for_each(report_dump);
+        let Self { recording, mut on_trigger, .. } = self;
+        let recorded = recording.stop()?;
+        recorded.dumps.iter().for_each(|dump| on_trigger.report_dump(dump));
         say_each(report::summary(&recorded, period_ns, is_flight));
         Ok(())
     }
-}
-
-fn report_dump(dump: &Dump) {
-    say_each(report::dump_lines(dump));
 }

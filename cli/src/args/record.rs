@@ -194,7 +194,8 @@ pub(crate) struct FlightArgs {
     #[arg(requires = "when")]
     pub(crate) max_dumps: u64,
 
-    /// Run this shell command after each dump of the condition, with the path in VMSTROBE_DUMP
+    /// Run this shell command after each dump of the condition. VMSTROBE_DUMP has the path of the
+    /// dump, VMSTROBE_CAUSE the condition. It runs without capabilities
     #[arg(long, value_name = "CMD", requires = "when")]
     pub(crate) on_trigger: Option<OsString>,
 

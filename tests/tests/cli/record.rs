@@ -12,11 +12,12 @@ use tempfile::TempDir;
 use vmstrobe_export::{ArrowsReader, End, EventKind, Item};
 use vmstrobe_tests::command::binary;
 use vmstrobe_tests::process::Reaped;
-use vmstrobe_tests::python::{require_readers, run_reader};
 use vmstrobe_tests::require::{require_kvm, require_namespaces};
 use vmstrobe_tests::rig::wait_for;
 
 use crate::{LIMIT, says, under, vmstrobe};
+
+mod readers;
 
 /// The rate of these recordings.
 const HZ: u64 = 1000;
@@ -229,6 +230,15 @@ fn a_condition_is_checked_before_anything_is_recorded() {
     let done = with("exits.rate > 1 or exits.value >= 0");
     says(&done, 0, &["dumped ", "samples of"]);
     assert_eq!(read(&output).events.len(), 1);
+    // The command of a dump has its path, and the condition.
+    let (told, path) = (place.file("told"), place.file("y.arrows"));
+    let command = format!("echo \"$VMSTROBE_DUMP $VMSTROBE_CAUSE\" > {told}");
+    let when = ["--when", "exits.value >= 0", "--on-trigger", &command, "-d", "1s"];
+    let line = [&["record", "--demo", "-o", &path, "--last", "5s"], &when[..]].concat();
+    says(&vmstrobe(&line), 0, &["dumped "]);
+    wait_for("the command", LIMIT, || fs::read(&told).is_ok_and(|told| !told.is_empty()));
+    let told = fs::read_to_string(&told).expect("it is text");
+    assert_eq!(told, format!("{path} exits.value >= 0\n"));
 }
 
 #[test]
@@ -269,7 +279,7 @@ fn files_are_converted_and_repaired() {
     says(&convert("run.arrows", "b.arrows", &["--names", "exits", "--vcpu", "2"]), 0, &[]);
     assert!(read(place.file("b.arrows")).ticks.values().all(|paths| paths.len() == 1));
     says(&convert("run.arrows", "c.arrows", &["--names", "exit"]), 1, &["did you mean 'exits'"]);
-    // Torn within its last batch, and damaged in the middle.
+    // Torn within its last batch.
     fs::write(place.file("torn.arrows"), &whole[..whole.len() - 2000]).expect("there is room");
     let done = convert("torn.arrows", "good.arrows", &[]);
     says(&done, 0, &["is torn", "were cut off"]);
@@ -281,69 +291,4 @@ fn files_are_converted_and_repaired() {
     says(&convert("none.arrows", "d.arrows", &[]), 1, &["there is no such file"]);
     fs::write(place.file("text.arrows"), "hello").expect("there is room");
     says(&convert("text.arrows", "d.arrows", &[]), 1, &["this is no recording"]);
-}
-
-#[test]
-fn hdrhistogram_reads_every_interval() {
-    let Some(place) = Place::new() else { return };
-    if !require_readers() {
-        return;
-    }
-    let log = place.file("run.hlog");
-    let (status, said) = place.start("run.arrows", &["-d", "3s", "--histlog", &log]).end();
-    assert_eq!(status, Some(0), "{said}");
-    let args = [&*place.file("run.arrows"), &log, "halt_wait_hist"];
-    let done = run_reader("intervals.py", &args, Duration::from_secs(120));
-    assert_eq!(done.code, Some(0), "{done:?}");
-    println!("{}", done.stdout);
-    let other = ["--histlog", &log, "--histlog-stat", "exits", "-d", "1s", "--overwrite"];
-    let line = [&["record", "--demo", "-o", args[0]], &other[..]].concat();
-    says(&vmstrobe(&line), 2, &["there is no histogram 'exits' here"]);
-}
-
-#[test]
-fn parquet_has_every_row() {
-    let Some(place) = Place::new() else { return };
-    if !require_readers() {
-        return;
-    }
-    let (recording, parquet) = (place.file("run.arrows"), place.file("run.parquet"));
-    let (status, said) = place.start("run.arrows", &["-d", "1s"]).end();
-    assert_eq!(status, Some(0), "{said}");
-    says(&vmstrobe(&["convert", &recording, &parquet]), 0, &["wrote "]);
-    let query = "import pyarrow as pa, pyarrow.parquet as pq, sys
-def plain(table):
-    for at, name in enumerate(table.schema.names):
-        if pa.types.is_dictionary(table.schema.field(at).type):
-            table = table.set_column(at, name, table[name].cast(pa.string()))
-    return table.sort_by([('path', 'ascending'), ('tick', 'ascending')])
-arrows = plain(pa.ipc.open_stream(open(sys.argv[1], 'rb')).read_all())
-parquet = plain(pq.read_table(sys.argv[2]))
-assert parquet.schema.names == arrows.schema.names, parquet.schema.names
-for name in arrows.schema.names:
-    assert parquet[name].to_pylist() == arrows[name].to_pylist(), name
-print(parquet.num_rows, 'rows equal')";
-    let python = vmstrobe_tests::python::python_program("python3");
-    let args = ["-c", query, &recording, &parquet];
-    let done = vmstrobe_tests::command::run_within(Duration::from_secs(60), python, &args);
-    assert_eq!(done.code, Some(0), "{done:?}");
-    let back = place.file("back.arrows");
-    says(&vmstrobe(&["convert", &parquet, &back]), 0, &["wrote "]);
-    let all = |path: &str| read(path).ticks;
-    assert_eq!(all(&back), all(&recording));
-}
-
-#[test]
-fn perfetto_reads_every_counter() {
-    let Some(place) = Place::new() else { return };
-    if !require_readers() {
-        return;
-    }
-    let (status, log) = place.start("run.arrows", &["-d", "2s"]).end();
-    assert_eq!(status, Some(0), "{log}");
-    let (recording, trace) = (place.file("run.arrows"), place.file("run.pftrace"));
-    says(&vmstrobe(&["convert", &recording, &trace]), 0, &["are left out of"]);
-    let done = run_reader("counters.py", &[&recording, &trace], Duration::from_secs(120));
-    assert_eq!(done.code, Some(0), "{done:?}");
-    println!("{}", done.stdout);
 }

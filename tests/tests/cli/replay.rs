@@ -249,8 +249,10 @@ fn a_torn_or_damaged_recording_is_replayed_up_to_there() {
     says(&served, 0, &["is torn: it was read up to byte", "torn.arrows has ended"]);
     // What stands before damage is reported, and the status says that it is not all.
     let mut damaged = bytes.clone();
-    let marker = bytes[bytes.len() / 2..].windows(4).position(|four| four == [0xff; 4]);
-    let at = bytes.len() / 2 + marker.expect("a message begins there") + 8;
+    let markers = (0..bytes.len() - 4).filter(|at| bytes[*at..at + 4] == [0xff; 4]);
+    let markers: Vec<usize> = markers.collect();
+    // The last is the mark of the end, the one before it begins the last batch.
+    let at = markers[markers.len() - 2] + 8;
     damaged[at..at + 16].fill(0x7f);
     let path = recorded.file("damaged.arrows");
     fs::write(&path, &damaged).expect("there is room");
@@ -297,7 +299,7 @@ fn hostile_bytes_are_an_error() {
         says(&vmstrobe(&args), 1, &[part, "hostile.arrows"]);
     }
     let missing = recorded.file("missing.arrows");
-    says(&vmstrobe(&["stat", "--replay", &missing]), 1, &["missing.arrows: No such file"]);
+    says(&vmstrobe(&["stat", "--replay", &missing]), 1, &["missing.arrows: there is no such file"]);
     let late = vmstrobe(&["query", "--replay", &recorded.path, "--at", "1h"]);
     says(&late, 1, &["has no sample then: it begins at 20", "give a time within"]);
 }

@@ -24,6 +24,8 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/child.rs", "one command that is started and ends"),
     ("export/src/perfetto/fields.rs", "numbers of Perfetto's fields"),
     ("export/src/perfetto/proto.rs", "one wire format, as far as it is needed"),
+    ("cli/src/record/on_trigger.rs", "one command, started and not waited for"),
+    ("vmstrobe/src/error/text.rs", "parts of texts"),
     ("cli/src/limits.rs", "one limit of the system, raised and given back"),
     ("providers/testing/src/snapshots.rs", "one fixture"),
     ("guest/src/processor.rs", "what is of one processor alone"),

@@ -135,7 +135,7 @@ impl Flight {
         let names = Names { vm: &self.vm, wall_ns: self.now.wall_ns(), trigger: &request.cause };
         let path = request.path.clone().unwrap_or_else(|| expand(&self.template, names));
         let frozen = self.ring.freeze(request.last);
-        let (reports, cause) = (self.reports.clone(), request.cause);
+        let (reports, cause) = (self.reports.clone(), request.cause.clone());
         let of = (cause.clone(), triggered.clone(), reply.clone());
         let report = move |result| {
             let dump = Dump { cause, triggered, result };
@@ -148,7 +148,10 @@ impl Flight {
                 let _ = reports.send(dump);
             }
         };
-        let place = self.place.clone();
+        // A path that a client named is opened with no more than the rights of the process's user.
+        // Root has them all anyway.
+        let is_named = request.path.is_some() && !rustix::process::geteuid().is_root();
+        let place = if is_named { Place::new(Broker::default()) } else { self.place.clone() };
         let write = move || report(write(frozen, &place, &path));
         match self.threads.spawn("vmstrobe-dump", write) {
             Ok(thread) => self.writing.push(thread),
@@ -178,12 +181,13 @@ impl Sink for Flight {
         let Some(triggered) = triggered else { return Ok(()) };
         let rule = self.trigger.as_ref().map(|trigger| trigger.rule().condition.to_string());
         let cause = rule.unwrap_or_default();
-        self.event(&Event {
+        // One batch holds so many events. The dump says its cause all the same.
+        let _ = self.event(&Event {
             monotonic_ns: triggered.at_ns,
             wall_offset_ns: self.now.wall_offset_ns,
             kind: EventKind::Trigger,
             text: cause.clone(),
-        })?;
+        });
         let after_ns = u64::try_from(self.after.as_nanos()).unwrap_or(u64::MAX);
         let due_ns = triggered.at_ns.saturating_add(after_ns);
         let request = DumpRequest { cause, ..DumpRequest::default() };

@@ -138,13 +138,17 @@ fn create(path: &Path, overwrite: bool) -> io::Result<File> {
         Ok(_) if overwrite => std::fs::remove_file(path)?,
         _ => {}
     }
+    create_new(path)
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).custom_flags(NO_FOLLOW).open(path)
 }
 
 /// Creates a new file whose name has a number if there is one already.
 ///
 /// # Errors
-/// As [`create`].
+/// Any error of the system.
 fn create_numbered(path: &Path) -> io::Result<(PathBuf, File)> {
     let mut last = None;
     for number in 1..=MAX_SAME_NAMES {
@@ -152,7 +156,8 @@ fn create_numbered(path: &Path) -> io::Result<(PathBuf, File)> {
             1 => path.to_owned(),
             _ => numbered(path, &number.to_string()),
         };
-        match create(&path, false) {
+        // Nothing that is there is opened: a pipe would keep its opener waiting.
+        match create_new(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(error),
             Err(error) => return Err(error),
@@ -232,5 +237,12 @@ mod tests {
             .collect();
         assert_eq!(names, ["run.arrows", "run-2.arrows", "run-3.arrows"]);
         assert_eq!(numbered(Path::new("/a/b"), "2"), Path::new("/a/b-2"));
+        // A pipe that nobody reads would keep its opener waiting.
+        let pipe = directory.path().join("pipe.arrows");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe can be made");
+        let (path, _) = create_numbered(&pipe).expect("there is room");
+        assert_eq!(path, directory.path().join("pipe-2.arrows"));
     }
 }

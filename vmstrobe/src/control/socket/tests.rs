@@ -40,6 +40,11 @@ impl Recorded {
     }
 
     fn flight() -> Self {
+        Self::flight_by(Broker::default())
+    }
+
+    /// Starts a flight recorder whose files that broker makes.
+    fn flight_by(broker: Broker) -> Self {
         let flight = Self::start(|session, directory| {
             let options = FlightOptions {
                 last: Duration::from_secs(2),
@@ -49,7 +54,7 @@ impl Recorded {
                 trigger: None,
                 after: Duration::ZERO,
                 metadata: Metadata::default(),
-                broker: Broker::default(),
+                broker,
             };
             session.fly(options).expect("there is memory")
         });
@@ -159,23 +164,26 @@ fn a_recorder_of_files_takes_marks_and_refuses_dumps() {
 
 #[test]
 fn the_end_of_a_recorder_waits_for_no_dump_and_removes_the_socket() {
-    let flight = Recorded::flight();
-    let pipe = flight.path("pipe.arrows");
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0)
-        .expect("the directory is ours");
+    // It makes no file until it is told to go on.
+    let broker = Broker::start().expect("there are threads");
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let busy = broker.clone();
+    let busy = std::thread::spawn(move || busy.run(move || told.recv().is_ok()));
+    let flight = Recorded::flight_by(broker);
     let recorder = flight.recorder.clone();
-    let arguments = DumpArguments { last: None, path: Some(pipe.clone()) };
-    let client = std::thread::spawn(move || recorder.dump(&arguments, &Broker::default()));
-    // Once a thread has the pipe open, or before that: either way it takes until somebody reads.
+    let ask = move || recorder.dump(&DumpArguments::default(), &Broker::default());
+    let client = std::thread::spawn(ask);
+    // Once a thread writes the dump, or before that: either way it takes until the broker goes on.
     std::thread::sleep(Duration::from_millis(100));
-    let Recorded { control, recording, recorder, .. } = flight;
+    let Recorded { control, recording, recorder, directory } = flight;
     drop(control);
     assert!(!recorder.path.exists());
-    let error = client.join().expect("it does not panic").expect_err("nobody reads");
+    let error = client.join().expect("it does not panic").expect_err("it was not written");
     assert!(matches!(error, Error::Control(ControlError::Unreachable { .. })), "{error}");
     // Lets the dump end, and the recording.
-    let reader = std::thread::spawn(move || std::fs::read(pipe));
+    go_on.send(()).expect("the broker waits");
+    assert!(busy.join().expect("it does not panic"));
     recording.stop().expect("nothing failed");
-    assert!(reader.join().expect("it does not panic").is_ok_and(|bytes| !bytes.is_empty()));
+    let (ticks, _) = read(&directory.path().join("vm-command.arrows"));
+    assert!(!ticks.is_empty());
 }
