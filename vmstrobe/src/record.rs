@@ -96,10 +96,10 @@ impl Session {
     /// # Errors
     /// [`Error::UnknownFormat`](crate::Error::UnknownFormat) if the file's name does not tell the
     /// format; else as [`Session::record`].
-    pub fn record_to(self, path: &Path, mut options: FileOptions) -> Result<Recording> {
+    pub fn record_to(mut self, path: &Path, mut options: FileOptions) -> Result<Recording> {
         self.fill(&mut options.metadata);
         let flush = options.flush;
-        self.record_into(Box::new(Files::new(path, options)?), flush, None)
+        self.record_into(Box::new(Files::new(path, options, true)?), flush, None)
     }
 
     /// Keeps the newest samples of this session in memory, and writes them when it is asked to, or
@@ -107,7 +107,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::record`].
-    pub fn fly(self, mut options: FlightOptions) -> Result<Recording> {
+    pub fn fly(mut self, mut options: FlightOptions) -> Result<Recording> {
         self.fill(&mut options.metadata);
         let (flight, dumps) = Flight::new(options, self.threads().clone());
         self.record_into(Box::new(flight), FLUSH_PERIOD, Some(dumps))
@@ -126,13 +126,15 @@ impl Session {
     }
 
     /// Fills in what the caller left out and the session knows.
-    fn fill(&self, metadata: &mut Metadata) {
+    fn fill(&mut self, metadata: &mut Metadata) {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| Some(text.to_string_lossy().into_owned());
         let or = |known: &mut Option<String>, other| *known = known.take().or(other);
         or(&mut metadata.host, text(system.nodename()));
         or(&mut metadata.kernel, text(system.release()));
         or(&mut metadata.clock, Some("CLOCK_MONOTONIC".to_owned()));
+        let method = self.read_status().map(|status| status.method().name().to_owned());
+        or(&mut metadata.method, method);
         metadata.hz = metadata.hz.or(Some(1e9 / self.period_ns() as f64));
     }
 }

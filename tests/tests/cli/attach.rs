@@ -146,7 +146,7 @@ fn a_qemu_without_stats_fds_is_refused_with_advice() {
     let pid = qemu.pid().to_string();
     let query = vmstrobe(&["query", "-p", &pid, "--bpf", "off"]);
     let advice = "if it is a QEMU, use --from-qmp SOCKET instead";
-    says(&query, 1, &["keeps no stats fds open (QEMU does from 8.1 on", advice]);
+    says(&query, 1, &["keeps no stats fds open (QEMU 8.1 and later do", advice]);
     let list = vmstrobe(&["list", "--json"]);
     let listed = json(&list.stdout);
     let vm = listed.as_array().and_then(|vms| vms.iter().find(|vm| vm["pid"] == qemu.pid()));

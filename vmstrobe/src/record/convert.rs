@@ -54,7 +54,7 @@ pub fn convert(
     if let Some(filters) = filters {
         replay = replay.with_filters(filters);
     }
-    let mut files = Files::new(output, options)?;
+    let mut files = Files::new(output, options, false)?;
     let limits = BatchLimits { ticks: BATCH_TICKS, ..BatchLimits::default() };
     let mut batcher = Batcher::new(limits);
     let (mut samples, mut events) = (0, 0);

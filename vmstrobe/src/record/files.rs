@@ -8,6 +8,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use vmstrobe_export::{Batch, Columns, Event, Exporter, Metadata, Outcome};
 use vmstrobe_host::Broker;
 
@@ -101,6 +102,8 @@ pub(super) struct Files {
     done_bytes: u64,
     /// Events before the first file.
     waiting: Vec<Event>,
+    /// True if the samples are taken now, so that this machine's clocks are theirs.
+    is_live: bool,
     /// The interval log beside the files, with its path.
     beside: Option<(PathBuf, Box<dyn Exporter + Send>)>,
 }
@@ -119,7 +122,7 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::UnknownFormat`] if the name does not tell the format.
-    pub(super) fn new(path: &Path, options: FileOptions) -> Result<Self> {
+    pub(super) fn new(path: &Path, options: FileOptions, is_live: bool) -> Result<Self> {
         let format = options.format.or_else(|| Format::of(path));
         let format = format.ok_or_else(|| Error::UnknownFormat { path: path.to_owned() })?;
         let place = Place::new(options.broker.clone());
@@ -130,6 +133,7 @@ impl Files {
         Ok(Self {
             path: path.to_owned(),
             place,
+            is_live,
             beside,
             format,
             options,
@@ -159,8 +163,11 @@ impl Files {
         let file = self.place.create(&path, self.options.overwrite)?;
         let failed = |source| Error::RecordFile { path: path.clone(), source };
         let out = file.try_clone().map_err(failed)?;
-        let settings =
-            Settings { compression: self.options.compression, every: self.options.every };
+        let settings = Settings {
+            compression: self.options.compression,
+            every: self.options.every,
+            boottime_offset_ns: self.is_live.then(boottime_offset_ns),
+        };
         self.columns = columns.clone();
         let metadata = &self.options.metadata;
         let exporter = writer(self.format, out, columns, metadata, settings);
@@ -283,6 +290,15 @@ fn histlog(
     let file = place.create(path, options.overwrite)?;
     let log = vmstrobe_export::HistlogWriter::new(file, stat, HISTLOG_INTERVAL);
     Ok(Some((path.clone(), Box::new(log))))
+}
+
+/// Returns the difference of `CLOCK_BOOTTIME` to `CLOCK_MONOTONIC`: the time of suspensions.
+fn boottime_offset_ns() -> i64 {
+    let ns = |clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec * 1_000_000_000 + time.tv_nsec as i64
+    };
+    ns(ClockId::Boottime) - ns(ClockId::Monotonic)
 }
 
 /// Cuts a file behind its last whole message, and returns the error with the file's path.

@@ -82,6 +82,8 @@ impl fmt::Display for Format {
 pub(super) struct Settings {
     pub(super) compression: Compression,
     pub(super) every: Option<Duration>,
+    /// The difference of `CLOCK_BOOTTIME` to `CLOCK_MONOTONIC`, if it is known.
+    pub(super) boottime_offset_ns: Option<i64>,
 }
 
 /// Makes the writer of a file.
@@ -107,7 +109,9 @@ pub(super) fn writer(
         Format::WideParquet => Box::new(WideParquetWriter::new(out, metadata)),
         #[cfg(feature = "perfetto")]
         Format::Perfetto => {
-            Box::new(PerfettoWriter::new(out, metadata.clone(), PerfettoOptions::default()))
+            let boottime_offset_ns = settings.boottime_offset_ns;
+            let options = PerfettoOptions { boottime_offset_ns, ..PerfettoOptions::default() };
+            Box::new(PerfettoWriter::new(out, metadata.clone(), options))
         }
         #[allow(unreachable_patterns, reason = "all formats may be compiled in")]
         other => return Err(vmstrobe_export::Error::NoFormat { format: other.to_string() }),

@@ -161,6 +161,7 @@ fn every_sample_is_recorded() {
     assert_eq!(marks, [(EventKind::Mark, "half of it")]);
     assert_eq!((read.metadata.hz, read.metadata.labels.len()), (Some(1000.0), 1));
     assert!(read.metadata.kernel.is_some() && read.metadata.host.is_some());
+    assert_eq!(read.metadata.method, None, "of tables there is no choice of methods");
 }
 
 #[test]
