@@ -22,8 +22,9 @@ step cargo build --package vmstrobe-examples --examples
 step cargo test --workspace --no-fail-fast
 # Built without KVM's statistics, a process with a table has that.
 step cargo test --package vmstrobe --no-default-features --features table --lib processes
-# A few pairs of each figure, to see that all of them run; what they come to is for a quiet machine.
-step cargo bench -p vmstrobe-benches --bench ratios -- --quick
+# A few pairs of each figure, to see that all of them run. What they come to is for a quiet machine and
+# an optimised build, which would take four minutes more.
+step cargo bench -p vmstrobe-benches --bench ratios --profile dev -- --quick
 step cargo check --workspace --benches
 step ci/loom.sh
 if [ -d "${CARGO_TARGET_DIR:-target}/metriken" ]; then
