@@ -21,6 +21,7 @@ mod terminal;
 mod signals;
 mod stop;
 mod child;
+mod sampling;
 
 mod list;
 mod schema;

@@ -15,15 +15,13 @@ use vmstrobe::{
 };
 
 use crate::args::{FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
-use crate::attach;
 use crate::child;
 use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
-use crate::out::{Out, reason, say, say_each};
-use crate::privileges::{Launcher, Needs};
+use crate::out::{Out, say, say_each};
+use crate::sampling::{Sampling, wait};
 use crate::signals::{DumpFlag, StopFlag};
-use crate::stop;
 use crate::terminal::show_progress;
 use on_trigger::OnTrigger;
 
@@ -46,27 +44,16 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
         return dry_run::run(&args.flight, recording, out);
     }
     let timing = args.pace.timing()?;
-    let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    let mut needs = Needs::of(&args.source, args.method.bpf);
-    if launcher.is_some() {
-        needs = needs.with_signalling();
-    }
-    let broker = needs.move_to_broker()?;
-    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
-    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
-    let filter = attachment.select(&args.select.selection(&args.vcpus))?;
-    say_each(of_notices(attachment.notices()));
-    let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
-    if stop.is_some() {
-        stop::exit_at_second_signal()?;
-    }
+    let RecordArgs { source, method, select, vcpus, command: words, .. } = args;
+    let Sampling { beside, broker, attachment, filter, stop } =
+        Sampling::prepare(source, method, select, vcpus, words)?;
     let dump = args.flight.last.map(|_| DumpFlag::listen()).transpose()?;
     let recorder = Recorder::new(args, &attachment, broker.clone())?;
     let mut filters = vec![filter];
     if args.file.histlog.is_some() {
         add_histogram(&mut filters, &args.file.histlog_stat, &attachment)?;
     }
-    let listener = control::listen(&args.control, broker.clone())?;
+    let listener = control::listen(&args.control, broker)?;
     let registry = attachment.registry().clone();
     let session = attachment.start(filters, timing)?;
     let period_ns = session.period_ns();
@@ -80,18 +67,13 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
         dump,
         on_trigger: OnTrigger::new(args.flight.on_trigger.clone()),
     };
-    let start = |launcher| child::start(launcher, &args.command, broker);
-    let mut command = launcher.map(start).transpose()?;
-    command.iter().for_each(|command| open_files.restore_for(command));
+    let mut command = beside.start(open_files)?;
     running.wait(args.pace.duration, stop.as_ref(), command.as_mut());
     let has_lost_vm = running.has_lost_vm;
     let recorded = running.finish();
-    let status = command.as_mut().map(Child::wait).transpose();
+    let status = wait(command.as_mut());
     recorded?;
-    let status = status.map_err(|error| {
-        Error::failed(format!("cannot wait for the command: {}", reason(&error)))
-    })?;
-    Ok(child::exit_status(status, has_lost_vm))
+    Ok(child::exit_status(status?, has_lost_vm))
 }
 
 /// Adds the sampler's own statistics if the histogram is one of them.

@@ -19,8 +19,8 @@ use crate::child;
 use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
-use crate::out::{Out, reason, say, say_each};
-use crate::privileges::{Launcher, Needs};
+use crate::out::{Out, say, say_each};
+use crate::sampling::{Sampling, wait};
 use crate::signals::StopFlag;
 use crate::stop;
 use crate::terminal;
@@ -44,38 +44,21 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     }
     let timing = args.pace.timing()?;
     check_interval(args.interval, timing.period_ns)?;
-    // Before capabilities are dropped, because opening the file and starting the command need them.
+    // Before capabilities are dropped, because opening the file needs them.
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
-    let launcher = (!args.command.is_empty()).then(Launcher::new).transpose()?;
-    let mut needs = Needs::of(&args.source, args.method.bpf);
-    if launcher.is_some() {
-        needs = needs.with_signalling();
-    }
-    let broker = needs.move_to_broker()?;
-    let bpf = attach::bpf_for_sampling(args.method.bpf, broker.clone())?;
-    let attachment = attach::open(&args.source, args.select.providers(), bpf)?;
-    let filter = attachment.select(&args.select.selection(&args.vcpus))?;
-    say_each(of_notices(attachment.notices()));
-    // Until a command is started, signals have their default effect: they end vmstrobe.
-    let stop = args.command.is_empty().then(StopFlag::listen).transpose()?;
-    if stop.is_some() {
-        stop::exit_at_second_signal()?;
-    }
+    let StatArgs { source, method, select, vcpus, command: words, .. } = args;
+    let Sampling { beside, attachment, filter, stop, .. } =
+        Sampling::prepare(source, method, select, vcpus, words)?;
     let session = attachment.start(vec![filter], timing)?;
     let mut measurement = Measurement::new(args, session, out);
     say_what_is_left_out(args);
-    let start = |launcher| child::start(launcher, &args.command, broker);
-    let mut command = launcher.map(start).transpose()?;
-    command.iter().for_each(|command| open_files.restore_for(command));
+    let mut command = beside.start(open_files)?;
     let measured = measurement.measure(stop.as_ref(), command.as_mut());
     let has_lost_vm = measurement.has_lost_vm;
-    let status = command.as_mut().map(Child::wait).transpose();
+    let status = wait(command.as_mut());
     measured.and_then(|()| out.flush())?;
-    let status = status.map_err(|error| {
-        Error::failed(format!("cannot wait for the command: {}", reason(&error)))
-    })?;
-    Ok(child::exit_status(status, has_lost_vm))
+    Ok(child::exit_status(status?, has_lost_vm))
 }
 
 /// Measures a recording, and prints the reports.

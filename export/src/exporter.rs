@@ -111,6 +111,16 @@ impl EventKind {
 }
 
 impl Event {
+    /// Makes an event that was read, by its time since 1970 and its offset.
+    pub(crate) fn at_wall(wall_ns: u64, wall_offset_ns: i64, kind: &str, text: &str) -> Self {
+        Self {
+            monotonic_ns: wall_ns.wrapping_sub(wall_offset_ns as u64),
+            wall_offset_ns,
+            kind: EventKind::from_name(kind),
+            text: text.to_owned(),
+        }
+    }
+
     /// Returns the time in ns since 1970.
     pub fn wall_ns(&self) -> u64 {
         self.monotonic_ns.saturating_add_signed(self.wall_offset_ns)

@@ -3,7 +3,7 @@
 //! Invariant: an event that was written is read back equal; keys that are not of events are
 //! ignored.
 
-use crate::exporter::{Event, EventKind};
+use crate::exporter::Event;
 use crate::limits::MAX_WAITING_EVENTS;
 
 /// Returns the keys and texts of events.
@@ -38,12 +38,7 @@ pub(super) fn read(pairs: &[(String, String)]) -> Option<Vec<Event>> {
         };
         let wall_ns: u64 = text.parse().ok()?;
         let wall_offset_ns: i64 = next("wall_offset_ns")?.parse().ok()?;
-        events.push(Event {
-            monotonic_ns: wall_ns.wrapping_sub(wall_offset_ns as u64),
-            wall_offset_ns,
-            kind: EventKind::from_name(next("kind")?),
-            text: next("text")?.clone(),
-        });
+        events.push(Event::at_wall(wall_ns, wall_offset_ns, next("kind")?, next("text")?));
     }
     Some(events)
 }
@@ -51,6 +46,7 @@ pub(super) fn read(pairs: &[(String, String)]) -> Option<Vec<Event>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exporter::EventKind;
 
     #[test]
     fn events_survive_the_way_there_and_back() {

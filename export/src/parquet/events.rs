@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
-use crate::exporter::{Event, EventKind};
+use crate::exporter::Event;
 
 /// The key of the events.
 pub(super) const KEY: &str = "events";
@@ -60,12 +60,8 @@ pub(super) fn read(text: &str) -> Option<Vec<Event>> {
         let wall_ns = event.get("timestamp")?.as_u64()?;
         let offset = event.get("labels")?.get("wall_offset_ns")?.as_str()?;
         let wall_offset_ns = offset.parse().ok()?;
-        Some(Event {
-            monotonic_ns: wall_ns.wrapping_sub(wall_offset_ns as u64),
-            wall_offset_ns,
-            kind: EventKind::from_name(event.get("kind")?.as_str()?),
-            text: event.get("description")?.as_str()?.to_owned(),
-        })
+        let (kind, text) = (event.get("kind")?.as_str()?, event.get("description")?.as_str()?);
+        Some(Event::at_wall(wall_ns, wall_offset_ns, kind, text))
     });
     events.collect()
 }
@@ -73,6 +69,7 @@ pub(super) fn read(text: &str) -> Option<Vec<Event>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exporter::EventKind;
 
     #[test]
     fn events_survive_the_way_there_and_back() {
