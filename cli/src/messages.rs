@@ -52,9 +52,11 @@ fn text_of(error: LibraryError) -> Error {
             .with_messages_before(of_left_out(&left_out))
         }
         LibraryError::SeveralFound { vms, tables } => several_found(&vms, &tables),
-        LibraryError::NothingReadable { notices } => {
+        LibraryError::NothingReadable { left_out, refused } => {
+            let refused = refused.into_iter().map(Notice::NotRead);
+            let before = of_left_out(&left_out).into_iter().chain(of_notices(refused));
             Error::failed(format!("{text}: `vmstrobe list` says why"))
-                .with_messages_before(of_notices(notices))
+                .with_messages_before(before.collect())
         }
         LibraryError::NoStatistics { .. } => Error::failed(format!(
             "{text}: give the pid of a VMM, or of a program that publishes statistics; `vmstrobe \
@@ -353,15 +355,13 @@ mod tests {
         let none = LibraryError::NothingFound { hidden: None, left_out: silent.clone() };
         let left_out = of_left_out(&silent);
         assert_eq!(text_of(none).messages_before(), left_out);
-        let nested = LibraryError::NothingReadable { notices: vec![Notice::LeftOut(silent)] };
-        let notices = vec![
-            Notice::OnlyVm { pid: 7, error: core() },
-            Notice::NotRead(LibraryError::Core(core())),
-            Notice::NotRead(nested),
-        ];
-        let error = text_of(LibraryError::NothingReadable { notices });
+        let nested =
+            LibraryError::NothingReadable { left_out: silent.clone(), refused: Vec::new() };
+        let refused = vec![LibraryError::Core(core()), nested];
+        let error = text_of(LibraryError::NothingReadable { left_out: silent, refused });
         let want = [
-            "pid 7: only the VM is read, not the tables: it is another's",
+            &left_out[0],
+            &left_out[1],
             "left out: it is another's",
             &left_out[0],
             &left_out[1],

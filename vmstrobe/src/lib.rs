@@ -125,8 +125,8 @@ pub use session::Session;
 pub use sources::{Options, Sources};
 pub use tally::{Amount, Level, StatTally, Tally};
 pub use unknown_name::UnknownName;
-pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
-pub use vm_tracker::{Changes, VmTracker};
+pub use vm_opener::{FoundVm, FoundVms, VmOpener};
+pub use vm_tracker::{Changes, VmTracker, Vmm};
 
 pub use parts::{Bpf, BpfMode, BpfStatus, FoundTable};
 pub use survey::{Hidden, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};
