@@ -10,8 +10,8 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe::json::{self, IntervalReport};
-use vmstrobe::{Meter, Moment, Replay, SampleStream, Snapshot, Tally};
+use vmstrobe::json::{self, EventEntry, IntervalReport};
+use vmstrobe::{Attachment, Meter, Moment, Replay, SampleStream, Snapshot, Tally};
 
 use crate::args::StatArgs;
 use crate::attach;
@@ -226,11 +226,13 @@ impl<'a, S: SampleStream> Measurement<'a, S> {
         let (start_ns, is_first) = (self.meter.start_ns(), self.reported == 0);
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
         let (lost_samples, per_object) = (lost_in_interval, self.style.per_object);
+        let events = self.session.events();
+        let events: &[EventEntry<'_>] = &events.iter().map(EventEntry::from).collect::<Vec<_>>();
         if self.style.json {
-            let report = IntervalReport { tally, lost_samples, read, per_object };
+            let report = IntervalReport { tally, lost_samples, read, per_object, events };
             self.out.lines([json::text(&report)])
         } else {
-            let report = Report { tally, lost_samples, start_ns, is_first, read };
+            let report = Report { tally, lost_samples, start_ns, is_first, read, events };
             self.out.lines(report.lines(self.style))
         }
     }

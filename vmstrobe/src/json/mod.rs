@@ -17,5 +17,9 @@ mod interval;
 mod listing;
 mod run;
 
-pub use interval::IntervalReport;
+pub use interval::{EventEntry, IntervalReport};
+#[cfg(feature = "export")]
+pub use recording::TriggerReport;
+#[cfg(all(feature = "export", feature = "server"))]
+pub use recording::{DumpReport, MarkReport};
 pub use vmstrobe_core::json::*;
