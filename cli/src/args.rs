@@ -25,7 +25,8 @@ pub(crate) use recorders::{ControlArgs, DumpArgs, MarkArgs, RecorderArgs};
 pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
-    BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
+    BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
+    VcpuArgs,
 };
 
 pub(crate) use stat::{PaceArgs, StatArgs};
@@ -134,7 +135,8 @@ pub(crate) enum Command {
     ///
     /// A file that ends in .arrows is an Arrow stream, which pandas, polars, DuckDB and others
     /// read, also while it is written and after vmstrobe was killed. docs/recordings.md says what
-    /// is in each format, and how to open it.
+    /// is in each format, and how to open it. Unless --target says otherwise, the recording has all
+    /// types of objects that there are at the start: VMs, vCPUs, devices, those of programs.
     ///
     /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
     /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition

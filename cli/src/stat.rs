@@ -48,9 +48,10 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let StatArgs { source, method, select, vcpus, command: words, .. } = args;
-    let Sampling { beside, attachment, filter, stop, .. } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
-    let session = attachment.start(vec![filter], timing)?;
+    let choose = |from: &Attachment| from.select(&select.selection(vcpus)).map(|one| vec![one]);
+    let Sampling { beside, attachment, filters, stop, .. } =
+        Sampling::prepare((source, method), words, select.providers(), choose)?;
+    let session = attachment.start(filters, timing)?;
     let mut measurement = Measurement::new(args, session, out);
     say_what_is_left_out(args);
     let mut command = beside.start(open_files)?;

@@ -137,8 +137,12 @@ exceed 100 %.";
 
 pub(super) const RECORD: &str = "\
 EXAMPLES
-  Record the only virtual machine on this host, all statistics of its vCPUs, for ten seconds:
+  Record the only virtual machine on this host, all its statistics, for ten seconds:
       vmstrobe record -o run.arrows -d 10s
+  Record every virtual machine of this host, also those that start later, until Ctrl-C:
+      vmstrobe record --all -o host.arrows
+  Record vCPUs and the virtual machine as a whole, but no devices:
+      vmstrobe record -o run.arrows --target vcpu --target vm -d 10s
   Record exits and halts at 10 kHz while a benchmark runs:
       vmstrobe record -o run.arrows -r 10k --names 'exits,halt_*' -- ssh guest ./benchmark
   Write one file an hour, and keep the last 20 GiB:

@@ -12,7 +12,7 @@ use vmstrobe::export::Compression;
 use vmstrobe::{Condition, Split};
 
 use super::recorders::ControlArgs;
-use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
+use super::source::{MethodArgs, SelectEachArgs, SourceArgs, VcpuArgs};
 use super::{PaceArgs, quantity};
 
 /// The arguments about what is sampled, how and when, which a recording has behind it.
@@ -26,7 +26,7 @@ const OF_SAMPLING: [&str; 18] = [
     "on_any_kernel",
     "demo",
     "bpf",
-    "target",
+    "targets",
     "names",
     "provider",
     "vcpus",
@@ -58,7 +58,7 @@ pub(crate) struct RecordArgs {
     pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) select: SelectArgs,
+    pub(crate) select: SelectEachArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,
@@ -144,7 +144,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) write: WriteArgs,
 
     #[command(flatten)]
-    pub(crate) select: SelectArgs,
+    pub(crate) select: SelectEachArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,

@@ -18,6 +18,7 @@ use vmstrobe_tests::rig::wait_for;
 use crate::{LIMIT, says, under, vmstrobe};
 
 mod readers;
+mod targets;
 
 /// The rate of these recordings.
 const HZ: u64 = 1000;
@@ -35,8 +36,13 @@ impl Place {
         self.0.path().join(name).to_str().expect("the path is text").to_owned()
     }
 
-    /// Starts to record the demo's guest, with these further arguments.
+    /// Starts to record the vCPUs of the demo's guest, with these further arguments.
     fn start(&self, name: &str, args: &[&str]) -> Recorder {
+        self.start_all(name, &[&["--target", "vcpu"], args].concat())
+    }
+
+    /// Starts to record all of the demo's guest, with these further arguments.
+    fn start_all(&self, name: &str, args: &[&str]) -> Recorder {
         let output = self.file(name);
         let log = File::create(self.file("log")).expect("there is room");
         let line = [&["record", "--demo", "-o", &output], args].concat();

@@ -31,7 +31,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Records the demo for that time.
+    /// Records the vCPUs of the demo for that time.
     #[track_caller]
     fn new(time: &str) -> Option<Self> {
         if !require_kvm() {
@@ -39,7 +39,8 @@ impl Recorded {
         }
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("run.arrows").display().to_string();
-        let output = vmstrobe(&["record", "--demo", "-o", &path, "-d", time]);
+        let line = ["record", "--demo", "--target", "vcpu", "-o", &path, "-d", time];
+        let output = vmstrobe(&line);
         assert_eq!(output.code, Some(0), "{output:?}");
         Some(Self { directory, path })
     }
