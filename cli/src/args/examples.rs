@@ -154,7 +154,7 @@ EXAMPLES
       vmstrobe dump
   Write them 5 s after a vCPU exited more than 50,000 times a second for 5 ms:
       vmstrobe record --last 30s --when 'exits.rate > 50k' --for 5ms --after 5s
-  Find out how often a condition would have been true in a recording:
+  Find out how often a condition would have been true in a recording (--json for a program):
       vmstrobe record --dry-run run.arrows --when 'exits.rate > 50k' --for 5ms --hold-off 1s
   Try it on a guest that is started for this:
       vmstrobe record --demo -o demo.arrows -d 5s

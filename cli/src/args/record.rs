@@ -125,7 +125,8 @@ pub(crate) struct WriteArgs {
     #[arg(long, value_name = "CODEC", default_value = "zstd", value_parser = compression)]
     pub(crate) compress: Compression,
 
-    /// Write at most one sample in this time to .csv and .jsonl
+    /// Write only the first sample of each such stretch of time; `record` does so for .csv and
+    /// .jsonl
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub(crate) every: Option<Duration>,
 }
@@ -203,6 +204,11 @@ pub(crate) struct FlightArgs {
     /// it would have caused dumps
     #[arg(long, value_name = "FILE", requires = "when", conflicts_with_all = OF_SAMPLING)]
     pub(crate) dry_run: Option<PathBuf>,
+
+    /// Print what --dry-run finds as a JSON object for each trigger, and one for the whole;
+    /// docs/json.md has the fields
+    #[arg(long, requires = "dry_run")]
+    pub(crate) json: bool,
 }
 
 /// Parses a label.

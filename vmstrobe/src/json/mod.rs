@@ -15,6 +15,8 @@
 
 mod interval;
 mod listing;
+#[cfg(feature = "export")]
+mod recording;
 mod run;
 
 pub use interval::{EventEntry, IntervalReport};
