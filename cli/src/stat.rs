@@ -56,7 +56,8 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     say_what_is_left_out(args);
     let mut command = beside.start(open_files)?;
     let measured = measurement.measure(stop.as_ref(), command.as_mut());
-    let has_lost_vm = measurement.has_lost_vm;
+    // Of all virtual machines, those that end are no reason to fail.
+    let has_lost_vm = measurement.has_lost_vm && !source.all;
     let status = wait(command.as_mut());
     measured.and_then(|()| out.flush())?;
     Ok(child::exit_status(status?, has_lost_vm))

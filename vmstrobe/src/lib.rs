@@ -81,6 +81,8 @@ mod found;
 mod member;
 mod processes;
 mod qemu;
+mod vm_tracker;
+mod arrivals;
 mod open;
 mod attachment;
 mod select;
@@ -91,7 +93,6 @@ mod tally;
 mod meter;
 mod listing;
 mod vm_opener;
-mod vm_tracker;
 mod condition;
 #[cfg(feature = "export")]
 mod record;
