@@ -122,6 +122,7 @@ impl<'a> Recorder<'a> {
             labels: args.file.write.labels.clone(),
             ..Metadata::default()
         };
+        check_every(args)?;
         Ok(match args.flight.last {
             None => Self::Files(args, Box::new(file_options(&args.file, metadata, broker))),
             Some(last) => {
@@ -141,6 +142,22 @@ impl<'a> Recorder<'a> {
             Self::Flight(options) => session.fly(*options)?,
         })
     }
+}
+
+/// Checks that samples are thinned only in a table or in lines, which people look at.
+///
+/// # Errors
+/// If another format should be thinned.
+fn check_every(args: &RecordArgs) -> Result<()> {
+    let format = args.output.as_deref().and_then(Format::of);
+    let is_text = matches!(format, None | Some(Format::Csv | Format::JsonLines));
+    if args.file.write.every.is_none() || (is_text && args.flight.last.is_none()) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--every thins .csv and .jsonl: for other formats choose a lower rate with -r, or thin the \
+         recording with `vmstrobe convert --every`",
+    ))
 }
 
 fn file_options(args: &FileArgs, metadata: Metadata, broker: Broker) -> FileOptions {

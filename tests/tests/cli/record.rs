@@ -280,6 +280,9 @@ fn what_cannot_be_written_is_refused_with_advice() {
     says(&record(&place.file("no/run.arrows"), &[]), 1, &["there is no such file or directory"]);
     says(&vmstrobe(&["record", "--demo"]), 2, &["--output <FILE>"]);
     says(&record("x.csv", &["--last", "5s"]), 2, &["a flight recorder writes .arrows"]);
+    for args in [&["--every", "1s"][..], &["--every", "1s", "--last", "5s"]] {
+        says(&record(&place.file("e.arrows"), args), 2, &["--every thins .csv and .jsonl"]);
+    }
 }
 
 #[test]
@@ -302,6 +305,16 @@ fn files_are_converted_and_repaired() {
     assert_eq!(lines, 1 + 4 * samples);
     says(&convert("run.arrows", "b.arrows", &["--names", "exits", "--vcpu", "2"]), 0, &[]);
     assert!(read(place.file("b.arrows")).ticks.values().all(|paths| paths.len() == 1));
+    // Of 1 s, one sample of each 100 ms, in every format.
+    for name in ["thin.arrows", "thin.csv", "thin.jsonl", "thin.parquet", "thin.pftrace"] {
+        let done = convert("run.arrows", name, &["--every", "100ms"]);
+        says(&done, 0, &["wrote "]);
+        let written = number_before(&done.stderr, "samples");
+        assert!((9..=12).contains(&written), "{done:?}");
+        if name == "thin.arrows" {
+            assert_eq!(read(place.file(name)).ticks.len() as u64, written);
+        }
+    }
     says(&convert("run.arrows", "c.arrows", &["--names", "exit"]), 1, &["did you mean 'exits'"]);
     // Torn within its last batch.
     fs::write(place.file("torn.arrows"), &whole[..whole.len() - 2000]).expect("there is room");
