@@ -17,6 +17,7 @@ use vmstrobe_tests::rig::wait_for;
 
 use crate::{LIMIT, says, under, vmstrobe};
 
+mod page;
 mod readers;
 mod targets;
 
