@@ -95,6 +95,8 @@ mod vm_tracker;
 mod condition;
 #[cfg(feature = "export")]
 mod record;
+#[cfg(feature = "export")]
+pub mod view;
 mod recent;
 #[cfg(feature = "json")]
 pub mod json;
