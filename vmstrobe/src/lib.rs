@@ -96,6 +96,8 @@ mod vm_opener;
 mod condition;
 #[cfg(feature = "export")]
 mod record;
+#[cfg(feature = "export")]
+pub mod view;
 mod recent;
 #[cfg(feature = "json")]
 pub mod json;
