@@ -146,8 +146,9 @@ pub(crate) enum Command {
     /// parentheses join several. docs/flight-recorder.md has more.
     ///
     /// Recording ends on Ctrl-C, SIGTERM or SIGHUP, after a time (-d), with the command (-- CMD),
-    /// or with the virtual machines; with --all it goes on, because others may come. If the file cannot be written any more, what was written is
-    /// good, and the exit status is 1.
+    /// or with the virtual machines; with --all it goes on, because others may come. If the file
+    /// cannot be written any more, what was written is good (of .parquet nothing), and the exit
+    /// status is 1.
     #[command(after_help = examples::RECORD)]
     Record(Box<RecordArgs>),
 

@@ -87,10 +87,10 @@ mod tests {
 
     #[test]
     fn the_first_tick_of_each_stretch_is_kept() {
-        let mut pace = Thinning::new(Some(Duration::from_nanos(10)));
+        let mut thinning = Thinning::new(Some(Duration::from_nanos(10)));
         let kept: Vec<u64> = [1000, 1004, 1009, 1011, 1012, 1021, 1055, 1059, 1060]
             .into_iter()
-            .filter(|&ns| pace.keeps(at(ns)))
+            .filter(|&ns| thinning.keeps(at(ns)))
             .collect();
         assert_eq!(kept, [1000, 1011, 1021, 1055, 1060]);
         let mut all = Thinning::new(None);
@@ -99,11 +99,11 @@ mod tests {
 
     #[test]
     fn times_have_all_their_digits() {
-        let mut pace = Thinning::new(None);
-        pace.keeps(at(2_000_000_000));
+        let mut thinning = Thinning::new(None);
+        thinning.keeps(at(2_000_000_000));
         let mut out = Vec::new();
         for ns in [2_000_000_000, 3_000_000_001, 1_999_999_999] {
-            pace.seconds(&mut out, ns);
+            thinning.seconds(&mut out, ns);
             out.push(b' ');
         }
         time(&mut out, 1_000_000_001);

@@ -165,7 +165,8 @@ kinds = {'kvm/vm': 1, 'kvm/vcpu': 4, 'cryptodev/cryptodev': 1}
 want = {kind: objects * samples for kind, objects in kinds.items()}
 for table in pa.ipc.open_stream(run).read_all(), pq.read_table(rows):
     found = {}
-    for kind, pages, exits in zip(*(table[name].to_pylist() for name in ('schema', 'pages_4k', 'exits'))):
+    columns = (table[name].to_pylist() for name in ('schema', 'pages_4k', 'exits'))
+    for kind, pages, exits in zip(*columns):
         found[kind] = found.get(kind, 0) + 1
         assert (pages is not None) == (kind == 'kvm/vm'), kind
         assert (exits is not None) == (kind == 'kvm/vcpu'), kind
@@ -175,7 +176,8 @@ assert table.num_rows == samples, table.num_rows
 for name in 'pages_4k@/vm/demo', 'exits@/vm/demo/vcpu[3]':
     assert table[name].null_count == 0, name
 packets = Trace.FromString(open(trace, 'rb').read()).packet
-packets = [p for o in packets for p in Trace.FromString(zlib.decompress(o.compressed_packets)).packet]
+inner = [zlib.decompress(outer.compressed_packets) for outer in packets]
+packets = [packet for batch in inner for packet in Trace.FromString(batch).packet]
 names = {p.track_descriptor.description for p in packets}
 for name in 'exits of /vm/demo/vcpu[0]', 'pages_4k of /vm/demo':
     assert name in names, names
