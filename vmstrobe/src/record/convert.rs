@@ -71,7 +71,7 @@ pub fn convert(
             Replayed::Sample(sample) => {
                 samples += 1;
                 if let Some(batch) = batcher.push(&sample).map_err(Error::Export)? {
-                    files.write(&batch)?;
+                    files.write(batch)?;
                 }
             }
         }
@@ -84,7 +84,7 @@ pub fn convert(
         Err(error) => return Err(error),
     };
     if let Some(batch) = batcher.take() {
-        files.write(&batch)?;
+        files.write(batch)?;
     }
     files.finish()?;
     Ok(Converted { samples, events, files: files.files(), end, damage })
