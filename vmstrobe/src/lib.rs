@@ -96,6 +96,7 @@ mod condition;
 #[cfg(feature = "export")]
 mod record;
 mod recent;
+mod stretch;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
@@ -123,6 +124,7 @@ pub use run_summary::RunSummary;
 pub use select::Selection;
 pub use session::Session;
 pub use sources::{Options, Sources};
+pub use stretch::{Stretch, StretchKind, Stretches};
 pub use tally::{Amount, Level, StatTally, Tally};
 pub use unknown_name::UnknownName;
 pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
