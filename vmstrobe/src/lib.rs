@@ -97,6 +97,7 @@ mod condition;
 mod record;
 mod recent;
 mod stretch;
+pub mod readout;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
