@@ -81,24 +81,27 @@ impl<T: Copy + Default + PartialEq> Lists<T> {
         Self { first, spans, at: Vec::new(), values: Vec::new() }
     }
 
-    /// Replaces the list of a cell by the values of all ticks. Where `is_known` denies a tick, its
-    /// value counts as that of the tick before.
+    /// Sets the value of a cell that is the same at all ticks, and was not set before.
+    pub(crate) fn set_constant(&mut self, cell: usize, value: T) {
+        self.first[cell] = value;
+    }
+
+    /// Sets the list of a cell, once, to the values of all ticks. Where a tick is not known, its value
+    /// counts as that of the tick before.
     ///
     /// # Errors
     /// `TooLarge` if there are too many changes.
-    pub(crate) fn set(
-        &mut self,
-        cell: usize,
-        values: &[T],
-        is_known: impl Fn(usize) -> bool,
-    ) -> Result<()> {
-        let start = self.at.len() as u32;
-        let mut known = values.iter().enumerate().filter(|(tick, _)| is_known(*tick));
-        let Some((_, first)) = known.next() else { return Ok(()) };
-        let mut last = *first;
+    pub(crate) fn set(&mut self, cell: usize, values: &[T], is_known: &[bool]) -> Result<()> {
+        let Some(first) = is_known.iter().position(|&is_known| is_known) else { return Ok(()) };
+        let mut last = values[first];
         self.first[cell] = last;
-        for (tick, &value) in known {
-            if value != last {
+        // Most do not change, and comparing them with their neighbours takes no loop over them.
+        if values[1..] == values[..values.len() - 1] {
+            return Ok(());
+        }
+        let start = self.at.len() as u32;
+        for (tick, (&value, &is_known)) in values.iter().zip(is_known).enumerate().skip(first) {
+            if is_known && value != last {
                 self.at.push(tick as u32);
                 self.values.push(value);
                 last = value;
@@ -203,9 +206,9 @@ mod tests {
     #[test]
     fn unknown_values_are_no_changes() {
         let mut lists = Lists::constant(3);
-        lists.set(1, &[9, 4, 9, 4, 5], |tick| tick != 0 && tick != 2).expect("few changes");
+        lists.set(1, &[9, 4, 9, 4, 5], &[false, true, false, true, true]).expect("few changes");
         assert_eq!(lists.of(1), Changes { first: 4, at: &[4], values: &[5] });
-        lists.set(2, &[9, 9, 9, 9, 9], |_| false).expect("no changes");
+        lists.set(2, &[9, 9, 9, 9, 9], &[false; 5]).expect("no changes");
         assert_eq!(lists.of(2), Changes { first: 0, at: &[], values: &[] });
         assert_eq!(lists.first(), [0, 4, 0]);
     }
