@@ -25,6 +25,14 @@ impl<'a, T: Copy> Changes<'a, T> {
         self.at.is_empty()
     }
 
+    /// Returns the value at a tick, which is an index into the batch's ticks.
+    pub fn value_at(&self, tick: usize) -> T {
+        match self.at.partition_point(|&at| at as usize <= tick) {
+            0 => self.first,
+            changes => self.values[changes - 1],
+        }
+    }
+
     /// Returns the ranges of ticks with one value each, for a batch of that many ticks.
     pub fn runs(self, ticks: usize) -> impl Iterator<Item = (Range<usize>, T)> + use<'a, T> {
         let starts = std::iter::once(0).chain(self.at.iter().map(|&at| at as usize));
@@ -61,6 +69,14 @@ impl<T: Copy> Lists<T> {
         let span = &self.spans[cell];
         let span = span.start as usize..span.end as usize;
         Changes { first: self.first[cell], at: &self.at[span.clone()], values: &self.values[span] }
+    }
+
+    /// Returns the lists of some of the cells, at the places at which these stand. The changes of
+    /// the others stay in memory.
+    pub(crate) fn select(self, cells: &[usize]) -> Self {
+        let first = cells.iter().map(|&cell| self.first[cell]).collect();
+        let spans = cells.iter().map(|&cell| self.spans[cell].clone()).collect();
+        Self { first, spans, ..self }
     }
 
     /// Returns the first values of all cells.
@@ -199,6 +215,7 @@ mod tests {
         let mut filled = [0; 4];
         lists.of(2).fill(&mut filled);
         assert_eq!(filled, [3, 5, 5, 7]);
+        assert_eq!([0, 1, 2, 3].map(|tick| lists.of(2).value_at(tick)), filled);
         assert_eq!(lists.of(2).runs(4).collect::<Vec<_>>(), [(0..1, 3), (1..3, 5), (3..4, 7)]);
         assert_eq!((log.len(), lists.changes()), (0, 3));
     }
