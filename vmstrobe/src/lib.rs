@@ -98,6 +98,8 @@ mod record;
 mod recent;
 mod stretch;
 pub mod readout;
+#[cfg(feature = "export")]
+pub mod report;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
