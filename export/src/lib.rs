@@ -56,3 +56,4 @@ pub use metadata::Metadata;
 pub use parquet::{ParquetReader, ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]
 pub use perfetto::{PerfettoOptions, PerfettoWriter};
+pub use text::Thinning;

@@ -193,8 +193,15 @@ impl Watched {
         self.living.extract_if(.., |process| process.pid == pid).collect()
     }
 
-    /// Moves the processes whose end was noticed to those that have ended.
-    fn sort_out(&mut self) {
+    /// Gives up those of these processes that are still watched, and moves all whose end was
+    /// noticed to those that have ended.
+    fn note_ends<'p>(&mut self, ended: impl Iterator<Item = &'p Arc<Process>>) {
+        for process in ended {
+            // One may have been removed since it was polled.
+            if self.living.iter().any(|one| Arc::ptr_eq(one, process)) {
+                process.give_up();
+            }
+        }
         let noticed = self.living.extract_if(.., |one| !one.alive.load(Ordering::Relaxed));
         self.ended.extend(noticed.map(|process| process.pid));
     }
@@ -225,15 +232,12 @@ impl Shared {
                 thread::sleep(REFUSED_PAUSE);
             }
             let woken = !fds[watched.len()].revents().is_empty();
-            for (process, _) in watched.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty())
-            {
-                process.give_up();
-            }
+            let readable = watched.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+            self.watched().note_ends(readable.map(|(process, _)| process));
             if woken {
                 // Before the list is read again, so that no change to it is missed.
                 let _ = read(&self.wake, &mut [0; 8]);
             }
-            self.watched().sort_out();
         }
     }
 }
