@@ -15,6 +15,7 @@ use crate::lists::{Changes, Lists};
 
 mod rows;
 
+pub(crate) use self::rows::place;
 pub use self::rows::{BatchRows, TickRows};
 
 /// A bounded run of snapshots of one layout.

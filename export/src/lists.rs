@@ -77,7 +77,12 @@ impl<T: Copy> Lists<T> {
 impl<T: Copy + Default + PartialEq> Lists<T> {
     /// Makes the lists of cells that are 0 at all ticks.
     pub(crate) fn constant(cells: usize) -> Self {
-        let (first, spans) = (vec![T::default(); cells], vec![0..0; cells]);
+        Self::of_constants(vec![T::default(); cells])
+    }
+
+    /// Makes the lists of cells that have these values at all ticks.
+    pub(crate) fn of_constants(first: Vec<T>) -> Self {
+        let spans = vec![0..0; first.len()];
         Self { first, spans, at: Vec::new(), values: Vec::new() }
     }
 
