@@ -2,13 +2,292 @@
 //! what is selected, sorted and filtered, and the numbers of one screen.
 //!
 //! Invariant: nothing here draws or prints. A front door turns keys into [`Action`]s, and draws the
-//! [`Frame`]s that it asks for.
+//! [`Frame`]s that it asks for. Taking a sample costs about as much as recording it; all else is
+//! done once a frame.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vmstrobe_core::Snapshot;
+use vmstrobe_export::{Event, PackedBatch};
+
+use crate::error::Result;
+use crate::history::{History, HistoryLimits};
+use columns::{Defaults, MAX_COLUMNS};
+use compared::{Compared, Sample};
+use matching::Matching;
+use objects::{ObjectId, Objects};
+use position::{Position, Shown};
+use table::{RowId, Still, Table};
 
 mod action;
+mod cells;
+mod columns;
+mod compared;
 mod frame;
+mod matching;
+mod objects;
+mod position;
+mod show;
+mod table;
 
 pub use self::action::{Action, Amounts, TimeStep};
 pub use self::frame::{
     Cell, Chart, ChartColumn, Column, ColumnKind, EventMark, Frame, Header, HeatMap, Histogram,
     Moment, Request, Ring, Row, RowKind, ShownStat, Sort, StatRow, TableState,
 };
+
+/// The time over which rates of the table are taken, in ns.
+const RATE_NS: u64 = 1_000_000_000;
+/// The time over which quantiles and shares are taken, and which sparklines show, in ns.
+const LONG_NS: u64 = 10_000_000_000;
+/// The most samples that are kept to compare later ones with.
+const MAX_SAMPLES: usize = 32;
+/// The time by which such a sample may be farther away than was asked for, in ns.
+const NEAR_NS: u64 = 60_000_000;
+/// The most bytes of a filter.
+const MAX_FILTER_BYTES: usize = 1024;
+
+/// Options of a [`View`].
+#[derive(Clone, Debug, Default)]
+pub struct ViewOptions {
+    /// The limits of the samples that are held.
+    pub limits: HistoryLimits,
+    /// The name of the VM of vCPUs whose paths name none.
+    pub vm: Option<String>,
+}
+
+/// The state behind a live table.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use vmstrobe::view::{Action, Request, View, ViewOptions};
+///
+/// let mut session = vmstrobe::attach(4711)?.sample("vcpu: *", 1000.0)?;
+/// let mut view = View::new(ViewOptions::default());
+/// view.take(session.first())?;
+/// while let Some(sample) = session.recv(Duration::from_millis(100)) {
+///     view.take(&sample)?;
+/// }
+/// view.act(Action::ToggleSummed);
+/// let request = Request { table_rows: 20, table_columns: 5, ..Request::default() };
+/// for row in view.frame(&request).rows {
+///     println!("{} {:?}", row.name, row.cells);
+/// }
+/// # Ok::<(), vmstrobe::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct View {
+    history: History,
+    objects: Objects,
+    position: Position,
+    table: Table,
+    /// The vCPU that fills the screen.
+    opened: Option<ObjectId>,
+    focus: usize,
+    baseline: Option<Arc<Snapshot>>,
+    defaults: Defaults,
+    /// Samples of which others are compared with, in the order in which they were asked for.
+    samples: Vec<Arc<Snapshot>>,
+    is_exact: bool,
+    last_tick: Option<u64>,
+    lost_samples: u64,
+    /// The time of the newest sample of the last frame.
+    noted_ns: u64,
+    has_ended: bool,
+}
+
+impl View {
+    /// Makes a view of the samples of a session.
+    pub fn new(options: ViewOptions) -> Self {
+        Self::at(Position::live(), options)
+    }
+
+    /// Makes a view of a recording, which is played: see [`View::advance`].
+    pub fn of_recording(options: ViewOptions) -> Self {
+        Self::at(Position::played(), options)
+    }
+
+    fn at(position: Position, options: ViewOptions) -> Self {
+        Self {
+            history: History::new(options.limits),
+            objects: Objects::new(options.vm),
+            position,
+            table: Table::default(),
+            opened: None,
+            focus: 0,
+            baseline: None,
+            defaults: Defaults::default(),
+            samples: Vec::new(),
+            is_exact: false,
+            last_tick: None,
+            lost_samples: 0,
+            noted_ns: 0,
+            has_ended: false,
+        }
+    }
+
+    /// Takes a sample, which is later than those before. It can be handed back at once.
+    ///
+    /// # Errors
+    /// [`Error::Export`](crate::Error::Export) if it is beyond the limits of recordings.
+    pub fn take(&mut self, sample: &Snapshot) -> Result<()> {
+        self.count_lost(sample.tick(), sample.tick());
+        self.history.push(sample)
+    }
+
+    /// Takes a batch of a recording, which is later than those before.
+    pub fn take_batch(&mut self, batch: PackedBatch) {
+        let ticks = batch.ticks();
+        let taken = ticks.len() as u64 - 1;
+        self.count_lost(ticks[0], ticks[0]);
+        let last = ticks[ticks.len() - 1];
+        self.lost_samples += (last - ticks[0]).saturating_sub(taken);
+        self.last_tick = Some(last);
+        self.history.push_packed(batch);
+    }
+
+    /// Takes a mark or trigger.
+    pub fn take_event(&mut self, event: &Event) {
+        self.history.event(event);
+    }
+
+    /// Notes that no more samples will come.
+    pub fn end(&mut self) {
+        self.has_ended = true;
+    }
+
+    /// Plays a recording on for so long, unless it is paused. A session moves on by itself.
+    pub fn advance(&mut self, time: Duration) {
+        self.position.advance(time, &self.history);
+    }
+
+    /// Changes what is shown.
+    pub fn act(&mut self, action: Action) {
+        self.history.close();
+        match action {
+            Action::Time(step) => self.position.step(step, &self.history),
+            Action::Pause => self.position.pause(&self.history),
+            Action::Move(rows) => self.table.move_by(rows),
+            Action::Open => self.open(),
+            Action::Close => self.close(),
+            Action::Sort(column) => self.sort(column),
+            Action::ToggleSummed => self.table.is_summed = !self.table.is_summed,
+            Action::NextAmounts => {
+                self.table.amounts = match self.table.amounts {
+                    Amounts::Rate => Amounts::Delta,
+                    Amounts::Delta => Amounts::Total,
+                    Amounts::Total => Amounts::Rate,
+                };
+            }
+            Action::SetBaseline => {
+                let shown = self.position.shown(&self.history);
+                self.baseline = shown.map(|shown| self.history.sample(shown.place));
+            }
+            Action::ToggleStill => {
+                self.table.still = match self.table.still {
+                    Still::Shown => Still::Hidden,
+                    Still::Objects | Still::Hidden => Still::Shown,
+                };
+            }
+            Action::ToggleExact => self.is_exact = !self.is_exact,
+            Action::Filter(text) => {
+                let text = text.filter(|text| text.len() <= MAX_FILTER_BYTES);
+                self.table.filter = text.as_deref().and_then(Matching::new);
+            }
+            Action::Columns(columns) => {
+                let columns: Vec<ColumnKind> = columns.into_iter().take(MAX_COLUMNS).collect();
+                self.table.columns = (!columns.is_empty()).then_some(columns);
+            }
+            Action::Dismiss => self.dismiss(),
+            _ => {}
+        }
+    }
+
+    fn open(&mut self) {
+        match self.table.selected {
+            Some(RowId::Owner(id)) => {
+                if !self.table.folded.remove(&id) {
+                    self.table.folded.insert(id);
+                }
+            }
+            Some(RowId::Object(id)) => self.opened = Some(id),
+            None => {}
+        }
+    }
+
+    fn close(&mut self) {
+        if self.opened.take().is_none() {
+            self.table.filter = None;
+        }
+    }
+
+    fn sort(&mut self, column: usize) {
+        let Some(kind) = self.table.shown.get(column) else { return };
+        let sort = match self.table.sorted_by() {
+            Some((by, Sort::Descending)) if by == *kind => Sort::Ascending,
+            _ => Sort::Descending,
+        };
+        self.table.sort = Some((kind.clone(), sort));
+    }
+
+    /// Takes the selected VM out of the table if it has ended, or else the first that has.
+    fn dismiss(&mut self) {
+        let is_ended = |row: &RowId| match row {
+            RowId::Owner(id) => self.objects.ended().any(|(ended, ..)| ended == *id),
+            RowId::Object(_) => false,
+        };
+        let selected = self.table.selected.filter(is_ended);
+        let first = || self.table.rows.iter().copied().find(is_ended);
+        if let Some(RowId::Owner(id)) = selected.or_else(first) {
+            self.objects.dismiss(id);
+        }
+    }
+
+    /// Counts the ticks before these that were not taken.
+    fn count_lost(&mut self, first: u64, last: u64) {
+        let expected = self.last_tick.map_or(first, |last| last + 1);
+        self.lost_samples += first.saturating_sub(expected);
+        self.last_tick = Some(last);
+    }
+
+    /// Returns the sample at a time and those that it is compared with.
+    fn compare(&mut self, shown: Shown) -> Compared {
+        let now = self.sample_at(shown.at_ns, 0);
+        let before = |view: &mut Self, ns: u64| {
+            let (begin_ns, _) = view.history.span()?;
+            let wanted_ns = shown.at_ns.saturating_sub(ns).max(begin_ns);
+            let sample = view.sample_at(wanted_ns, NEAR_NS);
+            (sample.at_ns() < now.at_ns()).then_some(sample)
+        };
+        let (second, ten) = (before(self, RATE_NS), before(self, LONG_NS));
+        let baseline = self.baseline.clone().map(|snapshot| {
+            let map = self.objects.map(snapshot.layout());
+            Sample { snapshot, map }
+        });
+        Compared { now, second, ten, baseline }
+    }
+
+    /// Returns the sample at a time, or one that is kept and no farther away than that.
+    fn sample_at(&mut self, at_ns: u64, near_ns: u64) -> Sample {
+        let distance = |sample: &Snapshot| sample.window().middle_ns().abs_diff(at_ns);
+        let nearest = self.samples.iter().min_by_key(|sample| distance(sample));
+        let kept = nearest.filter(|sample| distance(sample) <= near_ns).cloned();
+        let snapshot = kept.unwrap_or_else(|| {
+            let place = self.history.find(at_ns).expect("the time is within the history's span");
+            let sample = self.history.sample(place);
+            if self.samples.len() >= MAX_SAMPLES {
+                self.samples.remove(0);
+            }
+            self.samples.push(Arc::clone(&sample));
+            sample
+        });
+        let map = self.objects.map(snapshot.layout());
+        Sample { snapshot, map }
+    }
+}
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
