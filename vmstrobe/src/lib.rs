@@ -100,6 +100,8 @@ mod history;
 #[cfg(feature = "export")]
 pub mod view;
 mod recent;
+mod stretch;
+pub mod readout;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
@@ -129,6 +131,7 @@ pub use run_summary::RunSummary;
 pub use select::Selection;
 pub use session::Session;
 pub use sources::{Options, Sources};
+pub use stretch::{Stretch, StretchKind, Stretches};
 pub use tally::{Amount, Level, StatTally, Tally};
 pub use unknown_name::UnknownName;
 pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
