@@ -18,11 +18,13 @@ use crate::error::{Error, Result};
 use crate::exporter::{Destination, Event, Exporter, Outcome};
 use crate::limits::MAX_WAITING_EVENTS;
 use crate::metadata::Metadata;
+use changes::{Changes, Value};
 use fields::event;
 use packets::Packets;
 use proto::Message;
 use tracks::Tracks;
 
+mod changes;
 mod fields;
 mod packets;
 mod proto;
@@ -55,7 +57,7 @@ pub struct PerfettoWriter<W: Write> {
     options: PerfettoOptions,
     packets: Packets,
     begun: Option<Begun>,
-    changes: Vec<Change>,
+    changes: Changes,
     /// Events before the first batch.
     waiting: Vec<Event>,
 }
@@ -70,15 +72,6 @@ struct Begun {
     last: (u64, u64),
     /// The tracks of objects that could not be read in the last tick.
     unread: HashMap<Box<str>, u64>,
-}
-
-/// A value that a counter takes.
-#[derive(Clone, Copy, Debug)]
-struct Change {
-    /// The index of the tick in the batch.
-    at: u32,
-    track: u64,
-    value: i64,
 }
 
 impl<W: Write> PerfettoWriter<W> {
@@ -110,7 +103,8 @@ impl<W: Write> PerfettoWriter<W> {
 
     /// Finds the tracks and the changes of all counters of a batch.
     fn collect(&mut self, begun: &mut Begun, batch: &Batch) -> Result<()> {
-        self.changes.clear();
+        let ticks = batch.ticks().len();
+        self.changes.clear(ticks);
         for (number, group) in batch.layout().groups().iter().enumerate() {
             for (desc, word) in scalars(group) {
                 let provider = group.plan.schema().provider();
@@ -125,26 +119,23 @@ impl<W: Write> PerfettoWriter<W> {
                     let list = batch.word(number, at, word);
                     // A new counter begins with its first value, whatever was there before.
                     let first = if counter.has_begun() { 0 } else { first };
-                    for (ticks, value) in list.runs(batch.ticks().len()) {
-                        if ticks.end <= first {
+                    for (run, value) in list.runs(ticks) {
+                        if run.end <= first {
                             continue;
                         }
-                        let at = ticks.start.max(first) as u32;
-                        let track = counter.track;
-                        let shown = counter.shown(value);
-                        self.changes.extend(shown.map(|value| Change { at, track, value }));
+                        if let Some(value) = counter.shown(value) {
+                            self.changes.add(run.start.max(first), counter.track, value);
+                        }
                     }
                 }
             }
         }
-        // Stable: the values of one tick stay in the order of the tracks.
-        self.changes.sort_by_key(|change| change.at);
+        self.changes.sort();
         Ok(())
     }
 
     /// Writes the values and gaps, tick by tick.
     fn write_ticks(&mut self, begun: &mut Begun, batch: &Batch) -> Result<()> {
-        let mut changes = &self.changes[..];
         for (at, (&tick, window)) in batch.ticks().iter().zip(batch.windows()).enumerate() {
             let missed = tick.wrapping_sub(begun.last.0).saturating_sub(1);
             if missed > 0 {
@@ -154,10 +145,7 @@ impl<W: Write> PerfettoWriter<W> {
                 self.packets.end_slice(window.begin_ns, track);
             }
             begun.last = (tick, window.end_ns);
-            let count = changes.iter().take_while(|change| change.at as usize == at).count();
-            let (now, rest) = changes.split_at(count);
-            changes = rest;
-            for values in now.chunks(PACKET_VALUES) {
+            for values in self.changes.of(at).chunks(PACKET_VALUES) {
                 self.packets.event(window.middle_ns(), |out| write_values(out, values));
             }
         }
@@ -310,7 +298,7 @@ fn first_read(batch: &Batch, row: usize) -> Option<usize> {
 }
 
 /// Writes values of one tick: the first in the event's own fields, the others behind them.
-fn write_values(out: &mut Message, values: &[Change]) {
+fn write_values(out: &mut Message, values: &[Value]) {
     let Some((first, others)) = values.split_first() else { return };
     out.uint(event::TYPE, event::COUNTER).uint(event::TRACK_UUID, first.track);
     for other in others {

@@ -5,7 +5,9 @@
 //! only the pool could give it away. There is no memory ordering of our own here; it is `Arc`'s.
 //!
 //! Invariant: the number of buffers stays that of the start, whichever readers hold them. If
-//! readers hold all of them, the tick starves and counts it; it never takes one from a reader.
+//! readers hold all of them, the tick starves and counts it; it never takes one from a reader. No
+//! more buffers are ever written than readers held at one time, and a few: the memory of the others
+//! is never touched.
 
 use crate::sync::Arc;
 
@@ -14,14 +16,19 @@ use crate::sync::Arc;
 pub(crate) struct Pool<T> {
     /// The buffers; the words of the last one, which came back last, are still in the CPU's cache.
     buffers: Vec<Arc<T>>,
-    /// The index at which the next search begins.
+    /// The number of buffers, from the first on, that were used or found held before.
+    used: usize,
+    /// The index at which the next search among these begins.
     next: usize,
 }
+
+/// The used buffers that are looked at before one that never was is taken.
+const NEXT_FEW: usize = 8;
 
 impl<T> Pool<T> {
     /// Returns a pool of these buffers.
     pub(crate) fn new(buffers: Vec<Arc<T>>) -> Self {
-        Self { buffers, next: 0 }
+        Self { buffers, used: 0, next: 0 }
     }
 
     /// Calls `fill` with a buffer that no reader holds, and takes that buffer out; `None` if there
@@ -39,17 +46,40 @@ impl<T> Pool<T> {
         Some(buffer)
     }
 
-    /// Takes out the next buffer that no reader holds. Each search begins behind the last one, so
-    /// that buffers which readers keep for long are not tested again and again.
+    /// Takes out a buffer that no reader holds. One that was used before is in a cache and in
+    /// memory; one that never was may be neither. Readers mostly drop buffers in the order in which
+    /// they got them, so the next few tell whether a used one is free.
     fn search(&mut self) -> Option<Arc<T>> {
-        for _ in 0..self.buffers.len() {
-            let at = self.next % self.buffers.len();
+        if let Some(buffer) = self.search_used(NEXT_FEW) {
+            return Some(buffer);
+        }
+        while self.used < self.buffers.len() {
+            self.used += 1;
+            if let Some(buffer) = self.take_out(self.used - 1) {
+                return Some(buffer);
+            }
+        }
+        self.search_used(self.used)
+    }
+
+    /// Looks at so many used buffers at most. Each search begins behind the last one, so that
+    /// buffers which readers keep for long are not tested again and again.
+    fn search_used(&mut self, most: usize) -> Option<Arc<T>> {
+        let used = self.used.min(self.buffers.len());
+        for _ in 0..most.min(used) {
+            let at = self.next % used;
             self.next = at + 1;
-            if Arc::get_mut(&mut self.buffers[at]).is_some() {
-                return Some(self.buffers.swap_remove(at));
+            if let Some(buffer) = self.take_out(at) {
+                return Some(buffer);
             }
         }
         None
+    }
+
+    /// Takes out the buffer at this place, if no reader holds it.
+    fn take_out(&mut self, at: usize) -> Option<Arc<T>> {
+        Arc::get_mut(&mut self.buffers[at])?;
+        Some(self.buffers.swap_remove(at))
     }
 
     /// Puts a buffer in the place of one that was taken.
@@ -94,6 +124,28 @@ mod tests {
             seen.insert(Arc::as_ptr(&newest));
         }
         assert_eq!(seen.len(), 2);
+    }
+
+    #[test]
+    fn buffers_that_no_reader_needs_are_never_written() {
+        let (mut pool, mut newest) = (pool(100), Arc::new(0));
+        let mut held = std::collections::VecDeque::new();
+        let mut seen = std::collections::HashSet::new();
+        for value in 1..=1000 {
+            assert!(publish(&mut pool, &mut newest, value));
+            seen.insert(Arc::as_ptr(&newest));
+            held.push_back(Arc::clone(&newest));
+            // It drains its queue now and then.
+            if value % 7 == 0 {
+                held.drain(..held.len() - 3);
+            }
+        }
+        assert!((10..=13).contains(&seen.len()), "{}", seen.len());
+        for value in 1..=90 {
+            assert!(publish(&mut pool, &mut newest, value), "all others are there in need");
+            held.push_back(Arc::clone(&newest));
+        }
+        assert_eq!(pool.len(), 100);
     }
 
     #[test]
