@@ -15,6 +15,14 @@ use vmstrobe_export::{BatchLimits, Batcher, Event, PackedBatch};
 
 use crate::error::{Error, Result};
 
+mod envelope;
+mod follow;
+mod strip;
+
+pub(crate) use envelope::{Edges, Envelope, Extent};
+pub(crate) use follow::Spot;
+pub(crate) use strip::Strip;
+
 /// The most events that are held.
 pub(crate) const MAX_EVENTS: usize = 1024;
 /// The most changes of a batch, which take 12 bytes each until it is packed.
@@ -169,6 +177,11 @@ impl History {
     /// Returns the sample at a place.
     pub(crate) fn sample(&self, at: Place) -> Arc<Snapshot> {
         Arc::new(self.batches[at.batch].snapshot(at.tick))
+    }
+
+    /// Returns the batch at a place, and the index of its tick there.
+    pub(crate) fn batch(&self, at: Place) -> (&PackedBatch, usize) {
+        (&self.batches[at.batch], at.tick)
     }
 
     /// Returns the batches that have samples later than a time.

@@ -5,6 +5,7 @@
 //! [`Frame`]s that it asks for. Taking a sample costs about as much as recording it; all else is
 //! done once a frame.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,22 +14,32 @@ use vmstrobe_export::{Event, PackedBatch};
 
 use crate::error::Result;
 use crate::history::{History, HistoryLimits};
+use charts::Charts;
 use columns::{Defaults, MAX_COLUMNS};
 use compared::{Compared, Sample};
+use histograms::Heat;
 use matching::Matching;
-use objects::{ObjectId, Objects};
+use objects::{ObjectId, Objects, OwnerId};
 use position::{Position, Shown};
+use sparks::Sparks;
+use statistics::Statistics;
 use table::{RowId, Still, Table};
 
 mod action;
 mod cells;
+mod charts;
 mod columns;
 mod compared;
+mod curves;
+mod details;
 mod frame;
+mod histograms;
 mod matching;
 mod objects;
 mod position;
 mod show;
+mod sparks;
+mod statistics;
 mod table;
 
 pub use self::action::{Action, Amounts, TimeStep};
@@ -43,8 +54,12 @@ const RATE_NS: u64 = 1_000_000_000;
 const LONG_NS: u64 = 10_000_000_000;
 /// The most samples that are kept to compare later ones with.
 const MAX_SAMPLES: usize = 32;
-/// The time by which such a sample may be farther away than was asked for, in ns.
+/// The time by which such a sample may be farther away than was asked for while time goes on, so
+/// that what was shown is compared with one and ten seconds later, in ns.
 const NEAR_NS: u64 = 60_000_000;
+/// The panes that can have the focus, beside 0 for the table.
+const STATISTICS: usize = 1;
+const EVENTS: usize = 2;
 /// The most bytes of a filter.
 const MAX_FILTER_BYTES: usize = 1024;
 
@@ -87,6 +102,23 @@ pub struct View {
     focus: usize,
     baseline: Option<Arc<Snapshot>>,
     defaults: Defaults,
+    /// The statistics of charts that were chosen; `None` for the default ones.
+    charted: Option<Vec<String>>,
+    histogram_stat: Option<String>,
+    /// The histograms of the last frame's subject.
+    last_histograms: Vec<String>,
+    shows_histogram: bool,
+    shows_heat_map: bool,
+    /// The time of charts.
+    span_ns: u64,
+    sparks: Sparks,
+    charts: Charts,
+    statistics: Statistics,
+    heat: Heat,
+    /// The last cells of VMs that have ended, with their columns.
+    last_cells: HashMap<OwnerId, ((Vec<ColumnKind>, Amounts), Vec<Cell>)>,
+    /// The request of the last frame.
+    request: Request,
     /// Samples of which others are compared with, in the order in which they were asked for.
     samples: Vec<Arc<Snapshot>>,
     is_exact: bool,
@@ -118,6 +150,18 @@ impl View {
             focus: 0,
             baseline: None,
             defaults: Defaults::default(),
+            charted: None,
+            histogram_stat: None,
+            last_histograms: Vec::new(),
+            shows_histogram: true,
+            shows_heat_map: true,
+            span_ns: LONG_NS,
+            sparks: Sparks::default(),
+            charts: Charts::default(),
+            statistics: Statistics::default(),
+            heat: Heat::default(),
+            last_cells: HashMap::new(),
+            request: Request::default(),
             samples: Vec::new(),
             is_exact: false,
             last_tick: None,
@@ -168,7 +212,10 @@ impl View {
         match action {
             Action::Time(step) => self.position.step(step, &self.history),
             Action::Pause => self.position.pause(&self.history),
-            Action::Move(rows) => self.table.move_by(rows),
+            Action::ZoomIn => self.zoom(true),
+            Action::ZoomOut => self.zoom(false),
+            Action::Move(rows) => self.move_by(rows),
+            Action::NextPane => self.next_pane(),
             Action::Open => self.open(),
             Action::Close => self.close(),
             Action::Sort(column) => self.sort(column),
@@ -199,12 +246,38 @@ impl View {
                 let columns: Vec<ColumnKind> = columns.into_iter().take(MAX_COLUMNS).collect();
                 self.table.columns = (!columns.is_empty()).then_some(columns);
             }
+            Action::ToggleHistogram => self.shows_histogram = !self.shows_histogram,
+            Action::ToggleHeatMap => self.shows_heat_map = !self.shows_heat_map,
             Action::Dismiss => self.dismiss(),
-            _ => {}
         }
     }
 
+    /// Moves the selection of the pane that has the focus. With an opened vCPU there is no table.
+    fn move_by(&mut self, rows: i32) {
+        match self.focus {
+            EVENTS => {
+                let next = if rows > 0 { TimeStep::NextEvent } else { TimeStep::PreviousEvent };
+                for _ in 0..rows.unsigned_abs().min(crate::history::MAX_EVENTS as u32) {
+                    self.position.step(next, &self.history);
+                }
+            }
+            STATISTICS => self.statistics.move_by(rows),
+            _ if self.opened.is_some() => self.statistics.move_by(rows),
+            _ => self.table.move_by(rows),
+        }
+    }
+
+    /// Moves the focus to the next pane that there was room for.
+    fn next_pane(&mut self) {
+        let has_room = [true, self.request.statistics > 0, self.request.events > 0];
+        let next = (1..=has_room.len()).map(|step| (self.focus + step) % has_room.len());
+        self.focus = { next }.find(|&pane| has_room[pane]).unwrap_or(0);
+    }
+
     fn open(&mut self) {
+        if self.focus == STATISTICS || self.opened.is_some() {
+            return self.toggle_chart();
+        }
         match self.table.selected {
             Some(RowId::Owner(id)) => {
                 if !self.table.folded.remove(&id) {
@@ -257,7 +330,8 @@ impl View {
         let before = |view: &mut Self, ns: u64| {
             let (begin_ns, _) = view.history.span()?;
             let wanted_ns = shown.at_ns.saturating_sub(ns).max(begin_ns);
-            let sample = view.sample_at(wanted_ns, NEAR_NS);
+            let near_ns = if shown.is_live { NEAR_NS } else { 0 };
+            let sample = view.sample_at(wanted_ns, near_ns);
             (sample.at_ns() < now.at_ns()).then_some(sample)
         };
         let (second, ten) = (before(self, RATE_NS), before(self, LONG_NS));

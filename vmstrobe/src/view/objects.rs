@@ -139,6 +139,11 @@ impl Objects {
         })
     }
 
+    /// Returns the objects of an owner.
+    pub(super) fn of_owner(&self, id: OwnerId) -> impl Iterator<Item = ObjectId> {
+        self.known.iter().filter(move |(_, known)| known.owner == id).map(|(&id, _)| id)
+    }
+
     /// Returns the objects of a layout.
     pub(super) fn map(&mut self, layout: &Arc<Layout>) -> Arc<LayoutMap> {
         if let Some(map) = self.maps.iter().find(|map| Arc::ptr_eq(&map.layout, layout)) {

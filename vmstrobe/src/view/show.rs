@@ -2,26 +2,25 @@
 //!
 //! Invariant: only what the request has room for is computed.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use vmstrobe_core::Target;
 use vmstrobe_export::Event;
 
 use super::columns::Defaults;
 use super::compared::{Compared, Sample};
-use super::frame::{EventMark, Frame, Header, Moment, Request, Ring, ShownStat, TableState};
-use super::objects::{Ended, ObjectId, OwnerId};
+use super::details::{Subject, spark_stat};
+use super::frame::{
+    Cell, EventMark, Frame, Header, Moment, Request, Ring, Row, RowKind, ShownStat, TableState,
+};
+use super::objects::{Ended, OwnerId, PlacedOwner};
 use super::position::Shown;
-use super::table::RowId;
-use super::{LONG_NS, RATE_NS, View};
+use super::table::{RowId, summed};
+use super::{RATE_NS, View};
 
 /// The most samples of which the median width of windows is taken.
 const MEDIAN_SAMPLES: usize = 4096;
-
-/// The thing that charts, histogram and statistics are of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Subject {
-    Owner(OwnerId),
-    Object(ObjectId),
-}
 
 impl View {
     /// Returns the numbers of one screen.
@@ -32,21 +31,21 @@ impl View {
         let of = self.compare(shown);
         self.defaults = Defaults::of(&of.now.map.layout);
         if self.baseline.is_none() {
-            self.baseline = Some(std::sync::Arc::clone(&of.now.snapshot));
+            self.baseline = Some(Arc::clone(&of.now.snapshot));
         }
         let state = self.table.arrange(&self.objects, &of, &self.defaults, request.table_columns);
         let columns = self.table.headings(&of);
         let range = self.table.scroll(request.table_rows);
         let selected = self.table.selected_index().filter(|at| range.contains(at));
-        let ids = self.table.rows[range.clone()].to_vec();
-        let rows = ids.iter().filter_map(|&id| self.table.row(&self.objects, &of, id)).collect();
+        let mut rows = self.rows(&of, range.clone());
+        let spark = self.spark(&of, request, &mut rows);
         let subject = self.subject();
-        Frame {
+        let mut frame = Frame {
             moment: self.moment(shown, &of.now),
             header: self.header(&of),
             columns,
-            spark: ShownStat { title: String::new(), span_ns: LONG_NS },
-            rows,
+            spark,
+            rows: rows.into_iter().map(|(_, row)| row).collect(),
             selected: selected.map(|at| at - range.start),
             rows_total: self.table.rows.len(),
             rows_above: range.start,
@@ -57,9 +56,58 @@ impl View {
             ring: self.ring(shown),
             amounts: self.table.amounts,
             is_exact: self.is_exact,
-            filter: self.table.filter.as_ref().map(|filter| filter.text().to_owned()),
+            events: self.newest_events(request.events),
             ..self.nothing()
+        };
+        self.detail(&mut frame, request, &of, shown);
+        self.request = *request;
+        frame
+    }
+
+    /// Returns rows of the table without sparklines. Those of a VM that has ended have its last
+    /// numbers.
+    fn rows(&mut self, of: &Compared, range: Range<usize>) -> Vec<(RowId, Row)> {
+        let ids = self.table.rows[range].to_vec();
+        let mut rows = Vec::with_capacity(ids.len());
+        for id in ids {
+            let Some(mut row) = self.table.row(&self.objects, of, id) else { continue };
+            if let (RowId::Owner(id), RowKind::Vm { ended_wall_ns: Some(_), .. }) = (id, row.kind) {
+                row.cells = self.last_cells(id).unwrap_or(row.cells);
+            }
+            rows.push((id, row));
         }
+        rows
+    }
+
+    /// Returns the last numbers of a VM that has ended, if they were computed while the samples of
+    /// that time were held.
+    fn last_cells(&mut self, id: OwnerId) -> Option<Vec<Cell>> {
+        let what = (self.table.shown.clone(), self.table.amounts);
+        if let Some((of, cells)) = self.last_cells.get(&id)
+            && *of == what
+        {
+            return Some(cells.clone());
+        }
+        let at_ns = self.objects.owner(id)?.ended.as_ref()?.alive_ns;
+        let place = self.history.find(at_ns)?;
+        let of = self.compare(Shown { place, at_ns, is_live: false, is_oldest: false });
+        let map = Arc::clone(&of.now.map);
+        let cells = self.table.cells(&of, summed(&map, map.owner(id)?));
+        self.last_cells.retain(|&id, _| self.objects.owner(id).is_some());
+        self.last_cells.insert(id, (what, cells.clone()));
+        Some(cells)
+    }
+
+    fn spark(&mut self, of: &Compared, request: &Request, rows: &mut [(RowId, Row)]) -> ShownStat {
+        let Some(stat) = spark_stat(self, of) else { return ShownStat::default() };
+        let (history, objects) = (&self.history, &mut self.objects);
+        self.sparks.fill(history, objects, of, &stat, request.spark_cells, rows)
+    }
+
+    fn newest_events(&self, room: usize) -> Vec<EventMark> {
+        let mut events: Vec<EventMark> = self.history.events().rev().take(room).map(mark).collect();
+        events.reverse();
+        events
     }
 
     /// Returns the screen without a sample.
@@ -86,7 +134,7 @@ impl View {
             ring: Ring::default(),
             amounts: self.table.amounts,
             is_exact: self.is_exact,
-            filter: None,
+            filter: self.table.filter.as_ref().map(|filter| filter.text().to_owned()),
         }
     }
 
@@ -106,8 +154,8 @@ impl View {
             is_dismissed: false,
         };
         let map = &newest.map;
-        let lives = |owner: &super::objects::PlacedOwner| {
-            let mut placed = super::table::summed(map, owner);
+        let lives = |owner: &PlacedOwner| {
+            let mut placed = summed(map, owner);
             placed.any(|placed| !newest.is_gone(placed))
         };
         self.objects.note_ends(map, lives, &ended);
@@ -133,7 +181,7 @@ impl View {
         let (mut vms, mut vcpus) = (0, 0);
         for owner in &map.owners {
             let is_vm = self.objects.owner(owner.id).is_some_and(|owner| owner.is_vm);
-            let lives = super::table::summed(map, owner).filter(|placed| !of.now.is_gone(placed));
+            let lives = summed(map, owner).filter(|placed| !of.now.is_gone(placed));
             let lives: Vec<_> = lives.collect();
             vms += usize::from(is_vm && !lives.is_empty());
             let is_vcpu = |id| self.objects.get(id).is_some_and(|it| it.target == Target::Vcpu);
@@ -164,17 +212,6 @@ impl View {
         let mut widths: Vec<u64> = widths.take(MEDIAN_SAMPLES).collect();
         let middle = widths.len() / 2;
         (!widths.is_empty()).then(|| *widths.select_nth_unstable(middle).1)
-    }
-
-    /// Returns the opened vCPU, or else the selected row.
-    pub(super) fn subject(&self) -> Option<Subject> {
-        if let Some(id) = self.opened {
-            return Some(Subject::Object(id));
-        }
-        self.table.selected.map(|row| match row {
-            RowId::Owner(id) => Subject::Owner(id),
-            RowId::Object(id) => Subject::Object(id),
-        })
     }
 
     /// Returns the names of a subject: `demo` and `vCPU 2`, or `demo` and `4 vCPUs`.

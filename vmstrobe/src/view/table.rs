@@ -221,7 +221,8 @@ impl Table {
         }
     }
 
-    fn cells<'p>(
+    /// Returns the cells of some objects together.
+    pub(super) fn cells<'p>(
         &self,
         of: &Compared,
         objects: impl Iterator<Item = &'p Placed> + Clone,
