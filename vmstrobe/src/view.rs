@@ -52,11 +52,15 @@ pub use self::frame::{
 const RATE_NS: u64 = 1_000_000_000;
 /// The time over which quantiles and shares are taken, and which sparklines show, in ns.
 const LONG_NS: u64 = 10_000_000_000;
-/// The most samples that are kept to compare later ones with.
-const MAX_SAMPLES: usize = 32;
-/// The time by which such a sample may be farther away than was asked for while time goes on, so
-/// that what was shown is compared with one and ten seconds later, in ns.
+/// The most samples that are kept to compare later ones with, and the most bytes that they take;
+/// a few are kept in any case.
+const MAX_SAMPLES: usize = 14;
+const MAX_SAMPLES_BYTES: usize = 16 << 20;
+const MIN_SAMPLES: usize = 4;
+/// The time by which such a sample may be farther away than was asked for while time goes on, for
+/// rates and for quantiles, in ns. So a sample that was shown serves again a second later.
 const NEAR_NS: u64 = 60_000_000;
+const LONG_NEAR_NS: u64 = 500_000_000;
 /// The panes that can have the focus, beside 0 for the table.
 const STATISTICS: usize = 1;
 const EVENTS: usize = 2;
@@ -327,14 +331,15 @@ impl View {
     /// Returns the sample at a time and those that it is compared with.
     fn compare(&mut self, shown: Shown) -> Compared {
         let now = self.sample_at(shown.at_ns, 0);
-        let before = |view: &mut Self, ns: u64| {
+        let before = |view: &mut Self, ns: u64, near_ns: u64| {
             let (begin_ns, _) = view.history.span()?;
             let wanted_ns = shown.at_ns.saturating_sub(ns).max(begin_ns);
-            let near_ns = if shown.is_live { NEAR_NS } else { 0 };
+            let near_ns = if shown.is_live { near_ns } else { 0 };
             let sample = view.sample_at(wanted_ns, near_ns);
             (sample.at_ns() < now.at_ns()).then_some(sample)
         };
-        let (second, ten) = (before(self, RATE_NS), before(self, LONG_NS));
+        let second = before(self, RATE_NS, NEAR_NS);
+        let ten = before(self, LONG_NS, LONG_NEAR_NS);
         let baseline = self.baseline.clone().map(|snapshot| {
             let map = self.objects.map(snapshot.layout());
             Sample { snapshot, map }
@@ -350,9 +355,10 @@ impl View {
         let snapshot = kept.unwrap_or_else(|| {
             let place = self.history.find(at_ns).expect("the time is within the history's span");
             let sample = self.history.sample(place);
-            if self.samples.len() >= MAX_SAMPLES {
-                self.samples.remove(0);
-            }
+            let bytes = size_of::<u64>() * sample.layout().words();
+            let most = (MAX_SAMPLES_BYTES / bytes.max(1)).clamp(MIN_SAMPLES, MAX_SAMPLES);
+            let excess = (self.samples.len() + 1).saturating_sub(most);
+            self.samples.drain(..excess);
             self.samples.push(Arc::clone(&sample));
             sample
         });
