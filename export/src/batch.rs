@@ -158,6 +158,24 @@ impl Batch {
         }
     }
 
+    /// Returns the batch with only some of its rows and words, in a layout of these. `rows` has the
+    /// present row of each row of that layout, and `words` the present place of each of its words,
+    /// both as a snapshot has them.
+    ///
+    /// # Panics
+    /// If there are not as many rows or words as the layout has, or one of them is not here.
+    #[must_use]
+    pub fn select(self, layout: &Arc<Layout>, rows: &[usize], words: &[usize]) -> Self {
+        assert_eq!((rows.len(), words.len()), (layout.rows(), layout.words()), "a place for each");
+        let cells = crate::batcher::cells(&self.layout);
+        let mut of_cells = vec![0; words.len()];
+        for (&cell, &word) in crate::batcher::cells(layout).iter().zip(words) {
+            of_cells[cell as usize] = cells[word] as usize;
+        }
+        let (states, words) = (self.states.select(rows), self.words.select(&of_cells));
+        Self { layout: Arc::clone(layout), states, words, ..self }
+    }
+
     /// Returns an iteration over the snapshots of the batch, tick by tick.
     pub fn by_tick(&self) -> BatchRows<'_> {
         BatchRows::new(self)

@@ -102,6 +102,8 @@ pub mod view;
 mod recent;
 mod stretch;
 pub mod readout;
+#[cfg(feature = "export")]
+pub mod report;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]

@@ -126,7 +126,7 @@ impl Session {
     }
 
     /// Fills in what the caller left out and the session knows.
-    fn fill(&mut self, metadata: &mut Metadata) {
+    pub(crate) fn fill(&mut self, metadata: &mut Metadata) {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| Some(text.to_string_lossy().into_owned());
         let or = |known: &mut Option<String>, other| *known = known.take().or(other);
@@ -194,6 +194,6 @@ impl Recording {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

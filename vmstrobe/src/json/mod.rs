@@ -15,7 +15,11 @@
 
 mod interval;
 mod listing;
+#[cfg(feature = "export")]
+mod report;
 mod run;
 
 pub use interval::IntervalReport;
+#[cfg(feature = "export")]
+pub use report::ReportsText;
 pub use vmstrobe_core::json::*;
