@@ -120,7 +120,7 @@ pub use condition::{
 pub use error::{Error, Result, SocketPeer};
 pub use found::{name_or_number, vm_name};
 #[cfg(feature = "export")]
-pub use history::HistoryLimits;
+pub use history::{HeldSamples, HistoryLimits};
 pub use listing::{ListedTables, ListedVm, Listing, list};
 pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};

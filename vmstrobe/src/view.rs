@@ -13,7 +13,7 @@ use vmstrobe_core::Snapshot;
 use vmstrobe_export::{Event, PackedBatch};
 
 use crate::error::Result;
-use crate::history::{History, HistoryLimits};
+use crate::history::{HeldSamples, History, HistoryLimits};
 use charts::Charts;
 use columns::{Defaults, MAX_COLUMNS};
 use compared::{Compared, Sample};
@@ -34,6 +34,7 @@ mod curves;
 mod details;
 mod frame;
 mod histograms;
+mod loader;
 mod matching;
 mod objects;
 mod position;
@@ -47,6 +48,7 @@ pub use self::frame::{
     Cell, Chart, ChartColumn, Column, ColumnKind, EventMark, Frame, Header, HeatMap, Histogram,
     Moment, Request, Ring, Row, RowKind, ShownStat, Sort, StatRow, TableState,
 };
+pub use self::loader::Loader;
 
 /// The time over which rates of the table are taken, in ns.
 const RATE_NS: u64 = 1_000_000_000;
@@ -185,19 +187,34 @@ impl View {
     }
 
     /// Takes a batch of a recording, which is later than those before.
-    pub fn take_batch(&mut self, batch: PackedBatch) {
+    pub fn take_batch(&mut self, batch: Arc<PackedBatch>) {
         let ticks = batch.ticks();
-        let taken = ticks.len() as u64 - 1;
-        self.count_lost(ticks[0], ticks[0]);
         let last = ticks[ticks.len() - 1];
-        self.lost_samples += (last - ticks[0]).saturating_sub(taken);
-        self.last_tick = Some(last);
+        self.count_lost(ticks[0], last);
+        self.lost_samples += (last - ticks[0] + 1).saturating_sub(ticks.len() as u64);
         self.history.push_packed(batch);
+    }
+
+    /// Returns whether a batch of a recording would take the place of nothing that is near the
+    /// moment that is shown.
+    pub fn has_room(&self, batch: &PackedBatch) -> bool {
+        if self.history.bytes() + batch.bytes() <= self.history.limits().bytes {
+            return true;
+        }
+        let middle_ns =
+            self.history.span().map_or(0, |(begin_ns, end_ns)| begin_ns.midpoint(end_ns));
+        self.position.shown(&self.history).is_none_or(|shown| shown.at_ns > middle_ns)
     }
 
     /// Takes a mark or trigger.
     pub fn take_event(&mut self, event: &Event) {
         self.history.event(event);
+    }
+
+    /// Returns the samples of the last time, or all that are held, with their events, so that
+    /// another thread can write them.
+    pub fn freeze(&mut self, last: Option<Duration>) -> HeldSamples {
+        self.history.freeze(last)
     }
 
     /// Notes that no more samples will come.

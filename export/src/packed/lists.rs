@@ -143,13 +143,13 @@ impl PackedLists {
         value: impl Fn(u64) -> T,
     ) -> Lists<T> {
         let mut lists = Lists::of_constants(self.base.iter().map(|&word| value(word)).collect());
-        let mut values = vec![T::default(); self.ticks];
+        let (mut values, all) = (vec![T::default(); self.ticks], vec![true; self.ticks]);
         for &moved in &self.moved {
             self.runs_of(moved, |range, word| {
                 values[range].fill(value(word));
                 true
             });
-            let set = lists.set(moved.cell as usize, &values, |_| true);
+            let set = lists.set(moved.cell as usize, &values, &all);
             set.expect("a batch within the limits was packed");
         }
         lists
