@@ -30,6 +30,7 @@ use flight::Flight;
 use recorder::Recorder;
 use sink::{One, Sink};
 
+pub(crate) use convert::write_batches;
 pub use convert::{Converted, convert};
 pub use files::{FileOptions, RecordedFile, Split};
 pub use flight::{
@@ -42,6 +43,7 @@ pub use place::{parse_utc, utc};
 pub use recorder::{MAX_MARK_BYTES, MAX_WAITING_MARKS, Progress, RecordingHandle};
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;
+pub(crate) use replay_session::cut;
 pub use stream::SampleStream;
 
 mod behind;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use vmstrobe_core::Filter;
-use vmstrobe_export::{BatchLimits, Batcher, End, Metadata, Thinning};
+use vmstrobe_export::{Batch, BatchLimits, Batcher, End, Event, Metadata, Thinning};
 
 use super::files::{FileOptions, Files, RecordedFile};
 use super::replay::{Replay, Replayed};
@@ -88,6 +88,26 @@ pub fn convert(
     }
     files.finish()?;
     Ok(Converted { samples, events, files: files.files(), end, damage })
+}
+
+/// Writes batches into files, each with the events before it.
+///
+/// # Errors
+/// As [`convert`], of the output.
+pub(crate) fn write_batches(
+    output: &Path,
+    options: FileOptions,
+    items: impl Iterator<Item = (Vec<Event>, Batch)>,
+) -> Result<Vec<RecordedFile>> {
+    let mut files = Files::new(output, options, true)?;
+    for (events, batch) in items {
+        for event in &events {
+            files.event(event)?;
+        }
+        files.write(batch)?;
+    }
+    files.finish()?;
+    Ok(files.files())
 }
 
 /// Returns whether an error is about this recording.
