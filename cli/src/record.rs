@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
     let timing = args.pace.timing()?;
     let RecordArgs { source, method, select, vcpus, command: words, .. } = args;
     let Sampling { beside, broker, attachment, filter, stop } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
+        Sampling::prepare(source, method, (select, vcpus), select.providers(), words)?;
     let dump = args.flight.last.map(|_| DumpFlag::listen()).transpose()?;
     let recorder = Recorder::new(args, &attachment, broker.clone())?;
     let mut filters = vec![filter];

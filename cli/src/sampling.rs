@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus};
 
 use vmstrobe::{Attachment, Broker, Filter};
 
-use crate::args::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
+use crate::args::{MethodArgs, ProviderSet, SelectArgs, SourceArgs, VcpuArgs};
 use crate::attach;
 use crate::child;
 use crate::error::{Error, Result};
@@ -44,8 +44,8 @@ impl<'a> Sampling<'a> {
     pub(crate) fn prepare(
         source: &SourceArgs,
         method: &MethodArgs,
-        select: &SelectArgs,
-        vcpus: &VcpuArgs,
+        (select, vcpus): (&SelectArgs, &VcpuArgs),
+        providers: ProviderSet,
         words: &'a [OsString],
     ) -> Result<Self> {
         // Before capabilities are dropped, because starting the command needs them.
@@ -56,7 +56,7 @@ impl<'a> Sampling<'a> {
         }
         let broker = needs.move_to_broker()?;
         let bpf = attach::bpf_for_sampling(method.bpf, broker.clone())?;
-        let attachment = attach::open(source, select.providers(), bpf)?;
+        let attachment = attach::open(source, providers, bpf)?;
         let filter = attachment.select(&select.selection(vcpus))?;
         say_each(of_notices(attachment.notices()));
         let stop = words.is_empty().then(StopFlag::listen).transpose()?;

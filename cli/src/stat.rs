@@ -49,7 +49,7 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let out = file.as_mut().unwrap_or(out);
     let StatArgs { source, method, select, vcpus, command: words, .. } = args;
     let Sampling { beside, attachment, filter, stop, .. } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
+        Sampling::prepare(source, method, (select, vcpus), select.providers(), words)?;
     let session = attachment.start(vec![filter], timing)?;
     let mut measurement = Measurement::new(args, session, out);
     say_what_is_left_out(args);
