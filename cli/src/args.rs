@@ -27,7 +27,8 @@ pub(crate) use recorders::{ControlArgs, DumpArgs, MarkArgs, RecorderArgs};
 pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
-    BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
+    BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
+    VcpuArgs,
 };
 
 #[cfg(feature = "top")]
@@ -156,7 +157,8 @@ pub(crate) enum Command {
     ///
     /// A file that ends in .arrows is an Arrow stream, which pandas, polars, DuckDB and others
     /// read, also while it is written and after vmstrobe was killed. docs/recordings.md says what
-    /// is in each format, and how to open it.
+    /// is in each format, and how to open it. Unless --target says otherwise, the recording has all
+    /// types of objects that there are at the start: VMs, vCPUs, devices, those of programs.
     ///
     /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
     /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition
@@ -166,8 +168,9 @@ pub(crate) enum Command {
     /// parentheses join several. docs/flight-recorder.md has more.
     ///
     /// Recording ends on Ctrl-C, SIGTERM or SIGHUP, after a time (-d), with the command (-- CMD),
-    /// or with the virtual machines. If the file cannot be written any more, what was written is
-    /// good, and the exit status is 1.
+    /// or with the virtual machines; with --all it goes on, because others may come. If the file
+    /// cannot be written any more, what was written is good (of .parquet nothing), and the exit
+    /// status is 1.
     #[command(after_help = examples::RECORD)]
     Record(Box<RecordArgs>),
 

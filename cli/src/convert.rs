@@ -5,7 +5,7 @@
 use vmstrobe::export::{End, Metadata};
 use vmstrobe::{Broker, Converted, FileOptions, Filter, Notice, Replay, Selection, convert};
 
-use crate::args::{ConvertArgs, SelectArgs};
+use crate::args::{ConvertArgs, NameArgs, SelectEachArgs};
 use crate::error::Result;
 use crate::messages::of_notices;
 use crate::out::{say, say_each};
@@ -19,9 +19,9 @@ use crate::text::{bytes, counted, thousands};
 /// # Errors
 /// If the recording cannot be read at all, or the file cannot be written.
 pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
-    let filters = filters(args)?;
     // The files are opened with the rights of whoever runs this: nothing else is needed.
     let broker: Broker = Needs::of_files().move_to_broker()?;
+    let filters = filters(args, &broker)?;
     let options = FileOptions {
         format: format(&args.output, &args.write),
         compression: args.write.compress,
@@ -37,14 +37,14 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
 }
 
 /// Returns the filters, if the user chose any statistics.
-fn filters(args: &ConvertArgs) -> Result<Option<Vec<Filter>>> {
-    let SelectArgs { target, names, provider } = &args.select;
-    if target.is_none() && names.is_none() && provider.is_none() && args.vcpus.vcpus.is_empty() {
+fn filters(args: &ConvertArgs, broker: &Broker) -> Result<Option<Vec<Filter>>> {
+    let SelectEachArgs { targets, of: NameArgs { names, provider } } = &args.select;
+    if targets.is_empty() && names.is_none() && provider.is_none() && args.vcpus.vcpus.is_empty() {
         return Ok(None);
     }
     let selection: Selection = args.select.selection(&args.vcpus);
-    let schemas = Replay::open(&args.input)?.schemas();
-    let (filters, unknown) = selection.filters(&schemas)?;
+    let schemas = Replay::open_by(&args.input, broker)?.schemas();
+    let (filters, unknown) = selection.filters(&args.select.targets(), &schemas)?;
     say_each(of_notices(unknown.into_iter().map(Notice::UnknownName)));
     Ok(Some(filters))
 }

@@ -36,7 +36,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vmstrobe::view::{View, ViewOptions};
-use vmstrobe::{HistoryLimits, Moment, Replay, Timing};
+use vmstrobe::{Attachment, HistoryLimits, Moment, Replay, Timing};
 
 use crate::args::{ProviderSet, SelectArgs, TopArgs};
 use crate::attach;
@@ -99,8 +99,9 @@ fn sample(args: &TopArgs) -> Result<(App, StopFlag)> {
     let TopArgs { source, method, select, vcpus, .. } = args;
     let timing = Timing::hz(args.rate)?;
     let providers = providers(select);
-    let Sampling { attachment, filter, stop, .. } =
-        Sampling::prepare(source, method, (select, vcpus), providers, &[])?;
+    let choose = |from: &Attachment| from.select(&select.selection(vcpus)).map(|one| vec![one]);
+    let Sampling { attachment, filters, stop, .. } =
+        Sampling::prepare((source, method), &[], providers, choose)?;
     let stop = stop.expect("signals are received if no command is measured");
     let members = attachment.members().iter();
     let members = members.filter_map(|one| Some((one.pid?, one.name.clone()))).collect();
@@ -108,7 +109,7 @@ fn sample(args: &TopArgs) -> Result<(App, StopFlag)> {
         true => Some(vmstrobe::demo::NAME.to_owned()),
         false => attachment.main().map(|member| member.name.clone()),
     };
-    let session = attachment.start(vec![filter], timing)?;
+    let session = attachment.start(filters, timing)?;
     let limits = limits(args.last.unwrap_or(LAST));
     let mut view = View::new(ViewOptions { limits, vm });
     view.take(session.first())?;
@@ -124,7 +125,7 @@ fn sample(args: &TopArgs) -> Result<(App, StopFlag)> {
 fn providers(select: &SelectArgs) -> ProviderSet {
     let is_of_vcpus = select.target.as_deref().is_none_or(|target| target == "vcpu");
     match select.providers() {
-        ProviderSet::WithoutSched if is_of_vcpus && select.provider.is_none() => {
+        ProviderSet::WithoutSched if is_of_vcpus && select.of.provider.is_none() => {
             ProviderSet::WithSched
         }
         providers => providers,

@@ -11,6 +11,7 @@ use vmstrobe_sampler::{
     Control, Fanout, Health, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
 
+use crate::arrivals::Newcomers;
 use crate::attachment::{Attachment, Guard};
 use crate::error::{Error, Result};
 use crate::member::{self, Absence, Member};
@@ -53,6 +54,8 @@ pub struct Session {
     read_monitor: ReadMonitor,
     notices: Notices,
     members: Vec<Member>,
+    /// The members that come later, if all of this host are sampled.
+    newcomers: Option<Newcomers>,
     /// True if it had members, so that it ends with them.
     has_members: bool,
     period_ns: u64,
@@ -92,7 +95,9 @@ impl Attachment {
 impl Session {
     /// Starts to sample what the filters want of the attachment.
     fn start(attachment: Attachment, filters: Vec<Filter>, timing: Timing) -> Result<Self> {
-        let Attachment { registry, members, bpf, health, notices, guard, threads, .. } = attachment;
+        let Attachment {
+            registry, members, arrivals, bpf, health, notices, guard, threads, ..
+        } = attachment;
         let (health, writer) = health.unwrap_or_else(Health::new);
         let read_monitor = ReadMonitor::new(&registry, bpf, health)?;
         let mut roster = Roster::with_threads(registry, filters, threads.clone());
@@ -109,6 +114,7 @@ impl Session {
             noted.add(Notice::Provider(error.clone()));
         };
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
+        let newcomers = arrivals.map(|arrivals| arrivals.watch(&threads)).transpose()?;
         let running = sampler.start(timing)?;
         Ok(Self {
             first,
@@ -121,6 +127,7 @@ impl Session {
             notices,
             has_members: !members.is_empty(),
             members,
+            newcomers,
             period_ns: timing.period_ns,
             threads,
             guard,
@@ -220,12 +227,18 @@ impl Session {
     pub fn newly_ended(&mut self) -> Vec<Member> {
         let ended: Vec<bool> = member::ended(&self.members, self.absence.lasts()).collect();
         let mut ended = ended.into_iter();
-        self.members.extract_if(.., |_| ended.next() == Some(true)).collect()
+        let ended = self.members.extract_if(.., |_| ended.next() == Some(true)).collect();
+        self.members.extend(self.newcomers.iter().flat_map(Newcomers::take));
+        ended
     }
 
     /// Returns true once every member has ended, or nothing that is sampled has been there for some
-    /// seconds. Providers of this process have no end.
+    /// seconds. Providers of this process have no end, and neither has a session of all virtual
+    /// machines of this host, where others may come.
     pub fn has_ended(&self) -> bool {
+        if self.newcomers.is_some() {
+            return false;
+        }
         let all_ended = || member::ended(&self.members, self.absence.lasts()).all(|ended| ended);
         self.has_members && (self.absence.is_for_good() || all_ended())
     }
@@ -251,6 +264,7 @@ impl Session {
     /// # Errors
     /// The error that made the sampler fail; [`Error::SamplerFailed`] if it was returned before.
     pub fn stop(&mut self) -> Result<&mut Sampler> {
+        self.newcomers = None;
         match self.watch.take() {
             // What a machine of this process has lent is given back before the machine goes.
             Some(watch) if self.guard.is_some() => drop(watch),

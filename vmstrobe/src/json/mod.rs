@@ -15,7 +15,13 @@
 
 mod interval;
 mod listing;
+#[cfg(feature = "export")]
+mod recording;
 mod run;
 
-pub use interval::IntervalReport;
+pub use interval::{EventEntry, IntervalReport};
+#[cfg(feature = "export")]
+pub use recording::TriggerReport;
+#[cfg(all(feature = "export", feature = "server"))]
+pub use recording::{DumpReport, MarkReport};
 pub use vmstrobe_core::json::*;
