@@ -144,11 +144,12 @@ fn replay(args: &TopArgs, recording: &Path) -> Result<(App, StopFlag)> {
     let vm = replay.metadata().vm.clone();
     let time = args.last.unwrap_or(Duration::MAX);
     let bytes = args.last.map_or(RECORDING_BYTES, |last| limits(last).bytes);
-    let view = View::of_recording(ViewOptions { limits: HistoryLimits { time, bytes }, vm });
-    let feed = Recording::start(replay, args.replay.speed, &options.threads)?;
-    let facts = Facts { recording: Some(feed::name_of(recording)), ..facts(args, 0) };
+    let mut view = View::of_recording(ViewOptions { limits: HistoryLimits { time, bytes }, vm });
+    let feed = Recording::start(replay, args.replay.speed, &options.threads, &mut view)?;
+    let facts = facts(args, feed.start_ns());
+    let facts = Facts { recording: Some(feed::name_of(recording)), ..facts };
     let look = look(args, Colours::None);
-    Ok((App::new(view, Feed::Recording(feed), look, facts), stop))
+    Ok((App::new(view, Feed::Recording(Box::new(feed)), look, facts), stop))
 }
 
 fn facts(args: &TopArgs, start_ns: u64) -> Facts {

@@ -6,12 +6,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
-use vmstrobe::export::{End, Event};
 use vmstrobe::view::View;
-use vmstrobe::{Desc, Pace, Replay, Replayed, Schema, Session, Snapshot, Thread, ThreadStart};
+use vmstrobe::{Desc, Pace, Replay, ReplaySession, Schema, Session, ThreadStart};
 
 use crate::error::Result;
 use crate::messages::of_notices;
@@ -22,85 +20,74 @@ const LOOK_PERIOD: Duration = Duration::from_millis(25);
 const WAITING_MAX: u64 = 24;
 /// The longest time for which samples are taken in one go.
 const TAKE_LIMIT: Duration = Duration::from_millis(15);
-/// The samples and events of a recording that are read ahead.
-const AHEAD_MAX: usize = 256;
+/// A time that no recording is longer than: a step to its end.
+const ALL: Duration = Duration::from_secs(1 << 32);
 
 /// The source of the samples.
 #[derive(Debug)]
 pub(super) enum Feed {
     Session(Box<Session>),
-    Recording(Recording),
+    Recording(Box<Recording>),
 }
 
-/// A recording that is read by a thread.
+/// A recording that is read, as fast as its samples are taken, and played.
 #[derive(Debug)]
 pub(super) struct Recording {
-    items: Receiver<Item>,
-    thread: Option<Thread<vmstrobe::Result<Option<End>>>>,
+    session: ReplaySession,
     pace: Pace,
     schemas: Vec<Arc<Schema>>,
-    /// The time up to which it was played.
+    /// The time at which it was played on last.
     played: Instant,
-}
-
-#[derive(Debug)]
-enum Item {
-    Sample(Arc<Snapshot>),
-    Event(Event),
+    /// True once all of it was read.
+    has_ended: bool,
 }
 
 impl Recording {
-    /// Starts to read a recording.
+    /// Starts to read a recording, and gives its first sample to the view.
     ///
     /// # Errors
-    /// If the thread cannot be started.
-    pub(super) fn start(replay: Replay, pace: Pace, threads: &ThreadStart) -> Result<Self> {
+    /// If it has no sample, or is damaged before the first.
+    pub(super) fn start(
+        replay: Replay,
+        pace: Pace,
+        threads: &ThreadStart,
+        view: &mut View,
+    ) -> Result<Self> {
         let schemas = replay.schemas();
-        let (items, received) = sync_channel(AHEAD_MAX);
-        let thread = threads.spawn("vmstrobe-replay", move || {
-            replay.run(|replayed| {
-                let item = match replayed {
-                    Replayed::Sample(sample) => Item::Sample(Arc::new(sample)),
-                    Replayed::Event(event) => Item::Event(event),
-                    _ => return Ok(true),
-                };
-                Ok(items.send(item).is_ok())
-            })
-        })?;
-        let (thread, played) = (Some(thread), Instant::now());
-        Ok(Self { items: received, thread, pace, schemas, played })
+        let session = replay.start(Pace::Max, threads)?;
+        view.take(session.first())?;
+        Ok(Self { session, pace, schemas, played: Instant::now(), has_ended: false })
     }
 
-    fn take(&mut self, view: &mut View) -> Result<bool> {
-        let (began, mut has_taken) = (Instant::now(), false);
-        while began.elapsed() < TAKE_LIMIT {
-            match self.items.try_recv() {
-                Ok(Item::Sample(sample)) => view.take(&sample)?,
-                Ok(Item::Event(event)) => view.take_event(&event),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    view.end();
-                    self.join()?;
+    /// Returns the time of its first sample.
+    pub(super) fn start_ns(&self) -> u64 {
+        self.session.first().window().middle_ns()
+    }
+
+    fn take(&mut self, view: &mut View) -> Result<()> {
+        if !self.has_ended {
+            let began = Instant::now();
+            // Read before the samples are taken, so that none is missed.
+            let is_finished = self.session.is_finished();
+            while began.elapsed() < TAKE_LIMIT {
+                let Some(sample) = self.session.try_recv() else {
+                    self.has_ended = is_finished;
                     break;
-                }
+                };
+                view.take(&sample)?;
             }
-            has_taken = true;
+            self.session.events().iter().for_each(|event| view.take_event(event));
+            if self.has_ended {
+                view.end();
+                self.session.stop()?;
+            }
         }
         let now = Instant::now();
-        let passed = now.saturating_duration_since(self.played);
-        self.played = now;
-        match self.pace {
-            Pace::Times(times) => view.advance(passed.mul_f64(times.min(1e6))),
-            Pace::Max => view.advance(Duration::from_secs(1 << 32)),
-        }
-        Ok(has_taken)
-    }
-
-    /// Takes the end of the thread.
-    fn join(&mut self) -> Result<()> {
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        }
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.played, now));
+        view.advance(match self.pace {
+            Pace::Times(times) => passed.mul_f64(times),
+            Pace::Max => ALL,
+        });
         Ok(())
     }
 }
@@ -112,7 +99,8 @@ impl Feed {
     /// If a sample is beyond the limits, the sampler failed, or the recording is damaged.
     pub(super) fn take(&mut self, view: &mut View) -> Result<bool> {
         match self {
-            Self::Recording(recording) => recording.take(view),
+            // It may have been played on.
+            Self::Recording(recording) => recording.take(view).map(|()| true),
             Self::Session(session) => {
                 let is_finished = session.is_finished();
                 let (began, mut has_taken) = (Instant::now(), false);
@@ -144,7 +132,10 @@ impl Feed {
 
     /// Returns what has happened since the last call: members that have ended, and notices.
     pub(super) fn news(&mut self) -> Vec<String> {
-        let Self::Session(session) = self else { return Vec::new() };
+        let session = match self {
+            Self::Session(session) => session,
+            Self::Recording(recording) => return of_notices(recording.session.notices()),
+        };
         let mut news = of_notices(session.notices());
         news.extend(session.newly_ended().iter().map(|vm| format!("{} has ended", vm.title)));
         news
