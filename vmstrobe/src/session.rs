@@ -144,6 +144,18 @@ impl Session {
         self.period_ns
     }
 
+    /// Samples at another rate from the next tick on. The queue keeps its depth, so at a higher rate
+    /// it has to be looked at more often.
+    ///
+    /// # Errors
+    /// If the rate is out of bounds.
+    pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
+        let timing = Timing::hz(rate_hz)?;
+        self.control.set_timing(&timing);
+        self.period_ns = timing.period_ns;
+        Ok(())
+    }
+
     /// Returns the next sample, if one comes in time.
     pub fn recv(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
         self.noted(self.samples.as_ref()?.recv_timeout(timeout))
@@ -284,6 +296,19 @@ mod tests {
 
     use super::*;
     use crate::member::tests::provider;
+
+    #[test]
+    fn the_rate_of_a_running_session_can_be_changed() {
+        let attachment = Attachment::of(Registry::default()).with_own_statistics();
+        // The next tick would come in 1000 s.
+        let mut session = attachment.sample("sampler: ticks", 0.001).expect("there are threads");
+        assert!(session.set_rate(0.0).is_err() && session.set_rate(1e9).is_err());
+        session.set_rate(1000.0).expect("it is a rate");
+        assert_eq!(session.period_ns(), 1_000_000);
+        let samples: Vec<_> = session.samples().take(20).collect();
+        assert_eq!(samples.len(), 20);
+        assert!(samples.windows(2).all(|pair| pair[0].tick() < pair[1].tick()));
+    }
 
     #[test]
     fn samples_end_with_the_last_member() {
