@@ -15,21 +15,29 @@ mod source;
 mod replay;
 mod record;
 mod recorders;
+mod report;
 mod serve;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 mod parse_error;
 mod examples;
 
 pub(crate) use record::{ConvertArgs, FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
 pub(crate) use recorders::{ControlArgs, DumpArgs, MarkArgs, RecorderArgs};
 pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
+pub(crate) use report::ReportArgs;
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
     BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
     VcpuArgs,
 };
 
+#[cfg(feature = "top")]
+pub(crate) use quantity::rate as parse_rate;
 pub(crate) use stat::{PaceArgs, StatArgs};
+#[cfg(feature = "top")]
+pub(crate) use top::{BatchArgs, Marker, TopArgs};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -131,6 +139,22 @@ pub(crate) enum Command {
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
 
+    /// Watch virtual machines live: a table, charts and histograms; and go back in time.
+    ///
+    /// Samples 1000 times a second and draws 10 times a second what was sampled: the table has
+    /// rates over the last second and the highest 10 ms in each cell of a sparkline, the chart the
+    /// lowest and the highest rate over 10 ms and their mean. A spike of 2 ms is seen.
+    ///
+    /// The last 60 s are kept: Left and Right go back and forward while sampling goes on, Space
+    /// pauses, n goes to the next mark or trigger, End is live again. Key m marks a moment, D
+    /// writes the last 30 s to a file, / filters, 1 to 9 sort, Enter opens a vCPU, ? shows all
+    /// keys. With --replay a recording is played with the same keys.
+    ///
+    /// To a pipe, -b prints tables as text. NO_COLOR is obeyed; no meaning is in a colour alone.
+    #[cfg(feature = "top")]
+    #[command(after_help = examples::WATCH)]
+    Top(Box<TopArgs>),
+
     /// Write every sample to a file, or keep the newest and write them when something happens.
     ///
     /// A file that ends in .arrows is an Arrow stream, which pandas, polars, DuckDB and others
@@ -178,6 +202,23 @@ pub(crate) enum Command {
     /// .csv or .jsonl. What was cut off is said.
     #[command(after_help = examples::CONVERT)]
     Convert(ConvertArgs),
+
+    /// Summarise a recording, or compare two, or sample and summarise.
+    ///
+    /// For a counter the report shows its total, its mean rate, and how its rate varied: the
+    /// median, the 99th percentile and the maximum of its rates over 10 ms, and over 1 s; and which
+    /// vCPU has most of it. Rates are of all objects together. A time has ms in a second. For a
+    /// histogram the report shows quantiles as upper bounds, and for any other value its range and
+    /// mean. Marks and triggers are listed.
+    ///
+    /// Of two recordings it shows the change of each mean rate with its error, for 95 %, largest
+    /// first, and apart from it what is within its error. docs/report.md says how both are
+    /// computed.
+    ///
+    /// Without a FILE, what runs is sampled until Ctrl-C, for a time (-d), or while a command runs
+    /// (-- CMD), as `vmstrobe stat` does.
+    #[command(after_help = examples::REPORT)]
+    Report(Box<ReportArgs>),
 
     /// Answer query-stats over QMP, as QEMU does, to many clients at once.
     ///

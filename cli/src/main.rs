@@ -27,9 +27,12 @@ mod list;
 mod schema;
 mod query;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 mod record;
 mod recorders;
 mod convert;
+mod report;
 mod serve;
 mod demo;
 
@@ -70,10 +73,13 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, open_files, out),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args, out),
         Command::Record(args) => record::run(&args, open_files, out),
         Command::Dump(args) => recorders::dump(&args, out),
         Command::Mark(args) => recorders::mark(&args, out),
         Command::Convert(args) => convert::run(&args),
+        Command::Report(args) => report::run(&args, open_files, out),
         Command::Serve(args) => serve::run(&args),
     }
 }

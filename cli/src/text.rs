@@ -6,6 +6,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use humantime::format_rfc3339_millis;
+use vmstrobe::readout::{duration, in_best_unit};
 pub(crate) use vmstrobe::text::{counted, thousands};
 use vmstrobe::{Bucket, Desc, Scale, Unit, quantile};
 
@@ -14,23 +15,6 @@ use vmstrobe::{Bucket, Desc, Scale, Unit, quantile};
 const READABLE_MAX: f64 = 1e18;
 const SPARKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
-
-/// Formats a value with this number of significant digits, or with all digits before the point.
-fn significant(value: f64, digits: usize) -> String {
-    // The whole part of an infinite value counts as usize::MAX digits.
-    let whole = (value.abs().max(1.0).log10().floor() as usize).saturating_add(1);
-    format!("{value:.*}", digits.saturating_sub(whole))
-}
-
-/// Formats a value in the largest of these ascending units in which it is at least 1 after
-/// rounding.
-fn in_best_unit(value: f64, digits: usize, units: &[(f64, &str)]) -> String {
-    let one = 1.0 - 0.5 * 0.1_f64.powi(digits as i32);
-    let best = units.iter().rev().find(|(size, _)| value / size >= one);
-    let (size, unit) = best.or(units.first()).copied().unwrap_or((1.0, ""));
-    let space = if unit.is_empty() { "" } else { " " };
-    format!("{}{space}{unit}", significant(value / size, digits))
-}
 
 /// Formats a number with an SI prefix and four digits: `1.234 K`, `17.00`.
 pub(crate) fn si(value: f64) -> String {
@@ -46,18 +30,12 @@ pub(crate) fn per_second(rate: f64) -> String {
 
 /// Formats a time in seconds with three digits: `1.05 ms`.
 pub(crate) fn seconds(seconds: f64) -> String {
-    if seconds < 0.5e-9 {
-        return "0 ns".to_owned();
-    }
-    let units = [(1e-9, "ns"), (1e-6, "µs"), (1e-3, "ms"), (1.0, "s")];
-    let text = in_best_unit(seconds, 3, &units);
-    // There are no fractions of a nanosecond.
-    if text.ends_with(" ns") { format!("{:.0} ns", seconds * 1e9) } else { text }
+    duration(seconds * 1e9)
 }
 
 /// Formats a time in nanoseconds, as [`seconds`] does.
 pub(crate) fn nanos(time_ns: u64) -> String {
-    seconds(time_ns as f64 * 1e-9)
+    duration(time_ns as f64)
 }
 
 /// Formats a time in ns since 1970, in UTC as of RFC 3339: `2026-12-01T14:23:38.123Z`.
@@ -108,7 +86,7 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
 
 /// Formats the bound of a quantile: the upper one of its bucket, or the lower one of the last
 /// bucket.
-fn bound(desc: &Desc, bucket: Bucket) -> String {
+pub(crate) fn bound(desc: &Desc, bucket: Bucket) -> String {
     match bucket.end {
         Some(end) => format!("≤ {}", amount(desc, end)),
         None => format!("≥ {}", amount(desc, bucket.low)),

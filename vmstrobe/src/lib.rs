@@ -97,8 +97,14 @@ mod condition;
 #[cfg(feature = "export")]
 mod record;
 #[cfg(feature = "export")]
+mod history;
+#[cfg(feature = "export")]
 pub mod view;
 mod recent;
+mod stretch;
+pub mod readout;
+#[cfg(feature = "export")]
+pub mod report;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
@@ -114,6 +120,8 @@ pub use condition::{
 };
 pub use error::{Error, Result, SocketPeer};
 pub use found::{name_or_number, vm_name};
+#[cfg(feature = "export")]
+pub use history::{HeldSamples, HistoryLimits};
 pub use listing::{ListedTables, ListedVm, Listing, list};
 pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};
@@ -126,6 +134,7 @@ pub use run_summary::RunSummary;
 pub use select::Selection;
 pub use session::Session;
 pub use sources::{Options, Sources};
+pub use stretch::{Stretch, StretchKind, Stretches};
 pub use tally::{Amount, Level, StatTally, Tally};
 pub use unknown_name::UnknownName;
 pub use vm_opener::{FoundVm, FoundVms, VmOpener};

@@ -135,6 +135,24 @@ Rates are printed with their error bounds: a counter is read at an unknown time 
 of its sample. Waiting times are counted when a wait ends, so over a short interval their share can
 exceed 100 %.";
 
+#[cfg(feature = "top")]
+pub(super) const WATCH: &str = "\
+EXAMPLES
+  Watch the only virtual machine on this host:
+      vmstrobe top
+  Watch all virtual machines on this host:
+      vmstrobe top --all
+  Keep the last five minutes to go back to:
+      vmstrobe top -p 4711 --last 5m
+  Play a recording, forwards and back; ten times as fast:
+      vmstrobe top --replay run.arrows --speed 10
+  Print five tables as text, one each second:
+      vmstrobe top -b -n 5
+  Try it on a guest that is started for this, without colours, in ASCII:
+      NO_COLOR=1 vmstrobe top --demo --ascii
+
+In the screen, ? shows all keys.";
+
 pub(super) const RECORD: &str = "\
 EXAMPLES
   Record the only virtual machine on this host, all its statistics, for ten seconds:
@@ -160,6 +178,28 @@ EXAMPLES
       vmstrobe record --demo -o demo.arrows -d 5s
 
 In Python: pyarrow.ipc.open_stream('run.arrows').read_pandas()";
+
+pub(super) const REPORT: &str = "\
+EXAMPLES
+  Summarise a recording:
+      vmstrobe record --demo -o run.arrows -d 10s
+      vmstrobe report run.arrows
+  Show what a change of the guest did:
+      vmstrobe record -o before.arrows -d 60s
+      vmstrobe record -o after.arrows -d 60s
+      vmstrobe report before.arrows after.arrows
+  Summarise a few statistics of one vCPU:
+      vmstrobe report run.arrows --names 'exits,halt_*' --vcpu 0
+  Sample the only virtual machine on this host for ten seconds, and summarise that:
+      vmstrobe report -d 10s
+  Summarise what happens while a benchmark runs, for an issue or a wiki:
+      vmstrobe report --markdown -o report.md -- ssh guest ./benchmark
+  Print the highest rates of exits over 10 ms, for a script:
+      vmstrobe report run.arrows --names exits --json | jq '.reports[].stats[].bins[0].max'
+  Try it on a guest that is started for this:
+      vmstrobe report --demo -d 5s
+
+A rate over 10 ms is a growth in that time, divided by it; the mean is over the whole time.";
 
 pub(super) const DUMP: &str = "\
 EXAMPLES
