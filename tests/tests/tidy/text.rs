@@ -21,6 +21,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/demo/summary.rs", "one text"),
     ("cli/src/record/control.rs", "one socket of the library, and its events in words"),
     ("cli/src/demo/chart.rs", "one kind of chart, and its numbers"),
+    ("cli/src/args/report.rs", "the arguments of one command"),
     ("cli/src/child.rs", "one command that is started and ends"),
     ("export/src/perfetto/fields.rs", "numbers of Perfetto's fields"),
     ("export/src/perfetto/proto.rs", "one wire format, as far as it is needed"),
