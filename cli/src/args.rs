@@ -18,6 +18,8 @@ mod recorders;
 mod report;
 mod serve;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 mod parse_error;
 mod examples;
 
@@ -31,7 +33,11 @@ pub(crate) use source::{
     VcpuArgs,
 };
 
+#[cfg(feature = "top")]
+pub(crate) use quantity::rate as parse_rate;
 pub(crate) use stat::{PaceArgs, StatArgs};
+#[cfg(feature = "top")]
+pub(crate) use top::{BatchArgs, Marker, TopArgs};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -132,6 +138,22 @@ pub(crate) enum Command {
     /// another failure.
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
+
+    /// Watch virtual machines live: a table, charts and histograms; and go back in time.
+    ///
+    /// Samples 1000 times a second and draws 10 times a second what was sampled: the table has
+    /// rates over the last second and the highest 10 ms in each cell of a sparkline, the chart the
+    /// lowest and the highest rate over 10 ms and their mean. A spike of 2 ms is seen.
+    ///
+    /// The last 60 s are kept: Left and Right go back and forward while sampling goes on, Space
+    /// pauses, n goes to the next mark or trigger, End is live again. Key m marks a moment, D
+    /// writes the last 30 s to a file, / filters, 1 to 9 sort, Enter opens a vCPU, ? shows all
+    /// keys. With --replay a recording is played with the same keys.
+    ///
+    /// To a pipe, -b prints tables as text. NO_COLOR is obeyed; no meaning is in a colour alone.
+    #[cfg(feature = "top")]
+    #[command(after_help = examples::WATCH)]
+    Top(Box<TopArgs>),
 
     /// Write every sample to a file, or keep the newest and write them when something happens.
     ///

@@ -7,6 +7,7 @@
 //! Invariant: all lists have a cell for each row or word of the layout, and the ticks and windows
 //! are as many as each other, at least one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use vmstrobe_core::{Layout, RowState, Window};
@@ -15,6 +16,7 @@ use crate::lists::{Changes, Lists};
 
 mod rows;
 
+pub(crate) use self::rows::place;
 pub use self::rows::{BatchRows, TickRows};
 
 /// A bounded run of snapshots of one layout.
@@ -173,6 +175,21 @@ impl Batch {
         }
         let (states, words) = (self.states.select(rows), self.words.select(&of_cells));
         Self { layout: Arc::clone(layout), states, words, ..self }
+    }
+
+    /// Returns the batch of a range of ticks, by their indexes.
+    ///
+    /// # Panics
+    /// If the batch has not all of them, or the range is empty.
+    #[must_use]
+    pub fn part(&self, ticks: Range<usize>) -> Self {
+        Self {
+            layout: Arc::clone(&self.layout),
+            ticks: self.ticks[ticks.clone()].into(),
+            windows: self.windows[ticks.clone()].into(),
+            states: self.states.part(ticks.clone()),
+            words: self.words.part(ticks),
+        }
     }
 
     /// Returns an iteration over the snapshots of the batch, tick by tick.

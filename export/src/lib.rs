@@ -4,7 +4,8 @@
 //! the changes, and gives each [`Batch`] to an [`Exporter`]: [`ArrowsWriter`] for `.arrows`,
 //! [`CsvWriter`] for `.csv`, [`JsonLinesWriter`] for `.jsonl`, and by features `PerfettoWriter` for
 //! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
-//! recording again; [`ArrowsRing`] keeps the newest in memory.
+//! recording again; [`ArrowsRing`] keeps the newest in memory. A [`PackedBatch`] takes little memory
+//! and gives each object's values by themselves.
 //!
 //! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`, and
 //! `WideParquetWriter` for files that the viewer of Rezolus reads.
@@ -23,6 +24,7 @@ mod columns;
 mod lists;
 mod batch;
 mod batcher;
+mod packed;
 mod exporter;
 mod heads;
 mod laid;
@@ -52,6 +54,7 @@ pub use histlog::HistlogWriter;
 pub use jsonl::JsonLinesWriter;
 pub use lists::Changes;
 pub use metadata::Metadata;
+pub use packed::PackedBatch;
 #[cfg(feature = "parquet")]
 pub use parquet::{ParquetReader, ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]

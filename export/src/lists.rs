@@ -90,10 +90,36 @@ impl<T: Copy> Lists<T> {
     }
 }
 
+impl<T: Copy> Lists<T> {
+    /// Returns the lists of a range of ticks.
+    pub(crate) fn part(&self, ticks: Range<usize>) -> Self {
+        let (start, end) = (ticks.start as u32, ticks.end as u32);
+        let cells = self.first.len();
+        let (mut first, mut spans) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
+        let (mut at, mut values) = (Vec::new(), Vec::new());
+        for cell in 0..cells {
+            let changes = self.of(cell);
+            let from = changes.at.partition_point(|&tick| tick <= start);
+            let to = changes.at.partition_point(|&tick| tick < end);
+            first.push(from.checked_sub(1).map_or(changes.first, |last| changes.values[last]));
+            let begin = at.len() as u32;
+            at.extend(changes.at[from..to].iter().map(|tick| tick - start));
+            values.extend_from_slice(&changes.values[from..to]);
+            spans.push(begin..at.len() as u32);
+        }
+        Self { first, spans, at, values }
+    }
+}
+
 impl<T: Copy + Default + PartialEq> Lists<T> {
     /// Makes the lists of cells that are 0 at all ticks.
     pub(crate) fn constant(cells: usize) -> Self {
-        let (first, spans) = (vec![T::default(); cells], vec![0..0; cells]);
+        Self::of_constants(vec![T::default(); cells])
+    }
+
+    /// Makes the lists of cells that have these values at all ticks.
+    pub(crate) fn of_constants(first: Vec<T>) -> Self {
+        let spans = vec![0..0; first.len()];
         Self { first, spans, at: Vec::new(), values: Vec::new() }
     }
 

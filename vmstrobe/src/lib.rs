@@ -97,6 +97,8 @@ mod condition;
 #[cfg(feature = "export")]
 mod record;
 #[cfg(feature = "export")]
+mod history;
+#[cfg(feature = "export")]
 pub mod view;
 mod recent;
 mod stretch;
@@ -118,6 +120,8 @@ pub use condition::{
 };
 pub use error::{Error, Result, SocketPeer};
 pub use found::{name_or_number, vm_name};
+#[cfg(feature = "export")]
+pub use history::{HeldSamples, HistoryLimits};
 pub use listing::{ListedTables, ListedVm, Listing, list};
 pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};

@@ -24,7 +24,7 @@ const ROSTER_PERIOD: Duration = Duration::from_secs(1);
 const SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// A subscriber's queue lasts so long without being drained, in s, ...
-const QUEUE_SECONDS: f64 = 0.5;
+const QUEUE_SECONDS: f64 = 0.25;
 /// ... but is never less deep, ...
 const QUEUE_SAMPLES_MIN: usize = 32;
 /// ... nor takes more memory, in words.
@@ -142,6 +142,18 @@ impl Session {
     /// Returns the time from one tick to the next, in ns.
     pub fn period_ns(&self) -> u64 {
         self.period_ns
+    }
+
+    /// Samples at another rate from the next tick on. The queue keeps its depth, so at a higher rate
+    /// it has to be looked at more often.
+    ///
+    /// # Errors
+    /// If the rate is out of bounds.
+    pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
+        let timing = Timing::hz(rate_hz)?;
+        self.control.set_timing(&timing);
+        self.period_ns = timing.period_ns;
+        Ok(())
     }
 
     /// Returns the next sample, if one comes in time.
@@ -284,6 +296,19 @@ mod tests {
 
     use super::*;
     use crate::member::tests::provider;
+
+    #[test]
+    fn the_rate_of_a_running_session_can_be_changed() {
+        let attachment = Attachment::of(Registry::default()).with_own_statistics();
+        // The next tick would come in 1000 s.
+        let mut session = attachment.sample("sampler: ticks", 0.001).expect("there are threads");
+        assert!(session.set_rate(0.0).is_err() && session.set_rate(1e9).is_err());
+        session.set_rate(1000.0).expect("it is a rate");
+        assert_eq!(session.period_ns(), 1_000_000);
+        let samples: Vec<_> = session.samples().take(20).collect();
+        assert_eq!(samples.len(), 20);
+        assert!(samples.windows(2).all(|pair| pair[0].tick() < pair[1].tick()));
+    }
 
     #[test]
     fn samples_end_with_the_last_member() {

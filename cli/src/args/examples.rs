@@ -135,6 +135,24 @@ Rates are printed with their error bounds: a counter is read at an unknown time 
 of its sample. Waiting times are counted when a wait ends, so over a short interval their share can
 exceed 100 %.";
 
+#[cfg(feature = "top")]
+pub(super) const WATCH: &str = "\
+EXAMPLES
+  Watch the only virtual machine on this host:
+      vmstrobe top
+  Watch all virtual machines on this host:
+      vmstrobe top --all
+  Keep the last five minutes to go back to:
+      vmstrobe top -p 4711 --last 5m
+  Play a recording, forwards and back; ten times as fast:
+      vmstrobe top --replay run.arrows --speed 10
+  Print five tables as text, one each second:
+      vmstrobe top -b -n 5
+  Try it on a guest that is started for this, without colours, in ASCII:
+      NO_COLOR=1 vmstrobe top --demo --ascii
+
+In the screen, ? shows all keys.";
+
 pub(super) const RECORD: &str = "\
 EXAMPLES
   Record the only virtual machine on this host, all its statistics, for ten seconds:

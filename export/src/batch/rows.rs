@@ -133,7 +133,7 @@ fn first_words(batch: &Batch) -> Vec<u64> {
 }
 
 /// Returns the place of a cell among the words of a snapshot.
-fn place(layout: &vmstrobe_core::Layout, cell: usize) -> usize {
+pub(crate) fn place(layout: &vmstrobe_core::Layout, cell: usize) -> usize {
     let groups = layout.groups();
     let group = &groups[groups.partition_point(|group| group.first_word <= cell) - 1];
     let at = cell - group.first_word;

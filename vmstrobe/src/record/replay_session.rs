@@ -252,7 +252,7 @@ fn send_all(
 }
 
 /// Returns the notice on the end of a recording, if a part was left out.
-pub(super) fn cut(path: &std::path::Path, end: End) -> Option<Notice> {
+pub(crate) fn cut(path: &std::path::Path, end: End) -> Option<Notice> {
     match end {
         End::Torn { whole_bytes, cut_bytes } | End::Trailing { whole_bytes, cut_bytes } => {
             Some(Notice::CutRecording { path: path.to_owned(), whole_bytes, cut_bytes })
