@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-pub(super) const COMMANDS: [&[&str]; 13] = [
+pub(super) const COMMANDS: [&[&str]; 14] = [
     &[],
     &["demo"],
     &["list"],
@@ -17,6 +17,7 @@ pub(super) const COMMANDS: [&[&str]; 13] = [
     &["dump"],
     &["mark"],
     &["convert"],
+    &["report"],
     &["serve"],
 ];
 
