@@ -226,3 +226,6 @@ fn begin_ns(batch: &PackedBatch) -> u64 {
 fn end_ns(batch: &PackedBatch) -> u64 {
     batch.windows()[batch.windows().len() - 1].middle_ns()
 }
+
+#[cfg(test)]
+mod tests;

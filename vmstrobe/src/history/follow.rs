@@ -282,3 +282,6 @@ impl Readings<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
