@@ -18,6 +18,8 @@ mod recorders;
 mod report;
 mod serve;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 mod parse_error;
 mod examples;
 
@@ -27,10 +29,15 @@ pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
 pub(crate) use report::ReportArgs;
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
-    BpfWhen, MethodArgs, ProviderSet, SCHED, SelectArgs, SourceArgs, VcpuArgs,
+    BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
+    VcpuArgs,
 };
 
+#[cfg(feature = "top")]
+pub(crate) use quantity::rate as parse_rate;
 pub(crate) use stat::{PaceArgs, StatArgs};
+#[cfg(feature = "top")]
+pub(crate) use top::{BatchArgs, Marker, TopArgs};
 
 /// A stroboscope for virtual machines: statistics of every vCPU, thousands of times a second.
 ///
@@ -132,11 +139,28 @@ pub(crate) enum Command {
     #[command(after_help = examples::STAT)]
     Stat(StatArgs),
 
+    /// Watch virtual machines live: a table, charts and histograms; and go back in time.
+    ///
+    /// Samples 1000 times a second and draws 10 times a second what was sampled: the table has
+    /// rates over the last second and the highest 10 ms in each cell of a sparkline, the chart the
+    /// lowest and the highest rate over 10 ms and their mean. A spike of 2 ms is seen.
+    ///
+    /// The last 60 s are kept: Left and Right go back and forward while sampling goes on, Space
+    /// pauses, n goes to the next mark or trigger, End is live again. Key m marks a moment, D
+    /// writes the last 30 s to a file, / filters, 1 to 9 sort, Enter opens a vCPU, ? shows all
+    /// keys. With --replay a recording is played with the same keys.
+    ///
+    /// To a pipe, -b prints tables as text. NO_COLOR is obeyed; no meaning is in a colour alone.
+    #[cfg(feature = "top")]
+    #[command(after_help = examples::WATCH)]
+    Top(Box<TopArgs>),
+
     /// Write every sample to a file, or keep the newest and write them when something happens.
     ///
     /// A file that ends in .arrows is an Arrow stream, which pandas, polars, DuckDB and others
     /// read, also while it is written and after vmstrobe was killed. docs/recordings.md says what
-    /// is in each format, and how to open it.
+    /// is in each format, and how to open it. Unless --target says otherwise, the recording has all
+    /// types of objects that there are at the start: VMs, vCPUs, devices, those of programs.
     ///
     /// With --last, vmstrobe is a flight recorder: it keeps the newest samples in memory and writes
     /// them on `vmstrobe dump`, on SIGUSR2, or when a condition comes true (--when). A condition
@@ -146,8 +170,9 @@ pub(crate) enum Command {
     /// parentheses join several. docs/flight-recorder.md has more.
     ///
     /// Recording ends on Ctrl-C, SIGTERM or SIGHUP, after a time (-d), with the command (-- CMD),
-    /// or with the virtual machines. If the file cannot be written any more, what was written is
-    /// good, and the exit status is 1.
+    /// or with the virtual machines; with --all it goes on, because others may come. If the file
+    /// cannot be written any more, what was written is good (of .parquet nothing), and the exit
+    /// status is 1.
     #[command(after_help = examples::RECORD)]
     Record(Box<RecordArgs>),
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use vmstrobe::export::{End, Metadata};
 use vmstrobe::{Broker, Converted, FileOptions, Filter, Notice, Replay, Selection, convert};
 
-use crate::args::{ConvertArgs, SelectArgs, VcpuArgs};
+use crate::args::{ConvertArgs, NameArgs, SelectEachArgs, VcpuArgs};
 use crate::error::Result;
 use crate::messages::of_notices;
 use crate::out::{say, say_each};
@@ -21,9 +21,9 @@ use crate::text::{bytes, counted, thousands};
 /// # Errors
 /// If the recording cannot be read at all, or the file cannot be written.
 pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
-    let filters = filters(&args.input, &args.select, &args.vcpus)?;
     // The files are opened with the rights of whoever runs this: nothing else is needed.
     let broker: Broker = Needs::of_files().move_to_broker()?;
+    let filters = filters(&args.input, &args.select, &args.vcpus, &broker)?;
     let options = FileOptions {
         format: format(&args.output, &args.write),
         compression: args.write.compress,
@@ -44,16 +44,17 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
 /// If it cannot be read, or has no such statistics.
 pub(crate) fn filters(
     recording: &Path,
-    select: &SelectArgs,
+    select: &SelectEachArgs,
     vcpus: &VcpuArgs,
+    broker: &Broker,
 ) -> Result<Option<Vec<Filter>>> {
-    let SelectArgs { target, names, provider } = select;
-    if target.is_none() && names.is_none() && provider.is_none() && vcpus.vcpus.is_empty() {
+    let SelectEachArgs { targets, of: NameArgs { names, provider } } = select;
+    if targets.is_empty() && names.is_none() && provider.is_none() && vcpus.vcpus.is_empty() {
         return Ok(None);
     }
     let selection: Selection = select.selection(vcpus);
-    let schemas = Replay::open(recording)?.schemas();
-    let (filters, unknown) = selection.filters(&schemas)?;
+    let schemas = Replay::open_by(recording, broker)?.schemas();
+    let (filters, unknown) = selection.filters(&select.targets(), &schemas)?;
     say_each(of_notices(unknown.into_iter().map(Notice::UnknownName)));
     Ok(Some(filters))
 }

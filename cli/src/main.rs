@@ -27,6 +27,8 @@ mod list;
 mod schema;
 mod query;
 mod stat;
+#[cfg(feature = "top")]
+mod top;
 mod record;
 mod recorders;
 mod convert;
@@ -71,6 +73,8 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Query(args) => query::run(&args, out),
         Command::Info { info: args::Info::Stats(args) } => query::info(&args, out),
         Command::Stat(args) => stat::run(&args, open_files, out),
+        #[cfg(feature = "top")]
+        Command::Top(args) => top::run(&args, out),
         Command::Record(args) => record::run(&args, open_files, out),
         Command::Dump(args) => recorders::dump(&args, out),
         Command::Mark(args) => recorders::mark(&args, out),

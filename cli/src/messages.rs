@@ -9,8 +9,8 @@ use std::path::Path;
 
 use vmstrobe::serve::DirectoryRefusal;
 use vmstrobe::{
-    Error as LibraryError, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef, VmInfo,
-    WhyLeftOut, name_or_number, vm_name,
+    Error as LibraryError, Format, FoundTable, LeftOut, Notice, Object, SocketPeer, VcpuRef,
+    VmInfo, WhyLeftOut, name_or_number, vm_name,
 };
 
 use crate::error::{Error, with_causes};
@@ -52,9 +52,11 @@ fn text_of(error: LibraryError) -> Error {
             .with_messages_before(of_left_out(&left_out))
         }
         LibraryError::SeveralFound { vms, tables } => several_found(&vms, &tables),
-        LibraryError::NothingReadable { notices } => {
+        LibraryError::NothingReadable { left_out, refused } => {
+            let refused = refused.into_iter().map(Notice::NotRead);
+            let before = of_left_out(&left_out).into_iter().chain(of_notices(refused));
             Error::failed(format!("{text}: `vmstrobe list` says why"))
-                .with_messages_before(of_notices(notices))
+                .with_messages_before(before.collect())
         }
         LibraryError::NoStatistics { .. } => Error::failed(format!(
             "{text}: give the pid of a VMM, or of a program that publishes statistics; `vmstrobe \
@@ -186,20 +188,33 @@ fn file_text(path: &Path, source: &io::Error) -> String {
 }
 
 /// Returns the error of writing or reading a recording, with what is left of it.
-fn recording_text(path: &Path, source: &vmstrobe::export::Error) -> Error {
-    let path = path.display();
+fn recording_text(file: &Path, source: &vmstrobe::export::Error) -> Error {
+    let path = file.display();
     Error::failed(match source {
-        vmstrobe::export::Error::Write { whole_bytes, source } => format!(
-            "cannot write {path}: {}; its first {} are good",
-            reason(source),
-            crate::text::bytes(*whole_bytes as f64)
-        ),
+        vmstrobe::export::Error::Write { whole_bytes, source } => {
+            let left = written_text(Format::of(file), *whole_bytes);
+            format!("cannot write {path}: {}; {left}", reason(source))
+        }
         vmstrobe::export::Error::Damaged { .. } => {
             format!("{path}: {source}; `vmstrobe convert` keeps what stands before that")
         }
         other => format!("{path}: {}", with_causes(other)),
     })
 }
+
+/// Returns what is left of a file that could not be written to its end.
+fn written_text(format: Option<Format>, whole_bytes: u64) -> String {
+    match format {
+        // Without the footer, which comes last, no byte of it can be read.
+        Some(format) if !format.is_good_unfinished() => "nothing of it can be read, because a \
+             Parquet file is good only when it is finished: make room, or record to .arrows, which \
+             is good up to its last second"
+            .to_owned(),
+        _ if whole_bytes == 0 => "nothing was written".to_owned(),
+        _ => format!("its first {} are good", crate::text::bytes(whole_bytes as f64)),
+    }
+}
+
 /// Returns the messages of notices, each of one line. If a limit of open files is the cause of one,
 /// its message names it.
 pub(crate) fn of_notices(notices: impl IntoIterator<Item = Notice>) -> Vec<String> {
@@ -347,21 +362,35 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_writing_says_what_is_left() {
+        let text = |name: &str, whole_bytes| {
+            let full = std::io::Error::from_raw_os_error(28);
+            let source = vmstrobe::export::Error::Write { whole_bytes, source: full };
+            text_of(LibraryError::Recording { path: name.into(), source }).to_string()
+        };
+        let full = |name: &str| format!("cannot write {name}: No space left on device; ");
+        assert_eq!(text("a.arrows", 2048), full("a.arrows") + "its first 2.00 KiB are good");
+        assert_eq!(text("a.arrows", 0), full("a.arrows") + "nothing was written");
+        assert_eq!(text("a.hlog", 1024), full("a.hlog") + "its first 1.00 KiB are good");
+        let parquet = text("a-2.parquet", 0);
+        assert!(parquet.starts_with(&(full("a-2.parquet") + "nothing of it can be read")));
+        assert!(!parquet.contains("are good"), "{parquet}");
+    }
+
+    #[test]
     fn the_notices_of_an_error_come_with_it() {
         let core = || vmstrobe::CoreError::new(ErrorKind::Denied, "it is another's");
         let silent = left_out(7..9, WhyLeftOut::Silent);
         let none = LibraryError::NothingFound { hidden: None, left_out: silent.clone() };
         let left_out = of_left_out(&silent);
         assert_eq!(text_of(none).messages_before(), left_out);
-        let nested = LibraryError::NothingReadable { notices: vec![Notice::LeftOut(silent)] };
-        let notices = vec![
-            Notice::OnlyVm { pid: 7, error: core() },
-            Notice::NotRead(LibraryError::Core(core())),
-            Notice::NotRead(nested),
-        ];
-        let error = text_of(LibraryError::NothingReadable { notices });
+        let nested =
+            LibraryError::NothingReadable { left_out: silent.clone(), refused: Vec::new() };
+        let refused = vec![LibraryError::Core(core()), nested];
+        let error = text_of(LibraryError::NothingReadable { left_out: silent, refused });
         let want = [
-            "pid 7: only the VM is read, not the tables: it is another's",
+            &left_out[0],
+            &left_out[1],
             "left out: it is another's",
             &left_out[0],
             &left_out[1],

@@ -45,11 +45,11 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
     }
     let timing = args.pace.timing()?;
     let RecordArgs { source, method, select, vcpus, command: words, .. } = args;
-    let Sampling { beside, broker, attachment, filter, stop } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
+    let choose = |from: &Attachment| from.select_each(&select.targets(), &select.selection(vcpus));
+    let Sampling { beside, broker, attachment, mut filters, stop } =
+        Sampling::prepare((source, method), words, select.providers(), choose)?;
     let dump = args.flight.last.map(|_| DumpFlag::listen()).transpose()?;
-    let recorder = Recorder::new(args, &attachment, broker.clone())?;
-    let mut filters = vec![filter];
+    let recorder = Recorder::new(args, &attachment, &filters, broker.clone())?;
     if args.file.histlog.is_some() {
         add_histogram(&mut filters, &args.file.histlog_stat, &attachment)?;
     }
@@ -69,7 +69,8 @@ pub(crate) fn run(args: &RecordArgs, open_files: OpenFiles, out: &mut Out) -> Re
     };
     let mut command = beside.start(open_files)?;
     running.wait(args.pace.duration, stop.as_ref(), command.as_mut());
-    let has_lost_vm = running.has_lost_vm;
+    // Of all virtual machines, those that end are no reason to fail.
+    let has_lost_vm = running.has_lost_vm && !source.all;
     let recorded = running.finish();
     let status = wait(command.as_mut());
     recorded?;
@@ -105,22 +106,28 @@ enum Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    fn new(args: &'a RecordArgs, attachment: &Attachment, broker: Broker) -> Result<Self> {
+    fn new(
+        args: &'a RecordArgs,
+        attachment: &Attachment,
+        filters: &[Filter],
+        broker: Broker,
+    ) -> Result<Self> {
         let vm = match args.source.demo {
             true => Some(vmstrobe::demo::NAME.to_owned()),
             false => attachment.main().map(|member| member.name.clone()),
         };
         let metadata = Metadata {
-            filter: Some(report::filter_text(&args.select)),
+            filter: Some(report::filter_text(filters, args.select.of.names.as_ref())),
             vm: vm.filter(|_| attachment.check_one_vm().is_ok()),
             labels: args.file.write.labels.clone(),
             ..Metadata::default()
         };
+        check_every(args)?;
         Ok(match args.flight.last {
             None => Self::Files(args, Box::new(file_options(&args.file, metadata, broker))),
             Some(last) => {
-                let options = flight_options(args, last, attachment, metadata, broker)?;
-                Self::Flight(Box::new(options))
+                let trigger = trigger(args, attachment, filters)?;
+                Self::Flight(Box::new(flight_options(args, last, trigger, metadata, broker)?))
             }
         })
     }
@@ -135,6 +142,22 @@ impl<'a> Recorder<'a> {
             Self::Flight(options) => session.fly(*options)?,
         })
     }
+}
+
+/// Checks that samples are thinned only in a table or in lines, which people look at.
+///
+/// # Errors
+/// If another format should be thinned.
+fn check_every(args: &RecordArgs) -> Result<()> {
+    let format = args.output.as_deref().and_then(Format::of);
+    let is_text = matches!(format, None | Some(Format::Csv | Format::JsonLines));
+    if args.file.write.every.is_none() || (is_text && args.flight.last.is_none()) {
+        return Ok(());
+    }
+    Err(Error::usage(
+        "--every thins .csv and .jsonl: for other formats choose a lower rate with -r, or thin the \
+         recording with `vmstrobe convert --every`",
+    ))
 }
 
 fn file_options(args: &FileArgs, metadata: Metadata, broker: Broker) -> FileOptions {
@@ -164,7 +187,7 @@ pub(crate) fn format(path: &Path, write: &WriteArgs) -> Option<Format> {
 fn flight_options(
     args: &RecordArgs,
     last: Duration,
-    attachment: &Attachment,
+    trigger: Option<Trigger>,
     metadata: Metadata,
     broker: Broker,
 ) -> Result<FlightOptions> {
@@ -176,9 +199,7 @@ fn flight_options(
              `vmstrobe convert` afterwards"
         )));
     }
-    let FlightArgs { memory, after, max_dumps, .. } = &args.flight;
-    let rule = rule(&args.flight, Some(*max_dumps));
-    let trigger = rule.map(|rule| Trigger::new(rule, &attachment.schemas()?)).transpose()?;
+    let FlightArgs { memory, after, .. } = &args.flight;
     Ok(FlightOptions {
         last,
         memory_bytes: usize::try_from(*memory).unwrap_or(usize::MAX),
@@ -189,6 +210,29 @@ fn flight_options(
         metadata,
         broker,
     })
+}
+
+/// Returns the trigger of the condition, if there is one.
+///
+/// # Errors
+/// If its statistics do not exist, or are not recorded.
+fn trigger(
+    args: &RecordArgs,
+    attachment: &Attachment,
+    filters: &[Filter],
+) -> Result<Option<Trigger>> {
+    let Some(rule) = rule(&args.flight, Some(args.flight.max_dumps)) else { return Ok(None) };
+    Trigger::new(rule.clone(), &attachment.schemas()?)?;
+    let condition = rule.condition.to_string();
+    let trigger = Trigger::new(rule, &attachment.selected_schemas(filters)?);
+    // The statistics exist: what is wrong is that they are left out.
+    let trigger = trigger.map_err(|_| {
+        Error::usage(format!(
+            "--when: '{condition}' compares statistics that are not recorded: let --names, \
+             --target and --provider include them"
+        ))
+    });
+    Ok(Some(trigger?))
 }
 
 /// Returns the rule of the condition, if there is one, with at most so many triggers.

@@ -3,8 +3,8 @@
 //! Invariant: only a recorder that the user means is asked for a dump: if there are several, one
 //! has to be named. A mark goes to all, also if one of them fails.
 
-use vmstrobe::Broker;
 use vmstrobe::control::{DumpArguments, DumpedFile, RunningRecorder, running_recorders};
+use vmstrobe::json::{self, DumpReport, MarkReport};
 
 use crate::args::{DumpArgs, MarkArgs, RecorderArgs};
 use crate::error::{Error, Result};
@@ -28,7 +28,10 @@ pub(crate) fn dump(args: &DumpArgs, out: &mut Out) -> Result<u8> {
     };
     let path = args.output.as_ref().map(Into::into);
     let files = recorder.dump(&DumpArguments { last: args.last, path }, &broker)?;
-    out.lines(files.iter().map(file_line))?;
+    match args.json {
+        true => out.lines([json::text(&DumpReport(&files))])?,
+        false => out.lines(files.iter().map(file_line))?,
+    }
     Ok(0)
 }
 
@@ -40,8 +43,8 @@ pub(crate) fn mark(args: &MarkArgs, out: &mut Out) -> Result<u8> {
     let broker = Needs::of_files().move_to_broker()?;
     let mut status = 0;
     for recorder in meant(&args.recorder)? {
-        match mark_line(&recorder, &args.text, &broker) {
-            Ok(line) => out.lines([line])?,
+        match recorder.mark(&args.text, &broker) {
+            Ok(wall_ns) => out.lines([mark_line(&recorder, wall_ns, args.json)])?,
             Err(error) => {
                 say(format_args!("{} is not marked: {error}", title(&recorder)));
                 status = 1;
@@ -51,9 +54,12 @@ pub(crate) fn mark(args: &MarkArgs, out: &mut Out) -> Result<u8> {
     Ok(status)
 }
 
-fn mark_line(recorder: &RunningRecorder, text: &str, broker: &Broker) -> Result<String> {
-    let wall_ns = recorder.mark(text, broker)?;
-    Ok(format!("marked {} at {}", title(recorder), utc(wall_ns)))
+/// Returns the text for a recording that was marked.
+fn mark_line(recorder: &RunningRecorder, wall_ns: u64, json: bool) -> String {
+    match json {
+        true => json::text(&MarkReport { recorder, wall_ns }),
+        false => format!("marked {} at {}", title(recorder), utc(wall_ns)),
+    }
 }
 
 /// Returns the recorders that are meant, at least one.

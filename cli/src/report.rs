@@ -3,7 +3,7 @@
 //! Invariant: what could be read of a recording is reported, and what could not is said. A command
 //! beside which is sampled starts after the first sample and is waited for.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vmstrobe::json::{self, ReportsText};
 use vmstrobe::report::{Report, ReportOptions, compare};
@@ -34,14 +34,12 @@ pub(crate) fn run(args: &ReportArgs, open_files: OpenFiles, out: &mut Out) -> Re
     if args.files.is_empty() {
         return live::run(args, open_files, out);
     }
-    let all = args.files.iter().map(|path| filters(path, &args.select, &args.vcpus));
-    let all = all.collect::<Result<Vec<_>>>()?;
     let broker = Needs::of_files().move_to_broker()?;
-    let read = |(path, filters): (&std::path::PathBuf, _)| {
-        let options = ReportOptions { filters, broker: broker.clone() };
-        Ok(Report::of_file(path, options)?)
+    let read = |path: &PathBuf| {
+        let filters = filters(path, &args.select, &args.vcpus, &broker)?;
+        Ok(Report::of_file(path, ReportOptions { filters, broker: broker.clone() })?)
     };
-    let reports = args.files.iter().zip(all).map(read).collect::<Result<Vec<Report>>>()?;
+    let reports = args.files.iter().map(read).collect::<Result<Vec<Report>>>()?;
     print(args, &reports, out)?;
     for (path, report) in args.files.iter().zip(&reports) {
         say_end(path, report);

@@ -8,7 +8,7 @@ use std::process::{Child, ExitStatus};
 
 use vmstrobe::{Attachment, Broker, Filter};
 
-use crate::args::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
+use crate::args::{MethodArgs, ProviderSet, SourceArgs};
 use crate::attach;
 use crate::child;
 use crate::error::{Error, Result};
@@ -24,7 +24,7 @@ pub(crate) struct Sampling<'a> {
     pub(crate) beside: Beside<'a>,
     pub(crate) broker: Broker,
     pub(crate) attachment: Attachment,
-    pub(crate) filter: Filter,
+    pub(crate) filters: Vec<Filter>,
     /// The flag of the signals that end the command; `None` if they are a measured command's.
     pub(crate) stop: Option<StopFlag>,
 }
@@ -37,16 +37,16 @@ pub(crate) struct Beside<'a> {
 }
 
 impl<'a> Sampling<'a> {
-    /// Drops capabilities, and opens what the user named.
+    /// Drops capabilities, and opens what the user named. `words` is the command beside which is
+    /// sampled, `providers` what `select` selects from.
     ///
     /// # Errors
     /// If there is nothing to sample, or signals cannot be received.
     pub(crate) fn prepare(
-        source: &SourceArgs,
-        method: &MethodArgs,
-        select: &SelectArgs,
-        vcpus: &VcpuArgs,
+        (source, method): (&SourceArgs, &MethodArgs),
         words: &'a [OsString],
+        providers: ProviderSet,
+        select: impl FnOnce(&Attachment) -> vmstrobe::Result<Vec<Filter>>,
     ) -> Result<Self> {
         // Before capabilities are dropped, because starting the command needs them.
         let launcher = (!words.is_empty()).then(Launcher::new).transpose()?;
@@ -56,15 +56,15 @@ impl<'a> Sampling<'a> {
         }
         let broker = needs.move_to_broker()?;
         let bpf = attach::bpf_for_sampling(method.bpf, broker.clone())?;
-        let attachment = attach::open(source, select.providers(), bpf)?;
-        let filter = attachment.select(&select.selection(vcpus))?;
+        let attachment = attach::open(source, providers, bpf)?;
+        let filters = select(&attachment)?;
         say_each(of_notices(attachment.notices()));
         let stop = words.is_empty().then(StopFlag::listen).transpose()?;
         if stop.is_some() {
             stop::exit_at_second_signal()?;
         }
         let beside = Beside { launcher, words, broker: broker.clone() };
-        Ok(Self { beside, broker, attachment, filter, stop })
+        Ok(Self { beside, broker, attachment, filters, stop })
     }
 }
 

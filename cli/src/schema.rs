@@ -26,7 +26,7 @@ pub(crate) fn run(args: &SchemaArgs, out: &mut Out) -> Result<u8> {
     let recording = (args.replay.file.as_deref(), Moment::After(Duration::ZERO));
     let (providers, method) = (args.select.providers(), &args.method);
     let attachment = attach::open_for_reading(&args.source, recording, providers, method)?;
-    let names = args.select.names.as_ref();
+    let names = args.select.of.names.as_ref();
     let mut schemas = attachment.select_schemas(&args.select.selection(&VcpuArgs::default()))?;
     say_each(of_notices(attachment.notices()));
     schemas.retain(|schema| selected(schema, names).next().is_some());

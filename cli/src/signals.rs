@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(feature = "top")]
+use signal_hook::consts::{SIGCONT, SIGTSTP};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR2};
 use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
@@ -65,6 +67,45 @@ impl DumpFlag {
     /// Returns true once for each time that the flag was set.
     pub(crate) fn take(&self) -> bool {
         self.asked.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Flags that the signals of job control set: SIGTSTP, by which a shell stops a command, and
+/// SIGCONT, by which it goes on.
+#[cfg(feature = "top")]
+#[derive(Debug)]
+pub(crate) struct JobFlags {
+    stop: Arc<AtomicBool>,
+    go_on: Arc<AtomicBool>,
+}
+
+#[cfg(feature = "top")]
+impl JobFlags {
+    /// Installs the signal handlers that set the flags. From then on, SIGTSTP stops nothing by
+    /// itself. It stays ignored if it was ignored at start, as by shells without job control.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub(crate) fn listen() -> Result<Self> {
+        let flags = Self { stop: Arc::default(), go_on: Arc::default() };
+        let register = |signal, flag: &Arc<AtomicBool>| {
+            flag::register(signal, Arc::clone(flag)).map(drop).map_err(cannot_listen)
+        };
+        if !contains(ignored(), SIGTSTP) {
+            register(SIGTSTP, &flags.stop)?;
+        }
+        register(SIGCONT, &flags.go_on)?;
+        Ok(flags)
+    }
+
+    /// Returns true once for each time that the command was asked to stop.
+    pub(crate) fn take_stop(&self) -> bool {
+        self.stop.swap(false, Ordering::Relaxed)
+    }
+
+    /// Returns true once for each time that the command went on.
+    pub(crate) fn take_go_on(&self) -> bool {
+        self.go_on.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -10,8 +10,8 @@ use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe::json::{self, IntervalReport};
-use vmstrobe::{Meter, Moment, Replay, SampleStream, Snapshot, Tally};
+use vmstrobe::json::{self, EventEntry, IntervalReport};
+use vmstrobe::{Attachment, Meter, Moment, Replay, SampleStream, Snapshot, Tally};
 
 use crate::args::StatArgs;
 use crate::attach;
@@ -48,14 +48,16 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
     let StatArgs { source, method, select, vcpus, command: words, .. } = args;
-    let Sampling { beside, attachment, filter, stop, .. } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
-    let session = attachment.start(vec![filter], timing)?;
+    let choose = |from: &Attachment| from.select(&select.selection(vcpus)).map(|one| vec![one]);
+    let Sampling { beside, attachment, filters, stop, .. } =
+        Sampling::prepare((source, method), words, select.providers(), choose)?;
+    let session = attachment.start(filters, timing)?;
     let mut measurement = Measurement::new(args, session, out);
     say_what_is_left_out(args);
     let mut command = beside.start(open_files)?;
     let measured = measurement.measure(stop.as_ref(), command.as_mut());
-    let has_lost_vm = measurement.has_lost_vm;
+    // Of all virtual machines, those that end are no reason to fail.
+    let has_lost_vm = measurement.has_lost_vm && !source.all;
     let status = wait(command.as_mut());
     measured.and_then(|()| out.flush())?;
     Ok(child::exit_status(status?, has_lost_vm))
@@ -226,11 +228,13 @@ impl<'a, S: SampleStream> Measurement<'a, S> {
         let (start_ns, is_first) = (self.meter.start_ns(), self.reported == 0);
         (self.lost_samples, self.reported) = (lost_samples, self.reported + 1);
         let (lost_samples, per_object) = (lost_in_interval, self.style.per_object);
+        let events = self.session.events();
+        let events: &[EventEntry<'_>] = &events.iter().map(EventEntry::from).collect::<Vec<_>>();
         if self.style.json {
-            let report = IntervalReport { tally, lost_samples, read, per_object };
+            let report = IntervalReport { tally, lost_samples, read, per_object, events };
             self.out.lines([json::text(&report)])
         } else {
-            let report = Report { tally, lost_samples, start_ns, is_first, read };
+            let report = Report { tally, lost_samples, start_ns, is_first, read, events };
             self.out.lines(report.lines(self.style))
         }
     }

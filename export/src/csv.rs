@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::exporter::{Destination, Event, Exporter, Outcome};
 use crate::laid::vm_name;
 use crate::metadata::Metadata;
-use crate::text::{CHUNK_BYTES, Pace, number, state_name, time};
+use crate::text::{CHUNK_BYTES, Thinning, number, state_name, time};
 
 /// The most rows that spreadsheets open, the first one included.
 pub const SPREADSHEET_ROWS_MAX: u64 = 1_048_576;
@@ -47,7 +47,7 @@ pub struct CsvWriter<W> {
     destination: Destination<W>,
     columns: Columns,
     vm: Option<String>,
-    pace: Pace,
+    thinning: Thinning,
     laid: Option<Laid>,
     rows: u64,
     chunk: Vec<u8>,
@@ -89,8 +89,8 @@ impl<W: Write> CsvWriter<W> {
         chunk.extend(END);
         let mut destination = Destination::new(destination);
         destination.write(&chunk)?;
-        let (vm, pace) = (metadata.vm.clone(), Pace::new(every));
-        Ok(Self { destination, columns, vm, pace, laid: None, rows: 1, chunk })
+        let (vm, thinning) = (metadata.vm.clone(), Thinning::new(every));
+        Ok(Self { destination, columns, vm, thinning, laid: None, rows: 1, chunk })
     }
 }
 
@@ -103,11 +103,11 @@ impl<W: Write> Exporter for CsvWriter<W> {
         self.chunk.clear();
         let mut ticks = batch.by_tick();
         while let Some(tick) = ticks.next() {
-            if !self.pace.keeps(tick.window) {
+            if !self.thinning.keeps(tick.window) {
                 continue;
             }
             for (row, object) in laid.objects.iter().enumerate() {
-                self.pace.seconds(&mut self.chunk, tick.window.middle_ns());
+                self.thinning.seconds(&mut self.chunk, tick.window.middle_ns());
                 write_row(&mut self.chunk, &tick, row, object);
                 self.rows += 1;
             }
@@ -124,7 +124,7 @@ impl<W: Write> Exporter for CsvWriter<W> {
     fn event(&mut self, event: &Event) -> Result<()> {
         event.check()?;
         self.chunk.clear();
-        self.pace.seconds(&mut self.chunk, event.monotonic_ns);
+        self.thinning.seconds(&mut self.chunk, event.monotonic_ns);
         self.chunk.push(b',');
         time(&mut self.chunk, event.wall_ns());
         self.chunk.extend(b",,,,,,,");

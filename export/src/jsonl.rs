@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::exporter::{Destination, Event, Exporter, Outcome};
 use crate::laid::vm_name;
 use crate::metadata::Metadata;
-use crate::text::{CHUNK_BYTES, Pace, number, state_name, time};
+use crate::text::{CHUNK_BYTES, Thinning, number, state_name, time};
 
 /// Writes lines of JSON. It takes batches of any columns.
 ///
@@ -39,7 +39,7 @@ use crate::text::{CHUNK_BYTES, Pace, number, state_name, time};
 pub struct JsonLinesWriter<W> {
     destination: Destination<W>,
     vm: Option<String>,
-    pace: Pace,
+    thinning: Thinning,
     laid: Option<Laid>,
     chunk: Vec<u8>,
 }
@@ -69,14 +69,14 @@ impl<W: Write> JsonLinesWriter<W> {
         let line = format!("{{\"recording\": {{{}}}}}\n", members.collect::<Vec<_>>().join(", "));
         let mut destination = Destination::new(destination);
         destination.write(line.as_bytes())?;
-        let (vm, pace) = (metadata.vm.clone(), Pace::new(every));
-        Ok(Self { destination, vm, pace, laid: None, chunk: Vec::new() })
+        let (vm, thinning) = (metadata.vm.clone(), Thinning::new(every));
+        Ok(Self { destination, vm, thinning, laid: None, chunk: Vec::new() })
     }
 
     /// Begins a line with its time.
     fn begin(&mut self, monotonic_ns: u64, wall_ns: u64) {
         self.chunk.extend(b"{\"seconds\": ");
-        self.pace.seconds(&mut self.chunk, monotonic_ns);
+        self.thinning.seconds(&mut self.chunk, monotonic_ns);
         self.chunk.extend(b", \"time\": \"");
         time(&mut self.chunk, wall_ns);
         self.chunk.extend(b"\", ");
@@ -92,7 +92,7 @@ impl<W: Write> Exporter for JsonLinesWriter<W> {
         self.chunk.clear();
         let mut ticks = batch.by_tick();
         while let Some(tick) = ticks.next() {
-            if !self.pace.keeps(tick.window) {
+            if !self.thinning.keeps(tick.window) {
                 continue;
             }
             for (group, names) in batch.layout().groups().iter().zip(&laid.names) {

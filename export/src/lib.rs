@@ -59,3 +59,4 @@ pub use packed::PackedBatch;
 pub use parquet::{ParquetReader, ParquetWriter, WideParquetWriter};
 #[cfg(feature = "perfetto")]
 pub use perfetto::{PerfettoOptions, PerfettoWriter};
+pub use text::Thinning;

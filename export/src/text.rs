@@ -9,23 +9,23 @@ use vmstrobe_core::{RowState, Window};
 /// The bytes after which rows are written out.
 pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 
-/// Decides which ticks are written, and counts the time from the first one.
+/// Decides which ticks are kept, and counts the time from the first one.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub struct Thinning {
     every_ns: u64,
     start_ns: Option<u64>,
     due_ns: u64,
 }
 
-impl Pace {
-    /// Makes a pace that keeps one tick of each stretch of that length, or all.
-    pub(crate) fn new(every: Option<Duration>) -> Self {
+impl Thinning {
+    /// Keeps the first tick of each stretch of time of that length, or all.
+    pub fn new(every: Option<Duration>) -> Self {
         let every_ns = every.map_or(0, |every| every.as_nanos().try_into().unwrap_or(u64::MAX));
         Self { every_ns, start_ns: None, due_ns: 0 }
     }
 
-    /// Returns whether the tick with that window is written.
-    pub(crate) fn keeps(&mut self, window: Window) -> bool {
+    /// Returns whether the tick with that window is kept. It is asked about each, in their order.
+    pub fn keeps(&mut self, window: Window) -> bool {
         let middle_ns = window.middle_ns();
         let start_ns = *self.start_ns.get_or_insert(middle_ns);
         if self.every_ns == 0 {
@@ -87,23 +87,23 @@ mod tests {
 
     #[test]
     fn the_first_tick_of_each_stretch_is_kept() {
-        let mut pace = Pace::new(Some(Duration::from_nanos(10)));
+        let mut thinning = Thinning::new(Some(Duration::from_nanos(10)));
         let kept: Vec<u64> = [1000, 1004, 1009, 1011, 1012, 1021, 1055, 1059, 1060]
             .into_iter()
-            .filter(|&ns| pace.keeps(at(ns)))
+            .filter(|&ns| thinning.keeps(at(ns)))
             .collect();
         assert_eq!(kept, [1000, 1011, 1021, 1055, 1060]);
-        let mut all = Pace::new(None);
+        let mut all = Thinning::new(None);
         assert!([5, 5, 4].into_iter().all(|ns| all.keeps(at(ns))));
     }
 
     #[test]
     fn times_have_all_their_digits() {
-        let mut pace = Pace::new(None);
-        pace.keeps(at(2_000_000_000));
+        let mut thinning = Thinning::new(None);
+        thinning.keeps(at(2_000_000_000));
         let mut out = Vec::new();
         for ns in [2_000_000_000, 3_000_000_001, 1_999_999_999] {
-            pace.seconds(&mut out, ns);
+            thinning.seconds(&mut out, ns);
             out.push(b' ');
         }
         time(&mut out, 1_000_000_001);

@@ -8,7 +8,7 @@
 //! Invariant: nothing is freed or closed on the tick; retired things wait here for
 //! [`Control::collect`].
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use vmstrobe_core::{Error, ErrorKind, Layout, Result, Snapshot};
@@ -17,6 +17,7 @@ use crate::pool::Pool;
 use crate::publish::{Latest, Publisher};
 use crate::source_set::SourceSet;
 use crate::subscribe::{MAX_QUEUE_SAMPLES, Outlet, Subscriber, queue};
+use crate::ticker::Timing;
 
 /// The most subscribers of one sampler.
 pub const MAX_SUBSCRIBERS: usize = 64;
@@ -49,6 +50,9 @@ pub(crate) struct Mailbox {
     /// True if there is a change. Relaxed, because the mutex orders the change itself.
     waiting: AtomicBool,
     stop: AtomicBool,
+    /// The new time from one tick to the next, in ns; 0 for none. Relaxed, because it guards no
+    /// other data.
+    period_ns: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -71,6 +75,7 @@ impl Mailbox {
         Arc::new(Self {
             waiting: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            period_ns: AtomicU64::new(0),
             inner: Mutex::new(Inner {
                 changes: Vec::with_capacity(MAX_CHANGES),
                 retired: Vec::with_capacity(MAX_RETIRED * 4),
@@ -91,6 +96,17 @@ impl Mailbox {
     /// Returns true once the sampler has been asked to end.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Returns true once another time between ticks has been asked for.
+    pub(crate) fn has_timing(&self) -> bool {
+        self.period_ns.load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes the new timing, if one has been asked for.
+    pub(crate) fn take_timing(&self) -> Option<Timing> {
+        let period_ns = self.period_ns.swap(0, Ordering::Relaxed);
+        (period_ns != 0).then_some(Timing { period_ns, ticks_max: None })
     }
 
     /// Hands over the retired things and takes a change, if there is one and the mutex is free. It
@@ -182,6 +198,12 @@ impl Control {
         (inner.layout, inner.buffers) = (layout, count);
         self.mailbox.waiting.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Changes the rate, from the next tick on. The ticks go on to be numbered; their number is not
+    /// limited any more.
+    pub fn set_timing(&self, timing: &Timing) {
+        self.mailbox.period_ns.store(timing.period_ns.max(1), Ordering::Relaxed);
     }
 
     /// Drops the things that the tick has retired since the last call: old sources (which may be

@@ -250,7 +250,12 @@ impl Sampler {
         let mut ticker = Ticker::new(timing, clock::now_ns());
         let mailbox = Arc::clone(&self.mailbox);
         while !ticker.is_over() {
-            let Some(now_ns) = ticker.wait(|| mailbox.stopped()) else { break };
+            let Some(now_ns) = ticker.wait(|| mailbox.stopped() || mailbox.has_timing()) else {
+                let Some(timing) = mailbox.take_timing() else { break };
+                self.health_writer.counts_mut().missed_ticks += ticker.missed();
+                ticker = Ticker::new(&timing, clock::now_ns());
+                continue;
+            };
             let begun = ticker.begin(now_ns);
             let published = self.tick_at(now_ns, begun.missed).is_some();
             let done_ns = clock::now_ns();

@@ -8,6 +8,7 @@ mod shared_host {
     mod copies;
     mod ended;
     mod only;
+    mod recorded;
     mod totals;
 }
 

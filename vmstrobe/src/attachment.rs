@@ -12,6 +12,7 @@ use vmstrobe_core::{Filter, Object, Provider, Registry, Schema, Snapshot, Thread
 use vmstrobe_host::Reaper;
 use vmstrobe_sampler::{Fanout, Health, HealthWriter, Roster, Sampler};
 
+use crate::arrivals::Arrivals;
 use crate::error::{Error, Result};
 use crate::member::{self, Absence, Member};
 use crate::notice::{Notice, Notices};
@@ -36,6 +37,8 @@ use crate::sources::{Options, Sources};
 pub struct Attachment {
     pub(crate) registry: Registry,
     pub(crate) members: Vec<Member>,
+    /// The search for members that come later, if all of this host are meant.
+    pub(crate) arrivals: Option<Arrivals>,
     pub(crate) bpf: Bpf,
     pub(crate) health: Option<(Health, HealthWriter)>,
     pub(crate) notices: Notices,
@@ -76,8 +79,9 @@ impl Attachment {
     /// If one that was named cannot be read, or it is not clear which one is meant.
     pub fn open(sources: &Sources, options: &Options) -> Result<Self> {
         let attachment = Self::of(Registry::default()).with_options(options);
-        let members = open::open(sources, options, &attachment.registry, &attachment.notices)?;
-        Ok(Self { members, ..attachment })
+        let (members, arrivals) =
+            open::open(sources, options, &attachment.registry, &attachment.notices)?;
+        Ok(Self { members, arrivals, ..attachment })
     }
 
     /// Returns an attachment to the providers of a registry: a VMM's own, for example.
@@ -85,6 +89,7 @@ impl Attachment {
         Self {
             registry,
             members: Vec::new(),
+            arrivals: None,
             bpf: Bpf::off(),
             health: None,
             notices: Notices::default(),

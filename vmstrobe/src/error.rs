@@ -13,7 +13,6 @@ use vmstrobe_core::{Object, Target, VcpuRef};
 use vmstrobe_host::VmInfo;
 
 use crate::condition::Fault;
-use crate::notice::Notice;
 #[cfg(feature = "server")]
 use crate::serve::{Account, DirectoryRefusal, LimitReached};
 use crate::unknown_name::UnknownName;
@@ -55,8 +54,10 @@ pub enum Error {
     /// None of the virtual machines and tables on this host can be read.
     #[error("none of the virtual machines and tables on this host can be read")]
     NothingReadable {
-        /// One for each: why it cannot be read.
-        notices: Vec<Notice>,
+        /// The processes that were not looked at.
+        left_out: Vec<LeftOut>,
+        /// One for each of the others: why it cannot be read.
+        refused: Vec<Error>,
     },
     /// A process that was named has nothing to be read.
     #[error("pid {pid} ({comm}) has neither a KVM virtual machine nor a table of statistics open")]

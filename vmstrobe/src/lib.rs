@@ -81,6 +81,8 @@ mod found;
 mod member;
 mod processes;
 mod qemu;
+mod vm_tracker;
+mod arrivals;
 mod open;
 mod attachment;
 mod select;
@@ -91,7 +93,6 @@ mod tally;
 mod meter;
 mod listing;
 mod vm_opener;
-mod vm_tracker;
 mod condition;
 #[cfg(feature = "export")]
 mod record;
@@ -136,8 +137,8 @@ pub use sources::{Options, Sources};
 pub use stretch::{Stretch, StretchKind, Stretches};
 pub use tally::{Amount, Level, StatTally, Tally};
 pub use unknown_name::UnknownName;
-pub use vm_opener::{FoundVm, FoundVms, VmOpener, Vmm};
-pub use vm_tracker::{Changes, VmTracker};
+pub use vm_opener::{FoundVm, FoundVms, VmOpener};
+pub use vm_tracker::{Changes, VmTracker, Vmm};
 
 pub use parts::{Bpf, BpfMode, BpfStatus, FoundTable};
 pub use survey::{Hidden, LeftOut, Scan, WhyLeftOut, scan_all, scan_all_by};

@@ -20,6 +20,11 @@ const MAX_NOTICES: usize = 10_000;
 pub enum Notice {
     /// These processes were not looked at.
     LeftOut(Vec<LeftOut>),
+    /// A process that came later is read from now on.
+    Came {
+        /// The title of the member: `VM web (pid 4711)`.
+        title: String,
+    },
     /// A process of all cannot be read, for this reason.
     NotRead(Error),
     /// Of this process, the virtual machine is read and not the tables.
@@ -63,6 +68,7 @@ impl fmt::Display for Notice {
                 let processes: Vec<String> = processes.iter().map(one).collect();
                 write!(f, "left out: {}", processes.join("; "))
             }
+            Self::Came { title } => write!(f, "{title} has come and is read, too"),
             Self::NotRead(error) => write!(f, "left out: {error}"),
             Self::OnlyVm { pid, error } => {
                 write!(f, "pid {pid}: only the VM is read, not the tables: {error:#}")

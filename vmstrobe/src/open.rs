@@ -12,6 +12,7 @@ use crate::parts::{Qmp, QmpShare};
 use vmstrobe_core::{PathPolicy, Provider, Registry, Target};
 use vmstrobe_host::{Host, Reaper};
 
+use crate::arrivals::Arrivals;
 use crate::error::Result;
 use crate::member::Member;
 use crate::notice::{Notice, Notices};
@@ -32,7 +33,7 @@ pub(crate) struct Opener {
 }
 
 /// Adds the providers of the sources that the user named, or else of the only one there is, to the
-/// registry. Returns the members that they belong to.
+/// registry. Returns the members that they belong to, and the search for others if all are meant.
 ///
 /// # Errors
 /// If one of them cannot be read, or it is not clear which one is meant.
@@ -41,7 +42,7 @@ pub(crate) fn open(
     options: &Options,
     registry: &Registry,
     notices: &Notices,
-) -> Result<Vec<Member>> {
+) -> Result<(Vec<Member>, Option<Arrivals>)> {
     let (registry, notices) = (registry.clone(), notices.clone());
     let reaper = Reaper::with_threads(&options.threads)?;
     let mut opener = Opener::new(registry, reaper, options, sources.all, notices)?;
@@ -60,7 +61,10 @@ pub(crate) fn open(
     for socket in &sources.sockets {
         members.push(opener.fd_client(socket)?);
     }
-    Ok(members)
+    let Opener { processes, options, notices, .. } = opener;
+    let arrivals = || Arrivals::new(processes, options.host, notices, &members);
+    let arrivals = sources.all.then(arrivals);
+    Ok((members, arrivals))
 }
 
 impl Opener {

@@ -114,6 +114,14 @@ impl Processes {
         Ok(member)
     }
 
+    /// Attaches to the virtual machines of processes together, as far as they can be.
+    pub(crate) fn prepare(&self, pids: impl IntoIterator<Item = u32>) {
+        let pids: Vec<u32> = pids.into_iter().collect();
+        if !pids.is_empty() {
+            self.kvm.attach_all(&pids);
+        }
+    }
+
     fn attach_all(&mut self, found: Found) -> Result<Vec<Member>> {
         let mut pids = [found.vmms(), found.publishers()].concat();
         pids.sort_unstable();
@@ -121,22 +129,24 @@ impl Processes {
         if pids.is_empty() {
             return Err(found.none());
         }
-        if !found.left_out().is_empty() {
-            self.notices.add(Notice::LeftOut(found.left_out().to_vec()));
-        }
+        let left_out = found.left_out().to_vec();
         // Together: one after the other each would be waited for. Those that are refused are asked
         // again below, and say why.
-        self.kvm.attach_all(&found.vmms());
-        let mut members = Vec::new();
+        self.prepare(found.vmms());
+        let (mut members, mut refused) = (Vec::new(), Vec::new());
         for pid in pids {
             match self.attach_one(pid) {
                 Ok(member) => members.push(member),
-                Err(error) => self.notices.add(Notice::NotRead(error)),
+                Err(error) => refused.push(error),
             }
         }
         if members.is_empty() {
-            return Err(Error::NothingReadable { notices: self.notices.take() });
+            return Err(Error::NothingReadable { left_out, refused });
         }
+        if !left_out.is_empty() {
+            self.notices.add(Notice::LeftOut(left_out));
+        }
+        refused.into_iter().for_each(|error| self.notices.add(Notice::NotRead(error)));
         Ok(members)
     }
 }

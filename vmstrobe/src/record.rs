@@ -24,6 +24,7 @@ use vmstrobe_export::{Exporter, Metadata};
 
 use crate::error::Result;
 use crate::session::Session;
+use behind::Behind;
 use files::Files;
 use flight::Flight;
 use recorder::Recorder;
@@ -45,6 +46,7 @@ pub use replay_session::ReplaySession;
 pub(crate) use replay_session::cut;
 pub use stream::SampleStream;
 
+mod behind;
 mod convert;
 mod files;
 mod flight;
@@ -90,7 +92,8 @@ impl Session {
     /// If no thread can be had. Later errors of the exporter end the recording; then
     /// [`Recording::stop`] returns them.
     pub fn record(self, exporter: impl Exporter + Send + 'static) -> Result<Recording> {
-        self.record_into(Box::new(One(exporter)), FLUSH_PERIOD, None)
+        let sink = Behind::start(self.threads(), One(exporter))?;
+        self.record_into(Box::new(sink), FLUSH_PERIOD, None)
     }
 
     /// Records every sample of this session, from the first on, into a file, or several.
@@ -101,7 +104,8 @@ impl Session {
     pub fn record_to(mut self, path: &Path, mut options: FileOptions) -> Result<Recording> {
         self.fill(&mut options.metadata);
         let flush = options.flush;
-        self.record_into(Box::new(Files::new(path, options, true)?), flush, None)
+        let sink = Behind::start(self.threads(), Files::new(path, options, true)?)?;
+        self.record_into(Box::new(sink), flush, None)
     }
 
     /// Keeps the newest samples of this session in memory, and writes them when it is asked to, or

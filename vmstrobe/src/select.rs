@@ -16,6 +16,8 @@ use crate::member::Member;
 use crate::notice::Notice;
 use crate::unknown_name::UnknownName;
 
+mod each;
+
 /// The statistics that a user asks for. A part that is left out selects everything.
 ///
 /// ```
@@ -38,37 +40,12 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Returns the filter of one target. The vCPUs are ignored for any but theirs.
     fn filter(&self, target: Target) -> Filter {
         let request = Request { provider: self.provider.clone(), names: self.names.clone() };
         let vcpus: VcpuSet = self.vcpus.iter().cloned().collect();
-        let vcpus = (!vcpus.is_empty()).then_some(vcpus);
+        let vcpus = (!vcpus.is_empty() && target == Target::Vcpu).then_some(vcpus);
         Filter { target, providers: Some(vec![request]), vcpus }
-    }
-}
-
-impl Selection {
-    /// Returns the filters that this selection stands for in a recording with these schemas, one
-    /// for each target, and the names that match nothing beside others that do. Without a target,
-    /// all of them are selected.
-    ///
-    /// # Errors
-    /// If there is no such target or provider, or none of the names.
-    pub fn filters(&self, schemas: &[Arc<Schema>]) -> Result<(Vec<Filter>, Vec<UnknownName>)> {
-        let (target, provider) = (self.target.as_ref(), self.provider.as_deref());
-        let is_meant = |schema: &&Arc<Schema>| is_of(schema, target, provider);
-        let meant: Vec<Arc<Schema>> = schemas.iter().filter(is_meant).cloned().collect();
-        if meant.is_empty() {
-            let target = target.cloned().unwrap_or(Target::Vcpu);
-            return Err(nothing_of(&target, provider, schemas, None, Vec::new()));
-        }
-        let unknown = check_names(self.names.as_ref(), &meant)?;
-        let mut filters: Vec<Filter> = Vec::new();
-        for schema in meant {
-            if filters.iter().all(|filter| filter.target != *schema.target()) {
-                filters.push(self.filter(schema.target().clone()));
-            }
-        }
-        Ok((filters, unknown))
     }
 }
 
@@ -90,7 +67,7 @@ impl Attachment {
             return Err(Error::VcpusOfTarget { target });
         }
         let filter = selection.filter(target);
-        self.check_objects(&filter, all, provider)?;
+        self.check_objects(&filter, &all, provider)?;
         Ok(filter)
     }
 
@@ -104,15 +81,28 @@ impl Attachment {
             _ => None,
         };
         self.check_provider(provider)?;
-        self.check_objects(filter, self.objects()?, provider)
+        self.check_objects(filter, &self.objects()?, provider)
     }
 
-    fn check_objects(
+    fn check_objects(&self, filter: &Filter, all: &[Object], provider: Option<&str>) -> Result<()> {
+        let schemas = self.schemas_meant(filter, all, provider)?;
+        let names = filter.providers.iter().flatten().find_map(|request| request.names.as_ref());
+        for unknown in check_names(names, &schemas)? {
+            self.notices.add(Notice::UnknownName(unknown));
+        }
+        Ok(())
+    }
+
+    /// Returns the schemas of the objects that a filter means, whatever its names.
+    ///
+    /// # Errors
+    /// If there is no such object.
+    fn schemas_meant(
         &self,
         filter: &Filter,
-        all: Vec<Object>,
+        all: &[Object],
         provider: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Arc<Schema>>> {
         let target = &filter.target;
         let is_meant = |object: &&Object| is_of(&object.schema, Some(target), provider);
         let mut objects: Vec<Object> = all.iter().filter(is_meant).cloned().collect();
@@ -123,12 +113,7 @@ impl Attachment {
         }
         check_vcpus(filter, &objects)?;
         objects.retain(|object| filter.wants(object));
-        let schemas: Vec<_> = objects.into_iter().map(|object| object.schema).collect();
-        let names = filter.providers.iter().flatten().find_map(|request| request.names.as_ref());
-        for unknown in check_names(names, &schemas)? {
-            self.notices.add(Notice::UnknownName(unknown));
-        }
-        Ok(())
+        Ok(objects.into_iter().map(|object| object.schema).collect())
     }
 
     /// Returns the schemas of the target and provider that are selected; if none is, all but the
@@ -186,23 +171,36 @@ fn default_target(
     schemas: &[Arc<Schema>],
     provider: Option<&str>,
 ) -> Result<Target> {
-    let is_meant = |schema: &&Arc<Schema>| {
-        let is_own = schema.provider() == OWN_PROVIDER;
-        is_of(schema, None, provider) && (!is_own || provider.is_some())
-    };
-    let here: Vec<_> = objects.iter().map(|object| &object.schema).filter(is_meant).collect();
-    let all = || schemas.iter().filter(is_meant).collect();
-    let schemas = if here.is_empty() { all() } else { here };
-    let mut targets: Vec<&Target> = schemas.iter().map(|schema| schema.target()).collect();
-    targets.sort_unstable();
-    targets.dedup();
-    match targets[..] {
+    let here = targets_of(foreign(objects.iter().map(|object| &object.schema), provider));
+    let all = || targets_of(foreign(schemas, provider));
+    let targets = if here.is_empty() { all() } else { here };
+    match &targets[..] {
         // That there is nothing at all is found when it is looked for.
         [] => Ok(Target::Vcpu),
         [target] => Ok(target.clone()),
-        _ if targets.contains(&&Target::Vcpu) => Ok(Target::Vcpu),
-        _ => Err(Error::UnclearTarget { targets: targets.into_iter().cloned().collect() }),
+        _ if targets.contains(&Target::Vcpu) => Ok(Target::Vcpu),
+        _ => Err(Error::UnclearTarget { targets }),
     }
+}
+
+/// Returns the schemas of a provider, if the user named one, or else all but the sampler's own.
+fn foreign<'a>(
+    schemas: impl IntoIterator<Item = &'a Arc<Schema>>,
+    provider: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<Schema>> {
+    schemas.into_iter().filter(move |schema| {
+        let is_own = schema.provider() == OWN_PROVIDER;
+        is_of(schema, None, provider) && (!is_own || provider.is_some())
+    })
+}
+
+/// Returns the targets of schemas, each once.
+fn targets_of<'a>(schemas: impl IntoIterator<Item = &'a Arc<Schema>>) -> Vec<Target> {
+    let mut targets: Vec<Target> =
+        schemas.into_iter().map(|schema| schema.target().clone()).collect();
+    targets.sort_unstable();
+    targets.dedup();
+    targets
 }
 
 /// Returns the error that there is no object of that target and provider, only the known ones.
@@ -214,7 +212,7 @@ fn nothing_of<'a>(
     bpf: Option<BpfStatus>,
     warnings: Vec<vmstrobe_core::Error>,
 ) -> Error {
-    let known: Vec<&Schema> = known.into_iter().map(|schema| &**schema).collect();
+    let known: Vec<&Arc<Schema>> = known.into_iter().collect();
     let has_vcpus = known.iter().any(|schema| is_of(schema, Some(&Target::Vcpu), Some(KVM)));
     if *target == Target::Vm
         && has_vcpus
@@ -228,11 +226,9 @@ fn nothing_of<'a>(
     }
     let is_known = provider.is_none_or(|name| known.iter().any(|schema| schema.provider() == name));
     let others = known.iter().filter(|schema| is_known && schema.provider() != OWN_PROVIDER);
-    let mut targets: Vec<Target> = others.map(|schema| schema.target().clone()).collect();
-    targets.sort_unstable();
-    targets.dedup();
+    let others = targets_of(others.copied());
     let (target, provider) = (target.clone(), provider.map(str::to_owned));
-    Error::NoObjects { target, provider, known: targets, warnings }
+    Error::NoObjects { target, provider, known: others, warnings }
 }
 
 /// Returns true if the schema is of that target and provider, where one is named.

@@ -11,6 +11,7 @@ use vmstrobe_sampler::{
     Control, Fanout, Health, Roster, Running, Sampler, Subscriber, Timing, Watch,
 };
 
+use crate::arrivals::Newcomers;
 use crate::attachment::{Attachment, Guard};
 use crate::error::{Error, Result};
 use crate::member::{self, Absence, Member};
@@ -23,7 +24,7 @@ const ROSTER_PERIOD: Duration = Duration::from_secs(1);
 const SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// A subscriber's queue lasts so long without being drained, in s, ...
-const QUEUE_SECONDS: f64 = 0.5;
+const QUEUE_SECONDS: f64 = 0.25;
 /// ... but is never less deep, ...
 const QUEUE_SAMPLES_MIN: usize = 32;
 /// ... nor takes more memory, in words.
@@ -53,6 +54,8 @@ pub struct Session {
     read_monitor: ReadMonitor,
     notices: Notices,
     members: Vec<Member>,
+    /// The members that come later, if all of this host are sampled.
+    newcomers: Option<Newcomers>,
     /// True if it had members, so that it ends with them.
     has_members: bool,
     period_ns: u64,
@@ -92,7 +95,9 @@ impl Attachment {
 impl Session {
     /// Starts to sample what the filters want of the attachment.
     fn start(attachment: Attachment, filters: Vec<Filter>, timing: Timing) -> Result<Self> {
-        let Attachment { registry, members, bpf, health, notices, guard, threads, .. } = attachment;
+        let Attachment {
+            registry, members, arrivals, bpf, health, notices, guard, threads, ..
+        } = attachment;
         let (health, writer) = health.unwrap_or_else(Health::new);
         let read_monitor = ReadMonitor::new(&registry, bpf, health)?;
         let mut roster = Roster::with_threads(registry, filters, threads.clone());
@@ -109,6 +114,7 @@ impl Session {
             noted.add(Notice::Provider(error.clone()));
         };
         let watch = roster.watch(control.clone(), ROSTER_PERIOD, complain)?;
+        let newcomers = arrivals.map(|arrivals| arrivals.watch(&threads)).transpose()?;
         let running = sampler.start(timing)?;
         Ok(Self {
             first,
@@ -121,6 +127,7 @@ impl Session {
             notices,
             has_members: !members.is_empty(),
             members,
+            newcomers,
             period_ns: timing.period_ns,
             threads,
             guard,
@@ -135,6 +142,18 @@ impl Session {
     /// Returns the time from one tick to the next, in ns.
     pub fn period_ns(&self) -> u64 {
         self.period_ns
+    }
+
+    /// Samples at another rate from the next tick on. The queue keeps its depth, so at a higher rate
+    /// it has to be looked at more often.
+    ///
+    /// # Errors
+    /// If the rate is out of bounds.
+    pub fn set_rate(&mut self, rate_hz: f64) -> Result<()> {
+        let timing = Timing::hz(rate_hz)?;
+        self.control.set_timing(&timing);
+        self.period_ns = timing.period_ns;
+        Ok(())
     }
 
     /// Returns the next sample, if one comes in time.
@@ -208,12 +227,18 @@ impl Session {
     pub fn newly_ended(&mut self) -> Vec<Member> {
         let ended: Vec<bool> = member::ended(&self.members, self.absence.lasts()).collect();
         let mut ended = ended.into_iter();
-        self.members.extract_if(.., |_| ended.next() == Some(true)).collect()
+        let ended = self.members.extract_if(.., |_| ended.next() == Some(true)).collect();
+        self.members.extend(self.newcomers.iter().flat_map(Newcomers::take));
+        ended
     }
 
     /// Returns true once every member has ended, or nothing that is sampled has been there for some
-    /// seconds. Providers of this process have no end.
+    /// seconds. Providers of this process have no end, and neither has a session of all virtual
+    /// machines of this host, where others may come.
     pub fn has_ended(&self) -> bool {
+        if self.newcomers.is_some() {
+            return false;
+        }
         let all_ended = || member::ended(&self.members, self.absence.lasts()).all(|ended| ended);
         self.has_members && (self.absence.is_for_good() || all_ended())
     }
@@ -239,6 +264,7 @@ impl Session {
     /// # Errors
     /// The error that made the sampler fail; [`Error::SamplerFailed`] if it was returned before.
     pub fn stop(&mut self) -> Result<&mut Sampler> {
+        self.newcomers = None;
         match self.watch.take() {
             // What a machine of this process has lent is given back before the machine goes.
             Some(watch) if self.guard.is_some() => drop(watch),
@@ -270,6 +296,19 @@ mod tests {
 
     use super::*;
     use crate::member::tests::provider;
+
+    #[test]
+    fn the_rate_of_a_running_session_can_be_changed() {
+        let attachment = Attachment::of(Registry::default()).with_own_statistics();
+        // The next tick would come in 1000 s.
+        let mut session = attachment.sample("sampler: ticks", 0.001).expect("there are threads");
+        assert!(session.set_rate(0.0).is_err() && session.set_rate(1e9).is_err());
+        session.set_rate(1000.0).expect("it is a rate");
+        assert_eq!(session.period_ns(), 1_000_000);
+        let samples: Vec<_> = session.samples().take(20).collect();
+        assert_eq!(samples.len(), 20);
+        assert!(samples.windows(2).all(|pair| pair[0].tick() < pair[1].tick()));
+    }
 
     #[test]
     fn samples_end_with_the_last_member() {

@@ -3,6 +3,7 @@
 //! Invariant: a look ends after [`LOOK_LIMIT`], whatever processes there are; a process that was
 //! not looked at is named, and comes first in the next look. A VM or a table is found once.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -103,6 +104,22 @@ impl fmt::Display for WhyLeftOut {
             Self::Crowded => "has more open files than are examined",
             Self::NoTime => "there was no time left to examine it",
         })
+    }
+}
+
+/// The processes that earlier looks left out, so that each is named once.
+#[derive(Debug, Default)]
+pub(crate) struct KnownLeftOut(HashSet<u32>);
+
+impl KnownLeftOut {
+    /// Returns those that the look before did not leave out, without those for which there was no
+    /// time: the next look examines them.
+    pub(crate) fn news(&mut self, left_out: Vec<LeftOut>) -> Vec<LeftOut> {
+        let silent = left_out.into_iter().filter(|one| one.why != WhyLeftOut::NoTime);
+        let (known, new): (Vec<_>, Vec<_>) = silent.partition(|one| self.0.contains(&one.pid));
+        // Other processes are forgotten, so that the set does not grow.
+        self.0 = known.iter().chain(&new).map(|one| one.pid).collect();
+        new
     }
 }
 

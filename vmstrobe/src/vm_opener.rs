@@ -18,18 +18,7 @@ use crate::error::Result;
 use crate::found::{Found, vm_name};
 use crate::qemu::Vmms;
 use crate::sources::{Options, Sources};
-
-/// A process with virtual machines, told from all others there have been.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Vmm {
-    /// The process id.
-    pub pid: u32,
-    /// When it started, in clock ticks since boot. With it, a later process of the same number is
-    /// another.
-    pub start_time_ticks: u64,
-    /// The user that it runs as: its real user id.
-    pub uid: u32,
-}
+use crate::vm_tracker::Vmm;
 
 /// Opens virtual machines one by one, for a server that answers for each by itself.
 ///

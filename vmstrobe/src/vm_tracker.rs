@@ -8,8 +8,6 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use crate::vm_opener::Vmm;
-
 /// After how many looks in a row without it a virtual machine has gone, although its process has
 /// not ended.
 const MISSED_MAX: u32 = 3;
@@ -20,6 +18,18 @@ const REFUSED_SAID: u32 = 3;
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// ... up to this.
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A process with virtual machines, told from all others there have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Vmm {
+    /// The process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot. With it, a later process of the same number is
+    /// another.
+    pub start_time_ticks: u64,
+    /// The user that it runs as: its real user id.
+    pub uid: u32,
+}
 
 /// The changes that a look has found.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -135,10 +135,32 @@ Rates are printed with their error bounds: a counter is read at an unknown time 
 of its sample. Waiting times are counted when a wait ends, so over a short interval their share can
 exceed 100 %.";
 
+#[cfg(feature = "top")]
+pub(super) const WATCH: &str = "\
+EXAMPLES
+  Watch the only virtual machine on this host:
+      vmstrobe top
+  Watch all virtual machines on this host:
+      vmstrobe top --all
+  Keep the last five minutes to go back to:
+      vmstrobe top -p 4711 --last 5m
+  Play a recording, forwards and back; ten times as fast:
+      vmstrobe top --replay run.arrows --speed 10
+  Print five tables as text, one each second:
+      vmstrobe top -b -n 5
+  Try it on a guest that is started for this, without colours, in ASCII:
+      NO_COLOR=1 vmstrobe top --demo --ascii
+
+In the screen, ? shows all keys.";
+
 pub(super) const RECORD: &str = "\
 EXAMPLES
-  Record the only virtual machine on this host, all statistics of its vCPUs, for ten seconds:
+  Record the only virtual machine on this host, all its statistics, for ten seconds:
       vmstrobe record -o run.arrows -d 10s
+  Record every virtual machine of this host, also those that start later, until Ctrl-C:
+      vmstrobe record --all -o host.arrows
+  Record vCPUs and the virtual machine as a whole, but no devices:
+      vmstrobe record -o run.arrows --target vcpu --target vm -d 10s
   Record exits and halts at 10 kHz while a benchmark runs:
       vmstrobe record -o run.arrows -r 10k --names 'exits,halt_*' -- ssh guest ./benchmark
   Write one file an hour, and keep the last 20 GiB:
@@ -150,7 +172,7 @@ EXAMPLES
       vmstrobe dump
   Write them 5 s after a vCPU exited more than 50,000 times a second for 5 ms:
       vmstrobe record --last 30s --when 'exits.rate > 50k' --for 5ms --after 5s
-  Find out how often a condition would have been true in a recording:
+  Find out how often a condition would have been true in a recording (--json for a program):
       vmstrobe record --dry-run run.arrows --when 'exits.rate > 50k' --for 5ms --hold-off 1s
   Try it on a guest that is started for this:
       vmstrobe record --demo -o demo.arrows -d 5s

@@ -10,7 +10,7 @@ use vmstrobe::Timing;
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Parses a rate and returns it in Hz: `1000`, `1k`, `10kHz`, `0.5`.
-pub(super) fn rate(text: &str) -> Result<f64, String> {
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let what = format!("'{text}' is not a rate: write 1000, 1k, 10kHz or 0.5");
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
     let factor = match unit.to_ascii_lowercase().as_str() {

@@ -12,7 +12,7 @@ use vmstrobe::export::Compression;
 use vmstrobe::{Condition, Split};
 
 use super::recorders::ControlArgs;
-use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
+use super::source::{MethodArgs, SelectEachArgs, SourceArgs, VcpuArgs};
 use super::{PaceArgs, quantity};
 
 /// The arguments about what is sampled, how and when, which a recording has behind it.
@@ -26,7 +26,7 @@ const OF_SAMPLING: [&str; 18] = [
     "on_any_kernel",
     "demo",
     "bpf",
-    "target",
+    "targets",
     "names",
     "provider",
     "vcpus",
@@ -58,7 +58,7 @@ pub(crate) struct RecordArgs {
     pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) select: SelectArgs,
+    pub(crate) select: SelectEachArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,
@@ -125,7 +125,8 @@ pub(crate) struct WriteArgs {
     #[arg(long, value_name = "CODEC", default_value = "zstd", value_parser = compression)]
     pub(crate) compress: Compression,
 
-    /// Write at most one sample in this time to .csv and .jsonl
+    /// Write only the first sample of each such stretch of time; `record` does so for .csv and
+    /// .jsonl
     #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     pub(crate) every: Option<Duration>,
 }
@@ -144,7 +145,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) write: WriteArgs,
 
     #[command(flatten)]
-    pub(crate) select: SelectArgs,
+    pub(crate) select: SelectEachArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,
@@ -203,6 +204,11 @@ pub(crate) struct FlightArgs {
     /// it would have caused dumps
     #[arg(long, value_name = "FILE", requires = "when", conflicts_with_all = OF_SAMPLING)]
     pub(crate) dry_run: Option<PathBuf>,
+
+    /// Print what --dry-run finds as a JSON object for each trigger, and one for the whole;
+    /// docs/json.md has the fields
+    #[arg(long, requires = "dry_run")]
+    pub(crate) json: bool,
 }
 
 /// Parses a label.

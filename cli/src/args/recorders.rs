@@ -61,6 +61,10 @@ pub(crate) struct DumpArgs {
     #[arg(short, long, value_name = "FILE", value_parser = absolute)]
     pub(crate) output: Option<String>,
 
+    /// Print a JSON array with an object for each file; docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) recorder: RecorderArgs,
 }
@@ -70,6 +74,10 @@ pub(crate) struct MarkArgs {
     /// The text, up to 64 KiB
     #[arg(value_name = "TEXT")]
     pub(crate) text: String,
+
+    /// Print a JSON object for each recording that was marked; docs/json.md has the fields
+    #[arg(long)]
+    pub(crate) json: bool,
 
     #[command(flatten)]
     pub(crate) recorder: RecorderArgs,

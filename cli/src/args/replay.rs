@@ -77,7 +77,7 @@ impl ReplayAtArgs {
 }
 
 /// Parses a speed.
-fn speed(text: &str) -> Result<Pace, String> {
+pub(super) fn speed(text: &str) -> Result<Pace, String> {
     if text == "max" {
         return Ok(Pace::Max);
     }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::PaceArgs;
 use super::replay::{SAMPLING, SOURCES};
-use super::source::{MethodArgs, SelectArgs, SourceArgs, VcpuArgs};
+use super::source::{MethodArgs, SelectEachArgs, SourceArgs, VcpuArgs};
 
 #[derive(Args, Debug)]
 pub(crate) struct ReportArgs {
@@ -40,7 +40,7 @@ pub(crate) struct ReportArgs {
     pub(crate) source: SourceArgs,
 
     #[command(flatten)]
-    pub(crate) select: SelectArgs,
+    pub(crate) select: SelectEachArgs,
 
     #[command(flatten)]
     pub(crate) vcpus: VcpuArgs,

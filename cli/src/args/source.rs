@@ -25,7 +25,8 @@ pub(crate) struct SourceArgs {
     #[arg(short, long = "pid", value_name = "PID", value_parser = quantity::pid)]
     pub(crate) pids: Vec<u32>,
 
-    /// Read all virtual machines and tables on this host, except those that cannot be read
+    /// Read all virtual machines and tables on this host, except those that cannot be read; `stat`,
+    /// `record` and `serve` also read those that come later
     #[arg(long, conflicts_with = "pids")]
     pub(crate) all: bool,
 
@@ -124,6 +125,27 @@ pub(crate) struct SelectArgs {
     #[arg(long, value_name = "TARGET")]
     pub(crate) target: Option<String>,
 
+    #[command(flatten)]
+    pub(crate) of: NameArgs,
+}
+
+/// The choice of statistics for a recording, which can have objects of several types.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Statistics (default: all)")]
+pub(crate) struct SelectEachArgs {
+    /// Select an object type: vm, vcpu, cryptodev, a program's own (such as queue), or sampler for
+    /// vmstrobe itself; may be given more than once. Default: all types present but sampler
+    #[arg(long = "target", value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) of: NameArgs,
+}
+
+/// The choice of statistics by their names.
+#[derive(Args, Debug, Default)]
+#[command(next_help_heading = "Statistics (default: all)")]
+pub(crate) struct NameArgs {
     /// Select by names, globs (halt_*) and /regexes/, separated by commas; a leading - excludes
     #[arg(long, value_name = "LIST", value_parser = Names::parse, allow_hyphen_values = true)]
     pub(crate) names: Option<Names>,
@@ -134,20 +156,43 @@ pub(crate) struct SelectArgs {
     pub(crate) provider: Option<String>,
 }
 
+impl NameArgs {
+    /// Returns the selection for the library, with this target and these vCPUs.
+    fn selection(&self, target: Option<Target>, vcpus: &VcpuArgs) -> Selection {
+        let Self { names, provider } = self;
+        Selection { target, provider: provider.clone(), names: names.clone(), vcpus: vcpus.refs() }
+    }
+}
+
 impl SelectArgs {
     /// Returns the providers that this choice needs.
     pub(crate) fn providers(&self) -> ProviderSet {
-        ProviderSet::of(self.target.as_deref(), self.provider.as_deref())
+        ProviderSet::of(self.target.as_deref(), self.of.provider.as_deref())
     }
 
     /// Returns the selection for the library, with these vCPUs.
     pub(crate) fn selection(&self, vcpus: &VcpuArgs) -> Selection {
-        Selection {
-            target: self.target.as_deref().map(Target::from_name),
-            provider: self.provider.clone(),
-            names: self.names.clone(),
-            vcpus: vcpus.refs(),
-        }
+        self.of.selection(self.target.as_deref().map(Target::from_name), vcpus)
+    }
+}
+
+impl SelectEachArgs {
+    /// Returns the providers that this choice needs.
+    pub(crate) fn providers(&self) -> ProviderSet {
+        // Every other target needs more than vmstrobe's own provider.
+        let is_own = |target: &&String| *target == vmstrobe::TARGET;
+        let target = self.targets.iter().find(|target| !is_own(target)).or(self.targets.first());
+        ProviderSet::of(target.map(String::as_str), self.of.provider.as_deref())
+    }
+
+    /// Returns the targets that the user named.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        self.targets.iter().map(|target| Target::from_name(target)).collect()
+    }
+
+    /// Returns the selection for the library, with these vCPUs and without the targets.
+    pub(crate) fn selection(&self, vcpus: &VcpuArgs) -> Selection {
+        self.of.selection(None, vcpus)
     }
 }
 

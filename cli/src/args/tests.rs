@@ -40,7 +40,9 @@ fn stat_parses_all_of_its_options() {
     );
     assert_eq!(args.source.pids, [1, 2]);
     assert_eq!(args.select.target.as_deref(), Some("vm"));
-    assert!(args.select.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist")));
+    assert!(
+        args.select.of.names.is_some_and(|names| names.wants("exits") && !names.wants("a_hist"))
+    );
     assert_eq!(args.pace.rate, 10_000.0);
     assert_eq!(args.interval, Some(Duration::from_millis(100)));
     assert_eq!(args.vcpus.vcpus, ["0", "/vm/a/vcpu[1]"]);

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use vmstrobe::json::{self, TriggerReport};
 use vmstrobe::{DryRun, DryTrigger, Hit, Replay, Unit, utc};
 
 use super::rule;
@@ -29,12 +30,15 @@ pub(super) fn run(args: &FlightArgs, recording: &Path, out: &mut Out) -> Result<
     let condition = rule.condition.to_string();
     let mut printed = Ok(());
     let done = Replay::open_by(recording, &broker)?.dry_run(rule, |trigger| {
-        printed = out.lines([line(&condition, &trigger)]);
+        printed = out.lines([match args.json {
+            true => json::text(&TriggerReport { condition: &condition, trigger: &trigger }),
+            false => line(&condition, &trigger),
+        }]);
         printed.is_ok() && !out.is_closed()
     });
     printed?;
     let done = done?;
-    out.lines([total(&done, args)])?;
+    out.lines([if args.json { json::text(&done) } else { total(&done, args) }])?;
     say_each(of_notices(done.cut));
     Ok(0)
 }

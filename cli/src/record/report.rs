@@ -1,16 +1,16 @@
 //! The texts of `vmstrobe record`: progress, dumps, and what was recorded.
 
 use vmstrobe::export::{SPREADSHEET_ROWS_MAX, Span};
-use vmstrobe::{Dump, Format, Names, Progress, Recorded, RecordedFile};
+use vmstrobe::{Dump, Filter, Format, Names, Progress, Recorded, RecordedFile};
 
-use crate::args::SelectArgs;
 use crate::text::{bytes, hertz, seconds, thousands};
 
-/// Returns the choice of statistics in the notation of the library: `vcpu: exits,halt_*`.
-pub(super) fn filter_text(select: &SelectArgs) -> String {
-    let target = select.target.as_deref().unwrap_or("vcpu");
-    let names = select.names.as_ref().map_or_else(|| "*".to_owned(), Names::to_string);
-    format!("{target}: {names}")
+/// Returns the choice of statistics in the notation of the library, a part for each target:
+/// `vm: pages_*; vcpu: pages_*`.
+pub(super) fn filter_text(filters: &[Filter], names: Option<&Names>) -> String {
+    let names = names.map_or_else(|| "*".to_owned(), Names::to_string);
+    let parts = filters.iter().map(|filter| format!("{}: {names}", filter.target.name()));
+    parts.collect::<Vec<_>>().join("; ")
 }
 
 /// Returns the line of progress.

@@ -7,7 +7,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use vmstrobe::report::{Report, Reporter};
-use vmstrobe::{Meter, Session};
+use vmstrobe::{Attachment, Meter, Session};
 
 use super::print;
 use crate::args::ReportArgs;
@@ -35,14 +35,16 @@ const PROGRESS_PERIOD: Duration = Duration::from_millis(500);
 pub(super) fn run(args: &ReportArgs, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
     let timing = args.pace.timing()?;
     let ReportArgs { source, method, select, vcpus, command: words, .. } = args;
-    let Sampling { beside, attachment, filter, stop, .. } =
-        Sampling::prepare(source, method, select, vcpus, words)?;
-    let session = attachment.start(vec![filter], timing)?;
+    let choose = |from: &Attachment| from.select_each(&select.targets(), &select.selection(vcpus));
+    let Sampling { beside, attachment, filters, stop, .. } =
+        Sampling::prepare((source, method), words, select.providers(), choose)?;
+    let session = attachment.start(filters, timing)?;
     let mut running = Running::new(session, args.pace.duration)?;
     let mut command = beside.start(open_files)?;
     let sampled = running.sample(stop.as_ref(), command.as_mut());
     show_progress("");
-    let has_lost_vm = running.has_lost_vm;
+    // Of all virtual machines, those that end are no reason to fail.
+    let has_lost_vm = running.has_lost_vm && !source.all;
     let status = wait(command.as_mut());
     print(args, &[running.finish()?], out)?;
     sampled?;

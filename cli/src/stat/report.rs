@@ -3,6 +3,7 @@
 //! Invariant: a report counts the statistics that it leaves out because they did not change. It
 //! names those that cannot be summed, and all ticks, samples, rows and objects that are missing.
 
+use vmstrobe::json::EventEntry;
 use vmstrobe::{Amount, Rate, ReadStatus, StatTally, StatType, Tally, Target, Unit, Window};
 
 use crate::read_status;
@@ -15,6 +16,8 @@ use crate::text::{
 const ERROR_MIN: f64 = 0.001;
 /// The largest number of objects or statistics that a note names.
 const NAMED_MAX: usize = 4;
+/// The largest number of marks that the report of a whole recording has.
+const EVENTS_MAX: usize = 20;
 
 /// The options of printing.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Report<'a> {
     pub(super) is_first: bool,
     /// The method by which objects of KVM were read, if the report has it.
     pub(super) read: Option<ReadStatus>,
+    /// The marks and triggers of a recording that are new since the last report.
+    pub(super) events: &'a [EventEntry<'a>],
 }
 
 impl Report<'_> {
@@ -62,6 +67,13 @@ impl Report<'_> {
         }
         lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
         lines.extend(notes(self.tally, self.lost_samples).map(|note| format!(" {note}")));
+        lines.extend(self.events.iter().take(EVENTS_MAX).map(|event| {
+            let at = event_time(event, self.start_ns);
+            format!(" {} at {at} s: {}", event.kind, event.text)
+        }));
+        let more = self.events.len().saturating_sub(EVENTS_MAX);
+        let more = (more > 0).then(|| counted(more, "mark"));
+        lines.extend(more.map(|more| format!(" and {more} more (-i prints each in its interval)")));
         lines.extend(self.read.iter().map(|read| {
             format!(" sampled by {}", read_status::text_with_reason(read, "an", "object"))
         }));
@@ -84,7 +96,12 @@ impl Report<'_> {
         let read = self.read.iter().map(|read| read_line(read, &time));
         // The times of all reports are relative to this one.
         let began = self.is_first.then(|| format!("began {}", begin_rfc3339(self.tally.begin())));
-        began.into_iter().chain(table.lines_fitting(style.width)).chain(notes).chain(read).collect()
+        let events = self.events.iter().map(|event| {
+            let at = event_time(event, self.start_ns);
+            format!("{at:>9}  {}: {}", event.kind, event.text)
+        });
+        let table = table.lines_fitting(style.width);
+        began.into_iter().chain(events).chain(table).chain(notes).chain(read).collect()
     }
 
     fn title(&self, lines: &[StatTally]) -> String {
@@ -143,6 +160,12 @@ pub(crate) fn notes(tally: &Tally, lost_samples: u64) -> impl Iterator<Item = St
 /// Returns the time at which a sample was taken, in s since the first.
 pub(super) fn time(window: Window, start_ns: u64) -> String {
     format!("{:.3}", window.begin_ns.saturating_sub(start_ns) as f64 * 1e-9)
+}
+
+/// Returns the time of a mark or trigger, in s since the first sample. It may be before that.
+fn event_time(event: &EventEntry<'_>, start_ns: u64) -> String {
+    let ns = i128::from(event.ns) - i128::from(start_ns);
+    format!("{:.3}", ns as f64 * 1e-9)
 }
 
 /// Returns the line on the method by which objects of KVM were read, for intervals of which the
@@ -291,7 +314,7 @@ mod tests {
 
     fn report(tally: &Tally) -> Report<'_> {
         let read = Some(ReadStatus::by_pread(2));
-        Report { tally, lost_samples: 0, start_ns: 0, is_first: true, read }
+        Report { tally, lost_samples: 0, start_ns: 0, is_first: true, read, events: &[] }
     }
 
     fn lines(style: Style) -> Vec<String> {
@@ -353,10 +376,24 @@ mod tests {
         let row = [(vcpu(0), Some([0; 6]))];
         let mut tally = Tally::new(&snapshot(1, 0, &row));
         tally.add(&snapshot(2, 500, &row));
-        let report =
-            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: false, read: None };
+        let report = Report { is_first: false, read: None, ..report(&tally) };
         let lines = report.lines(Style { timed: true, ..STYLE });
         assert_eq!(squeezed(&lines), ["0.500 nothing changed"]);
+    }
+
+    #[test]
+    fn marks_are_lines_of_their_own() {
+        let tally = tally();
+        let mark = EventEntry { ns: 250_000_000, wall_ns: 0, kind: "mark", text: "begin" };
+        let report = Report { events: &[mark; 22], ..report(&tally) };
+        let lines = squeezed(&report.lines(Style { timed: true, ..STYLE }));
+        assert_eq!(lines[1..23], vec!["0.250 mark: begin"; 22]);
+        let lines = squeezed(&report.lines(STYLE));
+        let marks = lines.iter().filter(|line| *line == "mark at 0.250 s: begin").count();
+        assert_eq!(marks, EVENTS_MAX);
+        assert!(lines.contains(&"and 2 marks more (-i prints each in its interval)".to_owned()));
+        let before = EventEntry { ns: 0, ..mark };
+        assert_eq!(event_time(&before, 1_000_000), "-0.001");
     }
 
     #[test]
@@ -371,8 +408,7 @@ mod tests {
         for (generation, count) in [(1, there + 10), (2, there), (3, 1)] {
             tally.add(&laid_out(generation, 1 + generation, generation * 100, &all(count)));
         }
-        let report =
-            Report { tally: &tally, lost_samples: 0, start_ns: 0, is_first: true, read: None };
+        let report = Report { read: None, ..report(&tally) };
         let lines = squeezed(&report.lines(STYLE));
         let want = "absent at the beginning: 10 objects whose names were not kept";
         assert!(lines.iter().any(|line| line == want), "{lines:?}");

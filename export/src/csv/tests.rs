@@ -147,7 +147,7 @@ fn a_thinned_file_has_the_first_tick_of_each_stretch() {
     let kept = (0..20).filter(|tick| {
         let mut snapshot = Snapshot::new(&layout);
         snapshot.stamp(Window { begin_ns: tick * 1_000_000, ..Window::default() });
-        writer.pace.keeps(snapshot.window())
+        writer.thinning.keeps(snapshot.window())
     });
     assert_eq!(kept.collect::<Vec<u64>>(), [0, 5, 10, 15]);
 }

@@ -6,13 +6,17 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value as Json;
+use vmstrobe_tests::command::spawn_unread;
+use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::qemu::{Config, Qemu};
+use vmstrobe_tests::qmp::Qmp;
 use vmstrobe_tests::require::{require_kvm, require_lending_qemu, require_older_qemu};
+use vmstrobe_tests::rig::wait_for;
 
 use super::extremes::Tables;
 use super::tables::queue_stats;
 use super::usage::COMMANDS;
-use crate::{json, paused_qemu, require_root, under, vmstrobe};
+use crate::{LIMIT, json, paused_qemu, require_root, under, vmstrobe};
 
 /// Each field with the types of its values.
 type Fields = BTreeMap<String, BTreeSet<&'static str>>;
@@ -135,6 +139,56 @@ fn each_difference_of_page_and_output_is_seen() {
     }
 }
 
+/// A flight recorder of the demo's guest, and where it listens.
+fn flight_recorder(directory: &Path) -> (Reaped, String) {
+    let control = directory.join("control").display().to_string();
+    let output = directory.join("run.arrows").display().to_string();
+    let line = ["record", "--demo", "--last", "10s", "--control", &control, "-o", &output];
+    let recorder = spawn_unread(&line);
+    wait_for("it listens", LIMIT, || Qmp::connect(Path::new(&control)).is_ok());
+    (recorder, control)
+}
+
+/// Returns what `stat` prints of a recording with a mark.
+fn marked_replay() -> String {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let (_recorder, control) = flight_recorder(directory.path());
+    assert_eq!(vmstrobe(&["mark", "--control", &control, "a"]).code, Some(0));
+    let dumped = vmstrobe(&["dump", "--control", &control, "--json"]);
+    let files = json(&dumped.stdout);
+    let path = files[0]["path"].as_str().expect("there is a file");
+    vmstrobe(&["stat", "--json", "--replay", path]).stdout
+}
+
+#[test]
+fn the_fields_of_recorders_are_documented() {
+    if !require_kvm() {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let (_recorder, control) = flight_recorder(directory.path());
+    let by_control = vmstrobe(&["mark", "--control", &control, "--json", "a"]);
+    // In the usual place, a recorder is told by its process id.
+    let output = directory.path().join("other.arrows").display().to_string();
+    let other = spawn_unread(&["record", "--demo", "--last", "10s", "-o", &output]);
+    let (pid, mut by_pid) = (other.id().to_string(), String::new());
+    wait_for("it listens", LIMIT, || {
+        by_pid = vmstrobe(&["mark", "-p", &pid, "--json", "a"]).stdout;
+        !by_pid.is_empty()
+    });
+    assert_eq!(json(&by_pid)["pid"], other.id());
+    check("mark", &[by_control.stdout, by_pid]);
+    let dumped = vmstrobe(&["dump", "--control", &control, "--json"]);
+    let files = json(&dumped.stdout);
+    let path = files[0]["path"].as_str().expect("there is a file").to_owned();
+    assert_eq!(files[0]["bytes"], fs::metadata(&path).expect("it is there").len());
+    check("dump", &[dumped.stdout]);
+    let dry_run =
+        |when: &str| vmstrobe(&["record", "--dry-run", &path, "--json", "--when", when]).stdout;
+    let conditions = ["exits.rate > 1", "sum halt_wait_ns.delta >= 0", "sum exits.value >= 0"];
+    check("record", &conditions.map(dry_run));
+}
+
 #[test]
 fn the_fields_of_stat_are_documented() {
     if !require_kvm() {
@@ -147,6 +201,7 @@ fn the_fields_of_stat_are_documented() {
         tables.stat(&tables.extremes, &["--json"]).stdout,
         tables.stat(&tables.zeros, &["--json", "--per-vcpu"]).stdout,
         vmstrobe(&demo).stdout,
+        marked_replay(),
     ];
     check("stat", &outputs);
     // The tests have the same wall clock as the command.

@@ -10,14 +10,16 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use vmstrobe_export::{ArrowsReader, End, EventKind, Item};
-use vmstrobe_tests::command::binary;
+use vmstrobe_tests::command::{Output, binary};
 use vmstrobe_tests::process::Reaped;
 use vmstrobe_tests::require::{require_kvm, require_namespaces};
 use vmstrobe_tests::rig::wait_for;
 
 use crate::{LIMIT, says, under, vmstrobe};
 
+mod page;
 mod readers;
+mod targets;
 
 /// The rate of these recordings.
 const HZ: u64 = 1000;
@@ -35,8 +37,13 @@ impl Place {
         self.0.path().join(name).to_str().expect("the path is text").to_owned()
     }
 
-    /// Starts to record the demo's guest, with these further arguments.
+    /// Starts to record the vCPUs of the demo's guest, with these further arguments.
     fn start(&self, name: &str, args: &[&str]) -> Recorder {
+        self.start_all(name, &[&["--target", "vcpu"], args].concat())
+    }
+
+    /// Starts to record all of the demo's guest, with these further arguments.
+    fn start_all(&self, name: &str, args: &[&str]) -> Recorder {
         let output = self.file(name);
         let log = File::create(self.file("log")).expect("there is room");
         let line = [&["record", "--demo", "-o", &output], args].concat();
@@ -162,24 +169,42 @@ fn a_stopped_recorder_has_a_gap_and_no_values_in_it() {
     assert!(number_before(&log, "missed") >= gap - 1, "{log}");
 }
 
+/// Records into a file system of that size until it is full. Returns what was said; the file is in
+/// `copy`.
+fn record_into(place: &Place, name: &str, size: &str, copy: &str) -> Output {
+    let script = "mount -t tmpfs -o size=$SIZE tmpfs \"$1\" && shift && out=$1 && shift && \
+                  \"$@\"; status=$?; cp \"$FILE\" \"$out\"; exit $status";
+    let mount = place.file("disk");
+    fs::create_dir_all(&mount).expect("there is room");
+    let output = format!("{mount}/{name}");
+    let (file, size) = (format!("FILE={output}"), format!("SIZE={size}"));
+    let shell = ["unshare", "-m", "env", &file, &size, "sh", "-c", script, "sh", &mount, copy];
+    under(&shell, &["record", "--demo", "-o", &output, "-d", "5s", "--no-control"])
+}
+
 #[test]
 fn a_full_disk_is_one_error_and_the_file_is_good_up_to_there() {
     let Some(place) = Place::new() else { return };
     if !require_namespaces() {
         return;
     }
-    let script = "mount -t tmpfs -o size=300k tmpfs \"$1\" && shift && out=$1 && shift && \
-                  \"$@\"; status=$?; cp \"$MNT/run.arrows\" \"$out\"; exit $status";
-    let (mount, out) = (place.file("disk"), place.file("copy.arrows"));
-    fs::create_dir(&mount).expect("there is room");
-    let environment = format!("MNT={mount}");
-    let shell = ["unshare", "-m", "env", &environment, "sh", "-c", script, "sh", &mount, &out];
-    let output = format!("{mount}/run.arrows");
-    let done = under(&shell, &["record", "--demo", "-o", &output, "-d", "60s", "--names", "*"]);
+    let copy = place.file("copy");
+    let done = record_into(&place, "run.arrows", "300k", &copy);
     says(&done, 1, &["cannot write", "No space left on device", "are good"]);
     assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
-    let read = read(&out);
+    let read = read(&copy);
     assert!(!read.ticks.is_empty() && read.end == Some(End::Unfinished), "{:?}", read.end);
+    // Of Parquet nothing is good without its end, and the message says so.
+    let done = record_into(&place, "run.parquet", "64k", &copy);
+    says(&done, 1, &["cannot write", "No space left on device", "nothing of it can be read"]);
+    assert!(done.stderr.lines().count() == 1 && !done.stderr.contains("are good"), "{done:?}");
+    for (name, size) in [("run.csv", "300k"), ("run.jsonl", "300k")] {
+        let done = record_into(&place, name, size, &copy);
+        says(&done, 1, &["cannot write", "No space left on device", "are good"]);
+        // It ends with a whole row.
+        let text = fs::read_to_string(&copy).expect("it is text");
+        assert!(text.ends_with('\n') && text.lines().count() > 10, "{name}: {}", text.len());
+    }
 }
 
 #[test]
@@ -256,6 +281,9 @@ fn what_cannot_be_written_is_refused_with_advice() {
     says(&record(&place.file("no/run.arrows"), &[]), 1, &["there is no such file or directory"]);
     says(&vmstrobe(&["record", "--demo"]), 2, &["--output <FILE>"]);
     says(&record("x.csv", &["--last", "5s"]), 2, &["a flight recorder writes .arrows"]);
+    for args in [&["--every", "1s"][..], &["--every", "1s", "--last", "5s"]] {
+        says(&record(&place.file("e.arrows"), args), 2, &["--every thins .csv and .jsonl"]);
+    }
 }
 
 #[test]
@@ -278,6 +306,16 @@ fn files_are_converted_and_repaired() {
     assert_eq!(lines, 1 + 4 * samples);
     says(&convert("run.arrows", "b.arrows", &["--names", "exits", "--vcpu", "2"]), 0, &[]);
     assert!(read(place.file("b.arrows")).ticks.values().all(|paths| paths.len() == 1));
+    // Of 1 s, one sample of each 100 ms, in every format.
+    for name in ["thin.arrows", "thin.csv", "thin.jsonl", "thin.parquet", "thin.pftrace"] {
+        let done = convert("run.arrows", name, &["--every", "100ms"]);
+        says(&done, 0, &["wrote "]);
+        let written = number_before(&done.stderr, "samples");
+        assert!((9..=12).contains(&written), "{done:?}");
+        if name == "thin.arrows" {
+            assert_eq!(read(place.file(name)).ticks.len() as u64, written);
+        }
+    }
     says(&convert("run.arrows", "c.arrows", &["--names", "exit"]), 1, &["did you mean 'exits'"]);
     // Torn within its last batch.
     fs::write(place.file("torn.arrows"), &whole[..whole.len() - 2000]).expect("there is room");

@@ -24,6 +24,8 @@ use vmstrobe_tests::serve::Serve;
 
 use crate::{LIMIT, fine, json, says, vmstrobe};
 
+mod marks;
+
 /// A recording that the command made of the demo.
 struct Recorded {
     directory: TempDir,
@@ -31,7 +33,7 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// Records the demo for that time.
+    /// Records the vCPUs of the demo for that time.
     #[track_caller]
     fn new(time: &str) -> Option<Self> {
         if !require_kvm() {
@@ -39,7 +41,8 @@ impl Recorded {
         }
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("run.arrows").display().to_string();
-        let output = vmstrobe(&["record", "--demo", "-o", &path, "-d", time]);
+        let line = ["record", "--demo", "--target", "vcpu", "-o", &path, "-d", time];
+        let output = vmstrobe(&line);
         assert_eq!(output.code, Some(0), "{output:?}");
         Some(Self { directory, path })
     }
@@ -90,7 +93,8 @@ fn stat_of_a_recording_is_stat_beside_it() {
     for (per_object, options) in
         [(false, &[][..]), (true, &["--per-vcpu"]), (true, &["--per-vcpu", "--speed", "20"])]
     {
-        let beside = IntervalReport { tally: &tally, lost_samples: 0, read: None, per_object };
+        let beside =
+            IntervalReport { tally: &tally, lost_samples: 0, read: None, per_object, events: &[] };
         let output = vmstrobe(&[&["stat", "--json", "--replay", &path], options].concat());
         fine(&output);
         assert_eq!(json(&output.stdout), json(&text(&beside)), "{options:?}");

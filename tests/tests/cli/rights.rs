@@ -81,6 +81,7 @@ impl Sources {
             format!("stat -p {pid} --bpf off -d 400ms"),
             format!("stat -p {pid} --from-qmp {qmp} -d 400ms"),
             format!("stat --from-socket {lent} --target sampler -d 400ms"),
+            "stat --all --bpf off -d 400ms".to_owned(),
             "stat --demo --provider sched --bpf off -d 400ms".to_owned(),
             "stat --demo -- sleep 0.4".to_owned(),
             "demo -d 400ms --json".to_owned(),

@@ -64,6 +64,8 @@ const DEPENDENCY_PLACES: &[(&str, &[&str])] = &[
             "tests/src/hostile/memory.rs",
         ],
     ),
+    ("ratatui_core", &["cli/src/top/"]),
+    ("ratatui_crossterm", &["cli/src/top/"]),
     ("rayon", &["sampler/src/fanout.rs"]),
     ("regex_lite", &["core/src/names.rs"]),
     ("signal_hook", &["cli/src/signals.rs"]),
@@ -80,7 +82,17 @@ const PRINTING_PLACES: &[(&str, &[&str])] = &[
     ("eprintln", &[]),
     ("stderr", &["cli/src/out.rs"]),
     // Elsewhere it is asked whether it is a terminal, and how wide.
-    ("stdout", &["cli/src/out.rs", "cli/src/main.rs", "cli/src/terminal.rs", "cli/src/error.rs"]),
+    (
+        "stdout",
+        &[
+            "cli/src/out.rs",
+            "cli/src/main.rs",
+            "cli/src/terminal.rs",
+            "cli/src/error.rs",
+            // The screen, which is drawn from cells.
+            "cli/src/top/tty.rs",
+        ],
+    ),
     // Help, and the sequences of the screen.
     ("as_is", &["cli/src/out.rs", "cli/src/main.rs", "cli/src/terminal.rs"]),
     ("is_control", &["core/src/text.rs"]),

@@ -19,6 +19,7 @@ use crate::tally::{Amount, StatTally, Tally};
 ///     lost_samples: measured.lost_samples,
 ///     read: measured.session.read_status(),
 ///     per_object: true,
+///     events: &[],
 /// };
 /// println!("{}", json::text(&report));
 /// # Ok::<(), vmstrobe::Error>(())
@@ -33,6 +34,29 @@ pub struct IntervalReport<'a> {
     pub read: Option<ReadStatus>,
     /// True for an element for each object and statistic, false for sums over all objects.
     pub per_object: bool,
+    /// The marks and triggers of the interval, in a recording.
+    pub events: &'a [EventEntry<'a>],
+}
+
+/// A mark or a trigger in a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct EventEntry<'a> {
+    /// The time, in ns of `CLOCK_MONOTONIC`.
+    pub ns: u64,
+    /// The time, in ns since 1970.
+    pub wall_ns: u64,
+    /// The kind: `mark`, `trigger`, or one of a later version.
+    pub kind: &'a str,
+    /// The text of the mark, or the condition that came true.
+    pub text: &'a str,
+}
+
+#[cfg(feature = "export")]
+impl<'a> From<&'a vmstrobe_export::Event> for EventEntry<'a> {
+    fn from(event: &'a vmstrobe_export::Event) -> Self {
+        let (ns, wall_ns) = (event.monotonic_ns, event.wall_ns());
+        Self { ns, wall_ns, kind: event.kind.name(), text: &event.text }
+    }
 }
 
 impl Serialize for IntervalReport<'_> {
@@ -58,6 +82,8 @@ pub(super) struct IntervalEntry<'a, S> {
     left: Vec<&'a str>,
     forgotten_objects: usize,
     unsummed_stats: usize,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    events: &'a [EventEntry<'a>],
     #[serde(skip_serializing_if = "Option::is_none")]
     read: Option<&'a ReadStatus>,
 }
@@ -92,7 +118,7 @@ pub(super) struct StatEntry {
 
 impl<'a, S> IntervalEntry<'a, S> {
     pub(super) fn new(report: &'a IntervalReport<'_>, stats: Vec<S>) -> Self {
-        let IntervalReport { tally, lost_samples, ref read, per_object: _ } = *report;
+        let IntervalReport { tally, lost_samples, ref read, per_object: _, events } = *report;
         Self {
             begin_ns: tally.begin().begin_ns,
             end_ns: tally.end().end_ns,
@@ -107,6 +133,7 @@ impl<'a, S> IntervalEntry<'a, S> {
             left: tally.left().collect(),
             forgotten_objects: tally.forgotten_objects(),
             unsummed_stats: tally.lost_stats(),
+            events,
             read: read.as_ref(),
         }
     }
@@ -154,7 +181,8 @@ mod tests {
         let last = [(vcpu(0), Some([1200, 500, 3, 1, 0, 0])), (vcpu(1), Some([4, 0, 0, 0, 1, 0]))];
         tally.add(&snapshot(4, 1000, &last));
         let read = Some(ReadStatus::by_pread(2));
-        let report = IntervalReport { tally: &tally, lost_samples: 0, read, per_object: false };
+        let report =
+            IntervalReport { tally: &tally, lost_samples: 0, read, per_object: false, events: &[] };
         let line = text(&report);
         for part in [
             r#"{"begin_ns": 0, "end_ns": 1000000000, "begin_wall_ns": 1000000000000000000, "#,
@@ -169,6 +197,10 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} is not in\n{line}");
         }
+        let events = [EventEntry { ns: 7, wall_ns: 8, kind: "mark", text: "a\nb" }];
+        let with_events = text(&IntervalReport { events: &events, ..report.clone() });
+        let part = r#""events": [{"ns": 7, "wall_ns": 8, "kind": "mark", "text": "a\nb"}], "read""#;
+        assert!(with_events.contains(part) && !line.contains("events"), "{with_events}");
         let of_each = text(&IntervalReport { read: None, per_object: true, ..report });
         assert!(
             of_each.contains(r#"{"qom-path": "/vm/web/vcpu[1]", "name": "exits", "delta": 4,"#)

@@ -16,10 +16,16 @@
 mod interval;
 mod listing;
 #[cfg(feature = "export")]
+mod recording;
+#[cfg(feature = "export")]
 mod report;
 mod run;
 
-pub use interval::IntervalReport;
+pub use interval::{EventEntry, IntervalReport};
+#[cfg(feature = "export")]
+pub use recording::TriggerReport;
+#[cfg(all(feature = "export", feature = "server"))]
+pub use recording::{DumpReport, MarkReport};
 #[cfg(feature = "export")]
 pub use report::ReportsText;
 pub use vmstrobe_core::json::*;

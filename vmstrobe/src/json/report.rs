@@ -6,8 +6,7 @@
 use serde::{Serialize, Serializer};
 use vmstrobe_export::End;
 
-use super::IntervalReport;
-use super::interval::{IntervalEntry, StatEntry};
+use super::interval::{EventEntry, IntervalEntry, IntervalReport, StatEntry};
 use crate::report::{BinRates, Report, StatChange, StatReport, Verdict, compare};
 use crate::tally::Amount;
 
@@ -41,7 +40,11 @@ impl Serialize for ReportsText<'_> {
             only_before: named(&comparison.only_before),
             only_after: named(&comparison.only_after),
         });
-        let intervals: Vec<IntervalReport<'_>> = self.0.iter().map(interval).collect();
+        let events = self.0.iter().map(|report| report.events.iter().map(EventEntry::from));
+        let events: Vec<Vec<EventEntry<'_>>> = events.map(Iterator::collect).collect();
+        let intervals = self.0.iter().zip(&events);
+        let intervals = intervals.map(|(report, events)| interval(report, events));
+        let intervals: Vec<IntervalReport<'_>> = intervals.collect();
         let reports = self.0.iter().zip(&intervals);
         let reports =
             reports.map(|(report, interval)| ReportEntry::new(report, interval)).collect();
@@ -49,9 +52,10 @@ impl Serialize for ReportsText<'_> {
     }
 }
 
-fn interval(report: &Report) -> IntervalReport<'_> {
+fn interval<'a>(report: &'a Report, events: &'a [EventEntry<'a>]) -> IntervalReport<'a> {
     let Report { tally, lost_samples, read, .. } = report;
-    IntervalReport { tally, lost_samples: *lost_samples, read: read.clone(), per_object: false }
+    let (lost_samples, read) = (*lost_samples, read.clone());
+    IntervalReport { tally, lost_samples, read, per_object: false, events }
 }
 
 #[derive(Serialize)]
@@ -80,7 +84,6 @@ struct ReportEntry<'a> {
     fine_ns: u64,
     gaps: u64,
     gap_seconds: f64,
-    events: Vec<EventEntry<'a>>,
     unlisted_events: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     end: Option<&'static str>,
@@ -93,14 +96,6 @@ struct ReportEntry<'a> {
 #[derive(Serialize)]
 struct LabelEntry<'a> {
     key: &'a str,
-    text: &'a str,
-}
-
-#[derive(Serialize)]
-struct EventEntry<'a> {
-    seconds: f64,
-    wall_ns: u64,
-    kind: &'a str,
     text: &'a str,
 }
 
@@ -175,12 +170,6 @@ impl<'a> ReportEntry<'a> {
     fn new(report: &'a Report, interval: &'a IntervalReport<'_>) -> Self {
         let metadata = &report.metadata;
         let stats = report.stats.iter().map(|stat| ReportStatEntry::new(stat, report)).collect();
-        let event = |event: &'a vmstrobe_export::Event| EventEntry {
-            seconds: report.seconds_at(event.monotonic_ns),
-            wall_ns: event.wall_ns(),
-            kind: event.kind.name(),
-            text: &event.text,
-        };
         let (end, cut_bytes) = end(report);
         Self {
             file: report.path.as_ref().map(|path| path.display().to_string()),
@@ -194,7 +183,6 @@ impl<'a> ReportEntry<'a> {
             fine_ns: report.fine_ns,
             gaps: report.gaps,
             gap_seconds: report.gaps_ns as f64 * 1e-9,
-            events: report.events.iter().map(event).collect(),
             unlisted_events: report.unlisted_events,
             end,
             cut_bytes,

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use vmstrobe_core::Filter;
-use vmstrobe_export::{Batch, BatchLimits, Batcher, End, Event, Metadata};
+use vmstrobe_export::{Batch, BatchLimits, Batcher, End, Event, Metadata, Thinning};
 
 use super::files::{FileOptions, Files, RecordedFile};
 use super::replay::{Replay, Replayed};
@@ -33,8 +33,9 @@ pub struct Converted {
 }
 
 /// Converts a recording into the format that the name of the output tells, or the options do. Only
-/// what the filters want is written, if there are any. The circumstances are those of the
-/// recording; the options' labels are added.
+/// what the filters want is written, if there are any, and of each stretch of time of
+/// [`FileOptions::every`] only the first sample. The circumstances are those of the recording; the
+/// options' labels are added.
 ///
 /// # Errors
 /// [`Error::SameFile`] if both are one file; an error of opening the one or writing the other.
@@ -48,6 +49,8 @@ pub fn convert(
         return Err(Error::SameFile { path: output.to_owned() });
     }
     let mut replay = Replay::open_by(input, &options.broker)?;
+    // Here, where every format has it.
+    let mut thinning = Thinning::new(options.every.take());
     let labels = std::mem::take(&mut options.metadata.labels);
     options.metadata = Metadata { ..replay.metadata().clone() };
     options.metadata.labels.extend(labels);
@@ -64,10 +67,11 @@ pub fn convert(
                 events += 1;
                 files.event(&event)?;
             }
+            Replayed::Sample(sample) if !thinning.keeps(sample.window()) => {}
             Replayed::Sample(sample) => {
                 samples += 1;
                 if let Some(batch) = batcher.push(&sample).map_err(Error::Export)? {
-                    files.write(&batch)?;
+                    files.write(batch)?;
                 }
             }
         }
@@ -80,7 +84,7 @@ pub fn convert(
         Err(error) => return Err(error),
     };
     if let Some(batch) = batcher.take() {
-        files.write(&batch)?;
+        files.write(batch)?;
     }
     files.finish()?;
     Ok(Converted { samples, events, files: files.files(), end, damage })
@@ -100,7 +104,7 @@ pub(crate) fn write_batches(
         for event in &events {
             files.event(event)?;
         }
-        files.write(&batch)?;
+        files.write(batch)?;
     }
     files.finish()?;
     Ok(files.files())

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use vmstrobe_core::Snapshot;
-use vmstrobe_export::End;
+use vmstrobe_export::{End, Event};
 
 use super::replay::{Replay, Replayed};
 use crate::error::Result;
@@ -70,9 +70,18 @@ impl PaceClock {
     }
 }
 
-/// Gives every sample of a recording when it is due, until the recording ends, the receiver returns
-/// false, or the other end of `stop` is dropped. Returns the end of the recording, if it was
-/// reached.
+/// A part of a recording that is given.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// An event, which stands before the samples of its batch.
+    Event(Event),
+    /// A sample, whose time has come.
+    Sample(Arc<Snapshot>),
+}
+
+/// Gives every sample of a recording when it is due, and each event where it stands, until the
+/// recording ends, the receiver returns false, or the other end of `stop` is dropped. Returns the
+/// end of the recording, if it was reached.
 ///
 /// # Errors
 /// As [`Replay::run`].
@@ -80,11 +89,14 @@ pub(super) fn run_at(
     replay: Replay,
     pace: Pace,
     stop: &Receiver<()>,
-    mut give: impl FnMut(Arc<Snapshot>) -> Result<bool>,
+    mut give: impl FnMut(Due) -> Result<bool>,
 ) -> Result<Option<End>> {
     let mut clock = PaceClock::new(pace);
     replay.run(|replayed| {
-        let Replayed::Sample(sample) = replayed else { return Ok(true) };
+        let sample = match replayed {
+            Replayed::Event(event) => return give(Due::Event(event)),
+            Replayed::Sample(sample) => sample,
+        };
         let at_ns = sample.window().begin_ns;
         loop {
             let wait = clock.wait(at_ns, Instant::now());
@@ -99,7 +111,7 @@ pub(super) fn run_at(
             return Ok(false);
         }
         let given = Instant::now();
-        let goes_on = give(Arc::new(sample))?;
+        let goes_on = give(Due::Sample(Arc::new(sample)))?;
         clock.note_receiver(given.elapsed());
         Ok(goes_on)
     })
@@ -137,7 +149,8 @@ mod tests {
             let replay = Replay::open(file.path()).expect("it is a recording");
             let (_stop, stopped) = channel();
             let mut seen = Vec::new();
-            let end = run_at(replay, pace, &stopped, |sample| {
+            let end = run_at(replay, pace, &stopped, |due| {
+                let Due::Sample(sample) = due else { panic!("there are no events") };
                 assert_eq!(words_of(&sample), words(sample.tick()));
                 seen.push(sample.tick());
                 Ok(true)

@@ -14,7 +14,7 @@ use vmstrobe_core::{
 use vmstrobe_export::Metadata;
 use vmstrobe_sampler::{Latest, now_ns};
 
-use super::pace::{Pace, run_at};
+use super::pace::{Due, Pace, run_at};
 use super::replay::{Moment, Replay};
 use super::replay_session::cut;
 use super::stage::{Shown, Stage};
@@ -133,7 +133,8 @@ fn play(
     let path = replay.path().to_owned();
     let mut is_shown = Some(is_shown);
     // Sending fails only if the starter has gone, and with it the other end of `stopped`.
-    let ended = run_at(replay, pace, stopped, |sample| {
+    let ended = run_at(replay, pace, stopped, |due| {
+        let Due::Sample(sample) = due else { return Ok(true) };
         stage.show(&sample)?;
         let _ = is_shown.take().map(|is_shown| is_shown.send(Ok(())));
         Ok(true)

@@ -3,7 +3,7 @@
 //! Invariant: no sample is lost. The thread that reads the recording waits for the receiver, and
 //! ends with it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{
@@ -12,9 +12,9 @@ use std::sync::mpsc::{
 use std::time::Duration;
 
 use vmstrobe_core::{Snapshot, Thread, ThreadStart};
-use vmstrobe_export::End;
+use vmstrobe_export::{End, Event};
 
-use super::pace::{Pace, run_at};
+use super::pace::{Due, Pace, run_at};
 use super::replay::Replay;
 use crate::error::{Error, Result};
 use crate::notice::{Notice, Notices};
@@ -25,6 +25,15 @@ const QUEUE_SAMPLES_MAX: usize = 256;
 const QUEUE_WORDS_MAX: usize = 1 << 20;
 /// ... and never less than this, so that both can work.
 const QUEUE_SAMPLES_MIN: usize = 2;
+/// The most events that are kept for a receiver that never takes them.
+const MAX_EVENTS: usize = 10_000;
+
+/// A sample and the events that stand before it; behind the last sample, events alone.
+#[derive(Debug)]
+struct Queued {
+    events: Vec<Event>,
+    sample: Option<Arc<Snapshot>>,
+}
 
 /// A recording that is replayed.
 ///
@@ -49,7 +58,9 @@ pub struct ReplaySession {
     period_ns: u64,
     /// The begin of the sample that was received last, in ns.
     received_ns: Cell<u64>,
-    samples: Receiver<Arc<Snapshot>>,
+    samples: Receiver<Queued>,
+    /// The events that were received and not taken.
+    events: RefCell<Vec<Event>>,
     /// True once the thread was found to have no more samples, and so to be about to end.
     is_drained: Cell<bool>,
     /// Dropped to end the thread.
@@ -70,22 +81,15 @@ impl Replay {
         let path = self.path().to_owned();
         let period_ns = self.period_ns();
         let (stop, stopped) = channel();
-        let (queue, queued) = sync_channel::<Receiver<Arc<Snapshot>>>(1);
-        let thread = threads.spawn("vmstrobe-replay", move || {
-            let mut samples: Option<SyncSender<Arc<Snapshot>>> = None;
-            run_at(self, pace, &stopped, |sample| {
-                let samples = samples.get_or_insert_with(|| {
-                    let (samples, received) = sync_channel(queue_depth(&sample));
-                    // It fails only if the starter has gone, which the next send finds.
-                    let _ = queue.send(received);
-                    samples
-                });
-                Ok(samples.send(sample).is_ok())
-            })
-        })?;
+        let (queue, queued) = sync_channel(1);
+        let thread =
+            threads.spawn("vmstrobe-replay", move || send_all(self, pace, &stopped, &queue))?;
         // The thread sends the queue before the first sample, or ends without either.
-        let started = queued.recv().ok().and_then(|samples| Some((samples.recv().ok()?, samples)));
-        let Some((first, samples)) = started else {
+        let started = queued.recv().ok().and_then(|samples: Receiver<Queued>| {
+            let Queued { events, sample } = samples.recv().ok()?;
+            Some((sample?, events, samples))
+        });
+        let Some((first, events, samples)) = started else {
             joined(thread)?;
             return Err(Error::NothingRecorded { path });
         };
@@ -95,6 +99,7 @@ impl Replay {
             first,
             period_ns,
             samples,
+            events: RefCell::new(events),
             is_drained: Cell::new(false),
             stop: Some(stop),
             thread: Some(thread),
@@ -123,22 +128,34 @@ impl ReplaySession {
 
     /// Returns the next sample, if one comes in time; at once `None` behind the last one.
     pub fn recv(&self, timeout: Duration) -> Option<Arc<Snapshot>> {
-        let sample = self.samples.recv_timeout(timeout);
-        self.noted(sample.map_err(|error| error == RecvTimeoutError::Disconnected))
+        let queued = self.samples.recv_timeout(timeout);
+        self.noted(queued.map_err(|error| error == RecvTimeoutError::Disconnected))
     }
 
     /// Returns the next sample, if it is there.
     pub fn try_recv(&self) -> Option<Arc<Snapshot>> {
-        let sample = self.samples.try_recv();
-        self.noted(sample.map_err(|error| error == TryRecvError::Disconnected))
+        let queued = self.samples.try_recv();
+        self.noted(queued.map_err(|error| error == TryRecvError::Disconnected))
+    }
+
+    /// Takes the marks and triggers that were recorded up to the sample that was received last, or
+    /// all if there are no more samples. Those that nobody takes are kept, up to 10,000.
+    pub fn events(&self) -> Vec<Event> {
+        let now_ns = if self.is_drained.get() { u64::MAX } else { self.received_ns.get() };
+        self.events.borrow_mut().extract_if(.., |event| event.monotonic_ns <= now_ns).collect()
     }
 
     /// Notes the time of a sample, or that none will come.
-    fn noted(&self, sample: std::result::Result<Arc<Snapshot>, bool>) -> Option<Arc<Snapshot>> {
-        match sample {
-            Ok(sample) => {
-                self.received_ns.set(sample.window().begin_ns);
-                Some(sample)
+    fn noted(&self, queued: std::result::Result<Queued, bool>) -> Option<Arc<Snapshot>> {
+        match queued {
+            Ok(Queued { events, sample }) => {
+                let mut kept = self.events.borrow_mut();
+                let room = MAX_EVENTS.saturating_sub(kept.len());
+                kept.extend(events.into_iter().take(room));
+                if let Some(sample) = &sample {
+                    self.received_ns.set(sample.window().begin_ns);
+                }
+                sample
             }
             Err(is_drained) => {
                 self.is_drained.set(self.is_drained.get() || is_drained);
@@ -201,6 +218,39 @@ impl Drop for ReplaySession {
     }
 }
 
+/// Sends the queue, and then all samples and events by it. Returns the end, if it was reached.
+fn send_all(
+    replay: Replay,
+    pace: Pace,
+    stopped: &Receiver<()>,
+    queue: &SyncSender<Receiver<Queued>>,
+) -> Result<Option<End>> {
+    let mut samples: Option<SyncSender<Queued>> = None;
+    let mut events = Vec::new();
+    let end = run_at(replay, pace, stopped, |due| {
+        let sample = match due {
+            Due::Event(event) => {
+                events.push(event);
+                return Ok(true);
+            }
+            Due::Sample(sample) => sample,
+        };
+        let samples = samples.get_or_insert_with(|| {
+            let (samples, received) = sync_channel(queue_depth(&sample));
+            // It fails only if the starter has gone, which the next send finds.
+            let _ = queue.send(received);
+            samples
+        });
+        let queued = Queued { events: std::mem::take(&mut events), sample: Some(sample) };
+        Ok(samples.send(queued).is_ok())
+    });
+    if let Some(samples) = samples.filter(|_| !events.is_empty()) {
+        // It fails only if the receiver has gone.
+        let _ = samples.send(Queued { events, sample: None });
+    }
+    end
+}
+
 /// Returns the notice on the end of a recording, if a part was left out.
 pub(crate) fn cut(path: &std::path::Path, end: End) -> Option<Notice> {
     match end {
@@ -232,7 +282,7 @@ pub(super) fn period_ns(hz: Option<f64>) -> u64 {
 mod tests {
     use std::fs;
 
-    use super::super::testing::{damaged, recording, words, words_of};
+    use super::super::testing::{damaged, recording, recording_with, words, words_of};
     use super::*;
 
     fn session(path: &std::path::Path, pace: Pace) -> ReplaySession {
@@ -289,6 +339,33 @@ mod tests {
         let error = damaged.stop().expect_err("it is damaged");
         assert!(matches!(error, Error::Recording { .. }), "{error:?}");
         damaged.stop().expect("the error is returned once");
+    }
+
+    #[test]
+    fn events_come_with_the_samples_of_their_time() {
+        let event = |ms: u64, text: &str| Event {
+            monotonic_ns: ms * 1_000_000,
+            wall_offset_ns: 0,
+            kind: vmstrobe_export::EventKind::Mark,
+            text: text.to_owned(),
+        };
+        let marks = [event(3, "a"), event(17, "b"), event(500, "behind the end")];
+        let file = recording_with(20, 10, &marks);
+        let mut session = session(file.path(), Pace::Max);
+        let mut seen = Vec::new();
+        let mut note = |session: &ReplaySession, ms: u64| {
+            seen.extend(session.events().into_iter().map(|event| (ms, event.text)));
+        };
+        note(&session, 1);
+        while let Some(sample) = session.recv(Duration::from_secs(30)) {
+            note(&session, sample.tick());
+        }
+        // Events alone stand behind the last sample.
+        while session.recv(Duration::from_secs(30)).is_some() {}
+        note(&session, 21);
+        let of = |ms, text: &str| (ms, text.to_owned());
+        assert_eq!(seen, [of(3, "a"), of(17, "b"), of(21, "behind the end")]);
+        session.stop().expect("it is whole");
     }
 
     #[test]

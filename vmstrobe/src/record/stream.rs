@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vmstrobe_core::Snapshot;
+use vmstrobe_export::Event;
 use vmstrobe_sampler::now_ns;
 
 use super::replay_session::ReplaySession;
@@ -63,6 +64,9 @@ pub trait SampleStream {
 
     /// Takes the notices that have come up since the last call.
     fn notices(&mut self) -> Vec<Notice>;
+
+    /// Takes the marks and triggers up to the sample that was received last, of a recording.
+    fn events(&mut self) -> Vec<Event>;
 
     /// Returns how objects of KVM were read in the newest sample, if that is known.
     fn read_status(&mut self) -> Option<ReadStatus>;
@@ -124,6 +128,11 @@ impl SampleStream for Session {
         Self::notices(self)
     }
 
+    /// Returns none: they go to those who record.
+    fn events(&mut self) -> Vec<Event> {
+        Vec::new()
+    }
+
     fn read_status(&mut self) -> Option<ReadStatus> {
         Self::read_status(self)
     }
@@ -182,6 +191,10 @@ impl SampleStream for ReplaySession {
 
     fn notices(&mut self) -> Vec<Notice> {
         Self::notices(self)
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        Self::events(self)
     }
 
     fn read_status(&mut self) -> Option<ReadStatus> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tempfile::NamedTempFile;
 use vmstrobe_core::{Layout, Snapshot};
 use vmstrobe_export::{
-    ArrowsWriter, BatchLimits, Batcher, Columns, Compression, Exporter, Metadata, Outcome,
+    ArrowsWriter, BatchLimits, Batcher, Columns, Compression, Event, Exporter, Metadata, Outcome,
 };
 use vmstrobe_testing::snapshots::{Row, snapshot, vcpu};
 
@@ -25,8 +25,13 @@ pub(crate) fn words_of(sample: &Snapshot) -> Vec<u64> {
 
 /// Records so many samples, one each ms from 1 ms on, in batches of so many.
 pub(crate) fn recording(samples: u64, batch: usize) -> NamedTempFile {
+    recording_with(samples, batch, &[])
+}
+
+/// Records so many samples as [`recording`] does, with events before the first batch.
+pub(crate) fn recording_with(samples: u64, batch: usize, events: &[Event]) -> NamedTempFile {
     let rows = |tick: u64| [(0, Some(row(tick, 10))), (1, Some(row(tick, 3)))];
-    recording_of((1..=samples).map(|tick| sample(tick, &rows(tick))), batch)
+    write((1..=samples).map(|tick| sample(tick, &rows(tick))), batch, events)
 }
 
 /// Returns a sample of the vCPUs of these numbers, at that ms.
@@ -40,6 +45,14 @@ pub(crate) fn recording_of(
     samples: impl Iterator<Item = Arc<Snapshot>>,
     batch: usize,
 ) -> NamedTempFile {
+    write(samples, batch, &[])
+}
+
+fn write(
+    samples: impl Iterator<Item = Arc<Snapshot>>,
+    batch: usize,
+    events: &[Event],
+) -> NamedTempFile {
     let mut samples = samples.peekable();
     let first = samples.peek().expect("there is a sample");
     let columns = Columns::of(first.layout()).expect("it has few columns");
@@ -47,6 +60,7 @@ pub(crate) fn recording_of(
     let file = NamedTempFile::with_suffix(".arrows").expect("a temporary file can be made");
     let mut writer = ArrowsWriter::new(file.as_file(), columns, &metadata, Compression::Zstd)
         .expect("there is room");
+    events.iter().for_each(|event| writer.event(event).expect("there is room"));
     let mut batcher = Batcher::new(BatchLimits { ticks: batch, ..BatchLimits::default() });
     let mut write = |batch| assert_eq!(writer.write(&batch).ok(), Some(Outcome::Written));
     let mut layout = Arc::clone(first.layout());

@@ -5,7 +5,7 @@
 //! search opens new virtual machines for at most [`OPENING_LIMIT`], so that the existing ones are
 //! not neglected; the next search continues.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use crate::attachment::Attachment;
 use crate::error::{Error, Result};
 use crate::notice::Notice;
 use crate::sources::{Options, Sources};
-use crate::survey::{LeftOut, WhyLeftOut};
-use crate::vm_opener::{FoundVm, VmOpener, Vmm};
-use crate::vm_tracker::VmTracker;
+use crate::survey::{KnownLeftOut, LeftOut};
+use crate::vm_opener::{FoundVm, VmOpener};
+use crate::vm_tracker::{VmTracker, Vmm};
 
 use super::accounts::TrustedUsers;
 use super::directory::SocketDirectory;
@@ -57,7 +57,7 @@ pub(super) struct DirectoryServer {
     /// The last search failed, which had its event.
     has_look_failed: bool,
     /// The processes that the last search could not examine.
-    left_out: HashSet<u32>,
+    left_out: KnownLeftOut,
 }
 
 /// The result of a search.
@@ -86,7 +86,7 @@ impl DirectoryServer {
             quota: Quota::new(trusted),
             tracker: VmTracker::default(),
             has_look_failed: false,
-            left_out: HashSet::new(),
+            left_out: KnownLeftOut::default(),
         })
     }
 
@@ -180,14 +180,9 @@ impl DirectoryServer {
         look
     }
 
-    /// Notes each process that cannot be examined, once. Processes for which there was no time are
-    /// not noted: the next search examines them.
+    /// Notes each process that cannot be examined, once.
     fn note_left_out(&mut self, left_out: Vec<LeftOut>, vm_sockets: &mut VmSockets) {
-        let silent = left_out.into_iter().filter(|one| one.why != WhyLeftOut::NoTime);
-        let (known, new): (Vec<_>, Vec<_>) =
-            silent.partition(|one| self.left_out.contains(&one.pid));
-        // Other processes are forgotten, so that the set does not grow.
-        self.left_out = known.iter().chain(&new).map(|one| one.pid).collect();
+        let new = self.left_out.news(left_out);
         if !new.is_empty() {
             vm_sockets.events.add(Event::Notice(Notice::LeftOut(new)));
         }
@@ -289,7 +284,7 @@ impl WithoutSocket {
 
 #[cfg(test)]
 mod tests {
-    use super::super::serving::ServingConfig;
+    use super::super::vm_sockets::ServingConfig;
     use super::*;
 
     #[test]

@@ -13,7 +13,7 @@ use crate::attachment::Attachment;
 use crate::error::Error;
 use crate::notice::Notice;
 use crate::survey::Hidden;
-use crate::vm_opener::Vmm;
+use crate::vm_tracker::Vmm;
 
 use super::quota::LimitReached;
 

@@ -51,5 +51,6 @@ pub use event::{Event, Owner, ServedVm};
 pub use quota::{
     LimitReached, MAX_SOCKETS, MAX_SOCKETS_OF_UNTRUSTED, MAX_SOCKETS_OF_UNTRUSTED_USER,
 };
-pub use serving::{Serving, ServingConfig};
+pub use serving::Serving;
 pub use socket_files::SocketFiles;
+pub use vm_sockets::ServingConfig;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::accounts::TrustedUsers;
-use crate::vm_opener::Vmm;
+use crate::vm_tracker::Vmm;
 
 /// The largest number of sockets: each takes a few threads and descriptors, and every user of
 /// /dev/kvm can start virtual machines.

@@ -5,17 +5,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use vmstrobe_host::{Broker, trim_memory};
+use vmstrobe_host::trim_memory;
 use vmstrobe_sampler::look_pause;
-use vmstrobe_server::qmp::{Config, Counts};
+use vmstrobe_server::qmp::Counts;
 
 use crate::attachment::Attachment;
 use crate::error::Result;
 
 use super::directory_server::{DirectoryConfig, DirectoryServer};
 use super::event::Event;
-use super::socket_files::SocketFiles;
-use super::vm_sockets::VmSockets;
+use super::vm_sockets::{ServingConfig, VmSockets};
 
 /// The shortest time between two searches for virtual machines.
 const SEARCH_PERIOD: Duration = Duration::from_secs(1);
@@ -23,19 +22,6 @@ const SEARCH_PERIOD: Duration = Duration::from_secs(1);
 const UNFINISHED_PAUSE: Duration = Duration::from_millis(50);
 /// The number of searches after which freed memory is returned once clients have left.
 const TRIMS: u32 = 10;
-
-/// The configuration of all sockets.
-#[derive(Clone, Debug, Default)]
-pub struct ServingConfig {
-    /// The configuration of the server on each socket.
-    pub server: Config,
-    /// True if the socket of a virtual machine stays open after its end.
-    pub keeps_ended: bool,
-    /// The list that has the files of the sockets that exist.
-    pub files: SocketFiles,
-    /// The thread that has the rights to create and remove the sockets.
-    pub broker: Broker,
-}
 
 /// QMP sockets for virtual machines, one for each. Dropping it closes them.
 #[derive(Debug)]

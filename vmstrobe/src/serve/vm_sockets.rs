@@ -7,15 +7,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmstrobe_core::Error as CoreError;
+use vmstrobe_host::Broker;
 use vmstrobe_listen::{Kind, Listening};
-use vmstrobe_server::qmp::{Counts, Server};
+use vmstrobe_server::qmp::{Config, Counts, Server};
 
 use crate::attachment::Attachment;
 use crate::error::Result;
-use crate::vm_opener::Vmm;
+use crate::vm_tracker::Vmm;
 
 use super::event::{Event, Events, Owner, ServedVm};
-use super::serving::ServingConfig;
+use super::socket_files::SocketFiles;
+
+/// The configuration of all sockets.
+#[derive(Clone, Debug, Default)]
+pub struct ServingConfig {
+    /// The configuration of the server on each socket.
+    pub server: Config,
+    /// True if the socket of a virtual machine stays open after its end.
+    pub keeps_ended: bool,
+    /// The list that has the files of the sockets that exist.
+    pub files: SocketFiles,
+    /// The thread that has the rights to create and remove the sockets.
+    pub broker: Broker,
+}
 
 /// The sockets, and the counts of those that were closed.
 #[derive(Debug)]
