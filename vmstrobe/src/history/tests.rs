@@ -1,3 +1,5 @@
+//! Samples that are held, found again and dropped.
+
 use vmstrobe_core::{Layout, Mask, ReadPlan, RowState, Snapshot, Window};
 use vmstrobe_export::EventKind;
 use vmstrobe_testing::snapshots::{schema, vcpu};

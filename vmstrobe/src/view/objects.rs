@@ -278,7 +278,7 @@ impl Objects {
         }
     }
 
-    /// Forgets VMs that ended long ago, and objects that are in no layout that was asked for lately.
+    /// Forgets VMs that ended long ago, and objects that no layout has that was asked for lately.
     fn forget(&mut self, newest: &LayoutMap) {
         let excess = self.ended().count().saturating_sub(MAX_ENDED);
         let earliest: Vec<OwnerId> = self.ended().take(excess).map(|(id, ..)| id).collect();

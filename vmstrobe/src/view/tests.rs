@@ -1,3 +1,5 @@
+//! The view, driven by actions over samples of made-up VMs.
+
 use vmstrobe_core::RowState;
 
 use super::testing::{ALL, MS, Vcpu, Vms, even, names, take, view};

@@ -1,3 +1,5 @@
+//! The rates of made-up statistics of made-up times.
+
 use vmstrobe_core::{Mask, ReadPlan, Snapshot, Window};
 use vmstrobe_export::{BatchLimits, Batcher};
 use vmstrobe_testing::snapshots::{schema, vcpu};
