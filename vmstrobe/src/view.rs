@@ -74,6 +74,9 @@ pub struct ViewOptions {
     pub vm: Option<String>,
 }
 
+/// The columns of a table, and the numbers in them.
+type Shape = (Vec<ColumnKind>, Amounts);
+
 /// The state behind a live table.
 ///
 /// ```no_run
@@ -118,7 +121,7 @@ pub struct View {
     statistics: Statistics,
     heat: Heat,
     /// The last cells of VMs that have ended, with their columns.
-    last_cells: HashMap<OwnerId, ((Vec<ColumnKind>, Amounts), Vec<Cell>)>,
+    last_cells: HashMap<OwnerId, (Shape, Vec<Cell>)>,
     /// The request of the last frame.
     request: Request,
     /// Samples of which others are compared with, in the order in which they were asked for.

@@ -91,9 +91,8 @@ impl View {
         }
         match self.table.selected {
             Some(RowId::Owner(id)) => {
-                if !self.table.folded.remove(&id) {
-                    self.table.folded.insert(id);
-                }
+                let was_folded = self.table.folded.remove(&id);
+                self.table.folded.extend((!was_folded).then_some(id));
             }
             Some(RowId::Object(id)) => self.opened = Some(id),
             None => {}
