@@ -23,6 +23,7 @@ mod cli {
     mod signals;
     mod stat;
     mod tables;
+    mod top;
     mod usage;
 }
 

@@ -8,7 +8,7 @@ use ratatui_core::layout::Rect;
 use ratatui_core::style::Style;
 use vmstrobe::RowState;
 use vmstrobe::text::counted;
-use vmstrobe::view::{Cell, Frame, Row, RowKind, ShownStat, Sort, TableState};
+use vmstrobe::view::{Cell, Column, ColumnKind, Frame, Row, RowKind, ShownStat, Sort, TableState};
 
 use super::look::Look;
 use super::numbers::{Writing, suffix_columns};
@@ -115,7 +115,7 @@ fn draw_header(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, plac
     let columns = frame.columns.iter().zip(&places.numbers).enumerate();
     for (index, (column, (begin, end))) in columns {
         let style = if column.sort.is_some() { strong } else { soft };
-        let edge = end - prefix_columns(frame, index);
+        let edge = end - prefix_columns(frame, index, column);
         let columns = u16::try_from(width(&column.title)).unwrap_or(u16::MAX);
         // A title that is wider than its numbers reaches over their units, then to the left.
         let edge = if edge.saturating_sub(columns) >= (*begin).max(behind) { edge } else { *end };
@@ -132,9 +132,14 @@ fn draw_header(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, plac
 }
 
 /// Returns the columns of prefixes behind the digits of counts, over which a title does not reach.
-fn prefix_columns(frame: &Frame, index: usize) -> u16 {
+fn prefix_columns(frame: &Frame, index: usize, column: &Column) -> u16 {
     let mut cells = frame.rows.iter().filter_map(|row| row.cells.get(index));
-    if cells.any(|cell| matches!(cell, Cell::Number(_))) { 2 } else { 0 }
+    let is_time =
+        column.title.ends_with("ms/s") || cells.any(|cell| matches!(cell, Cell::Nanoseconds(_)));
+    match column.kind {
+        ColumnKind::Amount(_) | ColumnKind::Total(_) if !is_time => 2,
+        _ => 0,
+    }
 }
 
 /// Returns the title of the sparklines, as long as there is room for.
