@@ -15,6 +15,7 @@ mod source;
 mod replay;
 mod record;
 mod recorders;
+mod report;
 mod serve;
 mod stat;
 #[cfg(feature = "top")]
@@ -25,6 +26,7 @@ mod examples;
 pub(crate) use record::{ConvertArgs, FileArgs, FlightArgs, ParquetLayout, RecordArgs, WriteArgs};
 pub(crate) use recorders::{ControlArgs, DumpArgs, MarkArgs, RecorderArgs};
 pub(crate) use replay::{ReplayArgs, ReplayAtArgs};
+pub(crate) use report::ReportArgs;
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
     BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
@@ -200,6 +202,23 @@ pub(crate) enum Command {
     /// .csv or .jsonl. What was cut off is said.
     #[command(after_help = examples::CONVERT)]
     Convert(ConvertArgs),
+
+    /// Summarise a recording, or compare two, or sample and summarise.
+    ///
+    /// For a counter the report shows its total, its mean rate, and how its rate varied: the
+    /// median, the 99th percentile and the maximum of its rates over 10 ms, and over 1 s; and which
+    /// vCPU has most of it. Rates are of all objects together. A time has ms in a second. For a
+    /// histogram the report shows quantiles as upper bounds, and for any other value its range and
+    /// mean. Marks and triggers are listed.
+    ///
+    /// Of two recordings it shows the change of each mean rate with its error, for 95 %, largest
+    /// first, and apart from it what is within its error. docs/report.md says how both are
+    /// computed.
+    ///
+    /// Without a FILE, what runs is sampled until Ctrl-C, for a time (-d), or while a command runs
+    /// (-- CMD), as `vmstrobe stat` does.
+    #[command(after_help = examples::REPORT)]
+    Report(Box<ReportArgs>),
 
     /// Answer query-stats over QMP, as QEMU does, to many clients at once.
     ///

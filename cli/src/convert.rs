@@ -2,10 +2,12 @@
 //!
 //! Invariant: what is whole in the recording is written, and what was left out is said.
 
+use std::path::Path;
+
 use vmstrobe::export::{End, Metadata};
 use vmstrobe::{Broker, Converted, FileOptions, Filter, Notice, Replay, Selection, convert};
 
-use crate::args::{ConvertArgs, NameArgs, SelectEachArgs};
+use crate::args::{ConvertArgs, NameArgs, SelectEachArgs, VcpuArgs};
 use crate::error::Result;
 use crate::messages::of_notices;
 use crate::out::{say, say_each};
@@ -21,7 +23,7 @@ use crate::text::{bytes, counted, thousands};
 pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
     // The files are opened with the rights of whoever runs this: nothing else is needed.
     let broker: Broker = Needs::of_files().move_to_broker()?;
-    let filters = filters(args, &broker)?;
+    let filters = filters(&args.input, &args.select, &args.vcpus, &broker)?;
     let options = FileOptions {
         format: format(&args.output, &args.write),
         compression: args.write.compress,
@@ -36,15 +38,23 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<u8> {
     Ok(u8::from(converted.damage.is_some()))
 }
 
-/// Returns the filters, if the user chose any statistics.
-fn filters(args: &ConvertArgs, broker: &Broker) -> Result<Option<Vec<Filter>>> {
-    let SelectEachArgs { targets, of: NameArgs { names, provider } } = &args.select;
-    if targets.is_empty() && names.is_none() && provider.is_none() && args.vcpus.vcpus.is_empty() {
+/// Returns the filters for a recording, if the user chose any statistics.
+///
+/// # Errors
+/// If it cannot be read, or has no such statistics.
+pub(crate) fn filters(
+    recording: &Path,
+    select: &SelectEachArgs,
+    vcpus: &VcpuArgs,
+    broker: &Broker,
+) -> Result<Option<Vec<Filter>>> {
+    let SelectEachArgs { targets, of: NameArgs { names, provider } } = select;
+    if targets.is_empty() && names.is_none() && provider.is_none() && vcpus.vcpus.is_empty() {
         return Ok(None);
     }
-    let selection: Selection = args.select.selection(&args.vcpus);
-    let schemas = Replay::open_by(&args.input, broker)?.schemas();
-    let (filters, unknown) = selection.filters(&args.select.targets(), &schemas)?;
+    let selection: Selection = select.selection(vcpus);
+    let schemas = Replay::open_by(recording, broker)?.schemas();
+    let (filters, unknown) = selection.filters(&select.targets(), &schemas)?;
     say_each(of_notices(unknown.into_iter().map(Notice::UnknownName)));
     Ok(Some(filters))
 }
@@ -69,22 +79,24 @@ fn report(args: &ConvertArgs, converted: &Converted) {
     if let Some(text) = &converted.damage {
         say(format_args!("what stands behind the damage is lost: {text}"));
     }
-    match converted.end {
-        Some(End::Torn { whole_bytes, cut_bytes }) => say(format_args!(
-            "{} is torn: {} of its end were cut off, behind byte {}",
-            args.input.display(),
+    say_each(converted.end.and_then(|end| end_text(&args.input, end)));
+}
+
+/// Returns the message about the end of a recording that was read, if it was not finished.
+pub(crate) fn end_text(recording: &Path, end: End) -> Option<String> {
+    let recording = recording.display();
+    Some(match end {
+        End::Torn { whole_bytes, cut_bytes } => format!(
+            "{recording} is torn: {} of its end were cut off, behind byte {}",
             bytes(cut_bytes as f64),
             thousands(whole_bytes)
-        )),
-        Some(End::Trailing { whole_bytes, cut_bytes }) => say(format_args!(
-            "{} has {} behind its end, at byte {}: they were left out",
-            args.input.display(),
+        ),
+        End::Trailing { whole_bytes, cut_bytes } => format!(
+            "{recording} has {} behind its end, at byte {}: they were left out",
             bytes(cut_bytes as f64),
             thousands(whole_bytes)
-        )),
-        Some(End::Unfinished) => {
-            say(format_args!("{} was not finished; nothing was cut off", args.input.display()));
-        }
-        _ => {}
-    }
+        ),
+        End::Unfinished => format!("{recording} was not finished; nothing was cut off"),
+        _ => return None,
+    })
 }

@@ -32,6 +32,7 @@ mod top;
 mod record;
 mod recorders;
 mod convert;
+mod report;
 mod serve;
 mod demo;
 
@@ -78,6 +79,7 @@ fn run(command: Command, open_files: OpenFiles, out: &mut Out) -> Result<u8> {
         Command::Dump(args) => recorders::dump(&args, out),
         Command::Mark(args) => recorders::mark(&args, out),
         Command::Convert(args) => convert::run(&args),
+        Command::Report(args) => report::run(&args, open_files, out),
         Command::Serve(args) => serve::run(&args),
     }
 }

@@ -27,7 +27,7 @@ use crate::terminal;
 use crate::text;
 use report::{Report, Style};
 
-mod report;
+pub(crate) mod report;
 
 /// The longest time between two checks whether the measurement must end.
 const POLL_PERIOD: Duration = Duration::from_millis(2);

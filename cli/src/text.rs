@@ -86,7 +86,7 @@ pub(crate) fn amount(desc: &Desc, number: u64) -> String {
 
 /// Formats the bound of a quantile: the upper one of its bucket, or the lower one of the last
 /// bucket.
-fn bound(desc: &Desc, bucket: Bucket) -> String {
+pub(crate) fn bound(desc: &Desc, bucket: Bucket) -> String {
     match bucket.end {
         Some(end) => format!("≤ {}", amount(desc, end)),
         None => format!("≥ {}", amount(desc, bucket.low)),

@@ -7,6 +7,7 @@
 //! Invariant: all lists have a cell for each row or word of the layout, and the ticks and windows
 //! are as many as each other, at least one.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use vmstrobe_core::{Layout, RowState, Window};
@@ -155,6 +156,39 @@ impl Batch {
             for (range, state) in self.states(group.first_row + object).runs(out.len()) {
                 out[range].fill(state.has_values());
             }
+        }
+    }
+
+    /// Returns the batch with only some of its rows and words, in a layout of these. `rows` has the
+    /// present row of each row of that layout, and `words` the present place of each of its words,
+    /// both as a snapshot has them.
+    ///
+    /// # Panics
+    /// If there are not as many rows or words as the layout has, or one of them is not here.
+    #[must_use]
+    pub fn select(self, layout: &Arc<Layout>, rows: &[usize], words: &[usize]) -> Self {
+        assert_eq!((rows.len(), words.len()), (layout.rows(), layout.words()), "a place for each");
+        let cells = crate::batcher::cells(&self.layout);
+        let mut of_cells = vec![0; words.len()];
+        for (&cell, &word) in crate::batcher::cells(layout).iter().zip(words) {
+            of_cells[cell as usize] = cells[word] as usize;
+        }
+        let (states, words) = (self.states.select(rows), self.words.select(&of_cells));
+        Self { layout: Arc::clone(layout), states, words, ..self }
+    }
+
+    /// Returns the batch of a range of ticks, by their indexes.
+    ///
+    /// # Panics
+    /// If the batch has not all of them, or the range is empty.
+    #[must_use]
+    pub fn part(&self, ticks: Range<usize>) -> Self {
+        Self {
+            layout: Arc::clone(&self.layout),
+            ticks: self.ticks[ticks.clone()].into(),
+            windows: self.windows[ticks.clone()].into(),
+            states: self.states.part(ticks.clone()),
+            words: self.words.part(ticks),
         }
     }
 

@@ -214,7 +214,7 @@ fn note_changes(log: &mut Log<u64>, cells: &[u32], last: &mut [u64], words: &[u6
 }
 
 /// Returns the cell of each word of a snapshot.
-fn cells(layout: &Layout) -> Box<[u32]> {
+pub(crate) fn cells(layout: &Layout) -> Box<[u32]> {
     let groups = layout.groups().iter().enumerate();
     let cells = groups.flat_map(|(number, group)| {
         (0..group.objects.len()).flat_map(move |object| {

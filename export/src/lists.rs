@@ -25,6 +25,14 @@ impl<'a, T: Copy> Changes<'a, T> {
         self.at.is_empty()
     }
 
+    /// Returns the value at a tick, which is an index into the batch's ticks.
+    pub fn value_at(&self, tick: usize) -> T {
+        match self.at.partition_point(|&at| at as usize <= tick) {
+            0 => self.first,
+            changes => self.values[changes - 1],
+        }
+    }
+
     /// Returns the ranges of ticks with one value each, for a batch of that many ticks.
     pub fn runs(self, ticks: usize) -> impl Iterator<Item = (Range<usize>, T)> + use<'a, T> {
         let starts = std::iter::once(0).chain(self.at.iter().map(|&at| at as usize));
@@ -63,6 +71,14 @@ impl<T: Copy> Lists<T> {
         Changes { first: self.first[cell], at: &self.at[span.clone()], values: &self.values[span] }
     }
 
+    /// Returns the lists of some of the cells, at the places at which these stand. The changes of
+    /// the others stay in memory.
+    pub(crate) fn select(self, cells: &[usize]) -> Self {
+        let first = cells.iter().map(|&cell| self.first[cell]).collect();
+        let spans = cells.iter().map(|&cell| self.spans[cell].clone()).collect();
+        Self { first, spans, ..self }
+    }
+
     /// Returns the first values of all cells.
     pub(crate) fn first(&self) -> &[T] {
         &self.first
@@ -71,6 +87,27 @@ impl<T: Copy> Lists<T> {
     /// Returns the number of changes of all cells.
     pub(crate) fn changes(&self) -> usize {
         self.at.len()
+    }
+}
+
+impl<T: Copy> Lists<T> {
+    /// Returns the lists of a range of ticks.
+    pub(crate) fn part(&self, ticks: Range<usize>) -> Self {
+        let (start, end) = (ticks.start as u32, ticks.end as u32);
+        let cells = self.first.len();
+        let (mut first, mut spans) = (Vec::with_capacity(cells), Vec::with_capacity(cells));
+        let (mut at, mut values) = (Vec::new(), Vec::new());
+        for cell in 0..cells {
+            let changes = self.of(cell);
+            let from = changes.at.partition_point(|&tick| tick <= start);
+            let to = changes.at.partition_point(|&tick| tick < end);
+            first.push(from.checked_sub(1).map_or(changes.first, |last| changes.values[last]));
+            let begin = at.len() as u32;
+            at.extend(changes.at[from..to].iter().map(|tick| tick - start));
+            values.extend_from_slice(&changes.values[from..to]);
+            spans.push(begin..at.len() as u32);
+        }
+        Self { first, spans, at, values }
     }
 }
 
@@ -86,24 +123,27 @@ impl<T: Copy + Default + PartialEq> Lists<T> {
         Self { first, spans, at: Vec::new(), values: Vec::new() }
     }
 
-    /// Replaces the list of a cell by the values of all ticks. Where `is_known` denies a tick, its
-    /// value counts as that of the tick before.
+    /// Sets the value of a cell that is the same at all ticks, and was not set before.
+    pub(crate) fn set_constant(&mut self, cell: usize, value: T) {
+        self.first[cell] = value;
+    }
+
+    /// Sets the list of a cell, once, to the values of all ticks. Where a tick is not known, its value
+    /// counts as that of the tick before.
     ///
     /// # Errors
     /// `TooLarge` if there are too many changes.
-    pub(crate) fn set(
-        &mut self,
-        cell: usize,
-        values: &[T],
-        is_known: impl Fn(usize) -> bool,
-    ) -> Result<()> {
-        let start = self.at.len() as u32;
-        let mut known = values.iter().enumerate().filter(|(tick, _)| is_known(*tick));
-        let Some((_, first)) = known.next() else { return Ok(()) };
-        let mut last = *first;
+    pub(crate) fn set(&mut self, cell: usize, values: &[T], is_known: &[bool]) -> Result<()> {
+        let Some(first) = is_known.iter().position(|&is_known| is_known) else { return Ok(()) };
+        let mut last = values[first];
         self.first[cell] = last;
-        for (tick, &value) in known {
-            if value != last {
+        // Most do not change, and comparing them with their neighbours takes no loop over them.
+        if values[1..] == values[..values.len() - 1] {
+            return Ok(());
+        }
+        let start = self.at.len() as u32;
+        for (tick, (&value, &is_known)) in values.iter().zip(is_known).enumerate().skip(first) {
+            if is_known && value != last {
                 self.at.push(tick as u32);
                 self.values.push(value);
                 last = value;
@@ -201,6 +241,7 @@ mod tests {
         let mut filled = [0; 4];
         lists.of(2).fill(&mut filled);
         assert_eq!(filled, [3, 5, 5, 7]);
+        assert_eq!([0, 1, 2, 3].map(|tick| lists.of(2).value_at(tick)), filled);
         assert_eq!(lists.of(2).runs(4).collect::<Vec<_>>(), [(0..1, 3), (1..3, 5), (3..4, 7)]);
         assert_eq!((log.len(), lists.changes()), (0, 3));
     }
@@ -208,9 +249,9 @@ mod tests {
     #[test]
     fn unknown_values_are_no_changes() {
         let mut lists = Lists::constant(3);
-        lists.set(1, &[9, 4, 9, 4, 5], |tick| tick != 0 && tick != 2).expect("few changes");
+        lists.set(1, &[9, 4, 9, 4, 5], &[false, true, false, true, true]).expect("few changes");
         assert_eq!(lists.of(1), Changes { first: 4, at: &[4], values: &[5] });
-        lists.set(2, &[9, 9, 9, 9, 9], |_| false).expect("no changes");
+        lists.set(2, &[9, 9, 9, 9, 9], &[false; 5]).expect("no changes");
         assert_eq!(lists.of(2), Changes { first: 0, at: &[], values: &[] });
         assert_eq!(lists.first(), [0, 4, 0]);
     }

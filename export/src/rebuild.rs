@@ -17,6 +17,9 @@ mod rows;
 
 use self::rows::{ObjectRows, Rows};
 
+/// The most bytes of a column that are kept to recognise it: those of a constant one are few.
+const CONSTANT_BYTES_MAX: usize = 1024;
+
 /// The rule that a part of a file breaks.
 pub(crate) type Broken = String;
 
@@ -53,6 +56,12 @@ pub(crate) trait FileRows {
     /// Reads the column of the statistic of that number.
     fn statistic(&mut self, number: usize, into: &mut Values) -> Result<(), Broken>;
 
+    /// Returns the bytes of that column as they stand in the file, if they are the same whenever
+    /// the values are. Equal bytes of equally many rows are equal values.
+    fn statistic_bytes(&self, _number: usize) -> Option<[&[u8]; 2]> {
+        None
+    }
+
     /// Returns a text of a dictionary, once the column with its number was read.
     fn text(&self, of: Dictionary, number: u64) -> Option<&str>;
 }
@@ -65,6 +74,17 @@ pub(crate) struct Rebuilder {
     known: Option<Known>,
     layouts: u64,
     values: Values,
+    /// For each column, its bytes in the last batch, if its values were constant there.
+    constants: Vec<Option<Constant>>,
+}
+
+/// A column in which each object has one value at all ticks of a batch.
+#[derive(Debug)]
+struct Constant {
+    rows: usize,
+    bytes: Box<[u8]>,
+    /// The value of each object that has it, in the order of its places.
+    values: Box<[u64]>,
 }
 
 /// The layout of the last batch, and the objects that it was made of.
@@ -80,7 +100,8 @@ impl Rebuilder {
     pub(crate) fn new(columns: Columns) -> Self {
         let plans = columns.schemas().iter().map(|kept| &kept.schema);
         let plans = plans.map(|schema| ReadPlan::new(schema, &Mask::all(schema))).collect();
-        Self { columns, plans, known: None, layouts: 0, values: Values::default() }
+        let constants = columns.iter().map(|_| None).collect();
+        Self { columns, plans, known: None, layouts: 0, values: Values::default(), constants }
     }
 
     /// Forgets the last layout: the numbers of texts have another meaning now.
@@ -94,7 +115,11 @@ impl Rebuilder {
         let known = self.known.take().filter(|known| known.objects == rows.objects);
         let known = match known {
             Some(known) => known,
-            None => self.layout(file, &rows.objects)?,
+            None => {
+                // What they were constant for are other objects.
+                self.constants.fill_with(|| None);
+                self.layout(file, &rows.objects)?
+            }
         };
         let words = self.words(file, &rows, &known);
         let layout = Arc::clone(&known.layout);
@@ -145,33 +170,80 @@ impl Rebuilder {
         rows: &Rows,
         known: &Known,
     ) -> Result<Lists<u64>, Broken> {
-        let ticks = rows.ticks.len();
         let mut words = Lists::constant(known.layout.words());
+        // Of a row without values, the file has none, and the list goes on with the last ones.
+        let is_whole = rows.have_values.iter().all(|&has| has);
         for (number, places) in known.placement.columns.iter().enumerate() {
             if places.is_empty() {
                 continue;
             }
-            let values = &mut self.values;
-            file.statistic(number, values)?;
-            for &(group_number, word) in places {
-                let group = &known.layout.groups()[group_number];
-                for object in 0..group.objects.len() {
-                    let start = (group.first_row + object) * ticks;
-                    let have_values = &rows.have_values[start..start + ticks];
-                    let lacks =
-                        |(tick, &has): (usize, &bool)| has && !values.is_valid(start + tick);
-                    if !values.all_valid() && have_values.iter().enumerate().any(lacks) {
-                        let name = self.columns.iter().nth(number).map(|column| &*column.name);
-                        let name = name.unwrap_or_default();
-                        return Err(format!("column {name} has a null in a row that was read"));
-                    }
-                    let cell = cell(&known.layout, group_number, object, word);
-                    words
-                        .set(cell, &values.values[start..start + ticks], |t| have_values[t])
-                        .map_err(|error| error.to_string())?;
-                }
+            let cells = || cells(&known.layout, places);
+            let constant = self.constants[number].take().filter(|known| {
+                let bytes = file.statistic_bytes(number);
+                is_whole && bytes.is_some_and(|bytes| known.is_of(rows.have_values.len(), bytes))
+            });
+            if let Some(constant) = constant {
+                let values = constant.values.iter().copied();
+                cells().zip(values).for_each(|((_, cell), value)| words.set_constant(cell, value));
+                self.constants[number] = Some(constant);
+                continue;
             }
+            file.statistic(number, &mut self.values)?;
+            for (row, cell) in cells() {
+                self.set(&mut words, rows, number, (row, cell))?;
+            }
+            let is_constant = is_whole && cells().all(|(_, cell)| words.of(cell).is_constant());
+            let bytes = file.statistic_bytes(number).filter(|_| is_constant);
+            self.constants[number] = bytes.and_then(|bytes| {
+                let values = cells().map(|(_, cell)| words.of(cell).first).collect();
+                Constant::new(rows.have_values.len(), bytes, values)
+            });
         }
         Ok(words)
     }
+
+    /// Takes the values of an object's rows from the column of that number, which was read.
+    fn set(
+        &self,
+        words: &mut Lists<u64>,
+        rows: &Rows,
+        number: usize,
+        (row, cell): (usize, usize),
+    ) -> Result<(), Broken> {
+        let (values, ticks) = (&self.values, rows.ticks.len());
+        let start = row * ticks;
+        let have_values = &rows.have_values[start..start + ticks];
+        let lacks = |(tick, &has): (usize, &bool)| has && !values.is_valid(start + tick);
+        if !values.all_valid() && have_values.iter().enumerate().any(lacks) {
+            let name = self.columns.iter().nth(number).map(|column| &*column.name);
+            let name = name.unwrap_or_default();
+            return Err(format!("column {name} has a null in a row that was read"));
+        }
+        words
+            .set(cell, &values.values[start..start + ticks], have_values)
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Constant {
+    fn new(rows: usize, bytes: [&[u8]; 2], values: Box<[u64]>) -> Option<Self> {
+        let is_short = bytes[0].len() + bytes[1].len() <= CONSTANT_BYTES_MAX;
+        // The bitmap is empty or as long as the rows want it, so that the halves cannot move.
+        is_short.then(|| Self { rows, bytes: bytes.concat().into(), values })
+    }
+
+    /// Returns whether it is a column of so many rows with these bytes.
+    fn is_of(&self, rows: usize, [bitmap, values]: [&[u8]; 2]) -> bool {
+        let own = self.bytes.split_at_checked(bitmap.len());
+        self.rows == rows && own == Some((bitmap, values))
+    }
+}
+
+/// Returns for each object that has a column its row and its cell.
+fn cells(layout: &Layout, places: &[(usize, usize)]) -> impl Iterator<Item = (usize, usize)> {
+    places.iter().flat_map(move |&(number, word)| {
+        let group = &layout.groups()[number];
+        let place = move |object| (group.first_row + object, cell(layout, number, object, word));
+        (0..group.objects.len()).map(place)
+    })
 }

@@ -17,10 +17,12 @@ use crate::error::{Error, Result};
 
 mod envelope;
 mod follow;
+mod held;
 mod strip;
 
 pub(crate) use envelope::{Edges, Envelope, Extent};
 pub(crate) use follow::Spot;
+pub use held::HeldSamples;
 pub(crate) use strip::Strip;
 
 /// The most events that are held.
@@ -99,9 +101,9 @@ impl History {
     }
 
     /// Adds a packed batch, which is later than those before.
-    pub(crate) fn push_packed(&mut self, batch: PackedBatch) {
+    pub(crate) fn push_packed(&mut self, batch: Arc<PackedBatch>) {
         self.bytes += batch.bytes();
-        self.batches.push_back(Arc::new(batch));
+        self.batches.push_back(batch);
         self.drop_oldest();
     }
 
@@ -192,7 +194,7 @@ impl History {
 
     fn pack(&mut self, batch: &vmstrobe_export::Batch) {
         let before = self.batches.back().map(|before| &**before);
-        self.push_packed(PackedBatch::new(batch, before));
+        self.push_packed(Arc::new(PackedBatch::new(batch, before)));
     }
 
     fn drop_oldest(&mut self) {

@@ -103,6 +103,8 @@ pub mod view;
 mod recent;
 mod stretch;
 pub mod readout;
+#[cfg(feature = "export")]
+pub mod report;
 #[cfg(feature = "json")]
 pub mod json;
 #[cfg(feature = "demo")]
@@ -119,7 +121,7 @@ pub use condition::{
 pub use error::{Error, Result, SocketPeer};
 pub use found::{name_or_number, vm_name};
 #[cfg(feature = "export")]
-pub use history::HistoryLimits;
+pub use history::{HeldSamples, HistoryLimits};
 pub use listing::{ListedTables, ListedVm, Listing, list};
 pub use member::Member;
 pub use meter::{Added, Measured, Meter, measure};

@@ -59,6 +59,21 @@ pub fn scaled(value: f64) -> Scaled {
     Scaled { digits: significant(value / size, DIGITS), prefix }
 }
 
+/// Returns a number with three digits, or all before the point, and no prefix: `2,308`, `35.9`. So
+/// are rates of times, in ms/s.
+pub fn unscaled(value: f64) -> String {
+    let value = if value.abs() < 0.005 { 0.0 } else { value };
+    let text = significant(value.abs(), DIGITS);
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let sign = if value < 0.0 { "-" } else { "" };
+    let whole = whole.parse().map_or_else(|_| whole.to_owned(), thousands);
+    match (value == 0.0, fraction.is_empty()) {
+        (true, _) => "0".to_owned(),
+        (false, true) => format!("{sign}{whole}"),
+        (false, false) => format!("{sign}{whole}.{fraction}"),
+    }
+}
+
 /// Returns a duration with three digits, as `2.32 ms`. Nanoseconds have no fraction.
 pub fn duration(ns: f64) -> String {
     if ns.abs() < 0.5 {
@@ -130,6 +145,23 @@ mod tests {
             assert_eq!(scaled(value).with_unit(""), want, "{value}");
         }
         assert_eq!(scaled(12.0).with_unit("s"), "12.0 s");
+    }
+
+    #[test]
+    fn numbers_without_a_prefix_have_commas() {
+        for (value, want) in [
+            (0.0, "0"),
+            (0.004, "0"),
+            (0.123, "0.12"),
+            (8.7449, "8.74"),
+            (35.92, "35.9"),
+            (-999.6, "-1,000"),
+            (2308.4, "2,308"),
+            (1_234_567.8, "1,234,568"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(unscaled(value), want, "{value}");
+        }
     }
 
     #[test]

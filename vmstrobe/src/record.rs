@@ -24,11 +24,13 @@ use vmstrobe_export::{Exporter, Metadata};
 
 use crate::error::Result;
 use crate::session::Session;
+use behind::Behind;
 use files::Files;
 use flight::Flight;
 use recorder::Recorder;
 use sink::{One, Sink};
 
+pub(crate) use convert::write_batches;
 pub use convert::{Converted, convert};
 pub use files::{FileOptions, RecordedFile, Split};
 pub use flight::{
@@ -41,8 +43,10 @@ pub use place::{parse_utc, utc};
 pub use recorder::{MAX_MARK_BYTES, MAX_WAITING_MARKS, Progress, RecordingHandle};
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;
+pub(crate) use replay_session::cut;
 pub use stream::SampleStream;
 
+mod behind;
 mod convert;
 mod files;
 mod flight;
@@ -88,7 +92,8 @@ impl Session {
     /// If no thread can be had. Later errors of the exporter end the recording; then
     /// [`Recording::stop`] returns them.
     pub fn record(self, exporter: impl Exporter + Send + 'static) -> Result<Recording> {
-        self.record_into(Box::new(One(exporter)), FLUSH_PERIOD, None)
+        let sink = Behind::start(self.threads(), One(exporter))?;
+        self.record_into(Box::new(sink), FLUSH_PERIOD, None)
     }
 
     /// Records every sample of this session, from the first on, into a file, or several.
@@ -99,7 +104,8 @@ impl Session {
     pub fn record_to(mut self, path: &Path, mut options: FileOptions) -> Result<Recording> {
         self.fill(&mut options.metadata);
         let flush = options.flush;
-        self.record_into(Box::new(Files::new(path, options, true)?), flush, None)
+        let sink = Behind::start(self.threads(), Files::new(path, options, true)?)?;
+        self.record_into(Box::new(sink), flush, None)
     }
 
     /// Keeps the newest samples of this session in memory, and writes them when it is asked to, or
@@ -126,7 +132,7 @@ impl Session {
     }
 
     /// Fills in what the caller left out and the session knows.
-    fn fill(&mut self, metadata: &mut Metadata) {
+    pub(crate) fn fill(&mut self, metadata: &mut Metadata) {
         let system = rustix::system::uname();
         let text = |text: &std::ffi::CStr| Some(text.to_string_lossy().into_owned());
         let or = |known: &mut Option<String>, other| *known = known.take().or(other);
@@ -194,6 +200,6 @@ impl Recording {
 }
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;

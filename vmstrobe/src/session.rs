@@ -24,7 +24,7 @@ const ROSTER_PERIOD: Duration = Duration::from_secs(1);
 const SAMPLE_WAIT: Duration = Duration::from_millis(50);
 
 /// A subscriber's queue lasts so long without being drained, in s, ...
-const QUEUE_SECONDS: f64 = 0.5;
+const QUEUE_SECONDS: f64 = 0.25;
 /// ... but is never less deep, ...
 const QUEUE_SAMPLES_MIN: usize = 32;
 /// ... nor takes more memory, in words.

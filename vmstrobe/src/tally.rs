@@ -12,15 +12,22 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use vmstrobe_core::{Interval, Rate, RowState, Snapshot, Window};
+use vmstrobe_core::{Interval, Layout, Rate, RowState, Snapshot, Window};
 
 use object::ObjectTally;
 pub use stat::{Amount, Level, StatTally};
 use sums::Sums;
 
+#[cfg(feature = "export")]
+mod batch;
 mod object;
 mod stat;
 mod sums;
+
+#[cfg(feature = "export")]
+pub(crate) use batch::BatchRow;
+#[cfg(feature = "export")]
+pub(crate) use sums::Statistic;
 
 /// The most objects that are gone and still stand by themselves.
 const MAX_GONE: usize = 1024;
@@ -46,8 +53,11 @@ const MAX_GONE_BYTES: usize = 16 << 20;
 /// # Ok::<(), vmstrobe::Error>(())
 /// ```
 pub struct Tally {
-    begin: Arc<Snapshot>,
-    end: Arc<Snapshot>,
+    begin: Point,
+    end: Point,
+    /// The newest sample, which has the last readings of the present objects; `None` if samples
+    /// come in batches.
+    newest: Option<Arc<Snapshot>>,
     /// Samples behind the first.
     samples: u64,
     unread_rows: u64,
@@ -57,6 +67,13 @@ pub struct Tally {
     gone: VecDeque<ObjectTally>,
     forgotten: Forgotten,
     generation: Option<u64>,
+}
+
+/// A sample, by its tick and the time of its reading.
+#[derive(Clone, Copy, Default)]
+struct Point {
+    tick: u64,
+    window: Window,
 }
 
 /// The sums and numbers that are left of objects that came and went.
@@ -70,6 +87,12 @@ struct Forgotten {
     lost_stats: usize,
 }
 
+impl Point {
+    fn of(sample: &Snapshot) -> Self {
+        Self { tick: sample.tick(), window: sample.window() }
+    }
+}
+
 impl fmt::Debug for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tally").field("samples", &self.samples).finish_non_exhaustive()
@@ -79,9 +102,18 @@ impl fmt::Debug for Tally {
 impl Tally {
     /// Returns an interval that begins with this sample.
     pub fn new(begin: &Arc<Snapshot>) -> Self {
-        let mut tally = Self {
-            begin: Arc::clone(begin),
-            end: Arc::clone(begin),
+        let mut tally = Self::empty(Point::of(begin));
+        tally.take(begin, false);
+        tally.newest = Some(Arc::clone(begin));
+        tally
+    }
+
+    /// Returns an interval of which only the begin is known.
+    fn empty(begin: Point) -> Self {
+        Self {
+            begin,
+            end: begin,
+            newest: None,
             samples: 0,
             unread_rows: 0,
             present: Vec::new(),
@@ -94,43 +126,41 @@ impl Tally {
                 lost_stats: 0,
             },
             generation: None,
-        };
-        tally.take(begin, false);
-        tally
+        }
     }
 
     /// Returns the interval behind this one: it begins with this one's last sample.
     #[must_use]
     pub fn next(&self) -> Self {
-        Self::new(&self.end)
+        // Without a sample, objects begin with their next reading.
+        self.newest.as_ref().map_or_else(|| Self::empty(self.end), Self::new)
     }
 
     /// Adds a sample.
     pub fn add(&mut self, sample: &Arc<Snapshot>) {
         self.take(sample, true);
         self.samples += 1;
-        self.end = Arc::clone(sample);
+        self.end = Point::of(sample);
+        self.newest = Some(Arc::clone(sample));
     }
 
     /// Notes what was read. The first sample only opens the interval: the one before has had it.
     fn take(&mut self, sample: &Arc<Snapshot>, counts: bool) {
-        if self.generation != Some(sample.layout().generation()) {
-            self.enrol(sample);
-        }
-        let newest = Arc::clone(&self.end);
+        self.enrol(sample.layout());
         // Of another layout, all has been kept.
-        let mut before = (newest.layout().generation() == sample.layout().generation())
-            .then(|| newest.objects())
-            .into_iter()
-            .flatten();
+        let is_of_layout =
+            |newest: &&Arc<Snapshot>| newest.layout().generation() == sample.layout().generation();
+        let newest = self.newest.as_ref().filter(is_of_layout);
+        let mut before =
+            newest.iter().flat_map(|newest| newest.objects().map(move |v| (v, newest)));
         for (view, member) in sample.objects().zip(&mut self.present) {
             let before = before.next();
             if view.state() == RowState::Good {
                 member.read(view, sample, counts);
                 continue;
             }
-            if let Some(before) = before {
-                member.keep(before, &newest);
+            if let Some((before, newest)) = before {
+                member.keep(before, newest);
             }
             match view.state() {
                 RowState::Good | RowState::Gone => {}
@@ -141,11 +171,16 @@ impl Tally {
         }
     }
 
-    /// Finds out which object has which row of a new layout, and who has none any more.
-    fn enrol(&mut self, sample: &Snapshot) {
-        self.generation = Some(sample.layout().generation());
-        for (view, member) in self.end.objects().zip(&mut self.present) {
-            member.keep(view, &self.end);
+    /// Finds out which object has which row of a layout that is new, and which has none any more.
+    fn enrol(&mut self, layout: &Layout) {
+        if self.generation == Some(layout.generation()) {
+            return;
+        }
+        self.generation = Some(layout.generation());
+        if let Some(newest) = &self.newest {
+            for (view, member) in newest.objects().zip(&mut self.present) {
+                member.keep(view, newest);
+            }
         }
         // One that comes again goes on where it was.
         let gone = std::mem::take(&mut self.gone);
@@ -154,10 +189,12 @@ impl Tally {
         let key = |member: &ObjectTally| (member.object.key, member.object.path.clone());
         let places = known.iter().flatten().map(key).zip(0..);
         let places: HashMap<_, usize> = places.collect();
-        for group in sample.layout().groups() {
+        for group in layout.groups() {
             for object in &group.objects {
                 let at = places.get(&(object.key, object.path.clone()));
-                let member = at.and_then(|&at| known[at].take());
+                // A recording may claim that an object has other statistics now: it is another one.
+                let is_same = |member: &mut ObjectTally| member.is_read_by(&group.plan);
+                let member = at.and_then(|&at| known[at].take_if(is_same));
                 self.present.push(member.unwrap_or_else(|| ObjectTally::new(object, &group.plan)));
             }
         }
@@ -174,7 +211,7 @@ impl Tally {
             bytes -= member.bytes();
             let forgotten = &mut self.forgotten;
             forgotten.objects += usize::from(member.was_read());
-            forgotten.joined += usize::from(member.came_after(self.begin.tick()));
+            forgotten.joined += usize::from(member.came_after(self.begin.tick));
             for line in member.stats(None) {
                 let added = forgotten.sums.add_within(&line, &mut forgotten.room);
                 forgotten.lost_stats += usize::from(!added);
@@ -184,12 +221,12 @@ impl Tally {
 
     /// Returns when its first sample was read.
     pub fn begin(&self) -> Window {
-        self.begin.window()
+        self.begin.window
     }
 
     /// Returns when its last sample was read.
     pub fn end(&self) -> Window {
-        self.end.window()
+        self.end.window
     }
 
     /// Returns how long it is; `None` as long as it has but one sample.
@@ -204,7 +241,7 @@ impl Tally {
 
     /// Returns how many ticks lie between its first and its last sample, sampled or not.
     pub fn ticks(&self) -> u64 {
-        self.end.tick().saturating_sub(self.begin.tick())
+        self.end.tick.saturating_sub(self.begin.tick)
     }
 
     /// Returns how many of these ticks were not sampled, if so many samples were lost on the way.
@@ -252,7 +289,7 @@ impl Tally {
 
     /// Returns the paths of objects that were not there at the beginning.
     pub fn joined(&self) -> impl Iterator<Item = &str> {
-        let begin = self.begin.tick();
+        let begin = self.begin.tick;
         let late = self.members().filter(move |member| member.came_after(begin));
         late.map(|member| &*member.object.path)
     }
@@ -265,7 +302,7 @@ impl Tally {
 
     /// Returns the paths of objects that were not there at the end.
     pub fn left(&self) -> impl Iterator<Item = &str> {
-        let end = self.end.tick();
+        let end = self.end.tick;
         let early = self.members().filter(move |member| member.went_before(end));
         early.map(|member| &*member.object.path)
     }
@@ -277,8 +314,9 @@ impl Tally {
     /// Returns each statistic, of each object by itself or of all together. Objects that are
     /// forgotten are together in either.
     pub fn stats(&self, per_object: bool) -> Vec<StatTally> {
-        let newest = self.end.objects().map(|view| Some((view, &*self.end)));
-        let present = self.present.iter().zip(newest);
+        let newest = self.newest.iter();
+        let newest = newest.flat_map(|newest| newest.objects().map(move |v| Some((v, &**newest))));
+        let present = self.present.iter().zip(newest.chain(std::iter::repeat(None)));
         let gone = self.gone.iter().map(|member| (member, None));
         let each = present.chain(gone).flat_map(|(member, newest)| member.stats(newest));
         let forgotten = self.forgotten.sums.lines().iter().cloned();

@@ -13,7 +13,7 @@ use vmstrobe_core::Snapshot;
 use vmstrobe_export::{Event, PackedBatch};
 
 use crate::error::Result;
-use crate::history::{History, HistoryLimits};
+use crate::history::{HeldSamples, History, HistoryLimits};
 use charts::Charts;
 use columns::{Defaults, MAX_COLUMNS};
 use compared::{Compared, Sample};
@@ -34,6 +34,7 @@ mod curves;
 mod details;
 mod frame;
 mod histograms;
+mod loader;
 mod matching;
 mod objects;
 mod position;
@@ -47,16 +48,21 @@ pub use self::frame::{
     Cell, Chart, ChartColumn, Column, ColumnKind, EventMark, Frame, Header, HeatMap, Histogram,
     Moment, Request, Ring, Row, RowKind, ShownStat, Sort, StatRow, TableState,
 };
+pub use self::loader::Loader;
 
 /// The time over which rates of the table are taken, in ns.
 const RATE_NS: u64 = 1_000_000_000;
 /// The time over which quantiles and shares are taken, and which sparklines show, in ns.
 const LONG_NS: u64 = 10_000_000_000;
-/// The most samples that are kept to compare later ones with.
-const MAX_SAMPLES: usize = 32;
-/// The time by which such a sample may be farther away than was asked for while time goes on, so
-/// that what was shown is compared with one and ten seconds later, in ns.
+/// The most samples that are kept to compare later ones with, and the most bytes that they take;
+/// a few are kept in any case.
+const MAX_SAMPLES: usize = 14;
+const MAX_SAMPLES_BYTES: usize = 16 << 20;
+const MIN_SAMPLES: usize = 4;
+/// The time by which such a sample may be farther away than was asked for while time goes on, for
+/// rates and for quantiles, in ns. So a sample that was shown serves again a second later.
 const NEAR_NS: u64 = 60_000_000;
+const LONG_NEAR_NS: u64 = 500_000_000;
 /// The panes that can have the focus, beside 0 for the table.
 const STATISTICS: usize = 1;
 const EVENTS: usize = 2;
@@ -181,19 +187,34 @@ impl View {
     }
 
     /// Takes a batch of a recording, which is later than those before.
-    pub fn take_batch(&mut self, batch: PackedBatch) {
+    pub fn take_batch(&mut self, batch: Arc<PackedBatch>) {
         let ticks = batch.ticks();
-        let taken = ticks.len() as u64 - 1;
-        self.count_lost(ticks[0], ticks[0]);
         let last = ticks[ticks.len() - 1];
-        self.lost_samples += (last - ticks[0]).saturating_sub(taken);
-        self.last_tick = Some(last);
+        self.count_lost(ticks[0], last);
+        self.lost_samples += (last - ticks[0] + 1).saturating_sub(ticks.len() as u64);
         self.history.push_packed(batch);
+    }
+
+    /// Returns whether a batch of a recording would take the place of nothing that is near the
+    /// moment that is shown.
+    pub fn has_room(&self, batch: &PackedBatch) -> bool {
+        if self.history.bytes() + batch.bytes() <= self.history.limits().bytes {
+            return true;
+        }
+        let middle_ns =
+            self.history.span().map_or(0, |(begin_ns, end_ns)| begin_ns.midpoint(end_ns));
+        self.position.shown(&self.history).is_none_or(|shown| shown.at_ns > middle_ns)
     }
 
     /// Takes a mark or trigger.
     pub fn take_event(&mut self, event: &Event) {
         self.history.event(event);
+    }
+
+    /// Returns the samples of the last time, or all that are held, with their events, so that
+    /// another thread can write them.
+    pub fn freeze(&mut self, last: Option<Duration>) -> HeldSamples {
+        self.history.freeze(last)
     }
 
     /// Notes that no more samples will come.
@@ -327,14 +348,15 @@ impl View {
     /// Returns the sample at a time and those that it is compared with.
     fn compare(&mut self, shown: Shown) -> Compared {
         let now = self.sample_at(shown.at_ns, 0);
-        let before = |view: &mut Self, ns: u64| {
+        let before = |view: &mut Self, ns: u64, near_ns: u64| {
             let (begin_ns, _) = view.history.span()?;
             let wanted_ns = shown.at_ns.saturating_sub(ns).max(begin_ns);
-            let near_ns = if shown.is_live { NEAR_NS } else { 0 };
+            let near_ns = if shown.is_live { near_ns } else { 0 };
             let sample = view.sample_at(wanted_ns, near_ns);
             (sample.at_ns() < now.at_ns()).then_some(sample)
         };
-        let (second, ten) = (before(self, RATE_NS), before(self, LONG_NS));
+        let second = before(self, RATE_NS, NEAR_NS);
+        let ten = before(self, LONG_NS, LONG_NEAR_NS);
         let baseline = self.baseline.clone().map(|snapshot| {
             let map = self.objects.map(snapshot.layout());
             Sample { snapshot, map }
@@ -350,9 +372,10 @@ impl View {
         let snapshot = kept.unwrap_or_else(|| {
             let place = self.history.find(at_ns).expect("the time is within the history's span");
             let sample = self.history.sample(place);
-            if self.samples.len() >= MAX_SAMPLES {
-                self.samples.remove(0);
-            }
+            let bytes = size_of::<u64>() * sample.layout().words();
+            let most = (MAX_SAMPLES_BYTES / bytes.max(1)).clamp(MIN_SAMPLES, MAX_SAMPLES);
+            let excess = (self.samples.len() + 1).saturating_sub(most);
+            self.samples.drain(..excess);
             self.samples.push(Arc::clone(&sample));
             sample
         });

@@ -2,7 +2,7 @@
 //! a bare loop that sleeps, reads the same descriptors by pread, and writes the raw bytes.
 //!
 //! Eight vCPUs have the demo's loads and run; the others do not. Both sides read by pread. Of the
-//! session, its sampling and its recording thread count.
+//! session, its sampling, its recording and its writing thread count.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -35,7 +35,7 @@ const WARM_UP: Duration = Duration::from_millis(700);
 /// The ticks of one side of a pair.
 const TICKS: u64 = 2000;
 /// The names of the threads that count.
-const THREADS: [&str; 2] = ["vmstrobe-tick", "vmstrobe-record"];
+const THREADS: [&str; 3] = ["vmstrobe-tick", "vmstrobe-record", "vmstrobe-write"];
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 

@@ -179,6 +179,28 @@ EXAMPLES
 
 In Python: pyarrow.ipc.open_stream('run.arrows').read_pandas()";
 
+pub(super) const REPORT: &str = "\
+EXAMPLES
+  Summarise a recording:
+      vmstrobe record --demo -o run.arrows -d 10s
+      vmstrobe report run.arrows
+  Show what a change of the guest did:
+      vmstrobe record -o before.arrows -d 60s
+      vmstrobe record -o after.arrows -d 60s
+      vmstrobe report before.arrows after.arrows
+  Summarise a few statistics of one vCPU:
+      vmstrobe report run.arrows --names 'exits,halt_*' --vcpu 0
+  Sample the only virtual machine on this host for ten seconds, and summarise that:
+      vmstrobe report -d 10s
+  Summarise what happens while a benchmark runs, for an issue or a wiki:
+      vmstrobe report --markdown -o report.md -- ssh guest ./benchmark
+  Print the highest rates of exits over 10 ms, for a script:
+      vmstrobe report run.arrows --names exits --json | jq '.reports[].stats[].bins[0].max'
+  Try it on a guest that is started for this:
+      vmstrobe report --demo -d 5s
+
+A rate over 10 ms is a growth in that time, divided by it; the mean is over the whole time.";
+
 pub(super) const DUMP: &str = "\
 EXAMPLES
   Have the only recorder of this user write what it holds:

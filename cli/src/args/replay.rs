@@ -15,8 +15,8 @@ use super::source::HEADING;
 /// The arguments of other sources, and of how these are read.
 pub(super) const SOURCES: [&str; 8] =
     ["pids", "all", "qmp", "tables", "sockets", "on_any_kernel", "demo", "bpf"];
-/// The arguments of `stat` that decide when samples are taken, or during what.
-const SAMPLING: [&str; 3] = ["rate", "count", "command"];
+/// The arguments that decide when samples are taken, or during what.
+pub(super) const SAMPLING: [&str; 3] = ["rate", "count", "command"];
 
 /// A recording in the place of the sources.
 #[derive(Args, Clone, Debug, Default)]

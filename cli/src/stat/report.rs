@@ -66,7 +66,7 @@ impl Report<'_> {
             lines.push(format!(" not shown: {hidden} that did not change (-z shows them)"));
         }
         lines.extend(without_sum(&of_stats).map(|note| format!(" {note}")));
-        lines.extend(self.notes().map(|note| format!(" {note}")));
+        lines.extend(notes(self.tally, self.lost_samples).map(|note| format!(" {note}")));
         lines.extend(self.events.iter().take(EVENTS_MAX).map(|event| {
             let at = event_time(event, self.start_ns);
             format!(" {} at {at} s: {}", event.kind, event.text)
@@ -91,7 +91,7 @@ impl Report<'_> {
         }
         // This note is the same for all intervals.
         let without_sum = without_sum(&of_stats).filter(|_| self.is_first);
-        let notes = without_sum.into_iter().chain(self.notes());
+        let notes = without_sum.into_iter().chain(notes(self.tally, self.lost_samples));
         let notes = notes.map(|note| format!("{time:>9}  {note}"));
         let read = self.read.iter().map(|read| read_line(read, &time));
         // The times of all reports are relative to this one.
@@ -107,59 +107,54 @@ impl Report<'_> {
     fn title(&self, lines: &[StatTally]) -> String {
         let tally = self.tally;
         let target = lines.first().map(|line| line.schema.target());
-        let objects = match target {
-            Some(Target::Vcpu) => counted(tally.objects(), "vCPU"),
-            Some(Target::Vm) => counted(tally.objects(), "VM"),
-            Some(Target::Cryptodev) => counted(tally.objects(), "crypto device"),
-            Some(Target::Other(name)) => counted(tally.objects(), name),
-            None => counted(tally.objects(), "object"),
-        };
+        let objects = objects_text(target, tally.objects());
         let time = seconds(tally.interval().map_or(0.0, |interval| interval.seconds));
         let samples = counted(tally.samples() as usize, "sample");
         let vm = tally.path().map(|path| format!("{path}, ")).unwrap_or_default();
         format!(" {vm}{objects} over {time}, {samples}:")
     }
+}
 
-    /// Returns a note on each kind of missing data: ticks, samples, rows, objects.
-    fn notes(&self) -> impl Iterator<Item = String> {
-        let some = |number: usize, text: String| (number > 0).then_some(text);
-        let missed = self.tally.missed_ticks(self.lost_samples) as usize;
-        let lost = self.lost_samples as usize;
-        let (ticks, unread) = (self.tally.ticks() as usize, self.tally.unread_rows() as usize);
-        let named = |paths: Vec<&str>, forgotten: usize, what: &str| {
-            let text = match (paths.is_empty(), forgotten) {
-                (true, 0) => return None,
-                (true, _) => format!("{} whose names were not kept", counted(forgotten, "object")),
-                (false, _) => listed(&paths, forgotten),
-            };
-            Some(format!("absent {what}: {text}"))
-        };
-        let tally = self.tally;
-        let (joined, left) = (tally.joined_and_forgotten(), tally.forgotten_objects());
-        let unsummed = tally.lost_stats();
-        [
-            some(
-                missed,
-                format!("missed {} of {}", thousands(missed as u64), counted(ticks, "tick")),
-            ),
-            some(
-                lost,
-                format!("lost {}: they came too fast to be processed", counted(lost, "sample")),
-            ),
-            some(unread, format!("could not read {}", counted(unread, "row"))),
-            named(tally.joined().collect(), joined, "at the beginning"),
-            named(tally.left().collect(), left, "at the end"),
-            some(
-                unsummed,
-                format!(
-                    "not in the sums: {} of objects that ended",
-                    counted(unsummed, "statistic")
-                ),
-            ),
-        ]
-        .into_iter()
-        .flatten()
+/// Returns a number of objects of a target.
+pub(crate) fn objects_text(target: Option<&Target>, objects: usize) -> String {
+    match target {
+        Some(Target::Vcpu) => counted(objects, "vCPU"),
+        Some(Target::Vm) => counted(objects, "VM"),
+        Some(Target::Cryptodev) => counted(objects, "crypto device"),
+        Some(Target::Other(name)) => counted(objects, name),
+        None => counted(objects, "object"),
     }
+}
+
+/// Returns a note on each kind of missing data: ticks, samples, rows, objects.
+pub(crate) fn notes(tally: &Tally, lost_samples: u64) -> impl Iterator<Item = String> {
+    let some = |number: usize, text: String| (number > 0).then_some(text);
+    let missed = tally.missed_ticks(lost_samples) as usize;
+    let lost = lost_samples as usize;
+    let (ticks, unread) = (tally.ticks() as usize, tally.unread_rows() as usize);
+    let named = |paths: Vec<&str>, forgotten: usize, what: &str| {
+        let text = match (paths.is_empty(), forgotten) {
+            (true, 0) => return None,
+            (true, _) => format!("{} whose names were not kept", counted(forgotten, "object")),
+            (false, _) => listed(&paths, forgotten),
+        };
+        Some(format!("absent {what}: {text}"))
+    };
+    let (joined, left) = (tally.joined_and_forgotten(), tally.forgotten_objects());
+    let unsummed = tally.lost_stats();
+    [
+        some(missed, format!("missed {} of {}", thousands(missed as u64), counted(ticks, "tick"))),
+        some(lost, format!("lost {}: they came too fast to be processed", counted(lost, "sample"))),
+        some(unread, format!("could not read {}", counted(unread, "row"))),
+        named(tally.joined().collect(), joined, "at the beginning"),
+        named(tally.left().collect(), left, "at the end"),
+        some(
+            unsummed,
+            format!("not in the sums: {} of objects that ended", counted(unsummed, "statistic")),
+        ),
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// Returns the time at which a sample was taken, in s since the first.
@@ -229,7 +224,7 @@ fn without_sum(lines: &[StatTally]) -> Option<String> {
 }
 
 /// Returns the first of these names, and the number of the others, including `unnamed` ones.
-fn listed(names: &[&str], unnamed: usize) -> String {
+pub(crate) fn listed(names: &[&str], unnamed: usize) -> String {
     let first = names.iter().take(NAMED_MAX).copied().collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(NAMED_MAX) + unnamed {
         0 => first,

@@ -62,6 +62,12 @@ impl FileRows for MessageRows<'_> {
         self.read(|column| (column == FileColumn::Statistic(number)).then_some(Type::U64), into)
     }
 
+    fn statistic_bytes(&self, number: usize) -> Option<[&[u8]; 2]> {
+        let mut columns = self.file_columns.iter();
+        let index = columns.position(|column| *column == FileColumn::Statistic(number))?;
+        self.fields.bytes(index)
+    }
+
     fn text(&self, of: Dictionary, number: u64) -> Option<&str> {
         let texts = &self.dictionaries[of.id() as usize];
         Some(texts.get(usize::try_from(number).ok()?)?)

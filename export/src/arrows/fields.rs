@@ -74,6 +74,14 @@ impl<'a> Fields<'a> {
         is_filled.then_some(()).ok_or_else(broken)
     }
 
+    /// Returns the bytes of a column, if it has as many rows as there should be: its bitmap and its
+    /// values, as they were compressed. They tell the codec, too; without one there are none.
+    pub(super) fn bytes(&self, index: usize) -> Option<[&'a [u8]; 2]> {
+        let rows = self.header.nodes.pair(index).map(|(rows, _)| rows);
+        let is_whole = rows == Some(self.rows as i64) && self.compression.is_some();
+        Some([self.buffer(2 * index)?, self.buffer(2 * index + 1)?]).filter(|_| is_whole)
+    }
+
     /// Reads texts, whose buffers are a bitmap, the ends of the texts behind a 0, and the texts.
     pub(super) fn texts(
         &self,

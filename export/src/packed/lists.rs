@@ -13,10 +13,9 @@ use std::sync::Arc;
 use super::bits::{BLOCK, Block, PADDING, put, put_block, put_signed, take, take_signed};
 use crate::lists::{Changes, Lists};
 
-/// Cells that stand still and differ from the base, from which on the base is made anew: so many,
-/// and this share of all.
-const STRAYS: usize = 64;
-const STRAYS_SHARE: usize = 16;
+/// The bytes that a cell takes that stands still and differs from the base: its place, and about
+/// four for the difference.
+const STRAY_BYTES: usize = size_of::<Moved>() + 4;
 
 /// The ways in which the ticks of changes are written.
 const BITMAP: u8 = 0;
@@ -30,6 +29,9 @@ pub(super) struct PackedLists {
     base: Arc<[u64]>,
     /// True if the base was made for these lists, and is counted with them.
     has_own_base: bool,
+    /// The bytes that strays have taken since then. Once they are as many as a base has, it is made
+    /// anew.
+    stray_bytes: usize,
     moved: Box<[Moved]>,
     bytes: Box<[u8]>,
 }
@@ -58,18 +60,20 @@ impl PackedLists {
         before: Option<&Self>,
     ) -> Self {
         let firsts = lists.first();
-        let known = before.map(|before| &before.base).filter(|base| base.len() == firsts.len());
-        let is_stray = |cell: usize, base: &[u64]| {
-            word(firsts[cell]) != base[cell] && lists.of(cell).is_constant()
-        };
-        let known = known.filter(|base| {
-            let strays = (0..firsts.len()).filter(|&cell| is_stray(cell, base)).count();
-            strays < STRAYS.max(firsts.len() / STRAYS_SHARE)
+        let known = before.filter(|before| before.base.len() == firsts.len());
+        let known = known.and_then(|before| {
+            let is_stray = |(cell, (&first, &of_base)): (usize, (&T, &u64))| {
+                word(first) != of_base && lists.of(cell).is_constant()
+            };
+            let cells = firsts.iter().zip(&*before.base).enumerate();
+            let strays = cells.filter(|&cell| is_stray(cell)).count();
+            let stray_bytes = before.stray_bytes + strays * STRAY_BYTES;
+            let is_worth_it = stray_bytes <= firsts.len() * size_of::<u64>();
+            is_worth_it.then(|| (Arc::clone(&before.base), stray_bytes))
         });
-        let (base, has_own_base) = match known {
-            Some(base) => (Arc::clone(base), false),
-            None => (firsts.iter().map(|&first| word(first)).collect(), true),
-        };
+        let has_own_base = known.is_none();
+        let own = || (firsts.iter().map(|&first| word(first)).collect(), 0);
+        let (base, stray_bytes): (Arc<[u64]>, usize) = known.unwrap_or_else(own);
         let (mut moved, mut bytes, mut scratch) = (Vec::new(), Vec::new(), Vec::new());
         for (cell, &of_base) in base.iter().enumerate() {
             let changes = lists.of(cell);
@@ -82,7 +86,7 @@ impl PackedLists {
             pack(&mut bytes, changes, word, ticks, &mut scratch);
         }
         bytes.resize(bytes.len() + PADDING, 0);
-        Self { ticks, base, has_own_base, moved: moved.into(), bytes: bytes.into() }
+        Self { ticks, base, has_own_base, stray_bytes, moved: moved.into(), bytes: bytes.into() }
     }
 
     /// Returns the memory that the lists take, in bytes.
@@ -139,13 +143,13 @@ impl PackedLists {
         value: impl Fn(u64) -> T,
     ) -> Lists<T> {
         let mut lists = Lists::of_constants(self.base.iter().map(|&word| value(word)).collect());
-        let mut values = vec![T::default(); self.ticks];
+        let (mut values, all) = (vec![T::default(); self.ticks], vec![true; self.ticks]);
         for &moved in &self.moved {
             self.runs_of(moved, |range, word| {
                 values[range].fill(value(word));
                 true
             });
-            let set = lists.set(moved.cell as usize, &values, |_| true);
+            let set = lists.set(moved.cell as usize, &values, &all);
             set.expect("a batch within the limits was packed");
         }
         lists

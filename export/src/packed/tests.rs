@@ -137,3 +137,18 @@ fn what_does_not_move_is_shared() {
     assert_eq!(second.value(0, 0, 3, 50), Some((1 << 40) + 150_000));
     assert_eq!(second.value(0, 63, 5, 99), Some(1 << 40));
 }
+
+#[test]
+fn a_part_of_a_batch_has_its_ticks() {
+    let layout = layout(4);
+    let (batch, samples) = batch(&layout, 50, 3);
+    for range in [0..50, 0..1, 7..8, 13..49, 49..50] {
+        let part = batch.part(range.clone());
+        assert_eq!(part.ticks(), &batch.ticks()[range.clone()]);
+        let packed = PackedBatch::new(&part, None);
+        for (tick, sample) in samples[range].iter().enumerate() {
+            let got = packed.snapshot(tick);
+            assert_eq!((words_of(&got), states_of(&got)), (words_of(sample), states_of(sample)));
+        }
+    }
+}

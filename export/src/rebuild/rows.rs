@@ -55,8 +55,9 @@ impl Rows {
         let windows = windows.ok_or("a window ends before it begins")?;
         let states = read_states(file, rows)?;
         let mut lists = Lists::constant(objects.len());
+        let known = vec![true; count];
         for (object, states) in states.chunks_exact(count).enumerate() {
-            lists.set(object, states, |_| true).map_err(|error| error.to_string())?;
+            lists.set(object, states, &known).map_err(|error| error.to_string())?;
         }
         let have_values = states.iter().map(|state| state.has_values()).collect();
         Ok(Self { ticks, windows, objects, states: lists, have_values })

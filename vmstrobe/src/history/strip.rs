@@ -44,41 +44,45 @@ impl Strip {
         self.width_ns
     }
 
-    /// Reads what is missing of a range of time. `find` gives the places of all statistics in a
-    /// layout. Returns true if all was read anew.
+    /// Reads what is missing of a range of time, but no more than about so many lists of changes at
+    /// once. `find` gives the places of all statistics in a layout. Returns true if all is there.
     pub(crate) fn update(
         &mut self,
         history: &History,
         from_ns: u64,
         to_ns: u64,
+        mut lists: usize,
         mut find: impl FnMut(&Arc<Layout>) -> Vec<Option<Spot>>,
     ) -> bool {
-        let Some((oldest_ns, _)) = history.span() else { return false };
+        let Some((oldest_ns, _)) = history.span() else { return true };
         let margin_ns = to_ns.saturating_sub(from_ns) / MARGIN;
         let keep_ns = from_ns.saturating_sub(margin_ns);
         let is_covered = |(begin_ns, reached_ns): &(u64, u64)| {
             *begin_ns <= from_ns.max(oldest_ns) && *reached_ns >= from_ns.max(oldest_ns)
         };
         let known = self.followed.filter(is_covered);
-        let is_new = known.is_none();
-        if is_new {
+        if known.is_none() {
             self.follower = Follower::new(self.width_ns, &self.series_of_cells);
             self.held.clear();
         }
         let (mut begin, mut reached_ns) = known.unwrap_or((keep_ns, keep_ns));
+        let mut is_complete = true;
         for batch in history.later_than(reached_ns) {
-            if begin_ns(batch) > to_ns {
+            is_complete = begin_ns(batch) > to_ns;
+            if is_complete || lists == 0 {
                 break;
             }
+            lists = lists.saturating_sub(self.series_of_cells.len());
             self.follower.follow(batch, &mut find, |rates| self.held.push_back(rates));
             reached_ns = end_ns(batch);
+            is_complete = true;
         }
         while let Some(oldest) = self.held.front().filter(|oldest| oldest.end_ns < keep_ns) {
             begin = oldest.end_ns;
             self.held.pop_front();
         }
         self.followed = Some((begin, reached_ns));
-        is_new
+        is_complete
     }
 
     /// Returns the stretches that overlap a range of time.

@@ -61,17 +61,19 @@ impl<'a> From<&'a vmstrobe_export::Event> for EventEntry<'a> {
 
 impl Serialize for IntervalReport<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        IntervalEntry::new(self).serialize(serializer)
+        let stats = self.tally.stats(self.per_object).iter().map(StatEntry::new).collect();
+        IntervalEntry::new(self, stats).serialize(serializer)
     }
 }
 
+/// An interval with its statistics in some form.
 #[derive(Serialize)]
-struct IntervalEntry<'a> {
+pub(super) struct IntervalEntry<'a, S> {
     begin_ns: u64,
     end_ns: u64,
     begin_wall_ns: u64,
     seconds: f64,
-    stats: Vec<StatEntry>,
+    stats: Vec<S>,
     ticks: u64,
     missed_ticks: u64,
     lost_samples: u64,
@@ -88,7 +90,7 @@ struct IntervalEntry<'a> {
 
 /// One statistic of one object, or of all objects together.
 #[derive(Default, Serialize)]
-struct StatEntry {
+pub(super) struct StatEntry {
     #[serde(rename = "qom-path", skip_serializing_if = "Option::is_none")]
     path: Option<String>,
     name: String,
@@ -114,15 +116,15 @@ struct StatEntry {
     rate_high: Option<f64>,
 }
 
-impl<'a> IntervalEntry<'a> {
-    fn new(report: &'a IntervalReport<'_>) -> Self {
-        let IntervalReport { tally, lost_samples, ref read, per_object, events } = *report;
+impl<'a, S> IntervalEntry<'a, S> {
+    pub(super) fn new(report: &'a IntervalReport<'_>, stats: Vec<S>) -> Self {
+        let IntervalReport { tally, lost_samples, ref read, per_object: _, events } = *report;
         Self {
             begin_ns: tally.begin().begin_ns,
             end_ns: tally.end().end_ns,
             begin_wall_ns: tally.begin().begin_wall_ns(),
             seconds: tally.interval().map_or(0.0, |interval| interval.seconds),
-            stats: tally.stats(per_object).iter().map(StatEntry::new).collect(),
+            stats,
             ticks: tally.samples(),
             missed_ticks: tally.missed_ticks(lost_samples),
             lost_samples,
@@ -138,7 +140,7 @@ impl<'a> IntervalEntry<'a> {
 }
 
 impl StatEntry {
-    fn new(line: &StatTally) -> Self {
+    pub(super) fn new(line: &StatTally) -> Self {
         let desc = line.desc();
         let mut stat = Self {
             path: line.path.as_ref().map(ToString::to_string),

@@ -17,6 +17,8 @@ mod interval;
 mod listing;
 #[cfg(feature = "export")]
 mod recording;
+#[cfg(feature = "export")]
+mod report;
 mod run;
 
 pub use interval::{EventEntry, IntervalReport};
@@ -24,4 +26,6 @@ pub use interval::{EventEntry, IntervalReport};
 pub use recording::TriggerReport;
 #[cfg(all(feature = "export", feature = "server"))]
 pub use recording::{DumpReport, MarkReport};
+#[cfg(feature = "export")]
+pub use report::ReportsText;
 pub use vmstrobe_core::json::*;

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use vmstrobe_core::Filter;
-use vmstrobe_export::{BatchLimits, Batcher, End, Metadata, Thinning};
+use vmstrobe_export::{Batch, BatchLimits, Batcher, End, Event, Metadata, Thinning};
 
 use super::files::{FileOptions, Files, RecordedFile};
 use super::replay::{Replay, Replayed};
@@ -71,7 +71,7 @@ pub fn convert(
             Replayed::Sample(sample) => {
                 samples += 1;
                 if let Some(batch) = batcher.push(&sample).map_err(Error::Export)? {
-                    files.write(&batch)?;
+                    files.write(batch)?;
                 }
             }
         }
@@ -84,10 +84,30 @@ pub fn convert(
         Err(error) => return Err(error),
     };
     if let Some(batch) = batcher.take() {
-        files.write(&batch)?;
+        files.write(batch)?;
     }
     files.finish()?;
     Ok(Converted { samples, events, files: files.files(), end, damage })
+}
+
+/// Writes batches into files, each with the events before it.
+///
+/// # Errors
+/// As [`convert`], of the output.
+pub(crate) fn write_batches(
+    output: &Path,
+    options: FileOptions,
+    items: impl Iterator<Item = (Vec<Event>, Batch)>,
+) -> Result<Vec<RecordedFile>> {
+    let mut files = Files::new(output, options, true)?;
+    for (events, batch) in items {
+        for event in &events {
+            files.event(event)?;
+        }
+        files.write(batch)?;
+    }
+    files.finish()?;
+    Ok(files.files())
 }
 
 /// Returns whether an error is about this recording.

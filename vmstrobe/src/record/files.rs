@@ -233,7 +233,8 @@ impl Files {
 }
 
 impl Sink for Files {
-    fn write(&mut self, batch: &Batch) -> Result<()> {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        let batch = &batch;
         if self.is_split(batch) {
             self.close()?;
         }

@@ -195,8 +195,8 @@ impl Sink for Flight {
         Ok(())
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        self.ring.push(batch).map_err(Error::Export)
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        self.ring.push(&batch).map_err(Error::Export)
     }
 
     fn event(&mut self, event: &Event) -> Result<()> {

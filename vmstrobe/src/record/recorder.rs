@@ -1,7 +1,8 @@
 //! The thread that records: it takes the samples of a session and gives batches to a sink.
 //!
 //! A sample is compared with the last one and handed back at once, so that the sampler never runs
-//! out of buffers because of a recording. Encoding and writing happen at the end of a batch.
+//! out of buffers because of a recording. Files are encoded and written by another thread, at the
+//! end of a batch.
 //!
 //! Invariant: every sample from the session's first on is recorded, or counted as lost; one that
 //! was taken before the session was stopped is recorded before the thread ends.
@@ -252,16 +253,16 @@ impl Body {
         });
         self.sink.sample(sample)?;
         if let Some(batch) = self.batcher.push(sample).map_err(Error::Export)? {
-            self.write(&batch)?;
+            self.write(batch)?;
         }
         if self.batcher.is_full() { self.write_batch() } else { Ok(()) }
     }
 
     fn write_batch(&mut self) -> Result<()> {
-        self.batcher.take().map_or(Ok(()), |batch| self.write(&batch))
+        self.batcher.take().map_or(Ok(()), |batch| self.write(batch))
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()> {
+    fn write(&mut self, batch: Batch) -> Result<()> {
         self.sink.write(batch)?;
         let noted = std::mem::take(&mut self.noted_marks);
         self.waiting_marks.fetch_sub(noted, Ordering::Relaxed);

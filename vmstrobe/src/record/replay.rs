@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vmstrobe_core::{Filter, Layout, Object, ReadPlan, Schema, Snapshot, Window};
-use vmstrobe_export::{Batch, Columns, End, Event, Item, Metadata, TickRows};
+use vmstrobe_export::{Batch, Columns, End, Event, Item, Metadata};
 use vmstrobe_host::Broker;
 
 use super::reader::Reader;
-use super::replay_session::cut;
+use super::replay_session::{cut, period_ns};
 use crate::condition::{Trigger, TriggerRule, Triggered};
 use crate::error::{Error, Result};
 use crate::notice::Notice;
@@ -141,6 +141,11 @@ impl Replay {
         self.reader.metadata()
     }
 
+    /// Returns the time from one tick to the next, in ns; 0 if the recording does not say it.
+    pub fn period_ns(&self) -> u64 {
+        period_ns(self.metadata().hz)
+    }
+
     /// Returns the columns of the recording.
     pub fn columns(&self) -> &Columns {
         self.reader.columns()
@@ -157,13 +162,28 @@ impl Replay {
     /// # Errors
     /// [`Error::Recording`] at the first damaged place, after all that stands before it; an error
     /// of the receiver.
-    pub fn run(mut self, mut receive: impl FnMut(Replayed) -> Result<bool>) -> Result<Option<End>> {
+    pub fn run(self, mut receive: impl FnMut(Replayed) -> Result<bool>) -> Result<Option<End>> {
+        self.run_batches(|item| match item {
+            Item::Event(event) => receive(Replayed::Event(event)),
+            Item::Batch(batch) => pass_on(&batch, &mut receive),
+        })
+    }
+
+    /// Passes every batch and event on, as [`Replay::run`] does with samples. What takes changes
+    /// need not look at the values that stay as they are, which are most.
+    ///
+    /// # Errors
+    /// As [`Replay::run`].
+    pub fn run_batches(
+        mut self,
+        mut receive: impl FnMut(Item) -> Result<bool>,
+    ) -> Result<Option<End>> {
         while let Some(item) = self.next_item()? {
-            let goes_on = match item {
-                Item::Event(event) => receive(Replayed::Event(event))?,
-                Item::Batch(batch) => self.pass_on(&batch, &mut receive)?,
+            let item = match item {
+                Item::Batch(batch) => Item::Batch(self.wanted(batch)),
+                event => event,
             };
-            if !goes_on {
+            if !receive(item)? {
                 return Ok(None);
             }
         }
@@ -223,26 +243,33 @@ impl Replay {
         })
     }
 
-    fn pass_on(
-        &mut self,
-        batch: &Batch,
-        receive: &mut impl FnMut(Replayed) -> Result<bool>,
-    ) -> Result<bool> {
+    /// Returns what the filters want of a batch.
+    fn wanted(&mut self, batch: Batch) -> Batch {
         let known = self.layouts.take();
         let known = known.filter(|known| Arc::ptr_eq(&known.recorded, batch.layout()));
         let layouts = known.unwrap_or_else(|| {
             self.generation += 1;
             Layouts::new(batch.layout(), self.filters.as_deref(), self.generation)
         });
-        let mut ticks = batch.by_tick();
-        while let Some(tick) = ticks.next() {
-            if !receive(Replayed::Sample(layouts.sample(tick)))? {
-                return Ok(false);
-            }
-        }
-        self.layouts = Some(layouts);
-        Ok(true)
+        let layouts = self.layouts.insert(layouts);
+        batch.select(&layouts.wanted, &layouts.rows, &layouts.words)
     }
+}
+
+/// Passes on the samples of a batch, until the receiver returns false.
+fn pass_on(batch: &Batch, mut receive: impl FnMut(Replayed) -> Result<bool>) -> Result<bool> {
+    let mut ticks = batch.by_tick();
+    while let Some(tick) = ticks.next() {
+        let mut sample = Snapshot::new(batch.layout());
+        let (words, states) = sample.begin(tick.tick);
+        words.copy_from_slice(tick.words);
+        states.copy_from_slice(tick.states);
+        sample.stamp(tick.window);
+        if !receive(Replayed::Sample(sample))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 impl Layouts {
@@ -276,19 +303,6 @@ impl Layouts {
         let wanted = Layout::new(generation, parts);
         debug_assert_eq!(words.len(), wanted.words(), "every kept word was recorded");
         Self { recorded: Arc::clone(recorded), wanted, rows, words }
-    }
-
-    fn sample(&self, tick: TickRows<'_>) -> Snapshot {
-        let mut sample = Snapshot::new(&self.wanted);
-        let (words, states) = sample.begin(tick.tick);
-        for (to, &from) in words.iter_mut().zip(&self.words) {
-            *to = tick.words[from];
-        }
-        for (to, &from) in states.iter_mut().zip(&self.rows) {
-            *to = tick.states[from];
-        }
-        sample.stamp(tick.window);
-        sample
     }
 }
 

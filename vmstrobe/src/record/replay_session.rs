@@ -79,7 +79,7 @@ impl Replay {
     /// damaged before the first; if no thread can be had.
     pub fn start(self, pace: Pace, threads: &ThreadStart) -> Result<ReplaySession> {
         let path = self.path().to_owned();
-        let period_ns = period_ns(self.metadata().hz);
+        let period_ns = self.period_ns();
         let (stop, stopped) = channel();
         let (queue, queued) = sync_channel(1);
         let thread =
@@ -252,7 +252,7 @@ fn send_all(
 }
 
 /// Returns the notice on the end of a recording, if a part was left out.
-pub(super) fn cut(path: &std::path::Path, end: End) -> Option<Notice> {
+pub(crate) fn cut(path: &std::path::Path, end: End) -> Option<Notice> {
     match end {
         End::Torn { whole_bytes, cut_bytes } | End::Trailing { whole_bytes, cut_bytes } => {
             Some(Notice::CutRecording { path: path.to_owned(), whole_bytes, cut_bytes })
@@ -273,7 +273,7 @@ fn queue_depth(sample: &Snapshot) -> usize {
 }
 
 /// Returns the period of a rate, in ns; 0 if there is none.
-fn period_ns(hz: Option<f64>) -> u64 {
+pub(super) fn period_ns(hz: Option<f64>) -> u64 {
     // A rate that somebody else wrote may be any number; beyond u64 the cast saturates.
     hz.filter(|hz| *hz > 0.0).map_or(0, |hz| (1e9 / hz) as u64)
 }

@@ -19,7 +19,8 @@ pub(super) trait Sink: Send + 'static {
         Ok(())
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<()>;
+    /// Takes a batch.
+    fn write(&mut self, batch: Batch) -> Result<()>;
 
     /// Notes an event, after all samples that were taken before.
     fn event(&mut self, event: &Event) -> Result<()>;
@@ -59,8 +60,8 @@ pub(super) trait Sink: Send + 'static {
 pub(super) struct One<E>(pub(super) E);
 
 impl<E: Exporter + Send + 'static> Sink for One<E> {
-    fn write(&mut self, batch: &Batch) -> Result<()> {
-        match self.0.write(batch).map_err(Error::Export)? {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        match self.0.write(&batch).map_err(Error::Export)? {
             Outcome::Written => Ok(()),
             Outcome::OtherColumns => Err(Error::OtherColumns),
         }

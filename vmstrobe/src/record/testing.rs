@@ -10,7 +10,7 @@ use vmstrobe_export::{
 use vmstrobe_testing::snapshots::{Row, snapshot, vcpu};
 
 /// Returns the words of both vCPUs in a tick.
-pub(super) fn words(tick: u64) -> Vec<u64> {
+pub(crate) fn words(tick: u64) -> Vec<u64> {
     [row(tick, 10), row(tick, 3)].concat()
 }
 
@@ -19,29 +19,29 @@ fn row(tick: u64, exits: u64) -> [u64; 6] {
 }
 
 /// Returns the words of a sample.
-pub(super) fn words_of(sample: &Snapshot) -> Vec<u64> {
+pub(crate) fn words_of(sample: &Snapshot) -> Vec<u64> {
     sample.objects().flat_map(|view| view.words().to_vec()).collect()
 }
 
 /// Records so many samples, one each ms from 1 ms on, in batches of so many.
-pub(super) fn recording(samples: u64, batch: usize) -> NamedTempFile {
+pub(crate) fn recording(samples: u64, batch: usize) -> NamedTempFile {
     recording_with(samples, batch, &[])
 }
 
 /// Records so many samples as [`recording`] does, with events before the first batch.
-pub(super) fn recording_with(samples: u64, batch: usize, events: &[Event]) -> NamedTempFile {
+pub(crate) fn recording_with(samples: u64, batch: usize, events: &[Event]) -> NamedTempFile {
     let rows = |tick: u64| [(0, Some(row(tick, 10))), (1, Some(row(tick, 3)))];
     write((1..=samples).map(|tick| sample(tick, &rows(tick))), batch, events)
 }
 
 /// Returns a sample of the vCPUs of these numbers, at that ms.
-pub(super) fn sample(tick: u64, rows: &[(u32, Row)]) -> Arc<Snapshot> {
+pub(crate) fn sample(tick: u64, rows: &[(u32, Row)]) -> Arc<Snapshot> {
     let rows: Vec<_> = rows.iter().map(|(number, row)| (vcpu(*number), *row)).collect();
     snapshot(tick, tick, &rows)
 }
 
 /// Records these samples.
-pub(super) fn recording_of(
+pub(crate) fn recording_of(
     samples: impl Iterator<Item = Arc<Snapshot>>,
     batch: usize,
 ) -> NamedTempFile {
@@ -90,7 +90,7 @@ fn laid_out(sample: &Snapshot, layout: &Arc<Layout>) -> Snapshot {
 }
 
 /// Records samples, and damages the file in its second half.
-pub(super) fn damaged(samples: u64, batch: usize) -> NamedTempFile {
+pub(crate) fn damaged(samples: u64, batch: usize) -> NamedTempFile {
     let file = recording(samples, batch);
     let mut bytes = std::fs::read(file.path()).expect("it is there");
     let half = bytes.len() / 2;

@@ -3,13 +3,19 @@
 //! Invariant: it holds words of its own and no snapshot, so that it takes no buffer from the
 //! sampler however long its object has been gone.
 
+#[cfg(feature = "export")]
+use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "export")]
+use vmstrobe_core::RowState;
 use vmstrobe_core::{
     Change, Column, Interval, Object, ObjectView, ReadPlan, Snapshot, StatType, Value, WORD_BYTES,
     Window, change,
 };
 
+#[cfg(feature = "export")]
+use super::batch::BatchRow;
 use super::stat::{Amount, Level, StatTally};
 
 /// Memory of a descriptor and the start of its name, roughly, in bytes.
@@ -71,6 +77,11 @@ impl ObjectTally {
         }
     }
 
+    /// Returns whether its words are at the places of this plan.
+    pub(super) fn is_read_by(&self, plan: &Arc<ReadPlan>) -> bool {
+        Arc::ptr_eq(&self.plan, plan) || self.plan == *plan
+    }
+
     /// Takes new values. Unless it `counts`, the sample only opens the interval, and levels are
     /// those of the samples behind it.
     pub(super) fn read(&mut self, view: ObjectView<'_>, sample: &Snapshot, counts: bool) {
@@ -93,6 +104,44 @@ impl ObjectTally {
         if std::mem::take(&mut self.is_current) {
             self.last = Some(Reading::of(view, newest));
         }
+    }
+
+    /// Adds its rows of a batch, of which those from `counted_from` on count. Returns the number of
+    /// rows that could not be read.
+    #[cfg(feature = "export")]
+    pub(super) fn read_batch(&mut self, row: &BatchRow<'_>, counted_from: usize) -> u64 {
+        let (ticks, windows) = (row.batch.ticks(), row.batch.windows());
+        let good = row.good_runs();
+        let reading =
+            |at: usize| Reading { tick: ticks[at], window: windows[at], words: row.words_at(at) };
+        if let (Some(first), Some(last)) = (good.first(), good.last()) {
+            self.first.get_or_insert_with(|| reading(first.start));
+            self.last = Some(reading(last.end - 1));
+        }
+        let counted =
+            |range: &Range<usize>| range.end.saturating_sub(range.start.max(counted_from)) as u64;
+        let mut unread = 0;
+        for (range, state) in row.states() {
+            match state {
+                RowState::Good | RowState::Aged(_) => self.seen = Some(ticks[range.end - 1]),
+                RowState::Gone => {}
+                _ => unread += counted(&range),
+            }
+        }
+        for Watched { column, level } in &mut self.levels {
+            let word = self.plan.columns()[*column].words.start;
+            row.each_good(word, &good, |range, value| match counted(&range) {
+                0 => {}
+                times => level.note_times(value, times),
+            });
+        }
+        unread
+    }
+
+    /// Returns the words that were read last and kept, and when.
+    #[cfg(feature = "export")]
+    pub(super) fn last_reading(&self) -> Option<(&[u64], Window)> {
+        self.last.as_ref().map(|last| (&*last.words, last.window))
     }
 
     /// Has it ever been read?

@@ -18,6 +18,8 @@ pub struct Level {
     pub min: u64,
     /// The highest.
     pub max: u64,
+    /// The sum of all.
+    pub sum: u128,
     /// The last; of several objects, the sum of theirs.
     pub last: u64,
 }
@@ -58,14 +60,25 @@ impl Level {
         self.trues as f64 / self.samples.max(1) as f64
     }
 
+    /// Returns the mean of the samples; of several objects, that of one of them.
+    pub fn mean(&self) -> f64 {
+        self.sum as f64 / self.samples.max(1) as f64
+    }
+
     /// Adds a sample.
     pub(super) fn note(&mut self, word: u64) {
+        self.note_times(word, 1);
+    }
+
+    /// Adds so many samples of one word, at least one.
+    pub(super) fn note_times(&mut self, word: u64, times: u64) {
         (self.min, self.max) = match self.samples {
             0 => (word, word),
             _ => (self.min.min(word), self.max.max(word)),
         };
-        self.samples += 1;
-        self.trues += u64::from(word != 0);
+        self.samples += times;
+        self.trues += if word == 0 { 0 } else { times };
+        self.sum = self.sum.saturating_add(u128::from(word) * u128::from(times));
         self.last = word;
     }
 
@@ -78,6 +91,7 @@ impl Level {
         };
         self.samples += other.samples;
         self.trues += other.trues;
+        self.sum = self.sum.saturating_add(other.sum);
         self.last = self.last.saturating_add(other.last);
     }
 }
@@ -156,8 +170,9 @@ mod tests {
     #[test]
     fn levels_know_all_their_samples() {
         let level = level(&[3, 0, 7, 5]);
-        assert_eq!(level, Level { samples: 4, trues: 3, min: 0, max: 7, last: 5 });
-        assert_eq!((level.true_share(), Level::default().true_share()), (0.75, 0.0));
+        assert_eq!(level, Level { samples: 4, trues: 3, min: 0, max: 7, sum: 15, last: 5 });
+        assert_eq!((level.true_share(), level.mean()), (0.75, 3.75));
+        assert_eq!((Level::default().true_share(), Level::default().mean()), (0.0, 0.0));
     }
 
     #[test]
@@ -177,7 +192,7 @@ mod tests {
 
         let mut levels = line(Amount::Level(level(&[4, 4])), None);
         levels.add(line(Amount::Level(level(&[0, 9])), None));
-        let want = Level { samples: 4, trues: 3, min: 0, max: 9, last: 13 };
+        let want = Level { samples: 4, trues: 3, min: 0, max: 9, sum: 17, last: 13 };
         assert_eq!(levels.amount, Amount::Level(want));
     }
 

@@ -19,9 +19,10 @@ pub(super) struct Sums {
 }
 
 /// A statistic, wherever it stands among those of its object.
-struct Statistic {
-    schema: Arc<Schema>,
-    desc: usize,
+#[derive(Debug)]
+pub(crate) struct Statistic {
+    pub(crate) schema: Arc<Schema>,
+    pub(crate) desc: usize,
 }
 
 impl Sums {
@@ -77,7 +78,7 @@ fn bytes(line: &StatTally) -> usize {
 }
 
 impl Statistic {
-    fn of(line: &StatTally) -> Self {
+    pub(crate) fn of(line: &StatTally) -> Self {
         Self { schema: Arc::clone(&line.schema), desc: line.desc }
     }
 

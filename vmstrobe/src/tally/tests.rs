@@ -25,9 +25,9 @@ fn one_object_from_its_first_to_its_last_sample() {
     assert_eq!(lines[1].amount, Amount::Count(250));
     assert_eq!(lines[2].amount, Amount::Buckets(vec![2, 1]));
     // The sample that opens the interval is none of its own.
-    let blocking = Level { samples: 2, trues: 1, min: 0, max: 1, last: 0 };
+    let blocking = Level { samples: 2, trues: 1, min: 0, max: 1, sum: 1, last: 0 };
     assert_eq!(lines[3].amount, Amount::Level(blocking));
-    let level = Level { samples: 2, trues: 2, min: 2, max: 9, last: 9 };
+    let level = Level { samples: 2, trues: 2, min: 2, max: 9, sum: 11, last: 9 };
     assert_eq!(lines[4].amount, Amount::Level(level));
     assert_eq!(tally.path(), Some("/vm/web/vcpu[0]"));
 }
@@ -53,7 +53,7 @@ fn a_sum_is_of_all_and_over_the_whole_interval() {
     let lines = tally.stats(false);
     assert_eq!(exits(&lines[0]), (None, 40, Some(20.0)));
     assert_eq!((lines[0].objects, lines[0].object_seconds), (2, 4.0));
-    let blocking = Level { samples: 2, trues: 1, min: 0, max: 1, last: 1 };
+    let blocking = Level { samples: 2, trues: 1, min: 0, max: 1, sum: 1, last: 1 };
     assert_eq!(lines[3].amount, Amount::Level(blocking));
     assert_eq!(tally.path(), Some("/vm/web"));
     assert_eq!(tally.stats(true).len(), 10);
@@ -140,7 +140,7 @@ fn who_comes_again_goes_on_where_it_was() {
 }
 
 #[test]
-fn no_sample_is_held_but_the_first_and_the_last() {
+fn no_sample_is_held_but_the_last() {
     let held = |sample: &Arc<Snapshot>| Arc::strong_count(sample) > 1;
     let samples: Vec<_> = (0..8)
         .map(|tick| {
@@ -151,10 +151,40 @@ fn no_sample_is_held_but_the_first_and_the_last() {
         .collect();
     let mut tally = Tally::new(&samples[0]);
     samples[1..].iter().for_each(|sample| tally.add(sample));
-    let want = [true, false, false, false, false, false, false, true];
+    let want = [false, false, false, false, false, false, false, true];
     assert_eq!(samples.iter().map(held).collect::<Vec<_>>(), want);
     // vCPU 0 has but one sample.
     let counts: Vec<u64> = tally.stats(true).chunks(5).map(|of| of[0].amount.total()).collect();
     assert_eq!(counts, [1, 2, 3, 4, 5, 6, 7]);
     assert_eq!(tally.left().count(), 7);
+}
+
+#[test]
+fn an_object_with_other_statistics_is_another_one() {
+    use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
+    let schema = |count: u32| {
+        let descs = (0..count).map(|n| Desc::counter(&*format!("n{n}"), 8 * n)).collect();
+        Schema::new("xyz", Target::Vcpu, descs)
+    };
+    // As a recording may claim: one key and one path, and statistics that come and go.
+    let sample = |tick: u64, counts: &[u32]| {
+        let parts = counts.iter().map(|&count| {
+            let schema = schema(count);
+            let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+            (plan, vec![Object { schema, ..vcpu(0) }])
+        });
+        let mut sample = Snapshot::new(&Layout::new(tick, parts.collect()));
+        let (words, states) = sample.begin(tick);
+        words.fill(tick);
+        states.fill(RowState::Good);
+        sample.stamp(Window { begin_ns: tick, end_ns: tick, wall_offset_ns: 0 });
+        Arc::new(sample)
+    };
+    let mut tally = Tally::new(&sample(1, &[1, 3]));
+    for (tick, counts) in [(2, &[3, 1][..]), (3, &[2]), (4, &[2, 3]), (5, &[1])] {
+        tally.add(&sample(tick, counts));
+    }
+    assert!(tally.objects() >= 3);
+    let lines = tally.stats(false);
+    assert_eq!(lines.iter().map(|line| line.desc().name.len()).sum::<usize>(), 2 * lines.len());
 }

@@ -80,7 +80,7 @@ impl Charts {
         let cells = cells.map(|&object| CurveCell { object, stat: Arc::clone(&name), series: 0 });
         let kept = self.curves.entry(stat.to_owned()).or_default();
         let curves = Curves::kept(kept, cells.collect(), width);
-        curves.update(history, objects, edges);
+        curves.update(history, objects, edges, usize::MAX);
         let factor = desc.map_or(1.0, factor);
         let stretches = curves
             .series(0, edges)

@@ -84,11 +84,18 @@ impl Curves {
         kept.insert(same.unwrap_or_else(|| Self::new(cells, width)))
     }
 
-    /// Reads what is missing of a range of time.
-    pub(super) fn update(&mut self, history: &History, objects: &mut Objects, edges: Edges) {
+    /// Reads what is missing of a range of time, but no more than about so many lists of changes.
+    /// Returns true if all is there.
+    pub(super) fn update(
+        &mut self,
+        history: &History,
+        objects: &mut Objects,
+        edges: Edges,
+        lists: usize,
+    ) -> bool {
         let cells = &self.cells;
         let find = |layout: &Arc<Layout>| spots(objects, layout, cells);
-        self.strip.update(history, edges.begin_ns, edges.end_ns, find);
+        self.strip.update(history, edges.begin_ns, edges.end_ns, lists, find)
     }
 
     /// Returns the stretches of a series that overlap a range of time: begin, end and rate.

@@ -14,6 +14,9 @@ use super::frame::{HeatMap, Histogram};
 use super::objects::{ObjectId, Objects, Placed};
 use crate::history::{Edges, History, Place};
 
+/// The values that are read in a frame. Of a VM of many vCPUs, the heat map is there after some
+/// frames, the newest columns first.
+const VALUES_PER_FRAME: usize = 20_000;
 /// The empty rows above the highest bucket with a count.
 const ROWS_ABOVE: usize = 2;
 
@@ -79,14 +82,21 @@ impl Heat {
         self.columns.retain(|&number, _| number >= first);
         let ids: Vec<ObjectId> = self.of.0.iter().map(|cell| cell.object).collect();
         let name = self.of.0.first()?.stat.clone();
+        let values = 2 * ids.len() * usize::from(desc.size);
+        let mut room = (VALUES_PER_FRAME / values.max(1)).max(1);
         let mut columns = Vec::with_capacity(edges.columns);
-        for number in first..first + edges.columns as u64 {
+        for number in (first..first + edges.columns as u64).rev() {
             let (begin_ns, end_ns) = (number * width_ns, (number + 1) * width_ns);
             if let Some(known) = self.columns.get(&number) {
                 columns.push(known.clone());
                 continue;
             }
+            if room == 0 {
+                columns.push(Vec::new());
+                continue;
+            }
             let grown = history.find(begin_ns).zip(history.find(end_ns)).and_then(|(from, to)| {
+                room -= usize::from(from != to);
                 (from != to).then(|| grown(history, objects, &ids, &name, desc, from, to))
             });
             let grown = grown.flatten().unwrap_or_default();
@@ -95,6 +105,7 @@ impl Heat {
             }
             columns.push(grown);
         }
+        columns.reverse();
         let counted = |row: usize| columns.iter().any(|column| column.get(row) > Some(&0));
         let rows = usize::from(desc.size);
         let low = (0..rows).find(|&row| counted(row))?;

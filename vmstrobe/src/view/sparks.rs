@@ -50,7 +50,7 @@ impl Sparks {
         let width = Width::wide(history.period_ns().unwrap_or(0));
         let wanted = self.enrol(objects, &of.now.map, stat);
         let curves = Curves::kept(&mut self.curves, wanted, width);
-        curves.update(history, objects, edges);
+        curves.update(history, objects, edges, usize::MAX);
         for (id, row) in rows.iter_mut() {
             let one;
             let series: &[usize] = match id {

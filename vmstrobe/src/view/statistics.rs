@@ -16,6 +16,10 @@ use super::matching::Matching;
 use super::objects::{ObjectId, Objects, Placed};
 use crate::history::{Edges, History};
 
+/// The lists of changes that are read in a frame. Of a VM of many vCPUs, the highest rates are there
+/// after some frames.
+const LISTS_PER_FRAME: usize = 10_000;
+
 /// The state of the list.
 #[derive(Debug, Default)]
 pub(super) struct Statistics {
@@ -100,10 +104,10 @@ impl Statistics {
         }
         let width = Width::wide(history.period_ns().unwrap_or(0));
         let curves = Curves::kept(&mut self.highest, cells, width);
-        curves.update(history, objects, highest);
+        let is_complete = curves.update(history, objects, highest, LISTS_PER_FRAME);
         let row = |(series, (name, desc)): (usize, (&String, Desc))| StatRow {
             now: amount(name, Amounts::Rate, of, placed.iter().copied()),
-            highest: counts(&desc)
+            highest: (is_complete && counts(&desc))
                 .then(|| Some(curves.highest(series, highest)? * factor(&desc)))
                 .flatten(),
             total: total(name, &of.now, placed.iter().copied()),

@@ -13,10 +13,8 @@ use super::{Frame, Request, View, ViewOptions};
 /// At second 0 of the monotonic clock, the wall clock is at second 1,000,000,000.
 pub(super) const WALL_OFFSET_NS: i64 = 1_000_000_000_000_000_000;
 pub(super) const MS: u64 = 1_000_000;
-/// The words of a vCPU of KVM: exits, halt_exits, halt_wait_ns, blocking, halt_wait_hist (32).
-pub(super) const KVM_WORDS: usize = 36;
-/// Those of the scheduler: run_delay, run_time.
-pub(super) const SCHED_WORDS: usize = 2;
+/// The words of a vCPU of the scheduler: run_delay, run_time.
+const SCHED_WORDS: usize = 2;
 
 /// The statistics of a vCPU at a time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,9 +83,10 @@ impl Vms {
         let mut snapshot = Snapshot::new(&self.layout);
         let (words, states) = snapshot.begin(tick);
         let rows = states.len() / 2;
-        let (kvm, sched) = words.split_at_mut(rows * KVM_WORDS);
+        let kvm_words = self.layout.groups()[0].plan.row_words();
+        let (kvm, sched) = words.split_at_mut(rows * kvm_words);
         for (at, (kvm, sched)) in
-            kvm.chunks_mut(KVM_WORDS).zip(sched.chunks_mut(SCHED_WORDS)).enumerate()
+            kvm.chunks_mut(kvm_words).zip(sched.chunks_mut(SCHED_WORDS)).enumerate()
         {
             let it = of(at / self.vcpus, at % self.vcpus);
             kvm[..4].copy_from_slice(&[it.exits, it.halts, it.halted_ns, it.is_blocking.into()]);

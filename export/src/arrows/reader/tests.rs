@@ -305,3 +305,54 @@ fn a_kept_column_is_that_of_the_same_values() {
     writer.finish().expect("memory takes all");
     assert_all_same(&snapshots, &read(&bytes).0);
 }
+
+#[test]
+fn a_constant_column_has_the_values_of_its_own_batch() {
+    use vmstrobe_core::RowState::{Good, Torn};
+    // The words of two objects in each batch; of the third, one row cannot be read.
+    let batches = [
+        ([5, 7], 4, Good),
+        ([5, 7], 4, Good),
+        ([5, 7], 4, Torn),
+        ([6, 7], 4, Good),
+        ([5, 7], 3, Good),
+        ([5, 7], 4, Good),
+    ];
+    let first = vmstrobe_testing::snapshots::laid_out(
+        1,
+        0,
+        0,
+        &[0, 1].map(|n| (vmstrobe_testing::snapshots::vcpu(n), Some([0; 6]))),
+    );
+    let layout = first.layout();
+    let mut bytes = Vec::new();
+    let columns = Columns::of(layout).expect("few columns");
+    let mut writer = ArrowsWriter::new(&mut bytes, columns, &metadata(), Compression::Zstd)
+        .expect("memory takes all");
+    let (mut tick, mut want) = (0, Vec::new());
+    for (words, ticks, state) in batches {
+        let mut batcher = Batcher::new(BatchLimits::default());
+        for at in 0..ticks {
+            tick += 1;
+            let mut snapshot = Snapshot::new(layout);
+            let (to, states) = snapshot.begin(tick);
+            to.chunks_mut(6).zip(words).for_each(|(row, word)| row.fill(word));
+            states.fill(Good);
+            if at == 2 {
+                states[1] = state;
+            }
+            batcher.push(&snapshot).expect("few columns");
+            want.push(snapshot);
+        }
+        let batch = batcher.take().expect("it has ticks");
+        assert_eq!(writer.write(&batch).expect("memory takes all"), Outcome::Written);
+    }
+    writer.finish().expect("memory takes all");
+    let (read, _, end) = read(&bytes);
+    assert!(matches!(end, Ok(End::Finished)) && read.len() == want.len());
+    for (read, want) in read.iter().zip(&want) {
+        for (read, want) in read.objects().zip(want.objects()) {
+            assert_eq!((read.state(), read.words()), (want.state(), want.words()));
+        }
+    }
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vmstrobe_core::{Snapshot, Window};
 use vmstrobe_export::{Batch, End, Item};
 
-use super::{Replay, Replayed};
+use super::{Replay, Replayed, pass_on};
 use crate::error::{Error, Result};
 
 /// A moment counts as that of the last sample if it is behind it by no more than this: times are
@@ -81,7 +81,7 @@ impl Replay {
         };
         let mut sample = None;
         let mut number = 0;
-        self.pass_on(&batch, &mut |replayed| {
+        pass_on(&self.wanted(batch), |replayed| {
             let is_it = number == at;
             if is_it && let Replayed::Sample(it) = replayed {
                 sample = Some(it);

@@ -1,0 +1,204 @@
+//! A thread that writes what the recorder's thread hands over, so that neither encoding nor a file
+//! system that stalls for a second makes the session's queue overflow.
+//!
+//! Invariant: batches and events are written in the order in which they came, and all of them
+//! before [`Sink::finish`] returns. At most [`WAITING_MAX`] batches wait: then the recorder's
+//! thread waits too, and what overflows the session's queue meanwhile is counted as lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use vmstrobe_core::{Thread, ThreadStart};
+use vmstrobe_export::{Batch, Event};
+
+use super::files::RecordedFile;
+use super::sink::Sink;
+use crate::error::{Error, Result};
+
+/// The most batches and events that wait to be written: two seconds.
+const WAITING_MAX: usize = 4;
+
+/// A sink behind a thread.
+#[derive(Debug)]
+pub(super) struct Behind {
+    /// Dropped to end the thread.
+    work: Option<SyncSender<Work>>,
+    thread: Option<Thread<Result<Vec<RecordedFile>>>>,
+    bytes: Arc<AtomicU64>,
+    files: Vec<RecordedFile>,
+}
+
+/// A call of the sink.
+#[derive(Debug)]
+enum Work {
+    Batch(Batch),
+    Event(Event),
+    Flush,
+}
+
+impl Behind {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// If no thread can be had.
+    pub(super) fn start(threads: &ThreadStart, sink: impl Sink) -> Result<Self> {
+        let (work, received) = sync_channel(WAITING_MAX);
+        let bytes = Arc::<AtomicU64>::default();
+        let written = Arc::clone(&bytes);
+        let thread = threads.spawn("vmstrobe-write", move || run(sink, &received, &written))?;
+        Ok(Self { work: Some(work), thread: Some(thread), bytes, files: Vec::new() })
+    }
+
+    /// Hands something over. If the thread has ended because of an error, returns that.
+    fn hand_over(&mut self, work: Work) -> Result<()> {
+        let sent = self.work.as_ref().is_some_and(|sender| sender.send(work).is_ok());
+        if sent { Ok(()) } else { self.end().and(Err(Error::RecordingEnded)) }
+    }
+
+    /// Waits until all is written.
+    fn end(&mut self) -> Result<()> {
+        self.work = None;
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let files = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        self.files = files?;
+        Ok(())
+    }
+}
+
+/// The thread: writes until no more comes, or writing fails.
+fn run(
+    mut sink: impl Sink,
+    received: &Receiver<Work>,
+    bytes: &AtomicU64,
+) -> Result<Vec<RecordedFile>> {
+    // Relaxed: the number of bytes guards nothing.
+    let note = |sink: &dyn Sink| bytes.store(sink.bytes(), Ordering::Relaxed);
+    for work in received {
+        match work {
+            Work::Batch(batch) => sink.write(batch)?,
+            Work::Event(event) => sink.event(&event)?,
+            Work::Flush => sink.flush()?,
+        }
+        note(&sink);
+    }
+    sink.finish()?;
+    note(&sink);
+    Ok(sink.files())
+}
+
+impl Sink for Behind {
+    fn write(&mut self, batch: Batch) -> Result<()> {
+        self.hand_over(Work::Batch(batch))
+    }
+
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.hand_over(Work::Event(event.clone()))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.hand_over(Work::Flush)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn files(&mut self) -> Vec<RecordedFile> {
+        std::mem::take(&mut self.files)
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        self.work = None;
+        // Without `finish`, another error is being returned; the thread ends by itself.
+        let _ = self.thread.take().map(Thread::join);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use vmstrobe_export::{Batcher, EventKind, Exporter, Outcome};
+
+    use super::super::sink::One;
+    use super::super::testing::sample;
+    use super::*;
+
+    /// An exporter that says what it is given, once it is told to go on, and fails when there is
+    /// nobody to tell.
+    struct Stalled(Receiver<()>, Sender<&'static str>);
+
+    impl Stalled {
+        fn takes(&self, what: &'static str) -> vmstrobe_export::Result<()> {
+            self.0.recv().map_err(|_| vmstrobe_export::Error::Ended)?;
+            self.1.send(what).expect("the test counts");
+            Ok(())
+        }
+    }
+
+    impl Exporter for Stalled {
+        fn write(&mut self, _: &Batch) -> vmstrobe_export::Result<Outcome> {
+            self.takes("batch").map(|()| Outcome::Written)
+        }
+
+        fn event(&mut self, _: &Event) -> vmstrobe_export::Result<()> {
+            self.takes("event")
+        }
+
+        fn flush(&mut self) -> vmstrobe_export::Result<()> {
+            self.takes("flush")
+        }
+
+        fn finish(&mut self) -> vmstrobe_export::Result<()> {
+            self.takes("finish")
+        }
+
+        fn whole_bytes(&self) -> u64 {
+            7
+        }
+    }
+
+    fn batch(tick: u64) -> Batch {
+        let mut batcher = Batcher::new(Default::default());
+        batcher.push(&sample(tick, &[(0, Some([tick; 6]))])).expect("it is small");
+        batcher.take().expect("it has a sample")
+    }
+
+    #[test]
+    fn a_stalled_exporter_keeps_nobody_waiting_until_too_much_waits() {
+        let ((go, told), (takes, taken)) = (channel(), channel());
+        let exporter = One(Stalled(told, takes));
+        let mut sink = Behind::start(&ThreadStart::default(), exporter).expect("there are threads");
+        let count = WAITING_MAX - 2;
+        (1..=count as u64).for_each(|tick| sink.write(batch(tick)).expect("it is handed over"));
+        let (kind, text) = (EventKind::Mark, "x".to_owned());
+        let event = Event { monotonic_ns: 1, wall_offset_ns: 0, kind, text };
+        sink.event(&event).expect("it is handed over");
+        sink.flush().expect("it is handed over");
+        assert_eq!((taken.try_iter().count(), sink.bytes()), (0, 0));
+        (0..100).for_each(|_| go.send(()).expect("the exporter is there"));
+        sink.finish().expect("all is written");
+        let want = [vec!["batch"; count], vec!["event", "flush", "finish"]].concat();
+        assert_eq!(taken.iter().collect::<Vec<_>>(), want, "in the order in which it came");
+        assert_eq!(sink.bytes(), 7);
+    }
+
+    #[test]
+    fn an_error_comes_with_a_later_call() {
+        let ((_, told), (takes, _taken)) = (channel(), channel());
+        let exporter = One(Stalled(told, takes));
+        let mut sink = Behind::start(&ThreadStart::default(), exporter).expect("there are threads");
+        let mut write = |tick| sink.write(batch(tick)).err();
+        let error = (1..).find_map(&mut write).expect("the exporter fails");
+        assert!(matches!(error, Error::Export(vmstrobe_export::Error::Ended)), "{error:?}");
+        assert!(matches!(write(100), Some(Error::RecordingEnded)));
+        assert!(sink.finish().is_ok() && sink.files().is_empty(), "there is nothing to wait for");
+    }
+}
