@@ -129,7 +129,8 @@ fn no_color_is_obeyed() {
         let styled = tmux.styled();
         let codes = styled.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m'));
         let mut codes = codes.flat_map(|(codes, _)| codes.split(';'));
-        codes.any(|code| code.parse().is_ok_and(|code: u32| code >= 30 && ![39, 49].contains(&code)))
+        codes
+            .any(|code| code.parse().is_ok_and(|code: u32| code >= 30 && ![39, 49].contains(&code)))
     };
     let tmux = Tmux::open((80, 24), "NO_COLOR=1 vmstrobe top --demo");
     tmux.wait_for("● live");
