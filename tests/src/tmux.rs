@@ -91,7 +91,7 @@ impl Tmux {
     /// If there is no window any more.
     #[track_caller]
     pub fn text(&self, text: &str) {
-        self.run(&["send-keys", "-l", text]);
+        self.run(&["send-keys", "-l", "--", text]);
     }
 
     /// Returns the lines of the screen, without blanks at their ends.

@@ -146,6 +146,9 @@ fn prefix_columns(frame: &Frame, index: usize, column: &Column) -> u16 {
 fn spark_title(shown: &ShownStat, columns: u16) -> String {
     let time = seconds(shown.span_ns as f64 * 1e-9).replace(".0 s", " s");
     let name = &shown.title;
+    if name.is_empty() {
+        return String::new();
+    }
     match columns {
         SPARK_EXPLAINED.. => {
             format!("{name}: highest rate over 10 ms in each cell, last {time}")
@@ -180,7 +183,8 @@ impl Table<'_> {
         let (begin, end) = self.places.spark;
         let spark = if ended.is_some() { theme.soft } else { theme.spark };
         sparkline::draw(buffer, (begin, end), y, &row.spark, row.spark_max, spark);
-        if let Some(text) = state_text(row) {
+        let room = usize::from(end.saturating_sub(begin + 1));
+        if let Some(text) = state_text(row, room) {
             // Behind the last value, if there is room for both.
             let columns = u16::try_from(width(&text) + 1).unwrap_or(u16::MAX);
             let from = end.saturating_sub(columns).max(begin);
@@ -237,11 +241,17 @@ impl Table<'_> {
     }
 }
 
-/// Returns the text in place of the sparkline of a row that has no values now.
-fn state_text(row: &Row) -> Option<String> {
+/// Returns the text in place of the sparkline of a row that has no values now, as long as there is
+/// room for.
+fn state_text(row: &Row, room: usize) -> Option<String> {
     if let RowKind::Vm { ended_wall_ns: Some(wall_ns), vcpus, .. } = row.kind {
-        let time = &utc(wall_ns)[11..19];
-        return Some(format!("ended {time}, {}; Del dismisses", counted(vcpus, "vCPU")));
+        let ended = format!("ended {}", &utc(wall_ns)[11..19]);
+        let texts = [
+            format!("{ended}, {}; Del dismisses", counted(vcpus, "vCPU")),
+            format!("{ended}; Del dismisses"),
+            format!("{ended}; Del"),
+        ];
+        return texts.into_iter().find(|text| width(text) <= room).or(Some(ended));
     }
     Some(match row.state? {
         RowState::Good | RowState::Aged(_) => return None,

@@ -39,10 +39,8 @@ fn an_ended_vm_is_kept_until_it_is_dismissed() {
     tmux.wait("its VM alone", |screen| screen[0].contains("filter \"/^"));
     tmux.text("c");
     guest.kill().expect("it runs");
-    let screen = tmux.wait_for("; Del dismisses");
+    let screen = tmux.wait_for("; Del");
     assert!(screen.iter().any(|line| line.contains("ended ")), "{screen:?}");
     tmux.keys(&["DC"]);
-    tmux.wait("it is dismissed", |screen| {
-        !screen.iter().any(|line| line.contains("Del dismisses"))
-    });
+    tmux.wait("it is dismissed", |screen| !screen.iter().any(|line| line.contains("; Del")));
 }
