@@ -161,7 +161,8 @@ fn replay(args: &TopArgs, recording: &Path) -> Result<(App, StopFlag)> {
 }
 
 fn facts(args: &TopArgs, start_ns: u64) -> Facts {
-    Facts { redraw_hz: args.screen.redraw, start_ns, ..Facts::default() }
+    let redraw_hz = if args.batch.batch { 0.0 } else { args.screen.redraw };
+    Facts { redraw_hz, start_ns, ..Facts::default() }
 }
 
 fn look(args: &TopArgs, colours: Colours) -> Look {

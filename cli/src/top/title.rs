@@ -104,7 +104,9 @@ fn facts_of(frame: &Frame, facts: &Facts) -> Vec<Fact> {
     if let Some(name) = &facts.recording {
         add(1, false, format!("   {}", shorten(name, 32)));
     }
-    add(7, false, format!("   drawn at {}", hertz(facts.redraw_hz)));
+    if facts.redraw_hz > 0.0 {
+        add(7, false, format!("   drawn at {}", hertz(facts.redraw_hz)));
+    }
     if let Some(window_ns) = header.window_ns_median {
         add(6, false, format!("   all read within {} (median)", nanos(window_ns)));
     }
