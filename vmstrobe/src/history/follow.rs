@@ -1,7 +1,7 @@
 //! The rates of statistics over stretches of time, from packed batches one after the other.
 //!
-//! A rate is over at least its stretch, whatever the ticks: see [`Stretches`]. A row whose source is
-//! slower than the ticks has new values in some stretches only. Its change is spread over all
+//! A rate is over at least its stretch, whatever the ticks: see [`Stretches`]. A row whose source
+//! is slower than the ticks has new values in some stretches only. Its change is spread over all
 //! stretches since the values before, and these are given out only then.
 //!
 //! Invariant: stretches are given in the order of time, each once; the changes of all stretches add
@@ -282,3 +282,6 @@ impl Readings<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

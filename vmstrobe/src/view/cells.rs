@@ -116,7 +116,10 @@ fn share<'p>(name: &str, of: &Compared, objects: impl Iterator<Item = &'p Placed
 /// Returns true if a vCPU has been in one halt for all the time. A wait is counted when it ends, so
 /// that the count of waiting shows nothing of it.
 fn is_halted(of: &Compared, placed: &Placed) -> bool {
-    let blocks = |sample: &Sample| matches!(sample.words_of(placed.id, BLOCKING), Words::Read(_, [word]) if *word != 0);
+    let blocks = |sample: &Sample| match sample.words_of(placed.id, BLOCKING) {
+        Words::Read(_, words) => words.first().is_some_and(|&word| word != 0),
+        Words::Absent | Words::Unread => false,
+    };
     let has_halted = HALTS.iter().any(|name| {
         let one = std::iter::once(placed);
         Grown::between(of.ten.as_ref(), &of.now, one, name).total().is_some_and(|n| n > 0)

@@ -116,9 +116,8 @@ impl<'a> Grown<'a> {
         objects: impl Iterator<Item = &'p Placed>,
         name: &str,
     ) -> Self {
-        let mut grown = Self::default();
-        grown.seconds =
-            before.map_or(0.0, |before| now.at_ns().saturating_sub(before.at_ns()) as f64 * 1e-9);
+        let ns = before.map_or(0, |before| now.at_ns().saturating_sub(before.at_ns()));
+        let mut grown = Self { seconds: ns as f64 * 1e-9, ..Self::default() };
         for placed in objects {
             let desc = match now.words(placed, name) {
                 Words::Absent => continue,

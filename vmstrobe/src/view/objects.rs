@@ -7,7 +7,7 @@
 //! again after it has ended is another one. What has left all samples is forgotten, so that memory
 //! is bounded however many come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -89,6 +89,7 @@ pub(super) struct PlacedOwner {
 pub(super) struct LayoutMap {
     pub(super) layout: Arc<Layout>,
     pub(super) placed: Vec<Placed>,
+    /// In the order of their ids.
     pub(super) owners: Vec<PlacedOwner>,
     by_id: HashMap<ObjectId, usize>,
 }
@@ -114,7 +115,8 @@ impl LayoutMap {
 
     /// Returns the place of an owner.
     pub(super) fn owner(&self, id: OwnerId) -> Option<&PlacedOwner> {
-        self.owners.iter().find(|owner| owner.id == id)
+        let at = self.owners.binary_search_by_key(&id, |owner| owner.id).ok()?;
+        Some(&self.owners[at])
     }
 }
 
@@ -247,7 +249,7 @@ impl Objects {
         lives: impl Fn(&PlacedOwner) -> bool,
         ended: &Ended,
     ) {
-        let alive: Vec<OwnerId> =
+        let alive: HashSet<OwnerId> =
             newest.owners.iter().filter(|owner| lives(owner)).map(|owner| owner.id).collect();
         let last_vcpus = |id: OwnerId| {
             let maps = self.maps.iter().rev();
@@ -278,7 +280,7 @@ impl Objects {
         }
     }
 
-    /// Forgets VMs that ended long ago, and objects that are in no layout that was asked for lately.
+    /// Forgets VMs that ended long ago, and objects that no layout has that was asked for lately.
     fn forget(&mut self, newest: &LayoutMap) {
         let excess = self.ended().count().saturating_sub(MAX_ENDED);
         let earliest: Vec<OwnerId> = self.ended().take(excess).map(|(id, ..)| id).collect();
@@ -292,12 +294,79 @@ impl Objects {
             kept.into_iter().filter_map(|id| Some((id, self.known.remove(&id)?))).collect();
         self.known = kept;
         self.ids.retain(|_, id| self.known.contains_key(id));
-        let known = &self.known;
+        let used: HashSet<OwnerId> = self.known.values().map(|known| known.owner).collect();
         self.owners.retain(|id, owner| {
-            owner.ended.as_ref().is_none_or(|ended| !ended.is_dismissed)
-                || known.values().any(|known| known.owner == *id)
+            let is_shown = owner.ended.as_ref().is_none_or(|ended| !ended.is_dismissed);
+            is_shown || used.contains(id)
         });
         let owners = &self.owners;
         self.by_label.retain(|_, id| owners.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe_core::{Desc, Mask, ReadPlan, Schema};
+
+    use super::*;
+
+    fn layout(objects: &[(&str, &str, Target, u64)]) -> Arc<Layout> {
+        let part = |&(provider, path, ref target, key): &(&str, &str, Target, u64)| {
+            let schema = Schema::new(provider, target.clone(), vec![Desc::counter("n", 0)]);
+            let index = (*target == Target::Vcpu).then_some(key as u32);
+            let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+            (plan, vec![Object { path: path.into(), index, schema, key }])
+        };
+        Layout::new(1, objects.iter().map(part).collect())
+    }
+
+    fn names(objects: &Objects, map: &LayoutMap) -> Vec<String> {
+        let owners = map.owners.iter().map(|owner| {
+            let label = &objects.owner(owner.id).expect("it is known").label;
+            let names = map.placed[owner.objects.clone()].iter().map(|placed| {
+                let known = objects.get(placed.id).expect("it is known");
+                format!(" {}/{}", known.name, placed.parts.len())
+            });
+            format!("{label}:{}", names.collect::<String>())
+        });
+        owners.collect()
+    }
+
+    #[test]
+    fn objects_are_joined_over_providers_and_belong_to_owners() {
+        let layout = layout(&[
+            ("kvm", "/vm/web/vcpu[10]", Target::Vcpu, 10),
+            ("kvm", "/vm/web/vcpu[9]", Target::Vcpu, 9),
+            ("kvm", "/vm/web", Target::Vm, 1),
+            ("sched", "/vm/web/vcpu[9]", Target::Vcpu, 9),
+            ("kvm", "/machine/unattached/device[0]", Target::Vcpu, 3),
+            ("cryptodev", "/objects/crypto0", Target::Cryptodev, 4),
+            ("xyz", "/xyz/queues/q[1]", Target::from_name("queue"), 5),
+        ]);
+        let mut objects = Objects::new(Some("mail".to_owned()));
+        let map = objects.map(&layout);
+        let want = ["web: 9/2 10/1", "mail: 3/1", "cryptodev: crypto0/1", "xyz: q[1]/1"];
+        assert_eq!(names(&objects, &map), want);
+        assert!(map.owners[0].own.is_some() && map.owners[2].own.is_none());
+        assert!(Arc::ptr_eq(&map, &objects.map(&layout)));
+    }
+
+    #[test]
+    fn however_many_come_and_go_few_are_kept() {
+        let mut objects = Objects::default();
+        for number in 0..20_000 {
+            let path = format!("/vm/vm{number}/vcpu[0]");
+            let map = objects.map(&layout(&[("kvm", &path, Target::Vcpu, number)]));
+            let ended =
+                Ended { at_ns: number, wall_ns: 0, alive_ns: 0, vcpus: 0, is_dismissed: false };
+            objects.note_ends(&map, |_| true, &ended);
+        }
+        assert_eq!(objects.ended().count(), MAX_ENDED);
+        assert!(objects.known.len() <= MAX_FORMER + MAX_MAPS && objects.maps.len() == MAX_MAPS);
+        assert_eq!(objects.ids.len(), objects.known.len());
+        assert!(objects.owners.len() <= MAX_FORMER + MAX_MAPS + MAX_ENDED);
+        assert!(objects.by_label.len() <= objects.owners.len());
+        let last = objects.ended().last().map(|(_, owner, _)| owner.label.to_string());
+        assert_eq!(last.as_deref(), Some("vm19998"));
     }
 }

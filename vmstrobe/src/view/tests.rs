@@ -1,3 +1,5 @@
+//! The view, driven by actions over samples of made-up VMs.
+
 use vmstrobe_core::RowState;
 
 use super::testing::{ALL, MS, Vcpu, Vms, even, names, take, view};
@@ -328,4 +330,40 @@ fn a_vcpu_is_opened_and_its_statistics_chosen() {
     view.act(Action::NextPane);
     let frame = view.frame(&ALL);
     assert_eq!((frame.focus, frame.is_opened), (0, false));
+}
+
+#[test]
+fn a_filter_of_statistics_leaves_the_table_as_it_is() {
+    let vms = Vms::new(1, &["web"], 2);
+    let mut view = view(&vms, 1..=2000, even);
+    view.act(Action::Filter(Some("halt_*".into())));
+    let frame = view.frame(&ALL);
+    assert_eq!((names(&frame).len(), frame.table_state), (3, TableState::Filled));
+    let statistics: Vec<&str> = frame.statistics.iter().map(|row| &*row.desc.name).collect();
+    assert_eq!(statistics, ["halt_exits", "halt_wait_ns", "halt_wait_hist"]);
+    view.act(Action::Filter(Some("web".into())));
+    assert_eq!(view.frame(&ALL).statistics.len(), 6, "it is of the table");
+}
+
+#[test]
+fn samples_that_are_no_longer_held_are_replaced_by_the_oldest() {
+    let vms = Vms::new(1, &["web"], 1);
+    let limits = HistoryLimits { time: Duration::from_secs(2), bytes: 1 << 20 };
+    let mut view = View::new(ViewOptions { limits, ..ViewOptions::default() });
+    take(&mut view, &vms, 1..=2000, even);
+    view.act(Action::Time(TimeStep::Oldest));
+    let is_oldest = |frame: &Frame| match frame.moment {
+        Moment::Back { is_oldest, .. } => Some(is_oldest),
+        Moment::Live { .. } => None,
+    };
+    assert_eq!(is_oldest(&view.frame(&ALL)), Some(false));
+    take(&mut view, &vms, 2001..=4000, even);
+    let frame = view.frame(&ALL);
+    assert_eq!((is_oldest(&frame), frame.ring.at_ns), (Some(true), frame.ring.begin_ns));
+    assert!(frame.ring.end_ns - frame.ring.begin_ns < 2_500 * MS && frame.ring.bytes > 0);
+    view.act(Action::Pause);
+    assert_eq!(is_oldest(&view.frame(&ALL)), None, "it goes on with the newest");
+    view.act(Action::Pause);
+    take(&mut view, &vms, 4001..=4100, even);
+    assert_eq!(view.frame(&ALL).ring.at_ns, 4_000 * MS + 1000, "it is paused");
 }
