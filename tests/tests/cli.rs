@@ -17,6 +17,7 @@ mod cli {
     mod recorders;
     mod refusals;
     mod replay;
+    mod report;
     mod rights;
     mod same;
     mod sched;

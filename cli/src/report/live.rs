@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vmstrobe::report::{Report, Reporter};
 use vmstrobe::{Attachment, Meter, Session};
 
-use super::print;
+use super::write;
 use crate::args::ReportArgs;
 use crate::child;
 use crate::error::{Error, Result};
@@ -46,7 +46,7 @@ pub(super) fn run(args: &ReportArgs, open_files: OpenFiles, out: &mut Out) -> Re
     // Of all virtual machines, those that end are no reason to fail.
     let has_lost_vm = running.has_lost_vm && !source.all;
     let status = wait(command.as_mut());
-    print(args, &[running.finish()?], out)?;
+    write(args, &[running.finish()?], out)?;
     sampled?;
     Ok(child::exit_status(status?, has_lost_vm))
 }

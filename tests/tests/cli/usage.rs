@@ -18,6 +18,7 @@ pub(super) const COMMANDS: [&[&str]; 14] = [
     &["dump"],
     &["mark"],
     &["convert"],
+    &["report"],
     &["serve"],
 ];
 
