@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-pub(super) const COMMANDS: [&[&str]; 14] = [
+pub(super) const COMMANDS: [&[&str]; 15] = [
     &[],
     &["demo"],
     &["list"],
