@@ -40,7 +40,7 @@ pub use flight::{
 pub use format::Format;
 pub(crate) use format::extensions;
 pub use pace::Pace;
-pub use place::{parse_utc, utc};
+pub use place::{parse_utc, plain_name, utc};
 pub use recorder::{MAX_MARK_BYTES, MAX_WAITING_MARKS, Progress, RecordingHandle};
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;

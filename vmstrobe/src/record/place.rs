@@ -39,13 +39,19 @@ pub(super) fn expand(template: &Path, names: Names<'_>) -> PathBuf {
     let name = name.to_string_lossy();
     let name = name
         .replace("{time}", &compact_utc(names.wall_ns))
-        .replace("{trigger}", &plain(names.trigger))
-        .replace("{vm}", &plain(names.vm));
+        .replace("{trigger}", &plain_name(names.trigger))
+        .replace("{vm}", &plain_name(names.vm));
     template.with_file_name(name)
 }
 
-/// Returns a name in letters, digits, `-`, `_` and dots that are not the first.
-fn plain(name: &str) -> String {
+/// Returns a name in letters, digits, `-`, `_` and dots that are not the first, so that a name that
+/// others chose can stand in the name of a file.
+///
+/// ```
+/// use vmstrobe::plain_name;
+/// assert_eq!(plain_name("../web 1"), "_._web_1");
+/// ```
+pub fn plain_name(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let plain = name.chars().map(|c| if is_plain(c) { c } else { '_' });
     let plain: String = plain.take(MAX_NAME_BYTES).collect();
