@@ -40,7 +40,7 @@ pub(crate) fn run(args: &ReportArgs, open_files: OpenFiles, out: &mut Out) -> Re
         Ok(Report::of_file(path, ReportOptions { filters, broker: broker.clone() })?)
     };
     let reports = args.files.iter().map(read).collect::<Result<Vec<Report>>>()?;
-    print(args, &reports, out)?;
+    write(args, &reports, out)?;
     for (path, report) in args.files.iter().zip(&reports) {
         say_end(path, report);
     }
@@ -55,11 +55,11 @@ fn say_end(path: &Path, report: &Report) {
     say_each(report.end.and_then(|end| end_text(path, end)));
 }
 
-/// Prints one report, or two and their comparison.
+/// Writes one report, or two and their comparison.
 ///
 /// # Errors
 /// If it cannot be written.
-fn print(args: &ReportArgs, reports: &[Report], out: &mut Out) -> Result<()> {
+fn write(args: &ReportArgs, reports: &[Report], out: &mut Out) -> Result<()> {
     if args.json {
         out.lines([json::text(&ReportsText(reports))])?;
         return out.flush();

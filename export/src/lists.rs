@@ -128,8 +128,8 @@ impl<T: Copy + Default + PartialEq> Lists<T> {
         self.first[cell] = value;
     }
 
-    /// Sets the list of a cell, once, to the values of all ticks. Where a tick is not known, its value
-    /// counts as that of the tick before.
+    /// Sets the list of a cell, once, to the values of all ticks. Where a tick is not known, its
+    /// value counts as that of the tick before.
     ///
     /// # Errors
     /// `TooLarge` if there are too many changes.

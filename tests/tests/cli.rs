@@ -17,12 +17,14 @@ mod cli {
     mod recorders;
     mod refusals;
     mod replay;
+    mod report;
     mod rights;
     mod same;
     mod sched;
     mod signals;
     mod stat;
     mod tables;
+    mod top;
     mod usage;
 }
 

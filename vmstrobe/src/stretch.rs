@@ -51,9 +51,10 @@ pub enum StretchKind {
 /// use vmstrobe::{StretchKind, Stretches, Window};
 /// // Samples at 1 kHz, of which the third is late.
 /// let at_us = [0, 1000, 2900, 3000, 4000];
-/// let windows = at_us.map(|us| Window { begin_ns: us * 1000, end_ns: us * 1000, wall_offset_ns: 0 });
+/// let window = |at_ns| Window { begin_ns: at_ns, end_ns: at_ns, wall_offset_ns: 0 };
 /// let mut stretches = Stretches::new(1_000_000);
-/// let joined: Vec<_> = windows.into_iter().filter_map(|window| stretches.push(window)).collect();
+/// let joined = at_us.iter().filter_map(|us| stretches.push(window(us * 1000)));
+/// let joined: Vec<_> = joined.collect();
 /// let lengths: Vec<u64> = joined.iter().map(|stretch| stretch.length_ns()).collect();
 /// assert_eq!(lengths, [1_000_000, 1_900_000, 1_100_000]);
 /// assert!(joined.iter().all(|stretch| stretch.kind == StretchKind::Whole));

@@ -113,8 +113,6 @@ pub struct View {
     histogram_stat: Option<String>,
     /// The histograms of the last frame's subject.
     last_histograms: Vec<String>,
-    shows_histogram: bool,
-    shows_heat_map: bool,
     /// The time of charts.
     span_ns: u64,
     sparks: Sparks,
@@ -160,8 +158,6 @@ impl View {
             charted: None,
             histogram_stat: None,
             last_histograms: Vec::new(),
-            shows_histogram: true,
-            shows_heat_map: true,
             span_ns: LONG_NS,
             sparks: Sparks::default(),
             charts: Charts::default(),

@@ -7,7 +7,7 @@ use vmstrobe::readout::{scaled, unscaled};
 use vmstrobe::report::{Comparison, MIN_BLOCKS, StatChange, StatReport, Verdict};
 
 use super::grid::{Cell, Grid, Rank};
-use super::tables::{Kind, Tables};
+use super::tables::{Kind, Tables, factor};
 use crate::stat::report::listed;
 use crate::table::Align;
 use crate::text::{counted, percent};
@@ -110,7 +110,7 @@ fn cells(change: &StatChange<'_>, verdict: Verdict, name: String) -> Vec<Cell> {
 /// Returns the unit in which the mean of a statistic is shown, and the factor from stored units.
 fn unit(stat: &StatReport) -> (&'static str, f64) {
     let desc = stat.desc();
-    let factor = desc.scale.factor().unwrap_or(1.0);
+    let factor = factor(desc);
     match (Kind::of(stat), desc.unit) {
         (Kind::Times, _) => ("ms/s", factor * 1e3),
         (Kind::Histograms, _) => ("/s", 1.0),

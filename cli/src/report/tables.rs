@@ -44,9 +44,9 @@ impl Kind {
     /// Returns a rate of a statistic of this kind, in stored units per second.
     pub(super) fn rate(self, desc: &Desc, rate: f64) -> Cell {
         match self {
-            Self::Times => unscaled(rate * desc.scale.factor().unwrap_or(1.0) * 1e3).into(),
+            Self::Times => unscaled(rate * factor(desc) * 1e3).into(),
             Self::Histograms => scaled(rate).into(),
-            Self::Counts | Self::Levels => scaled(rate * desc.scale.factor().unwrap_or(1.0)).into(),
+            Self::Counts | Self::Levels => scaled(rate * factor(desc)).into(),
         }
     }
 
@@ -58,6 +58,11 @@ impl Kind {
             Self::Levels => "values",
         }
     }
+}
+
+/// Returns the factor from stored units to the statistic's unit; 1 if that is not known.
+pub(super) fn factor(desc: &Desc) -> f64 {
+    in_unit(desc, 1).unwrap_or(1.0)
 }
 
 /// Returns whether a statistic is a time whose unit is known.

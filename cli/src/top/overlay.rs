@@ -48,7 +48,7 @@ pub(super) const KEYS: [Part; 3] = [
         "Look",
         &[
             ("↑ ↓", "move, also PgUp PgDn"),
-            ("Enter Esc", "open, close; fold a VM"),
+            ("Enter Esc", "open, close; fold; chart"),
             ("Tab", "next pane"),
             ("/  c", "filter, clear: glob, /re/"),
             ("p  g", "filter by process, by VM"),

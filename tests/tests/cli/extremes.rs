@@ -80,9 +80,14 @@ impl Tables {
 
     /// Measures while the words of the table become those of that file.
     pub(crate) fn stat(&self, to: &str, args: &[&str]) -> Output {
+        self.measure("stat", to, args)
+    }
+
+    /// Runs `stat` or `report` while the words of the table become those of that file.
+    pub(crate) fn measure(&self, by: &str, to: &str, args: &[&str]) -> Output {
         let command = self.command(to);
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        let source = ["stat", "--table", &self.path, "-z"];
+        let source = [by, "--table", &self.path, "-z"];
         vmstrobe(&[&source, args, &["--"], &command].concat())
     }
 }
@@ -167,4 +172,23 @@ fn sums_and_rates_of_every_kind_do_not_overflow() {
     assert_eq!(stat("t2.u0.b0.e0")["level"], u64::MAX);
     let deltas: Vec<u64> = BUCKETS.iter().map(|count| count.saturating_mul(2)).collect();
     assert_eq!(stat("t4.u0.b0.e0")["deltas"], serde_json::json!(deltas));
+}
+
+#[test]
+fn reports_of_every_kind_do_not_overflow() {
+    let tables = Tables::new();
+    for args in [&[][..], &["--markdown"], &["--json"]] {
+        for to in [&tables.extremes, &tables.zeros] {
+            let output = tables.measure("report", to, args);
+            assert_eq!(output.code, Some(0), "{output:?}");
+        }
+    }
+    let output = tables.measure("report", &tables.extremes, &["--json"]);
+    fine(&output);
+    let report = json(output.stdout.trim_end());
+    let stats = list(&report["reports"][0]["stats"]);
+    let grown = stats.iter().find(|stat| stat["name"] == "t0.u0.b0.e0").expect("it is there");
+    assert_eq!(grown["delta"], u64::MAX);
+    let level = stats.iter().find(|stat| stat["name"] == "t2.u0.b0.e0").expect("it is there");
+    assert_eq!((&level["max"], level["mean"].is_f64()), (&u64::MAX.into(), true));
 }

@@ -104,6 +104,9 @@ fn rows(world: &World) -> Vec<Row> {
         row(&["stat", "-p", &world.pid, "--", file], &["ARG"]),
         row(&["stat", "-d", "100ms", "-p", &world.pid, "-o", file], &[]),
         row(&["stat", "--rate", many], &["ARG"]),
+        row(&["top", "-b", "-n", "1", "-i", "100", "-p", &world.vm], &["VMX"]),
+        row(&["top", "-b", "-n", "1", "-i", "100", "-p", &world.pid], &[]),
+        row(&["top", "-b", "-i", arg], &["ARG"]),
         row(&["serve", "-p", &world.pid, "-p", &world.vm, "-p", arg, "--qmp", file], &["ARG"]),
         row(&["serve", "--all", "--qmp-dir", file], &["ARG"]),
         row(&["serve", "-p", &world.vm, "--qmp", &world.hand_over], &["SOC"]),
@@ -115,6 +118,9 @@ fn rows(world: &World) -> Vec<Row> {
         row(&["mark", "--control", &world.refusing_qmp, arg], &["SOC", "ARG"]),
         row(&["mark", "--control", &world.hand_over, arg], &["SOC"]),
         row(&["convert", file, many], &["ARG"]),
+        row(&["report", file, many], &["ARG"]),
+        row(&["report", "-p", &world.vm, "-z", "-d", "100ms"], &["VMX"]),
+        row(&["report", "-p", &world.pid, "-z", "-d", "100ms", "--markdown"], &["TGT", "STA"]),
         row(&[arg], &["ARG"]),
         row(&[&format!("--{many}")], &["ARG"]),
         row(&["--help"], &[]),
@@ -132,6 +138,7 @@ fn rows_of_a_table(world: &World) -> Vec<Row> {
     for (command, zeros, shown, exact) in [
         (&["query"][..], &["-z"][..], &["OBJ", "STA"][..], &["OBJ", "STA"][..]),
         (&["stat", "-d", "100ms"], &["-z"], &["TGT", "STA"], &["STA"]),
+        (&["report", "-d", "100ms"], &["-z"], &["TGT", "STA"], &["TGT", "STA"]),
         (&["schema"], &[], &["PRV", "TGT", "STA"], &["PRV", "TGT", "STA"]),
     ] {
         let mut add = |args: &[&str], shows| {

@@ -14,6 +14,7 @@ use vmstrobe_tests::require::{require_kvm, require_lending_qemu, require_older_q
 use vmstrobe_tests::rig::wait_for;
 
 use super::extremes::Tables;
+use super::report::Files;
 use super::tables::queue_stats;
 use super::usage::COMMANDS;
 use crate::{LIMIT, json, paused_qemu, require_root, under, vmstrobe};
@@ -214,6 +215,24 @@ fn the_fields_of_stat_are_documented() {
     let text = vmstrobe(&["stat", "--demo", "-d", "100ms"]).stdout;
     let began = text.lines().find_map(|line| line.strip_prefix(" began "));
     assert!(began.is_some_and(|time| time.len() == 24 && time.ends_with('Z')), "{text}");
+}
+
+#[test]
+fn the_fields_of_report_are_documented() {
+    let Some(files) = Files::new() else { return };
+    let tables = Tables::new();
+    let report = |args: &[&str]| vmstrobe(&[&["report", "--json"], args].concat()).stdout;
+    check(
+        "report",
+        &[
+            // Statistics of all kinds grow and are reset.
+            tables.measure("report", &tables.extremes, &["--json"]).stdout,
+            tables.measure("report", &tables.zeros, &["--json"]).stdout,
+            report(&["--demo", "-d", "1200ms", "--bpf", "off"]),
+            report(&[&files.run, &files.torn]),
+            report(&[&files.damaged, &files.run, "--names", "exits"]),
+        ],
+    );
 }
 
 #[test]

@@ -25,6 +25,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("cli/src/top/sparkline.rs", "two shapes in one row"),
     ("cli/src/record/control.rs", "one socket of the library, and its events in words"),
     ("cli/src/demo/chart.rs", "one kind of chart, and its numbers"),
+    ("cli/src/args/report.rs", "the arguments of one command"),
     ("cli/src/child.rs", "one command that is started and ends"),
     ("export/src/perfetto/fields.rs", "numbers of Perfetto's fields"),
     ("export/src/perfetto/proto.rs", "one wire format, as far as it is needed"),

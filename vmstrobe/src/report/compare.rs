@@ -22,7 +22,7 @@ const STUDENT_T: [f64; 30] = [
     2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056,
     2.052, 2.048, 2.045, 2.042,
 ];
-/// The same for more degrees of freedom, on the safe side.
+/// Student's t for more degrees of freedom, on the safe side.
 const STUDENT_T_MORE: f64 = 2.042;
 
 /// The comparison of two reports.

@@ -57,8 +57,6 @@ impl View {
                 let columns: Vec<ColumnKind> = columns.into_iter().take(MAX_COLUMNS).collect();
                 self.table.columns = (!columns.is_empty()).then_some(columns);
             }
-            Action::ToggleHistogram => self.shows_histogram = !self.shows_histogram,
-            Action::ToggleHeatMap => self.shows_heat_map = !self.shows_heat_map,
             Action::Dismiss => self.dismiss(),
         }
     }

@@ -5,7 +5,9 @@
 use vmstrobe_core::{Desc, quantile};
 
 use super::action::Amounts;
-use super::compared::{Compared, Grown, Sample, Words, counts, factor, is_time};
+use super::compared::{
+    Compared, Grown, Sample, Words, counts, factor, has_times, is_time, unit_factor,
+};
 use super::frame::{Cell, ColumnKind};
 use super::objects::Placed;
 
@@ -144,13 +146,13 @@ fn quantile_cell(grown: &Grown<'_>, percent: u8) -> Cell {
 /// Returns the cell of an upper bound.
 fn bound(desc: &Desc, end: Option<u64>) -> Cell {
     let end = end.map(|end| scaled(desc, end));
-    if is_time(desc) { Cell::AtMostNanoseconds(end) } else { Cell::AtMost(end) }
+    if has_times(desc) { Cell::AtMostNanoseconds(end) } else { Cell::AtMost(end) }
 }
 
 /// Returns a bound of a bucket in ns, or in the plain unit.
 pub(super) fn scaled(desc: &Desc, bound: u64) -> u64 {
     // A bound is a whole number of stored units; beyond u64 the cast saturates.
-    (bound as f64 * factor(desc)).round() as u64
+    (bound as f64 * unit_factor(desc)).round() as u64
 }
 
 /// Returns the cell of a number in stored units, or of a rate.

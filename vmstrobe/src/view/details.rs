@@ -73,10 +73,10 @@ impl View {
         }
         self.list(frame, request, of, &placed, (&charted, edges_of(self.span_ns, HIGHEST_COLUMNS)));
         let Some(name) = self.histogram_of(of, &placed) else { return };
-        if self.shows_histogram && request.histogram_rows > 0 {
+        if request.histogram_rows > 0 {
             frame.histogram = histogram(of, &placed, &name, request.histogram_rows);
         }
-        if self.shows_heat_map && request.heat_columns > 0 {
+        if request.heat_columns > 0 {
             let edges = edges_of(self.span_ns, request.heat_columns);
             self.heat(frame, of, &placed, &name, edges);
         }

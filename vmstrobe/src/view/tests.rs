@@ -263,6 +263,8 @@ fn the_subject_has_statistics_and_a_histogram() {
     assert_eq!((&names[..], frame.statistics_still), (&want[..], 1), "blocking stands still");
     let row = &frame.statistics[0];
     assert_eq!((row.now, row.total), (Cell::Number(1e4), Cell::Number(120_000.0)));
+    // The counts of a histogram of times are no times.
+    assert_eq!(frame.statistics[3].total, Cell::Number(1200.0));
     assert!(row.is_selected && row.is_charted && is_near(row.highest.expect("it moves"), 1e4));
     let histogram = frame.histogram.expect("there is one");
     assert_eq!((&*histogram.desc.name, histogram.count), ("halt_wait_hist", 1000));
@@ -273,9 +275,8 @@ fn the_subject_has_statistics_and_a_histogram() {
     assert_eq!((heat.bounds, heat.columns.len(), heat.is_time), (vec![Some(1 << 21)], 40, true));
     assert_eq!(heat.count_max, 25);
     assert!(heat.columns.iter().filter(|column| column[..] == [25]).count() >= 39);
-    view.act(Action::ToggleHistogram);
-    view.act(Action::ToggleHeatMap);
-    let frame = view.frame(&ALL);
+    let without = Request { histogram_rows: 0, heat_columns: 0, ..ALL };
+    let frame = view.frame(&without);
     assert!(frame.histogram.is_none() && frame.heat_map.is_none());
 }
 
