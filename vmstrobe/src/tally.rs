@@ -269,22 +269,20 @@ impl Tally {
         self.forgotten.lost_stats
     }
 
-    /// Returns the path of the only object, or the one above them all: that of their virtual
-    /// machine; `None` if there is none.
+    /// Returns the path of the only object, or the one that the others are below, or the one above
+    /// them all: that of their virtual machine; `None` if there is none.
     pub fn path(&self) -> Option<&str> {
         if self.forgotten.objects > 0 {
             return None;
         }
-        let mut paths = self.members().map(|member| &*member.object.path);
-        let first = paths.next()?;
-        let parent = |path: &'_ str| path.rsplit_once('/').map_or(0, |(parent, _)| parent.len());
-        let above = &first[..parent(first)];
-        let mut rest = paths.peekable();
-        if rest.peek().is_none() {
-            return Some(first);
-        }
-        let is_shared = rest.all(|path| path[..parent(path)] == *above);
-        Some(above).filter(|above| is_shared && !above.is_empty())
+        let paths = || self.members().map(|member| &*member.object.path);
+        let parent = |path: &str| path.rsplit_once('/').map_or(0, |(parent, _)| parent.len());
+        let first = paths().next()?;
+        let is_shared = |above: &&str| {
+            !above.is_empty()
+                && paths().all(|path| path == *above || path[..parent(path)] == **above)
+        };
+        [first, &first[..parent(first)]].into_iter().find(is_shared)
     }
 
     /// Returns the paths of objects that were not there at the beginning.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_core::Snapshot;
+use vmstrobe_core::{Layout, Snapshot};
 use vmstrobe_export::{Event, PackedBatch};
 
 use crate::error::Result;
@@ -32,6 +32,7 @@ mod columns;
 mod compared;
 mod curves;
 mod details;
+mod ends;
 mod frame;
 mod histograms;
 mod loader;
@@ -125,6 +126,7 @@ pub struct View {
     /// Samples of which others are compared with, in the order in which they were asked for.
     samples: Vec<Arc<Snapshot>>,
     is_exact: bool,
+    last_layout: Option<Arc<Layout>>,
     last_tick: Option<u64>,
     lost_samples: u64,
     /// The time of the newest sample of the last frame.
@@ -165,6 +167,7 @@ impl View {
             request: Request::default(),
             samples: Vec::new(),
             is_exact: false,
+            last_layout: None,
             last_tick: None,
             lost_samples: 0,
             noted_ns: 0,
@@ -178,6 +181,7 @@ impl View {
     /// [`Error::Export`](crate::Error::Export) if it is beyond the limits of recordings.
     pub fn take(&mut self, sample: &Snapshot) -> Result<()> {
         self.count_lost(sample.tick(), sample.tick());
+        self.note_layout(sample.layout(), sample.window().middle_ns());
         self.history.push(sample)
     }
 
@@ -187,6 +191,7 @@ impl View {
         let last = ticks[ticks.len() - 1];
         self.count_lost(ticks[0], last);
         self.lost_samples += (last - ticks[0] + 1).saturating_sub(ticks.len() as u64);
+        self.note_layout(batch.layout(), batch.windows()[0].middle_ns());
         self.history.push_packed(batch);
     }
 

@@ -42,7 +42,7 @@ pub(super) fn run(args: &ReportArgs, open_files: OpenFiles, out: &mut Out) -> Re
     let mut running = Running::new(session, args.pace.duration)?;
     let mut command = beside.start(open_files)?;
     let sampled = running.sample(stop.as_ref(), command.as_mut());
-    show_progress("");
+    running.hide_progress();
     // Of all virtual machines, those that end are no reason to fail.
     let has_lost_vm = running.has_lost_vm && !source.all;
     let status = wait(command.as_mut());
@@ -58,6 +58,8 @@ struct Running {
     /// It decides which sample is the last.
     meter: Meter,
     has_lost_vm: bool,
+    /// A line of progress is on the terminal.
+    shows_progress: bool,
 }
 
 impl Running {
@@ -66,7 +68,7 @@ impl Running {
         let mut reporter = Reporter::new(period_ns);
         reporter.add(session.first())?;
         let meter = Meter::new(session.first(), period_ns, duration, None);
-        Ok(Self { session, reporter, meter, has_lost_vm: false })
+        Ok(Self { session, reporter, meter, has_lost_vm: false, shows_progress: false })
     }
 
     /// Takes samples until the sampling must end.
@@ -89,6 +91,7 @@ impl Running {
                 let samples = counted(self.meter.tally().samples() as usize, "sample");
                 let time = self.meter.tally().interval().map_or(0.0, |time| time.seconds);
                 show_progress(&format!("{samples} in {}", seconds(time)));
+                self.shows_progress = true;
                 shown = Instant::now();
             }
             let now_ns = vmstrobe::now_ns();
@@ -118,12 +121,18 @@ impl Running {
         Ok(stopped.map(|_| ())?)
     }
 
+    fn hide_progress(&mut self) {
+        if std::mem::take(&mut self.shows_progress) {
+            show_progress("");
+        }
+    }
+
     fn say_what_ended(&mut self) {
         let (notices, ended) = (self.session.notices(), self.session.newly_ended());
         if notices.is_empty() && ended.is_empty() {
             return;
         }
-        show_progress("");
+        self.hide_progress();
         say_each(of_notices(notices));
         for vm in ended {
             say(format_args!("{} has ended", vm.title));

@@ -60,7 +60,7 @@ pub(super) fn comparison(
 fn title(report: &Report) -> String {
     let name = report.path.as_ref().map(|path| path.display().to_string());
     let path = report.tally.path().map(str::to_owned);
-    name.or(path).unwrap_or_else(|| counted(report.tally.objects(), "object"))
+    name.or(path).unwrap_or_else(|| "sampled live".to_owned())
 }
 
 /// Returns the lines above the tables.

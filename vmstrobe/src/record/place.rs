@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use vmstrobe_host::Broker;
 
 use crate::error::{Error, Result};
@@ -102,6 +104,25 @@ impl Place {
     /// [`Error::RecordFile`].
     pub(super) fn create_numbered(&self, path: &Path) -> Result<(PathBuf, File)> {
         self.with(path, create_numbered)
+    }
+
+    /// Checks that files can be made in the directory of a path.
+    ///
+    /// # Errors
+    /// [`Error::RecordFile`].
+    pub(super) fn check_directory(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        self.with(parent.unwrap_or(Path::new(".")), |directory| {
+            if !std::fs::metadata(directory)?.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            // By the rights of the thread that will make them.
+            let wanted = Access::WRITE_OK.union(Access::EXEC_OK);
+            match accessat(CWD, directory, wanted, AtFlags::EACCESS) {
+                Err(Errno::NOSYS) => Ok(()),
+                checked => Ok(checked?),
+            }
+        })
     }
 
     /// Removes a file, if it is still there.

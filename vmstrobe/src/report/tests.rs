@@ -140,3 +140,41 @@ fn a_change_is_beyond_its_error_or_within_it() {
     assert!(compared.changes.iter().all(|change| change.verdict() == Verdict::Unknown));
     assert!(compared.only_before.is_empty() && compared.only_after.is_empty());
 }
+
+/// Whatever stands in a recording, a report of it ends, and its parts fit each other.
+#[test]
+fn a_recording_with_other_bytes_is_reported_or_refused() {
+    let file = recording(300, 50);
+    let whole = fs::read(file.path()).expect("it is there");
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % below
+    };
+    let mut reported = 0;
+    for _ in 0..400 {
+        let mut bytes = whole.clone();
+        for _ in 0..=random(3) {
+            let at = random(bytes.len());
+            bytes[at] = match random(3) {
+                0 => 0,
+                1 => 0xff,
+                _ => random(256) as u8,
+            };
+        }
+        fs::write(file.path(), &bytes).expect("there is room");
+        let Ok(report) = Report::of_file(file.path(), ReportOptions::default()) else { continue };
+        reported += 1;
+        for stat in &report.stats {
+            let ordered = |rates: &BinRates| {
+                [rates.min, rates.p50, rates.p99, rates.max].is_sorted() && rates.bins > 0
+            };
+            assert!(stat.fine.iter().chain(&stat.coarse).all(ordered), "{stat:?}");
+            assert!(stat.busiest.as_ref().is_none_or(|busiest| busiest.share <= 1.0));
+        }
+        let compared = compare(&report, &report);
+        let is_still = |change: &StatChange<'_>| change.difference() == 0.0;
+        assert!(compared.changes.iter().all(is_still), "{compared:?}");
+    }
+    assert!(reported > 20, "{reported}");
+}

@@ -57,6 +57,16 @@ fn a_sum_is_of_all_and_over_the_whole_interval() {
     assert_eq!(lines[3].amount, Amount::Level(blocking));
     assert_eq!(tally.path(), Some("/vm/web"));
     assert_eq!(tally.stats(true).len(), 10);
+    // The virtual machine itself may be among them.
+    let of = |path: &str| Object { path: path.into(), ..vcpu(0) };
+    let path = |paths: &[&str]| {
+        let rows: Vec<_> = paths.iter().map(|path| (of(path), Some([0; 6]))).collect();
+        Tally::new(&snapshot(1, 0, &rows)).path().map(str::to_owned)
+    };
+    assert_eq!(path(&["/vm/web", "/vm/web/vcpu[0]"]).as_deref(), Some("/vm/web"));
+    assert_eq!(path(&["/vm/web/vcpu[0]", "/vm/web"]).as_deref(), Some("/vm/web"));
+    assert_eq!(path(&["/vm/web/vcpu[0]", "/vm/db/vcpu[0]"]), None);
+    assert_eq!(path(&["a", "b"]), None);
 }
 
 #[test]
@@ -163,7 +173,7 @@ fn no_sample_is_held_but_the_last() {
 fn an_object_with_other_statistics_is_another_one() {
     use vmstrobe_core::{Desc, Mask, ReadPlan, Schema, Target};
     let schema = |count: u32| {
-        let descs = (0..count).map(|n| Desc::counter(&*format!("n{n}"), 8 * n)).collect();
+        let descs = (0..count).map(|n| Desc::counter(&format!("n{n}"), 8 * n)).collect();
         Schema::new("xyz", Target::Vcpu, descs)
     };
     // As a recording may claim: one key and one path, and statistics that come and go.

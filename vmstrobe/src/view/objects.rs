@@ -44,6 +44,8 @@ pub(super) struct Known {
 pub(super) struct Owner {
     pub(super) label: Box<str>,
     pub(super) is_vm: bool,
+    /// The time of a sample that has it, as late as any that was looked at.
+    pub(super) seen_ns: u64,
     pub(super) ended: Option<Ended>,
 }
 
@@ -53,7 +55,7 @@ pub(super) struct Ended {
     /// The time of the first sample without it.
     pub(super) at_ns: u64,
     pub(super) wall_ns: u64,
-    /// The time of a sample with it.
+    /// The time of the last sample with it.
     pub(super) alive_ns: u64,
     pub(super) vcpus: usize,
     pub(super) is_dismissed: bool,
@@ -237,40 +239,33 @@ impl Objects {
         self.next += 1;
         let id = OwnerId(self.next);
         self.by_label.insert(label.clone(), id);
-        self.owners.insert(id, Owner { label, is_vm, ended: None });
+        self.owners.insert(id, Owner { label, is_vm, seen_ns: 0, ended: None });
         id
     }
 
-    /// Notes which owners the newest sample lacks, or has again. `lives` says of each owner there
-    /// whether any object of it is.
-    pub(super) fn note_ends(
-        &mut self,
-        newest: &LayoutMap,
-        lives: impl Fn(&PlacedOwner) -> bool,
-        ended: &Ended,
-    ) {
-        let alive: HashSet<OwnerId> =
-            newest.owners.iter().filter(|owner| lives(owner)).map(|owner| owner.id).collect();
-        let last_vcpus = |id: OwnerId| {
-            let maps = self.maps.iter().rev();
-            maps.filter_map(|map| map.owner(id)).map(|owner| owner.objects.len()).next()
-        };
-        let vcpus: Vec<(OwnerId, usize)> = self
-            .owners
-            .iter()
-            .filter(|(id, owner)| owner.ended.is_none() && !alive.contains(id))
-            .map(|(&id, _)| (id, last_vcpus(id).unwrap_or(0)))
-            .collect();
-        for (id, vcpus) in vcpus {
-            let owner = self.owners.get_mut(&id).expect("it was listed");
-            owner.ended = Some(Ended { vcpus, is_dismissed: !owner.is_vm, ..ended.clone() });
-        }
+    /// Notes the owners that are in a sample of that time. An owner that had ended is back.
+    pub(super) fn note_alive(&mut self, alive: impl Iterator<Item = OwnerId>, at_ns: u64) {
         for id in alive {
-            if let Some(owner) = self.owners.get_mut(&id) {
+            let Some(owner) = self.owners.get_mut(&id) else { continue };
+            owner.seen_ns = owner.seen_ns.max(at_ns);
+            if owner.ended.as_ref().is_some_and(|ended| at_ns >= ended.at_ns) {
                 owner.ended = None;
             }
         }
-        self.forget(newest);
+    }
+
+    /// Returns the owners that have not ended, and were in no sample as late as that time.
+    pub(super) fn missing(&self, at_ns: u64) -> Vec<(OwnerId, u64)> {
+        let missing = |owner: &Owner| owner.ended.is_none() && owner.seen_ns < at_ns;
+        let owners = self.owners.iter().filter(|(_, owner)| missing(owner));
+        owners.map(|(&id, owner)| (id, owner.seen_ns)).collect()
+    }
+
+    /// Notes the end of an owner. Of those that are no VM nothing is shown then.
+    pub(super) fn note_end(&mut self, id: OwnerId, ended: Ended) {
+        if let Some(owner) = self.owners.get_mut(&id) {
+            owner.ended = Some(Ended { is_dismissed: !owner.is_vm, ..ended });
+        }
     }
 
     /// Takes an ended VM out of the table.
@@ -281,7 +276,7 @@ impl Objects {
     }
 
     /// Forgets VMs that ended long ago, and objects that no layout has that was asked for lately.
-    fn forget(&mut self, newest: &LayoutMap) {
+    pub(super) fn forget(&mut self, newest: &LayoutMap) {
         let excess = self.ended().count().saturating_sub(MAX_ENDED);
         let earliest: Vec<OwnerId> = self.ended().take(excess).map(|(id, ..)| id).collect();
         earliest.into_iter().for_each(|id| self.dismiss(id));
@@ -357,9 +352,14 @@ mod tests {
         for number in 0..20_000 {
             let path = format!("/vm/vm{number}/vcpu[0]");
             let map = objects.map(&layout(&[("kvm", &path, Target::Vcpu, number)]));
-            let ended =
-                Ended { at_ns: number, wall_ns: 0, alive_ns: 0, vcpus: 0, is_dismissed: false };
-            objects.note_ends(&map, |_| true, &ended);
+            objects.note_alive(map.owners.iter().map(|owner| owner.id), number + 1);
+            for (id, alive_ns) in objects.missing(number + 1) {
+                assert_eq!(alive_ns, number);
+                let (at_ns, wall_ns, vcpus) = (number, 0, 1);
+                let ended = Ended { at_ns, wall_ns, alive_ns, vcpus, is_dismissed: false };
+                objects.note_end(id, ended);
+            }
+            objects.forget(&map);
         }
         assert_eq!(objects.ended().count(), MAX_ENDED);
         assert!(objects.known.len() <= MAX_FORMER + MAX_MAPS && objects.maps.len() == MAX_MAPS);

@@ -102,13 +102,16 @@ fn a_vm_that_ended_stays_until_it_is_dismissed() {
         1 => Vcpu { state: RowState::Gone, ..Vcpu::default() },
         _ => even(tick, vm, vcpu),
     };
-    take(&mut view, &both, 3001..=3100, gone);
+    take(&mut view, &both, 3001..=3042, even);
+    take(&mut view, &both, 3043..=3100, gone);
     let frame = view.frame(&ALL);
     assert_eq!(names(&frame), ["web", "1", "0", ">mail2"]);
-    let ended_wall_ns = Some(1_000_000_003_100_000_000 + 1000);
+    let ended_wall_ns = Some(1_000_000_003_043_000_000 + 1000);
     let ended = RowKind::Vm { is_folded: true, vcpus: 2, ended_wall_ns };
     assert_eq!(frame.rows[3].kind, ended);
     assert_eq!(frame.rows[3].cells[0], Cell::Number(15_000.0), "its last rate");
+    assert_eq!(frame.charts[1].shown.title, "steal, ms/s");
+    assert!(is_near(frame.charts[0].mean, 15_000.0) && frame.statistics.len() > 4);
     assert_eq!((frame.header.vms, frame.header.vcpus, frame.header.vms_ended), (1, 2, 1));
     // It has left the layout, and another one of its name comes.
     let one = Vms::new(2, &["web"], 2);

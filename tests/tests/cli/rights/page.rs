@@ -59,7 +59,8 @@ impl Page {
         };
         let first = match &*line[0] {
             "demo" => "--demo",
-            "stat" | "record" if line.iter().any(|word| word == "--") => "stat -- CMD",
+            "stat" | "record" | "report" if line.iter().any(|word| word == "--") => "stat -- CMD",
+            "report" if line.len() == 2 => "report FILE",
             command => command,
         };
         let usual = capabilities(row("list"));
