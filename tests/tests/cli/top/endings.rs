@@ -9,7 +9,8 @@ use vmstrobe_tests::require::{require_kvm, require_tmux};
 use vmstrobe_tests::tmux::Tmux;
 
 /// The script that notes the modes before and after.
-const SCRIPT: &str = "stty -a >before; vmstrobe top --demo; echo status $? >status; stty -a >after; echo it is done; read x";
+const SCRIPT: &str = "stty -a >before; vmstrobe top --demo; echo status $? >status; \
+                      stty -a >after; echo it is done; read x";
 
 /// Runs the demo on a screen, ends it, and checks that the terminal is as before.
 fn check(what: &str, status: &str, end: impl FnOnce(&Tmux)) {
