@@ -1,5 +1,5 @@
-//! The arguments of the commands that show what there is, or read it once: `demo`, `list`, `schema`,
-//! `query` and `info`.
+//! The arguments of the commands that show what there is or read it once: `demo`, `list`,
+//! `schema`, `query` and `info`.
 //!
 //! Invariant: a source, a method and a choice have the same options in each of them.
 
