@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests want beyond Rust: a QEMU of version 10 or later, from the system's own packages; beside it,
+# Installs what the tests want beyond Rust: a QEMU of version 10 or later and tmux, from the system's own packages; beside it,
 # unpacked in target/ and not installed, the 7.2 of a release's own, which keeps no stats fds open; and QEMU's QMP library
 # for Python, and what reads recordings there, for which the tests have a Python of their own in target/.
 # Nothing happens to what is there. What cannot be installed is a note, never a failure: the tests say what they skip.
@@ -83,6 +83,14 @@ else
   # ID and VERSION_CODENAME.
   . /etc/os-release
   if install_qemu; then note "QEMU $(installed_major) is there now"; else note "nothing is installed"; fi
+fi
+
+if command -v tmux >/dev/null; then
+  note "tmux is there"
+elif [ -n "${VMSTROBE_NO_INSTALL:-}" ] || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  note "no tmux; only root on a system with apt-get gets it from here"
+elif apt install --no-install-recommends tmux || { apt update && apt install --no-install-recommends tmux; }; then
+  note "tmux is there now"
 fi
 
 # The newest version of a package, of the older QEMU's release, in the sources that are there.

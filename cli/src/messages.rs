@@ -210,7 +210,7 @@ fn written_text(format: Option<Format>, whole_bytes: u64) -> String {
              Parquet file is good only when it is finished: make room, or record to .arrows, which \
              is good up to its last second"
             .to_owned(),
-        _ if whole_bytes == 0 => "nothing was written".to_owned(),
+        _ if whole_bytes == 0 => "nothing of it is good".to_owned(),
         _ => format!("its first {} are good", crate::text::bytes(whole_bytes as f64)),
     }
 }
@@ -370,7 +370,7 @@ mod tests {
         };
         let full = |name: &str| format!("cannot write {name}: No space left on device; ");
         assert_eq!(text("a.arrows", 2048), full("a.arrows") + "its first 2.00 KiB are good");
-        assert_eq!(text("a.arrows", 0), full("a.arrows") + "nothing was written");
+        assert_eq!(text("a.arrows", 0), full("a.arrows") + "nothing of it is good");
         assert_eq!(text("a.hlog", 1024), full("a.hlog") + "its first 1.00 KiB are good");
         let parquet = text("a-2.parquet", 0);
         assert!(parquet.starts_with(&(full("a-2.parquet") + "nothing of it can be read")));

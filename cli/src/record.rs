@@ -19,7 +19,7 @@ use crate::child;
 use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
-use crate::out::{Out, say, say_each};
+use crate::out::{Out, reason, say, say_each};
 use crate::sampling::{Sampling, wait};
 use crate::signals::{DumpFlag, StopFlag};
 use crate::terminal::show_progress;
@@ -139,8 +139,20 @@ impl<'a> Recorder<'a> {
                 options.format = format(path, &args.file.write);
                 session.record_to(path, *options)?
             }
-            Self::Flight(options) => session.fly(*options)?,
+            Self::Flight(options) => session.fly(*options).map_err(no_place_for_dumps)?,
         })
+    }
+}
+
+/// Returns the error of a flight recorder that cannot begin.
+fn no_place_for_dumps(error: vmstrobe::Error) -> Error {
+    match error {
+        vmstrobe::Error::RecordFile { path, source } => Error::failed(format!(
+            "no dump can be written into the directory {}: {}: choose another with -o",
+            path.display(),
+            reason(&source)
+        )),
+        error => error.into(),
     }
 }
 

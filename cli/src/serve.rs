@@ -21,7 +21,8 @@ use crate::out::say;
 use crate::privileges::{Needs, seccomp, unprivileged_threads};
 use crate::signals::StopFlag;
 use crate::stop;
-use describe::{shell_word, totals};
+use crate::text::shell_word;
+use describe::totals;
 use log::Log;
 
 pub(crate) mod describe;

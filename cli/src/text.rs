@@ -118,6 +118,15 @@ pub(crate) fn bar(share: f64, width: usize) -> String {
     format!("{:<width$}", "█".repeat(full) + &rest)
 }
 
+/// Quotes a word for a shell if the shell would not read it as one word.
+pub(crate) fn shell_word(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use vmstrobe::{Base, StatType};
@@ -209,5 +218,19 @@ mod tests {
         assert_eq!([bar(0.5, 4), bar(1.7, 4), bar(-1.0, 2)], ["██  ", "████", "  "]);
         assert_eq!([bar(0.95, 4), bar(0.01, 4), bar(0.04, 4)], ["███▊", "    ", "▏   "]);
         assert_eq!(percent(0.9123), "91.2 %");
+    }
+
+    #[test]
+    fn a_path_is_one_word_of_a_shell() {
+        for (path, want) in [
+            ("/run/web-1.sock", "/run/web-1.sock"),
+            ("größe", "größe"),
+            ("dir/web 1.sock", "'dir/web 1.sock'"),
+            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
+            ("it's;", r"'it'\''s;'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), want);
+        }
     }
 }

@@ -35,7 +35,7 @@ mod batch;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use vmstrobe::view::{View, ViewOptions};
+use vmstrobe::view::{Request, View, ViewOptions};
 use vmstrobe::{Attachment, HistoryLimits, Moment, Replay, Timing};
 
 use crate::args::{ProviderSet, SelectArgs, TopArgs};
@@ -49,6 +49,7 @@ use crate::stop;
 use crate::terminal::{has_colours, has_cursor};
 use app::App;
 use feed::{Feed, Recording};
+use keep::Dumper;
 use look::{Facts, Look};
 use theme::{Colours, Theme};
 use tty::Tty;
@@ -76,6 +77,7 @@ pub(crate) fn run(args: &TopArgs, out: &mut Out) -> Result<u8> {
     } else {
         let last = show(&mut app, args, &stop)?;
         out.lines(last)?;
+        say_each(app.dumper.finish());
     }
     Ok(0)
 }
@@ -100,7 +102,7 @@ fn sample(args: &TopArgs) -> Result<(App, StopFlag)> {
     let timing = Timing::hz(args.rate)?;
     let providers = providers(select);
     let choose = |from: &Attachment| from.select(&select.selection(vcpus)).map(|one| vec![one]);
-    let Sampling { attachment, filters, stop, .. } =
+    let Sampling { attachment, filters, stop, broker, .. } =
         Sampling::prepare((source, method), &[], providers, choose)?;
     let stop = stop.expect("signals are received if no command is measured");
     let members = attachment.members().iter();
@@ -111,12 +113,13 @@ fn sample(args: &TopArgs) -> Result<(App, StopFlag)> {
     };
     let session = attachment.start(filters, timing)?;
     let limits = limits(args.last.unwrap_or(LAST));
+    let dumper = Dumper::new(vm.clone(), broker);
     let mut view = View::new(ViewOptions { limits, vm });
     view.take(session.first())?;
     let facts = facts(args, session.first().window().middle_ns());
     let feed = Feed::Session(Box::new(session));
     let mut app = App::new(view, feed, look(args, Colours::None), facts);
-    app.members = members;
+    (app.members, app.dumper) = (members, dumper);
     Ok((app, stop))
 }
 
@@ -140,20 +143,26 @@ fn replay(args: &TopArgs, recording: &Path) -> Result<(App, StopFlag)> {
     say_each(of_notices(first.notices()));
     let stop = StopFlag::listen()?;
     stop::exit_at_second_signal()?;
-    let replay = Replay::open_by(recording, options.bpf.broker())?.with_filters(vec![filter]);
+    let broker = options.bpf.broker().clone();
+    let replay = Replay::open_by(recording, &broker)?.with_filters(vec![filter]);
     let vm = replay.metadata().vm.clone();
     let time = args.last.unwrap_or(Duration::MAX);
     let bytes = args.last.map_or(RECORDING_BYTES, |last| limits(last).bytes);
+    let dumper = Dumper::new(vm.clone(), broker);
     let mut view = View::of_recording(ViewOptions { limits: HistoryLimits { time, bytes }, vm });
     let feed = Recording::start(replay, args.replay.speed, &options.threads, &mut view)?;
-    let facts = facts(args, feed.start_ns());
-    let facts = Facts { recording: Some(feed::name_of(recording)), ..facts };
+    let start_ns = view.frame(&Request::default()).ring.begin_ns;
+    let recording = Some(feed::name_of(recording));
+    let facts = Facts { recording, ..facts(args, start_ns) };
     let look = look(args, Colours::None);
-    Ok((App::new(view, Feed::Recording(Box::new(feed)), look, facts), stop))
+    let mut app = App::new(view, Feed::Recording(Box::new(feed)), look, facts);
+    app.dumper = dumper;
+    Ok((app, stop))
 }
 
 fn facts(args: &TopArgs, start_ns: u64) -> Facts {
-    Facts { redraw_hz: args.screen.redraw, start_ns, ..Facts::default() }
+    let redraw_hz = if args.batch.batch { 0.0 } else { args.screen.redraw };
+    Facts { redraw_hz, start_ns, ..Facts::default() }
 }
 
 fn look(args: &TopArgs, colours: Colours) -> Look {
@@ -174,7 +183,7 @@ fn show(app: &mut App, args: &TopArgs, stop: &StopFlag) -> Result<Vec<String>> {
     let mut has_news = true;
     while !app.is_over && !stop.is_set() && !tty.is_closed() {
         has_news |= app.feed.take(&mut app.view)?;
-        app.feed.news().into_iter().for_each(|news| app.say(news));
+        app.tell();
         if jobs.take_stop() {
             tty.leave();
             job::stop();

@@ -4,8 +4,8 @@
 //! the changes, and gives each [`Batch`] to an [`Exporter`]: [`ArrowsWriter`] for `.arrows`,
 //! [`CsvWriter`] for `.csv`, [`JsonLinesWriter`] for `.jsonl`, and by features `PerfettoWriter` for
 //! `.pftrace` and `HistlogWriter` for interval logs. [`ArrowsReader`] gives the batches of a
-//! recording again; [`ArrowsRing`] keeps the newest in memory. A [`PackedBatch`] takes little memory
-//! and gives each object's values by themselves.
+//! recording again; [`ArrowsRing`] keeps the newest in memory. A [`PackedBatch`] takes little
+//! memory and gives each object's values by themselves.
 //!
 //! With the feature `parquet` there are `ParquetWriter` and `ParquetReader` for `.parquet`, and
 //! `WideParquetWriter` for files that the viewer of Rezolus reads.

@@ -11,6 +11,7 @@ pub mod command;
 pub mod process;
 pub mod python;
 pub mod terminal;
+pub mod tmux;
 pub mod qemu;
 pub mod qmp;
 pub mod rig;

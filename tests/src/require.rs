@@ -4,6 +4,7 @@
 //! on standard output that the test is skipped, or panics where the thing was promised.
 
 use std::fs::OpenOptions;
+use std::process::Command;
 
 use vmstrobe::bpf::{Bpf, BpfMode};
 pub use vmstrobe_require::{kvm, require, require_kvm};
@@ -40,6 +41,12 @@ pub fn require_namespaces() -> bool {
 pub fn require_fuse() -> bool {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/fuse");
     require("fuse", opened.map(drop).map_err(|error| format!("/dev/fuse: {error}")))
+}
+
+/// Requires `tmux`: a terminal whose screen can be looked at.
+pub fn require_tmux() -> bool {
+    let version = Command::new("tmux").arg("-V").output();
+    require("tmux", version.map(drop).map_err(|error| format!("tmux: {error}")))
 }
 
 /// Checks that a `qemu-system-x86_64` is on the path and can use KVM.

@@ -24,6 +24,7 @@ mod cli {
     mod signals;
     mod stat;
     mod tables;
+    mod top;
     mod usage;
 }
 

@@ -1,7 +1,7 @@
 //! The samples of the last minutes in memory: any of them again, and the rates between them.
 //!
-//! Samples go into batches, and these are packed. Whoever reads the newest samples closes the open
-//! batch first, so that all readers take packed batches, be they from a session or from a recording.
+//! Samples go into batches, and these are packed. A reader of the newest samples closes the open
+//! batch first, so that all readers take packed batches, be they of a session or of a recording.
 //!
 //! Invariant: batches are in the order of time, and take no more than the limits, but for the
 //! newest. An event is held as long as the samples of its time, and no more than `MAX_EVENTS`.
@@ -226,3 +226,6 @@ fn begin_ns(batch: &PackedBatch) -> u64 {
 fn end_ns(batch: &PackedBatch) -> u64 {
     batch.windows()[batch.windows().len() - 1].middle_ns()
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,7 @@ use crate::session::Session;
 use behind::Behind;
 use files::Files;
 use flight::Flight;
+use place::Place;
 use recorder::Recorder;
 use sink::{One, Sink};
 
@@ -39,7 +40,7 @@ pub use flight::{
 pub use format::Format;
 pub(crate) use format::extensions;
 pub use pace::Pace;
-pub use place::{parse_utc, utc};
+pub use place::{parse_utc, plain_name, utc};
 pub use recorder::{MAX_MARK_BYTES, MAX_WAITING_MARKS, Progress, RecordingHandle};
 pub use replay::{DryRun, DryTrigger, Moment, Replay, Replayed};
 pub use replay_session::ReplaySession;
@@ -112,8 +113,11 @@ impl Session {
     /// when a condition comes true.
     ///
     /// # Errors
-    /// As [`Session::record`].
+    /// [`Error::RecordFile`](crate::Error::RecordFile) if no dump could be made in the directory of
+    /// the template, which would otherwise be found when something has happened; else as
+    /// [`Session::record`].
     pub fn fly(mut self, mut options: FlightOptions) -> Result<Recording> {
+        Place::new(options.broker.clone()).check_directory(&options.template)?;
         self.fill(&mut options.metadata);
         let (flight, dumps) = Flight::new(options, self.threads().clone());
         self.record_into(Box::new(flight), FLUSH_PERIOD, Some(dumps))

@@ -9,22 +9,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use vmstrobe_core::Snapshot;
+use vmstrobe_core::{Layout, Snapshot};
 use vmstrobe_export::{Event, PackedBatch};
 
 use crate::error::Result;
 use crate::history::{HeldSamples, History, HistoryLimits};
 use charts::Charts;
-use columns::{Defaults, MAX_COLUMNS};
+use columns::Defaults;
 use compared::{Compared, Sample};
 use histograms::Heat;
-use matching::Matching;
 use objects::{ObjectId, Objects, OwnerId};
 use position::{Position, Shown};
 use sparks::Sparks;
 use statistics::Statistics;
-use table::{RowId, Still, Table};
+use table::Table;
 
+mod act;
 mod action;
 mod cells;
 mod charts;
@@ -32,11 +32,13 @@ mod columns;
 mod compared;
 mod curves;
 mod details;
+mod ends;
 mod frame;
 mod histograms;
 mod loader;
 mod matching;
 mod objects;
+mod order;
 mod position;
 mod show;
 mod sparks;
@@ -63,11 +65,6 @@ const MIN_SAMPLES: usize = 4;
 /// rates and for quantiles, in ns. So a sample that was shown serves again a second later.
 const NEAR_NS: u64 = 60_000_000;
 const LONG_NEAR_NS: u64 = 500_000_000;
-/// The panes that can have the focus, beside 0 for the table.
-const STATISTICS: usize = 1;
-const EVENTS: usize = 2;
-/// The most bytes of a filter.
-const MAX_FILTER_BYTES: usize = 1024;
 
 /// Options of a [`View`].
 #[derive(Clone, Debug, Default)]
@@ -77,6 +74,9 @@ pub struct ViewOptions {
     /// The name of the VM of vCPUs whose paths name none.
     pub vm: Option<String>,
 }
+
+/// The columns of a table, and the numbers in them.
+type Shape = (Vec<ColumnKind>, Amounts);
 
 /// The state behind a live table.
 ///
@@ -113,8 +113,6 @@ pub struct View {
     histogram_stat: Option<String>,
     /// The histograms of the last frame's subject.
     last_histograms: Vec<String>,
-    shows_histogram: bool,
-    shows_heat_map: bool,
     /// The time of charts.
     span_ns: u64,
     sparks: Sparks,
@@ -122,12 +120,13 @@ pub struct View {
     statistics: Statistics,
     heat: Heat,
     /// The last cells of VMs that have ended, with their columns.
-    last_cells: HashMap<OwnerId, ((Vec<ColumnKind>, Amounts), Vec<Cell>)>,
+    last_cells: HashMap<OwnerId, (Shape, Vec<Cell>)>,
     /// The request of the last frame.
     request: Request,
     /// Samples of which others are compared with, in the order in which they were asked for.
     samples: Vec<Arc<Snapshot>>,
     is_exact: bool,
+    last_layout: Option<Arc<Layout>>,
     last_tick: Option<u64>,
     lost_samples: u64,
     /// The time of the newest sample of the last frame.
@@ -159,8 +158,6 @@ impl View {
             charted: None,
             histogram_stat: None,
             last_histograms: Vec::new(),
-            shows_histogram: true,
-            shows_heat_map: true,
             span_ns: LONG_NS,
             sparks: Sparks::default(),
             charts: Charts::default(),
@@ -170,6 +167,7 @@ impl View {
             request: Request::default(),
             samples: Vec::new(),
             is_exact: false,
+            last_layout: None,
             last_tick: None,
             lost_samples: 0,
             noted_ns: 0,
@@ -183,6 +181,7 @@ impl View {
     /// [`Error::Export`](crate::Error::Export) if it is beyond the limits of recordings.
     pub fn take(&mut self, sample: &Snapshot) -> Result<()> {
         self.count_lost(sample.tick(), sample.tick());
+        self.note_layout(sample.layout(), sample.window().middle_ns());
         self.history.push(sample)
     }
 
@@ -192,6 +191,7 @@ impl View {
         let last = ticks[ticks.len() - 1];
         self.count_lost(ticks[0], last);
         self.lost_samples += (last - ticks[0] + 1).saturating_sub(ticks.len() as u64);
+        self.note_layout(batch.layout(), batch.windows()[0].middle_ns());
         self.history.push_packed(batch);
     }
 
@@ -225,117 +225,6 @@ impl View {
     /// Plays a recording on for so long, unless it is paused. A session moves on by itself.
     pub fn advance(&mut self, time: Duration) {
         self.position.advance(time, &self.history);
-    }
-
-    /// Changes what is shown.
-    pub fn act(&mut self, action: Action) {
-        self.history.close();
-        match action {
-            Action::Time(step) => self.position.step(step, &self.history),
-            Action::Pause => self.position.pause(&self.history),
-            Action::ZoomIn => self.zoom(true),
-            Action::ZoomOut => self.zoom(false),
-            Action::Move(rows) => self.move_by(rows),
-            Action::NextPane => self.next_pane(),
-            Action::Open => self.open(),
-            Action::Close => self.close(),
-            Action::Sort(column) => self.sort(column),
-            Action::ToggleSummed => self.table.is_summed = !self.table.is_summed,
-            Action::NextAmounts => {
-                self.table.amounts = match self.table.amounts {
-                    Amounts::Rate => Amounts::Delta,
-                    Amounts::Delta => Amounts::Total,
-                    Amounts::Total => Amounts::Rate,
-                };
-            }
-            Action::SetBaseline => {
-                let shown = self.position.shown(&self.history);
-                self.baseline = shown.map(|shown| self.history.sample(shown.place));
-            }
-            Action::ToggleStill => {
-                self.table.still = match self.table.still {
-                    Still::Shown => Still::Hidden,
-                    Still::Objects | Still::Hidden => Still::Shown,
-                };
-            }
-            Action::ToggleExact => self.is_exact = !self.is_exact,
-            Action::Filter(text) => {
-                let text = text.filter(|text| text.len() <= MAX_FILTER_BYTES);
-                self.table.filter = text.as_deref().and_then(Matching::new);
-            }
-            Action::Columns(columns) => {
-                let columns: Vec<ColumnKind> = columns.into_iter().take(MAX_COLUMNS).collect();
-                self.table.columns = (!columns.is_empty()).then_some(columns);
-            }
-            Action::ToggleHistogram => self.shows_histogram = !self.shows_histogram,
-            Action::ToggleHeatMap => self.shows_heat_map = !self.shows_heat_map,
-            Action::Dismiss => self.dismiss(),
-        }
-    }
-
-    /// Moves the selection of the pane that has the focus. With an opened vCPU there is no table.
-    fn move_by(&mut self, rows: i32) {
-        match self.focus {
-            EVENTS => {
-                let next = if rows > 0 { TimeStep::NextEvent } else { TimeStep::PreviousEvent };
-                for _ in 0..rows.unsigned_abs().min(crate::history::MAX_EVENTS as u32) {
-                    self.position.step(next, &self.history);
-                }
-            }
-            STATISTICS => self.statistics.move_by(rows),
-            _ if self.opened.is_some() => self.statistics.move_by(rows),
-            _ => self.table.move_by(rows),
-        }
-    }
-
-    /// Moves the focus to the next pane that there was room for.
-    fn next_pane(&mut self) {
-        let has_room = [true, self.request.statistics > 0, self.request.events > 0];
-        let next = (1..=has_room.len()).map(|step| (self.focus + step) % has_room.len());
-        self.focus = { next }.find(|&pane| has_room[pane]).unwrap_or(0);
-    }
-
-    fn open(&mut self) {
-        if self.focus == STATISTICS || self.opened.is_some() {
-            return self.toggle_chart();
-        }
-        match self.table.selected {
-            Some(RowId::Owner(id)) => {
-                if !self.table.folded.remove(&id) {
-                    self.table.folded.insert(id);
-                }
-            }
-            Some(RowId::Object(id)) => self.opened = Some(id),
-            None => {}
-        }
-    }
-
-    fn close(&mut self) {
-        if self.opened.take().is_none() {
-            self.table.filter = None;
-        }
-    }
-
-    fn sort(&mut self, column: usize) {
-        let Some(kind) = self.table.shown.get(column) else { return };
-        let sort = match self.table.sorted_by() {
-            Some((by, Sort::Descending)) if by == *kind => Sort::Ascending,
-            _ => Sort::Descending,
-        };
-        self.table.sort = Some((kind.clone(), sort));
-    }
-
-    /// Takes the selected VM out of the table if it has ended, or else the first that has.
-    fn dismiss(&mut self) {
-        let is_ended = |row: &RowId| match row {
-            RowId::Owner(id) => self.objects.ended().any(|(ended, ..)| ended == *id),
-            RowId::Object(_) => false,
-        };
-        let selected = self.table.selected.filter(is_ended);
-        let first = || self.table.rows.iter().copied().find(is_ended);
-        if let Some(RowId::Owner(id)) = selected.or_else(first) {
-            self.objects.dismiss(id);
-        }
     }
 
     /// Counts the ticks before these that were not taken.

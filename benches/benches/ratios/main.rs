@@ -27,6 +27,7 @@ mod kernel;
 mod words;
 mod record;
 mod recording;
+mod top;
 
 use pairs::Effort;
 
@@ -87,7 +88,7 @@ impl Line {
 /// A measurement. It returns `None` if its name was not asked for.
 type Measure = fn(&str, Effort) -> Result<Line, Box<dyn std::error::Error>>;
 
-const MEASURES: [(&str, Measure); 40] = [
+const MEASURES: [(&str, Measure); 41] = [
     ("tick/fd/4", tick::fd_4),
     ("tick/fd/64", tick::fd_64),
     ("tick/fd/256", tick::fd_256),
@@ -128,6 +129,7 @@ const MEASURES: [(&str, Measure); 40] = [
     ("record/flight/64", recording::flight_64),
     ("record/parquet/64", recording::parquet_64),
     ("record/perfetto/64", recording::perfetto_64),
+    ("top/state/64", top::state_64),
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

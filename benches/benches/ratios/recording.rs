@@ -76,7 +76,7 @@ pub(crate) fn flight_64(name: &str, effort: Effort) -> Result<Line> {
 }
 
 /// The vCPUs, and their descriptors for the bare loop.
-struct Vms {
+pub(crate) struct Vms {
     registry: Registry,
     fds: Vec<OwnedFd>,
     offset: u64,
@@ -85,7 +85,7 @@ struct Vms {
 }
 
 impl Vms {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         vmstrobe_guest::usable()?;
         let mut guest = DemoGuest::new(BUSY)?;
         let farm = Farm::new(IDLE)?;
@@ -112,7 +112,7 @@ impl Vms {
         Ok(Self { registry, fds, offset, _guest: guest, _farm: farm })
     }
 
-    fn session(&self) -> Result<Session> {
+    pub(crate) fn session(&self) -> Result<Session> {
         let filter: Filter = ALL.parse()?;
         let attachment = Attachment::of(self.registry.clone());
         Ok(attachment.start(vec![filter], Timing::hz(1000.0)?)?)

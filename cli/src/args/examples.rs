@@ -11,6 +11,8 @@ EXAMPLES
       vmstrobe list
   Show the methods by which each can be read, and why others cannot be used:
       vmstrobe list -v
+  Watch all virtual machines live, and go back in time:
+      vmstrobe top --all
   Measure the vCPUs of process 4711 for ten seconds:
       vmstrobe stat -p 4711 -d 10s
   Measure each vCPU while a benchmark runs:

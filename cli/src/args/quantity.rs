@@ -58,7 +58,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
     let factor = match unit {
         "" | "B" => 1.0,
-        "k" | "kB" => 1e3,
+        "k" | "K" | "kB" | "KB" => 1e3,
         "M" | "MB" => 1e6,
         "G" | "GB" => 1e9,
         "T" | "TB" => 1e12,

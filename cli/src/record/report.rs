@@ -3,7 +3,7 @@
 use vmstrobe::export::{SPREADSHEET_ROWS_MAX, Span};
 use vmstrobe::{Dump, Filter, Format, Names, Progress, Recorded, RecordedFile};
 
-use crate::text::{bytes, hertz, seconds, thousands};
+use crate::text::{bytes, counted, hertz, seconds, shell_word, thousands};
 
 /// Returns the choice of statistics in the notation of the library, a part for each target:
 /// `vm: pages_*; vcpu: pages_*`.
@@ -51,12 +51,17 @@ pub(super) fn summary(recorded: &Recorded, period_ns: u64, is_flight: bool) -> V
             last.path.display()
         )],
     };
+    let removed = recorded.progress.removed_files;
+    if removed > 0 {
+        let removed = counted(removed as usize, "older file");
+        lines.push(format!("{removed} with their samples were removed (--keep)"));
+    }
     lines.extend(format_notes(&recorded.files));
     if let [file] = &recorded.files[..]
         && Format::of(&file.path) == Some(Format::Arrows)
     {
         let other = file.path.with_extension("parquet");
-        let (file, other) = (file.path.display(), other.display());
+        let [file, other] = [&file.path, &other].map(|path| shell_word(&path.to_string_lossy()));
         lines.push(format!("for Parquet: vmstrobe convert {file} {other}"));
     }
     lines

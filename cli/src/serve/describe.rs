@@ -87,15 +87,6 @@ pub(super) fn totals(counts: &Counts, unannounced: usize) -> String {
     text
 }
 
-/// Quotes a word for a shell if the shell would not read it as one word.
-pub(super) fn shell_word(word: &str) -> String {
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+:,@%=".contains(c);
-    match !word.is_empty() && word.chars().all(is_plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use vmstrobe::{Attachment, Registry};
@@ -133,20 +124,6 @@ mod tests {
         assert!(lacks_vm_statistics(&vm));
         vm.objects.push((Target::Vm, 1));
         assert!(!lacks_vm_statistics(&vm));
-    }
-
-    #[test]
-    fn a_path_is_one_word_of_a_shell() {
-        for (path, want) in [
-            ("/run/web-1.sock", "/run/web-1.sock"),
-            ("größe", "größe"),
-            ("dir/web 1.sock", "'dir/web 1.sock'"),
-            ("a$(b)`c`\"d\"", "'a$(b)`c`\"d\"'"),
-            ("it's;", r"'it'\''s;'"),
-            ("", "''"),
-        ] {
-            assert_eq!(shell_word(path), want);
-        }
     }
 
     #[test]

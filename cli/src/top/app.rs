@@ -12,7 +12,7 @@ use vmstrobe::view::{Action, Frame, Moment, Request, RowKind, TimeStep, View};
 use super::chooser::Chooser;
 use super::feed::Feed;
 use super::job;
-use super::keep;
+use super::keep::{self, Dumper};
 use super::key_line::KeyLine;
 use super::keys::{Command, Replies, command};
 use super::layout::{Layout, Wants};
@@ -41,6 +41,7 @@ pub(super) struct App {
     pub(super) facts: Facts,
     /// The members, by process id and name.
     pub(super) members: Vec<(u32, String)>,
+    pub(super) dumper: Dumper,
     pub(super) wants: Wants,
     name_columns: u16,
     mode: Mode,
@@ -73,6 +74,7 @@ impl App {
             look,
             facts,
             members: Vec::new(),
+            dumper: Dumper::default(),
             wants: Wants::default(),
             name_columns: NAME_MIN,
             mode: Mode::Screen,
@@ -151,8 +153,8 @@ impl App {
                 self.ask(Asks::Mark { at_ns, wall_ns });
             }
             Command::Dump => {
-                let said = keep::dump(&mut self.view, &self.facts);
-                self.say(said);
+                let said = self.dumper.start(&mut self.view);
+                said.into_iter().for_each(|text| self.say(text));
             }
             Command::Rate => self.ask(Asks::Rate),
             Command::ChooseColumns => {
@@ -265,6 +267,12 @@ impl App {
         let rate_hz = parse_rate(text)?;
         self.feed.set_rate(rate_hz)?;
         Ok(format!("sampling at {} from now on", hertz(rate_hz)))
+    }
+
+    /// Shows what has happened since the last call.
+    pub(super) fn tell(&mut self) {
+        let news = self.feed.news().into_iter().chain(self.dumper.poll());
+        news.collect::<Vec<_>>().into_iter().for_each(|text| self.say(text));
     }
 
     /// Shows a message for some seconds.

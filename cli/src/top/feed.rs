@@ -1,15 +1,14 @@
 //! The samples that a view takes: of a session that samples, or of a recording.
 //!
 //! Invariant: samples are taken in bursts, far less often than they are made, but before the queue
-//! of a session is full; so that sampling wakes nobody. A recording is read ahead, and its samples
-//! are taken for a part of the time only, so that keys are not kept waiting.
+//! of a session is full; so that sampling wakes nobody.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vmstrobe::view::View;
-use vmstrobe::{Desc, Pace, Replay, ReplaySession, Schema, Session, ThreadStart};
+use vmstrobe::view::{Loader, View};
+use vmstrobe::{Desc, Pace, Replay, Schema, Session, ThreadStart};
 
 use crate::error::Result;
 use crate::messages::of_notices;
@@ -30,20 +29,19 @@ pub(super) enum Feed {
     Recording(Box<Recording>),
 }
 
-/// A recording that is read, as fast as its samples are taken, and played.
+/// A recording that is loaded, and played.
 #[derive(Debug)]
 pub(super) struct Recording {
-    session: ReplaySession,
+    loader: Loader,
     pace: Pace,
     schemas: Vec<Arc<Schema>>,
     /// The time at which it was played on last.
     played: Instant,
-    /// True once all of it was read.
     has_ended: bool,
 }
 
 impl Recording {
-    /// Starts to read a recording, and gives its first sample to the view.
+    /// Starts to load a recording into a view. The first samples are there at once.
     ///
     /// # Errors
     /// If it has no sample, or is damaged before the first.
@@ -54,33 +52,14 @@ impl Recording {
         view: &mut View,
     ) -> Result<Self> {
         let schemas = replay.schemas();
-        let session = replay.start(Pace::Max, threads)?;
-        view.take(session.first())?;
-        Ok(Self { session, pace, schemas, played: Instant::now(), has_ended: false })
-    }
-
-    /// Returns the time of its first sample.
-    pub(super) fn start_ns(&self) -> u64 {
-        self.session.first().window().middle_ns()
+        let mut loader = Loader::start(replay, threads)?;
+        let has_ended = loader.feed(view)?;
+        Ok(Self { loader, pace, schemas, played: Instant::now(), has_ended })
     }
 
     fn take(&mut self, view: &mut View) -> Result<()> {
         if !self.has_ended {
-            let began = Instant::now();
-            // Read before the samples are taken, so that none is missed.
-            let is_finished = self.session.is_finished();
-            while began.elapsed() < TAKE_LIMIT {
-                let Some(sample) = self.session.try_recv() else {
-                    self.has_ended = is_finished;
-                    break;
-                };
-                view.take(&sample)?;
-            }
-            self.session.events().iter().for_each(|event| view.take_event(event));
-            if self.has_ended {
-                view.end();
-                self.session.stop()?;
-            }
+            self.has_ended = self.loader.feed(view)?;
         }
         let now = Instant::now();
         let passed = now.saturating_duration_since(std::mem::replace(&mut self.played, now));
@@ -134,7 +113,7 @@ impl Feed {
     pub(super) fn news(&mut self) -> Vec<String> {
         let session = match self {
             Self::Session(session) => session,
-            Self::Recording(recording) => return of_notices(recording.session.notices()),
+            Self::Recording(recording) => return of_notices(recording.loader.notices()),
         };
         let mut news = of_notices(session.notices());
         news.extend(session.newly_ended().iter().map(|vm| format!("{} has ended", vm.title)));

@@ -58,6 +58,7 @@ const PAST: &Keys = &[
 const OPENED: &Keys = &[
     ("Esc", "back"),
     ("↑↓", "statistic"),
+    ("Enter", "chart it"),
     ("Tab", "pane"),
     ("d", "rate, delta, total"),
     ("m", "mark"),

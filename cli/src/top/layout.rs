@@ -228,16 +228,18 @@ impl Layout {
         let inner = |area: Rect, rows: u16| usize::from(area.height.saturating_sub(rows));
         let chart_columns = |chart: &Rect| usize::from(chart.width.saturating_sub(CHART_MARGIN));
         let (columns, spark_cells) = table::request(self.table.width, name_columns);
+        // One row at least says that a pane can have the focus, and is shown then.
+        let rows_of = |area: Rect, head: u16| inner(area, head).max(1);
         Request {
             table_rows: inner(self.table, 1),
             table_columns: columns,
             spark_cells: if self.table.is_empty() { 0 } else { spark_cells },
             charts: self.charts.len(),
             chart_columns: self.charts.first().map_or(0, chart_columns) * across,
-            statistics: inner(self.statistics, lists::head_rows(self.statistics)),
+            statistics: rows_of(self.statistics, lists::head_rows(self.statistics)),
             histogram_rows: inner(self.histogram, 2),
             heat_columns: usize::from(self.heat_map.width.saturating_sub(BAR_MARGIN + 1)),
-            events: inner(self.events, 1),
+            events: rows_of(self.events, 1),
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Look {
 /// The facts of a session that no frame has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Facts {
-    /// Screens in a second.
+    /// Screens in a second; 0 for plain text.
     pub(super) redraw_hz: f64,
     /// The time of the first sample, from which the times of charts of the past count.
     pub(super) start_ns: u64,

@@ -8,7 +8,7 @@ use ratatui_core::layout::Rect;
 use ratatui_core::style::Style;
 use vmstrobe::RowState;
 use vmstrobe::text::counted;
-use vmstrobe::view::{Cell, Frame, Row, RowKind, ShownStat, Sort, TableState};
+use vmstrobe::view::{Cell, Column, ColumnKind, Frame, Row, RowKind, ShownStat, Sort, TableState};
 
 use super::look::Look;
 use super::numbers::{Writing, suffix_columns};
@@ -115,7 +115,7 @@ fn draw_header(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, plac
     let columns = frame.columns.iter().zip(&places.numbers).enumerate();
     for (index, (column, (begin, end))) in columns {
         let style = if column.sort.is_some() { strong } else { soft };
-        let edge = end - prefix_columns(frame, index);
+        let edge = end - prefix_columns(frame, index, column);
         let columns = u16::try_from(width(&column.title)).unwrap_or(u16::MAX);
         // A title that is wider than its numbers reaches over their units, then to the left.
         let edge = if edge.saturating_sub(columns) >= (*begin).max(behind) { edge } else { *end };
@@ -132,15 +132,23 @@ fn draw_header(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, plac
 }
 
 /// Returns the columns of prefixes behind the digits of counts, over which a title does not reach.
-fn prefix_columns(frame: &Frame, index: usize) -> u16 {
+fn prefix_columns(frame: &Frame, index: usize, column: &Column) -> u16 {
     let mut cells = frame.rows.iter().filter_map(|row| row.cells.get(index));
-    if cells.any(|cell| matches!(cell, Cell::Number(_))) { 2 } else { 0 }
+    let is_time =
+        column.title.ends_with("ms/s") || cells.any(|cell| matches!(cell, Cell::Nanoseconds(_)));
+    match column.kind {
+        ColumnKind::Amount(_) | ColumnKind::Total(_) if !is_time => 2,
+        _ => 0,
+    }
 }
 
 /// Returns the title of the sparklines, as long as there is room for.
 fn spark_title(shown: &ShownStat, columns: u16) -> String {
     let time = seconds(shown.span_ns as f64 * 1e-9).replace(".0 s", " s");
     let name = &shown.title;
+    if name.is_empty() {
+        return String::new();
+    }
     match columns {
         SPARK_EXPLAINED.. => {
             format!("{name}: highest rate over 10 ms in each cell, last {time}")
@@ -175,7 +183,8 @@ impl Table<'_> {
         let (begin, end) = self.places.spark;
         let spark = if ended.is_some() { theme.soft } else { theme.spark };
         sparkline::draw(buffer, (begin, end), y, &row.spark, row.spark_max, spark);
-        if let Some(text) = state_text(row) {
+        let room = usize::from(end.saturating_sub(begin + 1));
+        if let Some(text) = state_text(row, room) {
             // Behind the last value, if there is room for both.
             let columns = u16::try_from(width(&text) + 1).unwrap_or(u16::MAX);
             let from = end.saturating_sub(columns).max(begin);
@@ -184,7 +193,7 @@ impl Table<'_> {
         }
         if is_selected {
             buffer.set_style(Rect { y, height: 1, ..area }, theme.selected);
-            put_char(buffer, area.x, y, '▸', theme.data);
+            put_char(buffer, area.x, y, '▸', theme.data.patch(theme.selected));
         }
     }
 
@@ -232,11 +241,17 @@ impl Table<'_> {
     }
 }
 
-/// Returns the text in place of the sparkline of a row that has no values now.
-fn state_text(row: &Row) -> Option<String> {
+/// Returns the text in place of the sparkline of a row that has no values now, as long as there is
+/// room for.
+fn state_text(row: &Row, room: usize) -> Option<String> {
     if let RowKind::Vm { ended_wall_ns: Some(wall_ns), vcpus, .. } = row.kind {
-        let time = &utc(wall_ns)[11..19];
-        return Some(format!("ended {time}, {}; Del dismisses", counted(vcpus, "vCPU")));
+        let ended = format!("ended {}", &utc(wall_ns)[11..19]);
+        let texts = [
+            format!("{ended}, {}; Del dismisses", counted(vcpus, "vCPU")),
+            format!("{ended}; Del dismisses"),
+            format!("{ended}; Del"),
+        ];
+        return texts.into_iter().find(|text| width(text) <= room).or(Some(ended));
     }
     Some(match row.state? {
         RowState::Good | RowState::Aged(_) => return None,

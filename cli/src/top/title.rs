@@ -11,7 +11,7 @@ use vmstrobe::view::{Amounts, Frame, Header, Moment};
 use super::look::{Facts, Look};
 use super::paint::Spans;
 use crate::text::{hertz, nanos, seconds, utc};
-use crate::width::shorten;
+use crate::width::{shorten, width};
 
 /// The least columns between the left and the right part.
 const GAP: u16 = 2;
@@ -50,48 +50,67 @@ fn draw_live(
     let mut left = Spans::default();
     left.push(" vmstrobe top", theme.strong);
     let room = end.saturating_sub(right.width() + GAP + area.x);
-    for (text, is_strong) in facts_of(frame, facts) {
-        let mut more = left.clone();
-        more.push(text, if is_strong { theme.strong } else { theme.soft });
-        if more.width() <= room {
-            left = more;
-        }
+    let all = facts_of(frame, facts);
+    let mut fits = vec![false; all.len()];
+    let mut columns = left.width();
+    let mut by_importance: Vec<usize> = (0..all.len()).collect();
+    by_importance.sort_by_key(|&index| all[index].rank);
+    for index in by_importance {
+        let more = u16::try_from(width(&all[index].text)).unwrap_or(u16::MAX);
+        fits[index] = columns.saturating_add(more) <= room;
+        columns += if fits[index] { more } else { 0 };
+    }
+    for (fact, _) in all.iter().zip(&fits).filter(|(_, fits)| **fits) {
+        left.push(&fact.text, if fact.is_strong { theme.strong } else { theme.soft });
     }
     left.draw(buffer, area.x, area.y, room.saturating_add(area.x));
 }
 
-/// Returns the facts of the left part, the most important first, and whether they stand out.
-fn facts_of(frame: &Frame, facts: &Facts) -> Vec<(String, bool)> {
+/// A fact of the left part.
+struct Fact {
+    text: String,
+    is_strong: bool,
+    /// The lower, the more important.
+    rank: u8,
+}
+
+/// Returns the facts of the left part, from left to right.
+fn facts_of(frame: &Frame, facts: &Facts) -> Vec<Fact> {
     let header = &frame.header;
     let mut all = Vec::new();
+    let mut add = |rank, is_strong, text| all.push(Fact { text, is_strong, rank });
     match &frame.subject {
         Some((vm, object)) if frame.is_opened => {
-            all.push((format!("  {} › {}", shorten(vm, 24), shorten(object, 24)), true));
-            all.push((format!("   {}", rate_text(header.rate_hz)), false));
+            add(0, true, format!("  {} › {}", shorten(vm, 24), shorten(object, 24)));
+            add(3, false, format!("   {}", rate_text(header.rate_hz)));
         }
         _ => {
             let counts = [counted(header.vms, "VM"), counted(header.vcpus, "vCPU")].join(", ");
-            all.push((format!("  {counts}"), false));
-            all.push((format!(" at {}", rate_text(header.rate_hz)), false));
+            add(2, false, format!("  {counts}"));
+            add(4, false, format!(" at {}", rate_text(header.rate_hz)));
         }
     }
     if let Some(filter) = &frame.filter {
-        all.push((format!("   filter \"{}\"", shorten(filter, 24)), true));
+        add(1, true, format!("   filter \"{}\"", shorten(filter, 24)));
     }
     match frame.amounts {
         Amounts::Rate => {}
-        Amounts::Delta => all.push(("   changes since the baseline".to_owned(), true)),
-        Amounts::Total => all.push(("   totals".to_owned(), true)),
+        Amounts::Delta => add(1, true, "   changes since the baseline".to_owned()),
+        Amounts::Total => add(1, true, "   totals".to_owned()),
     }
     if header.vms_ended > 0 {
-        all.push((format!("   {} ended", counted(header.vms_ended, "VM")), false));
+        add(5, false, format!("   {} ended", counted(header.vms_ended, "VM")));
     }
-    all.extend(facts.recording.as_ref().map(|name| (format!("   {}", shorten(name, 32)), false)));
-    all.push((format!("   drawn at {}", hertz(facts.redraw_hz)), false));
+    if let Some(name) = &facts.recording {
+        add(1, false, format!("   {}", shorten(name, 32)));
+    }
+    if facts.redraw_hz > 0.0 {
+        add(7, false, format!("   drawn at {}", hertz(facts.redraw_hz)));
+    }
     if let Some(window_ns) = header.window_ns_median {
-        all.push((format!("   all read within {} (median)", nanos(window_ns)), false));
+        add(6, false, format!("   all read within {} (median)", nanos(window_ns)));
     }
-    all.push((format!("   ring {}", time_text(frame.ring.limit_ns)), false));
+    add(8, false, format!("   ring {}", time_text(frame.ring.limit_ns)));
     all
 }
 
@@ -108,8 +127,8 @@ fn draw_past(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, facts:
     left.push(format!("{state}  {}", &utc(wall_ns)[11..23]), style);
     let kept = time_text(frame.ring.limit_ns);
     let parts = [
-        format!("   {} ago", time_text(ago_ns)),
         if is_oldest { format!("   older than the {kept} that are kept") } else { String::new() },
+        format!("   {} ago", time_text(ago_ns)),
         format!("   {}", sampling_text(&frame.header, facts)),
     ];
     let mut right = Spans::default();

@@ -20,19 +20,24 @@ struct Vm {
 }
 
 impl Vm {
-    fn new(vcpus: usize) -> Self {
+    fn new(vcpus: u32) -> Self {
+        let paths = (0..vcpus).map(|index| format!("/a b/vcpu[{index}]"));
+        Self::with_paths(&paths.collect::<Vec<_>>())
+    }
+
+    fn with_paths(paths: &[String]) -> Self {
         let ns = Scale { base: Base::Ten, exponent: -9 };
         let hist = Desc { size: 4, scale: ns, ..Desc::counter("wait_hist", 0) };
         let hist = Desc { stat_type: StatType::Log2Histogram, unit: Unit::Seconds, ..hist };
         let schema = Schema::new("kvm", Target::Vcpu, vec![hist]);
         let plan = ReadPlan::new(&schema, &Mask::all(&schema));
-        let object = |index: u32| Object {
-            path: format!("/a b/vcpu[{index}]").into(),
+        let objects = paths.iter().zip(0_u32..).map(|(path, index)| Object {
+            path: path.as_str().into(),
             index: Some(index),
             schema: Arc::clone(&schema),
             key: index.into(),
-        };
-        let objects = (0..vcpus as u32).map(object).collect();
+        });
+        let objects = objects.collect();
         Self { layout: Layout::new(0, vec![(plan, objects)]), words: [[0; 4]; 2] }
     }
 
@@ -161,4 +166,23 @@ fn without_the_histogram_the_log_is_empty() {
     writer.finish().expect("a Vec takes all");
     assert_eq!(writer.whole_bytes(), 0);
     assert!(matches!(writer.flush(), Err(Error::Ended)));
+}
+
+#[test]
+fn a_hostile_path_is_one_tag_in_one_line() {
+    let hostile = "Tag=x,1.0,2.0,3.0,\r\n#[StartTime: 7]\nTag=y \"\u{2028}".to_owned();
+    let long = "/x,\n".repeat(1 << 18);
+    let mut vm = Vm::with_paths(&[hostile, long.clone()]);
+    let good = RowState::Good;
+    let batch = vm.batch(&[(0, [[0; 4]; 2], good), (10, [[1, 0, 0, 0], [0, 2, 0, 0]], good)]);
+    let log = log(&[batch]);
+    let tags: Vec<_> = lines(&log).into_iter().map(|line| (line.0, line.3)).collect();
+    let want = [
+        (String::new(), vec![(0, 1), (1, 2)]),
+        ("Tag=x_1.0_2.0_3.0___#[StartTime:_7]_Tag=y_\"\u{2028}".to_owned(), vec![(0, 1)]),
+        (long.replace([',', '\n'], "_"), vec![(1, 2)]),
+    ];
+    assert_eq!(tags, want);
+    let starts = log.lines().filter(|line| line.starts_with("#[StartTime")).count();
+    assert!(starts <= 1 && log.lines().filter(|line| line.starts_with("Tag=")).count() == 2);
 }

@@ -2,8 +2,8 @@
 //!
 //! Of a cell that moves there are the difference of its first value from the base, the number of
 //! its changes, the ticks of these (all, a bitmap, or the steps from one to the next, whichever is
-//! shortest), and their differences in blocks. A cell that does not move is in the base alone, which
-//! neighbours share.
+//! shortest), and their differences in blocks. A cell that does not move is in the base alone,
+//! which neighbours share.
 //!
 //! Invariant: cells that move are sorted, and the bytes of each can be read without the others.
 

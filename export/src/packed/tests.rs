@@ -1,3 +1,5 @@
+//! Batches that are packed and unpacked, whatever is in them.
+
 use std::sync::Arc;
 
 use vmstrobe_core::{Layout, Mask, ReadPlan, RowState, Snapshot, Window};

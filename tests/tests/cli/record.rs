@@ -10,13 +10,15 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use vmstrobe_export::{ArrowsReader, End, EventKind, Item};
-use vmstrobe_tests::command::{Output, binary};
+use vmstrobe_tests::command::binary;
 use vmstrobe_tests::process::Reaped;
-use vmstrobe_tests::require::{require_kvm, require_namespaces};
+use vmstrobe_tests::require::require_kvm;
 use vmstrobe_tests::rig::wait_for;
 
-use crate::{LIMIT, says, under, vmstrobe};
+use crate::{LIMIT, says, vmstrobe};
 
+mod full;
+mod hostile;
 mod page;
 mod readers;
 mod targets;
@@ -116,9 +118,9 @@ fn number_before(text: &str, word: &str) -> u64 {
 #[test]
 fn a_recording_says_what_is_in_it() {
     let Some(place) = Place::new() else { return };
-    let (status, log) = place.start("run.arrows", &["-d", "1s", "--label", "run=1"]).end();
+    let (status, log) = place.start("my run.arrows", &["-d", "1s", "--label", "run=1"]).end();
     assert_eq!(status, Some(0), "{log}");
-    let read = read(place.file("run.arrows"));
+    let read = read(place.file("my run.arrows"));
     assert_eq!(read.ticks.len() as u64, number_before(&log, "samples"), "{log}");
     assert_eq!(read.end, Some(End::Finished));
     let (first, last) = (read.ticks.first_key_value(), read.ticks.last_key_value());
@@ -126,28 +128,34 @@ fn a_recording_says_what_is_in_it() {
     let missing = number_before(&log, "lost") + number_before(&log, "missed");
     assert_eq!(span, read.ticks.len() as u64 + missing, "{log}");
     assert!(read.ticks.values().all(|paths| paths.len() == 4), "every vCPU is in every tick");
-    assert!(log.contains("for Parquet: vmstrobe convert"), "{log}");
+    // It can be typed as it stands.
+    let line =
+        format!("convert '{}' '{}'", place.file("my run.arrows"), place.file("my run.parquet"));
+    assert!(log.contains(&format!("for Parquet: vmstrobe {line}")), "{log}");
+}
+
+/// Kills a recorder that has recorded for that time, and returns how many ms before its end are
+/// lost. What is there is whole.
+fn kill_after(place: &Place, name: &str, wait_ms: u64) -> u64 {
+    let mut recorder = place.start(name, &["-d", "60s", "--overwrite"]);
+    wait_for("the file", LIMIT, || fs::metadata(place.file(name)).is_ok_and(|it| it.len() > 0));
+    thread::sleep(Duration::from_millis(wait_ms));
+    recorder.signal(Signal::KILL);
+    let killed_ns = vmstrobe::now_ns();
+    recorder.end();
+    let read = read(place.file(name));
+    assert!(matches!(read.end, Some(End::Unfinished | End::Torn { .. })), "{:?}", read.end);
+    assert!(read.ticks.values().all(|paths| paths.len() == 4), "every vCPU is in every tick");
+    killed_ns.saturating_sub(read.last_ns) / 1_000_000
 }
 
 #[test]
 fn a_killed_recorder_leaves_all_but_the_last_second_of_every_vcpu() {
     let Some(place) = Place::new() else { return };
     for (round, wait_ms) in [1300, 1735, 2110, 1002].into_iter().enumerate() {
-        let name = format!("{round}.arrows");
-        let mut recorder = place.start(&name, &["-d", "60s"]);
-        wait_for("the file", LIMIT, || {
-            fs::metadata(place.file(&name)).is_ok_and(|file| file.len() > 0)
-        });
-        thread::sleep(Duration::from_millis(wait_ms));
-        recorder.signal(Signal::KILL);
-        let killed_ns = vmstrobe::now_ns();
-        recorder.end();
-        let read = read(place.file(&name));
-        assert!(matches!(read.end, Some(End::Unfinished | End::Torn { .. })), "{:?}", read.end);
-        // A batch of half a second, and what is late on a busy machine.
-        let lost_ms = killed_ns.saturating_sub(read.last_ns) / 1_000_000;
-        assert!(lost_ms < 1000, "{lost_ms} ms are lost");
-        assert!(read.ticks.values().all(|paths| paths.len() == 4), "every vCPU is in every tick");
+        // A batch is half a second. A busy machine may keep the recorder itself from running.
+        let mut tries = (0..3).map(|_| kill_after(&place, &format!("{round}.arrows"), wait_ms));
+        assert!(tries.any(|lost_ms| lost_ms < 1000), "a second and more is lost each time");
     }
 }
 
@@ -157,7 +165,7 @@ fn a_stopped_recorder_has_a_gap_and_no_values_in_it() {
     let mut recorder = place.start("run.arrows", &["-d", "60s"]);
     wait_for("the file", LIMIT, || fs::metadata(place.file("run.arrows")).is_ok());
     recorder.signal(Signal::STOP);
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(Duration::from_secs(5));
     recorder.signal(Signal::CONT);
     thread::sleep(Duration::from_millis(300));
     recorder.signal(Signal::TERM);
@@ -165,46 +173,21 @@ fn a_stopped_recorder_has_a_gap_and_no_values_in_it() {
     assert_eq!(status, Some(0), "{log}");
     let ticks: Vec<u64> = read(place.file("run.arrows")).ticks.into_keys().collect();
     let gap = ticks.windows(2).map(|pair| pair[1] - pair[0]).max().expect("there are ticks");
-    assert!((2 * HZ - 100..4 * HZ).contains(&gap), "a gap of {gap} ticks");
+    assert!((5 * HZ - 100..8 * HZ).contains(&gap), "a gap of {gap} ticks");
     assert!(number_before(&log, "missed") >= gap - 1, "{log}");
 }
 
-/// Records into a file system of that size until it is full. Returns what was said; the file is in
-/// `copy`.
-fn record_into(place: &Place, name: &str, size: &str, copy: &str) -> Output {
-    let script = "mount -t tmpfs -o size=$SIZE tmpfs \"$1\" && shift && out=$1 && shift && \
-                  \"$@\"; status=$?; cp \"$FILE\" \"$out\"; exit $status";
-    let mount = place.file("disk");
-    fs::create_dir_all(&mount).expect("there is room");
-    let output = format!("{mount}/{name}");
-    let (file, size) = (format!("FILE={output}"), format!("SIZE={size}"));
-    let shell = ["unshare", "-m", "env", &file, &size, "sh", "-c", script, "sh", &mount, copy];
-    under(&shell, &["record", "--demo", "-o", &output, "-d", "5s", "--no-control"])
-}
-
 #[test]
-fn a_full_disk_is_one_error_and_the_file_is_good_up_to_there() {
+fn a_recording_in_files_says_which_are_left() {
     let Some(place) = Place::new() else { return };
-    if !require_namespaces() {
-        return;
-    }
-    let copy = place.file("copy");
-    let done = record_into(&place, "run.arrows", "300k", &copy);
-    says(&done, 1, &["cannot write", "No space left on device", "are good"]);
-    assert_eq!(done.stderr.lines().count(), 1, "{done:?}");
-    let read = read(&copy);
-    assert!(!read.ticks.is_empty() && read.end == Some(End::Unfinished), "{:?}", read.end);
-    // Of Parquet nothing is good without its end, and the message says so.
-    let done = record_into(&place, "run.parquet", "64k", &copy);
-    says(&done, 1, &["cannot write", "No space left on device", "nothing of it can be read"]);
-    assert!(done.stderr.lines().count() == 1 && !done.stderr.contains("are good"), "{done:?}");
-    for (name, size) in [("run.csv", "300k"), ("run.jsonl", "300k")] {
-        let done = record_into(&place, name, size, &copy);
-        says(&done, 1, &["cannot write", "No space left on device", "are good"]);
-        // It ends with a whole row.
-        let text = fs::read_to_string(&copy).expect("it is text");
-        assert!(text.ends_with('\n') && text.lines().count() > 10, "{name}: {}", text.len());
-    }
+    let args = ["--split", "500ms", "--keep", "1KB", "-d", "3s"];
+    let (status, log) = place.start("run.arrows", &args).end();
+    assert_eq!(status, Some(0), "{log}");
+    let left = fs::read_dir(place.0.path()).expect("it is there").flatten();
+    let left = left.filter(|file| file.file_name().to_string_lossy().ends_with(".arrows")).count();
+    let removed = number_before(&log, "older file");
+    assert!(left >= 1 && removed >= 1, "{left} files: {log}");
+    assert!(log.contains("with their samples were removed (--keep)"), "{log}");
 }
 
 #[test]
@@ -222,9 +205,10 @@ fn a_signal_dumps_the_newest_samples() {
     let Some(place) = Place::new() else { return };
     let mut recorder = place.start("{vm}-{trigger}.arrows", &["--last", "1s", "-d", "60s"]);
     thread::sleep(Duration::from_millis(1500));
-    for _ in 0..3 {
+    for name in ["demo-signal.arrows", "demo-signal-2.arrows", "demo-signal-3.arrows"] {
         recorder.signal(Signal::USR2);
-        thread::sleep(Duration::from_millis(400));
+        wait_for("the dump", LIMIT, || fs::metadata(place.file(name)).is_ok());
+        thread::sleep(Duration::from_millis(300));
     }
     recorder.signal(Signal::TERM);
     let (status, log) = recorder.end();
@@ -281,6 +265,11 @@ fn what_cannot_be_written_is_refused_with_advice() {
     says(&record(&place.file("no/run.arrows"), &[]), 1, &["there is no such file or directory"]);
     says(&vmstrobe(&["record", "--demo"]), 2, &["--output <FILE>"]);
     says(&record("x.csv", &["--last", "5s"]), 2, &["a flight recorder writes .arrows"]);
+    // A flight recorder would find out when it is too late.
+    for (name, why) in [("no/x.arrows", "No such file"), ("run.arrows/x.arrows", "a directory")] {
+        let refused = record(&place.file(name), &["--last", "5s"]);
+        says(&refused, 1, &["no dump can be written into the directory", why, "with -o"]);
+    }
     for args in [&["--every", "1s"][..], &["--every", "1s", "--last", "5s"]] {
         says(&record(&place.file("e.arrows"), args), 2, &["--every thins .csv and .jsonl"]);
     }

@@ -4,7 +4,7 @@ use vmstrobe_tests::require::require_kvm;
 
 use crate::{fine, says, vmstrobe};
 
-pub(super) const COMMANDS: [&[&str]; 14] = [
+pub(super) const COMMANDS: [&[&str]; 15] = [
     &[],
     &["demo"],
     &["list"],
@@ -13,6 +13,7 @@ pub(super) const COMMANDS: [&[&str]; 14] = [
     &["info"],
     &["info", "stats"],
     &["stat"],
+    &["top"],
     &["record"],
     &["dump"],
     &["mark"],
@@ -68,6 +69,10 @@ fn bad_usage_is_status_2() {
         ("query sleep 1", &["unexpected argument 'sleep' found\n\nUsage"]),
         ("stat -d 1s -- true", &["cannot be used with"]),
         ("stat --bpf on", &["invalid value 'on' for '--bpf <WHEN>'", "auto, off, require"]),
+        ("top --redraw 1k", &["a screen cannot be drawn 1k times a second: use 0.1 to 60"]),
+        ("top -n 3", &["--batch"]),
+        ("top --ascii --marker block", &["cannot be used with"]),
+        ("top --replay a -r 10", &["cannot be used with"]),
         ("query --replay a --demo", &["cannot be used with"]),
         ("stat --replay a -p 1", &["cannot be used with"]),
         ("stat --replay a -r 10", &["cannot be used with"]),

@@ -37,6 +37,8 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
     ("guest/src/other_processor.rs", "one stand-in"),
     ("providers/host/src/vm_info.rs", "two types"),
     ("vmstrobe/src/found.rs", "which one is meant if none was named"),
+    ("vmstrobe/src/view/action.rs", "all actions, to be read as one list"),
+    ("vmstrobe/src/view/matching.rs", "one filter of names"),
     ("vmstrobe/src/unknown_name.rs", "one type, and what it suggests"),
     ("vmstrobe/src/parts.rs", "the optional providers, and nothing else"),
     ("vmstrobe/src/parts/without_fd_server.rs", "one stand-in"),

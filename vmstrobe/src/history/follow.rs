@@ -1,7 +1,7 @@
 //! The rates of statistics over stretches of time, from packed batches one after the other.
 //!
-//! A rate is over at least its stretch, whatever the ticks: see [`Stretches`]. A row whose source is
-//! slower than the ticks has new values in some stretches only. Its change is spread over all
+//! A rate is over at least its stretch, whatever the ticks: see [`Stretches`]. A row whose source
+//! is slower than the ticks has new values in some stretches only. Its change is spread over all
 //! stretches since the values before, and these are given out only then.
 //!
 //! Invariant: stretches are given in the order of time, each once; the changes of all stretches add
@@ -203,17 +203,19 @@ impl Followed {
         width_ns: u64,
     ) -> Option<(u64, f32)> {
         let tick = range.end - 1;
-        let is_read = std::mem::take(&mut self.is_read) || readings.is_read(range.clone());
-        if !is_read {
-            let is_slow = readings.state(tick).has_values();
-            let limit_ns = if is_slow { MAX_AGE_NS } else { UNREAD_STRETCHES * width_ns };
+        self.is_read |= readings.is_read(range.clone());
+        let has_values = readings.state(tick).has_values();
+        // What was read before a row had no more values is of another time than the stretch.
+        if !self.is_read || !has_values {
+            let limit_ns = if has_values { MAX_AGE_NS } else { UNREAD_STRETCHES * width_ns };
             let is_known = |(last_ns, _)| stretch.end_ns.saturating_sub(last_ns) < limit_ns;
             self.last = self.last.filter(|&last| is_known(last));
             if self.last.is_none() {
-                self.since = number + 1;
+                (self.since, self.is_read) = (number + 1, false);
             }
             return None;
         }
+        self.is_read = false;
         let value = readings.value(tick);
         let before = self.last.replace((stretch.end_ns, value));
         let since = std::mem::replace(&mut self.since, number + 1);
@@ -282,3 +284,6 @@ impl Readings<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,7 @@ pub struct FileOptions {
     pub every: Option<Duration>,
     /// The size at which a file is followed by the next, whose name has another number.
     pub split: Option<Split>,
-    /// The most bytes of all files together. Beyond them, the oldest is removed.
+    /// The most bytes of all files together. Beyond them the oldest is removed, never the newest.
     pub keep_bytes: Option<u64>,
     /// True to replace a file that is there. Otherwise that is an error.
     pub overwrite: bool,
@@ -100,6 +100,7 @@ pub(super) struct Files {
     number: u32,
     /// The bytes of the files that are finished and still there.
     done_bytes: u64,
+    removed: u64,
     /// Events before the first file.
     waiting: Vec<Event>,
     /// True if the samples are taken now, so that this machine's clocks are theirs.
@@ -142,6 +143,7 @@ impl Files {
             done: VecDeque::new(),
             number: 0,
             done_bytes: 0,
+            removed: 0,
             waiting: Vec::new(),
         })
     }
@@ -188,13 +190,16 @@ impl Files {
         self.remove_oldest(0)
     }
 
-    /// Removes finished files until all take no more than they may, with so many more bytes.
+    /// Removes finished files until all take no more than they may, with so many more bytes. The
+    /// newest file stays, however large it is.
     fn remove_oldest(&mut self, more_bytes: u64) -> Result<()> {
         let Some(keep_bytes) = self.options.keep_bytes else { return Ok(()) };
+        let newest = usize::from(self.current.is_none());
         while self.done_bytes + more_bytes > keep_bytes
+            && self.done.len() > newest
             && let Some(oldest) = self.done.pop_front()
         {
-            self.done_bytes -= oldest.bytes;
+            (self.done_bytes, self.removed) = (self.done_bytes - oldest.bytes, self.removed + 1);
             self.place.remove(&oldest.path)?;
         }
         Ok(())
@@ -274,6 +279,10 @@ impl Sink for Files {
     fn bytes(&self) -> u64 {
         let current = self.current.as_ref().map_or(0, |current| current.exporter.whole_bytes());
         self.done_bytes + current
+    }
+
+    fn removed_files(&self) -> u64 {
+        self.removed
     }
 
     fn files(&mut self) -> Vec<RecordedFile> {

@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::io::Errno;
 use vmstrobe_host::Broker;
 
 use crate::error::{Error, Result};
@@ -37,13 +39,19 @@ pub(super) fn expand(template: &Path, names: Names<'_>) -> PathBuf {
     let name = name.to_string_lossy();
     let name = name
         .replace("{time}", &compact_utc(names.wall_ns))
-        .replace("{trigger}", &plain(names.trigger))
-        .replace("{vm}", &plain(names.vm));
+        .replace("{trigger}", &plain_name(names.trigger))
+        .replace("{vm}", &plain_name(names.vm));
     template.with_file_name(name)
 }
 
-/// Returns a name in letters, digits, `-`, `_` and dots that are not the first.
-fn plain(name: &str) -> String {
+/// Returns a name in letters, digits, `-`, `_` and dots that are not the first, so that a name that
+/// others chose can stand in the name of a file.
+///
+/// ```
+/// use vmstrobe::plain_name;
+/// assert_eq!(plain_name("../web 1"), "_._web_1");
+/// ```
+pub fn plain_name(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let plain = name.chars().map(|c| if is_plain(c) { c } else { '_' });
     let plain: String = plain.take(MAX_NAME_BYTES).collect();
@@ -96,6 +104,25 @@ impl Place {
     /// [`Error::RecordFile`].
     pub(super) fn create_numbered(&self, path: &Path) -> Result<(PathBuf, File)> {
         self.with(path, create_numbered)
+    }
+
+    /// Checks that files can be made in the directory of a path.
+    ///
+    /// # Errors
+    /// [`Error::RecordFile`].
+    pub(super) fn check_directory(&self, path: &Path) -> Result<()> {
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        self.with(parent.unwrap_or(Path::new(".")), |directory| {
+            if !std::fs::metadata(directory)?.is_dir() {
+                return Err(io::ErrorKind::NotADirectory.into());
+            }
+            // By the rights of the thread that will make them.
+            let wanted = Access::WRITE_OK.union(Access::EXEC_OK);
+            match accessat(CWD, directory, wanted, AtFlags::EACCESS) {
+                Err(Errno::NOSYS) => Ok(()),
+                checked => Ok(checked?),
+            }
+        })
     }
 
     /// Removes a file, if it is still there.

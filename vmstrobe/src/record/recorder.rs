@@ -50,10 +50,18 @@ pub struct Progress {
     pub rows: u64,
     /// The bytes of all files, or of the memory that a flight recorder holds.
     pub bytes: u64,
+    /// The files that were removed because all would have taken more than they may.
+    pub removed_files: u64,
     /// The time of the first recorded sample, in ns since 1970; 0 before it.
     pub begin_wall_ns: u64,
     /// The time of the last recorded sample, in ns since 1970; 0 before the first.
     pub end_wall_ns: u64,
+}
+
+impl Progress {
+    fn measure(&mut self, sink: &dyn Sink) {
+        (self.bytes, self.removed_files) = (sink.bytes(), sink.removed_files());
+    }
 }
 
 /// An order to the recorder's thread.
@@ -231,7 +239,7 @@ impl Body {
         }
         self.write_batch()?;
         self.sink.finish()?;
-        self.note(|progress, sink| progress.bytes = sink.bytes());
+        self.note(Progress::measure);
         Ok(self.sink.files())
     }
 
@@ -266,7 +274,7 @@ impl Body {
         self.sink.write(batch)?;
         let noted = std::mem::take(&mut self.noted_marks);
         self.waiting_marks.fetch_sub(noted, Ordering::Relaxed);
-        self.note(|progress, sink| progress.bytes = sink.bytes());
+        self.note(Progress::measure);
         Ok(())
     }
 

@@ -49,6 +49,11 @@ pub(super) trait Sink: Send + 'static {
     /// Returns the bytes that were written, or are held.
     fn bytes(&self) -> u64;
 
+    /// Returns the number of files that were removed to make room.
+    fn removed_files(&self) -> u64 {
+        0
+    }
+
     /// Takes the files that are finished and still there, the oldest first.
     fn files(&mut self) -> Vec<RecordedFile> {
         Vec::new()

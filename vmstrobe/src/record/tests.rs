@@ -181,6 +181,8 @@ fn files_are_split_and_the_oldest_removed() {
     let files = names(&recorded.files);
     assert!(files.len() > 2 && files.is_sorted() && files[0] != "run-0001.arrows", "{files:?}");
     assert!(recorded.files.iter().map(|file| file.bytes).sum::<u64>() <= 50_000);
+    let first = format!("run-{:04}.arrows", recorded.progress.removed_files + 1);
+    assert_eq!(files[0], first);
     let there = std::fs::read_dir(directory.path()).expect("it is there").count();
     assert_eq!(there, files.len() + 1);
     // What is left has no gap, and every file is whole.
@@ -405,10 +407,14 @@ fn dumps_that_cannot_be_written_yet_wait_and_the_rest_is_refused() {
     // Files are made by a broker, which does something else until it is told to go on.
     let broker = vmstrobe_host::Broker::start().expect("there are threads");
     let (go_on, told) = channel::<()>();
+    let (began, begun) = channel::<()>();
     let busy = broker.clone();
-    let busy = thread::spawn(move || busy.run(move || told.recv().is_ok()));
     let flight = FlightOptions { broker, ..flight(&directory, None) };
+    // The broker looks at the directory first.
     let recording = program.session().fly(flight).expect("there is memory");
+    let wait_until_told = move || began.send(()).is_ok() && told.recv().is_ok();
+    let busy = thread::spawn(move || busy.run(wait_until_told));
+    begun.recv_timeout(PATIENCE).expect("the broker has nothing else to do");
     wait("samples", || recording.progress().samples > 100);
     let (reply, replies) = channel();
     let asked = MAX_WRITING_DUMPS + MAX_WAITING_DUMPS;

@@ -33,10 +33,6 @@ pub enum Action {
     ToggleStill,
     /// Writes numbers with prefixes, or exactly.
     ToggleExact,
-    /// Shows or hides the histogram.
-    ToggleHistogram,
-    /// Shows or hides the heat map of the histogram.
-    ToggleHeatMap,
     /// Shows only the VMs and vCPUs, statistics and processes of which the name matches: a part of
     /// a name, a glob, or `/regex/`. `None` shows all.
     Filter(Option<String>),

@@ -5,7 +5,9 @@
 use vmstrobe_core::{Desc, quantile};
 
 use super::action::Amounts;
-use super::compared::{Compared, Grown, Sample, Words, counts, factor, is_time};
+use super::compared::{
+    Compared, Grown, Sample, Words, counts, factor, has_times, is_time, unit_factor,
+};
 use super::frame::{Cell, ColumnKind};
 use super::objects::Placed;
 
@@ -116,7 +118,10 @@ fn share<'p>(name: &str, of: &Compared, objects: impl Iterator<Item = &'p Placed
 /// Returns true if a vCPU has been in one halt for all the time. A wait is counted when it ends, so
 /// that the count of waiting shows nothing of it.
 fn is_halted(of: &Compared, placed: &Placed) -> bool {
-    let blocks = |sample: &Sample| matches!(sample.words_of(placed.id, BLOCKING), Words::Read(_, [word]) if *word != 0);
+    let blocks = |sample: &Sample| match sample.words_of(placed.id, BLOCKING) {
+        Words::Read(_, words) => words.first().is_some_and(|&word| word != 0),
+        Words::Absent | Words::Unread => false,
+    };
     let has_halted = HALTS.iter().any(|name| {
         let one = std::iter::once(placed);
         Grown::between(of.ten.as_ref(), &of.now, one, name).total().is_some_and(|n| n > 0)
@@ -141,13 +146,13 @@ fn quantile_cell(grown: &Grown<'_>, percent: u8) -> Cell {
 /// Returns the cell of an upper bound.
 fn bound(desc: &Desc, end: Option<u64>) -> Cell {
     let end = end.map(|end| scaled(desc, end));
-    if is_time(desc) { Cell::AtMostNanoseconds(end) } else { Cell::AtMost(end) }
+    if has_times(desc) { Cell::AtMostNanoseconds(end) } else { Cell::AtMost(end) }
 }
 
 /// Returns a bound of a bucket in ns, or in the plain unit.
 pub(super) fn scaled(desc: &Desc, bound: u64) -> u64 {
     // A bound is a whole number of stored units; beyond u64 the cast saturates.
-    (bound as f64 * factor(desc)).round() as u64
+    (bound as f64 * unit_factor(desc)).round() as u64
 }
 
 /// Returns the cell of a number in stored units, or of a rate.

@@ -186,3 +186,72 @@ pub(super) fn chart_title(name: &str, desc: Option<&Desc>) -> String {
 fn cut(text: &str, chars: usize) -> &str {
     text.char_indices().nth(chars).map_or(text, |(end, _)| &text[..end])
 }
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe_core::{Mask, ReadPlan, Scale, Schema, StatType, Target, Unit};
+
+    use super::*;
+
+    fn defaults(names: &[&str]) -> Defaults {
+        let descs = names.iter().zip(0..).map(|(name, at)| {
+            let desc = Desc::counter(name, 8 * at);
+            if name.ends_with("_ns") || name.starts_with("run_") {
+                return Desc { unit: Unit::Seconds, scale: Scale::NANO, ..desc };
+            }
+            let level = name.starts_with("level");
+            Desc { stat_type: if level { StatType::Instant } else { desc.stat_type }, ..desc }
+        });
+        let schema = Schema::new("xyz", Target::Vcpu, descs.collect());
+        Defaults::of(&Layout::new(1, vec![(ReadPlan::new(&schema, &Mask::all(&schema)), vec![])]))
+    }
+
+    fn shown(names: &[&str], room: usize) -> Vec<String> {
+        let columns = defaults(names).shown(room);
+        columns.iter().map(|kind| title(kind, None, Amounts::Rate)).collect()
+    }
+
+    #[test]
+    fn the_columns_are_those_that_there_are() {
+        let x86 = ["halt_wait_ns", "exits", "irq_injections", "halt_exits", "insn_emulation"];
+        assert_eq!(shown(&x86, 2), ["exits/s", "halts/s"]);
+        let all = ["exits/s", "emulated/s", "halts/s", "IRQs/s", "halted", "exits"];
+        assert_eq!(shown(&x86, 99), all);
+        let arm = ["hvc_exit_stat", "wfi_exit_stat", "mmio_exit_kernel", "exits"];
+        let want = ["exits/s", "mmio_exit/s", "halts/s", "hypercall/s", "exits"];
+        assert_eq!(shown(&arm, 99), want);
+        // A table of a program, with more than fits.
+        let queue = ["level_now", "requests", "bytes_of_all_requests", "requests"];
+        assert_eq!(shown(&queue, 99), ["requests/s", "bytes_of_/s"]);
+        assert_eq!(shown(&[], 9), [""; 0]);
+    }
+
+    #[test]
+    fn titles_say_what_the_numbers_are() {
+        let time =
+            Desc { unit: Unit::Seconds, scale: Scale::NANO, ..Desc::counter("run_delay", 0) };
+        let count = Desc::counter("exits", 0);
+        let level = Desc { stat_type: StatType::Instant, ..Desc::counter("level", 0) };
+        for (desc, amounts, want) in [
+            (&time, Amounts::Rate, "steal ms/s"),
+            (&time, Amounts::Delta, "+steal ms"),
+            (&time, Amounts::Total, "steal ms"),
+            (&count, Amounts::Rate, "exits/s"),
+            (&count, Amounts::Delta, "+exits"),
+            (&level, Amounts::Rate, "level"),
+        ] {
+            let kind = ColumnKind::Amount(desc.name.to_string());
+            assert_eq!(title(&kind, Some(desc), amounts), want);
+        }
+        let quantile = ColumnKind::Quantile("a_long_histogram".into(), 99);
+        assert_eq!(title(&quantile, None, Amounts::Rate), "p99 a_long_");
+        assert_eq!(chart_title("run_delay", Some(&time)), "steal, ms/s");
+        assert_eq!(chart_title("level", Some(&level)), "level");
+    }
+
+    #[test]
+    fn charts_are_of_the_most_important() {
+        let names = ["halt_exits", "run_time", "run_delay", "exits"];
+        assert_eq!(defaults(&names).charted(), ["exits", "run_delay", "run_time", "halt_exits"]);
+    }
+}

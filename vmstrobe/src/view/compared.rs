@@ -116,9 +116,8 @@ impl<'a> Grown<'a> {
         objects: impl Iterator<Item = &'p Placed>,
         name: &str,
     ) -> Self {
-        let mut grown = Self::default();
-        grown.seconds =
-            before.map_or(0.0, |before| now.at_ns().saturating_sub(before.at_ns()) as f64 * 1e-9);
+        let ns = before.map_or(0, |before| now.at_ns().saturating_sub(before.at_ns()));
+        let mut grown = Self { seconds: ns as f64 * 1e-9, ..Self::default() };
         for placed in objects {
             let desc = match now.words(placed, name) {
                 Words::Absent => continue,
@@ -161,13 +160,24 @@ pub(super) fn counts(desc: &Desc) -> bool {
     !is_level && !matches!(desc.stat_type, StatType::Unknown(_)) && !desc.is_boolean()
 }
 
-/// Returns true if the values of a statistic are times.
+/// Returns true if the values of a statistic are times. Those of a histogram of times are counts.
 pub(super) fn is_time(desc: &Desc) -> bool {
+    has_times(desc) && !desc.stat_type.is_histogram()
+}
+
+/// Returns true if the values of a statistic, or the bounds of its buckets, are times.
+pub(super) fn has_times(desc: &Desc) -> bool {
     desc.unit == Unit::Seconds
 }
 
-/// Returns the factor from stored units to ns for a time, and to the plain unit for anything else.
+/// Returns the factor from stored values to ns for a time, to the plain unit for anything else, and
+/// 1 for the counts of a histogram.
 pub(super) fn factor(desc: &Desc) -> f64 {
+    if desc.stat_type.is_histogram() { 1.0 } else { unit_factor(desc) }
+}
+
+/// Returns the factor from stored units, as the bounds of buckets have, to ns or the plain unit.
+pub(super) fn unit_factor(desc: &Desc) -> f64 {
     let factor = desc.scale.factor().unwrap_or(1.0);
-    if is_time(desc) { factor * 1e9 } else { factor }
+    if has_times(desc) { factor * 1e9 } else { factor }
 }

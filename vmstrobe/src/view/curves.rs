@@ -73,14 +73,14 @@ impl Curves {
         Self { strip: Strip::new(width.ns, series), cells }
     }
 
-    /// Returns whether these are the curves of the same statistics.
-    pub(super) fn are_of(&self, cells: &[CurveCell], width: Width) -> bool {
-        self.strip.width_ns() == width.ns && self.cells == cells
+    /// Returns whether the stretches are of that width.
+    pub(super) fn has_width(&self, width: Width) -> bool {
+        self.strip.width_ns() == width.ns
     }
 
     /// Makes curves anew if those that are kept are of something else.
     pub(super) fn kept(kept: &mut Option<Self>, cells: Vec<CurveCell>, width: Width) -> &mut Self {
-        let same = kept.take().filter(|kept| kept.are_of(&cells, width));
+        let same = kept.take().filter(|kept| kept.has_width(width) && kept.cells == cells);
         kept.insert(same.unwrap_or_else(|| Self::new(cells, width)))
     }
 

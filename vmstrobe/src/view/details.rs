@@ -21,6 +21,8 @@ use crate::history::Edges;
 const USUAL_HISTOGRAM: &str = "halt_wait_hist";
 /// The columns over which the highest rates of statistics are taken.
 const HIGHEST_COLUMNS: usize = 100;
+/// The shortest time of a chart, in ticks.
+const MIN_SPAN_PERIODS: u64 = 20;
 
 /// The thing that charts, histogram and statistics are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,8 +52,9 @@ impl View {
         shown: Shown,
     ) {
         let Some(subject) = self.subject() else { return };
-        let map = Arc::clone(&of.now.map);
-        let placed = placed(&map, subject);
+        let ended = self.before_end(subject, of);
+        let of = ended.as_ref().unwrap_or(of);
+        let placed = placed(&of.now.map, subject);
         let newest_ns = self.history.span().map_or(shown.at_ns, |(_, end_ns)| end_ns);
         let edges_of =
             |span_ns, columns| edges(shown.at_ns, newest_ns, span_ns, columns, !shown.is_live);
@@ -70,13 +73,22 @@ impl View {
         }
         self.list(frame, request, of, &placed, (&charted, edges_of(self.span_ns, HIGHEST_COLUMNS)));
         let Some(name) = self.histogram_of(of, &placed) else { return };
-        if self.shows_histogram && request.histogram_rows > 0 {
+        if request.histogram_rows > 0 {
             frame.histogram = histogram(of, &placed, &name, request.histogram_rows);
         }
-        if self.shows_heat_map && request.heat_columns > 0 {
+        if request.heat_columns > 0 {
             let edges = edges_of(self.span_ns, request.heat_columns);
             self.heat(frame, of, &placed, &name, edges);
         }
+    }
+
+    /// Returns the last sample of a VM that has ended, so that what it was is still shown.
+    fn before_end(&mut self, subject: Subject, of: &Compared) -> Option<Compared> {
+        let Subject::Owner(id) = subject else { return None };
+        let ended = self.objects.owner(id)?.ended.as_ref();
+        let at_ns = ended.filter(|ended| of.now.at_ns() >= ended.at_ns)?.alive_ns;
+        let place = self.history.find(at_ns)?;
+        Some(self.compare(Shown { place, at_ns, is_live: false, is_oldest: false }))
     }
 
     fn list(
@@ -173,9 +185,6 @@ impl View {
         self.span_ns = span_ns.clamp(least_ns, most_ns.max(LONG_NS));
     }
 }
-
-/// The shortest time of a chart, in ticks.
-const MIN_SPAN_PERIODS: u64 = 20;
 
 /// Returns the objects of a subject.
 fn placed(map: &LayoutMap, subject: Subject) -> Vec<&Placed> {

@@ -129,7 +129,7 @@ pub struct Column {
     pub kind: ColumnKind,
     /// The title: `exits/s`, `steal ms/s`, `p99 wait`, at most 11 characters.
     pub title: String,
-    /// How the table is sorted by it, if it is.
+    /// The direction in which the table is sorted by it, if it is.
     pub sort: Option<Sort>,
 }
 
@@ -158,7 +158,7 @@ pub enum ColumnKind {
 /// A row of the table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// What it stands for.
+    /// The object that it stands for.
     pub kind: RowKind,
     /// The name of the VM, or the number of the vCPU.
     pub name: String,

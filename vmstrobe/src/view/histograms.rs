@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use vmstrobe_core::{Desc, bucket, quantile, total};
 
 use super::cells::scaled;
-use super::compared::{Compared, Grown, is_time};
+use super::compared::{Compared, Grown, has_times};
 use super::curves::CurveCell;
 use super::frame::{HeatMap, Histogram};
 use super::objects::{ObjectId, Objects, Placed};
@@ -118,7 +118,7 @@ impl Heat {
             bounds: (low..=high).map(bound).collect(),
             count_max: columns.iter().flatten().copied().max().unwrap_or(0),
             columns,
-            is_time: is_time(desc),
+            is_time: has_times(desc),
         })
     }
 }

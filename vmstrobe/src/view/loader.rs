@@ -68,7 +68,7 @@ impl Loader {
     pub fn start(replay: Replay, threads: &ThreadStart) -> Result<Self> {
         let (path, metadata) = (replay.path().to_owned(), replay.metadata().clone());
         let (send, items) = sync_channel(QUEUE_ITEMS);
-        let thread = threads.spawn("vmstrobe-load", move || {
+        let thread = threads.spawn("vmstrobe-replay", move || {
             let mut before: Option<Arc<PackedBatch>> = None;
             // Sending fails only if the loader has been dropped.
             replay.run_batches(|item| match item {

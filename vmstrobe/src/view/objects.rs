@@ -7,7 +7,7 @@
 //! again after it has ended is another one. What has left all samples is forgotten, so that memory
 //! is bounded however many come and go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,6 +44,8 @@ pub(super) struct Known {
 pub(super) struct Owner {
     pub(super) label: Box<str>,
     pub(super) is_vm: bool,
+    /// The time of a sample that has it, as late as any that was looked at.
+    pub(super) seen_ns: u64,
     pub(super) ended: Option<Ended>,
 }
 
@@ -53,7 +55,7 @@ pub(super) struct Ended {
     /// The time of the first sample without it.
     pub(super) at_ns: u64,
     pub(super) wall_ns: u64,
-    /// The time of a sample with it.
+    /// The time of the last sample with it.
     pub(super) alive_ns: u64,
     pub(super) vcpus: usize,
     pub(super) is_dismissed: bool,
@@ -89,6 +91,7 @@ pub(super) struct PlacedOwner {
 pub(super) struct LayoutMap {
     pub(super) layout: Arc<Layout>,
     pub(super) placed: Vec<Placed>,
+    /// In the order of their ids.
     pub(super) owners: Vec<PlacedOwner>,
     by_id: HashMap<ObjectId, usize>,
 }
@@ -114,7 +117,8 @@ impl LayoutMap {
 
     /// Returns the place of an owner.
     pub(super) fn owner(&self, id: OwnerId) -> Option<&PlacedOwner> {
-        self.owners.iter().find(|owner| owner.id == id)
+        let at = self.owners.binary_search_by_key(&id, |owner| owner.id).ok()?;
+        Some(&self.owners[at])
     }
 }
 
@@ -235,40 +239,33 @@ impl Objects {
         self.next += 1;
         let id = OwnerId(self.next);
         self.by_label.insert(label.clone(), id);
-        self.owners.insert(id, Owner { label, is_vm, ended: None });
+        self.owners.insert(id, Owner { label, is_vm, seen_ns: 0, ended: None });
         id
     }
 
-    /// Notes which owners the newest sample lacks, or has again. `lives` says of each owner there
-    /// whether any object of it is.
-    pub(super) fn note_ends(
-        &mut self,
-        newest: &LayoutMap,
-        lives: impl Fn(&PlacedOwner) -> bool,
-        ended: &Ended,
-    ) {
-        let alive: Vec<OwnerId> =
-            newest.owners.iter().filter(|owner| lives(owner)).map(|owner| owner.id).collect();
-        let last_vcpus = |id: OwnerId| {
-            let maps = self.maps.iter().rev();
-            maps.filter_map(|map| map.owner(id)).map(|owner| owner.objects.len()).next()
-        };
-        let vcpus: Vec<(OwnerId, usize)> = self
-            .owners
-            .iter()
-            .filter(|(id, owner)| owner.ended.is_none() && !alive.contains(id))
-            .map(|(&id, _)| (id, last_vcpus(id).unwrap_or(0)))
-            .collect();
-        for (id, vcpus) in vcpus {
-            let owner = self.owners.get_mut(&id).expect("it was listed");
-            owner.ended = Some(Ended { vcpus, is_dismissed: !owner.is_vm, ..ended.clone() });
-        }
+    /// Notes the owners that are in a sample of that time. An owner that had ended is back.
+    pub(super) fn note_alive(&mut self, alive: impl Iterator<Item = OwnerId>, at_ns: u64) {
         for id in alive {
-            if let Some(owner) = self.owners.get_mut(&id) {
+            let Some(owner) = self.owners.get_mut(&id) else { continue };
+            owner.seen_ns = owner.seen_ns.max(at_ns);
+            if owner.ended.as_ref().is_some_and(|ended| at_ns >= ended.at_ns) {
                 owner.ended = None;
             }
         }
-        self.forget(newest);
+    }
+
+    /// Returns the owners that have not ended, and were in no sample as late as that time.
+    pub(super) fn missing(&self, at_ns: u64) -> Vec<(OwnerId, u64)> {
+        let missing = |owner: &Owner| owner.ended.is_none() && owner.seen_ns < at_ns;
+        let owners = self.owners.iter().filter(|(_, owner)| missing(owner));
+        owners.map(|(&id, owner)| (id, owner.seen_ns)).collect()
+    }
+
+    /// Notes the end of an owner. Of those that are no VM nothing is shown then.
+    pub(super) fn note_end(&mut self, id: OwnerId, ended: Ended) {
+        if let Some(owner) = self.owners.get_mut(&id) {
+            owner.ended = Some(Ended { is_dismissed: !owner.is_vm, ..ended });
+        }
     }
 
     /// Takes an ended VM out of the table.
@@ -278,8 +275,8 @@ impl Objects {
         }
     }
 
-    /// Forgets VMs that ended long ago, and objects that are in no layout that was asked for lately.
-    fn forget(&mut self, newest: &LayoutMap) {
+    /// Forgets VMs that ended long ago, and objects that no layout has that was asked for lately.
+    pub(super) fn forget(&mut self, newest: &LayoutMap) {
         let excess = self.ended().count().saturating_sub(MAX_ENDED);
         let earliest: Vec<OwnerId> = self.ended().take(excess).map(|(id, ..)| id).collect();
         earliest.into_iter().for_each(|id| self.dismiss(id));
@@ -292,12 +289,84 @@ impl Objects {
             kept.into_iter().filter_map(|id| Some((id, self.known.remove(&id)?))).collect();
         self.known = kept;
         self.ids.retain(|_, id| self.known.contains_key(id));
-        let known = &self.known;
+        let used: HashSet<OwnerId> = self.known.values().map(|known| known.owner).collect();
         self.owners.retain(|id, owner| {
-            owner.ended.as_ref().is_none_or(|ended| !ended.is_dismissed)
-                || known.values().any(|known| known.owner == *id)
+            let is_shown = owner.ended.as_ref().is_none_or(|ended| !ended.is_dismissed);
+            is_shown || used.contains(id)
         });
         let owners = &self.owners;
         self.by_label.retain(|_, id| owners.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vmstrobe_core::{Desc, Mask, ReadPlan, Schema};
+
+    use super::*;
+
+    fn layout(objects: &[(&str, &str, Target, u64)]) -> Arc<Layout> {
+        let part = |&(provider, path, ref target, key): &(&str, &str, Target, u64)| {
+            let schema = Schema::new(provider, target.clone(), vec![Desc::counter("n", 0)]);
+            let index = (*target == Target::Vcpu).then_some(key as u32);
+            let plan = ReadPlan::new(&schema, &Mask::all(&schema));
+            (plan, vec![Object { path: path.into(), index, schema, key }])
+        };
+        Layout::new(1, objects.iter().map(part).collect())
+    }
+
+    fn names(objects: &Objects, map: &LayoutMap) -> Vec<String> {
+        let owners = map.owners.iter().map(|owner| {
+            let label = &objects.owner(owner.id).expect("it is known").label;
+            let names = map.placed[owner.objects.clone()].iter().map(|placed| {
+                let known = objects.get(placed.id).expect("it is known");
+                format!(" {}/{}", known.name, placed.parts.len())
+            });
+            format!("{label}:{}", names.collect::<String>())
+        });
+        owners.collect()
+    }
+
+    #[test]
+    fn objects_are_joined_over_providers_and_belong_to_owners() {
+        let layout = layout(&[
+            ("kvm", "/vm/web/vcpu[10]", Target::Vcpu, 10),
+            ("kvm", "/vm/web/vcpu[9]", Target::Vcpu, 9),
+            ("kvm", "/vm/web", Target::Vm, 1),
+            ("sched", "/vm/web/vcpu[9]", Target::Vcpu, 9),
+            ("kvm", "/machine/unattached/device[0]", Target::Vcpu, 3),
+            ("cryptodev", "/objects/crypto0", Target::Cryptodev, 4),
+            ("xyz", "/xyz/queues/q[1]", Target::from_name("queue"), 5),
+        ]);
+        let mut objects = Objects::new(Some("mail".to_owned()));
+        let map = objects.map(&layout);
+        let want = ["web: 9/2 10/1", "mail: 3/1", "cryptodev: crypto0/1", "xyz: q[1]/1"];
+        assert_eq!(names(&objects, &map), want);
+        assert!(map.owners[0].own.is_some() && map.owners[2].own.is_none());
+        assert!(Arc::ptr_eq(&map, &objects.map(&layout)));
+    }
+
+    #[test]
+    fn however_many_come_and_go_few_are_kept() {
+        let mut objects = Objects::default();
+        for number in 0..20_000 {
+            let path = format!("/vm/vm{number}/vcpu[0]");
+            let map = objects.map(&layout(&[("kvm", &path, Target::Vcpu, number)]));
+            objects.note_alive(map.owners.iter().map(|owner| owner.id), number + 1);
+            for (id, alive_ns) in objects.missing(number + 1) {
+                assert_eq!(alive_ns, number);
+                let (at_ns, wall_ns, vcpus) = (number, 0, 1);
+                let ended = Ended { at_ns, wall_ns, alive_ns, vcpus, is_dismissed: false };
+                objects.note_end(id, ended);
+            }
+            objects.forget(&map);
+        }
+        assert_eq!(objects.ended().count(), MAX_ENDED);
+        assert!(objects.known.len() <= MAX_FORMER + MAX_MAPS && objects.maps.len() == MAX_MAPS);
+        assert_eq!(objects.ids.len(), objects.known.len());
+        assert!(objects.owners.len() <= MAX_FORMER + MAX_MAPS + MAX_ENDED);
+        assert!(objects.by_label.len() <= objects.owners.len());
+        let last = objects.ended().last().map(|(_, owner, _)| owner.label.to_string());
+        assert_eq!(last.as_deref(), Some("vm19998"));
     }
 }

@@ -14,7 +14,7 @@ use super::details::{Subject, spark_stat};
 use super::frame::{
     Cell, EventMark, Frame, Header, Moment, Request, Ring, Row, RowKind, ShownStat, TableState,
 };
-use super::objects::{Ended, OwnerId, PlacedOwner};
+use super::objects::OwnerId;
 use super::position::Shown;
 use super::table::{RowId, summed};
 use super::{RATE_NS, View};
@@ -136,30 +136,6 @@ impl View {
             is_exact: self.is_exact,
             filter: self.table.filter.as_ref().map(|filter| filter.text().to_owned()),
         }
-    }
-
-    /// Notes the VMs that the newest sample lacks.
-    fn note_ends(&mut self) {
-        let Some((_, newest_ns)) = self.history.span() else { return };
-        if newest_ns == self.noted_ns {
-            return;
-        }
-        let newest = self.sample_at(newest_ns, 0);
-        let window = newest.snapshot.window();
-        let ended = Ended {
-            at_ns: newest_ns,
-            wall_ns: window.wall_ns(),
-            alive_ns: self.noted_ns,
-            vcpus: 0,
-            is_dismissed: false,
-        };
-        let map = &newest.map;
-        let lives = |owner: &PlacedOwner| {
-            let mut placed = summed(map, owner);
-            placed.any(|placed| !newest.is_gone(placed))
-        };
-        self.objects.note_ends(map, lives, &ended);
-        self.noted_ns = newest_ns;
     }
 
     fn moment(&self, shown: Shown, now: &Sample) -> Moment {

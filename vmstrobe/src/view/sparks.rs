@@ -19,6 +19,8 @@ use crate::history::{Edges, Envelope, History};
 #[derive(Debug, Default)]
 pub(super) struct Sparks {
     curves: Option<Curves>,
+    /// The sample and the statistic that the curves are of, and the VMs that had ended by then.
+    of: Option<(Arc<LayoutMap>, Arc<str>, Vec<OwnerId>)>,
     /// The objects of the curves, and the number of each one's series.
     series: HashMap<ObjectId, usize>,
     /// The series of each owner.
@@ -48,8 +50,8 @@ impl Sparks {
         let factor = desc.map_or(1.0, factor);
         let edges = Edges::until(of.now.at_ns(), LONG_NS, cells);
         let width = Width::wide(history.period_ns().unwrap_or(0));
-        let wanted = self.enrol(objects, &of.now.map, stat);
-        let curves = Curves::kept(&mut self.curves, wanted, width);
+        self.enrol(objects, &of.now.map, stat, width);
+        let Some(curves) = &mut self.curves else { return shown };
         curves.update(history, objects, edges, usize::MAX);
         for (id, row) in rows.iter_mut() {
             let one;
@@ -94,9 +96,16 @@ impl Sparks {
 
     /// Lists the objects of which there are sparklines: those of the sample, and those of VMs that
     /// have ended.
-    fn enrol(&mut self, objects: &Objects, map: &LayoutMap, stat: &str) -> Vec<CurveCell> {
+    fn enrol(&mut self, objects: &Objects, map: &Arc<LayoutMap>, stat: &str, width: Width) {
+        let ended: Vec<OwnerId> = objects.ended().map(|(owner, ..)| owner).collect();
+        let is_same = self.of.as_ref().is_some_and(|(of, name, gone)| {
+            Arc::ptr_eq(of, map) && **name == *stat && *gone == ended
+        });
+        if is_same && self.curves.as_ref().is_some_and(|curves| curves.has_width(width)) {
+            return;
+        }
         let mut ids: Vec<ObjectId> = map.placed.iter().map(|placed| placed.id).collect();
-        ids.extend(objects.ended().flat_map(|(owner, ..)| objects.of_owner(owner)));
+        ids.extend(ended.iter().flat_map(|&owner| objects.of_owner(owner)));
         ids.sort_unstable();
         ids.dedup();
         self.series = ids.iter().enumerate().map(|(series, &id)| (id, series)).collect();
@@ -108,8 +117,9 @@ impl Sparks {
         }
         let stat: Arc<str> = stat.into();
         let cells = ids.into_iter().enumerate();
-        cells
-            .map(|(series, object)| CurveCell { object, stat: Arc::clone(&stat), series })
-            .collect()
+        let cells =
+            cells.map(|(series, object)| CurveCell { object, stat: Arc::clone(&stat), series });
+        Curves::kept(&mut self.curves, cells.collect(), width);
+        self.of = Some((Arc::clone(map), stat, ended));
     }
 }

@@ -16,8 +16,8 @@ use super::matching::Matching;
 use super::objects::{ObjectId, Objects, Placed};
 use crate::history::{Edges, History};
 
-/// The lists of changes that are read in a frame. Of a VM of many vCPUs, the highest rates are there
-/// after some frames.
+/// The lists of changes that are read in a frame. Of a VM of many vCPUs, the highest rates are
+/// there after some frames.
 const LISTS_PER_FRAME: usize = 10_000;
 
 /// The state of the list.

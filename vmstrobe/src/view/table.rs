@@ -7,10 +7,10 @@
 use std::collections::HashSet;
 
 use super::action::Amounts;
-use super::cells::{cell, key};
-use super::columns::{Defaults, title};
+use super::cells::cell;
+use super::columns::title;
 use super::compared::{Compared, Words};
-use super::frame::{Cell, Column, ColumnKind, Row, RowKind, Sort, TableState};
+use super::frame::{Cell, Column, ColumnKind, Row, RowKind, Sort};
 use super::matching::Matching;
 use super::objects::{LayoutMap, ObjectId, Objects, OwnerId, Placed, PlacedOwner};
 
@@ -52,95 +52,7 @@ pub(super) struct Table {
     pub(super) above: usize,
 }
 
-/// An owner that is shown, with the value by which it is sorted.
-struct Sorted<'a> {
-    id: OwnerId,
-    place: Option<&'a PlacedOwner>,
-    key: f64,
-    label: &'a str,
-    objects: Vec<(f64, usize)>,
-}
-
 impl Table {
-    /// Sorts and filters all rows, and keeps the selection.
-    pub(super) fn arrange(
-        &mut self,
-        objects: &Objects,
-        of: &Compared,
-        defaults: &Defaults,
-        room: usize,
-    ) -> TableState {
-        self.shown = match &self.columns {
-            Some(columns) => columns.iter().take(room).cloned().collect(),
-            None => defaults.shown(room),
-        };
-        let sort = self.sorted_by();
-        let map = &of.now.map;
-        let mut all: Vec<Sorted<'_>> = Vec::new();
-        let (mut found, mut matching) = (0, 0);
-        for owner in &map.owners {
-            found += 1;
-            let Some(known) = objects.owner(owner.id) else { continue };
-            if known.ended.as_ref().is_some_and(|ended| of.now.at_ns() >= ended.at_ns) {
-                continue;
-            }
-            let wanted = |at: &usize| self.wants(objects, &known.label, &map.placed[*at]);
-            let mut rows: Vec<usize> = owner.objects.clone().filter(wanted).collect();
-            let is_empty = owner.objects.is_empty() && self.wants_label(objects, &known.label);
-            if rows.is_empty() && !is_empty {
-                continue;
-            }
-            matching += 1;
-            if self.still == Still::Hidden {
-                rows.retain(|&at| self.moves(of, &map.placed[at]));
-                if rows.is_empty() {
-                    continue;
-                }
-            }
-            let key_of = |at: usize| self.key(&sort, of, std::iter::once(&map.placed[at]));
-            let mut rows: Vec<(f64, usize)> = rows.into_iter().map(|at| (key_of(at), at)).collect();
-            sort_by(&mut rows, sort.as_ref().map(|(_, sort)| *sort), |row| row.0);
-            all.push(Sorted {
-                id: owner.id,
-                place: Some(owner),
-                key: self.key(&sort, of, summed(map, owner)),
-                label: &known.label,
-                objects: rows,
-            });
-        }
-        all.sort_by(|a, b| a.label.cmp(b.label));
-        sort_by(&mut all, sort.as_ref().map(|(_, sort)| *sort), |owner| owner.key);
-        let ended = objects.ended().filter(|(.., ended)| of.now.at_ns() >= ended.at_ns);
-        for (id, owner, _) in ended {
-            found += 1;
-            if self.wants_label(objects, &owner.label) {
-                matching += 1;
-                all.push(Sorted {
-                    id,
-                    place: None,
-                    key: 0.0,
-                    label: &owner.label,
-                    objects: Vec::new(),
-                });
-            }
-        }
-        self.rows.clear();
-        for owner in &all {
-            self.rows.push(RowId::Owner(owner.id));
-            if !self.is_summed && !self.folded.contains(&owner.id) && owner.place.is_some() {
-                let rows = owner.objects.iter().map(|&(_, at)| RowId::Object(map.placed[at].id));
-                self.rows.extend(rows);
-            }
-        }
-        self.keep_selection(objects);
-        match (found, matching) {
-            (0, _) => TableState::Empty,
-            (_, 0) => TableState::NothingMatches,
-            _ if self.rows.is_empty() => TableState::AllStill,
-            _ => TableState::Filled,
-        }
-    }
-
     /// Returns the column and the direction by which the table is sorted: the chosen ones if the
     /// column is shown, or else the first column.
     pub(super) fn sorted_by(&self) -> Option<(ColumnKind, Sort)> {
@@ -231,33 +143,8 @@ impl Table {
         columns.map(|kind| cell(kind, self.amounts, of, objects.clone())).collect()
     }
 
-    fn key<'p>(
-        &self,
-        sort: &Option<(ColumnKind, Sort)>,
-        of: &Compared,
-        objects: impl Iterator<Item = &'p Placed> + Clone,
-    ) -> f64 {
-        sort.as_ref().map_or(0.0, |(kind, _)| key(&cell(kind, self.amounts, of, objects)))
-    }
-
-    fn wants(&self, objects: &Objects, label: &str, placed: &Placed) -> bool {
-        let Some(filter) = self.filter.as_ref() else { return true };
-        let Some(known) = objects.get(placed.id) else { return false };
-        filter.matches(label)
-            || filter.matches(&known.path)
-            || filter.matches(&format!("vCPU {}", known.name))
-    }
-
-    fn wants_label(&self, _objects: &Objects, label: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.matches(label))
-    }
-
-    fn moves(&self, of: &Compared, placed: &Placed) -> bool {
-        of.ten.as_ref().is_none_or(|before| of.now.has_moved(placed, before))
-    }
-
     /// Selects the first object if nothing is selected, or if what was selected has left.
-    fn keep_selection(&mut self, objects: &Objects) {
+    pub(super) fn keep_selection(&mut self, objects: &Objects) {
         if self.selected_index().is_some() {
             return;
         }
@@ -278,20 +165,4 @@ pub(super) fn summed<'a>(
 ) -> impl Iterator<Item = &'a Placed> + Clone {
     let own = owner.own.into_iter();
     own.chain(owner.objects.clone()).map(|at| &map.placed[at])
-}
-
-/// Sorts by a number; rows of equal numbers keep their places.
-fn sort_by<T>(rows: &mut [T], sort: Option<Sort>, key: impl Fn(&T) -> f64) {
-    match sort {
-        None => {}
-        Some(Sort::Descending) => rows.sort_by(|a, b| key(b).total_cmp(&key(a))),
-        Some(Sort::Ascending) => rows.sort_by(|a, b| {
-            // What has no value stands behind all others either way.
-            let of = |row| match key(row) {
-                f64::NEG_INFINITY => f64::INFINITY,
-                key => key,
-            };
-            of(a).total_cmp(&of(b))
-        }),
-    }
 }

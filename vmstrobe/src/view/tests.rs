@@ -1,3 +1,5 @@
+//! The view, driven by actions over samples of made-up VMs.
+
 use vmstrobe_core::RowState;
 
 use super::testing::{ALL, MS, Vcpu, Vms, even, names, take, view};
@@ -100,13 +102,16 @@ fn a_vm_that_ended_stays_until_it_is_dismissed() {
         1 => Vcpu { state: RowState::Gone, ..Vcpu::default() },
         _ => even(tick, vm, vcpu),
     };
-    take(&mut view, &both, 3001..=3100, gone);
+    take(&mut view, &both, 3001..=3042, even);
+    take(&mut view, &both, 3043..=3100, gone);
     let frame = view.frame(&ALL);
     assert_eq!(names(&frame), ["web", "1", "0", ">mail2"]);
-    let ended_wall_ns = Some(1_000_000_003_100_000_000 + 1000);
+    let ended_wall_ns = Some(1_000_000_003_043_000_000 + 1000);
     let ended = RowKind::Vm { is_folded: true, vcpus: 2, ended_wall_ns };
     assert_eq!(frame.rows[3].kind, ended);
     assert_eq!(frame.rows[3].cells[0], Cell::Number(15_000.0), "its last rate");
+    assert_eq!(frame.charts[1].shown.title, "steal, ms/s");
+    assert!(is_near(frame.charts[0].mean, 15_000.0) && frame.statistics.len() > 4);
     assert_eq!((frame.header.vms, frame.header.vcpus, frame.header.vms_ended), (1, 2, 1));
     // It has left the layout, and another one of its name comes.
     let one = Vms::new(2, &["web"], 2);
@@ -258,6 +263,8 @@ fn the_subject_has_statistics_and_a_histogram() {
     assert_eq!((&names[..], frame.statistics_still), (&want[..], 1), "blocking stands still");
     let row = &frame.statistics[0];
     assert_eq!((row.now, row.total), (Cell::Number(1e4), Cell::Number(120_000.0)));
+    // The counts of a histogram of times are no times.
+    assert_eq!(frame.statistics[3].total, Cell::Number(1200.0));
     assert!(row.is_selected && row.is_charted && is_near(row.highest.expect("it moves"), 1e4));
     let histogram = frame.histogram.expect("there is one");
     assert_eq!((&*histogram.desc.name, histogram.count), ("halt_wait_hist", 1000));
@@ -268,9 +275,8 @@ fn the_subject_has_statistics_and_a_histogram() {
     assert_eq!((heat.bounds, heat.columns.len(), heat.is_time), (vec![Some(1 << 21)], 40, true));
     assert_eq!(heat.count_max, 25);
     assert!(heat.columns.iter().filter(|column| column[..] == [25]).count() >= 39);
-    view.act(Action::ToggleHistogram);
-    view.act(Action::ToggleHeatMap);
-    let frame = view.frame(&ALL);
+    let without = Request { histogram_rows: 0, heat_columns: 0, ..ALL };
+    let frame = view.frame(&without);
     assert!(frame.histogram.is_none() && frame.heat_map.is_none());
 }
 
@@ -328,4 +334,40 @@ fn a_vcpu_is_opened_and_its_statistics_chosen() {
     view.act(Action::NextPane);
     let frame = view.frame(&ALL);
     assert_eq!((frame.focus, frame.is_opened), (0, false));
+}
+
+#[test]
+fn a_filter_of_statistics_leaves_the_table_as_it_is() {
+    let vms = Vms::new(1, &["web"], 2);
+    let mut view = view(&vms, 1..=2000, even);
+    view.act(Action::Filter(Some("halt_*".into())));
+    let frame = view.frame(&ALL);
+    assert_eq!((names(&frame).len(), frame.table_state), (3, TableState::Filled));
+    let statistics: Vec<&str> = frame.statistics.iter().map(|row| &*row.desc.name).collect();
+    assert_eq!(statistics, ["halt_exits", "halt_wait_ns", "halt_wait_hist"]);
+    view.act(Action::Filter(Some("web".into())));
+    assert_eq!(view.frame(&ALL).statistics.len(), 6, "it is of the table");
+}
+
+#[test]
+fn samples_that_are_no_longer_held_are_replaced_by_the_oldest() {
+    let vms = Vms::new(1, &["web"], 1);
+    let limits = HistoryLimits { time: Duration::from_secs(2), bytes: 1 << 20 };
+    let mut view = View::new(ViewOptions { limits, ..ViewOptions::default() });
+    take(&mut view, &vms, 1..=2000, even);
+    view.act(Action::Time(TimeStep::Oldest));
+    let is_oldest = |frame: &Frame| match frame.moment {
+        Moment::Back { is_oldest, .. } => Some(is_oldest),
+        Moment::Live { .. } => None,
+    };
+    assert_eq!(is_oldest(&view.frame(&ALL)), Some(false));
+    take(&mut view, &vms, 2001..=4000, even);
+    let frame = view.frame(&ALL);
+    assert_eq!((is_oldest(&frame), frame.ring.at_ns), (Some(true), frame.ring.begin_ns));
+    assert!(frame.ring.end_ns - frame.ring.begin_ns < 2_500 * MS && frame.ring.bytes > 0);
+    view.act(Action::Pause);
+    assert_eq!(is_oldest(&view.frame(&ALL)), None, "it goes on with the newest");
+    view.act(Action::Pause);
+    take(&mut view, &vms, 4001..=4100, even);
+    assert_eq!(view.frame(&ALL).ring.at_ns, 4_000 * MS + 1000, "it is paused");
 }

@@ -140,8 +140,9 @@ fn a_recorder_that_cannot_listen_records_and_says_so() {
     let user = User::new();
     fs::write(user.directory(), "").expect("the path is free");
     let deaf = "`vmstrobe mark` cannot reach this recorder, which records all the same: ";
+    let dump = user.runtime.path().join("x.arrows").display().to_string();
     let record = |args: &[&str]| {
-        let line = ["record", "--target", "sampler", "--last", "5s", "-d", "200ms"];
+        let line = ["record", "--target", "sampler", "--last", "5s", "-d", "200ms", "-o", &dump];
         user.vmstrobe(&[&line, args].concat())
     };
     says(&record(&[]), 0, &[deaf, "vmstrobe-record is not a directory: remove it", "ended after"]);
