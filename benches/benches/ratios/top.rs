@@ -1,8 +1,9 @@
 //! The CPU time that the state behind `top` takes for each sample of 64 vCPUs with all their
-//! statistics, with ten frames a second of a large screen, over that of a flight recorder that takes
-//! the same samples.
+//! statistics, with ten frames a second of a large screen, over that of a flight recorder that
+//! takes the same samples.
 //!
-//! Eight vCPUs have the demo's loads and run; the others do not. Sampling and drawing are in neither.
+//! Eight vCPUs have the demo's loads and run; the others do not. Sampling and drawing are in
+//! neither.
 
 use std::error::Error;
 use std::time::Duration;
