@@ -39,7 +39,7 @@ type Screen = BufWriter<Stdout>;
 #[derive(Debug)]
 pub(super) struct Tty {
     terminal: Terminal<CrosstermBackend<Screen>>,
-    /// Where crossterm reads keys from.
+    /// The terminal that crossterm reads keys from.
     keys: OwnedFd,
     /// True while the screen is shown. A panic hook shares it.
     is_shown: Arc<AtomicBool>,
