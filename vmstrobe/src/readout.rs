@@ -59,6 +59,15 @@ pub fn scaled(value: f64) -> Scaled {
     Scaled { digits: significant(value / size, DIGITS), prefix }
 }
 
+/// Returns a count or its rate: as [`scaled`], but with two decimals and no prefix below 1: `0.17`.
+/// A thousandth of an event is nothing that people know.
+pub fn scaled_count(value: f64) -> Scaled {
+    if value.abs() < 1.0 {
+        return Scaled { digits: unscaled(value), prefix: "" };
+    }
+    scaled(value)
+}
+
 /// Returns a number with three digits, or all before the point, and no prefix: `2,308`, `35.9`. So
 /// are rates of times, in ms/s.
 pub fn unscaled(value: f64) -> String {
@@ -145,6 +154,12 @@ mod tests {
             assert_eq!(scaled(value).with_unit(""), want, "{value}");
         }
         assert_eq!(scaled(12.0).with_unit("s"), "12.0 s");
+    }
+
+    #[test]
+    fn counts_have_no_prefix_below_one() {
+        let texts = [0.0, 0.166, -0.5, 0.999, 1.0, 4600.0].map(|it| scaled_count(it).with_unit(""));
+        assert_eq!(texts, ["0", "0.17", "-0.50", "1.00", "1.00", "4.60 k"]);
     }
 
     #[test]

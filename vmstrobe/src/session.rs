@@ -144,8 +144,8 @@ impl Session {
         self.period_ns
     }
 
-    /// Samples at another rate from the next tick on. The queue keeps its depth, so at a higher rate
-    /// it has to be looked at more often.
+    /// Samples at another rate from the next tick on. The queue keeps its depth, so at a higher
+    /// rate it has to be looked at more often.
     ///
     /// # Errors
     /// If the rate is out of bounds.

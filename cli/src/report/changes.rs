@@ -3,7 +3,7 @@
 //! Invariant: a change is said to be beyond its error only in the table of those that are.
 
 use vmstrobe::Unit;
-use vmstrobe::readout::{scaled, unscaled};
+use vmstrobe::readout::{scaled, scaled_count, unscaled};
 use vmstrobe::report::{Comparison, MIN_BLOCKS, StatChange, StatReport, Verdict};
 
 use super::grid::{Cell, Grid, Rank};
@@ -90,6 +90,7 @@ fn cells(change: &StatChange<'_>, verdict: Verdict, name: String) -> Vec<Cell> {
     let (unit, factor) = unit(stat);
     let number = |value: f64| match unit {
         "ms/s" | "%" => Cell::from(unscaled(value * factor)),
+        "/s" => scaled_count(value * factor).into(),
         _ => scaled(value * factor).into(),
     };
     let (relative, difference) = (change.relative(), change.difference());

@@ -4,7 +4,7 @@
 //! Invariant: a statistic is in one table, or among those that are counted as left out. What is
 //! not known is a dash and never 0.
 
-use vmstrobe::readout::{count, duration, scaled, unscaled};
+use vmstrobe::readout::{count, duration, scaled, scaled_count, unscaled};
 use vmstrobe::report::{BinRates, Report, StatReport};
 use vmstrobe::{Amount, Bucket, Desc, StatType, Unit};
 
@@ -45,8 +45,9 @@ impl Kind {
     pub(super) fn rate(self, desc: &Desc, rate: f64) -> Cell {
         match self {
             Self::Times => unscaled(rate * factor(desc) * 1e3).into(),
-            Self::Histograms => scaled(rate).into(),
-            Self::Counts | Self::Levels => scaled(rate * factor(desc)).into(),
+            Self::Histograms => scaled_count(rate).into(),
+            Self::Counts => scaled_count(rate * factor(desc)).into(),
+            Self::Levels => scaled(rate * factor(desc)).into(),
         }
     }
 

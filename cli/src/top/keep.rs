@@ -52,7 +52,8 @@ pub(super) struct Dumper {
 }
 
 impl Dumper {
-    /// Makes a writer of files that are called after a virtual machine, with the rights of a broker.
+    /// Makes a writer of files that are called after a virtual machine, if there is one. They are
+    /// made with the rights of a broker.
     pub(super) fn new(vm: Option<String>, broker: Broker) -> Self {
         Self { vm, broker, running: None }
     }

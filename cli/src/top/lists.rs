@@ -4,6 +4,7 @@
 
 use ratatui_core::buffer::Buffer;
 use ratatui_core::layout::Rect;
+use ratatui_core::style::Style;
 use vmstrobe::StatType;
 use vmstrobe::view::{Cell, Frame, Moment, StatRow};
 
@@ -124,10 +125,10 @@ fn draw_statistic(
     draw_figure(buffer, y, total, &figure(now, &row.total, false), &theme_total);
     if row.is_selected {
         let line = Rect { y, height: 1, ..area };
-        if frame.focus == 1 {
-            buffer.set_style(line, theme.selected);
-        }
-        put_char(buffer, area.x, y, '▸', theme.data);
+        let has_focus = frame.focus == 1 || frame.is_opened;
+        let selected = if has_focus { theme.selected } else { Style::new() };
+        buffer.set_style(line, selected);
+        put_char(buffer, area.x, y, '▸', theme.data.patch(selected));
     }
 }
 

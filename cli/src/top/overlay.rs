@@ -134,9 +134,6 @@ fn draw_frame(
                 (_, _, true, _) | (_, _, _, true) => '─',
                 _ => ' ',
             };
-            if let Some(cell) = buffer.cell_mut((x, y)) {
-                cell.reset();
-            }
             put_char(buffer, x, y, c, soft);
         }
     }
@@ -215,7 +212,7 @@ fn draw_columns(buffer: &mut Buffer, screen: Rect, chooser: &Chooser, look: &Loo
         put(buffer, x, y, inside.right(), &entry.label, style);
         if index == chooser.at {
             buffer.set_style(Rect { y, height: 1, ..inside }, look.theme.selected);
-            put_char(buffer, inside.x, y, '▸', look.theme.data);
+            put_char(buffer, inside.x, y, '▸', look.theme.data.patch(look.theme.selected));
         }
     }
 }

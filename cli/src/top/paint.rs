@@ -51,6 +51,9 @@ pub(super) fn put(buffer: &mut Buffer, x: u16, y: u16, end: u16, text: &str, sty
     }
     let room = usize::from(end - x);
     let text = fit(&printable(text), room);
+    // Whatever was below it, such as a rule, gives it none of its style.
+    let behind = x.saturating_add(u16::try_from(width(&text)).unwrap_or(u16::MAX)).min(end);
+    (x..behind).for_each(|x| put_char(buffer, x, y, ' ', style));
     buffer.set_stringn(x, y, text, room, style).0
 }
 
@@ -69,6 +72,7 @@ pub(super) fn put_right(
 /// Draws one character, if its place is on the screen.
 pub(super) fn put_char(buffer: &mut Buffer, x: u16, y: u16, c: char, style: Style) {
     if let Some(cell) = buffer.cell_mut((x, y)) {
+        cell.reset();
         cell.set_char(c).set_style(style);
     }
 }

@@ -193,7 +193,7 @@ impl Table<'_> {
         }
         if is_selected {
             buffer.set_style(Rect { y, height: 1, ..area }, theme.selected);
-            put_char(buffer, area.x, y, '▸', theme.data);
+            put_char(buffer, area.x, y, '▸', theme.data.patch(theme.selected));
         }
     }
 

@@ -3,7 +3,9 @@
 //! Invariant: the terminal is as it was before once this is dropped or left, and after a panic of
 //! any thread. What is drawn is what has changed.
 
-use std::io::{self, BufWriter, Stdout, Write, stdout};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write, stdin, stdout};
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +25,8 @@ use ratatui_crossterm::crossterm::terminal::{
     disable_raw_mode, enable_raw_mode,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use super::background;
 use super::theme::Colours;
 
@@ -35,6 +39,8 @@ type Screen = BufWriter<Stdout>;
 #[derive(Debug)]
 pub(super) struct Tty {
     terminal: Terminal<CrosstermBackend<Screen>>,
+    /// Where crossterm reads keys from.
+    keys: OwnedFd,
     /// True while the screen is shown. A panic hook shares it.
     is_shown: Arc<AtomicBool>,
     /// True once a thread has panicked.
@@ -54,6 +60,7 @@ impl Tty {
         restore_at_panic(Arc::clone(&is_shown), Arc::clone(&is_broken));
         // Its own way of obeying NO_COLOR resets bold and reverse too. Ours is in the theme.
         force_color_output(true);
+        let keys = keys()?;
         is_shown.store(true, Ordering::Relaxed);
         let screen = BufWriter::with_capacity(BUFFER_BYTES, stdout());
         let made = show().and_then(|()| Terminal::new(CrosstermBackend::new(screen)));
@@ -64,7 +71,7 @@ impl Tty {
                 return Err(error);
             }
         };
-        let mut tty = Self { terminal, is_shown, is_broken, is_closed: false };
+        let mut tty = Self { terminal, keys, is_shown, is_broken, is_closed: false };
         let colours = background::colours(has_colours, tty.terminal.backend_mut());
         Ok((tty, colours))
     }
@@ -109,7 +116,17 @@ impl Tty {
 
     /// Returns the next key or resize, if one comes in time.
     pub(super) fn event(&mut self, timeout: Duration) -> Option<Event> {
-        match event::poll(timeout).and_then(|has| has.then(event::read).transpose()) {
+        self.next(Duration::ZERO).or_else(|| self.next(timeout))
+    }
+
+    /// Waits for a key, and returns it. A key that came with an earlier one is not waited for.
+    fn next(&mut self, timeout: Duration) -> Option<Event> {
+        // crossterm would read from a terminal that has hung up for ever.
+        if self.is_closed || self.hangs_up_within(timeout) {
+            self.is_closed = true;
+            return None;
+        }
+        match event::poll(Duration::ZERO).and_then(|has| has.then(event::read).transpose()) {
             Ok(event) => event,
             Err(error) => {
                 // What cannot be understood is no key, and the terminal is there.
@@ -118,6 +135,16 @@ impl Tty {
                 None
             }
         }
+    }
+
+    /// Waits until there is a key, or the time has passed. Returns true if the terminal is gone.
+    fn hangs_up_within(&self, timeout: Duration) -> bool {
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut waits = [PollFd::new(&self.keys, PollFlags::IN)];
+        // A signal is no hang-up.
+        let is_ready = matches!(poll(&mut waits, timeout.as_ref()), Ok(1..));
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        is_ready && waits[0].revents().intersects(gone)
     }
 
     /// Returns true once the terminal is gone, or left to the message of a panic.
@@ -138,6 +165,14 @@ impl Tty {
 impl Drop for Tty {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// Returns the terminal that crossterm reads keys from.
+fn keys() -> io::Result<OwnedFd> {
+    match stdin() {
+        stdin if stdin.is_terminal() => stdin.as_fd().try_clone_to_owned(),
+        _ => File::open("/dev/tty").map(OwnedFd::from),
     }
 }
 

@@ -25,8 +25,22 @@ pub(super) struct Behind {
     /// Dropped to end the thread.
     work: Option<SyncSender<Work>>,
     thread: Option<Thread<Result<Vec<RecordedFile>>>>,
-    bytes: Arc<AtomicU64>,
+    written: Arc<Written>,
     files: Vec<RecordedFile>,
+}
+
+/// The counts of the sink. They guard nothing, so that they are Relaxed.
+#[derive(Debug, Default)]
+struct Written {
+    bytes: AtomicU64,
+    removed_files: AtomicU64,
+}
+
+impl Written {
+    fn note(&self, sink: &dyn Sink) {
+        self.bytes.store(sink.bytes(), Ordering::Relaxed);
+        self.removed_files.store(sink.removed_files(), Ordering::Relaxed);
+    }
 }
 
 /// A call of the sink.
@@ -44,10 +58,10 @@ impl Behind {
     /// If no thread can be had.
     pub(super) fn start(threads: &ThreadStart, sink: impl Sink) -> Result<Self> {
         let (work, received) = sync_channel(WAITING_MAX);
-        let bytes = Arc::<AtomicU64>::default();
-        let written = Arc::clone(&bytes);
-        let thread = threads.spawn("vmstrobe-write", move || run(sink, &received, &written))?;
-        Ok(Self { work: Some(work), thread: Some(thread), bytes, files: Vec::new() })
+        let written = Arc::<Written>::default();
+        let noted = Arc::clone(&written);
+        let thread = threads.spawn("vmstrobe-write", move || run(sink, &received, &noted))?;
+        Ok(Self { work: Some(work), thread: Some(thread), written, files: Vec::new() })
     }
 
     /// Hands something over. If the thread has ended because of an error, returns that.
@@ -70,20 +84,18 @@ impl Behind {
 fn run(
     mut sink: impl Sink,
     received: &Receiver<Work>,
-    bytes: &AtomicU64,
+    written: &Written,
 ) -> Result<Vec<RecordedFile>> {
-    // Relaxed: the number of bytes guards nothing.
-    let note = |sink: &dyn Sink| bytes.store(sink.bytes(), Ordering::Relaxed);
     for work in received {
         match work {
             Work::Batch(batch) => sink.write(batch)?,
             Work::Event(event) => sink.event(&event)?,
             Work::Flush => sink.flush()?,
         }
-        note(&sink);
+        written.note(&sink);
     }
     sink.finish()?;
-    note(&sink);
+    written.note(&sink);
     Ok(sink.files())
 }
 
@@ -105,7 +117,11 @@ impl Sink for Behind {
     }
 
     fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.written.bytes.load(Ordering::Relaxed)
+    }
+
+    fn removed_files(&self) -> u64 {
+        self.written.removed_files.load(Ordering::Relaxed)
     }
 
     fn files(&mut self) -> Vec<RecordedFile> {

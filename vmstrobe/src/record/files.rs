@@ -41,7 +41,7 @@ pub struct FileOptions {
     pub every: Option<Duration>,
     /// The size at which a file is followed by the next, whose name has another number.
     pub split: Option<Split>,
-    /// The most bytes of all files together. Beyond them, the oldest is removed, but not the newest.
+    /// The most bytes of all files together. Beyond them the oldest is removed, never the newest.
     pub keep_bytes: Option<u64>,
     /// True to replace a file that is there. Otherwise that is an error.
     pub overwrite: bool,

@@ -81,7 +81,10 @@ fn colours_have_their_places() {
     // Values have no colour, so that they can be read with any palette.
     assert_eq!((cell(&buffer, "12.7 k").fg, cell(&buffer, "871").fg), (Color::Reset, Color::Reset));
     assert!(cell(&buffer, "2.29 k").modifier.contains(Modifier::REVERSED), "the selected row");
+    // A title has none of the style of the rule that it stands on.
+    assert_eq!(cell(&buffer, "demo › vCPU 2").modifier, Modifier::BOLD);
     let buffer = drawn((80, 24), &look(Colours::Dark), LIST, unchanged);
+    assert_eq!(cell(&buffer, "demo › vCPU 2").fg, Color::Reset);
     assert_eq!(cell(&buffer, "●").fg, Color::Rgb(0x4f, 0xcf, 0xa6));
     assert_eq!(cell(&buffer, "2.29 k").bg, Color::Rgb(0x23, 0x30, 0x3c));
 }

@@ -1,14 +1,16 @@
 //! The terminal after each way of ending, compared with before: its modes, its screen, its cursor.
 
 use std::fs;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use vmstrobe_tests::require::{require_kvm, require_tmux};
 use vmstrobe_tests::tmux::Tmux;
 
 /// The script that notes the modes before and after.
-const SCRIPT: &str = "stty -a >before; vmstrobe top --demo; echo status $? >status; stty -a >after; echo it is done; read x";
+const SCRIPT: &str = "stty -a >before; vmstrobe top --demo; echo status $? >status; \
+                      stty -a >after; echo it is done; read x";
 
 /// Runs the demo on a screen, ends it, and checks that the terminal is as before.
 fn check(what: &str, status: &str, end: impl FnOnce(&Tmux)) {
@@ -104,6 +106,25 @@ fn a_process_that_nobody_lets_go_on_does_not_stop() {
     std::thread::sleep(Duration::from_millis(300));
     tmux.text("?");
     tmux.wait_for("any key closes this");
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    if !require_kvm() || !require_tmux() {
+        return;
+    }
+    // Without a shell, which would end it.
+    let tmux = Tmux::open((80, 24), "exec vmstrobe top --demo");
+    tmux.wait_for("● live");
+    let comm = format!("/proc/{}/comm", tmux.fact("pane_pid"));
+    let runs = || fs::read_to_string(&comm).is_ok_and(|name| name.trim() == "vmstrobe");
+    assert!(runs(), "it took the place of the shell");
+    drop(tmux);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while runs() {
+        assert!(Instant::now() < deadline, "it goes on without a terminal");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
