@@ -34,7 +34,7 @@ const BATCH_TICKS: usize = 256;
 /// The batches from which the time of a tick is taken.
 const PERIOD_BATCHES: usize = 16;
 
-/// The limits of a [`History`], of which the first that is reached counts.
+/// The limits of the samples that are held, of which the first that is reached counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryLimits {
     /// The time that is held.
