@@ -26,8 +26,9 @@ pub(super) const NAME_MAX: u16 = 24;
 pub(super) const SIGNS: u16 = 4;
 /// The columns before the number of a vCPU.
 const OBJECT_INDENT: u16 = 6;
-/// The columns of a number, which the second and the third have one less of.
-const NUMBER: u16 = 10;
+/// The columns of the first numbers: two counts, a time, a share; and of each that follows.
+const NUMBERS: [u16; 4] = [9, 9, 9, 10];
+const NUMBER: u16 = 11;
 /// The columns by which a number may be wider where there is room.
 const NUMBER_MORE: u16 = 2;
 /// The gap before the sparklines.
@@ -86,7 +87,8 @@ impl Places {
 }
 
 fn numbers_width(count: u16) -> u16 {
-    (NUMBER * count).saturating_sub(count.saturating_sub(1).min(2))
+    let first = NUMBERS.iter().take(count.into()).sum::<u16>();
+    first + count.saturating_sub(NUMBERS.len() as u16) * NUMBER
 }
 
 /// Draws the table of a frame with its header.
@@ -108,8 +110,8 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, 
 
 fn draw_header(buffer: &mut Buffer, area: Rect, frame: &Frame, look: &Look, places: &Places) {
     let (y, soft, strong) = (area.y, look.theme.soft, look.theme.strong);
-    let has_vms = frame.rows.iter().any(|row| matches!(row.kind, RowKind::Vm { .. }));
-    let head = if has_vms || frame.rows.is_empty() { "vCPU" } else { "object" };
+    let is_of_vcpus = frame.header.vcpus > 0 || frame.header.vms_ended > 0;
+    let head = if is_of_vcpus || frame.rows.is_empty() { "vCPU" } else { "object" };
     put(buffer, area.x + SIGNS, y, places.name_end, head, soft);
     let mut behind = area.x + SIGNS + 5;
     let columns = frame.columns.iter().zip(&places.numbers).enumerate();
