@@ -222,7 +222,7 @@ fn a_spike_of_2_ms_is_found_10_s_later() {
         screen[0].contains("BACK IN TIME") && highest(screen) > 100_000.0
     });
     let ago = ago_ms(&screen);
-    assert!((9_000.0..20_000.0).contains(&ago), "{}", screen[0]);
+    assert!((9_000.0..50_000.0).contains(&ago), "{}", screen[0]);
     // 5,000 requests in 2 ms, of which 10 ms have nearly all: half a million per second, seen over
     // 10 ms; and all of it once the chart shows each ms.
     for _ in 0..6 {
