@@ -100,7 +100,9 @@ fn the_totals_are_those_of_stat() {
     let bins = &exits[0]["bins"][0];
     let number = |of: &Json, field: &str| of[field].as_f64().expect("it is a number");
     let count = number(bins, "bins") + number(bins, "bins_without");
-    assert!((200.0..=341.0).contains(&count), "{count}");
+    let seconds = number(&of_all, "seconds");
+    // Each is at least 9.5 ms long; ticks that are late make some longer.
+    assert!((seconds / 0.02..=seconds / 0.0095 + 2.0).contains(&count), "{count} in {seconds} s");
     let rates = ["min", "p50", "p99", "max"].map(|field| number(bins, field));
     assert!(rates.is_sorted() && rates[0] <= number(&exits[0], "rate"), "{rates:?}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::sync::mpsc::channel;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
@@ -164,12 +165,13 @@ fn a_recorder_of_files_takes_marks_and_refuses_dumps() {
 
 #[test]
 fn the_end_of_a_recorder_waits_for_no_dump_and_removes_the_socket() {
-    // It makes no file until it is told to go on.
     let broker = Broker::start().expect("there are threads");
-    let (go_on, told) = std::sync::mpsc::channel::<()>();
-    let busy = broker.clone();
-    let busy = std::thread::spawn(move || busy.run(move || told.recv().is_ok()));
-    let flight = Recorded::flight_by(broker);
+    let flight = Recorded::flight_by(broker.clone());
+    // From now on it makes no file until it is told to go on.
+    let ((go_on, told), (begins, begun)) = (channel::<()>(), channel());
+    let work = move || begins.send(()).is_ok() && told.recv().is_ok();
+    let busy = std::thread::spawn(move || broker.run(work));
+    begun.recv().expect("the broker begins");
     let recorder = flight.recorder.clone();
     let ask = move || recorder.dump(&DumpArguments::default(), &Broker::default());
     let client = std::thread::spawn(ask);
