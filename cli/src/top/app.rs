@@ -143,16 +143,10 @@ impl App {
                 let rows = i32::try_from(self.page_rows).unwrap_or(i32::MAX);
                 self.view.act(Action::Move(pages.saturating_mul(rows)));
             }
-            Command::Filter => {
-                let before = self.filter();
-                self.ask(Asks::Filter { before });
-            }
+            Command::Filter => self.ask_for_filter(|before| Asks::Filter { before }),
             Command::ClearFilter => self.view.act(Action::Filter(None)),
             Command::FilterByProcess => self.ask(Asks::Process),
-            Command::FilterByVm => {
-                let before = self.filter();
-                self.ask(Asks::Vm { before });
-            }
+            Command::FilterByVm => self.ask_for_filter(|before| Asks::Vm { before }),
             Command::Mark => {
                 let moment = self.drawn.as_ref().map(|(frame, _)| keep::moment_of(frame));
                 let (at_ns, wall_ns) = moment.unwrap_or_default();
@@ -214,9 +208,10 @@ impl App {
         self.drawn.as_ref().is_some_and(|(frame, _)| frame.header.vms_ended > 0)
     }
 
-    /// Returns the filter that acts, which may be younger than the last screen.
-    fn filter(&mut self) -> Option<String> {
-        self.view.frame(&Request::default()).filter
+    /// Asks for a filter. The one that acts may be younger than the last screen.
+    fn ask_for_filter(&mut self, asks: impl FnOnce(Option<String>) -> Asks) {
+        let before = self.view.frame(&Request::default()).filter;
+        self.ask(asks(before));
     }
 
     fn ask(&mut self, asks: Asks) {
@@ -385,6 +380,10 @@ mod tests {
         app.prepare(Rect::new(0, 0, 80, 24));
     }
 
+    fn filter(app: &mut App) -> Option<String> {
+        app.view.frame(&Request::default()).filter
+    }
+
     fn message(app: &App) -> &str {
         app.message.as_ref().map_or("", |(text, _)| text)
     }
@@ -400,13 +399,13 @@ mod tests {
     fn a_filter_acts_while_it_is_typed_and_is_undone() {
         let mut app = app();
         press(&mut app, "/no\n/where");
-        assert_eq!(app.filter().as_deref(), Some("where"));
+        assert_eq!(filter(&mut app).as_deref(), Some("where"));
         press(&mut app, "\x1b");
-        assert_eq!(app.filter().as_deref(), Some("no"));
+        assert_eq!(filter(&mut app).as_deref(), Some("no"));
         app.event(&Event::Paste("pasted text is no keys".to_owned()));
         assert!(!app.is_over);
         press(&mut app, "c");
-        assert_eq!(app.filter(), None);
+        assert_eq!(filter(&mut app), None);
     }
 
     #[test]
@@ -417,9 +416,9 @@ mod tests {
         press(&mut app, "\x1bp7\n");
         assert_eq!(error(&app), Some("process 7 is not read"));
         press(&mut app, "\x1bp4711\n");
-        assert_eq!((error(&app), app.filter().as_deref()), (None, Some("/^web\\.1$/")));
+        assert_eq!((filter(&mut app).as_deref(), error(&app)), (Some("/^web\\.1$/"), None));
         press(&mut app, "p4712\n");
-        assert_eq!(app.filter().as_deref(), Some("a/b"));
+        assert_eq!(filter(&mut app).as_deref(), Some("a/b"));
     }
 
     #[test]
