@@ -31,12 +31,13 @@ pub(crate) use replay::ReplayAtArgs;
 pub(crate) use report::ReportArgs;
 pub(crate) use serve::{OnExit, ServeArgs};
 pub(crate) use source::{
-    BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectArgs, SelectEachArgs, SourceArgs,
-    VcpuArgs,
+    BpfWhen, MethodArgs, NameArgs, ProviderSet, SCHED, SelectEachArgs, SourceArgs, VcpuArgs,
 };
 
 #[cfg(feature = "top")]
 pub(crate) use quantity::rate as parse_rate;
+#[cfg(feature = "top")]
+pub(crate) use source::SelectArgs;
 pub(crate) use stat::{PaceArgs, StatArgs};
 #[cfg(feature = "top")]
 pub(crate) use top::{BatchArgs, Marker, TopArgs};

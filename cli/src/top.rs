@@ -73,12 +73,11 @@ pub(crate) fn run(args: &TopArgs, out: &mut Out) -> Result<u8> {
         None => sample(args)?,
     };
     if args.batch.batch {
-        batch::run(&mut app, args.batch, &stop, out)?;
-    } else {
-        let last = show(&mut app, args, &stop)?;
-        out.lines(last)?;
-        say_each(app.dumper.finish());
+        return batch::run(&mut app, args.batch, &stop, out);
     }
+    let last = show(&mut app, args, &stop)?;
+    out.lines(last)?;
+    say_each(app.dumper.finish());
     Ok(0)
 }
 

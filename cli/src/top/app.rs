@@ -143,10 +143,10 @@ impl App {
                 let rows = i32::try_from(self.page_rows).unwrap_or(i32::MAX);
                 self.view.act(Action::Move(pages.saturating_mul(rows)));
             }
-            Command::Filter => self.ask(Asks::Filter { before: self.filter() }),
+            Command::Filter => self.ask_for_filter(|before| Asks::Filter { before }),
             Command::ClearFilter => self.view.act(Action::Filter(None)),
             Command::FilterByProcess => self.ask(Asks::Process),
-            Command::FilterByVm => self.ask(Asks::Vm { before: self.filter() }),
+            Command::FilterByVm => self.ask_for_filter(|before| Asks::Vm { before }),
             Command::Mark => {
                 let moment = self.drawn.as_ref().map(|(frame, _)| keep::moment_of(frame));
                 let (at_ns, wall_ns) = moment.unwrap_or_default();
@@ -208,8 +208,10 @@ impl App {
         self.drawn.as_ref().is_some_and(|(frame, _)| frame.header.vms_ended > 0)
     }
 
-    fn filter(&self) -> Option<String> {
-        self.drawn.as_ref().and_then(|(frame, _)| frame.filter.clone())
+    /// Asks for a filter. The one that acts may be younger than the last screen.
+    fn ask_for_filter(&mut self, asks: impl FnOnce(Option<String>) -> Asks) {
+        let before = self.view.frame(&Request::default()).filter;
+        self.ask(asks(before));
     }
 
     fn ask(&mut self, asks: Asks) {
@@ -340,4 +342,108 @@ fn name_columns(frame: &Frame) -> u16 {
     let longest = frame.rows.iter().map(of).max().unwrap_or(0);
     let columns = u16::try_from(longest).unwrap_or(NAME_MAX) + SIGNS + 1;
     columns.clamp(NAME_MIN, NAME_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui_crossterm::crossterm::event::KeyModifiers;
+    use vmstrobe::view::ViewOptions;
+    use vmstrobe::{Attachment, Registry};
+
+    use super::super::theme::{Colours, Theme};
+    use super::*;
+    use crate::args::Marker;
+
+    /// Returns a screen of the sampler's own statistics, which need no virtual machine.
+    fn app() -> App {
+        let attachment = Attachment::of(Registry::default()).with_own_statistics();
+        let session = attachment.sample("sampler: *", 100.0).expect("there are threads");
+        let mut view = View::new(ViewOptions::default());
+        view.take(session.first()).expect("it is small");
+        let theme = Theme::of(Colours::None);
+        let look = Look { theme, marker: Marker::Braille, is_ascii: false };
+        let mut app = App::new(view, Feed::Session(Box::new(session)), look, Facts::default());
+        app.members = vec![(4711, "web.1".to_owned()), (4712, "a/b".to_owned())];
+        assert!(app.prepare(Rect::new(0, 0, 80, 24)));
+        app
+    }
+
+    fn press(app: &mut App, keys: &str) {
+        for c in keys.chars() {
+            let code = match c {
+                '\n' => KeyCode::Enter,
+                '\x1b' => KeyCode::Esc,
+                c => KeyCode::Char(c),
+            };
+            app.event(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)));
+        }
+        app.prepare(Rect::new(0, 0, 80, 24));
+    }
+
+    fn filter(app: &mut App) -> Option<String> {
+        app.view.frame(&Request::default()).filter
+    }
+
+    fn message(app: &App) -> &str {
+        app.message.as_ref().map_or("", |(text, _)| text)
+    }
+
+    fn error(app: &App) -> Option<&str> {
+        match &app.mode {
+            Mode::Prompt(prompt) => prompt.error.as_deref(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_filter_acts_while_it_is_typed_and_is_undone() {
+        let mut app = app();
+        press(&mut app, "/no\n/where");
+        assert_eq!(filter(&mut app).as_deref(), Some("where"));
+        press(&mut app, "\x1b");
+        assert_eq!(filter(&mut app).as_deref(), Some("no"));
+        app.event(&Event::Paste("pasted text is no keys".to_owned()));
+        assert!(!app.is_over);
+        press(&mut app, "c");
+        assert_eq!(filter(&mut app), None);
+    }
+
+    #[test]
+    fn a_process_is_one_that_is_read() {
+        let mut app = app();
+        press(&mut app, "pq\n");
+        assert_eq!(error(&app), Some("it is not a process id"));
+        press(&mut app, "\x1bp7\n");
+        assert_eq!(error(&app), Some("process 7 is not read"));
+        press(&mut app, "\x1bp4711\n");
+        assert_eq!((filter(&mut app).as_deref(), error(&app)), (Some("/^web\\.1$/"), None));
+        press(&mut app, "p4712\n");
+        assert_eq!(filter(&mut app).as_deref(), Some("a/b"));
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_a_message() {
+        let mut app = app();
+        press(&mut app, "n");
+        assert_eq!(message(&app), "there are no marks or triggers; m marks a moment");
+        press(&mut app, "s0\n");
+        assert!(error(&app).is_some_and(|error| error.contains("cannot be sampled")));
+        press(&mut app, "\x1bs50\n");
+        assert_eq!(message(&app), "sampling at 50 Hz from now on");
+        press(&mut app, "mx\n");
+        assert!(message(&app).starts_with("marked "), "{}", message(&app));
+        app.event(&Event::Key(KeyEvent::new(KeyCode::Delete, KeyModifiers::NONE)));
+        assert_eq!(message(&app), "no virtual machine has ended");
+        press(&mut app, "??q");
+        assert!(app.is_over);
+    }
+
+    #[test]
+    fn a_screen_that_is_too_small_has_no_scene() {
+        let mut app = app();
+        assert!(app.scene().is_some());
+        assert!(!app.prepare(Rect::new(0, 0, 59, 24)) && app.scene().is_none());
+        press(&mut app, "hthtxx");
+        assert!(app.scene().is_some());
+    }
 }

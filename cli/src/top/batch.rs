@@ -26,15 +26,16 @@ const ROWS_MAX: usize = 20_000;
 const NAME_COLUMNS: u16 = 18;
 
 /// Prints tables until all are printed, a signal comes, the reader has gone, or sampling has ended.
+/// Returns the exit status: 1 if sampling has ended before.
 ///
 /// # Errors
 /// If samples cannot be taken, or the text cannot be written.
-pub(super) fn run(app: &mut App, args: BatchArgs, stop: &StopFlag, out: &mut Out) -> Result<()> {
+pub(super) fn run(app: &mut App, args: BatchArgs, stop: &StopFlag, out: &mut Out) -> Result<u8> {
     let (mut printed, mut due) = (0, Instant::now() + args.interval);
     while args.iterations.is_none_or(|most| printed < most) {
         while Instant::now() < due {
             if stop.is_set() || out.is_closed() {
-                return Ok(());
+                return Ok(0);
             }
             app.feed.take(&mut app.view)?;
             let left = due.saturating_duration_since(Instant::now());
@@ -46,13 +47,15 @@ pub(super) fn run(app: &mut App, args: BatchArgs, stop: &StopFlag, out: &mut Out
         let has_ended = write_table(app, printed > 0, out)?;
         printed += 1;
         if has_ended {
-            break;
+            let is_early = args.iterations.is_none_or(|most| printed < most);
+            // A recording has an end of its own.
+            return Ok(u8::from(is_early && app.facts.recording.is_none()));
         }
     }
-    Ok(())
+    Ok(0)
 }
 
-/// Prints one table, and returns whether no more samples come.
+/// Prints one table, and returns whether no later samples come.
 fn write_table(app: &mut App, is_later: bool, out: &mut Out) -> Result<bool> {
     let (columns, spark_cells) = table::request(COLUMNS, NAME_COLUMNS);
     let request =
@@ -72,7 +75,9 @@ fn write_table(app: &mut App, is_later: bool, out: &mut Out) -> Result<bool> {
     let blank = is_later.then(String::new);
     out.lines(blank.into_iter().chain(lines(&buffer)))?;
     out.flush()?;
-    Ok(frame.header.has_ended)
+    // A recording is read long before it is played.
+    let is_played = app.facts.recording.is_none() || frame.ring.at_ns >= frame.ring.end_ns;
+    Ok(frame.header.has_ended && is_played)
 }
 
 /// Returns the lines of a screen, without the blanks at their ends.

@@ -33,7 +33,12 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, histogram: &Histogram, look:
     let mut title = Spans::default();
     title.push(format!("{}: below", histogram.desc.name), theme.strong);
     let mut facts = Spans::default();
-    facts.push(format!("last {}", time_text(histogram.span_ns)), theme.soft);
+    // Samples are not exactly so far apart: 10 s is 10.06 s. Fractions matter below some seconds.
+    let span_ns = match histogram.span_ns {
+        5_000_000_000.. => (histogram.span_ns as f64 * 1e-9).round() as u64 * 1_000_000_000,
+        shorter => shorter,
+    };
+    facts.push(format!("last {}", time_text(span_ns)), theme.soft);
     titled_rule(buffer, area, theme.soft, &title, &facts);
 
     let rows = usize::from(area.height - 2);

@@ -38,8 +38,10 @@ pub(super) fn draw(buffer: &mut Buffer, scene: &Scene<'_>) {
     let Scene { frame, layout, look, facts, .. } = scene;
     title::draw(buffer, layout.title, frame, look, facts);
     table::draw(buffer, layout.table, frame, look, scene.name_columns);
+    // The first line has the name of an opened vCPU.
+    let subject = frame.subject.as_ref().filter(|_| !frame.is_opened);
     for (area, chart) in layout.charts.iter().zip(&frame.charts) {
-        chart::draw(buffer, *area, chart, frame.subject.as_ref(), look, facts.start_ns);
+        chart::draw(buffer, *area, chart, subject, look, facts.start_ns);
     }
     if let Some(shown) = &frame.histogram {
         histogram::draw(buffer, layout.histogram, shown, look);

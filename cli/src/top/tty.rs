@@ -201,3 +201,21 @@ fn restore_at_panic(is_shown: Arc<AtomicBool>, is_broken: Arc<AtomicBool>) {
         before(info);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_any_thread_ends_the_screen() {
+        // The screen is not shown, so nothing is written here.
+        let (is_shown, is_broken) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        restore_at_panic(Arc::clone(&is_shown), Arc::clone(&is_broken));
+        let joined = std::thread::spawn(|| panic!("a thread of a test")).join();
+        panic::set_hook(before);
+        assert!(joined.is_err() && is_broken.load(Ordering::Relaxed));
+        assert!(!is_shown.load(Ordering::Relaxed));
+    }
+}
