@@ -204,7 +204,35 @@ fn restore_at_panic(is_shown: Arc<AtomicBool>, is_broken: Arc<AtomicBool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    #[test]
+    #[ignore = "it panics on purpose, on the terminal that the test below gives it"]
+    fn panics_on_a_terminal() {
+        let _shown = Tty::open(false).expect("it is a terminal");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was() {
+        let this = std::env::current_exe().expect("it runs");
+        let test = "--exact top::tty::tests::panics_on_a_terminal --ignored --nocapture";
+        let line = format!("stty -a; {} {test}; stty -a", this.display());
+        // Of Debian's essential package bsdutils.
+        let mut script = Command::new("script");
+        script.args(["-qc", &line, "/dev/null"]).stdin(Stdio::null());
+        let output = script.output().expect("script can be run");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let modes: Vec<&str> = text.split("speed ").skip(1).collect();
+        assert_eq!(modes.len(), 2, "{text}");
+        assert!(modes[0].starts_with(modes[1].trim_end()), "{text}");
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part:?} in {text}"));
+        let shown = at("\x1b[?1049h")..at("\x1b[?1049l");
+        assert!(shown.contains(&at("\x1b[?25l")) && shown.contains(&at("\x1b[?25h")), "{text}");
+        assert!(at("on purpose") > shown.end, "the message stands on the screen before: {text}");
+    }
 
     #[test]
     fn a_panic_of_any_thread_ends_the_screen() {
