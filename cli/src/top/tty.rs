@@ -208,21 +208,21 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    #[ignore = "it panics on purpose, on the terminal that the test below gives it"]
-    fn panics_on_a_terminal() {
-        let _shown = Tty::open(false).expect("it is a terminal");
-        panic!("on purpose");
-    }
+    /// Set where the test below runs itself on a terminal of its own.
+    const ON_A_TERMINAL: &str = "VMSTROBE_TEST_ON_A_TERMINAL";
 
     #[test]
     fn a_panic_leaves_the_terminal_as_it_was() {
+        if std::env::var_os(ON_A_TERMINAL).is_some() {
+            let _shown = Tty::open(false).expect("it is a terminal");
+            panic!("on purpose");
+        }
         let this = std::env::current_exe().expect("it runs");
-        let test = "--exact top::tty::tests::panics_on_a_terminal --ignored --nocapture";
+        let test = "--exact top::tty::tests::a_panic_leaves_the_terminal_as_it_was --nocapture";
         let line = format!("stty -a; {} {test}; stty -a", this.display());
         // Of Debian's essential package bsdutils.
         let mut script = Command::new("script");
-        script.args(["-qc", &line, "/dev/null"]).stdin(Stdio::null());
+        script.args(["-qc", &line, "/dev/null"]).env(ON_A_TERMINAL, "1").stdin(Stdio::null());
         let output = script.output().expect("script can be run");
         let text = String::from_utf8_lossy(&output.stdout);
         let modes: Vec<&str> = text.split("speed ").skip(1).collect();
