@@ -4,11 +4,13 @@
 //! them. Until a measured command is started, signals have their default effect: they end vmstrobe.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Child, ExitStatus};
+use std::time::Duration;
 
-use vmstrobe::{Attachment, Broker, Filter};
+use vmstrobe::{Attachment, Broker, Filter, Moment, Options, Replay};
 
-use crate::args::{MethodArgs, ProviderSet, SourceArgs};
+use crate::args::{MethodArgs, ProviderSet, SelectArgs, SourceArgs, VcpuArgs};
 use crate::attach;
 use crate::child;
 use crate::error::{Error, Result};
@@ -78,6 +80,32 @@ impl Beside<'_> {
         let command = child::start(launcher, self.words, self.broker)?;
         open_files.restore_for(&command);
         Ok(Some(command))
+    }
+}
+
+/// A recording in the place of a running machine, opened for a command that takes its samples, with
+/// what was selected of it.
+pub(crate) struct Replaying {
+    pub(crate) replay: Replay,
+    pub(crate) options: Options,
+    pub(crate) stop: StopFlag,
+}
+
+impl Replaying {
+    /// Drops capabilities, and opens the recording.
+    ///
+    /// # Errors
+    /// If it cannot be read, has nothing of what is selected, or signals cannot be received.
+    pub(crate) fn prepare(path: &Path, select: &SelectArgs, vcpus: &VcpuArgs) -> Result<Self> {
+        let options = attach::replay_options()?;
+        // As of a running machine, what there is at the begin is selected from.
+        let first = attach::open_recording(path, Moment::After(Duration::ZERO), &options)?;
+        let filter = first.select(&select.selection(vcpus))?;
+        say_each(of_notices(first.notices()));
+        let stop = StopFlag::listen()?;
+        stop::exit_at_second_signal()?;
+        let replay = Replay::open_by(path, options.bpf.broker())?.with_filters(vec![filter]);
+        Ok(Self { replay, options, stop })
     }
 }
 

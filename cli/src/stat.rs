@@ -11,18 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vmstrobe::json::{self, EventEntry, IntervalReport};
-use vmstrobe::{Attachment, Meter, Moment, Replay, SampleStream, Snapshot, Tally};
+use vmstrobe::{Attachment, Meter, SampleStream, Snapshot, Tally};
 
 use crate::args::StatArgs;
-use crate::attach;
 use crate::child;
 use crate::error::{Error, Result};
 use crate::limits::OpenFiles;
 use crate::messages::of_notices;
 use crate::out::{Out, say, say_each};
-use crate::sampling::{Sampling, wait};
+use crate::sampling::{Replaying, Sampling, wait};
 use crate::signals::StopFlag;
-use crate::stop;
 use crate::terminal;
 use crate::text;
 use report::{Report, Style};
@@ -71,14 +69,8 @@ pub(crate) fn run(args: &StatArgs, open_files: OpenFiles, out: &mut Out) -> Resu
 fn run_replay(args: &StatArgs, recording: &Path, out: &mut Out) -> Result<u8> {
     let mut file = args.output.as_deref().map(Out::file).transpose()?;
     let out = file.as_mut().unwrap_or(out);
-    let options = attach::replay_options()?;
-    // As of a running machine, what there is at the begin is selected from.
-    let first = attach::open_recording(recording, Moment::After(Duration::ZERO), &options)?;
-    let filter = first.select(&args.select.selection(&args.vcpus))?;
-    say_each(of_notices(first.notices()));
-    let stop = StopFlag::listen()?;
-    stop::exit_at_second_signal()?;
-    let replay = Replay::open_by(recording, options.bpf.broker())?.with_filters(vec![filter]);
+    let Replaying { replay, options, stop } =
+        Replaying::prepare(recording, &args.select, &args.vcpus)?;
     let session = replay.start(args.replay.speed, &options.threads)?;
     check_interval(args.interval, session.period_ns())?;
     let mut measurement = Measurement::new(args, session, out);

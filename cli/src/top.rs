@@ -36,16 +36,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use vmstrobe::view::{Request, View, ViewOptions};
-use vmstrobe::{Attachment, HistoryLimits, Moment, Replay, Timing};
+use vmstrobe::{Attachment, HistoryLimits, Timing};
 
 use crate::args::{ProviderSet, SelectArgs, TopArgs};
-use crate::attach;
 use crate::error::{Error, Result};
-use crate::messages::of_notices;
 use crate::out::{Out, reason, say_each};
-use crate::sampling::Sampling;
+use crate::sampling::{Replaying, Sampling};
 use crate::signals::{JobFlags, StopFlag};
-use crate::stop;
 use crate::terminal::{has_colours, has_cursor};
 use app::App;
 use feed::{Feed, Recording};
@@ -136,18 +133,12 @@ fn providers(select: &SelectArgs) -> ProviderSet {
 
 /// Starts to play a recording.
 fn replay(args: &TopArgs, recording: &Path) -> Result<(App, StopFlag)> {
-    let options = attach::replay_options()?;
-    let first = attach::open_recording(recording, Moment::After(Duration::ZERO), &options)?;
-    let filter = first.select(&args.select.selection(&args.vcpus))?;
-    say_each(of_notices(first.notices()));
-    let stop = StopFlag::listen()?;
-    stop::exit_at_second_signal()?;
-    let broker = options.bpf.broker().clone();
-    let replay = Replay::open_by(recording, &broker)?.with_filters(vec![filter]);
+    let Replaying { replay, options, stop } =
+        Replaying::prepare(recording, &args.select, &args.vcpus)?;
     let vm = replay.metadata().vm.clone();
     let time = args.last.unwrap_or(Duration::MAX);
     let bytes = args.last.map_or(RECORDING_BYTES, |last| limits(last).bytes);
-    let dumper = Dumper::new(vm.clone(), broker);
+    let dumper = Dumper::new(vm.clone(), options.bpf.broker().clone());
     let mut view = View::of_recording(ViewOptions { limits: HistoryLimits { time, bytes }, vm });
     let feed = Recording::start(replay, args.replay.speed, &options.threads, &mut view)?;
     let start_ns = view.frame(&Request::default()).ring.begin_ns;

@@ -172,13 +172,8 @@ mod tests {
 
     /// Times of samples at 1 kHz with jitter, late ticks, lost ticks and longer gaps.
     fn times(seed: u64, count: usize) -> Vec<u64> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut random = move |below: u64| rng.u64(..below);
         let (mut tick, mut last) = (random(100), 0);
         let time = |_| {
             tick += match random(100) {

@@ -190,7 +190,9 @@ impl View {
         let ticks = batch.ticks();
         let last = ticks[ticks.len() - 1];
         self.count_lost(ticks[0], last);
-        self.lost_samples += (last - ticks[0] + 1).saturating_sub(ticks.len() as u64);
+        // The ticks of a recording are any numbers that ascend.
+        let missing = (last - ticks[0]).saturating_sub(ticks.len() as u64 - 1);
+        self.lost_samples = self.lost_samples.saturating_add(missing);
         self.note_layout(batch.layout(), batch.windows()[0].middle_ns());
         self.history.push_packed(batch);
     }
@@ -229,8 +231,9 @@ impl View {
 
     /// Counts the ticks before these that were not taken.
     fn count_lost(&mut self, first: u64, last: u64) {
-        let expected = self.last_tick.map_or(first, |last| last + 1);
-        self.lost_samples += first.saturating_sub(expected);
+        let expected = self.last_tick.map_or(first, |last| last.saturating_add(1));
+        let missing = first.saturating_sub(expected);
+        self.lost_samples = self.lost_samples.saturating_add(missing);
         self.last_tick = Some(last);
     }
 

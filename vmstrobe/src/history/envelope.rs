@@ -130,13 +130,8 @@ mod tests {
 
     /// Stretches of random lengths and rates, some of them unknown.
     fn stretches(seed: u64, count: usize) -> Vec<(u64, u64, f64)> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut random = move |below: u64| rng.u64(..below);
         let mut begin_ns = random(MS);
         let stretch = |_| {
             let from_ns = begin_ns;

@@ -132,7 +132,7 @@ impl Follower {
             self.layout = Some(Arc::clone(batch.layout()));
         }
         let opening = self.next_tick.is_none().then_some(begin);
-        self.next_tick = batch.ticks().last().map(|tick| tick + 1);
+        self.next_tick = batch.ticks().last().map(|tick| tick.saturating_add(1));
         let mut rest = begin;
         let mut ended: Vec<Ended> = Vec::new();
         for (range, stretch) in self.stretches.split(windows) {

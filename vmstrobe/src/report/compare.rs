@@ -172,14 +172,10 @@ mod tests {
     /// Of two sets of one distribution, about 5 % differ by more than the error.
     #[test]
     fn the_error_holds_as_often_as_it_should() {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (state >> 11) as f64 / (1_u64 << 53) as f64
-        };
+        let mut rng = fastrand::Rng::with_seed(1);
         // The sum of twelve is as good as normal.
         let mut blocks = |count| -> Vec<f64> {
-            (0..count).map(|_| (0..12).map(|_| random()).sum::<f64>()).collect()
+            (0..count).map(|_| (0..12).map(|_| rng.f64()).sum::<f64>()).collect()
         };
         for count in [3, 10, 30] {
             let mean = |blocks: &[f64]| blocks.iter().sum::<f64>() / blocks.len() as f64;

@@ -146,11 +146,8 @@ fn a_change_is_beyond_its_error_or_within_it() {
 fn a_recording_with_other_bytes_is_reported_or_refused() {
     let file = recording(300, 50);
     let whole = fs::read(file.path()).expect("it is there");
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = |below: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) as usize % below
-    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut random = |below: usize| rng.usize(..below);
     let mut reported = 0;
     for _ in 0..400 {
         let mut bytes = whole.clone();

@@ -161,11 +161,14 @@ impl Drop for Loader {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use vmstrobe_testing::snapshots::{snapshot, vcpu};
+
     use super::super::testing::ALL;
     use super::super::{Action, Cell, Moment, TimeStep, ViewOptions};
     use super::*;
     use crate::history::HistoryLimits;
-    use crate::record::testing::{damaged, recording};
+    use crate::record::testing::{damaged, recording, recording_of};
+    use crate::report::{Report, ReportOptions};
 
     fn start(path: &std::path::Path) -> Loader {
         let replay = Replay::open(path).expect("it is a recording");
@@ -183,6 +186,21 @@ mod tests {
     fn limits(bytes: usize) -> ViewOptions {
         let limits = HistoryLimits { time: Duration::MAX, bytes };
         ViewOptions { limits, ..ViewOptions::default() }
+    }
+
+    #[test]
+    fn the_ticks_of_a_recording_are_any_numbers_that_ascend() {
+        let rows = [(vcpu(0), Some([7; 6]))];
+        let samples = [(0, 1), (u64::MAX, 2)].map(|(tick, ms)| snapshot(tick, ms, &rows));
+        let file = recording_of(samples.into_iter(), 2);
+        let (mut loader, mut view) = (start(file.path()), View::of_recording(limits(1 << 20)));
+        feed_all(&mut loader, &mut view);
+        view.advance(Duration::from_secs(1));
+        let frame = view.frame(&ALL);
+        assert_eq!(frame.header.lost_samples, u64::MAX - 1);
+        assert_eq!((frame.ring.begin_ns, frame.ring.at_ns), (1_000_000, 2_000_000));
+        let report = Report::of_file(file.path(), ReportOptions::default()).expect("it is whole");
+        assert_eq!((report.tally.samples(), report.tally.ticks()), (1, u64::MAX));
     }
 
     #[test]
