@@ -11,6 +11,12 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Parses a rate and returns it in Hz: `1000`, `1k`, `10kHz`, `0.5`.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let rate_hz = hertz(text)?;
+    Timing::hz(rate_hz).map(|_| rate_hz).map_err(|error| error.to_string())
+}
+
+/// Parses a number of times a second, of whatever.
+pub(super) fn hertz(text: &str) -> Result<f64, String> {
     let what = format!("'{text}' is not a rate: write 1000, 1k, 10kHz or 0.5");
     let (number, unit) = number_and_unit(text).ok_or(&what)?;
     let factor = match unit.to_ascii_lowercase().as_str() {
@@ -19,8 +25,7 @@ pub(crate) fn rate(text: &str) -> Result<f64, String> {
         "m" | "mhz" => 1e6,
         _ => return Err(what),
     };
-    let rate_hz = number * factor;
-    Timing::hz(rate_hz).map(|_| rate_hz).map_err(|error| error.to_string())
+    Ok(number * factor)
 }
 
 /// Parses a time, in seconds if it has no unit: `10s`, `500ms`, `2m`, `1.5`.

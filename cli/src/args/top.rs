@@ -126,9 +126,8 @@ pub(crate) struct TopReplayArgs {
 
 /// Parses a number of screens per second.
 fn redraw_rate(text: &str) -> Result<f64, String> {
-    let rate_hz = quantity::rate(text)?;
-    match rate_hz {
-        0.1..=60.0 => Ok(rate_hz),
+    match quantity::hertz(text)? {
+        rate_hz @ 0.1..=60.0 => Ok(rate_hz),
         _ => Err(format!("a screen cannot be drawn {text} times a second: use 0.1 to 60")),
     }
 }
@@ -181,8 +180,10 @@ mod tests {
     #[test]
     fn screens_are_drawn_as_often_as_anybody_sees() {
         assert_eq!([redraw_rate("10"), redraw_rate("0.5Hz")], [Ok(10.0), Ok(0.5)]);
-        for text in ["0", "1k", "fast", "61"] {
-            assert!(redraw_rate(text).is_err(), "{text}");
+        for text in ["0", "1k", "61", "-1"] {
+            let error = format!("a screen cannot be drawn {text} times a second: use 0.1 to 60");
+            assert_eq!(redraw_rate(text), Err(error));
         }
+        assert!(redraw_rate("fast").is_err_and(|error| error.starts_with("'fast' is not a rate")));
     }
 }
