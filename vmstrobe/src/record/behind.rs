@@ -2,8 +2,9 @@
 //! system that stalls for a second makes the session's queue overflow.
 //!
 //! Invariant: batches and events are written in the order in which they came, and all of them
-//! before [`Sink::finish`] returns. At most [`WAITING_MAX`] batches wait: then the recorder's
-//! thread waits too, and what overflows the session's queue meanwhile is counted as lost.
+//! before [`Sink::finish`] returns. Once [`WAITING_MAX`] calls wait, the recorder's thread waits
+//! too, and what overflows the session's queue meanwhile is counted as lost. Events wait with the
+//! next batch, so that they take no batch's place.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,14 +17,16 @@ use super::files::RecordedFile;
 use super::sink::Sink;
 use crate::error::{Error, Result};
 
-/// The most batches and events that wait to be written: two seconds.
-const WAITING_MAX: usize = 4;
+/// The most calls that wait: two seconds of two batches and a flush each.
+const WAITING_MAX: usize = 6;
 
 /// A sink behind a thread.
 #[derive(Debug)]
 pub(super) struct Behind {
     /// Dropped to end the thread.
     work: Option<SyncSender<Work>>,
+    /// The events since the last call.
+    events: Vec<Event>,
     thread: Option<Thread<Result<Vec<RecordedFile>>>>,
     written: Arc<Written>,
     files: Vec<RecordedFile>,
@@ -43,12 +46,12 @@ impl Written {
     }
 }
 
-/// A call of the sink.
+/// A call of the sink, and the events before it.
 #[derive(Debug)]
-enum Work {
-    Batch(Batch),
-    Event(Event),
-    Flush,
+struct Work {
+    events: Vec<Event>,
+    /// The batch to write; `None` to flush.
+    batch: Option<Batch>,
 }
 
 impl Behind {
@@ -61,11 +64,14 @@ impl Behind {
         let written = Arc::<Written>::default();
         let noted = Arc::clone(&written);
         let thread = threads.spawn("vmstrobe-write", move || run(sink, &received, &noted))?;
-        Ok(Self { work: Some(work), thread: Some(thread), written, files: Vec::new() })
+        let (events, files) = Default::default();
+        Ok(Self { work: Some(work), events, thread: Some(thread), written, files })
     }
 
-    /// Hands something over. If the thread has ended because of an error, returns that.
-    fn hand_over(&mut self, work: Work) -> Result<()> {
+    /// Hands over the events so far and a batch, or that it is time to flush. If the thread has
+    /// ended because of an error, returns that.
+    fn hand_over(&mut self, batch: Option<Batch>) -> Result<()> {
+        let work = Work { events: std::mem::take(&mut self.events), batch };
         let sent = self.work.as_ref().is_some_and(|sender| sender.send(work).is_ok());
         if sent { Ok(()) } else { self.end().and(Err(Error::RecordingEnded)) }
     }
@@ -87,10 +93,10 @@ fn run(
     written: &Written,
 ) -> Result<Vec<RecordedFile>> {
     for work in received {
-        match work {
-            Work::Batch(batch) => sink.write(batch)?,
-            Work::Event(event) => sink.event(&event)?,
-            Work::Flush => sink.flush()?,
+        work.events.iter().try_for_each(|event| sink.event(event))?;
+        match work.batch {
+            Some(batch) => sink.write(batch)?,
+            None => sink.flush()?,
         }
         written.note(&sink);
     }
@@ -101,18 +107,22 @@ fn run(
 
 impl Sink for Behind {
     fn write(&mut self, batch: Batch) -> Result<()> {
-        self.hand_over(Work::Batch(batch))
+        self.hand_over(Some(batch))
     }
 
     fn event(&mut self, event: &Event) -> Result<()> {
-        self.hand_over(Work::Event(event.clone()))
+        self.events.push(event.clone());
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
-        self.hand_over(Work::Flush)
+        self.hand_over(None)
     }
 
     fn finish(&mut self) -> Result<()> {
+        if !self.events.is_empty() {
+            self.hand_over(None)?;
+        }
         self.end()
     }
 
@@ -192,7 +202,7 @@ mod tests {
         let ((go, told), (takes, taken)) = (channel(), channel());
         let exporter = One(Stalled(told, takes));
         let mut sink = Behind::start(&ThreadStart::default(), exporter).expect("there are threads");
-        let count = WAITING_MAX - 2;
+        let count = WAITING_MAX - 1;
         (1..=count as u64).for_each(|tick| sink.write(batch(tick)).expect("it is handed over"));
         let (kind, text) = (EventKind::Mark, "x".to_owned());
         let event = Event { monotonic_ns: 1, wall_offset_ns: 0, kind, text };
